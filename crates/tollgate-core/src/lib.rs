@@ -1,12 +1,44 @@
 //! The words, the decisions and the ports of the Tollgate middleware family.
+//!
+//! This crate has no runtime, no framework, no clock but the one passed in, and no I/O but the operating system's
+//! randomness. Applications use it through `tollgate`, which re-exports it; backends depend on it alone.
+//!
+//! | to learn about | read |
+//! |---|---|
+//! | issued secrets | [`KeyFormat`], [`ApiKey`], [`Digest`], [`Peppers`] |
+//! | who a caller is | [`Credential`], [`Principal`], [`Plan`], [`EndSignal`] |
+//! | what they may do | [`Scopes`], [`Requirement`], [`scope()`] |
+//! | how much | [`Quota`], [`PerWindow`], [`Decision`] |
+//! | why not | [`Denial`], [`DenialKind`] |
+//! | the ports | [`Verify`], [`KeyStore`], [`Limiter`], [`Entitlements`], [`Respond`], [`Clock`], and [`Answer`] |
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod answer;
+mod clock;
+mod credential;
+mod decision;
+mod denial;
+mod end;
 mod key;
+mod port;
+mod principal;
+mod quota;
 mod scope;
 
+pub use answer::{Answer, Pending};
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use credential::{Credential, CredentialSource};
+pub use decision::{Counter, Decision, WindowState};
+pub use denial::{Denial, DenialKind, Outcome, Unavailable};
+pub use end::{EndReason, EndSignal};
 pub use key::{
-    ApiKey, Digest, Environment, InvalidKeyFormat, KeyFormat, MalformedKey, ParsedKey, Pepper, Peppers, PepperId,
-    RandomnessUnavailable,
+    ApiKey, Digest, Digests, Environment, InvalidEnvironment, InvalidKeyFormat, InvalidPepper, KeyFormat,
+    MalformedKey, ParsedKey, Pepper, PepperId, Peppers, RandomnessUnavailable,
 };
+pub use port::{
+    Change, Changes, Charge, Entitlements, KeyRecord, KeyStatus, KeyStore, Limiter, Respond, Verify,
+};
+pub use principal::{Plan, Principal};
+pub use quota::{PerWindow, Quota, Window, WindowLimit};
 pub use scope::{InvalidScope, Requirement, Scope, Scopes, scope};

@@ -1,1 +1,44 @@
-//! placeholder
+//! Composable Tower layers for APIs that sell or guard access by key.
+//!
+//! Each layer works alone; [`Tollgate::builder`] stacks them in the right order in one line.
+//!
+//! | layer | reads | gives | refuses with |
+//! |---|---|---|---|
+//! | [`RequestIdLayer`] | `x-request-id` | the request's identifier, on every response | nothing |
+//! | [`CredentialLayer`] | headers, in a stated order | the credential | 401, 400 |
+//! | [`VerifyLayer`] | the credential | the [`Principal`] | 401, 403 |
+//! | [`RateLimitLayer`] | the principal, or what you choose | a [`Decision`], `X-RateLimit-*` | 429 |
+//! | [`EntitlementLayer`] | the principal's [`Plan`] | | 403 |
+//! | [`ScopeLayer`] | the principal's [`Scopes`], the route | | 403 |
+//!
+//! What the layers learn stands in one request extension, the [`Passage`]. A refusal is a [`Denial`]; a
+//! [responder](respond) turns it into bytes. A guard that runs without what it reads answers 500, and the log names the
+//! layer that is missing.
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod configuration_error;
+mod engine;
+mod key_verifier;
+pub mod layers;
+mod memory;
+mod request_id;
+pub mod respond;
+mod stack;
+
+pub use tollgate_core::*;
+
+pub use configuration_error::ConfigurationError;
+pub use engine::{Body, Gated, Passage, ReportOnly, ResponseFuture};
+pub use key_verifier::KeyVerifier;
+pub use layers::{
+    credential::CredentialLayer,
+    entitlement::EntitlementLayer,
+    rate_limit::{CustomSubject, Policy, RateLimitLayer, Subject},
+    request_id::RequestIdLayer,
+    scope::{ScopeLayer, ScopeMap},
+    verify::VerifyLayer,
+};
+pub use memory::{MemoryKeys, MemoryLimiter};
+pub use request_id::RequestId;
+pub use stack::{Tollgate, TollgateBuilder};

@@ -1,0 +1,96 @@
+//! What the caller sent to prove who they are.
+
+use std::fmt;
+
+use http::{
+    HeaderName, HeaderValue,
+    header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL},
+};
+
+/// What the caller sent: not yet verified, and never printed.
+///
+/// It is a [`HeaderValue`] marked as sensitive, so that nothing which prints headers prints it, HPACK never indexes it,
+/// and carrying it costs no copy.
+#[derive(Clone)]
+pub struct Credential {
+    value: HeaderValue,
+    // Where the secret begins in the value: past a scheme such as `Bearer `.
+    start: usize,
+    source: CredentialSource,
+}
+
+impl Credential {
+    /// The credential that `value` holds from byte `start` on.
+    pub fn new(mut value: HeaderValue, start: usize, source: CredentialSource) -> Self {
+        value.set_sensitive(true);
+        Self { value, start, source }
+    }
+
+    /// The secret text. Empty if the value is not ASCII, which no source of Tollgate's own lets through.
+    pub fn expose_secret(&self) -> &str {
+        self.value
+            .as_bytes()
+            .get(self.start..)
+            .and_then(|bytes| std::str::from_utf8(bytes).ok())
+            .unwrap_or_default()
+    }
+
+    /// Where it came from.
+    pub fn source(&self) -> &CredentialSource {
+        &self.source
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credential").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+/// A place in the request's head where a credential may stand.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CredentialSource {
+    /// `Authorization: Bearer <credential>` (RFC 6750 section 2.1). The scheme's case does not matter.
+    Bearer,
+    /// A header that holds nothing but the credential, such as `X-API-Key`.
+    Header(HeaderName),
+    /// `Authorization: Basic <base64 of credential:>` (RFC 7617): the key is the user name, the password is empty.
+    BasicUser,
+    /// An offered WebSocket subprotocol that begins with this prefix, for browsers, which cannot set headers on a
+    /// WebSocket: `new WebSocket(url, ["chat", "key." + credential])`.
+    WebSocketProtocol(&'static str),
+    /// A query parameter of this name. URLs are logged, cached and sent on as referrers.
+    Query(&'static str),
+}
+
+impl CredentialSource {
+    /// The header that carries it, if one does.
+    pub fn header(&self) -> Option<&HeaderName> {
+        match self {
+            Self::Bearer | Self::BasicUser => Some(&AUTHORIZATION),
+            Self::Header(name) => Some(name),
+            Self::WebSocketProtocol(_) => Some(&SEC_WEBSOCKET_PROTOCOL),
+            Self::Query(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_its_secret_only_when_asked() {
+        let credential =
+            Credential::new(HeaderValue::from_static("Bearer s3cret"), 7, CredentialSource::Bearer);
+        assert_eq!(credential.expose_secret(), "s3cret");
+        assert!(!format!("{credential:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn a_start_past_the_end_exposes_nothing() {
+        let credential = Credential::new(HeaderValue::from_static("x"), 9, CredentialSource::Bearer);
+        assert_eq!(credential.expose_secret(), "");
+    }
+}

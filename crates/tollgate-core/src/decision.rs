@@ -1,0 +1,284 @@
+//! What a limiter decided, and the arithmetic it decides by.
+
+use std::time::{Duration, SystemTime};
+
+use smallvec::SmallVec;
+
+use crate::Window;
+
+/// How much of one window is used: what a limiter stores for a subject.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counter {
+    /// The window's number, as [`Window::index_at`] counts.
+    pub index: u64,
+    /// What has been used of it.
+    pub used: u64,
+}
+
+impl Counter {
+    /// The counter as it stands at `now`: itself within its window, a fresh one in a later window.
+    ///
+    /// A request that took its instant just before a window turned may be counted just after; it joins the newer
+    /// window, or two such requests could reset the counter in turns. A counter from further in the future means
+    /// that the clock was set back, and starts afresh: that hands out one extra window, and never locks anybody out.
+    pub fn at(self, window: Window, now: SystemTime) -> Self {
+        let index = window.index_at(now);
+        let is_current = self.index == index || self.index == index.saturating_add(1);
+        if is_current { self } else { Self { index, used: 0 } }
+    }
+}
+
+/// Where one window of one policy stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WindowState {
+    /// The policy's name.
+    pub policy: &'static str,
+    /// The window.
+    pub window: Window,
+    /// What the window admits.
+    pub limit: u64,
+    /// Which one it is, and what is used of it, this request included if it was admitted. May exceed `limit` after a
+    /// quota was lowered.
+    pub counter: Counter,
+    /// Whether this window refused the request.
+    pub is_violated: bool,
+}
+
+impl WindowState {
+    /// The state of `counter`, before a request is weighed against it.
+    pub fn new(policy: &'static str, window: Window, limit: u64, counter: Counter) -> Self {
+        Self { policy, window, limit, counter, is_violated: false }
+    }
+
+    /// When the window ends and counting begins anew: a whole second.
+    pub fn resets_at(&self) -> SystemTime {
+        self.window.end_of(self.counter.index)
+    }
+
+    /// What the window still admits; never below zero.
+    pub fn remaining(&self) -> u64 {
+        self.limit.saturating_sub(self.counter.used)
+    }
+}
+
+/// Whether a request fits into every window of every policy that it is charged to, and where they stand.
+///
+/// ```
+/// use std::time::{Duration, UNIX_EPOCH};
+/// use tollgate_core::{Counter, Decision, Window, WindowState};
+///
+/// let now = UNIX_EPOCH + Duration::from_secs(1_000_000_030);
+/// let minute = Counter { index: Window::MINUTE.index_at(now), used: 60 };
+/// let hour = Counter { index: Window::HOUR.index_at(now), used: 100 };
+/// let decision = Decision::weigh(now, 1, [
+///     WindowState::new("key", Window::MINUTE, 60, minute),
+///     WindowState::new("key", Window::HOUR, 1_000, hour),
+/// ]);
+///
+/// assert!(!decision.is_allowed());
+/// assert_eq!(decision.retry_after(), Some(Duration::from_secs(50)));
+/// assert_eq!(decision.windows()[1].counter.used, 100); // a refusal burns nothing, anywhere
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    at: SystemTime,
+    is_allowed: bool,
+    windows: SmallVec<[WindowState; 4]>,
+}
+
+impl Decision {
+    /// Weighs a request of `cost` against every window: it is admitted if all of them have room, and then counted in
+    /// all of them; otherwise it is counted in none. A cost of 0 is a peek: always admitted, never counted.
+    pub fn weigh(at: SystemTime, cost: u64, windows: impl IntoIterator<Item = WindowState>) -> Self {
+        let mut windows: SmallVec<[WindowState; 4]> = windows.into_iter().collect();
+        let mut is_allowed = true;
+        for state in &mut windows {
+            state.is_violated =
+                cost > 0 && state.counter.used.checked_add(cost).is_none_or(|used| used > state.limit);
+            is_allowed &= !state.is_violated;
+        }
+        if is_allowed {
+            for state in &mut windows {
+                state.counter.used = state.counter.used.saturating_add(cost);
+            }
+        }
+        Self { at, is_allowed, windows }
+    }
+
+    /// Whether the request may pass.
+    pub fn is_allowed(&self) -> bool {
+        self.is_allowed
+    }
+
+    /// The instant at which this was decided, by the limiter's clock.
+    pub fn at(&self) -> SystemTime {
+        self.at
+    }
+
+    /// Every window of every policy, in the order in which they were charged.
+    pub fn windows(&self) -> &[WindowState] {
+        &self.windows
+    }
+
+    /// The window whose numbers a caller should see: of a refusal the violated one that opens last, otherwise the one
+    /// with the least left (of equals, the one that opens last). `None` without any limit.
+    pub fn governing(&self) -> Option<&WindowState> {
+        if self.is_allowed {
+            self.windows.iter().min_by_key(|state| (state.remaining(), std::cmp::Reverse(state.resets_at())))
+        } else {
+            self.windows.iter().filter(|state| state.is_violated).max_by_key(|state| state.resets_at())
+        }
+    }
+
+    /// How long a refused caller has to wait: whole seconds, rounded up, at least one. `None` if it was admitted.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let violated = self.governing().filter(|_| !self.is_allowed)?;
+        Some(whole_seconds(violated.resets_at().duration_since(self.at).unwrap_or_default()))
+    }
+
+    /// Both decisions as one, for limits that are stacked: allowed if both are.
+    pub fn and(mut self, other: &Decision) -> Self {
+        self.at = self.at.max(other.at);
+        self.is_allowed &= other.is_allowed;
+        self.windows.extend_from_slice(&other.windows);
+        self
+    }
+}
+
+/// A wait as `Retry-After` tells it (RFC 9110 section 10.2.3): rounded up, since a caller that comes back a moment too
+/// early is refused again, and at least one second.
+pub(crate) fn whole_seconds(wait: Duration) -> Duration {
+    let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
+    Duration::from_secs(seconds.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(millis: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(millis)
+    }
+
+    fn minute(used: u64, limit: u64, now: SystemTime) -> WindowState {
+        WindowState::new("key", Window::MINUTE, limit, Counter { index: Window::MINUTE.index_at(now), used })
+    }
+
+    fn hour(used: u64, limit: u64, now: SystemTime) -> WindowState {
+        WindowState::new("key", Window::HOUR, limit, Counter { index: Window::HOUR.index_at(now), used })
+    }
+
+    #[test]
+    fn shows_the_tightest_window_when_it_admits() {
+        let now = at(30_000);
+        let decision = Decision::weigh(now, 1, [minute(10, 60, now), hour(990, 1_000, now)]);
+        assert!(decision.is_allowed());
+        let governing = decision.governing().unwrap();
+        assert_eq!(
+            (governing.limit, governing.remaining(), governing.resets_at()),
+            (1_000, 9, at(3_600_000))
+        );
+        assert_eq!(decision.retry_after(), None);
+    }
+
+    #[test]
+    fn shows_the_violated_window_that_opens_last_when_it_refuses() {
+        let now = at(30_500);
+        let decision = Decision::weigh(now, 1, [minute(60, 60, now), hour(1_000, 1_000, now)]);
+        assert_eq!(decision.governing().unwrap().window, Window::HOUR);
+        assert_eq!(decision.retry_after(), Some(Duration::from_secs(3_570)), "rounded up");
+    }
+
+    #[test]
+    fn waits_at_least_a_second() {
+        let now = at(59_999);
+        let decision = Decision::weigh(now, 1, [minute(60, 60, now)]);
+        assert_eq!(decision.retry_after(), Some(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_peek_is_admitted_and_counts_nothing_even_past_a_lowered_limit() {
+        let now = at(0);
+        let decision = Decision::weigh(now, 0, [minute(61, 60, now)]);
+        assert!(decision.is_allowed());
+        assert_eq!((decision.windows()[0].counter.used, decision.windows()[0].remaining()), (61, 0));
+    }
+
+    #[test]
+    fn an_overflowing_cost_is_refused() {
+        let now = at(0);
+        assert!(!Decision::weigh(now, u64::MAX, [minute(1, u64::MAX, now)]).is_allowed());
+    }
+
+    #[test]
+    fn without_limits_everything_passes_and_no_numbers_are_shown() {
+        let decision = Decision::weigh(at(0), 1, []);
+        assert!(decision.is_allowed());
+        assert_eq!(decision.governing(), None);
+    }
+
+    #[test]
+    fn a_late_arrival_joins_the_newer_window_and_a_clock_set_back_starts_afresh() {
+        let counter = Counter { index: 101, used: 7 };
+        assert_eq!(counter.at(Window::MINUTE, at(100 * 60_000)), counter);
+        assert_eq!(counter.at(Window::MINUTE, at(101 * 60_000)), counter);
+        assert_eq!(counter.at(Window::MINUTE, at(102 * 60_000)), Counter { index: 102, used: 0 });
+        assert_eq!(counter.at(Window::MINUTE, at(41 * 60_000)), Counter { index: 41, used: 0 });
+    }
+
+    #[test]
+    fn stacked_decisions_refuse_if_either_does() {
+        let now = at(0);
+        let allowed = Decision::weigh(now, 1, [minute(0, 60, now)]);
+        let refused = Decision::weigh(now, 1, [hour(9, 9, now)]);
+        let both = allowed.and(&refused);
+        assert!(!both.is_allowed());
+        assert_eq!(both.windows().len(), 2);
+        assert_eq!(both.governing().unwrap().window, Window::HOUR);
+    }
+
+    /// The naive model: a list of the times that were admitted, counted anew for every request.
+    fn model(admitted: &[u64], millis: u64, limits: &[(u64, u64)]) -> bool {
+        limits.iter().all(|&(length, limit)| {
+            let window_start = millis - millis % length;
+            let used = admitted.iter().filter(|&&time| time >= window_start && time <= millis).count();
+            (used as u64) < limit
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_list_of_admitted_times(
+            steps in prop::collection::vec(0_u64..40_000, 1..200),
+            (per_minute, per_hour) in (0_u64..6, 0_u64..20),
+        ) {
+            let mut admitted = Vec::new();
+            let mut counters = [Counter::default(); 2];
+            let mut millis = 0;
+            for step in steps {
+                millis += step;
+                let now = at(millis);
+                counters = [counters[0].at(Window::MINUTE, now), counters[1].at(Window::HOUR, now)];
+                let decision = Decision::weigh(now, 1, [
+                    WindowState::new("key", Window::MINUTE, per_minute, counters[0]),
+                    WindowState::new("key", Window::HOUR, per_hour, counters[1]),
+                ]);
+                prop_assert_eq!(
+                    decision.is_allowed(),
+                    model(&admitted, millis, &[(60_000, per_minute), (3_600_000, per_hour)])
+                );
+                if decision.is_allowed() {
+                    admitted.push(millis);
+                }
+                for (counter, state) in counters.iter_mut().zip(decision.windows()) {
+                    *counter = state.counter;
+                }
+            }
+        }
+    }
+}

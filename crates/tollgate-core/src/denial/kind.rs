@@ -1,0 +1,230 @@
+//! One table: every kind of denial, its reason in the log, and its face to the caller.
+
+use http::StatusCode;
+
+/// Whose fault it is that a request was not let through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The caller was refused.
+    Denied,
+    /// A backend is down, and the answer hangs on it.
+    Unavailable,
+    /// The service is put together wrongly.
+    Misconfigured,
+}
+
+/// The precise reason for a denial.
+///
+/// | kind | HTTP | gRPC | code that the caller sees |
+/// |---|---|---|---|
+/// | `CredentialMissing`, `CredentialEmpty` | 401 | 16 | `missing_credential` |
+/// | `CredentialMalformed` | 401 | 16 | `invalid_credential` |
+/// | `CredentialRepeated`, `CredentialConflicting` | 400 | 16 | `invalid_request` |
+/// | `KeyUnknown`, `KeyRevoked`, `KeyExpired`, `WrongEnvironment` | 401 | 16 | `invalid_credential` |
+/// | `TenantSuspended` | 403 | 7 | `tenant_suspended` |
+/// | `RateLimited` | 429 | 8 | `rate_limited` |
+/// | `EntitlementInactive` | 403 | 7 | `inactive_entitlement` |
+/// | `TierTooLow` | 403 | 7 | `tier_too_low` |
+/// | `ScopeMissing` | 403 | 7 | `insufficient_scope` |
+/// | `RouteUnlisted` | 403 | 7 | `forbidden` |
+/// | `CreditsExhausted` | 402 | 8 | `insufficient_credits` |
+/// | `Forbidden` | 403 | 7 | `forbidden` |
+/// | `Unavailable` | 503 | 14 | `unavailable` |
+/// | `Misconfigured` | 500 | 13 | `internal` |
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DenialKind {
+    /// No credential where one is required.
+    CredentialMissing,
+    /// A credential's place is there, with nothing in it.
+    CredentialEmpty,
+    /// What stands in a credential's place cannot be one: another scheme, too long, not ASCII, or malformed.
+    CredentialMalformed,
+    /// The same header twice, or values joined by a comma.
+    CredentialRepeated,
+    /// Two different credentials in two places.
+    CredentialConflicting,
+    /// No such key.
+    KeyUnknown,
+    /// The key was revoked.
+    KeyRevoked,
+    /// The key has expired.
+    KeyExpired,
+    /// A test key where live keys are asked for, or the other way round.
+    WrongEnvironment,
+    /// The key is good, its tenant is suspended.
+    TenantSuspended,
+    /// A limit is used up.
+    RateLimited,
+    /// The subscription has lapsed, or there is none.
+    EntitlementInactive,
+    /// The subscription does not cover this.
+    TierTooLow,
+    /// The key lacks a scope.
+    ScopeMissing,
+    /// No scope is listed for this route, and unlisted routes are denied.
+    RouteUnlisted,
+    /// The credits are used up.
+    CreditsExhausted,
+    /// Refused for a reason of the application's own.
+    Forbidden,
+    /// A backend that the answer hangs on did not give it.
+    Unavailable,
+    /// The service is put together wrongly.
+    Misconfigured,
+}
+
+/// What one kind says to everybody.
+struct Face {
+    reason: &'static str,
+    status: StatusCode,
+    grpc_code: u8,
+    code: &'static str,
+    detail: &'static str,
+    challenge_error: Option<&'static str>,
+}
+
+const UNAUTHENTICATED: u8 = 16;
+const PERMISSION_DENIED: u8 = 7;
+const RESOURCE_EXHAUSTED: u8 = 8;
+const UNAVAILABLE: u8 = 14;
+const INTERNAL: u8 = 13;
+
+impl DenialKind {
+    /// The table. Kinds that a stranger must not be able to tell apart share one row but for the reason.
+    fn face(self) -> Face {
+        let missing = |reason| Face {
+            reason,
+            status: StatusCode::UNAUTHORIZED,
+            grpc_code: UNAUTHENTICATED,
+            code: "missing_credential",
+            detail: "This request needs a credential.",
+            challenge_error: None, // RFC 6750 section 3.1: no error code where no credential was presented
+        };
+        let invalid = |reason| Face {
+            reason,
+            status: StatusCode::UNAUTHORIZED,
+            grpc_code: UNAUTHENTICATED,
+            code: "invalid_credential",
+            detail: "The credential is not valid.",
+            challenge_error: Some("invalid_token"),
+        };
+        let ambiguous = |reason| Face {
+            reason,
+            status: StatusCode::BAD_REQUEST, // RFC 6750 section 3.1, invalid_request
+            grpc_code: UNAUTHENTICATED,
+            code: "invalid_request",
+            detail: "Send one credential, once.",
+            challenge_error: Some("invalid_request"),
+        };
+        let forbidden = |reason, code, detail| Face {
+            reason,
+            status: StatusCode::FORBIDDEN,
+            grpc_code: PERMISSION_DENIED,
+            code,
+            detail,
+            challenge_error: None,
+        };
+        match self {
+            Self::CredentialMissing => missing("credential_missing"),
+            Self::CredentialEmpty => missing("credential_empty"),
+            Self::CredentialMalformed => invalid("credential_malformed"),
+            Self::CredentialRepeated => ambiguous("credential_repeated"),
+            Self::CredentialConflicting => ambiguous("credential_conflicting"),
+            Self::KeyUnknown => invalid("key_unknown"),
+            Self::KeyRevoked => invalid("key_revoked"),
+            Self::KeyExpired => invalid("key_expired"),
+            Self::WrongEnvironment => invalid("wrong_environment"),
+            Self::TenantSuspended => {
+                forbidden("tenant_suspended", "tenant_suspended", "The organization is suspended.")
+            }
+            Self::RateLimited => Face {
+                reason: "rate_limited",
+                status: StatusCode::TOO_MANY_REQUESTS,
+                grpc_code: RESOURCE_EXHAUSTED,
+                code: "rate_limited",
+                detail: "The limit is used up. Retry later.",
+                challenge_error: None,
+            },
+            Self::EntitlementInactive => forbidden(
+                "entitlement_inactive",
+                "inactive_entitlement",
+                "This needs an active subscription.",
+            ),
+            Self::TierTooLow => {
+                forbidden("tier_too_low", "tier_too_low", "The subscription does not include this.")
+            }
+            Self::ScopeMissing => Face {
+                challenge_error: Some("insufficient_scope"),
+                ..forbidden("scope_missing", "insufficient_scope", "The credential lacks a required scope.")
+            },
+            Self::RouteUnlisted => forbidden("route_unlisted", "forbidden", "This is not allowed."),
+            Self::CreditsExhausted => Face {
+                reason: "credits_exhausted",
+                status: StatusCode::PAYMENT_REQUIRED,
+                grpc_code: RESOURCE_EXHAUSTED,
+                code: "insufficient_credits",
+                detail: "The credits are used up.",
+                challenge_error: None,
+            },
+            Self::Forbidden => forbidden("forbidden", "forbidden", "This is not allowed."),
+            Self::Unavailable => Face {
+                reason: "unavailable",
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                grpc_code: UNAVAILABLE,
+                code: "unavailable",
+                detail: "The service cannot answer at the moment. Retry later.",
+                challenge_error: None,
+            },
+            Self::Misconfigured => Face {
+                reason: "misconfigured",
+                status: StatusCode::INTERNAL_SERVER_ERROR,
+                grpc_code: INTERNAL,
+                code: "internal",
+                detail: "The service is not set up correctly.",
+                challenge_error: None,
+            },
+        }
+    }
+
+    /// A stable word for the log, one for each kind.
+    pub fn reason(self) -> &'static str {
+        self.face().reason
+    }
+
+    /// The HTTP status.
+    pub fn status(self) -> StatusCode {
+        self.face().status
+    }
+
+    /// The gRPC status code.
+    pub fn grpc_code(self) -> u8 {
+        self.face().grpc_code
+    }
+
+    /// A stable word for the caller, uniform where the reason must not show.
+    pub fn code(self) -> &'static str {
+        self.face().code
+    }
+
+    /// A sentence for the caller, as uniform as the code.
+    pub fn detail(self) -> &'static str {
+        self.face().detail
+    }
+
+    /// The `error` of a challenge (RFC 6750 section 3.1); `None` where no credential was presented, or where a challenge
+    /// would not help.
+    pub fn challenge_error(self) -> Option<&'static str> {
+        self.face().challenge_error
+    }
+
+    /// Whose fault it is.
+    pub fn outcome(self) -> Outcome {
+        match self {
+            Self::Unavailable => Outcome::Unavailable,
+            Self::Misconfigured => Outcome::Misconfigured,
+            _ => Outcome::Denied,
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! What is stored of a key, and how a presented key is looked up.
+//!
+//! A generated key has at least 128 random bits, so that one fast hash is enough: nobody can try them all, and a slow
+//! hash would only tax the server. A pepper adds a secret that the database does not hold: stolen digests can then
+//! not even be tested against a guessed key, which matters where keys of unknown origin are accepted.
+
+use std::fmt;
+use std::ops::Deref;
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest as _, Sha256};
+use smallvec::SmallVec;
+
+/// SHA-256 of a key, or HMAC-SHA-256 of it under a [`Pepper`]: what a store holds instead of the key, and finds it by.
+///
+/// Comparison is not constant-time and needs not be: what a caller could learn from it is the digest of the key it
+/// presented, and it cannot choose a digest without choosing the key.
+///
+/// `Debug` hides the bytes, because a guessable key could be told from them.
+///
+/// ```
+/// use tollgate_core::Digest;
+///
+/// let digest = Digest::of("sk_live_a1B2c3D4");
+/// assert_eq!(Digest::from_parts(*digest.as_bytes(), digest.pepper()), digest);
+/// assert_eq!(format!("{digest:?}"), "Digest(..)");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest {
+    bytes: [u8; 32],
+    pepper: Option<PepperId>,
+}
+
+impl Digest {
+    /// SHA-256 of the key's bytes, without pepper.
+    pub fn of(secret: &str) -> Self {
+        Self { bytes: Sha256::digest(secret).into(), pepper: None }
+    }
+
+    /// A digest as a store read it back, with the pepper it was made under.
+    pub const fn from_parts(bytes: [u8; 32], pepper: Option<PepperId>) -> Self {
+        Self { bytes, pepper }
+    }
+
+    /// The 32 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.bytes
+    }
+
+    /// The pepper it was made under, or `None` for plain SHA-256.
+    pub const fn pepper(&self) -> Option<PepperId> {
+        self.pepper
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Digest(..)")
+    }
+}
+
+/// The name of a [`Pepper`], stored beside each digest made under it. Not a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PepperId(u16);
+
+impl PepperId {
+    /// Names a pepper by a number of your choice. Never use one again for another pepper.
+    pub const fn new(id: u16) -> Self {
+        Self(id)
+    }
+
+    /// The number.
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+}
+
+impl fmt::Display for PepperId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A secret that goes into every digest and is kept apart from the store: the key of an HMAC-SHA-256 (RFC 2104).
+///
+/// Only the HMAC's prepared state is held, not the secret, so that a digest costs no key schedule.
+///
+/// ```
+/// use tollgate_core::{Digest, Pepper, PepperId};
+///
+/// let pepper = Pepper::new(PepperId::new(1), "32 bytes from a secrets manager.")?;
+/// let digest = pepper.digest("sk_live_a1B2c3D4");
+///
+/// assert_eq!(digest.pepper(), Some(PepperId::new(1)));
+/// assert_ne!(digest.as_bytes(), Digest::of("sk_live_a1B2c3D4").as_bytes());
+/// # Ok::<(), tollgate_core::InvalidPepper>(())
+/// ```
+pub struct Pepper {
+    id: PepperId,
+    keyed: Hmac<Sha256>,
+}
+
+impl Pepper {
+    /// The fewest bytes of a pepper: 128 bits, if they are random. 32 random bytes are a good choice.
+    const SHORTEST: usize = 16;
+
+    /// Prepares a pepper. The caller wipes its own copy of `secret` where that matters.
+    ///
+    /// # Errors
+    /// [`InvalidPepper`] if `secret` has fewer than 16 bytes.
+    pub fn new(id: PepperId, secret: impl AsRef<[u8]>) -> Result<Self, InvalidPepper> {
+        let secret = secret.as_ref();
+        if secret.len() < Self::SHORTEST {
+            return Err(InvalidPepper(()));
+        }
+        // HMAC takes keys of any length, so that this does not fail.
+        let keyed = Hmac::new_from_slice(secret).map_err(|_| InvalidPepper(()))?;
+        Ok(Self { id, keyed })
+    }
+
+    /// The pepper's name.
+    pub const fn id(&self) -> PepperId {
+        self.id
+    }
+
+    /// HMAC-SHA-256 of the key's bytes under this pepper.
+    pub fn digest(&self, secret: &str) -> Digest {
+        let bytes = self.keyed.clone().chain_update(secret).finalize().into_bytes().into();
+        Digest { bytes, pepper: Some(self.id) }
+    }
+}
+
+impl fmt::Debug for Pepper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pepper").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// A pepper that is too short to be a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidPepper(());
+
+impl fmt::Display for InvalidPepper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the pepper is too short: give it at least 16 random bytes, better 32")
+    }
+}
+
+impl std::error::Error for InvalidPepper {}
+
+/// Under which peppers keys are issued and looked up. The default is [none](Self::none).
+///
+/// Keys are issued under the current pepper alone, and found under each of them. During a rotation:
+///
+/// ```
+/// use tollgate_core::{Pepper, PepperId, Peppers};
+///
+/// let old = Pepper::new(PepperId::new(1), "the pepper of last year ........")?;
+/// let new = Pepper::new(PepperId::new(2), "the pepper of this year ........")?;
+/// let peppers = Peppers::new(new).with_previous(old);
+///
+/// let digests = peppers.all("sk_live_a1B2c3D4");
+/// assert_eq!(digests.len(), 2);
+/// assert_eq!(digests.first(), Some(&peppers.current("sk_live_a1B2c3D4")));
+/// # Ok::<(), tollgate_core::InvalidPepper>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct Peppers {
+    current: Option<Pepper>,
+    previous: Vec<Pepper>,
+    also_unpeppered: bool,
+}
+
+impl Peppers {
+    /// No pepper: plain SHA-256.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Issues and looks up keys under `current`.
+    pub fn new(current: Pepper) -> Self {
+        Self { current: Some(current), ..Self::default() }
+    }
+
+    /// Also looks keys up under a pepper that was current before. Give those last used first, since they are tried in
+    /// that order, and each its own id, since the id is all that tells a store which pepper a digest was made under.
+    pub fn with_previous(mut self, previous: Pepper) -> Self {
+        self.previous.push(previous);
+        self
+    }
+
+    /// Also looks keys up by their plain digest, last: for a store that began without pepper.
+    pub fn with_unpeppered(mut self) -> Self {
+        self.also_unpeppered = true;
+        self
+    }
+
+    /// The digest to store of a new key.
+    pub fn current(&self, secret: &str) -> Digest {
+        self.current.as_ref().map_or_else(|| Digest::of(secret), |pepper| pepper.digest(secret))
+    }
+
+    /// The digests to look a presented key up by, the current one first. Does not allocate for one or two.
+    pub fn all(&self, secret: &str) -> Digests {
+        let mut digests = SmallVec::new();
+        digests.push(self.current(secret));
+        digests.extend(self.previous.iter().map(|pepper| pepper.digest(secret)));
+        if self.also_unpeppered && self.current.is_some() {
+            digests.push(Digest::of(secret));
+        }
+        Digests(digests)
+    }
+}
+
+/// The digests to look one presented key up by, as [`Peppers::all`] gives them: a slice, never empty.
+#[derive(Clone, Debug)]
+pub struct Digests(SmallVec<[Digest; 2]>);
+
+impl Deref for Digests {
+    type Target = [Digest];
+
+    fn deref(&self) -> &[Digest] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Digest, Pepper, PepperId, Peppers};
+
+    fn pepper(id: u16) -> Pepper {
+        Pepper::new(PepperId::new(id), format!("a pepper of many bytes, number {id}")).unwrap()
+    }
+
+    fn hex(digest: Digest) -> String {
+        use std::fmt::Write;
+        digest.as_bytes().iter().fold(String::new(), |mut text, byte| {
+            write!(text, "{byte:02x}").unwrap();
+            text
+        })
+    }
+
+    /// FIPS 180-2, appendices B.1 and B.2.
+    #[test]
+    fn a_plain_digest_is_sha_256() {
+        assert_eq!(
+            hex(Digest::of("abc")),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+        assert_eq!(
+            hex(Digest::of("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq")),
+            "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1"
+        );
+        assert_eq!(Digest::of("abc").pepper(), None);
+    }
+
+    /// RFC 4231, test cases 1, 6 and 7.
+    #[test]
+    fn a_peppered_digest_is_hmac_sha_256() {
+        let short = Pepper::new(PepperId::new(7), [0x0b; 20]).unwrap();
+        let long = Pepper::new(PepperId::new(8), [0xaa; 131]).unwrap();
+        assert_eq!(
+            hex(short.digest("Hi There")),
+            "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"
+        );
+        assert_eq!(
+            hex(long.digest("Test Using Larger Than Block-Size Key - Hash Key First")),
+            "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54"
+        );
+        let data = "This is a test using a larger than block-size key and a larger than block-size data. \
+                    The key needs to be hashed before being used by the HMAC algorithm.";
+        let expected = "9b09ffa71b942fcb27635fbcd5b0e944bfdc63644f0713938a7f51535c3a35e2";
+        assert_eq!(hex(long.digest(data)), expected);
+        assert_eq!(hex(long.digest(data)), expected, "a pepper is not used up");
+        assert_eq!(long.digest(data).pepper(), Some(PepperId::new(8)));
+    }
+
+    #[test]
+    fn digests_under_different_peppers_differ_even_if_their_bytes_do_not() {
+        let bytes = *Digest::of("key").as_bytes();
+        assert_ne!(Digest::from_parts(bytes, None), Digest::from_parts(bytes, Some(PepperId::new(0))));
+    }
+
+    #[test]
+    fn refuses_a_short_pepper() {
+        assert!(Pepper::new(PepperId::new(1), [0; 16]).is_ok());
+        let error = Pepper::new(PepperId::new(1), [0; 15]).unwrap_err();
+        assert!(error.to_string().contains("at least 16"), "{error}");
+    }
+
+    #[test]
+    fn without_pepper_there_is_one_plain_digest() {
+        for peppers in [Peppers::none(), Peppers::default(), Peppers::none().with_unpeppered()] {
+            assert_eq!(peppers.current("key"), Digest::of("key"));
+            assert_eq!(*peppers.all("key"), [Digest::of("key")]);
+        }
+    }
+
+    #[test]
+    fn issues_under_the_current_pepper_and_looks_up_under_all_of_them_in_order() {
+        let peppers =
+            Peppers::new(pepper(3)).with_unpeppered().with_previous(pepper(2)).with_previous(pepper(1));
+        assert_eq!(peppers.current("key"), pepper(3).digest("key"));
+        assert_eq!(
+            *peppers.all("key"),
+            [pepper(3).digest("key"), pepper(2).digest("key"), pepper(1).digest("key"), Digest::of("key")]
+        );
+    }
+
+    #[test]
+    fn a_pepper_given_up_is_looked_up_but_not_issued_under() {
+        let peppers = Peppers::none().with_previous(pepper(1));
+        assert_eq!(peppers.current("key"), Digest::of("key"));
+        assert_eq!(*peppers.all("key"), [Digest::of("key"), pepper(1).digest("key")]);
+    }
+
+    #[test]
+    fn two_digests_do_not_allocate() {
+        let peppers = Peppers::new(pepper(2)).with_previous(pepper(1));
+        assert!(!peppers.all("key").0.spilled());
+    }
+
+    #[test]
+    fn debug_tells_neither_the_pepper_nor_the_digest() {
+        let peppers = Peppers::new(pepper(2)).with_unpeppered();
+        assert_eq!(format!("{:?}", pepper(2)), "Pepper { id: PepperId(2), .. }");
+        assert_eq!(
+            format!("{peppers:?}"),
+            "Peppers { current: Some(Pepper { id: PepperId(2), .. }), previous: [], also_unpeppered: true }"
+        );
+        assert_eq!(format!("{:?}", peppers.all("key")), "Digests([Digest(..), Digest(..)])");
+    }
+}

@@ -1,0 +1,403 @@
+//! How keys look: made from the operating system's randomness, and recognised without asking a store.
+//!
+//! ```text
+//! sk_live_0123456789ABCDEFGHIJKLMNOP12ANzld
+//! └┬┘└─┬─┘└────────────┬───────────┘│└─┬──┘
+//!  │   │    26 random characters    │  CRC-32 of everything before it
+//!  │   environment                  version of this layout
+//!  prefix
+//! ```
+
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use zeroize::Zeroizing;
+
+use super::{ApiKey, Environment};
+
+const LONGEST_PREFIX: usize = 16;
+
+/// 62^21 < 2^128 < 62^22: fewer characters could not hold 128 random bits.
+const SHORTEST_RANDOM: usize = 22;
+/// More than 154 bits, and no prefix makes a key longer than the 55 bytes that SHA-256 hashes in a single block.
+const DEFAULT_RANDOM: usize = 26;
+const LONGEST_RANDOM: usize = 64;
+
+const VERSION: char = '1';
+/// 62^5 < 2^32 < 62^6.
+const CHECKSUM_LENGTH: usize = 6;
+const TAIL_LENGTH: usize = 1 + CHECKSUM_LENGTH;
+
+const LONGEST_GENERATED: usize = LONGEST_PREFIX + "_live_".len() + LONGEST_RANDOM + TAIL_LENGTH;
+
+/// How many random characters a display prefix shows: 24 bits, which leaves 130 hidden, or 107 at the fewest.
+const DISPLAYED_RANDOM: usize = 4;
+
+/// How a service's keys look: `sk_live_`, 26 random characters, a version and a checksum, unless told otherwise.
+///
+/// - **Prefix and environment come first**, so that a person, a log and a secret scanner know the key at sight.
+/// - **The random part** is 26 characters `[0-9A-Za-z]`, uniform and from the operating system: more than 154 bits.
+/// - **The version** is `1`, the only one there is.
+/// - **The checksum** is the CRC-32 (as in zlib) of everything before it, written as six base62 digits `0-9A-Za-z`
+///   with the most significant first, as in GitHub's tokens. Any single wrong character is certain to be noticed, and
+///   other junk passes once in 2^32. That spares the store a look-up. **It is not security**: anyone can compute it,
+///   and a key is genuine only if the store knows its digest.
+///
+/// A secret scanner finds such keys by `sk_(live|test)_[0-9A-Za-z]{22,64}1[0-9A-Za-z]{6}`.
+///
+/// With a random part of the default length, a key is the prefix and its underscore (at most 17 bytes), the
+/// environment and its underscore (5) and 33 characters: at most 55 bytes, which SHA-256 hashes in a single block.
+///
+/// ```
+/// use tollgate_core::{Environment, KeyFormat};
+///
+/// let format = KeyFormat::new("sk")?;
+/// let key = format.generate(Environment::Live)?;
+///
+/// let parsed = format.parse(key.expose_secret())?;
+/// assert_eq!(parsed.environment(), Some(Environment::Live));
+/// assert_eq!(parsed.display_prefix(), key.display_prefix());
+///
+/// assert!(format.parse("sk_live_0123456789ABCDEFGHIJKLMNOP12ANzld").is_ok());
+/// assert!(format.parse("sk_live_0123456789ABCDEFGHIJKLMNOQ12ANzld").is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Keys that were issued before keep working with a format that asks for less:
+///
+/// ```
+/// use tollgate_core::{Environment, KeyFormat};
+///
+/// let published = KeyFormat::new("psk")?.without_checksum();
+/// let parsed = published.parse("psk_test_8f3k-29dk_fj20")?;
+/// assert_eq!(parsed.environment(), Some(Environment::Test));
+///
+/// assert!(KeyFormat::opaque().parse("f81d4fae-7dec-11d0-a765-00a0c91e6bf6").is_ok());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyFormat {
+    /// With its underscore; empty if keys have no prefix.
+    prefix: Box<str>,
+    spells_environment: bool,
+    random_length: usize,
+    body: Body,
+}
+
+/// What follows prefix and environment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Body {
+    /// A random part, the version and the checksum.
+    Checked,
+    /// Nothing known but the characters.
+    Unchecked,
+    /// Nothing known at all.
+    Opaque,
+}
+
+impl Body {
+    /// The lengths of a whole key, in bytes.
+    const fn key_lengths(self) -> RangeInclusive<usize> {
+        match self {
+            Self::Checked => SHORTEST_RANDOM + TAIL_LENGTH..=LONGEST_GENERATED,
+            Self::Unchecked => 8..=200,
+            Self::Opaque => 8..=512,
+        }
+    }
+
+    const fn allows(self, byte: u8) -> bool {
+        match self {
+            Self::Checked => byte.is_ascii_alphanumeric(),
+            Self::Unchecked => byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'),
+            Self::Opaque => byte.is_ascii_graphic(),
+        }
+    }
+}
+
+impl KeyFormat {
+    /// Keys with this prefix, an environment, 26 random characters, a version and a checksum.
+    ///
+    /// The prefix has at most 16 bytes: a lower-case letter first, then lower-case letters and digits, in words
+    /// separated by single underscores (`sk`, `acme_v2`).
+    ///
+    /// # Errors
+    /// [`InvalidKeyFormat`] for every other prefix.
+    pub fn new(prefix: &str) -> Result<Self, InvalidKeyFormat> {
+        let is_word = |word: &str| {
+            !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        };
+        if prefix.len() > LONGEST_PREFIX
+            || !prefix.starts_with(|first: char| first.is_ascii_lowercase())
+            || !prefix.split('_').all(is_word)
+        {
+            return Err(InvalidKeyFormat(
+                "a key's prefix is 1 to 16 characters of a-z and 0-9, a letter first, in words separated by single \
+                 underscores; write `sk`, not `sk_`: the last underscore is added",
+            ));
+        }
+        Ok(Self {
+            prefix: format!("{prefix}_").into(),
+            spells_environment: true,
+            random_length: DEFAULT_RANDOM,
+            body: Body::Checked,
+        })
+    }
+
+    /// Keys of which nothing is known: 8 to 512 bytes of visible ASCII. For keys issued before there was a format.
+    ///
+    /// Such keys cannot tell their environment, and none is refused without asking the store. Generated ones are
+    /// random characters alone, which no secret scanner recognises: prefer [`new`](Self::new) for new keys.
+    pub fn opaque() -> Self {
+        Self {
+            prefix: Box::default(),
+            spells_environment: false,
+            random_length: DEFAULT_RANDOM,
+            body: Body::Opaque,
+        }
+    }
+
+    /// Generates keys with `length` random characters instead of 26.
+    ///
+    /// Keys of each permitted length are recognised whatever is set here, so that it may change while older keys are
+    /// in use.
+    ///
+    /// # Errors
+    /// [`InvalidKeyFormat`] if `length` is below 22, since 62^21 < 2^128 < 62^22 and a key needs at least 128 random
+    /// bits, or above 64.
+    pub fn with_random_length(mut self, length: usize) -> Result<Self, InvalidKeyFormat> {
+        if !(SHORTEST_RANDOM..=LONGEST_RANDOM).contains(&length) {
+            return Err(InvalidKeyFormat(
+                "a key's random part has 22 to 64 characters: at least 22, so that it holds 128 random bits",
+            ));
+        }
+        self.random_length = length;
+        Ok(self)
+    }
+
+    /// Leaves the environment out: `sk_`, then the random part. Keys then do not tell their environment.
+    pub fn without_environment(mut self) -> Self {
+        self.spells_environment = false;
+        self
+    }
+
+    /// Leaves version and checksum out: for a published contract whose keys have none, such as `psk_live_<random>`.
+    ///
+    /// Keys are then recognised by prefix and environment, followed by at least one of the characters `[A-Za-z0-9_-]`,
+    /// 8 to 200 bytes in all. An [opaque](Self::opaque) format has no checksum and stays as it is.
+    pub fn without_checksum(mut self) -> Self {
+        if self.body == Body::Checked {
+            self.body = Body::Unchecked;
+        }
+        self
+    }
+
+    /// Makes a new key for this environment, from the operating system's randomness.
+    ///
+    /// # Errors
+    /// [`RandomnessUnavailable`] if the operating system gives none; no key is made then.
+    pub fn generate(&self, environment: Environment) -> Result<ApiKey, RandomnessUnavailable> {
+        self.generate_from(environment, getrandom::fill)
+    }
+
+    fn generate_from(
+        &self,
+        environment: Environment,
+        fill: impl FnMut(&mut [u8]) -> Result<(), getrandom::Error>,
+    ) -> Result<ApiKey, RandomnessUnavailable> {
+        // Reserved at once, because a string that grows leaves its old memory behind unwiped.
+        let mut secret = Zeroizing::new(String::with_capacity(LONGEST_GENERATED));
+        secret.push_str(&self.prefix);
+        if self.spells_environment {
+            secret.push_str(environment.as_str());
+            secret.push('_');
+        }
+        let display_length = secret.len() + DISPLAYED_RANDOM;
+        push_random(&mut secret, self.random_length, fill)?;
+        if self.body == Body::Checked {
+            secret.push(VERSION);
+            let checksum = checksum(&secret);
+            secret.extend(checksum.map(char::from));
+        }
+        Ok(ApiKey::new(secret, display_length, environment))
+    }
+
+    /// Recognises a key of this format, without allocating. What passes is worth a look-up, and no more than that.
+    ///
+    /// # Errors
+    /// [`MalformedKey`] with the first thing found wrong. The length is checked before anything else, so that the
+    /// work is bounded.
+    pub fn parse<'k>(&self, presented: &'k str) -> Result<ParsedKey<'k>, MalformedKey> {
+        if !self.body.key_lengths().contains(&presented.len()) {
+            return Err(MalformedKey::LENGTH);
+        }
+        let (environment, body) = self.split_head(presented)?;
+        if !body.bytes().all(|byte| self.body.allows(byte)) {
+            return Err(MalformedKey::CHARACTER);
+        }
+        let random_length = match self.body {
+            Body::Checked => verify_tail(presented, body.len())?,
+            Body::Unchecked | Body::Opaque => body.len(),
+        };
+        if random_length == 0 {
+            return Err(MalformedKey::LENGTH);
+        }
+        // Half at most: short keys of a published contract keep something to themselves.
+        let shown = DISPLAYED_RANDOM.min(random_length / 2);
+        // Never absent: the key is ASCII by now.
+        let display_prefix = presented.get(..presented.len() - body.len() + shown).unwrap_or_default();
+        Ok(ParsedKey { environment, display_prefix })
+    }
+
+    /// Takes prefix and environment off.
+    fn split_head<'k>(&self, presented: &'k str) -> Result<(Option<Environment>, &'k str), MalformedKey> {
+        let rest = presented.strip_prefix(&*self.prefix).ok_or(MalformedKey::PREFIX)?;
+        if !self.spells_environment {
+            return Ok((None, rest));
+        }
+        Environment::ALL
+            .into_iter()
+            .find_map(|environment| {
+                let body = rest.strip_prefix(environment.as_str())?.strip_prefix('_')?;
+                Some((Some(environment), body))
+            })
+            .ok_or(MalformedKey::ENVIRONMENT)
+    }
+}
+
+/// Checks version and checksum, and gives the length of the random part before them.
+fn verify_tail(presented: &str, body_length: usize) -> Result<usize, MalformedKey> {
+    let random_length = body_length.saturating_sub(TAIL_LENGTH);
+    if !(SHORTEST_RANDOM..=LONGEST_RANDOM).contains(&random_length) {
+        return Err(MalformedKey::LENGTH);
+    }
+    let (covered, found) =
+        presented.split_at_checked(presented.len() - CHECKSUM_LENGTH).ok_or(MalformedKey::LENGTH)?;
+    if !covered.ends_with(VERSION) {
+        return Err(MalformedKey::VERSION);
+    }
+    if found.as_bytes() != checksum(covered) {
+        return Err(MalformedKey::CHECKSUM);
+    }
+    Ok(random_length)
+}
+
+/// CRC-32 in base62, zero-padded.
+fn checksum(covered: &str) -> [u8; CHECKSUM_LENGTH] {
+    let mut rest = crc32fast::hash(covered.as_bytes());
+    let mut digits = [b'0'; CHECKSUM_LENGTH];
+    for digit in digits.iter_mut().rev() {
+        *digit = base62((rest % 62) as u8);
+        rest /= 62;
+    }
+    digits
+}
+
+/// Appends `length` characters, each equally likely. `fill` fills a buffer with random bytes.
+fn push_random(
+    secret: &mut String,
+    length: usize,
+    mut fill: impl FnMut(&mut [u8]) -> Result<(), getrandom::Error>,
+) -> Result<(), RandomnessUnavailable> {
+    // The largest multiple of 62 in a byte's range. The bytes from there on are dropped, since they would make the
+    // first digits likelier than the rest.
+    const UNIFORM: u8 = 62 * 4;
+    let mut bytes = Zeroizing::new([0; 64]);
+    let complete = secret.len() + length;
+    while secret.len() < complete {
+        fill(bytes.as_mut_slice()).map_err(RandomnessUnavailable)?;
+        let digits = bytes.iter().filter(|&&byte| byte < UNIFORM).map(|byte| char::from(base62(byte % 62)));
+        secret.extend(digits.take(complete - secret.len()));
+    }
+    Ok(())
+}
+
+/// The base62 digit for a value below 62, by arithmetic: a table look-up could leak secret digits through the cache.
+const fn base62(value: u8) -> u8 {
+    match value {
+        0..10 => b'0' + value,
+        10..36 => b'A' + (value - 10),
+        _ => b'a' + (value - 36),
+    }
+}
+
+/// What a presented key tells about itself. It does not hold the rest of the key.
+#[derive(Clone, Copy, Debug)]
+pub struct ParsedKey<'k> {
+    environment: Option<Environment>,
+    display_prefix: &'k str,
+}
+
+impl<'k> ParsedKey<'k> {
+    /// The environment the key spells, or `None` if its format spells none.
+    pub const fn environment(&self) -> Option<Environment> {
+        self.environment
+    }
+
+    /// The beginning of the key, which lists and logs may show: prefix, environment and the first four of the
+    /// characters that follow, such as `sk_live_a1B2`. Never more than half of those characters.
+    pub const fn display_prefix(&self) -> &'k str {
+        self.display_prefix
+    }
+}
+
+/// A text that is no key of the format. Says why, and nothing of the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MalformedKey {
+    reason: &'static str,
+}
+
+impl MalformedKey {
+    const LENGTH: Self =
+        Self::new("its length is not one of this format; check that it was copied completely");
+    const PREFIX: Self =
+        Self::new("it does not begin with this service's prefix; check that it is the right key");
+    const ENVIRONMENT: Self =
+        Self::new("after its prefix it names neither the `live` nor the `test` environment");
+    const CHARACTER: Self = Self::new("it has a character that keys do not use; look for spaces and quotes");
+    const VERSION: Self = Self::new("its version is unknown; check that it was copied completely");
+    const CHECKSUM: Self = Self::new("its checksum does not match; check it for typing errors");
+
+    const fn new(reason: &'static str) -> Self {
+        Self { reason }
+    }
+
+    /// What is wrong, as a clause about "it", the key.
+    pub const fn reason(&self) -> &'static str {
+        self.reason
+    }
+}
+
+impl fmt::Display for MalformedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "malformed key: {}", self.reason)
+    }
+}
+
+impl std::error::Error for MalformedKey {}
+
+/// A format that keys cannot have. Says what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidKeyFormat(&'static str);
+
+impl fmt::Display for InvalidKeyFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for InvalidKeyFormat {}
+
+/// The operating system gave no randomness, and so no key was made.
+#[derive(Clone, Debug)]
+pub struct RandomnessUnavailable(getrandom::Error);
+
+impl fmt::Display for RandomnessUnavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no key was made, because the operating system gave no randomness; try again ({})", self.0)
+    }
+}
+
+impl std::error::Error for RandomnessUnavailable {}
+
+#[cfg(test)]
+mod tests;

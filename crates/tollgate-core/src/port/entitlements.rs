@@ -1,0 +1,11 @@
+//! The port that knows what a tenant has bought.
+
+use std::sync::Arc;
+
+use crate::{Answer, Plan, Principal, Unavailable};
+
+/// Knows which plan a principal is on at the moment, where the verifier does not.
+pub trait Entitlements: Send + Sync + 'static {
+    /// The principal's plan; `None` if it has none.
+    fn plan(&self, principal: &Arc<Principal>) -> Answer<Result<Option<Arc<Plan>>, Unavailable>>;
+}

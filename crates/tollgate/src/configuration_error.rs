@@ -1,0 +1,21 @@
+//! Why a stack cannot be built.
+
+use std::{borrow::Cow, error::Error, fmt};
+
+/// Why a stack cannot be built, and what to change. Better at start-up than at the first request.
+#[derive(Clone, Debug)]
+pub struct ConfigurationError(Cow<'static, str>);
+
+impl ConfigurationError {
+    pub(crate) fn new(message: impl Into<Cow<'static, str>>) -> Self {
+        Self(message.into())
+    }
+}
+
+impl fmt::Display for ConfigurationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for ConfigurationError {}

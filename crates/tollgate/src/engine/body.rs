@@ -1,0 +1,96 @@
+//! The body of a response from behind gates.
+
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::{Buf, Bytes};
+use http_body::{Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+pin_project! {
+    /// The body of a response from behind gates: the inner service's body `B` as it is, or a refusal's.
+    ///
+    /// Nothing is boxed, and nothing is asked of `B` but that it is a body whose data can be made from [`Bytes`].
+    pub struct Body<B> {
+        #[pin]
+        kind: Kind<B>,
+    }
+}
+
+pin_project! {
+    #[project = KindProjection]
+    enum Kind<B> {
+        Inner {
+            #[pin]
+            body: B,
+        },
+        // Empty once the bytes were given out.
+        Refusal { bytes: Bytes },
+    }
+}
+
+impl<B> Body<B> {
+    pub(super) fn inner(body: B) -> Self {
+        Self { kind: Kind::Inner { body } }
+    }
+
+    pub(super) fn refusal(bytes: Bytes) -> Self {
+        Self { kind: Kind::Refusal { bytes } }
+    }
+}
+
+impl<B> Default for Body<B> {
+    /// An empty body.
+    fn default() -> Self {
+        Self::refusal(Bytes::new())
+    }
+}
+
+impl<B> http_body::Body for Body<B>
+where
+    B: http_body::Body,
+    B::Data: From<Bytes>,
+{
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        match self.project().kind.project() {
+            KindProjection::Inner { body } => body.poll_frame(context),
+            KindProjection::Refusal { bytes } if bytes.is_empty() => Poll::Ready(None),
+            KindProjection::Refusal { bytes } => {
+                let data = std::mem::take(bytes);
+                Poll::Ready(Some(Ok(Frame::data(data.into()))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Inner { body } => body.is_end_stream(),
+            Kind::Refusal { bytes } => bytes.is_empty(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Inner { body } => body.size_hint(),
+            Kind::Refusal { bytes } => SizeHint::with_exact(bytes.remaining() as u64),
+        }
+    }
+}
+
+impl<B> fmt::Debug for Body<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match &self.kind {
+            Kind::Inner { .. } => "Body(inner)",
+            Kind::Refusal { .. } => "Body(refusal)",
+        })
+    }
+}

@@ -1,0 +1,186 @@
+//! What the layers learn about one request on its way in.
+
+use std::{fmt, sync::Arc, time::SystemTime};
+
+use http::Extensions;
+use tollgate_core::{Credential, Decision, Denial, DenialKind, Plan, Principal, Respond};
+
+use super::Learned;
+use crate::RequestId;
+
+/// What the layers have learned about a request: one request extension, filled layer by layer.
+///
+/// ```
+/// use tollgate::Passage;
+///
+/// fn handle(request: http::Request<()>) -> String {
+///     let principal = Passage::of(request.extensions()).and_then(Passage::principal);
+///     match principal {
+///         Some(principal) => format!("Hello, {}!", principal.id()),
+///         None => "Hello, stranger!".to_owned(),
+///     }
+/// }
+/// assert_eq!(handle(http::Request::new(())), "Hello, stranger!");
+/// ```
+#[derive(Clone, Default)]
+pub struct Passage {
+    pub(super) now: Option<SystemTime>,
+    pub(super) responder: Option<Arc<dyn Respond>>,
+    pub(super) realm: Option<&'static str>,
+    pub(super) is_waived: bool,
+    standing: Standing,
+    request_id: Option<RequestId>,
+    credential: Option<Credential>,
+    principal: Option<Arc<Principal>>,
+    plan: Option<Arc<Plan>>,
+    decision: Option<Decision>,
+    is_decision_stacked: bool,
+}
+
+/// How far the question of who is calling has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Nobody has asked.
+    #[default]
+    Unasked,
+    /// A credential was presented, and is not verified yet.
+    Presented,
+    /// A credential was verified.
+    Proven,
+    /// No credential was presented, and none is required.
+    Anonymous,
+    /// A CORS preflight: carries no credential and is asked for none.
+    Preflight,
+}
+
+impl Passage {
+    /// The passage of a request, from its extensions; `None` if no layer of Tollgate's has seen it.
+    pub fn of(extensions: &Extensions) -> Option<&Self> {
+        extensions.get()
+    }
+
+    /// The request's identifier, if a `RequestIdLayer` has run.
+    pub fn request_id(&self) -> Option<&RequestId> {
+        self.request_id.as_ref()
+    }
+
+    /// What the caller presented, if a `CredentialLayer` has run and found something.
+    pub fn credential(&self) -> Option<&Credential> {
+        self.credential.as_ref()
+    }
+
+    /// Who the caller proved to be, if a `VerifyLayer` has run and the caller is not anonymous.
+    pub fn principal(&self) -> Option<&Arc<Principal>> {
+        self.principal.as_ref()
+    }
+
+    /// Whether the question of who is calling was asked and answered: the caller is proven, or anonymous by permission.
+    pub fn is_identified(&self) -> bool {
+        matches!(self.standing, Standing::Proven | Standing::Anonymous | Standing::Preflight)
+    }
+
+    /// The caller's plan, if an `EntitlementLayer` has run.
+    pub fn plan(&self) -> Option<&Arc<Plan>> {
+        self.plan.as_ref()
+    }
+
+    /// Where the caller's limits stand, if a `RateLimitLayer` has run: of stacked limits, all together.
+    pub fn decision(&self) -> Option<&Decision> {
+        self.decision.as_ref()
+    }
+
+    /// The instant of the request: one for all layers, taken anew only after a wait.
+    pub fn now(&self) -> Option<SystemTime> {
+        self.now
+    }
+
+    /// The responder that the layers outside have set for those inside.
+    pub fn responder(&self) -> Option<&Arc<dyn Respond>> {
+        self.responder.as_ref()
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// The request's instant, for gates: they run only after the engine has set it.
+    pub(crate) fn instant(&self) -> SystemTime {
+        self.now.unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    /// Whether a limit further out has decided, too: then only the inner of the two writes the numbers.
+    pub(crate) fn is_decision_stacked(&self) -> bool {
+        self.is_decision_stacked
+    }
+
+    /// The principal that `layer` guards by. `None` for a request that is exempt from guards.
+    pub(crate) fn guarded(&self, layer: &'static str) -> Result<Option<&Arc<Principal>>, Denial> {
+        match (self.standing, &self.principal) {
+            (Standing::Proven, Some(principal)) => Ok(Some(principal)),
+            (Standing::Preflight, _) => Ok(None),
+            (Standing::Anonymous, _) => Err(Denial::new(DenialKind::CredentialMissing)),
+            _ => Err(Denial::misconfigured(format!(
+                "{layer} ran before any VerifyLayer: put a CredentialLayer and a VerifyLayer outside it"
+            ))),
+        }
+    }
+
+    pub(super) fn learn(&mut self, learned: Learned) {
+        match learned {
+            Learned::Nothing => {}
+            Learned::RequestId(request_id) => self.request_id = Some(request_id),
+            Learned::Credential(credential) => {
+                self.standing = Standing::Presented;
+                self.credential = Some(credential);
+            }
+            Learned::Anonymous => self.standing = Standing::Anonymous,
+            Learned::Preflight => self.standing = Standing::Preflight,
+            Learned::Principal(principal) => {
+                self.standing = Standing::Proven;
+                self.principal = Some(principal);
+            }
+            Learned::Plan(plan) => self.plan = plan,
+            Learned::Decision(decision) => {
+                self.is_decision_stacked = self.decision.is_some();
+                self.decision = Some(match self.decision.take() {
+                    Some(outer) => outer.and(&decision),
+                    None => decision,
+                });
+            }
+        }
+    }
+
+    /// Lets a request go on that was refused in report-only mode: as anonymous, unless it was proven before.
+    pub(super) fn waive(&mut self) {
+        self.is_waived = true;
+        if self.standing != Standing::Proven {
+            self.standing = Standing::Anonymous;
+        }
+    }
+
+    /// Takes the passage out of its extension while gates work on it; a new one if there is none.
+    pub(super) fn take(extensions: &mut Extensions) -> Self {
+        extensions.get_mut::<Self>().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Puts it into its extension, reusing the place it was taken from.
+    pub(super) fn put(self, extensions: &mut Extensions) {
+        match extensions.get_mut::<Self>() {
+            Some(place) => *place = self,
+            None => {
+                extensions.insert(self);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Passage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Passage")
+            .field("request_id", &self.request_id)
+            .field("credential", &self.credential)
+            .field("principal", &self.principal)
+            .field("decision", &self.decision)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,141 @@
+//! What all layers have in common: the responder, the clock, the realm, and report-only mode.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::SystemTime,
+};
+
+use tollgate_core::{Clock, Denial, Outcome, Respond, SystemClock};
+
+use super::Passage;
+
+/// Counts what layers in report-only mode would have refused. Clones are the same count.
+///
+/// ```
+/// use tollgate::{PerWindow, RateLimitLayer, ReportOnly};
+///
+/// let report = ReportOnly::new();
+/// let layer = RateLimitLayer::new(60.per_minute()).with_report_only(&report);
+/// assert_eq!(report.refusals(), 0);
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct ReportOnly(Arc<AtomicU64>);
+
+impl ReportOnly {
+    /// A count of zero.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many requests would have been refused.
+    pub fn refusals(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What all layers have in common.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) responder: Option<Arc<dyn Respond>>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) realm: Option<&'static str>,
+    pub(crate) report_only: Option<ReportOnly>,
+}
+
+impl Settings {
+    pub(super) fn now(&self) -> SystemTime {
+        self.clock.now()
+    }
+
+    /// Gives the passage its instant, and hands down what this layer sets for itself and for those inside it.
+    pub(super) fn prepare(&self, passage: &mut Passage) {
+        if passage.now.is_none() {
+            passage.now = Some(self.now());
+        }
+        if let Some(responder) = &self.responder {
+            passage.responder = Some(Arc::clone(responder));
+        }
+        if self.realm.is_some() {
+            passage.realm = self.realm;
+        }
+    }
+
+    pub(super) fn is_report_only(&self) -> bool {
+        self.report_only.is_some()
+    }
+
+    /// Whether a denial is only counted. What is put together wrongly is never waved through: nobody would learn of it.
+    pub(super) fn is_waived(&self, denial: &Denial) -> bool {
+        match &self.report_only {
+            Some(report) if denial.outcome() != Outcome::Misconfigured => {
+                report.0.fetch_add(1, Ordering::Relaxed);
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { responder: None, clock: Arc::new(SystemClock), realm: None, report_only: None }
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("realm", &self.realm)
+            .field("report_only", &self.report_only)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Makes `$layer`, a struct of a `gate` and `settings`, a Tower layer with the settings that all layers share.
+macro_rules! impl_layer {
+    ($layer:ident) => {
+        impl $layer {
+            /// Turns refusals into responses, for this layer and for those inside it that set no responder of their own.
+            /// By default gRPC requests get a gRPC status, all others an RFC 9457 problem.
+            pub fn with_responder(mut self, responder: impl tollgate_core::Respond) -> Self {
+                self.settings.responder = Some(std::sync::Arc::new(responder));
+                self
+            }
+
+            /// Takes the time from `clock`. The outermost layer's clock counts for the request, and each layer's own after
+            /// a wait: give stacked layers the same one.
+            pub fn with_clock(mut self, clock: impl tollgate_core::Clock) -> Self {
+                self.settings.clock = std::sync::Arc::new(clock);
+                self
+            }
+
+            /// Names the protection space in challenges (RFC 9110 section 11.5), for this layer and those inside it.
+            pub fn with_realm(mut self, realm: &'static str) -> Self {
+                self.settings.realm = Some(realm);
+                self
+            }
+
+            /// Refuses nothing: logs and counts what it would have refused, and lets it through. A service that is put
+            /// together wrongly still answers 500.
+            pub fn with_report_only(mut self, report: &$crate::ReportOnly) -> Self {
+                self.settings.report_only = Some(report.clone());
+                self
+            }
+        }
+
+        impl<S> tower_layer::Layer<S> for $layer {
+            type Service = $crate::Gated<S>;
+
+            fn layer(&self, inner: S) -> Self::Service {
+                let gates: Vec<Box<dyn $crate::engine::Gate>> = vec![Box::new(self.gate.clone())];
+                $crate::Gated::new(inner, $crate::engine::Engine::new(gates, self.settings.clone()))
+            }
+        }
+    };
+}
+
+pub(crate) use impl_layer;

@@ -1,0 +1,81 @@
+//! Verifies issued keys against a store.
+
+use std::{fmt, sync::Arc, time::SystemTime};
+
+use tollgate_core::{
+    Answer, Credential, Denial, DenialKind, KeyFormat, KeyRecord, KeyStatus, KeyStore, Peppers, Principal,
+    Unavailable, Verify,
+};
+
+/// Verifies issued keys: their shape first, which costs junk its look-up, then their digest against a [`KeyStore`].
+///
+/// ```
+/// use tollgate::{KeyFormat, KeyVerifier, MemoryKeys};
+///
+/// let keys = MemoryKeys::new();
+/// let verifier = KeyVerifier::new(KeyFormat::new("sk")?, keys)
+///     .with_format(KeyFormat::new("old")?.without_checksum()); // keys from before
+/// # Ok::<(), tollgate::InvalidKeyFormat>(())
+/// ```
+pub struct KeyVerifier {
+    formats: Vec<KeyFormat>,
+    peppers: Peppers,
+    store: Arc<dyn KeyStore>,
+}
+
+impl KeyVerifier {
+    /// Verifies keys of this format, by their plain SHA-256.
+    pub fn new(format: KeyFormat, store: impl KeyStore) -> Self {
+        Self { formats: vec![format], peppers: Peppers::none(), store: Arc::new(store) }
+    }
+
+    /// Accepts keys of another format, too.
+    pub fn with_format(mut self, format: KeyFormat) -> Self {
+        self.formats.push(format);
+        self
+    }
+
+    /// Looks keys up by digests that are made with these peppers.
+    pub fn with_peppers(mut self, peppers: Peppers) -> Self {
+        self.peppers = peppers;
+        self
+    }
+}
+
+impl Verify for KeyVerifier {
+    fn verify(&self, credential: &Credential, _now: SystemTime) -> Answer<Result<Arc<Principal>, Denial>> {
+        let secret = credential.expose_secret();
+        let mut problem = None;
+        let is_well_formed = self.formats.iter().any(|format| match format.parse(secret) {
+            Ok(_) => true,
+            Err(error) => {
+                problem.get_or_insert(error);
+                false
+            }
+        });
+        if is_well_formed {
+            self.store.find(&self.peppers.all(secret)).map(judge)
+        } else {
+            let reason = problem.map_or("no key format is configured", |error| error.reason());
+            Answer::Now(Err(Denial::new(DenialKind::CredentialMalformed).with_log_detail(reason)))
+        }
+    }
+}
+
+/// What a record says of its key. Its expiry is checked with the principal's, by whoever asked.
+fn judge(found: Result<Option<Arc<KeyRecord>>, Unavailable>) -> Result<Arc<Principal>, Denial> {
+    let Some(record) = found? else { return Err(Denial::new(DenialKind::KeyUnknown)) };
+    match record.status() {
+        KeyStatus::Active => Ok(Arc::clone(record.principal())),
+        KeyStatus::Revoked => Err(Denial::new(DenialKind::KeyRevoked)),
+        KeyStatus::TenantSuspended => Err(Denial::new(DenialKind::TenantSuspended)),
+        // A status that this version does not know cannot be meant to let anybody through.
+        _ => Err(Denial::new(DenialKind::KeyUnknown).with_log_detail("the key has an unknown status")),
+    }
+}
+
+impl fmt::Debug for KeyVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyVerifier").field("formats", &self.formats).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,192 @@
+//! Finds the credential that a caller presents: one, in one place.
+//!
+//! # What is refused
+//!
+//! | condition | status | challenge |
+//! |---|---|---|
+//! | no credential, in none of the sources | 401 | `Bearer realm=".."` |
+//! | its place is there, with nothing in it | 401 | `Bearer realm=".."` |
+//! | another scheme than the configured ones, over-long, not ASCII, not a token | 401 | `.. error="invalid_token"` |
+//! | the same header twice, or values joined by a comma | 400 | `.. error="invalid_request"` |
+//! | different credentials in two places | 400 | `.. error="invalid_request"` |
+//!
+//! The same credential in two places is one credential. In [optional mode](CredentialLayer::optional) a request without any
+//! credential passes as anonymous; everything else in the table is refused all the same.
+//!
+//! # Where it stands
+//!
+//! Inside `RequestIdLayer`, outside `VerifyLayer`, which verifies what this layer found.
+//!
+//! # Examples
+//!
+//! `Authorization: Bearer` and `X-API-Key`, in this order:
+//!
+//! ```
+//! use tollgate::CredentialLayer;
+//!
+//! let layer = CredentialLayer::new();
+//! ```
+//!
+//! For browsers and for callers that know Basic authentication, a public API that serves strangers, too:
+//!
+//! ```
+//! use tollgate::{CredentialLayer, CredentialSource};
+//!
+//! let layer = CredentialLayer::from_sources([
+//!     CredentialSource::Bearer,
+//!     CredentialSource::BasicUser,
+//!     CredentialSource::WebSocketProtocol("key."),
+//! ])
+//! .optional()
+//! .with_max_length(128);
+//! ```
+//!
+//! # Security
+//!
+//! - A bad credential is never anonymous, and never falls through to the next source.
+//! - Every value that holds a credential is marked sensitive in the request, also where it is refused.
+//! - Shared caches keep apart what belongs to different `Authorization` headers (RFC 9111 section 3.5), but not to different
+//!   values of any other: responses to such requests get `Cache-Control: private, no-store`, unless the service inside
+//!   sets its own, and `Vary` on the header.
+//! - CORS preflights cannot carry credentials. `OPTIONS` with `Origin` and `Access-Control-Request-Method` passes, without a
+//!   principal, and guards further in let it pass; see [`without_preflights`](CredentialLayer::without_preflights).
+
+use http::{
+    HeaderValue, Method,
+    header::{ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CACHE_CONTROL, ORIGIN, VARY},
+    request, response,
+};
+use tollgate_core::{Answer, CredentialSource, Denial, DenialKind};
+
+use crate::{
+    Passage,
+    engine::{Gate, Learned, Settings, Standing, impl_layer},
+};
+
+mod read;
+
+use read::{Sources, read};
+
+/// Finds the credential that a caller presents. See the [module](self).
+#[derive(Clone, Debug)]
+pub struct CredentialLayer {
+    pub(crate) gate: CredentialGate,
+    settings: Settings,
+}
+
+impl CredentialLayer {
+    /// Reads `Authorization: Bearer` and `X-API-Key`.
+    pub fn new() -> Self {
+        let key_header = http::HeaderName::from_static("x-api-key");
+        Self::from_sources([CredentialSource::Bearer, CredentialSource::Header(key_header)])
+    }
+
+    /// Reads these places, in this order. Where two of them agree, the first one counts as the credential's source.
+    pub fn from_sources(sources: impl IntoIterator<Item = CredentialSource>) -> Self {
+        let gate = CredentialGate {
+            sources: Sources::new(sources),
+            max_length: 4096,
+            is_optional: false,
+            passes_preflights: true,
+            is_removed: false,
+        };
+        Self { gate, settings: Settings::default() }
+    }
+
+    /// Lets a request without any credential through as anonymous. One with a bad credential is refused all the same.
+    pub fn optional(mut self) -> Self {
+        self.gate.is_optional = true;
+        self
+    }
+
+    /// Refuses credentials longer than this, in bytes, before anything is computed over them. Default: 4096, which
+    /// leaves room for JWTs.
+    pub fn with_max_length(mut self, bytes: usize) -> Self {
+        self.gate.max_length = bytes;
+        self
+    }
+
+    /// Asks CORS preflights for a credential, too: for services that a CORS layer further out answers for.
+    pub fn without_preflights(mut self) -> Self {
+        self.gate.passes_preflights = false;
+        self
+    }
+
+    /// Takes the credential's headers out of the request, so that nothing inside, such as a proxied upstream, sees them.
+    /// The layers further in find it in the [`Passage`].
+    pub fn with_removal(mut self) -> Self {
+        self.gate.is_removed = true;
+        self
+    }
+}
+
+impl Default for CredentialLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl_layer!(CredentialLayer);
+
+#[derive(Clone, Debug)]
+pub(crate) struct CredentialGate {
+    sources: Sources,
+    max_length: usize,
+    is_optional: bool,
+    passes_preflights: bool,
+    is_removed: bool,
+}
+
+impl CredentialGate {
+    fn decide(&self, head: &mut request::Parts) -> Result<Learned, Denial> {
+        self.sources.mark_sensitive(&mut head.headers);
+        if let Some(credential) = read(&self.sources, head, self.max_length)? {
+            if self.is_removed {
+                self.sources.remove_from(&mut head.headers);
+            }
+            return Ok(Learned::Credential(credential));
+        }
+        if self.passes_preflights && is_preflight(head) {
+            return Ok(Learned::Preflight);
+        }
+        if self.is_optional {
+            return Ok(Learned::Anonymous);
+        }
+        Err(Denial::new(DenialKind::CredentialMissing))
+    }
+}
+
+impl Gate for CredentialGate {
+    fn layer(&self) -> &'static str {
+        "CredentialLayer"
+    }
+
+    fn ask(&self, head: &mut request::Parts, _passage: &Passage) -> Answer<Result<Learned, Denial>> {
+        Answer::Now(self.decide(head))
+    }
+
+    fn finish(&self, passage: &Passage, response: &mut response::Parts) {
+        let varies_on = match passage.credential() {
+            // A response to `Authorization` is kept from shared caches already (RFC 9111 section 3.5).
+            Some(credential) if credential.source().header() == Some(&AUTHORIZATION) => return,
+            Some(credential) => {
+                let private = HeaderValue::from_static("private, no-store");
+                response.headers.entry(CACHE_CONTROL).or_insert(private);
+                credential.source().header().cloned().map(HeaderValue::from)
+            }
+            // What a stranger gets must not be served from a cache to somebody with a key.
+            None if passage.standing() == Standing::Anonymous => self.sources.vary().cloned(),
+            None => None,
+        };
+        if let Some(names) = varies_on {
+            response.headers.append(VARY, names);
+        }
+    }
+}
+
+/// Whether a browser asks what it may send (Fetch standard, "CORS-preflight request").
+fn is_preflight(head: &request::Parts) -> bool {
+    head.method == Method::OPTIONS
+        && head.headers.contains_key(ORIGIN)
+        && head.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+}

@@ -1,0 +1,211 @@
+//! Reads a credential out of a request's head: a decision without state, clock or I/O.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL},
+    request,
+};
+use tollgate_core::{Credential, CredentialSource, Denial, DenialKind};
+use zeroize::Zeroizing;
+
+/// The places to read, in order, and what follows from them.
+#[derive(Clone, Debug)]
+pub(super) struct Sources {
+    places: Vec<CredentialSource>,
+    // The headers among them, each once.
+    headers: Vec<HeaderName>,
+    // The same as one value of `Vary`; `None` if no source is a header.
+    vary: Option<HeaderValue>,
+}
+
+impl Sources {
+    pub(super) fn new(places: impl IntoIterator<Item = CredentialSource>) -> Self {
+        let places: Vec<_> = places.into_iter().collect();
+        let mut headers: Vec<HeaderName> = Vec::new();
+        for header in places.iter().filter_map(CredentialSource::header) {
+            if !headers.contains(header) {
+                headers.push(header.clone());
+            }
+        }
+        let names: Vec<_> = headers.iter().map(HeaderName::as_str).collect();
+        let vary = HeaderValue::try_from(names.join(", ")).ok().filter(|value| !value.is_empty());
+        Self { places, headers, vary }
+    }
+
+    pub(super) fn vary(&self) -> Option<&HeaderValue> {
+        self.vary.as_ref()
+    }
+
+    pub(super) fn mark_sensitive(&self, headers: &mut HeaderMap) {
+        for name in &self.headers {
+            if let http::header::Entry::Occupied(mut entry) = headers.entry(name) {
+                entry.iter_mut().for_each(|value| value.set_sensitive(true));
+            }
+        }
+    }
+
+    pub(super) fn remove_from(&self, headers: &mut HeaderMap) {
+        for name in &self.headers {
+            // The offer of subprotocols belongs to the WebSocket handshake, which needs the others.
+            if name != SEC_WEBSOCKET_PROTOCOL {
+                headers.remove(name);
+            }
+        }
+    }
+
+    fn accepts_basic(&self) -> bool {
+        self.places.contains(&CredentialSource::BasicUser)
+    }
+
+    fn accepts_bearer(&self) -> bool {
+        self.places.contains(&CredentialSource::Bearer)
+    }
+}
+
+/// The one credential that the request presents; `None` if it presents none; a denial if there is anything in a
+/// credential's place that is not one single, well-formed credential.
+pub(super) fn read(
+    sources: &Sources,
+    head: &request::Parts,
+    max_length: usize,
+) -> Result<Option<Credential>, Denial> {
+    let mut found: Option<Credential> = None;
+    for source in &sources.places {
+        let Some(credential) = read_one(source, sources, head)? else { continue };
+        let secret = credential.expose_secret();
+        if secret.is_empty() {
+            return Err(Denial::new(DenialKind::CredentialEmpty));
+        }
+        if secret.len() > max_length {
+            return Err(malformed("longer than the maximum length of a credential"));
+        }
+        match &found {
+            None => found = Some(credential),
+            Some(first) if first.expose_secret() == secret => {}
+            Some(_) => return Err(Denial::new(DenialKind::CredentialConflicting)),
+        }
+    }
+    Ok(found)
+}
+
+/// What stands in one place; `None` if that place is not there.
+fn read_one(
+    source: &CredentialSource,
+    sources: &Sources,
+    head: &request::Parts,
+) -> Result<Option<Credential>, Denial> {
+    match source {
+        CredentialSource::Bearer | CredentialSource::BasicUser => {
+            let Some(value) = single(&head.headers, &AUTHORIZATION)? else { return Ok(None) };
+            authorization(source, sources, value)
+        }
+        CredentialSource::Header(name) => {
+            let Some(value) = single(&head.headers, name)? else { return Ok(None) };
+            check_token(value.as_bytes(), is_visible)?;
+            Ok(Some(Credential::new(value.clone(), 0, source.clone())))
+        }
+        CredentialSource::WebSocketProtocol(prefix) => {
+            let offers = head.headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+            let offers = offers.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+            let ours = offers.filter_map(|offer| offer.trim_ascii().strip_prefix(prefix.as_bytes()));
+            owned(ours, source)
+        }
+        CredentialSource::Query(name) => {
+            let pairs = head.uri.query().unwrap_or_default().split('&');
+            let ours = pairs.filter_map(|pair| match pair.split_once('=') {
+                Some((key, value)) => (key == *name).then_some(value.as_bytes()),
+                None => (pair == *name).then_some(b"".as_slice()),
+            });
+            owned(ours, source)
+        }
+        _ => Err(Denial::misconfigured(format!("CredentialLayer cannot read the source {source:?}"))),
+    }
+}
+
+/// `Authorization` is not a list (RFC 9110 section 11.6.2), and neither are the headers that keys travel in: two lines are
+/// an error, never "the first one wins".
+fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h HeaderValue>, Denial> {
+    let mut lines = headers.get_all(name).iter();
+    let first = lines.next();
+    if lines.next().is_some() {
+        return Err(Denial::new(DenialKind::CredentialRepeated));
+    }
+    Ok(first)
+}
+
+/// The credential in an `Authorization` header, if its scheme is the source's; `None` if the scheme is that of another
+/// configured source. Any other scheme is malformed: a request that means to authenticate is never anonymous.
+fn authorization(
+    source: &CredentialSource,
+    sources: &Sources,
+    value: &HeaderValue,
+) -> Result<Option<Credential>, Denial> {
+    let bytes = value.as_bytes();
+    let scheme_end = bytes.iter().position(|byte| *byte == b' ').unwrap_or(bytes.len());
+    let (scheme, rest) = bytes.split_at(scheme_end);
+    let start = scheme_end + rest.iter().take_while(|byte| **byte == b' ').count();
+    let credentials = rest.trim_ascii_start();
+
+    let is_bearer = scheme.eq_ignore_ascii_case(b"bearer") && sources.accepts_bearer();
+    let is_basic = scheme.eq_ignore_ascii_case(b"basic") && sources.accepts_basic();
+    match source {
+        _ if scheme.is_empty() => Err(Denial::new(DenialKind::CredentialEmpty)),
+        CredentialSource::Bearer if is_bearer => {
+            check_token(credentials, is_token68)?;
+            Ok(Some(Credential::new(value.clone(), start, source.clone())))
+        }
+        CredentialSource::BasicUser if is_basic => {
+            let decoded =
+                Zeroizing::new(STANDARD.decode(credentials).map_err(|_| malformed("Basic, but not Base64"))?);
+            match decoded.strip_suffix(b":") {
+                Some(user) => owned([user].into_iter(), source),
+                None if decoded.is_empty() => Err(Denial::new(DenialKind::CredentialEmpty)),
+                None => Err(malformed("Basic, but not a key as user name with an empty password")),
+            }
+        }
+        _ if is_bearer || is_basic => Ok(None),
+        _ => Err(malformed("an Authorization scheme that is not configured")),
+    }
+}
+
+/// The credential that is part of a longer value: copied out of it, since a header value cannot be cut.
+fn owned<'v>(
+    mut values: impl Iterator<Item = &'v [u8]>,
+    source: &CredentialSource,
+) -> Result<Option<Credential>, Denial> {
+    let Some(bytes) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Denial::new(DenialKind::CredentialRepeated));
+    }
+    check_token(bytes, is_visible)?;
+    let value = HeaderValue::from_bytes(bytes).map_err(|_| malformed("not a header value"))?;
+    Ok(Some(Credential::new(value, 0, source.clone())))
+}
+
+/// Checks a credential's alphabet. A comma is how proxies join two lines into one, so it counts as two lines would.
+fn check_token(bytes: &[u8], is_allowed: fn(u8) -> bool) -> Result<(), Denial> {
+    match bytes.iter().find(|byte| !is_allowed(**byte)) {
+        None => Ok(()),
+        Some(b',') => Err(Denial::new(DenialKind::CredentialRepeated)),
+        Some(byte) if byte.is_ascii() => Err(malformed("a character that no credential has")),
+        Some(_) => Err(malformed("not ASCII")),
+    }
+}
+
+/// The alphabet of `b64token` (RFC 6750 section 2.1).
+fn is_token68(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/' | b'=')
+}
+
+/// Visible ASCII without the comma.
+fn is_visible(byte: u8) -> bool {
+    byte.is_ascii_graphic() && byte != b','
+}
+
+fn malformed(log_detail: &'static str) -> Denial {
+    Denial::new(DenialKind::CredentialMalformed).with_log_detail(log_detail)
+}
+
+#[cfg(test)]
+mod tests;

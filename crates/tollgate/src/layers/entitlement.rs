@@ -1,0 +1,127 @@
+//! Asks for an active subscription, and for a tier that includes what is behind it.
+//!
+//! # What is refused
+//!
+//! | condition | status |
+//! |---|---|
+//! | no plan, or one that has lapsed | 403 |
+//! | a plan of a tier that does not suffice | 403 |
+//! | anonymous | 401 |
+//! | the entitlements' backend does not answer | 503 |
+//! | no `VerifyLayer` outside | 500 |
+//!
+//! # Where it stands
+//!
+//! Inside `VerifyLayer`; around the whole service or, with a tier, around single routes.
+//!
+//! # Examples
+//!
+//! ```
+//! use tollgate::EntitlementLayer;
+//!
+//! let layer = EntitlementLayer::new();
+//! ```
+//!
+//! ```
+//! use tollgate::EntitlementLayer;
+//!
+//! let layer = EntitlementLayer::new().at_least("pro", ["basic", "pro", "enterprise"]);
+//! ```
+//!
+//! # Security
+//!
+//! Fails closed: a tier that nobody has ranked suffices for nothing.
+
+use std::{fmt, sync::Arc};
+
+use http::request;
+use tollgate_core::{Answer, Denial, DenialKind, Entitlements};
+
+use crate::{
+    Passage,
+    engine::{Gate, Learned, Settings, impl_layer},
+};
+
+/// Asks for an active subscription. See the [module](self).
+#[derive(Clone, Debug)]
+pub struct EntitlementLayer {
+    pub(crate) gate: EntitlementGate,
+    settings: Settings,
+}
+
+impl EntitlementLayer {
+    /// Asks for a plan that is in force, of any tier, as the principal carries it.
+    pub fn new() -> Self {
+        let gate = EntitlementGate { entitlements: None, sufficient: None };
+        Self { gate, settings: Settings::default() }
+    }
+
+    /// Asks for `tier` or a higher one, of all tiers from the lowest to the highest. A tier that is not listed suffices for
+    /// nothing.
+    pub fn at_least<T: Into<Box<str>>>(mut self, tier: &str, ascending: impl IntoIterator<Item = T>) -> Self {
+        let ascending: Vec<Box<str>> = ascending.into_iter().map(Into::into).collect();
+        let sufficient = ascending.into_iter().skip_while(|name| **name != *tier);
+        self.gate.sufficient = Some(sufficient.collect());
+        self
+    }
+
+    /// Asks `entitlements` for the plan at every request, instead of the principal.
+    pub fn with_entitlements(mut self, entitlements: impl Entitlements) -> Self {
+        self.gate.entitlements = Some(Arc::new(entitlements));
+        self
+    }
+}
+
+impl Default for EntitlementLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl_layer!(EntitlementLayer);
+
+#[derive(Clone)]
+pub(crate) struct EntitlementGate {
+    entitlements: Option<Arc<dyn Entitlements>>,
+    // The tiers that suffice; `None` if any does.
+    sufficient: Option<Arc<[Box<str>]>>,
+}
+
+impl Gate for EntitlementGate {
+    fn layer(&self) -> &'static str {
+        "EntitlementLayer"
+    }
+
+    fn ask(&self, _head: &mut request::Parts, passage: &Passage) -> Answer<Result<Learned, Denial>> {
+        match passage.guarded(self.layer()) {
+            Ok(Some(principal)) => match &self.entitlements {
+                Some(entitlements) => {
+                    entitlements.plan(principal).map(|plan| Ok(Learned::Plan(plan.map_err(Denial::from)?)))
+                }
+                None => Answer::Now(Ok(Learned::Plan(principal.plan().cloned()))),
+            },
+            Ok(None) => Answer::Now(Ok(Learned::Nothing)),
+            Err(denial) => Answer::Now(Err(denial)),
+        }
+    }
+
+    fn judge(&self, _head: &request::Parts, passage: &Passage) -> Result<(), Denial> {
+        if passage.guarded(self.layer())?.is_none() {
+            return Ok(());
+        }
+        let plan = passage.plan().filter(|plan| plan.is_active());
+        let Some(plan) = plan else { return Err(Denial::new(DenialKind::EntitlementInactive)) };
+        match &self.sufficient {
+            Some(tiers) if !tiers.iter().any(|tier| **tier == *plan.tier()) => {
+                Err(Denial::new(DenialKind::TierTooLow))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for EntitlementGate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EntitlementGate").field("sufficient", &self.sufficient).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,188 @@
+//! Limits how often a caller may ask, and tells it where it stands.
+//!
+//! # What is refused
+//!
+//! | condition | status | headers |
+//! |---|---|---|
+//! | a window of a policy is used up | 429 | `Retry-After`, `X-RateLimit-*` of the violated window that opens last |
+//! | the counters cannot be reached | 503 | |
+//! | a policy counts by principal and no `VerifyLayer` ran outside | 500 | |
+//!
+//! Every response from here on, refusals further in included, carries `X-RateLimit-Limit`, `-Remaining` and `-Reset` (epoch
+//! seconds), all three from the same window: the one with the least left.
+//!
+//! # Where it stands
+//!
+//! Inside `VerifyLayer`: then numbers are shown to nobody but their owner, and invented keys count nowhere. With
+//! [subjects](Subject::custom) that are read from the request it works alone, too.
+//!
+//! # Examples
+//!
+//! ```
+//! use tollgate::{PerWindow, RateLimitLayer};
+//!
+//! let layer = RateLimitLayer::new(60.per_minute().and(1_000.per_hour()));
+//! ```
+//!
+//! Each key has its plan's quota, and all keys of an organization share another one. Both are checked, then both are
+//! counted, in one step:
+//!
+//! ```
+//! use tollgate::{PerWindow, Policy, RateLimitLayer, Subject};
+//!
+//! let layer = RateLimitLayer::from_policies([
+//!     Policy::new("key", 60.per_minute()).with_tier("pro", 600.per_minute()),
+//!     Policy::new("organization", 10_000.per_day()).by(Subject::Tenant),
+//! ]);
+//! ```
+//!
+//! # Security
+//!
+//! Counting is exact: of any number of concurrent requests as many pass as the quota says. A refused request is counted in
+//! no window, of no policy. One that a guard further in refuses has been counted. A policy's name is part of its
+//! counters' identity, its quota is not: whoever changes their plan keeps their count.
+//!
+//! A CORS preflight is not counted.
+
+use std::{borrow::Cow, fmt, sync::Arc};
+
+use http::{HeaderName, HeaderValue, request, response};
+use smallvec::SmallVec;
+use tollgate_core::{Answer, Charge, Decision, Denial, Limiter, Principal, Quota, Unavailable};
+
+use crate::{
+    MemoryLimiter, Passage,
+    engine::{Gate, Learned, Settings, Standing, impl_layer},
+};
+
+mod policy;
+
+pub use policy::{CustomSubject, Policy, Subject};
+
+const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+
+/// Limits how often a caller may ask. See the [module](self).
+#[derive(Clone, Debug)]
+pub struct RateLimitLayer {
+    pub(crate) gate: RateLimitGate,
+    settings: Settings,
+}
+
+impl RateLimitLayer {
+    /// Each key has this quota. Counts in this process.
+    pub fn new(quota: Quota) -> Self {
+        Self::from_policies([Policy::new("default", quota)])
+    }
+
+    /// Each request is charged to every one of these policies, or refused and charged to none.
+    pub fn from_policies(policies: impl IntoIterator<Item = Policy>) -> Self {
+        let limiter = Arc::new(MemoryLimiter::new());
+        let gate = RateLimitGate { limiter, policies: policies.into_iter().collect() };
+        Self { gate, settings: Settings::default() }
+    }
+
+    /// Counts in `limiter`, which other layers may share.
+    pub fn with_limiter(mut self, limiter: impl Limiter) -> Self {
+        self.gate.limiter = Arc::new(limiter);
+        self
+    }
+}
+
+impl From<Quota> for RateLimitLayer {
+    fn from(quota: Quota) -> Self {
+        Self::new(quota)
+    }
+}
+
+impl_layer!(RateLimitLayer);
+
+#[derive(Clone)]
+pub(crate) struct RateLimitGate {
+    limiter: Arc<dyn Limiter>,
+    policies: Arc<[Policy]>,
+}
+
+impl RateLimitGate {
+    /// Charges the request to all policies that have a subject for it; `None` if none has.
+    fn charge(&self, head: &request::Parts, passage: &Passage) -> Result<Option<Charged>, Denial> {
+        let principal = passage.principal().map(Arc::as_ref);
+        let mut subjects: SmallVec<[(&Policy, Cow<'_, str>); 2]> = SmallVec::new();
+        for policy in self.policies.iter() {
+            if policy.counts_by_principal() {
+                passage.guarded(self.layer())?;
+            }
+            subjects.extend(policy.subject(head, principal).map(|subject| (policy, subject)));
+        }
+        let charges: SmallVec<[Charge<'_>; 2]> = subjects
+            .iter()
+            .map(|(policy, subject)| Charge {
+                policy: policy.name(),
+                subject,
+                quota: policy.quota(principal),
+            })
+            .collect();
+        let Some(first) = charges.first() else { return Ok(None) };
+        let group = principal.map_or(first.subject, owner);
+        Ok(Some(self.limiter.take(group, &charges, 1, passage.instant())))
+    }
+}
+
+type Charged = Answer<Result<Decision, Unavailable>>;
+
+/// Whose counters must be decided together: the tenant's, and those of its keys.
+fn owner(principal: &Principal) -> &str {
+    principal.tenant().unwrap_or(principal.id())
+}
+
+impl Gate for RateLimitGate {
+    fn layer(&self) -> &'static str {
+        "RateLimitLayer"
+    }
+
+    fn ask(&self, head: &mut request::Parts, passage: &Passage) -> Answer<Result<Learned, Denial>> {
+        if passage.standing() == Standing::Preflight {
+            return Answer::Now(Ok(Learned::Nothing));
+        }
+        match self.charge(head, passage) {
+            Ok(Some(charged)) => charged.map(|charged| {
+                let decision = charged?;
+                if decision.is_allowed() {
+                    Ok(Learned::Decision(decision))
+                } else {
+                    Err(Denial::rate_limited(decision))
+                }
+            }),
+            Ok(None) => Answer::Now(Ok(Learned::Nothing)),
+            Err(denial) => Answer::Now(Err(denial)),
+        }
+    }
+
+    fn finish(&self, passage: &Passage, response: &mut response::Parts) {
+        let Some(decision) = passage.decision() else { return };
+        // Of stacked limits the innermost knows all decisions and writes one header for all of them.
+        if response.extensions.get::<NumbersWritten>().is_some() {
+            return;
+        }
+        if let Some(window) = decision.governing() {
+            let reset = window.resets_at().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            response.headers.insert(LIMIT, HeaderValue::from(window.limit));
+            response.headers.insert(REMAINING, HeaderValue::from(window.remaining()));
+            response.headers.insert(RESET, HeaderValue::from(reset.as_secs()));
+        }
+        if passage.is_decision_stacked() {
+            response.extensions.insert(NumbersWritten);
+        }
+    }
+}
+
+/// In a response's extensions: a limit further in has written the numbers of all.
+#[derive(Clone)]
+struct NumbersWritten;
+
+impl fmt::Debug for RateLimitGate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RateLimitGate").field("policies", &self.policies).finish_non_exhaustive()
+    }
+}

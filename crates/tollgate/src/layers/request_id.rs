@@ -1,0 +1,133 @@
+//! Gives every request an identifier, and every response a header that carries it.
+//!
+//! # What is refused
+//!
+//! Nothing. A caller's `x-request-id` is kept if it is well formed (`[A-Za-z0-9._-]{1,128}`); a missing, malformed or
+//! repeated one is replaced by a new UUID version 7.
+//!
+//! # Where it stands
+//!
+//! Outermost, so that refusals and 404s carry the identifier too. What is inside runs in a tracing span `request` with the
+//! field `request_id`, and finds the identifier in the [`Passage`].
+//!
+//! # Examples
+//!
+//! ```
+//! use tollgate::RequestIdLayer;
+//! use tower::ServiceBuilder;
+//!
+//! let service = ServiceBuilder::new().layer(RequestIdLayer::new()).service_fn(handle);
+//! # async fn handle(_: http::Request<String>) -> Result<http::Response<String>, std::convert::Infallible> { Ok(http::Response::default()) }
+//! # let _ = service;
+//! ```
+//!
+//! A contract that promises UUIDs, under a header of its own, before a proxied upstream that shall see it:
+//!
+//! ```
+//! use http::HeaderName;
+//! use tollgate::RequestIdLayer;
+//!
+//! let layer = RequestIdLayer::new()
+//!     .with_header(HeaderName::from_static("x-correlation-id"))
+//!     .with_uuids_only()
+//!     .with_propagation();
+//! ```
+//!
+//! # Security
+//!
+//! A caller chooses its own identifier, within the alphabet above: good for finding a request again, useless as proof of
+//! anything. A malformed value is taken out of the request, so that nothing inside logs it.
+
+use http::{HeaderName, HeaderValue, request, response};
+use tollgate_core::{Answer, Denial};
+
+use crate::{
+    Passage, RequestId,
+    engine::{Gate, Learned, Settings, impl_layer},
+};
+
+/// Gives every request an identifier and every response a header that carries it. See the [module](self).
+#[derive(Clone, Debug)]
+pub struct RequestIdLayer {
+    pub(crate) gate: RequestIdGate,
+    settings: Settings,
+}
+
+impl RequestIdLayer {
+    /// Reads and writes `x-request-id`.
+    pub fn new() -> Self {
+        let gate = RequestIdGate {
+            header: HeaderName::from_static("x-request-id"),
+            accept: RequestId::from_caller,
+            is_propagated: false,
+        };
+        Self { gate, settings: Settings::default() }
+    }
+
+    /// Reads and writes another header.
+    pub fn with_header(mut self, header: HeaderName) -> Self {
+        self.gate.header = header;
+        self
+    }
+
+    /// Keeps a caller's identifier only if it is a UUID, of any version, in its usual form of 36 characters.
+    pub fn with_uuids_only(mut self) -> Self {
+        self.gate.accept = RequestId::uuid_from_caller;
+        self
+    }
+
+    /// Writes the identifier into the request as well, for a service that passes the request on.
+    pub fn with_propagation(mut self) -> Self {
+        self.gate.is_propagated = true;
+        self
+    }
+}
+
+impl Default for RequestIdLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl_layer!(RequestIdLayer);
+
+#[derive(Clone, Debug)]
+pub(crate) struct RequestIdGate {
+    header: HeaderName,
+    accept: fn(&HeaderValue) -> Option<RequestId>,
+    is_propagated: bool,
+}
+
+impl Gate for RequestIdGate {
+    fn layer(&self) -> &'static str {
+        "RequestIdLayer"
+    }
+
+    fn ask(&self, head: &mut request::Parts, passage: &Passage) -> Answer<Result<Learned, Denial>> {
+        let mut sent = head.headers.get_all(&self.header).iter();
+        let kept = match (sent.next(), sent.next()) {
+            (Some(value), None) => (self.accept)(value),
+            _ => None,
+        };
+        let request_id = kept.unwrap_or_else(|| {
+            head.headers.remove(&self.header);
+            let request_id = RequestId::generate(passage.instant());
+            if self.is_propagated {
+                head.headers.insert(self.header.clone(), request_id.to_header_value());
+            }
+            request_id
+        });
+        Answer::Now(Ok(Learned::RequestId(request_id)))
+    }
+
+    fn span(&self, passage: &Passage) -> Option<tracing::Span> {
+        let request_id = passage.request_id()?;
+        Some(tracing::info_span!(target: "tollgate", "request", %request_id))
+    }
+
+    fn finish(&self, passage: &Passage, response: &mut response::Parts) {
+        if let Some(request_id) = passage.request_id() {
+            response.headers.insert(self.header.clone(), request_id.to_header_value());
+        }
+    }
+}

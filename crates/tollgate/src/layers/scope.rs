@@ -1,0 +1,156 @@
+//! Asks for scopes: one requirement for everything behind the layer, or one for each route.
+//!
+//! # What is refused
+//!
+//! | condition | status | challenge |
+//! |---|---|---|
+//! | the principal lacks a required scope | 403 | `Bearer error="insufficient_scope", scope=".."` |
+//! | the route is not in the [map](ScopeMap), and unlisted routes are denied | 403 | |
+//! | anonymous, where a scope is required | 401 | `Bearer realm=".."` |
+//! | no `VerifyLayer` outside; a requirement that names an invalid scope | 500 | |
+//!
+//! # Where it stands
+//!
+//! Innermost, inside `VerifyLayer`.
+//!
+//! # Examples
+//!
+//! ```
+//! use tollgate::{ScopeLayer, scope};
+//!
+//! let layer = ScopeLayer::new(scope("jobs:read") & (scope("results:read") | scope("results:list")));
+//! ```
+//!
+//! One requirement for each route, in axum's path syntax:
+//!
+//! ```
+//! use tollgate::{Requirement, ScopeLayer, ScopeMap, scope};
+//!
+//! let layer = ScopeLayer::per_route(
+//!     ScopeMap::new()
+//!         .get("/jobs/{id}", scope("jobs:read"))
+//!         .post("/jobs", scope("jobs:create"))
+//!         .get("/health", Requirement::none()),
+//! )?;
+//! # Ok::<(), tollgate::ConfigurationError>(())
+//! ```
+//!
+//! # Security
+//!
+//! Fails closed: a route that nobody has listed is denied, unless the map says [otherwise](ScopeMap::allow_unlisted). Paths
+//! are compared as they were sent, without decoding or normalizing them, as axum's router does; a path written in
+//! another way is not listed. A layer around a *nested* axum router sees paths without the prefix of the nest.
+
+use std::sync::Arc;
+
+use http::request;
+use tollgate_core::{Answer, Denial, DenialKind, InvalidScope, Requirement, Scopes};
+
+use crate::{
+    ConfigurationError, Passage,
+    engine::{Gate, Learned, Settings, Standing, impl_layer},
+};
+
+mod map;
+
+pub use map::ScopeMap;
+use map::{CompiledMap, Listed};
+
+/// Asks for scopes. See the [module](self).
+#[derive(Clone, Debug)]
+pub struct ScopeLayer {
+    pub(crate) gate: ScopeGate,
+    settings: Settings,
+}
+
+impl ScopeLayer {
+    /// Asks for `requirement` whatever the route. If it names an invalid scope, every request is answered 500, and the log
+    /// says which.
+    pub fn new(requirement: impl Into<Requirement>) -> Self {
+        let requirement = requirement.into();
+        let invalid = requirement.validate().err();
+        Self::with_rule(Rule::One { requirement, invalid })
+    }
+
+    /// Asks for what `map` says of the route.
+    ///
+    /// # Errors
+    /// If a path pattern is malformed or conflicts with another, or a requirement names an invalid scope.
+    pub fn per_route(map: ScopeMap) -> Result<Self, ConfigurationError> {
+        Ok(Self::with_rule(Rule::PerRoute(map.compile()?)))
+    }
+
+    fn with_rule(rule: Rule) -> Self {
+        Self { gate: ScopeGate { rule: Arc::new(rule) }, settings: Settings::default() }
+    }
+}
+
+impl From<Requirement> for ScopeLayer {
+    fn from(requirement: Requirement) -> Self {
+        Self::new(requirement)
+    }
+}
+
+impl_layer!(ScopeLayer);
+
+#[derive(Clone, Debug)]
+pub(crate) struct ScopeGate {
+    rule: Arc<Rule>,
+}
+
+#[derive(Debug)]
+enum Rule {
+    One { requirement: Requirement, invalid: Option<InvalidScope> },
+    PerRoute(CompiledMap),
+}
+
+impl ScopeGate {
+    /// Why the layer cannot work as it was built, for builders that refuse to start.
+    pub(crate) fn invalid(&self) -> Option<&InvalidScope> {
+        match &*self.rule {
+            Rule::One { invalid, .. } => invalid.as_ref(),
+            Rule::PerRoute(_) => None,
+        }
+    }
+}
+
+impl Gate for ScopeGate {
+    fn layer(&self) -> &'static str {
+        "ScopeLayer"
+    }
+
+    fn ask(&self, _head: &mut request::Parts, _passage: &Passage) -> Answer<Result<Learned, Denial>> {
+        Answer::Now(Ok(Learned::Nothing))
+    }
+
+    fn judge(&self, head: &request::Parts, passage: &Passage) -> Result<(), Denial> {
+        let requirement = match &*self.rule {
+            Rule::One { invalid: Some(invalid), .. } => {
+                return Err(Denial::misconfigured(invalid.to_string()));
+            }
+            Rule::One { requirement, .. } => requirement,
+            Rule::PerRoute(map) => match map.find(head) {
+                Listed::Requires(requirement) => requirement,
+                Listed::Allowed => return Ok(()),
+                // Whether a route exists is not for strangers to find out.
+                Listed::Denied => {
+                    return match passage.guarded(self.layer())? {
+                        Some(_) => Err(Denial::new(DenialKind::RouteUnlisted)),
+                        None => Ok(()),
+                    };
+                }
+            },
+        };
+        // Nobody's scopes are none: what asks for nothing is open to the anonymous, too.
+        if passage.standing() == Standing::Anonymous && requirement.is_met_by(&Scopes::none()) {
+            return Ok(());
+        }
+        match passage.guarded(self.layer())? {
+            Some(principal) if !requirement.is_met_by(principal.scopes()) => {
+                let scope = requirement.scopes().collect::<Vec<_>>().join(" ");
+                Err(Denial::scope_missing(scope).with_log_detail(format!("requires {requirement}")))
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Which scopes a route requires.
+
+use std::collections::BTreeMap;
+
+use http::{Method, request};
+use tollgate_core::Requirement;
+
+use crate::ConfigurationError;
+
+/// Which scopes a route requires, by method and path pattern.
+///
+/// Patterns are axum's: `/jobs/{id}` matches one segment, `/files/{*path}` all that follow; of several patterns that match,
+/// the most specific one counts. Routes that are not listed are denied.
+///
+/// `GET` stands for `HEAD`, too, unless `HEAD` has its own entry, and for the `CONNECT` by which HTTP/2 opens a WebSocket
+/// (RFC 8441).
+#[derive(Clone, Debug, Default)]
+pub struct ScopeMap {
+    routes: BTreeMap<String, Vec<(Option<Method>, Requirement)>>,
+    allows_unlisted: bool,
+}
+
+impl ScopeMap {
+    /// A map without routes: denies everything.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What `GET` (and `HEAD`) requires on this path.
+    pub fn get(self, path: impl Into<String>, requirement: impl Into<Requirement>) -> Self {
+        self.route(Method::GET, path, requirement)
+    }
+
+    /// What `POST` requires on this path.
+    pub fn post(self, path: impl Into<String>, requirement: impl Into<Requirement>) -> Self {
+        self.route(Method::POST, path, requirement)
+    }
+
+    /// What `PUT` requires on this path.
+    pub fn put(self, path: impl Into<String>, requirement: impl Into<Requirement>) -> Self {
+        self.route(Method::PUT, path, requirement)
+    }
+
+    /// What `PATCH` requires on this path.
+    pub fn patch(self, path: impl Into<String>, requirement: impl Into<Requirement>) -> Self {
+        self.route(Method::PATCH, path, requirement)
+    }
+
+    /// What `DELETE` requires on this path.
+    pub fn delete(self, path: impl Into<String>, requirement: impl Into<Requirement>) -> Self {
+        self.route(Method::DELETE, path, requirement)
+    }
+
+    /// What any method requires on this path that has no entry of its own.
+    pub fn any(self, path: impl Into<String>, requirement: impl Into<Requirement>) -> Self {
+        self.insert(None, path.into(), requirement.into())
+    }
+
+    /// What a method requires on this path.
+    pub fn route(self, method: Method, path: impl Into<String>, requirement: impl Into<Requirement>) -> Self {
+        self.insert(Some(method), path.into(), requirement.into())
+    }
+
+    /// Lets through, with or without a principal, what is not listed: for a map that only names the exceptions, around a
+    /// service that guards itself.
+    pub fn allow_unlisted(mut self) -> Self {
+        self.allows_unlisted = true;
+        self
+    }
+
+    fn insert(mut self, method: Option<Method>, path: String, requirement: Requirement) -> Self {
+        self.routes.entry(path).or_default().push((method, requirement));
+        self
+    }
+
+    pub(super) fn compile(self) -> Result<CompiledMap, ConfigurationError> {
+        let mut router = matchit::Router::new();
+        for (path, methods) in self.routes {
+            for (at, (method, requirement)) in methods.iter().enumerate() {
+                let name = method.as_ref().map_or("any method", Method::as_str);
+                if methods.iter().take(at).any(|(earlier, _)| earlier == method) {
+                    return Err(ConfigurationError::new(format!(
+                        "ScopeMap lists {name} {path} twice: keep one"
+                    )));
+                }
+                requirement
+                    .validate()
+                    .map_err(|error| ConfigurationError::new(format!("ScopeMap, {name} {path}: {error}")))?;
+            }
+            router
+                .insert(&path, methods)
+                .map_err(|error| ConfigurationError::new(format!("ScopeMap, path {path}: {error}")))?;
+        }
+        Ok(CompiledMap { router, allows_unlisted: self.allows_unlisted })
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct CompiledMap {
+    router: matchit::Router<Vec<(Option<Method>, Requirement)>>,
+    allows_unlisted: bool,
+}
+
+/// What a map says of a route.
+pub(super) enum Listed<'m> {
+    Requires(&'m Requirement),
+    Allowed,
+    Denied,
+}
+
+impl CompiledMap {
+    pub(super) fn find(&self, head: &request::Parts) -> Listed<'_> {
+        let requirement = self.router.at(head.uri.path()).ok().and_then(|found| {
+            let entry = |wanted: Option<&Method>| {
+                let (_, requirement) = found.value.iter().find(|(method, _)| method.as_ref() == wanted)?;
+                Some(requirement)
+            };
+            let stands_for = matches!(head.method, Method::HEAD | Method::CONNECT).then_some(&Method::GET);
+            entry(Some(&head.method)).or_else(|| entry(Some(stands_for?))).or_else(|| entry(None))
+        });
+        match requirement {
+            Some(requirement) => Listed::Requires(requirement),
+            None if self.allows_unlisted => Listed::Allowed,
+            None => Listed::Denied,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use tollgate_core::scope;
+
+    use super::*;
+
+    fn found(map: ScopeMap, method: &str, path: &str) -> String {
+        let (head, ()) = Request::builder().method(method).uri(path).body(()).unwrap().into_parts();
+        match map.compile().unwrap().find(&head) {
+            Listed::Requires(requirement) => requirement.to_string(),
+            Listed::Allowed => "allowed".to_owned(),
+            Listed::Denied => "denied".to_owned(),
+        }
+    }
+
+    fn map() -> ScopeMap {
+        ScopeMap::new()
+            .get("/jobs/{id}", scope("read"))
+            .get("/jobs/latest", scope("latest"))
+            .delete("/jobs/{id}", scope("write"))
+            .any("/any", scope("any"))
+            .get("/files/{*path}", scope("files"))
+    }
+
+    #[test]
+    fn finds_the_most_specific_route() {
+        for (method, path, expected) in [
+            ("GET", "/jobs/1", "read"),
+            ("GET", "/jobs/latest", "latest"),
+            ("DELETE", "/jobs/1", "write"),
+            ("HEAD", "/jobs/1", "read"),
+            ("CONNECT", "/jobs/1", "read"),
+            ("PATCH", "/any", "any"),
+            ("GET", "/files/a/b", "files"),
+            ("POST", "/jobs/1", "denied"),
+            ("GET", "/jobs/1/", "denied"),
+            ("GET", "//jobs/1", "denied"),
+            ("GET", "/", "denied"),
+        ] {
+            assert_eq!(found(map(), method, path), expected, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn unlisted_routes_pass_only_where_the_map_says_so() {
+        assert_eq!(found(map().allow_unlisted(), "GET", "/elsewhere"), "allowed");
+        assert_eq!(found(map().allow_unlisted(), "GET", "/jobs/1"), "read");
+    }
+
+    #[test]
+    fn what_cannot_work_is_a_clear_error() {
+        for (map, expected) in [
+            (map().get("/jobs/{id}", scope("other")), "ScopeMap lists GET /jobs/{id} twice: keep one"),
+            (map().get("/jobs/{name}", scope("other")), "/jobs/{name}"),
+            (map().get("/x/{", scope("other")), "/x/{"),
+            (map().get("/x", scope("not valid")), "not valid"),
+        ] {
+            let error = map.compile().unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

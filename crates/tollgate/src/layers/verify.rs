@@ -1,0 +1,140 @@
+//! Verifies the credential: from here on the request has a principal.
+//!
+//! # What is refused
+//!
+//! | condition | status | challenge |
+//! |---|---|---|
+//! | unknown, revoked or expired key; another environment's key | 401 | `Bearer error="invalid_token"` |
+//! | suspended tenant | 403 | |
+//! | the verifier's backend does not answer | 503 | |
+//! | no `CredentialLayer` outside | 500 | |
+//!
+//! The first row's cases look the same to the caller; the log tells them apart.
+//!
+//! # Where it stands
+//!
+//! Inside `CredentialLayer`, outside everything that needs to know the caller.
+//!
+//! # Examples
+//!
+//! ```
+//! use tollgate::{Environment, KeyFormat, KeyVerifier, MemoryKeys, Principal, VerifyLayer};
+//!
+//! let format = KeyFormat::new("sk")?;
+//! let keys = MemoryKeys::new();
+//! let key = keys.issue(&format, Environment::Live, Principal::new("key_1"))?;
+//!
+//! let layer = VerifyLayer::new(KeyVerifier::new(format, keys));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A verifier of one's own, for live keys only:
+//!
+//! ```
+//! use std::{sync::Arc, time::SystemTime};
+//! use tollgate::{Answer, Credential, Denial, DenialKind, Environment, Principal, Verify, VerifyLayer};
+//!
+//! struct Guests;
+//!
+//! impl Verify for Guests {
+//!     fn verify(&self, credential: &Credential, _now: SystemTime) -> Answer<Result<Arc<Principal>, Denial>> {
+//!         let answer = match credential.expose_secret() {
+//!             "guest" => Ok(Arc::new(Principal::new("guest").with_environment(Environment::Live))),
+//!             _ => Err(Denial::new(DenialKind::KeyUnknown)),
+//!         };
+//!         Answer::Now(answer)
+//!     }
+//! }
+//!
+//! let layer = VerifyLayer::new(Guests).with_environment(Environment::Live);
+//! ```
+//!
+//! # Security
+//!
+//! Fails closed: without an answer nobody passes. Whatever a verifier says, a principal that has expired or was ended by
+//! its store is refused, by an instant taken after the answer was there.
+
+use std::{fmt, sync::Arc};
+
+use http::request;
+use tollgate_core::{Answer, Denial, DenialKind, EndReason, Environment, Verify};
+
+use crate::{
+    Passage,
+    engine::{Gate, Learned, Settings, Standing, impl_layer},
+};
+
+/// Verifies the credential. See the [module](self).
+#[derive(Clone, Debug)]
+pub struct VerifyLayer {
+    pub(crate) gate: VerifyGate,
+    settings: Settings,
+}
+
+impl VerifyLayer {
+    /// Asks `verifier` who a credential belongs to.
+    pub fn new(verifier: impl Verify) -> Self {
+        let gate = VerifyGate { verifier: Arc::new(verifier), environment: None };
+        Self { gate, settings: Settings::default() }
+    }
+
+    /// Refuses principals of any other environment than this, and those that have none.
+    pub fn with_environment(mut self, environment: Environment) -> Self {
+        self.gate.environment = Some(environment);
+        self
+    }
+}
+
+impl<V: Verify> From<V> for VerifyLayer {
+    fn from(verifier: V) -> Self {
+        Self::new(verifier)
+    }
+}
+
+impl_layer!(VerifyLayer);
+
+#[derive(Clone)]
+pub(crate) struct VerifyGate {
+    verifier: Arc<dyn Verify>,
+    environment: Option<Environment>,
+}
+
+impl Gate for VerifyGate {
+    fn layer(&self) -> &'static str {
+        "VerifyLayer"
+    }
+
+    fn ask(&self, _head: &mut request::Parts, passage: &Passage) -> Answer<Result<Learned, Denial>> {
+        match (passage.standing(), passage.credential()) {
+            (Standing::Anonymous | Standing::Preflight, _) => Answer::Now(Ok(Learned::Nothing)),
+            (_, Some(credential)) => {
+                let answer = self.verifier.verify(credential, passage.instant());
+                answer.map(|answer| answer.map(Learned::Principal))
+            }
+            (_, None) => Answer::Now(Err(Denial::misconfigured(
+                "VerifyLayer ran before any CredentialLayer: put a CredentialLayer outside it",
+            ))),
+        }
+    }
+
+    fn judge(&self, _head: &request::Parts, passage: &Passage) -> Result<(), Denial> {
+        let Some(principal) = passage.principal() else { return Ok(()) };
+        if let Some(reason) = principal.ended(passage.instant()) {
+            return Err(Denial::new(match reason {
+                EndReason::Expired => DenialKind::KeyExpired,
+                EndReason::TenantSuspended => DenialKind::TenantSuspended,
+                _ => DenialKind::KeyRevoked,
+            }));
+        }
+        if self.environment.is_some() && principal.environment() != self.environment {
+            return Err(Denial::new(DenialKind::WrongEnvironment));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for VerifyGate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VerifyGate").field("environment", &self.environment).finish_non_exhaustive()
+    }
+}

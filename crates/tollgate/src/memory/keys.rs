@@ -1,0 +1,225 @@
+//! Keys in this process.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    hash::{BuildHasherDefault, Hasher},
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    task::{Context, Poll, Waker},
+};
+
+use dashmap::DashMap;
+use tollgate_core::{
+    Answer, ApiKey, Change, Changes, Digest, EndReason, EndSignal, Environment, KeyFormat, KeyRecord,
+    KeyStatus, KeyStore, Peppers, Principal, RandomnessUnavailable, Unavailable,
+};
+
+/// Keys in this process: for tests, for demonstrations, and for services whose keys come from a file at start-up.
+///
+/// Clones are the same store. Only digests are kept.
+///
+/// ```
+/// use tollgate::{Environment, KeyFormat, MemoryKeys, Principal, Scopes};
+///
+/// let keys = MemoryKeys::new();
+/// let principal = Principal::new("key_1").with_tenant("acme").with_scopes(Scopes::new(["read"])?);
+/// let key = keys.issue(&KeyFormat::new("sk")?, Environment::Live, principal)?;
+/// println!("Copy it now, it is not shown again: {}", key.expose_secret());
+///
+/// assert!(keys.revoke("key_1"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct MemoryKeys(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    peppers: Peppers,
+    by_digest: DashMap<Digest, Arc<KeyRecord>, BuildHasherDefault<DigestIsHash>>,
+    digests: DashMap<Box<str>, Digest>,
+    feeds: Mutex<Vec<Weak<Mutex<Feed>>>>,
+}
+
+impl MemoryKeys {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An empty store whose digests are made with these peppers. Give its verifier the same ones.
+    pub fn with_peppers(peppers: Peppers) -> Self {
+        Self(Arc::new(Inner { peppers, ..Inner::default() }))
+    }
+
+    /// Issues a new key for `principal` and shows it this once. A key that the principal's identifier had before is revoked
+    /// at the same moment.
+    ///
+    /// # Errors
+    /// If the operating system has no randomness to give.
+    pub fn issue(
+        &self,
+        format: &KeyFormat,
+        environment: Environment,
+        principal: Principal,
+    ) -> Result<ApiKey, RandomnessUnavailable> {
+        let key = format.generate(environment)?;
+        self.import(key.expose_secret(), principal.with_environment(environment));
+        Ok(key)
+    }
+
+    /// Takes over a key that was issued elsewhere. A key that the principal's identifier had before is revoked at the same
+    /// moment.
+    pub fn import(&self, secret: &str, principal: Principal) {
+        let id: Box<str> = principal.id().into();
+        let digest = self.0.peppers.current(secret);
+        // Every key ends by a signal of its own, or revoking one would end another that was made of the same principal.
+        let principal = principal.with_end_signal(EndSignal::new());
+        let record = KeyRecord::new(Arc::new(principal), KeyStatus::Active, 0);
+        self.0.by_digest.insert(digest, Arc::new(record));
+        let former = self.0.digests.insert(id.clone(), digest);
+        if let Some(former) = former.filter(|former| *former != digest) {
+            self.0.change(&former, KeyStatus::Revoked);
+        }
+        self.0.tell(&Change::Key(id));
+    }
+
+    /// Revokes the key with this identifier: it is refused from now on, and open streams are told. The record is kept.
+    /// `false` if there is no such key.
+    pub fn revoke(&self, id: &str) -> bool {
+        let Some(digest) = self.0.digests.get(id).map(|entry| *entry.value()) else { return false };
+        self.0.change(&digest, KeyStatus::Revoked);
+        self.0.tell(&Change::Key(id.into()));
+        true
+    }
+
+    /// Suspends all keys of a tenant, and tells open streams. Keys that are revoked stay revoked.
+    pub fn suspend_tenant(&self, tenant: &str) {
+        self.change_tenant(tenant, KeyStatus::Active, KeyStatus::TenantSuspended);
+    }
+
+    /// Lifts the suspension of a tenant.
+    pub fn resume_tenant(&self, tenant: &str) {
+        self.change_tenant(tenant, KeyStatus::TenantSuspended, KeyStatus::Active);
+    }
+
+    fn change_tenant(&self, tenant: &str, from: KeyStatus, to: KeyStatus) {
+        for mut entry in self.0.by_digest.iter_mut() {
+            if entry.principal().tenant() == Some(tenant) && entry.status() == from {
+                let changed = changed(&entry, to);
+                *entry.value_mut() = changed;
+            }
+        }
+        self.0.tell(&Change::Tenant(tenant.into()));
+    }
+}
+
+impl KeyStore for MemoryKeys {
+    fn find(&self, digests: &[Digest]) -> Answer<Result<Option<Arc<KeyRecord>>, Unavailable>> {
+        let found = digests.iter().find_map(|digest| self.0.by_digest.get(digest));
+        Answer::Now(Ok(found.map(|entry| Arc::clone(entry.value()))))
+    }
+
+    fn changes(&self) -> Changes {
+        let feed = Arc::new(Mutex::new(Feed::default()));
+        let mut feeds = self.0.feeds.lock().unwrap_or_else(PoisonError::into_inner);
+        feeds.retain(|feed| feed.strong_count() > 0);
+        feeds.push(Arc::downgrade(&feed));
+        Changes::new(Subscription(feed))
+    }
+}
+
+impl Inner {
+    fn change(&self, digest: &Digest, status: KeyStatus) {
+        if let Some(mut entry) = self.by_digest.get_mut(digest) {
+            let changed = changed(&entry, status);
+            *entry.value_mut() = changed;
+        }
+    }
+
+    fn tell(&self, change: &Change) {
+        let mut feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner);
+        feeds.retain(|feed| feed.upgrade().map(|feed| lock(&feed).push(change.clone())).is_some());
+    }
+}
+
+/// The record after a change of status. What was ended is told so; what becomes active again gets a signal that was not
+/// sent yet.
+fn changed(record: &KeyRecord, status: KeyStatus) -> Arc<KeyRecord> {
+    let principal = match status {
+        KeyStatus::Active => Arc::new(Principal::clone(record.principal()).with_end_signal(EndSignal::new())),
+        _ => Arc::clone(record.principal()),
+    };
+    match status {
+        KeyStatus::Revoked => principal.end_signal().end(EndReason::Revoked),
+        KeyStatus::TenantSuspended => principal.end_signal().end(EndReason::TenantSuspended),
+        _ => {}
+    }
+    Arc::new(KeyRecord::new(principal, status, record.generation().saturating_add(1)))
+}
+
+/// News that a subscriber has not read yet.
+#[derive(Default)]
+struct Feed {
+    unread: VecDeque<Change>,
+    reader: Option<Waker>,
+}
+
+/// Past this many unread changes a subscriber is told to forget everything instead.
+const MAX_UNREAD: usize = 1_024;
+
+impl Feed {
+    fn push(&mut self, change: Change) {
+        if self.unread.len() >= MAX_UNREAD {
+            self.unread.clear();
+            self.unread.push_back(Change::Lost);
+        } else {
+            self.unread.push_back(change);
+        }
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+}
+
+struct Subscription(Arc<Mutex<Feed>>);
+
+impl futures_core::Stream for Subscription {
+    type Item = Change;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Change>> {
+        let mut feed = lock(&self.0);
+        if let Some(change) = feed.unread.pop_front() {
+            return Poll::Ready(Some(change));
+        }
+        feed.reader = Some(context.waker().clone());
+        Poll::Pending
+    }
+}
+
+fn lock(feed: &Mutex<Feed>) -> std::sync::MutexGuard<'_, Feed> {
+    feed.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A digest is as good as a hash already. Only issued keys are ever inserted, so that no stranger can choose digests
+/// which collide.
+#[derive(Default)]
+struct DigestIsHash(u64);
+
+impl Hasher for DigestIsHash {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 ^= u64::from_ne_bytes(*first);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Debug for MemoryKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryKeys").field("keys", &self.0.by_digest.len()).finish()
+    }
+}

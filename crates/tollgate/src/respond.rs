@@ -1,0 +1,31 @@
+//! Responders: one refusal, many faces.
+//!
+//! | responder | answers with |
+//! |---|---|
+//! | [`Problem`] | an RFC 9457 problem: the default |
+//! | [`Json`] | a JSON shape of your own |
+//! | [`Grpc`] | a gRPC status, Trailers-Only: the default for gRPC requests |
+//! | [`ByRequest`] | what another responder says, chosen by the request |
+
+mod by_request;
+mod grpc;
+mod json;
+mod problem;
+
+pub use by_request::ByRequest;
+pub use grpc::{Grpc, is_grpc};
+pub use json::Json;
+pub use problem::Problem;
+
+use bytes::Bytes;
+use http::{Response, request};
+use tollgate_core::{Denial, Respond};
+
+/// What answers where no responder is set: gRPC requests in their own way, all others with a problem.
+pub(crate) struct DefaultResponder;
+
+impl Respond for DefaultResponder {
+    fn respond(&self, denial: &Denial, request: &mut request::Parts) -> Response<Bytes> {
+        if is_grpc(request) { Grpc.respond(denial, request) } else { Problem::new().respond(denial, request) }
+    }
+}

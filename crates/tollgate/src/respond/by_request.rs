@@ -1,0 +1,57 @@
+//! Picks a responder by the request.
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use http::{Response, request};
+use tollgate_core::{Denial, Respond};
+
+/// Asks the first responder whose condition the request meets; otherwise the one given first.
+///
+/// ```
+/// use tollgate::respond::{ByRequest, Grpc, Json, Problem, is_grpc};
+///
+/// let responder = ByRequest::otherwise(Problem::new())
+///     .when(is_grpc, Grpc)
+///     .when(
+///         |request| request.uri.path().starts_with("/v1/"),
+///         Json::new(|denial| serde_json::json!({ "error": denial.code() })),
+///     );
+/// ```
+#[derive(Clone)]
+pub struct ByRequest {
+    cases: Vec<(Condition, Arc<dyn Respond>)>,
+    otherwise: Arc<dyn Respond>,
+}
+
+type Condition = Arc<dyn Fn(&request::Parts) -> bool + Send + Sync>;
+
+impl ByRequest {
+    /// Asks `responder` where no condition is met.
+    pub fn otherwise(responder: impl Respond) -> Self {
+        Self { cases: Vec::new(), otherwise: Arc::new(responder) }
+    }
+
+    /// Asks `responder` where `condition` is met, and no earlier one.
+    pub fn when(
+        mut self,
+        condition: impl Fn(&request::Parts) -> bool + Send + Sync + 'static,
+        responder: impl Respond,
+    ) -> Self {
+        self.cases.push((Arc::new(condition), Arc::new(responder)));
+        self
+    }
+}
+
+impl Respond for ByRequest {
+    fn respond(&self, denial: &Denial, request: &mut request::Parts) -> Response<Bytes> {
+        let case = self.cases.iter().find(|(condition, _)| condition(request));
+        case.map_or(&self.otherwise, |(_, responder)| responder).respond(denial, request)
+    }
+}
+
+impl fmt::Debug for ByRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ByRequest").field("cases", &self.cases.len()).finish_non_exhaustive()
+    }
+}

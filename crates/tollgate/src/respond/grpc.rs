@@ -1,0 +1,80 @@
+//! A gRPC status, without a gRPC library.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, header::CONTENT_TYPE, request};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use tollgate_core::{Denial, Respond};
+
+/// Answers with a gRPC status as *Trailers-Only* (gRPC over HTTP/2, "Responses"): HTTP 200, an empty body, and the status
+/// in the headers. A plain HTTP refusal would mislead gRPC clients: they read a 429 as `UNAVAILABLE` and retry at once.
+///
+/// ```
+/// use tollgate::{RateLimitLayer, PerWindow, respond::Grpc};
+///
+/// let layer = RateLimitLayer::new(60.per_minute()).with_responder(Grpc);
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Grpc;
+
+/// Whether a request is gRPC, by its content type.
+pub fn is_grpc(request: &request::Parts) -> bool {
+    let content_type = request.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    match content_type.strip_prefix(b"application/grpc") {
+        // `application/grpc`, `application/grpc+proto`, `application/grpc;...`, but not `application/grpc-web`, whose
+        // clients cannot read trailers.
+        Some(rest) => matches!(rest.first(), None | Some(b'+' | b';' | b' ')),
+        None => false,
+    }
+}
+
+impl Respond for Grpc {
+    fn respond(&self, denial: &Denial, _request: &mut request::Parts) -> Response<Bytes> {
+        let mut response = Response::new(Bytes::new());
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert("grpc-status", HeaderValue::from(u16::from(denial.grpc_code())));
+        let message = utf8_percent_encode(denial.detail(), OUTSIDE_MESSAGE).to_string();
+        if let Ok(message) = HeaderValue::try_from(message) {
+            headers.insert("grpc-message", message);
+        }
+        response
+    }
+}
+
+/// What `grpc-message` percent-encodes: all outside %x20-24 / %x26-7E.
+const OUTSIDE_MESSAGE: &AsciiSet = &CONTROLS.add(b'%');
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use tollgate_core::DenialKind;
+
+    use super::*;
+
+    fn head(content_type: &str) -> request::Parts {
+        Request::builder().header(CONTENT_TYPE, content_type).body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn answers_trailers_only_with_an_encoded_message() {
+        let denial = Denial::new(DenialKind::CreditsExhausted).with_detail("100 % used: café\n");
+        let response = Grpc.respond(&denial, &mut head("application/grpc"));
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["grpc-status"], "8");
+        assert_eq!(response.headers()["grpc-message"], "100 %25 used: caf%C3%A9%0A");
+        assert!(response.body().is_empty());
+    }
+
+    #[test]
+    fn knows_grpc_by_its_content_type() {
+        for (content_type, expected) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc;foo=bar", true),
+            ("application/grpc-web+proto", false),
+            ("application/json", false),
+        ] {
+            assert_eq!(is_grpc(&head(content_type)), expected, "{content_type}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! A JSON shape of your own.
+
+use std::fmt;
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, header::CONTENT_TYPE, request};
+use tollgate_core::{Denial, Respond};
+
+/// Answers with whatever JSON a function makes of a denial, under the denial's status.
+///
+/// ```
+/// use tollgate::{CredentialLayer, DenialKind, respond::Json};
+///
+/// let layer = CredentialLayer::new().with_responder(Json::new(|denial| {
+///     let code = match denial.kind() {
+///         DenialKind::CredentialMissing | DenialKind::CredentialEmpty => "missing_api_key",
+///         _ => "invalid_api_key",
+///     };
+///     serde_json::json!({ "error": { "code": code, "message": code.replace('_', " ") } })
+/// }));
+/// ```
+///
+/// The function sees the precise [`kind`](Denial::kind). Telling callers whether a key is unknown, revoked or expired tells
+/// strangers as well.
+#[derive(Clone, Copy)]
+pub struct Json<F> {
+    shape: F,
+}
+
+impl<F: Fn(&Denial) -> serde_json::Value + Send + Sync + 'static> Json<F> {
+    /// Answers with what `shape` makes of a denial.
+    pub fn new(shape: F) -> Self {
+        Self { shape }
+    }
+}
+
+impl<F: Fn(&Denial) -> serde_json::Value + Send + Sync + 'static> Respond for Json<F> {
+    fn respond(&self, denial: &Denial, _request: &mut request::Parts) -> Response<Bytes> {
+        let mut response = Response::new(Bytes::from((self.shape)(denial).to_string()));
+        *response.status_mut() = denial.status();
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+    }
+}
+
+impl<F> fmt::Debug for Json<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Json(..)")
+    }
+}
