@@ -129,12 +129,9 @@ impl Passage {
         match learned {
             Learned::Nothing => {}
             Learned::RequestId(request_id) => self.request_id = Some(request_id),
-            Learned::Credential(credential) => {
-                self.standing = Standing::Presented;
-                self.credential = Some(credential);
-            }
-            Learned::Anonymous => self.standing = Standing::Anonymous,
-            Learned::Preflight => self.standing = Standing::Preflight,
+            Learned::Credential(credential) => self.begin(Standing::Presented, Some(credential)),
+            Learned::Anonymous => self.begin(Standing::Anonymous, None),
+            Learned::Preflight => self.begin(Standing::Preflight, None),
             Learned::Principal(principal) => {
                 self.standing = Standing::Proven;
                 self.principal = Some(principal);
@@ -148,6 +145,14 @@ impl Passage {
                 });
             }
         }
+    }
+
+    /// Asks anew who is calling: what a stack further out has proven counts no more.
+    fn begin(&mut self, standing: Standing, credential: Option<Credential>) {
+        self.standing = standing;
+        self.credential = credential;
+        self.principal = None;
+        self.plan = None;
     }
 
     /// Lets a request go on that was refused in report-only mode: as anonymous, unless it was proven before.

@@ -206,6 +206,3 @@ fn is_visible(byte: u8) -> bool {
 fn malformed(log_detail: &'static str) -> Denial {
     Denial::new(DenialKind::CredentialMalformed).with_log_detail(log_detail)
 }
-
-#[cfg(test)]
-mod tests;
