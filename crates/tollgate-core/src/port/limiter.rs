@@ -14,6 +14,9 @@ pub struct Charge<'a> {
     pub policy: &'static str,
     /// Whose counter: a key's identifier, a tenant, an address.
     pub subject: &'a str,
+    /// Where the counter lives, always the same for one counter: counters of one group, usually a tenant and its keys,
+    /// live in one place, so that they can be decided together everywhere. It is not part of the identity.
+    pub group: &'a str,
     /// What the counter is held against.
     pub quota: &'a Quota,
 }
@@ -22,15 +25,13 @@ pub struct Charge<'a> {
 pub trait Limiter: Send + Sync + 'static {
     /// Weighs a request against all `charges` and counts it in all of them or in none, in one step.
     ///
-    /// `group` is what must be decided together, usually the tenant: counters of one group live in one place, and a
-    /// charge is only ever made within one group. A `cost` of 0 reads without counting. `now` is the request's instant; a
-    /// limiter with a clock of its own may use that instead, and says so in the decision.
+    /// A `cost` of 0 reads without counting. `now` is the request's instant; a limiter with a clock of its own may use that
+    /// instead, and says so in the decision.
     ///
     /// # Errors
     /// [`Unavailable`] if the counters cannot be reached.
     fn take(
         &self,
-        group: &str,
         charges: &[Charge<'_>],
         cost: u64,
         now: SystemTime,
@@ -40,11 +41,10 @@ pub trait Limiter: Send + Sync + 'static {
 impl<L: Limiter + ?Sized> Limiter for Arc<L> {
     fn take(
         &self,
-        group: &str,
         charges: &[Charge<'_>],
         cost: u64,
         now: SystemTime,
     ) -> Answer<Result<Decision, Unavailable>> {
-        (**self).take(group, charges, cost, now)
+        (**self).take(charges, cost, now)
     }
 }

@@ -48,7 +48,7 @@ use std::{borrow::Cow, fmt, sync::Arc};
 
 use http::{HeaderName, HeaderValue, request, response};
 use smallvec::SmallVec;
-use tollgate_core::{Answer, Charge, Decision, Denial, Limiter, Principal, Quota, Unavailable};
+use tollgate_core::{Answer, Charge, Decision, Denial, Limiter, Quota, Unavailable};
 
 use crate::{
     MemoryLimiter, Passage,
@@ -115,26 +115,16 @@ impl RateLimitGate {
             }
             subjects.extend(policy.subject(head, principal).map(|subject| (policy, subject)));
         }
-        let charges: SmallVec<[Charge<'_>; 2]> = subjects
-            .iter()
-            .map(|(policy, subject)| Charge {
-                policy: policy.name(),
-                subject,
-                quota: policy.quota(principal),
-            })
-            .collect();
-        let Some(first) = charges.first() else { return Ok(None) };
-        let group = principal.map_or(first.subject, owner);
-        Ok(Some(self.limiter.take(group, &charges, 1, passage.instant())))
+        if subjects.is_empty() {
+            return Ok(None);
+        }
+        let charges: SmallVec<[Charge<'_>; 2]> =
+            subjects.iter().map(|(policy, subject)| policy.charge(subject, principal)).collect();
+        Ok(Some(self.limiter.take(&charges, 1, passage.instant())))
     }
 }
 
 type Charged = Answer<Result<Decision, Unavailable>>;
-
-/// Whose counters must be decided together: the tenant's, and those of its keys.
-fn owner(principal: &Principal) -> &str {
-    principal.tenant().unwrap_or(principal.id())
-}
 
 impl Gate for RateLimitGate {
     fn layer(&self) -> &'static str {

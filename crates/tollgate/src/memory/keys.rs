@@ -1,11 +1,11 @@
 //! Keys in this process.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, HashSet, VecDeque},
     fmt,
     hash::{BuildHasherDefault, Hasher},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::{Context, Poll, Waker},
 };
 
@@ -37,8 +37,16 @@ pub struct MemoryKeys(Arc<Inner>);
 struct Inner {
     peppers: Peppers,
     by_digest: DashMap<Digest, Arc<KeyRecord>, BuildHasherDefault<DigestIsHash>>,
-    digests: DashMap<Box<str>, Digest>,
+    // Whoever changes keys holds this lock, so that changes happen one after another; whoever finds a key does not.
+    ledger: Mutex<Ledger>,
     feeds: Mutex<Vec<Weak<Mutex<Feed>>>>,
+}
+
+/// What only changes need to know.
+#[derive(Default)]
+struct Ledger {
+    digests: HashMap<Box<str>, Digest>,
+    suspended: HashSet<Box<str>>,
 }
 
 impl MemoryKeys {
@@ -71,45 +79,48 @@ impl MemoryKeys {
     /// Takes over a key that was issued elsewhere. A key that the principal's identifier had before is revoked at the same
     /// moment.
     pub fn import(&self, secret: &str, principal: Principal) {
+        let mut ledger = lock(&self.0.ledger);
         let id: Box<str> = principal.id().into();
         let digest = self.0.peppers.current(secret);
+        let is_suspended = principal.tenant().is_some_and(|tenant| ledger.suspended.contains(tenant));
+        let status = if is_suspended { KeyStatus::TenantSuspended } else { KeyStatus::Active };
         // Every key ends by a signal of its own, or revoking one would end another that was made of the same principal.
-        let principal = principal.with_end_signal(EndSignal::new());
-        let record = KeyRecord::new(Arc::new(principal), KeyStatus::Active, 0);
-        self.0.by_digest.insert(digest, Arc::new(record));
-        let former = self.0.digests.insert(id.clone(), digest);
+        let principal = Arc::new(principal.with_end_signal(EndSignal::new()));
+        self.0.by_digest.insert(digest, Arc::new(KeyRecord::new(principal, status, 0)));
+        let former = ledger.digests.insert(id.clone(), digest);
         if let Some(former) = former.filter(|former| *former != digest) {
             self.0.change(&former, KeyStatus::Revoked);
         }
+        drop(ledger);
         self.0.tell(&Change::Key(id));
     }
 
     /// Revokes the key with this identifier: it is refused from now on, and open streams are told. The record is kept.
     /// `false` if there is no such key.
     pub fn revoke(&self, id: &str) -> bool {
-        let Some(digest) = self.0.digests.get(id).map(|entry| *entry.value()) else { return false };
-        self.0.change(&digest, KeyStatus::Revoked);
+        let ledger = lock(&self.0.ledger);
+        let Some(digest) = ledger.digests.get(id) else { return false };
+        self.0.change(digest, KeyStatus::Revoked);
+        drop(ledger);
         self.0.tell(&Change::Key(id.into()));
         true
     }
 
-    /// Suspends all keys of a tenant, and tells open streams. Keys that are revoked stay revoked.
+    /// Suspends a tenant: all its keys are refused from now on, those issued later included, and open streams are told.
     pub fn suspend_tenant(&self, tenant: &str) {
-        self.change_tenant(tenant, KeyStatus::Active, KeyStatus::TenantSuspended);
+        let mut ledger = lock(&self.0.ledger);
+        ledger.suspended.insert(tenant.into());
+        self.0.change_tenant(tenant, KeyStatus::Active, KeyStatus::TenantSuspended);
+        drop(ledger);
+        self.0.tell(&Change::Tenant(tenant.into()));
     }
 
-    /// Lifts the suspension of a tenant.
+    /// Lifts the suspension of a tenant. Keys that are revoked stay revoked.
     pub fn resume_tenant(&self, tenant: &str) {
-        self.change_tenant(tenant, KeyStatus::TenantSuspended, KeyStatus::Active);
-    }
-
-    fn change_tenant(&self, tenant: &str, from: KeyStatus, to: KeyStatus) {
-        for mut entry in self.0.by_digest.iter_mut() {
-            if entry.principal().tenant() == Some(tenant) && entry.status() == from {
-                let changed = changed(&entry, to);
-                *entry.value_mut() = changed;
-            }
-        }
+        let mut ledger = lock(&self.0.ledger);
+        ledger.suspended.remove(tenant);
+        self.0.change_tenant(tenant, KeyStatus::TenantSuspended, KeyStatus::Active);
+        drop(ledger);
         self.0.tell(&Change::Tenant(tenant.into()));
     }
 }
@@ -122,7 +133,7 @@ impl KeyStore for MemoryKeys {
 
     fn changes(&self) -> Changes {
         let feed = Arc::new(Mutex::new(Feed::default()));
-        let mut feeds = self.0.feeds.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut feeds = lock(&self.0.feeds);
         feeds.retain(|feed| feed.strong_count() > 0);
         feeds.push(Arc::downgrade(&feed));
         Changes::new(Subscription(feed))
@@ -137,9 +148,24 @@ impl Inner {
         }
     }
 
+    fn change_tenant(&self, tenant: &str, from: KeyStatus, to: KeyStatus) {
+        for mut entry in self.by_digest.iter_mut() {
+            if entry.principal().tenant() == Some(tenant) && entry.status() == from {
+                let changed = changed(&entry, to);
+                *entry.value_mut() = changed;
+            }
+        }
+    }
+
+    /// Tells the feeds, and wakes their readers when no lock is held any more: a reader may run at once, and change keys.
     fn tell(&self, change: &Change) {
-        let mut feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner);
-        feeds.retain(|feed| feed.upgrade().map(|feed| lock(&feed).push(change.clone())).is_some());
+        let mut readers = Vec::new();
+        lock(&self.feeds).retain(|feed| {
+            let Some(feed) = feed.upgrade() else { return false };
+            readers.extend(lock(&feed).push(change.clone()));
+            true
+        });
+        readers.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -169,16 +195,15 @@ struct Feed {
 const MAX_UNREAD: usize = 1_024;
 
 impl Feed {
-    fn push(&mut self, change: Change) {
+    /// Keeps a change to be read, and gives back whom to wake.
+    fn push(&mut self, change: Change) -> Option<Waker> {
         if self.unread.len() >= MAX_UNREAD {
             self.unread.clear();
             self.unread.push_back(Change::Lost);
         } else {
             self.unread.push_back(change);
         }
-        if let Some(reader) = self.reader.take() {
-            reader.wake();
-        }
+        self.reader.take()
     }
 }
 
@@ -197,8 +222,9 @@ impl futures_core::Stream for Subscription {
     }
 }
 
-fn lock(feed: &Mutex<Feed>) -> std::sync::MutexGuard<'_, Feed> {
-    feed.lock().unwrap_or_else(PoisonError::into_inner)
+/// Nothing behind these locks is ever left half changed, so a panic of another thread has left it whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A digest is as good as a hash already. Only issued keys are ever inserted, so that no stranger can choose digests

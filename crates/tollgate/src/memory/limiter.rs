@@ -3,7 +3,7 @@
 use std::{
     fmt,
     hash::BuildHasher,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
@@ -13,15 +13,15 @@ use tollgate_core::{Answer, Charge, Counter, Decision, Limiter, Unavailable, Win
 
 /// Counts in this process, exactly.
 ///
-/// The counters of one group (a tenant and its keys) live in one shard, under one lock: a request is weighed against all of
-/// them and counted in all or none before the next one is looked at. Counters whose windows have passed are dropped
-/// before a shard ever grows, so that memory follows the number of subjects that are active now.
+/// The counters of one group (a tenant and its keys) live in one shard, behind one lock. A request is weighed against all of
+/// its counters and counted in all or none while all their shards are locked. Counters whose windows have passed are
+/// dropped before a shard ever grows, so that memory follows the number of subjects that are active now.
 pub struct MemoryLimiter {
     shards: Box<[Mutex<Shard>]>,
     hasher: DefaultHashBuilder,
 }
 
-/// Enough that two cores seldom meet in one, few enough to cost nothing when idle. A power of two.
+/// Enough that two cores seldom meet in one, few enough to cost nothing when idle.
 const SHARDS: usize = 64;
 
 #[derive(Default)]
@@ -50,47 +50,71 @@ impl MemoryLimiter {
         self.shards.iter().map(|shard| lock(shard).subjects.len()).sum()
     }
 
-    fn decide(&self, group: &str, charges: &[Charge<'_>], cost: u64, now: SystemTime) -> Decision {
-        let hash = self.hasher.hash_one(group);
-        let shard = usize::try_from(hash).unwrap_or_default() % SHARDS;
-        let Some(shard) = self.shards.get(shard) else { return Decision::weigh(now, cost, []) };
-        let mut shard = lock(shard);
+    fn decide(&self, charges: &[Charge<'_>], cost: u64, now: SystemTime) -> Decision {
+        let homes: SmallVec<[usize; 2]> = charges.iter().map(|charge| self.home(charge)).collect();
+        let mut locked = Locked::new(&self.shards, &homes);
 
-        let states = charges.iter().flat_map(|charge| {
-            let subject = shard.find(&self.hasher, charge);
+        let states = charges.iter().zip(&homes).flat_map(|(charge, home)| {
+            let subject = locked.shard(*home).and_then(|shard| shard.find(&self.hasher, charge));
             charge.quota.limits().iter().map(move |limit| {
                 let counter = subject.and_then(|subject| subject.counter(limit.window)).unwrap_or_default();
                 WindowState::new(charge.policy, limit.window, limit.limit, counter.at(limit.window, now))
             })
         });
         let decision = Decision::weigh(now, cost, states);
+
         if decision.is_allowed() && cost > 0 {
             let mut states = decision.windows().iter();
-            for charge in charges {
-                let subject = shard.find_or_insert(&self.hasher, charge, now);
-                for state in states.by_ref().take(charge.quota.limits().len()) {
-                    subject.record(state, now);
+            for (charge, home) in charges.iter().zip(&homes) {
+                let states = states.by_ref().take(charge.quota.limits().len());
+                if let Some(shard) = locked.shard_mut(*home) {
+                    let subject = shard.find_or_insert(&self.hasher, charge, now);
+                    states.for_each(|state| subject.record(state, now));
                 }
             }
         }
         decision
+    }
+
+    fn home(&self, charge: &Charge<'_>) -> usize {
+        usize::try_from(self.hasher.hash_one(charge.group) % SHARDS as u64).unwrap_or_default()
     }
 }
 
 impl Limiter for MemoryLimiter {
     fn take(
         &self,
-        group: &str,
         charges: &[Charge<'_>],
         cost: u64,
         now: SystemTime,
     ) -> Answer<Result<Decision, Unavailable>> {
-        Answer::Now(Ok(self.decide(group, charges, cost, now)))
+        Answer::Now(Ok(self.decide(charges, cost, now)))
+    }
+}
+
+/// The shards that a request's counters live in, all of them locked: nearly always one.
+struct Locked<'s>(SmallVec<[(usize, MutexGuard<'s, Shard>); 2]>);
+
+impl<'s> Locked<'s> {
+    fn new(shards: &'s [Mutex<Shard>], homes: &[usize]) -> Self {
+        let mut order: SmallVec<[usize; 2]> = homes.into();
+        // Always in the same order, or two requests could wait for each other.
+        order.sort_unstable();
+        order.dedup();
+        Self(order.iter().filter_map(|home| Some((*home, lock(shards.get(*home)?)))).collect())
+    }
+
+    fn shard(&self, home: usize) -> Option<&Shard> {
+        self.0.iter().find(|(own, _)| *own == home).map(|(_, shard)| &**shard)
+    }
+
+    fn shard_mut(&mut self, home: usize) -> Option<&mut Shard> {
+        self.0.iter_mut().find(|(own, _)| *own == home).map(|(_, shard)| &mut **shard)
     }
 }
 
 /// A counter is never left half changed, so a panic of another thread has left it whole.
-fn lock(shard: &Mutex<Shard>) -> std::sync::MutexGuard<'_, Shard> {
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, fmt, sync::Arc};
 
 use http::request;
-use tollgate_core::{Principal, Quota};
+use tollgate_core::{Charge, Principal, Quota};
 
 /// A named quota, and whose counter it is held against.
 ///
@@ -35,10 +35,6 @@ impl Policy {
         self
     }
 
-    pub(super) fn name(&self) -> &'static str {
-        self.name
-    }
-
     pub(super) fn counts_by_principal(&self) -> bool {
         matches!(self.subject, Subject::Key | Subject::Tenant)
     }
@@ -51,16 +47,24 @@ impl Policy {
     ) -> Option<Cow<'r, str>> {
         match &self.subject {
             Subject::Key => principal.map(|principal| Cow::Borrowed(principal.id())),
-            // A key that belongs to nobody is a tenant of its own.
-            Subject::Tenant => {
-                principal.map(|principal| Cow::Borrowed(principal.tenant().unwrap_or(principal.id())))
-            }
+            Subject::Tenant => principal.map(|principal| Cow::Borrowed(tenant(principal))),
             Subject::Custom(CustomSubject(name)) => name(head, principal),
         }
     }
 
+    /// The charge to a subject's counter.
+    pub(super) fn charge<'c>(&'c self, subject: &'c str, principal: Option<&'c Principal>) -> Charge<'c> {
+        let group = match self.subject {
+            // A tenant's counter and those of its keys are decided together.
+            Subject::Key | Subject::Tenant => principal.map_or(subject, tenant),
+            // Another subject may be shared by many tenants, and still has one counter.
+            Subject::Custom(_) => subject,
+        };
+        Charge { policy: self.name, subject, group, quota: self.quota(principal) }
+    }
+
     /// What the counter is held against: the key's own quota where keys are counted, else the tier's, else the policy's.
-    pub(super) fn quota<'p>(&'p self, principal: Option<&'p Principal>) -> &'p Quota {
+    fn quota<'c>(&'c self, principal: Option<&'c Principal>) -> &'c Quota {
         let own = principal.and_then(Principal::quota).filter(|_| matches!(self.subject, Subject::Key));
         let tier = || {
             let tier = principal?.plan()?.tier();
@@ -68,6 +72,11 @@ impl Policy {
         };
         own.or_else(tier).unwrap_or(&self.quota)
     }
+}
+
+/// The tenant that a principal belongs to. A key that belongs to nobody is a tenant of its own.
+fn tenant(principal: &Principal) -> &str {
+    principal.tenant().unwrap_or(principal.id())
 }
 
 impl fmt::Debug for Policy {
