@@ -60,8 +60,9 @@ pub enum CredentialSource {
     /// An offered WebSocket subprotocol that begins with this prefix, for browsers, which cannot set headers on a
     /// WebSocket: `new WebSocket(url, ["chat", "key." + credential])`.
     WebSocketProtocol(&'static str),
-    /// A query parameter of this name. URLs are logged, cached and sent on as referrers.
-    Query(&'static str),
+    /// A query parameter of this name. Dangerous: URLs end up in access logs, browser histories, caches and `Referer`
+    /// headers. For callers that can do nothing else, with keys that are short-lived and narrow in scope.
+    DangerousQuery(&'static str),
 }
 
 impl CredentialSource {
@@ -71,7 +72,7 @@ impl CredentialSource {
             Self::Bearer | Self::BasicUser => Some(&AUTHORIZATION),
             Self::Header(name) => Some(name),
             Self::WebSocketProtocol(_) => Some(&SEC_WEBSOCKET_PROTOCOL),
-            Self::Query(_) => None,
+            Self::DangerousQuery(_) => None,
         }
     }
 }

@@ -111,7 +111,7 @@ fn read_one(
             let ours = offers.filter_map(|offer| offer.trim_ascii().strip_prefix(prefix.as_bytes()));
             owned(ours, source)
         }
-        CredentialSource::Query(name) => {
+        CredentialSource::DangerousQuery(name) => {
             let pairs = head.uri.query().unwrap_or_default().split('&');
             let ours = pairs.filter_map(|pair| match pair.split_once('=') {
                 Some((key, value)) => (key == *name).then_some(value.as_bytes()),
