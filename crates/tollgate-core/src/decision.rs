@@ -91,19 +91,20 @@ impl Decision {
     /// Weighs a request of `cost` against every window: it is admitted if all of them have room, and then counted in
     /// all of them; otherwise it is counted in none. A cost of 0 is a peek: always admitted, never counted.
     pub fn weigh(at: SystemTime, cost: u64, windows: impl IntoIterator<Item = WindowState>) -> Self {
-        let mut windows: SmallVec<[WindowState; 4]> = windows.into_iter().collect();
+        let mut weighed = SmallVec::<[WindowState; 4]>::new();
         let mut is_allowed = true;
-        for state in &mut windows {
+        for mut state in windows {
             state.is_violated =
                 cost > 0 && state.counter.used.checked_add(cost).is_none_or(|used| used > state.limit);
             is_allowed &= !state.is_violated;
+            weighed.push(state);
         }
         if is_allowed {
-            for state in &mut windows {
+            for state in &mut weighed {
                 state.counter.used = state.counter.used.saturating_add(cost);
             }
         }
-        Self { at, is_allowed, windows }
+        Self { at, is_allowed, windows: weighed }
     }
 
     /// Whether the request may pass.

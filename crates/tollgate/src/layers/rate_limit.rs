@@ -44,9 +44,9 @@
 //!
 //! A CORS preflight is not counted.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc, time::UNIX_EPOCH};
 
-use http::{HeaderName, HeaderValue, request, response};
+use http::{HeaderName, request, response};
 use smallvec::SmallVec;
 use tollgate_core::{Answer, Charge, Decision, Denial, Limiter, Quota, Unavailable};
 
@@ -55,6 +55,7 @@ use crate::{
     engine::{Gate, Learned, Settings, Standing, impl_layer},
 };
 
+mod numbers;
 mod policy;
 
 pub use policy::{CustomSubject, Policy, Subject};
@@ -156,10 +157,10 @@ impl Gate for RateLimitGate {
             return;
         }
         if let Some(window) = decision.governing() {
-            let reset = window.resets_at().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-            response.headers.insert(LIMIT, HeaderValue::from(window.limit));
-            response.headers.insert(REMAINING, HeaderValue::from(window.remaining()));
-            response.headers.insert(RESET, HeaderValue::from(reset.as_secs()));
+            let reset = window.resets_at().duration_since(UNIX_EPOCH).unwrap_or_default();
+            response.headers.insert(LIMIT, numbers::recurring(window.limit));
+            response.headers.insert(REMAINING, numbers::passing(window.remaining()));
+            response.headers.insert(RESET, numbers::recurring(reset.as_secs()));
         }
         if passage.is_decision_stacked() {
             response.extensions.insert(NumbersWritten);

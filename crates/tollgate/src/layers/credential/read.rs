@@ -184,7 +184,7 @@ fn owned<'v>(
 }
 
 /// Checks a credential's alphabet. A comma is how proxies join two lines into one, so it counts as two lines would.
-fn check_token(bytes: &[u8], is_allowed: fn(u8) -> bool) -> Result<(), Denial> {
+fn check_token(bytes: &[u8], is_allowed: impl Fn(u8) -> bool) -> Result<(), Denial> {
     match bytes.iter().find(|byte| !is_allowed(**byte)) {
         None => Ok(()),
         Some(b',') => Err(Denial::new(DenialKind::CredentialRepeated)),

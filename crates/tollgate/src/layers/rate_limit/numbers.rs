@@ -1,0 +1,92 @@
+//! Numbers as header values, without an allocation where it can be helped: three of them stand on every response.
+
+use std::cell::RefCell;
+
+use bytes::Bytes;
+use http::HeaderValue;
+
+/// A number that many responses have in common, such as a limit or the second of a reset: kept by each thread, so that
+/// its text is written once.
+pub(super) fn recurring(number: u64) -> HeaderValue {
+    const BITS: u32 = 3;
+    const KEPT: usize = 1 << BITS;
+
+    thread_local! {
+        static RECENT: RefCell<[(u64, HeaderValue); KEPT]> =
+            const { RefCell::new([const { (0, HeaderValue::from_static("0")) }; KEPT]) };
+    }
+
+    if let Some(value) = small(number) {
+        return value;
+    }
+    // Limits and resets are round numbers: Fibonacci hashing spreads them, where a remainder would not.
+    let place = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - BITS);
+    RECENT.with_borrow_mut(|recent| {
+        let place = usize::try_from(place).ok().and_then(|place| recent.get_mut(place));
+        let Some(place) = place else { return written(number) };
+        if place.0 != number {
+            *place = (number, written(number));
+        }
+        place.1.clone()
+    })
+}
+
+/// A number that hardly any two responses have in common, such as what a caller has left.
+pub(super) fn passing(number: u64) -> HeaderValue {
+    small(number).unwrap_or_else(|| written(number))
+}
+
+/// `HeaderValue::from` would allocate twice.
+fn written(number: u64) -> HeaderValue {
+    HeaderValue::from_str(itoa::Buffer::new().format(number)).unwrap_or_else(|_| HeaderValue::from(number))
+}
+
+const TABLE_LENGTH: usize = 10_000;
+const WIDTH: usize = 4;
+
+/// The numbers below ten thousand, four digits each: 0000, 0001, and so on.
+static TABLE: [u8; TABLE_LENGTH * WIDTH] = table();
+
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, which refuses an index out of bounds")]
+const fn table() -> [u8; TABLE_LENGTH * WIDTH] {
+    let mut digits = [b'0'; TABLE_LENGTH * WIDTH];
+    let mut number = 0;
+    while number < TABLE_LENGTH {
+        let mut rest = number;
+        let mut place = WIDTH;
+        while rest > 0 {
+            place -= 1;
+            digits[number * WIDTH + place] += (rest % 10) as u8;
+            rest /= 10;
+        }
+        number += 1;
+    }
+    digits
+}
+
+/// A small number, as a slice of the table.
+fn small(number: u64) -> Option<HeaderValue> {
+    let number = usize::try_from(number).ok().filter(|number| *number < TABLE_LENGTH)?;
+    let width = match number {
+        0..10 => 1,
+        10..100 => 2,
+        100..1_000 => 3,
+        _ => 4,
+    };
+    let end = (number + 1) * WIDTH;
+    HeaderValue::from_maybe_shared(Bytes::from_static(TABLE.get(end - width..end)?)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_numbers_as_everybody_does() {
+        let beyond = [10_000, 10_001, 10_008, 1_780_000_020, 1_780_000_028, u64::MAX];
+        for number in (0..10_000).chain(beyond).chain(beyond) {
+            assert_eq!(recurring(number), number.to_string());
+            assert_eq!(passing(number), number.to_string());
+        }
+    }
+}
