@@ -22,6 +22,7 @@ mod walk;
 pub use body::Body;
 pub use future::ResponseFuture;
 pub use passage::Passage;
+pub use refusal::refuse;
 pub use service::Gated;
 pub use settings::ReportOnly;
 

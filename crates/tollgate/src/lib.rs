@@ -13,7 +13,7 @@
 //!
 //! What the layers learn stands in one request extension, the [`Passage`]. A refusal is a [`Denial`]; a
 //! [responder](respond) turns it into bytes. A guard that runs without what it reads answers 500, and the log names the
-//! layer that is missing.
+//! layer that is missing. An application's own layers and handlers [refuse](refuse()) alike.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
@@ -29,7 +29,7 @@ mod stack;
 pub use tollgate_core::*;
 
 pub use configuration_error::ConfigurationError;
-pub use engine::{Body, Gated, Passage, ReportOnly, ResponseFuture};
+pub use engine::{Body, Gated, Passage, ReportOnly, ResponseFuture, refuse};
 pub use key_verifier::KeyVerifier;
 pub use layers::{
     credential::CredentialLayer,

@@ -11,6 +11,71 @@ use tollgate_core::{Denial, Outcome, Respond};
 use super::Passage;
 use crate::respond::DefaultResponder;
 
+/// Refuses a request as the layers do, from a layer or a handler of the application's own.
+///
+/// The responder that the layers outside have set makes the response, which carries the denial in its extensions. The log
+/// gets the same event; `layer` is the name by which it calls who refused. `request` is the head of the refused request,
+/// with the [`Passage`] in its extensions: where no layer has run, the default responder answers.
+///
+/// ```
+/// use std::{
+///     convert::Infallible,
+///     task::{Context, Poll},
+/// };
+///
+/// use bytes::Bytes;
+/// use http::{Request, Response};
+/// use tollgate::{Denial, DenialKind, Passage, Pending, refuse};
+/// use tower::Service;
+///
+/// /// Lets nobody in but the organizations of a pilot.
+/// #[derive(Clone)]
+/// struct PilotOnly<S> {
+///     inner: S,
+/// }
+///
+/// impl<S, RequestBody, ResponseBody> Service<Request<RequestBody>> for PilotOnly<S>
+/// where
+///     S: Service<Request<RequestBody>, Response = Response<ResponseBody>>,
+///     S::Future: Send + 'static,
+///     ResponseBody: From<Bytes> + Send + 'static,
+/// {
+///     type Response = S::Response;
+///     type Error = S::Error;
+///     type Future = Pending<Result<S::Response, S::Error>>;
+///
+///     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+///         self.inner.poll_ready(context)
+///     }
+///
+///     fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
+///         let principal = Passage::of(request.extensions()).and_then(Passage::principal);
+///         if principal.and_then(|principal| principal.tenant()) == Some("acme") {
+///             return Box::pin(self.inner.call(request));
+///         }
+///         let (mut head, _) = request.into_parts();
+///         let denial = Denial::new(DenialKind::Forbidden)
+///             .with_code("pilot_only")
+///             .with_detail("Ask us to join the pilot.");
+///         let response = refuse("PilotOnly", denial, &mut head).map(ResponseBody::from);
+///         Box::pin(async { Ok(response) })
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Infallible> {
+/// let inner = tower::service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(Bytes::new())));
+/// let response = PilotOnly { inner }.call(Request::new(())).await?;
+/// assert_eq!(response.status(), 403);
+/// # Ok(())
+/// # }
+/// ```
+pub fn refuse(layer: &'static str, denial: Denial, request: &mut request::Parts) -> Response<Bytes> {
+    let passage = Passage::of(&request.extensions).cloned().unwrap_or_default();
+    report(&denial, layer, &passage, false);
+    respond(denial, request, &passage)
+}
+
 /// Logs a denial: the precise reason, never a secret. Target and field names are stable.
 pub(super) fn report(denial: &Denial, layer: &'static str, passage: &Passage, report_only: bool) {
     macro_rules! report_at {

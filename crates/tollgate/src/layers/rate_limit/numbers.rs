@@ -47,7 +47,12 @@ const WIDTH: usize = 4;
 /// The numbers below ten thousand, four digits each: 0000, 0001, and so on.
 static TABLE: [u8; TABLE_LENGTH * WIDTH] = table();
 
-#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, which refuses an index out of bounds")]
+#[expect(
+    clippy::indexing_slicing,
+    clippy::large_stack_arrays,
+    clippy::cast_possible_truncation,
+    reason = "evaluated by the compiler alone: it refuses an index out of bounds, and a digit fits into a byte"
+)]
 const fn table() -> [u8; TABLE_LENGTH * WIDTH] {
     let mut digits = [b'0'; TABLE_LENGTH * WIDTH];
     let mut number = 0;

@@ -1,0 +1,59 @@
+//! Where the caller's limits stand.
+
+use std::{convert::Infallible, ops::Deref};
+
+use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
+use http::request::Parts;
+use tollgate::{Decision, Denial, Passage};
+
+use crate::Rejection;
+
+/// Where the caller's limits stand, this request counted: of stacked limits, all together.
+///
+/// Where no limit has counted the request, the answer is 500; `Option<RateLimit>` is `None` then. That is so without a
+/// `RateLimitLayer` outside, and also where none of its policies concerns the request.
+///
+/// ```
+/// use tollgate_axum::RateLimit;
+///
+/// async fn usage(limits: RateLimit) -> String {
+///     limits.governing().map(|window| format!("{} left", window.remaining())).unwrap_or_default()
+/// }
+/// # let _: axum::Router = axum::Router::new().route("/", axum::routing::get(usage));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RateLimit(pub Decision);
+
+impl Deref for RateLimit {
+    type Target = Decision;
+
+    fn deref(&self) -> &Decision {
+        &self.0
+    }
+}
+
+fn decision(head: &Parts) -> Option<RateLimit> {
+    Passage::of(&head.extensions).and_then(Passage::decision).cloned().map(RateLimit)
+}
+
+impl<S: Sync> FromRequestParts<S> for RateLimit {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(head: &mut Parts, _state: &S) -> Result<Self, Rejection> {
+        decision(head).ok_or_else(|| {
+            let denial = Denial::misconfigured(
+                "RateLimit was extracted where no RateLimitLayer had counted the request: \
+                 put a RateLimitLayer with a policy that concerns the route around it, or extract Option<RateLimit>",
+            );
+            Rejection::new("RateLimit", denial, head)
+        })
+    }
+}
+
+impl<S: Sync> OptionalFromRequestParts<S> for RateLimit {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(head: &mut Parts, _state: &S) -> Result<Option<Self>, Infallible> {
+        Ok(decision(head))
+    }
+}

@@ -1,0 +1,220 @@
+//! What handlers extract, with the layers that give it and without them.
+#![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the failure")]
+
+mod common;
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
+
+use axum::{Router, handler::Handler, routing::get as on_get};
+use common::{get, serve, verifier};
+use tollgate::{
+    CredentialLayer, Denial, DenialKind, PerWindow, Policy, RateLimitLayer, RequestIdLayer, Subject,
+    Tollgate, VerifyLayer, respond::Json,
+};
+use tollgate_axum::{Authenticated, RateLimit, Rejection, RequestId};
+use tower::ServiceBuilder;
+
+async fn whoami(caller: Authenticated) -> String {
+    format!("caller={}", caller.id())
+}
+
+async fn greet(caller: Option<Authenticated>) -> String {
+    format!("caller={}", caller.as_ref().map_or("anonymous", |caller| caller.id()))
+}
+
+async fn request_id(RequestId(id): RequestId) -> String {
+    format!("request={id}")
+}
+
+async fn maybe_request_id(id: Option<RequestId>) -> String {
+    format!("request={}", id.as_ref().map_or("unknown", |id| id.as_str()))
+}
+
+async fn limits(limits: RateLimit) -> String {
+    format!("remaining={}", limits.governing().unwrap().remaining())
+}
+
+async fn maybe_limits(limits: Option<RateLimit>) -> String {
+    format!("limited={}", limits.is_some())
+}
+
+fn app<T: 'static>(handler: impl Handler<T, ()>) -> Router {
+    Router::new().route("/", on_get(handler))
+}
+
+/// An app whose strangers are anonymous, and a key.
+fn optional<T: 'static>(handler: impl Handler<T, ()>) -> (Router, String) {
+    let (verifier, key) = verifier();
+    let layers = ServiceBuilder::new()
+        .layer(CredentialLayer::new().optional().with_realm("jobs"))
+        .layer(VerifyLayer::new(verifier));
+    (app(handler).layer(layers), key)
+}
+
+#[tokio::test]
+async fn gives_what_the_layers_have_learned() {
+    let (verifier, key) = verifier();
+    let tollgate = Tollgate::builder().verify(verifier).rate_limit(60.per_minute()).build().unwrap();
+    let everything = async |caller: Authenticated, RequestId(id): RequestId, limits: RateLimit| {
+        let window = limits.governing().unwrap();
+        format!("{} {id} {}/{}", caller.tenant().unwrap(), window.remaining(), window.limit)
+    };
+    let address = serve(app(everything).layer(tollgate)).await;
+    let response = get(address, &[("x-api-key", &key), ("x-request-id", "r-1")]).await;
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    assert!(response.ends_with("\r\n\r\nacme r-1 59/60"), "{response}");
+}
+
+#[tokio::test]
+async fn tells_the_anonymous_from_the_authenticated() {
+    let (app, key) = optional(greet);
+    let address = serve(app).await;
+    assert!(get(address, &[("x-api-key", &key)]).await.ends_with("caller=key_1"));
+    assert!(get(address, &[]).await.ends_with("caller=anonymous"));
+
+    let (app, key) = optional(whoami);
+    let address = serve(app).await;
+    assert!(get(address, &[("x-api-key", &key)]).await.ends_with("caller=key_1"));
+}
+
+#[tokio::test]
+async fn refuses_the_anonymous_as_the_layers_would() {
+    let (app, _) = optional(whoami);
+    let response = get(serve(app).await, &[]).await;
+    assert!(response.starts_with("HTTP/1.1 401"), "{response}");
+    assert!(response.contains("www-authenticate: Bearer realm=\"jobs\"\r\n"), "{response}");
+    assert!(response.contains("cache-control: private, no-store\r\n"), "{response}");
+    assert!(response.contains("content-type: application/problem+json\r\n"), "{response}");
+    assert!(response.contains("\"code\":\"missing_credential\""), "{response}");
+}
+
+#[tokio::test]
+async fn a_preflight_is_nobody() {
+    let (verifier, _) = verifier();
+    let tollgate = Tollgate::builder().verify(verifier).build().unwrap();
+    let app = Router::new().route("/", axum::routing::options(greet)).layer(tollgate);
+    let request = http::Request::options("/")
+        .header("origin", "https://example.com")
+        .header("access-control-request-method", "GET");
+    let response = tower::ServiceExt::oneshot(app, request.body(axum::body::Body::empty()).unwrap());
+    let response = response.await.unwrap();
+    assert_eq!(response.status(), 200);
+    let body = axum::body::to_bytes(response.into_body(), 1_000).await.unwrap();
+    assert_eq!(body, "caller=anonymous");
+}
+
+#[tokio::test]
+async fn refuses_through_the_responder_of_the_layers_and_shows_them_the_denial() {
+    let (verifier, _) = verifier();
+    let json = Json::new(|denial| serde_json::json!({ "oops": denial.code() }));
+    let seen = Arc::new(Mutex::new(None));
+    let kind_seen = Arc::clone(&seen);
+    let app = app(whoami).layer(
+        ServiceBuilder::new()
+            .map_response(move |response: http::Response<_>| {
+                *kind_seen.lock().unwrap() = response.extensions().get().map(Denial::kind);
+                response
+            })
+            .layer(CredentialLayer::new().optional().with_responder(json))
+            .layer(VerifyLayer::new(verifier)),
+    );
+    let response = get(serve(app).await, &[]).await;
+    assert!(response.ends_with(r#"{"oops":"missing_credential"}"#), "{response}");
+    assert_eq!(*seen.lock().unwrap(), Some(DenialKind::CredentialMissing));
+}
+
+#[tokio::test]
+async fn a_missing_layer_is_a_500_and_the_log_names_it() {
+    let (verifier, key) = verifier();
+    let tollgate = Tollgate::builder().verify(verifier).build().unwrap();
+    for (app, extractor, missing) in [
+        (app(whoami), "Authenticated", "VerifyLayer"),
+        (app(greet), "Authenticated", "VerifyLayer"),
+        (app(whoami).layer(RequestIdLayer::new()), "Authenticated", "VerifyLayer"),
+        (app(greet).layer(CredentialLayer::new()), "Authenticated", "VerifyLayer"),
+        (app(request_id), "RequestId", "RequestIdLayer"),
+        (app(request_id).layer(RateLimitLayer::from_policies([])), "RequestId", "RequestIdLayer"),
+        (app(limits), "RateLimit", "RateLimitLayer"),
+        (app(limits).layer(tollgate), "RateLimit", "RateLimitLayer"),
+    ] {
+        let log = Log::default();
+        let _guard = log.capture();
+        let response = get(serve(app).await, &[("x-api-key", &key)]).await;
+        assert!(response.starts_with("HTTP/1.1 500"), "{response}");
+        assert!(response.contains("\"code\":\"internal\""), "{response}");
+        assert!(!response.contains("Layer"), "not for the caller: {response}");
+
+        let log = log.text();
+        assert_eq!(log.matches("refused").count(), 1, "{log}");
+        assert!(log.contains("ERROR"), "{log}");
+        assert!(log.contains(&format!("layer=\"{extractor}\"")), "{log}");
+        assert!(
+            log.contains(&format!("put a {missing}")) || log.contains(&format!("and a {missing}")),
+            "{log}"
+        );
+        assert!(!log.contains(&key), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_optional_may_be_missing() {
+    let elsewhere = Policy::new("elsewhere", 1.per_minute()).by(Subject::custom(|_, _| None));
+    for (app, expected) in [
+        (app(maybe_request_id), "request=unknown"),
+        (app(maybe_request_id).layer(RequestIdLayer::new()), "request=r-1"),
+        (app(request_id).layer(RequestIdLayer::new()), "request=r-1"),
+        (app(maybe_limits), "limited=false"),
+        (app(maybe_limits).layer(RateLimitLayer::from_policies([elsewhere])), "limited=false"),
+        (app(maybe_limits).layer(for_everybody()), "limited=true"),
+        (app(limits).layer(for_everybody()), "remaining=4"),
+    ] {
+        let response = get(serve(app).await, &[("x-request-id", "r-1")]).await;
+        assert!(response.ends_with(&format!("\r\n\r\n{expected}")), "{response}");
+    }
+}
+
+fn for_everybody() -> RateLimitLayer {
+    let everybody = Subject::custom(|_, _| Some("everybody".into()));
+    RateLimitLayer::from_policies([Policy::new("all", 5.per_minute()).by(everybody)])
+}
+
+#[tokio::test]
+async fn a_rejection_that_a_handler_looks_at_is_not_logged_and_tells_no_secret() {
+    let handler = async |caller: Result<Authenticated, Rejection>| format!("{:?}", caller.unwrap_err());
+    let log = Log::default();
+    let _guard = log.capture();
+    let response = get(serve(app(handler)).await, &[("x-api-key", "s3cret")]).await;
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    assert!(response.contains("Misconfigured"), "{response}");
+    assert!(!response.contains("s3cret"), "{response}");
+    assert_eq!(log.text(), "");
+}
+
+/// The log of everything that this thread does.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn capture(&self) -> impl Drop {
+        let log = self.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || log.clone()).finish();
+        tracing::subscriber::set_default(subscriber)
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,291 @@
+//! A WebSocket that closes at once.
+
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, header::SEC_WEBSOCKET_PROTOCOL, request};
+use hyper::upgrade::OnUpgrade;
+use tokio::{runtime::Handle, sync::Semaphore};
+use tollgate_core::{Denial, DenialKind, Respond};
+
+use super::DefaultResponder;
+
+mod close;
+mod handshake;
+
+use close::{CloseFrame, close};
+use handshake::{Handshake, listed};
+
+/// Accepts a refused WebSocket and closes it before any message, with a code that says why.
+///
+/// Browsers do not show a page the answer to a refused handshake: it sees a close event with the code 1006, whatever went
+/// wrong. Here it sees one of these codes, and the denial's [`code`](Denial::code) as the reason:
+///
+/// | denial | close code |
+/// |---|---|
+/// | 401; 400 for a repeated or conflicting credential | 4401 |
+/// | any other 4xx, such as 402, 403, 429 | 4000 + the status: 4402, 4403, 4429 |
+/// | 503 | 1013, try again later |
+/// | any other 5xx | 1011, internal error |
+/// | anything else | 1008, policy violation |
+///
+/// It knows both forms of a handshake: an HTTP/1.1 Upgrade (RFC 6455), answered with 101, and an HTTP/2 extended CONNECT
+/// (RFC 8441), answered with 200. All other requests, and handshakes that are not valid, are refused by the responder
+/// given to [`otherwise`](Self::otherwise).
+///
+/// ```
+/// use tollgate::{CredentialLayer, CredentialSource, respond::WebSocketClose};
+///
+/// // In the browser: `new WebSocket(url, ["chat", "key." + key])`
+/// let layer = CredentialLayer::from_sources([CredentialSource::WebSocketProtocol("key.")])
+///     .with_responder(WebSocketClose::new().with_subprotocols(["chat"]));
+/// ```
+///
+/// Codes of your own, a JSON shape for everything else, and a shorter wait:
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use tollgate::respond::{Json, WebSocketClose};
+///
+/// let responder = WebSocketClose::otherwise(Json::new(|denial| serde_json::json!({ "error": denial.code() })))
+///     .with_codes(|denial| match denial.status().as_u16() {
+///         401 | 403 => (4001, "unauthorized".into()),
+///         _ => (1013, "later".into()),
+///     })
+///     .with_deadline(Duration::from_secs(1));
+/// ```
+///
+/// # Subprotocols
+///
+/// A browser that has offered subprotocols fails the handshake, with 1006, unless one of them is selected: RFC 6455 does not
+/// ask for that, but the [WHATWG's standard](https://websockets.spec.whatwg.org/) does. So name those that your service speaks,
+/// with [`with_subprotocols`](Self::with_subprotocols), and have browsers that send their key as a subprotocol offer another
+/// one beside it. What is not named is never sent back: a key cannot be.
+///
+/// # Where it works
+///
+/// On servers of hyper's that run on tokio with timers enabled (as `#[tokio::main]` does) and serve connections with
+/// upgrades; extended CONNECT must be enabled, too (`enable_connect_protocol`). `axum::serve` does both. Where there is no
+/// tokio runtime, or no upgrade to take from the request's extensions, the other responder refuses.
+///
+/// # Security
+///
+/// An accepted handshake costs a connection until the caller answers the close. That is bounded by a
+/// [deadline](Self::with_deadline) and in [number](Self::with_max_open), and each needs about a kibibyte beyond what the
+/// server keeps for any connection: whatever the caller sends meanwhile is skipped. How often a stranger may try is not
+/// limited here: limit failed attempts by address.
+#[derive(Clone)]
+pub struct WebSocketClose {
+    code: Arc<CodeOf>,
+    subprotocols: Arc<[Box<str>]>,
+    deadline: Duration,
+    places: Arc<Semaphore>,
+    otherwise: Arc<dyn Respond>,
+}
+
+type CodeOf = dyn Fn(&Denial) -> (u16, Cow<'static, str>) + Send + Sync;
+
+impl WebSocketClose {
+    /// Refuses what is no WebSocket handshake in the default way: gRPC requests with a gRPC status, all others with a
+    /// problem.
+    pub fn new() -> Self {
+        Self::otherwise(DefaultResponder)
+    }
+
+    /// Has `responder` refuse what is no WebSocket handshake.
+    pub fn otherwise(responder: impl Respond) -> Self {
+        Self {
+            code: Arc::new(default_code),
+            subprotocols: Arc::new([]),
+            deadline: Duration::from_secs(5),
+            places: Arc::new(Semaphore::new(1024)),
+            otherwise: Arc::new(responder),
+        }
+    }
+
+    /// Closes with another code and reason for each denial.
+    ///
+    /// The range 4000 to 4999 is for private use (RFC 6455 section 7.4.2). A code that must not be sent is replaced by 1008;
+    /// a reason longer than 123 bytes is cut.
+    pub fn with_codes(
+        mut self,
+        code: impl Fn(&Denial) -> (u16, Cow<'static, str>) + Send + Sync + 'static,
+    ) -> Self {
+        self.code = Arc::new(code);
+        self
+    }
+
+    /// Selects the first of these that the caller has offered. Default: none.
+    pub fn with_subprotocols<P: Into<Box<str>>>(mut self, names: impl IntoIterator<Item = P>) -> Self {
+        self.subprotocols = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Drops the connection if the upgrade, the close and the caller's answer to it together take longer than this.
+    /// Default: 5 seconds.
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Keeps no more refused connections than this open at a time, this responder and its clones together; the other
+    /// responder refuses those beyond it. Default: 1024.
+    pub fn with_max_open(mut self, connections: usize) -> Self {
+        self.places = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
+        self
+    }
+
+    /// The response to a handshake, with a task that closes what it opens; `None` if that is not possible.
+    fn accept(&self, denial: &Denial, request: &mut request::Parts) -> Option<Response<Bytes>> {
+        let mut response = Handshake::of(request)?.accept();
+        if let Some(name) = self.subprotocol(&request.headers) {
+            response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, name);
+        }
+        let runtime = Handle::try_current().ok()?;
+        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        let upgrade = request.extensions.remove::<OnUpgrade>()?;
+        let (code, reason) = (self.code)(denial);
+        let closed = close(upgrade, CloseFrame::new(code, &reason));
+        let deadline = self.deadline;
+        runtime.spawn(async move {
+            // Closed, failed or late: the connection is dropped in any case, and nobody is left to be told.
+            let _ = tokio::time::timeout(deadline, closed).await;
+            drop(place);
+        });
+        Some(response)
+    }
+
+    fn subprotocol(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        let mut offered = listed(headers, &SEC_WEBSOCKET_PROTOCOL);
+        let name = offered.find(|offer| self.subprotocols.iter().any(|name| name.as_bytes() == *offer))?;
+        HeaderValue::from_bytes(name).ok()
+    }
+}
+
+impl Default for WebSocketClose {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Respond for WebSocketClose {
+    fn respond(&self, denial: &Denial, request: &mut request::Parts) -> Response<Bytes> {
+        self.accept(denial, request).unwrap_or_else(|| self.otherwise.respond(denial, request))
+    }
+}
+
+impl fmt::Debug for WebSocketClose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebSocketClose")
+            .field("subprotocols", &self.subprotocols)
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether a request is a valid handshake that opens a WebSocket: an HTTP/1.1 Upgrade (RFC 6455 section 4.2.1) or an HTTP/2
+/// extended CONNECT (RFC 8441 section 5).
+///
+/// ```
+/// use tollgate::respond::{ByRequest, Problem, WebSocketClose, is_websocket};
+///
+/// let responder = ByRequest::otherwise(Problem::new()).when(
+///     |request| is_websocket(request) && request.uri.path() == "/chat",
+///     WebSocketClose::new(),
+/// );
+/// ```
+pub fn is_websocket(request: &request::Parts) -> bool {
+    Handshake::of(request).is_some()
+}
+
+/// The table in the documentation of [`WebSocketClose`].
+fn default_code(denial: &Denial) -> (u16, Cow<'static, str>) {
+    let code = match (denial.status().as_u16(), denial.kind()) {
+        (400, DenialKind::CredentialRepeated | DenialKind::CredentialConflicting) => 4401,
+        (status @ 400..=499, _) => 4000 + status,
+        (503, _) => 1013,
+        (500..=599, _) => 1011,
+        _ => close::POLICY_VIOLATION,
+    };
+    (code, Cow::Owned(denial.code().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, StatusCode};
+
+    use super::*;
+
+    #[test]
+    fn tells_denials_apart_by_their_code() {
+        for (denial, code) in [
+            (Denial::new(DenialKind::CredentialMissing), 4401),
+            (Denial::new(DenialKind::KeyRevoked), 4401),
+            (Denial::new(DenialKind::CredentialRepeated), 4401),
+            (Denial::new(DenialKind::CredentialConflicting), 4401),
+            (Denial::new(DenialKind::Forbidden).with_status(StatusCode::BAD_REQUEST), 4400),
+            (Denial::new(DenialKind::CreditsExhausted), 4402),
+            (Denial::scope_missing("jobs:read"), 4403),
+            (Denial::new(DenialKind::RateLimited), 4429),
+            (Denial::unavailable("the database is down"), 1013),
+            (Denial::misconfigured("no layer"), 1011),
+            (Denial::new(DenialKind::Forbidden).with_status(StatusCode::FOUND), 1008),
+        ] {
+            assert_eq!(default_code(&denial), (code, Cow::Owned(denial.code().to_owned())), "{denial:?}");
+        }
+    }
+
+    #[test]
+    fn selects_the_first_offer_that_it_was_given_and_no_other() {
+        let responder = WebSocketClose::new().with_subprotocols(["graphql", "chat", "not a token, nor\none"]);
+        for (offers, selected) in [
+            (vec!["key.sk_live_1, chat, graphql"], Some("chat")),
+            (vec!["key.sk_live_1", "graphql"], Some("graphql")),
+            (vec!["key.sk_live_1"], None),
+            (vec!["Chat"], None),
+            (vec![""], None),
+            (vec![], None),
+        ] {
+            let mut headers = HeaderMap::new();
+            for offer in &offers {
+                headers.append(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(offer));
+            }
+            let value = responder.subprotocol(&headers);
+            assert_eq!(value.as_ref().map(HeaderValue::as_bytes), selected.map(str::as_bytes), "{offers:?}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("chat"));
+        assert_eq!(WebSocketClose::new().subprotocol(&headers), None, "none by default");
+    }
+
+    #[test]
+    fn a_valid_handshake_without_a_runtime_or_an_upgrade_is_refused_otherwise() {
+        let denial = Denial::new(DenialKind::KeyUnknown);
+        let mut request = handshake::tests::upgrade_request();
+        assert_eq!(WebSocketClose::new().respond(&denial, &mut request).status(), 401, "no runtime");
+
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let _guard = runtime.enter();
+        let mut request = handshake::tests::upgrade_request();
+        assert_eq!(WebSocketClose::new().respond(&denial, &mut request).status(), 401, "no upgrade");
+    }
+
+    #[tokio::test]
+    async fn refuses_otherwise_once_as_many_are_open_as_may_be() {
+        let denial = Denial::new(DenialKind::KeyUnknown);
+        let responder = WebSocketClose::new().with_max_open(1);
+        let statuses = [(); 2].map(|()| {
+            let mut request = handshake::tests::upgrade_request();
+            let on_upgrade = hyper::upgrade::on(Request::new(()));
+            request.extensions.insert(on_upgrade);
+            responder.clone().respond(&denial, &mut request).status().as_u16()
+        });
+        assert_eq!(statuses, [101, 401]);
+
+        // The upgrade fails, since no connection stands behind it; then the place is free again.
+        while responder.places.available_permits() == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
