@@ -51,24 +51,26 @@ impl MemoryLimiter {
     }
 
     fn decide(&self, charges: &[Charge<'_>], cost: u64, now: SystemTime) -> Decision {
-        let homes: SmallVec<[usize; 2]> = charges.iter().map(|charge| self.home(charge)).collect();
-        let mut locked = Locked::new(&self.shards, &homes);
+        let places: SmallVec<[Place; 2]> = charges.iter().map(|charge| self.place(charge)).collect();
+        let mut locked = Locked::new(&self.shards, &places);
 
-        let states = charges.iter().zip(&homes).flat_map(|(charge, home)| {
-            let subject = locked.shard(*home).and_then(|shard| shard.find(&self.hasher, charge));
-            charge.quota.limits().iter().map(move |limit| {
+        let mut states = SmallVec::<[WindowState; 4]>::new();
+        for (charge, place) in charges.iter().zip(&places) {
+            let subject = locked.shard(*place).and_then(|shard| shard.find(*place, charge));
+            for limit in charge.quota.limits() {
                 let counter = subject.and_then(|subject| subject.counter(limit.window)).unwrap_or_default();
-                WindowState::new(charge.policy, limit.window, limit.limit, counter.at(limit.window, now))
-            })
-        });
+                let counter = counter.at(limit.window, now);
+                states.push(WindowState::new(charge.policy, limit.window, limit.limit, counter));
+            }
+        }
         let decision = Decision::weigh(now, cost, states);
 
         if decision.is_allowed() && cost > 0 {
             let mut states = decision.windows().iter();
-            for (charge, home) in charges.iter().zip(&homes) {
+            for (charge, place) in charges.iter().zip(&places) {
                 let states = states.by_ref().take(charge.quota.limits().len());
-                if let Some(shard) = locked.shard_mut(*home) {
-                    let subject = shard.find_or_insert(&self.hasher, charge, now);
+                if let Some(shard) = locked.shard_mut(*place) {
+                    let subject = shard.find_or_insert(&self.hasher, *place, charge, now);
                     states.for_each(|state| subject.record(state, now));
                 }
             }
@@ -76,9 +78,17 @@ impl MemoryLimiter {
         decision
     }
 
-    fn home(&self, charge: &Charge<'_>) -> usize {
-        usize::try_from(self.hasher.hash_one(charge.group) % SHARDS as u64).unwrap_or_default()
+    fn place(&self, charge: &Charge<'_>) -> Place {
+        let shard = usize::try_from(self.hasher.hash_one(charge.group) % SHARDS as u64).unwrap_or_default();
+        Place { shard, hash: Subject::hash(&self.hasher, charge.policy, charge.subject) }
     }
+}
+
+/// Where a counter lives: its shard, and its hash within that.
+#[derive(Clone, Copy)]
+struct Place {
+    shard: usize,
+    hash: u64,
 }
 
 impl Limiter for MemoryLimiter {
@@ -93,23 +103,23 @@ impl Limiter for MemoryLimiter {
 }
 
 /// The shards that a request's counters live in, all of them locked: nearly always one.
-struct Locked<'s>(SmallVec<[(usize, MutexGuard<'s, Shard>); 2]>);
+struct Locked<'s>(SmallVec<[(usize, MutexGuard<'s, Shard>); 1]>);
 
 impl<'s> Locked<'s> {
-    fn new(shards: &'s [Mutex<Shard>], homes: &[usize]) -> Self {
-        let mut order: SmallVec<[usize; 2]> = homes.into();
+    fn new(shards: &'s [Mutex<Shard>], places: &[Place]) -> Self {
+        let mut order: SmallVec<[usize; 2]> = places.iter().map(|place| place.shard).collect();
         // Always in the same order, or two requests could wait for each other.
         order.sort_unstable();
         order.dedup();
-        Self(order.iter().filter_map(|home| Some((*home, lock(shards.get(*home)?)))).collect())
+        Self(order.iter().filter_map(|at| Some((*at, lock(shards.get(*at)?)))).collect())
     }
 
-    fn shard(&self, home: usize) -> Option<&Shard> {
-        self.0.iter().find(|(own, _)| *own == home).map(|(_, shard)| &**shard)
+    fn shard(&self, place: Place) -> Option<&Shard> {
+        self.0.iter().find(|(at, _)| *at == place.shard).map(|(_, shard)| &**shard)
     }
 
-    fn shard_mut(&mut self, home: usize) -> Option<&mut Shard> {
-        self.0.iter_mut().find(|(own, _)| *own == home).map(|(_, shard)| &mut **shard)
+    fn shard_mut(&mut self, place: Place) -> Option<&mut Shard> {
+        self.0.iter_mut().find(|(at, _)| *at == place.shard).map(|(_, shard)| &mut **shard)
     }
 }
 
@@ -119,25 +129,23 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 }
 
 impl Shard {
-    fn find(&self, hasher: &DefaultHashBuilder, charge: &Charge<'_>) -> Option<&Subject> {
-        let hash = hasher.hash_one((charge.policy, charge.subject));
-        self.subjects.find(hash, |subject| subject.is(charge))
+    fn find(&self, place: Place, charge: &Charge<'_>) -> Option<&Subject> {
+        self.subjects.find(place.hash, |subject| subject.is(charge))
     }
 
     fn find_or_insert(
         &mut self,
         hasher: &DefaultHashBuilder,
+        place: Place,
         charge: &Charge<'_>,
         now: SystemTime,
     ) -> &mut Subject {
-        let rehash = |subject: &Subject| hasher.hash_one((subject.policy, &*subject.name));
-        let hash = hasher.hash_one((charge.policy, charge.subject));
-        let is_new = self.subjects.find(hash, |subject| subject.is(charge)).is_none();
-        if is_new && self.subjects.len() == self.subjects.capacity() {
+        let rehash = |subject: &Subject| Subject::hash(hasher, subject.policy, &subject.name);
+        if self.subjects.len() == self.subjects.capacity() && self.find(place, charge).is_none() {
             self.subjects.retain(|subject| !subject.is_idle(now));
             self.subjects.shrink_to(self.subjects.len() * 2, rehash);
         }
-        let entry = self.subjects.entry(hash, |subject| subject.is(charge), rehash);
+        let entry = self.subjects.entry(place.hash, |subject| subject.is(charge), rehash);
         entry.or_insert_with(|| Subject::new(charge)).into_mut()
     }
 }
@@ -145,6 +153,10 @@ impl Shard {
 impl Subject {
     fn new(charge: &Charge<'_>) -> Self {
         Self { policy: charge.policy, name: charge.subject.into(), windows: SmallVec::new() }
+    }
+
+    fn hash(hasher: &DefaultHashBuilder, policy: &str, name: &str) -> u64 {
+        hasher.hash_one((policy, name))
     }
 
     fn is(&self, charge: &Charge<'_>) -> bool {

@@ -156,12 +156,14 @@ fn authorization(
             Ok(Some(Credential::new(value.clone(), start, source.clone())))
         }
         CredentialSource::BasicUser if is_basic => {
+            check_token(credentials, is_token68)?;
             let decoded =
                 Zeroizing::new(STANDARD.decode(credentials).map_err(|_| malformed("Basic, but not Base64"))?);
             match decoded.strip_suffix(b":") {
-                Some(user) => owned([user].into_iter(), source),
-                None if decoded.is_empty() => Err(Denial::new(DenialKind::CredentialEmpty)),
-                None => Err(malformed("Basic, but not a key as user name with an empty password")),
+                // The first colon ends the user name (RFC 7617 section 2): with another one there is a password.
+                Some(user) if !user.contains(&b':') => owned([user].into_iter(), source),
+                _ if decoded.is_empty() => Err(Denial::new(DenialKind::CredentialEmpty)),
+                _ => Err(malformed("Basic, but not a key as user name with an empty password")),
             }
         }
         _ if is_bearer || is_basic => Ok(None),
