@@ -1,0 +1,72 @@
+//! An axum service behind the whole stack: `cargo run --example quickstart`.
+//!
+//! It prints curl lines to try: an answer, and three ways to be refused.
+
+use std::error::Error;
+
+use axum::{Router, routing::get};
+use support::Host;
+use tollgate::{
+    ApiKey, EntitlementLayer, Environment, KeyFormat, KeyVerifier, MemoryKeys, PerWindow, Plan, Principal,
+    ScopeLayer, ScopeMap, Scopes, Tollgate, WindowState, scope,
+};
+use tollgate_axum::{Authenticated, RateLimit};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let host = Host::start("An axum service behind the whole Tollgate stack").await?;
+
+    // A key is shown once, when it is issued; the store keeps its digest.
+    let format = KeyFormat::new("sk")?;
+    let keys = MemoryKeys::new();
+    let caller = |name: &str| -> Result<Principal, Box<dyn Error>> {
+        let scopes = Scopes::new(["hello:read"])?;
+        Ok(Principal::new(name).with_tenant("acme").with_scopes(scopes).with_plan(Plan::active("pro")))
+    };
+    let reader = keys.issue(&format, Environment::Test, caller("reader")?)?;
+    // A quota of its own takes the place of the one below.
+    let hasty = keys.issue(&format, Environment::Test, caller("hasty")?.with_quota(5.per_minute()))?;
+
+    // In whatever order these are named, a request meets them in the right one: request ID, credential, key, quota,
+    // subscription, scope.
+    let tollgate = Tollgate::builder()
+        .verify(KeyVerifier::new(format, keys))
+        .rate_limit(60.per_minute().and(1_000.per_hour()))
+        .entitlement(EntitlementLayer::new())
+        .scope(ScopeLayer::per_route(
+            // Who adds a route and forgets it here has closed it, not opened it.
+            ScopeMap::new().get("/hello", scope("hello:read")).get("/admin", scope("admin")),
+        )?)
+        .build()?;
+
+    // `.layer` comes after the routes and holds for all of them, and for paths that do not exist.
+    let app = Router::new().route("/hello", get(hello)).route("/admin", get(admin)).layer(tollgate);
+
+    print_curl_lines(&host.url(), &reader, &hasty);
+    host.serve(app, &[("reader", reader), ("hasty", hasty)]).await
+}
+
+async fn hello(Authenticated(caller): Authenticated, RateLimit(limits): RateLimit) -> String {
+    let left = limits.governing().map_or(0, WindowState::remaining);
+    format!("Hello, {}! You may ask {left} more times.", caller.id())
+}
+
+async fn admin() -> &'static str {
+    "Nobody gets here: no key has the scope."
+}
+
+fn print_curl_lines(url: &str, reader: &ApiKey, hasty: &ApiKey) {
+    let (reader, hasty) = (reader.expose_secret(), hasty.expose_secret());
+    eprintln!(
+        "
+# 200: where the limits stand is in X-RateLimit-*
+curl -i -s -w '\\n' -H 'Authorization: Bearer {reader}' '{url}/hello'
+# 401: no key, and a challenge that asks for one
+curl -i -s -w '\\n' '{url}/hello'
+# 403: a good key that lacks the scope
+curl -i -s -w '\\n' -H 'X-API-Key: {reader}' '{url}/admin'
+# 429 at the sixth request, with Retry-After; eleven of them, in case the minute turns in between
+curl -i -s -w '\\n' -H 'X-API-Key: {hasty}' '{url}/hello?[1-11]'
+"
+    );
+}

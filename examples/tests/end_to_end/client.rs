@@ -1,0 +1,64 @@
+//! A small HTTP client, which sends exactly what it is told.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use crate::service::Service;
+
+/// One connection over HTTP/1.1.
+pub(crate) struct Client {
+    sender: SendRequest<Empty<Bytes>>,
+    host: String,
+}
+
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
+}
+
+impl Client {
+    pub(crate) async fn connect(service: &Service) -> Self {
+        let stream = TcpStream::connect(service.address()).await.unwrap();
+        let (sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        Self { sender, host: service.address().to_owned() }
+    }
+
+    pub(crate) async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.send(Method::GET, path, headers).await
+    }
+
+    pub(crate) async fn send(&mut self, method: Method, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut request = Request::builder().method(method).uri(path).header("host", &self.host);
+        append(request.headers_mut().unwrap(), headers);
+        self.sender.ready().await.unwrap();
+        let response = self.sender.send_request(request.body(Empty::new()).unwrap()).await.unwrap();
+        let (head, body) = response.into_parts();
+        let body = String::from_utf8(body.collect().await.unwrap().to_bytes().into()).unwrap();
+        Answer { status: head.status, headers: head.headers, body }
+    }
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        Some(self.headers.get(name)?.to_str().unwrap())
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+/// Adds headers as lines of their own, also where a name is repeated.
+pub(crate) fn append(map: &mut HeaderMap, headers: &[(&str, &str)]) {
+    for (name, value) in headers {
+        map.append(name.parse::<HeaderName>().unwrap(), value.parse::<HeaderValue>().unwrap());
+    }
+}

@@ -1,0 +1,81 @@
+//! A running example.
+
+use std::{env::consts::EXE_SUFFIX, path::PathBuf, process::Stdio, time::Duration};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    process::{Child, ChildStderr, Command},
+    time::timeout,
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An example that runs; killed when dropped.
+pub(crate) struct Service {
+    child: Child,
+    pub(crate) stderr: BufReader<ChildStderr>,
+    ready: Value,
+}
+
+impl Service {
+    /// Starts an example and waits for its ready line.
+    pub(crate) async fn start(name: &str) -> Self {
+        let mut child = command(name)
+            .env("RUST_LOG", "warn")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = timeout(PATIENCE, stdout.next_line()).await.expect("no ready line").unwrap().unwrap();
+        let ready = serde_json::from_str(&line).unwrap();
+        Self { child, stderr, ready }
+    }
+
+    /// `127.0.0.1:PORT`
+    pub(crate) fn address(&self) -> &str {
+        self.ready["url"].as_str().unwrap().strip_prefix("http://").unwrap()
+    }
+
+    /// A credential from the ready line.
+    pub(crate) fn key(&self, name: &str) -> &str {
+        self.ready["credentials"][name].as_str().unwrap_or_else(|| panic!("no credential is named {name}"))
+    }
+
+    /// Sends SIGTERM. That is all: see [`ended`](Self::ended).
+    pub(crate) async fn terminate(&self) {
+        let kill = format!("kill -TERM {}", self.child.id().unwrap());
+        assert!(Command::new("sh").args(["-c", &kill]).status().await.unwrap().success());
+    }
+
+    /// Waits for the end, which must be a clean one, long before the grace for open connections is over.
+    pub(crate) async fn ended(mut self) {
+        let status =
+            timeout(Duration::from_secs(4), self.child.wait()).await.expect("it did not end").unwrap();
+        let mut stderr = String::new();
+        self.stderr.read_to_string(&mut stderr).await.unwrap();
+        assert_eq!(status.code(), Some(0), "{stderr}");
+        assert_eq!(stderr, "", "nothing went wrong");
+    }
+
+    pub(crate) async fn end(self) {
+        self.terminate().await;
+        self.ended().await;
+    }
+}
+
+/// The program of an example, where `cargo build` puts it.
+pub(crate) fn command(name: &str) -> Command {
+    let this_test = std::env::current_exe().unwrap();
+    let target: PathBuf = this_test.ancestors().nth(2).unwrap().into();
+    let program = target.join("examples").join(format!("{name}{EXE_SUFFIX}"));
+    assert!(
+        program.is_file(),
+        "{} is missing: run `cargo build -p examples --examples` first, as ./test does",
+        program.display()
+    );
+    Command::new(program)
+}
