@@ -1,19 +1,22 @@
 //! The error envelope: every refusal in the contract's words.
 
-use axum::{Json, response::IntoResponse};
-use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE, request};
+use axum::response::IntoResponse;
+use http::StatusCode;
 use serde_json::{Value, json};
-use tollgate::{Denial, DenialKind, Respond, respond::ByRequest};
+use tollgate::{
+    Denial, DenialKind, Respond,
+    respond::{ByRequest, Json},
+};
 use tollgate_axum::{WebSocketClose, is_websocket};
 
 /// Refuses in the envelope; a handshake is accepted and closed, with 4401 or 4403, so that browsers can tell why.
 pub(crate) fn responder() -> impl Respond {
-    let close = WebSocketClose::otherwise(Envelope).with_codes(|denial| {
+    let in_envelope = Json::new(|denial| envelope(words(denial).1)).with_status(|denial| words(denial).0);
+    let close = WebSocketClose::otherwise(in_envelope).with_codes(|denial| {
         let (status, code) = words(denial);
         (4000 + status.as_u16(), code.to_owned().into())
     });
-    ByRequest::otherwise(Envelope)
+    ByRequest::otherwise(in_envelope)
         .when(|request| is_websocket(request) && request.uri.path() == crate::socket::PATH, close)
 }
 
@@ -52,21 +55,9 @@ pub(crate) fn describe(code: &str) -> Value {
 
 /// An error of the routes' own.
 pub(crate) fn response(status: StatusCode, code: &str) -> axum::response::Response {
-    (status, Json(envelope(code))).into_response()
+    (status, axum::Json(envelope(code))).into_response()
 }
 
 pub(crate) fn not_found() -> axum::response::Response {
     response(StatusCode::NOT_FOUND, NOT_FOUND)
-}
-
-struct Envelope;
-
-impl Respond for Envelope {
-    fn respond(&self, denial: &Denial, _request: &mut request::Parts) -> Response<Bytes> {
-        let (status, code) = words(denial);
-        let mut response = Response::new(Bytes::from(envelope(code).to_string()));
-        *response.status_mut() = status;
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        response
-    }
 }

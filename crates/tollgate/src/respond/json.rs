@@ -3,10 +3,10 @@
 use std::fmt;
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, header::CONTENT_TYPE, request};
+use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE, request};
 use tollgate_core::{Denial, Respond};
 
-/// Answers with whatever JSON a function makes of a denial, under the denial's status.
+/// Answers with whatever JSON a function makes of a denial.
 ///
 /// ```
 /// use tollgate::{CredentialLayer, DenialKind, respond::Json};
@@ -20,24 +20,45 @@ use tollgate_core::{Denial, Respond};
 /// }));
 /// ```
 ///
+/// A contract that knows no other status for a bad key than 401:
+///
+/// ```
+/// use http::StatusCode;
+/// use tollgate::{Denial, respond::Json};
+///
+/// let responder = Json::new(|denial| serde_json::json!({ "message": denial.detail() })).with_status(|denial| {
+///     match denial.status() {
+///         StatusCode::BAD_REQUEST => StatusCode::UNAUTHORIZED,
+///         status => status,
+///     }
+/// });
+/// ```
+///
 /// The function sees the precise [`kind`](Denial::kind). Telling callers whether a key is unknown, revoked or expired tells
 /// strangers as well.
 #[derive(Clone, Copy)]
 pub struct Json<F> {
     shape: F,
+    status: fn(&Denial) -> StatusCode,
 }
 
 impl<F: Fn(&Denial) -> serde_json::Value + Send + Sync + 'static> Json<F> {
     /// Answers with what `shape` makes of a denial.
     pub fn new(shape: F) -> Self {
-        Self { shape }
+        Self { shape, status: Denial::status }
+    }
+
+    /// Answers under another status than the denial's.
+    pub fn with_status(mut self, status: fn(&Denial) -> StatusCode) -> Self {
+        self.status = status;
+        self
     }
 }
 
 impl<F: Fn(&Denial) -> serde_json::Value + Send + Sync + 'static> Respond for Json<F> {
     fn respond(&self, denial: &Denial, _request: &mut request::Parts) -> Response<Bytes> {
         let mut response = Response::new(Bytes::from((self.shape)(denial).to_string()));
-        *response.status_mut() = denial.status();
+        *response.status_mut() = (self.status)(denial);
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
     }
