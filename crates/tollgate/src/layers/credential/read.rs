@@ -3,7 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL},
+    header::{AUTHORIZATION, Entry, SEC_WEBSOCKET_PROTOCOL},
     request,
 };
 use tollgate_core::{Credential, CredentialSource, Denial, DenialKind};
@@ -38,9 +38,14 @@ impl Sources {
     }
 
     pub(super) fn mark_sensitive(&self, headers: &mut HeaderMap) {
+        let has_repeated_lines = headers.len() > headers.keys_len();
         for name in &self.headers {
-            if let http::header::Entry::Occupied(mut entry) = headers.entry(name) {
-                entry.iter_mut().for_each(|value| value.set_sensitive(true));
+            if !has_repeated_lines {
+                if let Some(value) = headers.get_mut(name) {
+                    value.set_sensitive(true);
+                }
+            } else if let Entry::Occupied(mut lines) = headers.entry(name) {
+                lines.iter_mut().for_each(|value| value.set_sensitive(true));
             }
         }
     }
@@ -187,11 +192,14 @@ fn owned<'v>(
 
 /// Checks a credential's alphabet. A comma is how proxies join two lines into one, so it counts as two lines would.
 fn check_token(bytes: &[u8], is_allowed: impl Fn(u8) -> bool) -> Result<(), Denial> {
+    // Without a branch for each byte, so that the compiler can take many bytes at once.
+    if bytes.iter().fold(true, |is_clean, byte| is_clean & is_allowed(*byte)) {
+        return Ok(());
+    }
     match bytes.iter().find(|byte| !is_allowed(**byte)) {
-        None => Ok(()),
         Some(b',') => Err(Denial::new(DenialKind::CredentialRepeated)),
         Some(byte) if byte.is_ascii() => Err(malformed("a character that no credential has")),
-        Some(_) => Err(malformed("not ASCII")),
+        _ => Err(malformed("not ASCII")),
     }
 }
 
