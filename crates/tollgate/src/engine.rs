@@ -13,6 +13,7 @@
 mod body;
 mod future;
 mod gate;
+mod headers;
 mod passage;
 mod refusal;
 mod service;
@@ -27,6 +28,7 @@ pub use service::Gated;
 pub use settings::ReportOnly;
 
 pub(crate) use gate::{Gate, Learned};
+pub(crate) use headers::{PRIVATE, set_header, set_header_default};
 pub(crate) use passage::Standing;
 pub(crate) use settings::{Settings, impl_layer};
 pub(crate) use walk::Engine;

@@ -8,6 +8,7 @@ use crate::{
     ConfigurationError, CredentialLayer, EntitlementLayer, Gated, RateLimitLayer, ReportOnly, RequestIdLayer,
     ScopeLayer, VerifyLayer,
     engine::{Engine, Gate, Settings},
+    layers::rate_limit::ANONYMOUS_UNCOUNTED,
 };
 
 /// The whole stack as one layer: one future, one body, one pass over the request.
@@ -143,7 +144,8 @@ impl TollgateBuilder {
     /// The stack.
     ///
     /// # Errors
-    /// If it cannot work: without a verifier, or with a scope that no key can have.
+    /// If it cannot work: without a verifier, with a scope that no key can have, or with optional credentials and limits that
+    /// have no counter for the anonymous.
     pub fn build(self) -> Result<Tollgate, ConfigurationError> {
         let Some(verify) = self.verify else {
             return Err(ConfigurationError::new(
@@ -152,6 +154,12 @@ impl TollgateBuilder {
         };
         if let Some(invalid) = self.scope.as_ref().and_then(|layer| layer.gate.invalid()) {
             return Err(ConfigurationError::new(invalid.to_string()));
+        }
+        let leaves_anonymous_uncounted = |limit: &RateLimitLayer| !limit.gate.counts_anonymous();
+        if self.credential.gate.is_optional
+            && self.rate_limit.as_ref().is_some_and(leaves_anonymous_uncounted)
+        {
+            return Err(ConfigurationError::new(ANONYMOUS_UNCOUNTED));
         }
         let mut gates: Vec<Box<dyn Gate>> =
             vec![Box::new(self.request_id.gate), Box::new(self.credential.gate), Box::new(verify.gate)];

@@ -8,7 +8,10 @@ use http::{
 };
 use tollgate_core::{Denial, Outcome, Respond};
 
-use super::Passage;
+use super::{
+    Passage,
+    headers::{PRIVATE, set_header_default},
+};
 use crate::respond::DefaultResponder;
 
 /// Refuses a request as the layers do, from a layer or a handler of the application's own.
@@ -118,13 +121,13 @@ pub(super) fn respond(denial: Denial, head: &mut request::Parts, passage: &Passa
 /// Adds what every refusal needs and the responder has not set.
 fn complete(headers: &mut HeaderMap, denial: &Denial, realm: &str) {
     if let Some(challenge) = challenge(denial, realm) {
-        headers.entry(WWW_AUTHENTICATE).or_insert(challenge);
+        set_header_default(headers, &WWW_AUTHENTICATE, || challenge);
     }
     if let Some(wait) = denial.retry_after() {
-        headers.entry(RETRY_AFTER).or_insert_with(|| HeaderValue::from(wait.as_secs()));
+        set_header_default(headers, &RETRY_AFTER, || HeaderValue::from(wait.as_secs()));
     }
     // A refusal must never be served to somebody else, nor to the same caller once they have a key.
-    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("private, no-store"));
+    set_header_default(headers, &CACHE_CONTROL, || PRIVATE);
 }
 
 /// The challenge of RFC 6750 section 3. A 401 must carry one (RFC 9110 section 15.5.2), also where the credential came in

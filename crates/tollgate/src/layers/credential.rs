@@ -60,7 +60,7 @@ use tollgate_core::{Answer, CredentialSource, Denial, DenialKind};
 
 use crate::{
     Passage,
-    engine::{Gate, Learned, Settings, Standing, impl_layer},
+    engine::{Gate, Learned, PRIVATE, Settings, Standing, impl_layer, set_header_default},
 };
 
 mod read;
@@ -132,7 +132,7 @@ impl_layer!(CredentialLayer);
 pub(crate) struct CredentialGate {
     sources: Sources,
     max_length: usize,
-    is_optional: bool,
+    pub(crate) is_optional: bool,
     passes_preflights: bool,
     is_removed: bool,
 }
@@ -170,8 +170,7 @@ impl Gate for CredentialGate {
             // A response to `Authorization` is kept from shared caches already (RFC 9111 section 3.5).
             Some(credential) if credential.source().header() == Some(&AUTHORIZATION) => return,
             Some(credential) => {
-                let private = HeaderValue::from_static("private, no-store");
-                response.headers.entry(CACHE_CONTROL).or_insert(private);
+                set_header_default(&mut response.headers, &CACHE_CONTROL, || PRIVATE);
                 credential.source().header().cloned().map(HeaderValue::from)
             }
             // What a stranger gets must not be served from a cache to somebody with a key.
@@ -179,7 +178,8 @@ impl Gate for CredentialGate {
             None => None,
         };
         if let Some(names) = varies_on {
-            response.headers.append(VARY, names);
+            // A full map has no place for it, and is no response that a cache would keep.
+            let _ = response.headers.try_append(VARY, names);
         }
     }
 }

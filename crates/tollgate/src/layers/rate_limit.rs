@@ -7,6 +7,7 @@
 //! | a window of a policy is used up | 429 | `Retry-After`, `X-RateLimit-*` of the violated window that opens last |
 //! | the counters cannot be reached | 503 | |
 //! | a policy counts by principal and no `VerifyLayer` ran outside | 500 | |
+//! | an anonymous request, where every policy counts by principal | 500 | |
 //!
 //! Every response from here on, refusals further in included, carries `X-RateLimit-Limit`, `-Remaining` and `-Reset` (epoch
 //! seconds), all three from the same window: the one with the least left.
@@ -36,6 +37,18 @@
 //! ]);
 //! ```
 //!
+//! Beside optional credentials, strangers share a counter of their own; what counts by principal does not concern them:
+//!
+//! ```
+//! use tollgate::{PerWindow, Policy, RateLimitLayer, Subject};
+//!
+//! let layer = RateLimitLayer::from_policies([
+//!     Policy::new("key", 60.per_minute()),
+//!     Policy::new("strangers", 100.per_minute())
+//!         .by(Subject::custom(|_head, principal| principal.is_none().then_some("all".into()))),
+//! ]);
+//! ```
+//!
 //! # Security
 //!
 //! Counting is exact: of any number of concurrent requests as many pass as the quota says. A refused request is counted in
@@ -52,7 +65,7 @@ use tollgate_core::{Answer, Charge, Decision, Denial, Limiter, Quota, Unavailabl
 
 use crate::{
     MemoryLimiter, Passage,
-    engine::{Gate, Learned, Settings, Standing, impl_layer},
+    engine::{Gate, Learned, Settings, Standing, impl_layer, set_header},
 };
 
 mod numbers;
@@ -60,9 +73,9 @@ mod policy;
 
 pub use policy::{CustomSubject, Policy, Subject};
 
-const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
-const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
-const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+static LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+static REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+static RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
 /// Limits how often a caller may ask. See the [module](self).
 #[derive(Clone, Debug)]
@@ -105,19 +118,32 @@ pub(crate) struct RateLimitGate {
     policies: Arc<[Policy]>,
 }
 
+/// Why optional credentials and limits by principal do not go together.
+pub(crate) const ANONYMOUS_UNCOUNTED: &str = "RateLimitLayer has no counter for anonymous requests, which CredentialLayer's \
+    optional mode lets through: add a policy by Subject::custom, which may name their address or count them all together";
+
 impl RateLimitGate {
+    /// Whether somebody has thought of requests without a principal.
+    pub(crate) fn counts_anonymous(&self) -> bool {
+        self.policies.iter().any(|policy| !policy.counts_by_principal())
+    }
+
     /// Charges the request to all policies that have a subject for it; `None` if none has.
     fn charge(&self, head: &request::Parts, passage: &Passage) -> Result<Option<Charged>, Denial> {
         let principal = passage.principal().map(Arc::as_ref);
         let mut subjects: SmallVec<[(&Policy, Cow<'_, str>); 2]> = SmallVec::new();
         for policy in self.policies.iter() {
-            if policy.counts_by_principal() {
+            if policy.counts_by_principal() && passage.standing() != Standing::Anonymous {
                 passage.guarded(self.layer())?;
             }
             subjects.extend(policy.subject(head, principal).map(|subject| (policy, subject)));
         }
         if subjects.is_empty() {
-            return Ok(None);
+            return if passage.standing() == Standing::Anonymous && !self.counts_anonymous() {
+                Err(Denial::misconfigured(ANONYMOUS_UNCOUNTED))
+            } else {
+                Ok(None)
+            };
         }
         let charges: SmallVec<[Charge<'_>; 2]> =
             subjects.iter().map(|(policy, subject)| policy.charge(subject, principal)).collect();
@@ -158,9 +184,9 @@ impl Gate for RateLimitGate {
         }
         if let Some(window) = decision.governing() {
             let reset = window.resets_at().duration_since(UNIX_EPOCH).unwrap_or_default();
-            response.headers.insert(LIMIT, numbers::recurring(window.limit));
-            response.headers.insert(REMAINING, numbers::passing(window.remaining()));
-            response.headers.insert(RESET, numbers::recurring(reset.as_secs()));
+            set_header(&mut response.headers, &LIMIT, numbers::recurring(window.limit));
+            set_header(&mut response.headers, &REMAINING, numbers::passing(window.remaining()));
+            set_header(&mut response.headers, &RESET, numbers::recurring(reset.as_secs()));
         }
         if passage.is_decision_stacked() {
             response.extensions.insert(NumbersWritten);

@@ -43,7 +43,7 @@ use tollgate_core::{Answer, Denial};
 
 use crate::{
     Passage, RequestId,
-    engine::{Gate, Learned, Settings, impl_layer},
+    engine::{Gate, Learned, Settings, impl_layer, set_header},
 };
 
 /// Gives every request an identifier and every response a header that carries it. See the [module](self).
@@ -104,6 +104,10 @@ impl Gate for RequestIdGate {
     }
 
     fn ask(&self, head: &mut request::Parts, passage: &Passage) -> Answer<Result<Learned, Denial>> {
+        if passage.request_id().is_some() {
+            // A stack further out has identified the request, and a request has one identifier.
+            return Answer::Now(Ok(Learned::Nothing));
+        }
         let mut sent = head.headers.get_all(&self.header).iter();
         let kept = match (sent.next(), sent.next()) {
             (Some(value), None) => (self.accept)(value),
@@ -113,7 +117,7 @@ impl Gate for RequestIdGate {
             head.headers.remove(&self.header);
             let request_id = RequestId::generate(passage.instant());
             if self.is_propagated {
-                head.headers.insert(self.header.clone(), request_id.to_header_value());
+                set_header(&mut head.headers, &self.header, request_id.to_header_value());
             }
             request_id
         });
@@ -127,7 +131,7 @@ impl Gate for RequestIdGate {
 
     fn finish(&self, passage: &Passage, response: &mut response::Parts) {
         if let Some(request_id) = passage.request_id() {
-            response.headers.insert(self.header.clone(), request_id.to_header_value());
+            set_header(&mut response.headers, &self.header, request_id.to_header_value());
         }
     }
 }

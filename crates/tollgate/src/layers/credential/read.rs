@@ -3,7 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{AUTHORIZATION, Entry, SEC_WEBSOCKET_PROTOCOL},
+    header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL},
     request,
 };
 use tollgate_core::{Credential, CredentialSource, Denial, DenialKind};
@@ -38,14 +38,15 @@ impl Sources {
     }
 
     pub(super) fn mark_sensitive(&self, headers: &mut HeaderMap) {
-        let has_repeated_lines = headers.len() > headers.keys_len();
-        for name in &self.headers {
-            if !has_repeated_lines {
+        if headers.len() > headers.keys_len() {
+            // Some header has several lines, of which `get_mut` would find the first only.
+            let lines = headers.iter_mut().filter(|(name, _)| self.headers.contains(name));
+            lines.for_each(|(_, value)| value.set_sensitive(true));
+        } else {
+            for name in &self.headers {
                 if let Some(value) = headers.get_mut(name) {
                     value.set_sensitive(true);
                 }
-            } else if let Entry::Occupied(mut lines) = headers.entry(name) {
-                lines.iter_mut().for_each(|value| value.set_sensitive(true));
             }
         }
     }
@@ -220,6 +221,7 @@ fn is_token68(byte: u8) -> bool {
 }
 
 /// Visible ASCII without the comma.
+#[expect(clippy::needless_bitwise_bool, reason = "as above")]
 fn is_visible(byte: u8) -> bool {
     byte.is_ascii_graphic() & (byte != b',')
 }
