@@ -140,10 +140,12 @@ pub(crate) struct CredentialGate {
 impl CredentialGate {
     fn decide(&self, head: &mut request::Parts) -> Result<Learned, Denial> {
         self.sources.mark_sensitive(&mut head.headers);
-        if let Some(credential) = read(&self.sources, head, self.max_length)? {
-            if self.is_removed {
-                self.sources.remove_from(&mut head.headers);
-            }
+        let found = read(&self.sources, head, self.max_length);
+        // Also where the reading is refused: in report-only mode the request goes on.
+        if self.is_removed {
+            self.sources.remove_from(&mut head.headers);
+        }
+        if let Some(credential) = found? {
             return Ok(Learned::Credential(credential));
         }
         if self.passes_preflights && is_preflight(head) {

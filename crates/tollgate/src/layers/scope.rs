@@ -148,7 +148,12 @@ impl Gate for ScopeGate {
         match passage.guarded(self.layer())? {
             Some(principal) if !requirement.is_met_by(principal.scopes()) => {
                 let scope = requirement.scopes().collect::<Vec<_>>().join(" ");
-                Err(Denial::scope_missing(scope).with_log_detail(format!("requires {requirement}")))
+                // What nobody can meet names no scope, and the challenge's parameter holds at least one (RFC 6750 section 3).
+                let denial = match scope.as_str() {
+                    "" => Denial::new(DenialKind::ScopeMissing),
+                    _ => Denial::scope_missing(scope),
+                };
+                Err(denial.with_log_detail(format!("requires {requirement}")))
             }
             _ => Ok(()),
         }

@@ -39,7 +39,7 @@ struct Inner {
     by_digest: DashMap<Digest, Arc<KeyRecord>, BuildHasherDefault<DigestIsHash>>,
     // Whoever changes keys holds this lock, so that changes happen one after another; whoever finds a key does not.
     ledger: Mutex<Ledger>,
-    feeds: Mutex<Vec<Weak<Mutex<Feed>>>>,
+    feeds: Feeds,
 }
 
 /// What only changes need to know.
@@ -76,17 +76,20 @@ impl MemoryKeys {
         Ok(key)
     }
 
-    /// Takes over a key that was issued elsewhere. A key that the principal's identifier had before is revoked at the same
-    /// moment.
+    /// Takes over a key that was issued elsewhere. Another key that the principal's identifier had before is revoked at the
+    /// same moment; the same key, imported again, proves this principal from now on.
     pub fn import(&self, secret: &str, principal: Principal) {
         let mut ledger = lock(&self.0.ledger);
         let id: Box<str> = principal.id().into();
         let digest = self.0.peppers.current(secret);
         let is_suspended = principal.tenant().is_some_and(|tenant| ledger.suspended.contains(tenant));
         let status = if is_suspended { KeyStatus::TenantSuspended } else { KeyStatus::Active };
-        // Every key ends by a signal of its own, or revoking one would end another that was made of the same principal.
-        let principal = Arc::new(principal.with_end_signal(EndSignal::new()));
-        self.0.by_digest.insert(digest, Arc::new(KeyRecord::new(principal, status, 0)));
+        let before = self.0.by_digest.get(&digest).map(|entry| Arc::clone(entry.value()));
+        let generation = before.as_ref().map_or(0, |before| before.generation().saturating_add(1));
+        let signal =
+            before.and_then(|before| ledger.replace(&before, digest, &id, status)).unwrap_or_default();
+        let principal = Arc::new(principal.with_end_signal(signal));
+        self.0.by_digest.insert(digest, Arc::new(KeyRecord::new(principal, status, generation)));
         let former = ledger.digests.insert(id.clone(), digest);
         if let Some(former) = former.filter(|former| *former != digest) {
             self.0.change(&former, KeyStatus::Revoked);
@@ -133,10 +136,36 @@ impl KeyStore for MemoryKeys {
 
     fn changes(&self) -> Changes {
         let feed = Arc::new(Mutex::new(Feed::default()));
-        let mut feeds = lock(&self.0.feeds);
+        let mut feeds = lock(&self.0.feeds.0);
         feeds.retain(|feed| feed.strong_count() > 0);
         feeds.push(Arc::downgrade(&feed));
         Changes::new(Subscription(feed))
+    }
+}
+
+impl Ledger {
+    /// Makes way for another record of the same key. Gives back the signal by which the key still ends, if its owner stays
+    /// the same: whoever holds the former principal is to be told. Otherwise every key has a signal of its own, or revoking
+    /// one would end another that was made of the same principal.
+    fn replace(
+        &mut self,
+        before: &KeyRecord,
+        digest: Digest,
+        owner: &str,
+        status: KeyStatus,
+    ) -> Option<EndSignal> {
+        let (former, signal) = (before.principal().id(), before.principal().end_signal());
+        if status == KeyStatus::Active && former == owner && signal.reason().is_none() {
+            return Some(signal.clone());
+        }
+        signal.end(match status {
+            KeyStatus::TenantSuspended => EndReason::TenantSuspended,
+            _ => EndReason::Revoked,
+        });
+        if former != owner && self.digests.get(former) == Some(&digest) {
+            self.digests.remove(former);
+        }
+        None
     }
 }
 
@@ -160,7 +189,7 @@ impl Inner {
     /// Tells the feeds, and wakes their readers when no lock is held any more: a reader may run at once, and change keys.
     fn tell(&self, change: &Change) {
         let mut readers = Vec::new();
-        lock(&self.feeds).retain(|feed| {
+        lock(&self.feeds.0).retain(|feed| {
             let Some(feed) = feed.upgrade() else { return false };
             readers.extend(lock(&feed).push(change.clone()));
             true
@@ -184,11 +213,29 @@ fn changed(record: &KeyRecord, status: KeyStatus) -> Arc<KeyRecord> {
     Arc::new(KeyRecord::new(principal, status, record.generation().saturating_add(1)))
 }
 
+/// The feeds of all subscribers, which end with the store.
+#[derive(Default)]
+struct Feeds(Mutex<Vec<Weak<Mutex<Feed>>>>);
+
+impl Drop for Feeds {
+    fn drop(&mut self) {
+        for feed in lock(&self.0).drain(..).filter_map(|feed| feed.upgrade()) {
+            let reader = {
+                let mut feed = lock(&feed);
+                feed.is_over = true;
+                feed.reader.take()
+            };
+            reader.into_iter().for_each(Waker::wake);
+        }
+    }
+}
+
 /// News that a subscriber has not read yet.
 #[derive(Default)]
 struct Feed {
     unread: VecDeque<Change>,
     reader: Option<Waker>,
+    is_over: bool,
 }
 
 /// Past this many unread changes a subscriber is told to forget everything instead.
@@ -216,6 +263,9 @@ impl futures_core::Stream for Subscription {
         let mut feed = lock(&self.0);
         if let Some(change) = feed.unread.pop_front() {
             return Poll::Ready(Some(change));
+        }
+        if feed.is_over {
+            return Poll::Ready(None);
         }
         feed.reader = Some(context.waker().clone());
         Poll::Pending

@@ -5,7 +5,7 @@ use http::{HeaderValue, Response, header::CONTENT_TYPE, request};
 use serde_json::json;
 use tollgate_core::{Denial, DenialKind, Respond};
 
-use crate::Passage;
+use crate::{Passage, RequestId};
 
 /// Answers with an RFC 9457 problem: `application/problem+json` with `type`, `title`, `status`, `detail`, the stable `code`,
 /// and the request's identifier as `request_id`.
@@ -52,14 +52,19 @@ impl Respond for Problem {
     fn respond(&self, denial: &Denial, request: &mut request::Parts) -> Response<Bytes> {
         let mut problem = json!({
             "type": self.type_of(denial),
-            "title": denial.status().canonical_reason(),
             "status": denial.status().as_u16(),
             "detail": denial.detail(),
             "code": denial.code(),
         });
         let request_id = Passage::of(&request.extensions).and_then(Passage::request_id);
-        if let (Some(request_id), Some(members)) = (request_id, problem.as_object_mut()) {
-            members.insert("request_id".to_owned(), request_id.as_str().into());
+        let optional = [
+            ("title", denial.status().canonical_reason()),
+            ("request_id", request_id.map(RequestId::as_str)),
+        ];
+        for (name, value) in optional {
+            if let (Some(value), Some(members)) = (value, problem.as_object_mut()) {
+                members.insert(name.to_owned(), value.into());
+            }
         }
         let mut response = Response::new(Bytes::from(problem.to_string()));
         *response.status_mut() = denial.status();

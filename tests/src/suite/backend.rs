@@ -1,0 +1,140 @@
+//! Backends that answer at once, wait to be told, or are down.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::SystemTime,
+};
+
+use tokio::sync::watch;
+use tollgate::{
+    Answer, Charge, Credential, Decision, Denial, DenialKind, Entitlements, Limiter, MemoryLimiter, Plan,
+    Principal, Unavailable, Verify,
+};
+
+/// How a backend behaves. Clones are the same backend.
+#[derive(Clone, Default)]
+pub struct Backend(Arc<Mutex<Mode>>);
+
+#[derive(Clone, Default)]
+enum Mode {
+    #[default]
+    Prompt,
+    Slow(Latch),
+    Down,
+}
+
+impl Backend {
+    /// Answers at once.
+    pub fn prompt() -> Self {
+        Self::default()
+    }
+
+    /// Answers when the latch is opened.
+    pub fn slow(latch: &Latch) -> Self {
+        Self(Arc::new(Mutex::new(Mode::Slow(latch.clone()))))
+    }
+
+    /// Never has an answer.
+    pub fn down() -> Self {
+        Self(Arc::new(Mutex::new(Mode::Down)))
+    }
+
+    fn answer<T: Send + 'static>(&self, value: T) -> Answer<Result<T, Unavailable>> {
+        match self.0.lock().unwrap().clone() {
+            Mode::Prompt => Answer::Now(Ok(value)),
+            Mode::Slow(latch) => Answer::later(async move {
+                latch.opened().await;
+                Ok(value)
+            }),
+            Mode::Down => Answer::Now(Err(Unavailable::new("the test has switched this backend off"))),
+        }
+    }
+}
+
+/// Holds answers back until it is opened. Clones are the same latch.
+#[derive(Clone)]
+pub struct Latch(watch::Sender<bool>);
+
+impl Latch {
+    /// A latch that is shut.
+    pub fn shut() -> Self {
+        Self(watch::Sender::new(false))
+    }
+
+    /// Lets all answers go.
+    pub fn open(&self) {
+        self.0.send_replace(true);
+    }
+
+    async fn opened(&self) {
+        // The sender lives as long as this latch, so that the wait cannot fail.
+        let _ = self.0.subscribe().wait_for(|is_open| *is_open).await;
+    }
+}
+
+/// A verifier that knows some principals by their credentials.
+#[derive(Clone, Default)]
+pub struct Directory {
+    backend: Backend,
+    principals: HashMap<String, Arc<Principal>>,
+}
+
+impl Directory {
+    /// A directory of nobody.
+    pub fn new(backend: &Backend) -> Self {
+        Self { backend: backend.clone(), principals: HashMap::new() }
+    }
+
+    /// Knows this principal by this credential.
+    pub fn with(mut self, credential: &str, principal: Principal) -> Self {
+        self.principals.insert(credential.to_owned(), Arc::new(principal));
+        self
+    }
+}
+
+impl Verify for Directory {
+    fn verify(&self, credential: &Credential, _now: SystemTime) -> Answer<Result<Arc<Principal>, Denial>> {
+        let known = self.principals.get(credential.expose_secret()).cloned();
+        self.backend.answer(known).map(|known| known?.ok_or(Denial::new(DenialKind::KeyUnknown)))
+    }
+}
+
+/// The in-process limiter, on a backend of the test's choice.
+pub struct SlowLimiter {
+    backend: Backend,
+    counters: MemoryLimiter,
+}
+
+impl SlowLimiter {
+    /// Without any counts.
+    pub fn new(backend: &Backend) -> Self {
+        Self { backend: backend.clone(), counters: MemoryLimiter::new() }
+    }
+}
+
+impl Limiter for SlowLimiter {
+    fn take(
+        &self,
+        charges: &[Charge<'_>],
+        cost: u64,
+        now: SystemTime,
+    ) -> Answer<Result<Decision, Unavailable>> {
+        match self.counters.take(charges, cost, now) {
+            Answer::Now(Ok(decision)) => self.backend.answer(decision),
+            other => other,
+        }
+    }
+}
+
+/// The principal's own plan, on a backend of the test's choice.
+pub struct SlowEntitlements(
+    /// The backend.
+    pub Backend,
+);
+
+impl Entitlements for SlowEntitlements {
+    fn plan(&self, principal: &Arc<Principal>) -> Answer<Result<Option<Arc<Plan>>, Unavailable>> {
+        self.0.answer(principal.plan().cloned())
+    }
+}

@@ -1,0 +1,380 @@
+//! One case for each layer: how it is built with what must stand outside it, and what it allows and refuses.
+
+use http::{Request, StatusCode};
+use tollgate::{
+    CredentialLayer, DenialKind, EntitlementLayer, Environment, Gated, ManualClock, PerWindow as _, Plan,
+    Principal, RateLimitLayer, ReportOnly, RequestIdLayer, ScopeLayer, ScopeMap, Scopes, Tollgate,
+    VerifyLayer, scope,
+};
+use tower::{Layer, Service, ServiceBuilder, limit::ConcurrencyLimit};
+
+use super::{
+    Backend, Directory, Failure, Inner, SlowEntitlements, SlowLimiter, Stack, at, erase, get, is_ready_now,
+    send, with_key,
+};
+
+/// What a layer is built with.
+#[derive(Clone)]
+pub struct World {
+    /// The clock of all layers.
+    pub clock: ManualClock,
+    /// The backend of the layer under test; what stands outside it is always prompt.
+    pub backend: Backend,
+    /// Whether the layer under test only reports.
+    pub report_only: Option<ReportOnly>,
+}
+
+impl World {
+    /// All backends answer at once.
+    pub fn new() -> Self {
+        Self { clock: ManualClock::at(at(0)), backend: Backend::prompt(), report_only: None }
+    }
+
+    /// The layer under test has this backend.
+    pub fn with_backend(backend: Backend) -> Self {
+        Self { backend, ..Self::new() }
+    }
+
+    /// The layer under test refuses nothing, but reports.
+    pub fn reporting_to(report: &ReportOnly) -> Self {
+        Self { report_only: Some(report.clone()), ..Self::new() }
+    }
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A layer under test.
+#[derive(Clone, Copy)]
+pub struct Case {
+    /// The layer that refuses, as the log names it.
+    pub layer: &'static str,
+    /// The layer with everything that must stand outside it.
+    pub stack: fn(&World, ConcurrencyLimit<Inner>) -> Stack,
+    /// The layer inside nothing but a `RequestIdLayer`.
+    pub alone: fn(&World, ConcurrencyLimit<Inner>) -> Stack,
+    /// The layer that `alone` misses; `None` if the layer needs no other.
+    pub needs: Option<&'static str>,
+    /// Whether the layer asks a backend.
+    pub has_backend: bool,
+    /// What the layer refuses; `None` if nothing.
+    pub refusal: Option<Refusal>,
+    /// How a layer, its service, and the future of a call look in a debug print.
+    pub debug: fn(&World, Request<String>) -> [String; 3],
+    /// What stands outside the layer, for [`debug`](Self::debug).
+    pub outside: fn(Inner) -> Stack,
+}
+
+/// A request that is refused.
+#[derive(Clone, Copy)]
+pub struct Refusal {
+    /// The request.
+    pub request: fn() -> Request<String>,
+    /// The status of its refusal.
+    pub status: StatusCode,
+    /// The kind of its refusal.
+    pub kind: DenialKind,
+    /// Whether the caller is known by then.
+    pub is_proven: bool,
+}
+
+/// A key that may do everything.
+pub const GOOD: &str = "s3cr3t-of-ada";
+/// A key that nobody knows.
+const UNKNOWN: &str = "s3cr3t-of-nobody";
+/// A key whose quota admits nothing.
+const USED_UP: &str = "s3cr3t-of-bob";
+/// A key whose plan has lapsed.
+const LAPSED: &str = "s3cr3t-of-cyd";
+/// A key without scopes.
+const POWERLESS: &str = "s3cr3t-of-dan";
+
+fn directory(backend: &Backend) -> Directory {
+    let principal = |id: &str| {
+        let scopes = Scopes::new(["read"]).unwrap();
+        Principal::new(id)
+            .with_tenant("acme")
+            .with_scopes(scopes)
+            .with_plan(Plan::active("pro"))
+            .with_environment(Environment::Live)
+            .with_quota(1_000_000.per_minute())
+    };
+    Directory::new(backend)
+        .with(GOOD, principal("ada"))
+        .with(USED_UP, principal("bob").with_quota(0.per_minute()))
+        .with(LAPSED, principal("cyd").with_plan(Plan::lapsed("pro")))
+        .with(POWERLESS, principal("dan").with_scopes(Scopes::none()))
+}
+
+/// Gives a layer the world's clock and mode.
+macro_rules! settle {
+    ($layer:expr, $world:expr) => {{
+        let layer = $layer.with_clock($world.clock.clone());
+        match &$world.report_only {
+            Some(report) => layer.with_report_only(report),
+            None => layer,
+        }
+    }};
+}
+
+fn request_id(world: &World) -> RequestIdLayer {
+    settle!(RequestIdLayer::new(), world)
+}
+
+fn credential(world: &World) -> CredentialLayer {
+    settle!(CredentialLayer::new(), world)
+}
+
+fn verify(world: &World) -> VerifyLayer {
+    settle!(VerifyLayer::new(directory(&world.backend)), world)
+}
+
+fn rate_limit(world: &World) -> RateLimitLayer {
+    settle!(RateLimitLayer::new(60.per_minute()).with_limiter(SlowLimiter::new(&world.backend)), world)
+}
+
+fn entitlement(world: &World) -> EntitlementLayer {
+    settle!(EntitlementLayer::new().with_entitlements(SlowEntitlements(world.backend.clone())), world)
+}
+
+fn one_scope(world: &World) -> ScopeLayer {
+    settle!(ScopeLayer::new(scope("read")), world)
+}
+
+fn scope_map(world: &World) -> ScopeLayer {
+    settle!(ScopeLayer::per_route(ScopeMap::new().get("/jobs", scope("read"))).unwrap(), world)
+}
+
+fn tollgate(world: &World) -> Tollgate {
+    let builder = Tollgate::builder()
+        .verify(verify(world))
+        .rate_limit(rate_limit(world))
+        .entitlement(entitlement(world))
+        .scope(one_scope(world))
+        .clock(world.clock.clone());
+    let builder = match &world.report_only {
+        Some(report) => builder.report_only(report),
+        None => builder,
+    };
+    builder.build().unwrap()
+}
+
+type Limited = ConcurrencyLimit<Inner>;
+
+/// The layer as a guard: inside identifier, credential and principal.
+fn guarding<L>(world: &World, layer: L, inner: Limited) -> Stack
+where
+    L: Layer<Limited, Service = Gated<Limited>>,
+{
+    let outside = World { clock: world.clock.clone(), ..World::new() };
+    let builder = ServiceBuilder::new();
+    erase(
+        builder
+            .layer(request_id(&outside))
+            .layer(credential(&outside))
+            .layer(verify(&outside))
+            .layer(layer)
+            .service(inner),
+    )
+}
+
+/// The layer inside a `RequestIdLayer` alone.
+fn identified<L>(layer: L, inner: Limited) -> Stack
+where
+    L: Layer<Limited, Service = Gated<Limited>>,
+{
+    erase(ServiceBuilder::new().layer(request_id(&World::new())).layer(layer).service(inner))
+}
+
+/// How a layer, its service, and the future of a call look.
+fn debug<L>(layer: &L, request: Request<String>) -> [String; 3]
+where
+    L: Layer<Inner, Service = Gated<Inner>> + std::fmt::Debug,
+{
+    let mut service = layer.layer(Inner::new());
+    assert!(is_ready_now(&mut service));
+    let future = service.call(request);
+    [format!("{layer:#?}"), format!("{service:#?}"), format!("{future:#?}")]
+}
+
+fn unknown() -> Request<String> {
+    with_key(UNKNOWN)
+}
+
+impl Case {
+    /// Refuses nothing.
+    pub const REQUEST_ID: Self = Self {
+        layer: "RequestIdLayer",
+        stack: |world, inner| erase(request_id(world).layer(inner)),
+        alone: |world, inner| identified(request_id(world), inner),
+        needs: None,
+        has_backend: false,
+        refusal: None,
+        debug: |world, request| debug(&request_id(world), request),
+        outside: erase,
+    };
+
+    /// Refuses a request without a credential.
+    pub const CREDENTIAL: Self = Self {
+        layer: "CredentialLayer",
+        stack: |world, inner| identified(credential(world), inner),
+        alone: |world, inner| identified(credential(world), inner),
+        needs: None,
+        has_backend: false,
+        refusal: Some(Refusal {
+            request: || get("/jobs", &[]),
+            status: StatusCode::UNAUTHORIZED,
+            kind: DenialKind::CredentialMissing,
+            is_proven: false,
+        }),
+        debug: |world, request| debug(&credential(world), request),
+        outside: erase,
+    };
+
+    /// Refuses an unknown key.
+    pub const VERIFY: Self = Self {
+        layer: "VerifyLayer",
+        stack: |world, inner| {
+            let outside = World { clock: world.clock.clone(), ..World::new() };
+            let builder = ServiceBuilder::new().layer(request_id(&outside)).layer(credential(&outside));
+            erase(builder.layer(verify(world)).service(inner))
+        },
+        alone: |world, inner| identified(verify(world), inner),
+        needs: Some("CredentialLayer"),
+        has_backend: true,
+        refusal: Some(Refusal {
+            request: unknown,
+            status: StatusCode::UNAUTHORIZED,
+            kind: DenialKind::KeyUnknown,
+            is_proven: false,
+        }),
+        debug: |world, request| debug(&verify(world), request),
+        outside: |inner| erase(credential(&World::new()).layer(inner)),
+    };
+
+    /// Refuses a key whose quota is used up.
+    pub const RATE_LIMIT: Self = Self {
+        layer: "RateLimitLayer",
+        stack: |world, inner| guarding(world, rate_limit(world), inner),
+        alone: |world, inner| identified(rate_limit(world), inner),
+        needs: Some("VerifyLayer"),
+        has_backend: true,
+        refusal: Some(Refusal {
+            request: || with_key(USED_UP),
+            status: StatusCode::TOO_MANY_REQUESTS,
+            kind: DenialKind::RateLimited,
+            is_proven: true,
+        }),
+        debug: |world, request| debug(&rate_limit(world), request),
+        outside: proven,
+    };
+
+    /// Refuses a key whose plan has lapsed.
+    pub const ENTITLEMENT: Self = Self {
+        layer: "EntitlementLayer",
+        stack: |world, inner| guarding(world, entitlement(world), inner),
+        alone: |world, inner| identified(entitlement(world), inner),
+        needs: Some("VerifyLayer"),
+        has_backend: true,
+        refusal: Some(Refusal {
+            request: || with_key(LAPSED),
+            status: StatusCode::FORBIDDEN,
+            kind: DenialKind::EntitlementInactive,
+            is_proven: true,
+        }),
+        debug: |world, request| debug(&entitlement(world), request),
+        outside: proven,
+    };
+
+    /// Refuses a key without the scope.
+    pub const SCOPE: Self = Self {
+        layer: "ScopeLayer",
+        stack: |world, inner| guarding(world, one_scope(world), inner),
+        alone: |world, inner| identified(one_scope(world), inner),
+        needs: Some("VerifyLayer"),
+        has_backend: false,
+        refusal: Some(Refusal {
+            request: || with_key(POWERLESS),
+            status: StatusCode::FORBIDDEN,
+            kind: DenialKind::ScopeMissing,
+            is_proven: true,
+        }),
+        debug: |world, request| debug(&one_scope(world), request),
+        outside: proven,
+    };
+
+    /// Refuses a route that is not listed.
+    pub const SCOPE_MAP: Self = Self {
+        layer: "ScopeLayer",
+        stack: |world, inner| guarding(world, scope_map(world), inner),
+        alone: |world, inner| identified(scope_map(world), inner),
+        refusal: Some(Refusal {
+            request: || get("/elsewhere", &[("authorization", &format!("Bearer {GOOD}"))]),
+            status: StatusCode::FORBIDDEN,
+            kind: DenialKind::RouteUnlisted,
+            is_proven: true,
+        }),
+        debug: |world, request| debug(&scope_map(world), request),
+        ..Self::SCOPE
+    };
+
+    /// The whole stack, which refuses by its last guard: all backends before it are asked.
+    pub const TOLLGATE: Self = Self {
+        layer: "ScopeLayer",
+        stack: |world, inner| erase(tollgate(world).layer(inner)),
+        alone: |world, inner| erase(tollgate(world).layer(inner)),
+        needs: None,
+        has_backend: true,
+        refusal: Some(Refusal {
+            request: || with_key(POWERLESS),
+            status: StatusCode::FORBIDDEN,
+            kind: DenialKind::ScopeMissing,
+            is_proven: true,
+        }),
+        debug: |world, request| debug(&tollgate(world), request),
+        outside: erase,
+    };
+
+    /// The whole stack, which refuses in its midst.
+    pub const TOLLGATE_MIDST: Self =
+        Self { layer: "RateLimitLayer", refusal: Self::RATE_LIMIT.refusal, ..Self::TOLLGATE };
+
+    /// The whole stack, which refuses by its first guard.
+    pub const TOLLGATE_FIRST: Self =
+        Self { layer: "CredentialLayer", refusal: Self::CREDENTIAL.refusal, ..Self::TOLLGATE };
+
+    /// A request that every layer allows.
+    pub fn allowed(&self) -> Request<String> {
+        with_key(GOOD)
+    }
+
+    /// The allowed request as it arrives at the layer, after all that stands outside has seen it.
+    pub async fn arrived(&self) -> Request<String> {
+        let inner = Inner::new();
+        let _ = send(&mut (self.outside)(inner.clone()), self.allowed()).await;
+        inner.take_last()
+    }
+
+    /// The layer with all that must stand outside it, around an inner service that serves `at_once` requests at a time.
+    pub fn build(&self, world: &World, inner: &Inner, at_once: usize) -> Stack {
+        (self.stack)(world, ConcurrencyLimit::new(inner.clone(), at_once))
+    }
+
+    /// The layer without what must stand outside it.
+    pub fn build_alone(&self, world: &World, inner: &Inner) -> Stack {
+        (self.alone)(world, ConcurrencyLimit::new(inner.clone(), 1))
+    }
+}
+
+fn proven(inner: Inner) -> Stack {
+    let world = World::new();
+    erase(ServiceBuilder::new().layer(credential(&world)).layer(verify(&world)).service(inner))
+}
+
+/// An inner service that fails.
+pub fn failing() -> Inner {
+    Inner::answering(|_| Err(Failure("the inner service's own error")))
+}

@@ -1,0 +1,101 @@
+//! Report-only mode changes nothing for the request: what it would have refused goes on as if nobody had asked.
+
+use http::StatusCode;
+use tests::suite::{Backend, Directory, Inner, Stack, erase, send, with_key};
+use tollgate::{
+    CredentialLayer, DenialKind, EntitlementLayer, Passage, PerWindow as _, Plan, Policy, Principal, Quota,
+    RateLimitLayer, ReportOnly, ScopeLayer, Scopes, Subject, Tollgate, VerifyLayer, scope,
+};
+use tower::{Layer as _, ServiceBuilder};
+
+fn directory() -> Directory {
+    let principal =
+        Principal::new("ada").with_scopes(Scopes::new(["read"]).unwrap()).with_plan(Plan::active("pro"));
+    Directory::new(&Backend::prompt()).with("key", principal)
+}
+
+/// Limits everybody together.
+fn everybody(quota: Quota) -> RateLimitLayer {
+    RateLimitLayer::from_policies([Policy::new("all", quota).by(Subject::custom(|_, _| Some("all".into())))])
+}
+
+/// Who the service inside finds, and their tier.
+async fn found_inside(stack: &mut Stack, inner: &Inner) -> (StatusCode, String, String) {
+    let reply = send(stack, with_key("key")).await;
+    if inner.calls() == 0 {
+        return (reply.status(), String::new(), String::new());
+    }
+    let inside = inner.take_last();
+    let passage = Passage::of(inside.extensions()).unwrap();
+    let id = passage.principal().map_or("nobody", |principal| principal.id()).to_owned();
+    let tier = passage.plan().map_or("none", |plan| plan.tier()).to_owned();
+    (reply.status(), id, tier)
+}
+
+fn ada() -> (StatusCode, String, String) {
+    (StatusCode::OK, "ada".to_owned(), "pro".to_owned())
+}
+
+#[tokio::test]
+async fn a_later_guard_still_learns_after_an_earlier_one_has_reported() {
+    for quota in [9.per_minute(), 0.per_minute()] {
+        let inner = Inner::new();
+        let builder = Tollgate::builder()
+            .verify(directory())
+            .rate_limit(everybody(quota.clone()))
+            .entitlement(EntitlementLayer::new())
+            .scope(scope("read"));
+        let mut stack = erase(builder.report_only(&ReportOnly::new()).build().unwrap().layer(inner.clone()));
+        assert_eq!(found_inside(&mut stack, &inner).await, ada(), "{quota}");
+    }
+}
+
+#[tokio::test]
+async fn a_reported_refusal_does_not_make_a_good_key_anonymous() {
+    for quota in [9.per_minute(), 0.per_minute()] {
+        let inner = Inner::new();
+        let report = ReportOnly::new();
+        let layers = ServiceBuilder::new()
+            .layer(everybody(quota.clone()).with_report_only(&report))
+            .layer(CredentialLayer::new().with_report_only(&report))
+            .layer(VerifyLayer::new(directory()).with_report_only(&report))
+            .layer(EntitlementLayer::new().with_report_only(&report))
+            // Already in force.
+            .layer(ScopeLayer::new(scope("read")));
+        let mut stack = erase(layers.service(inner.clone()));
+        assert_eq!(found_inside(&mut stack, &inner).await, ada(), "{quota}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_reported_once_however_many_layers_would_refuse_it() {
+    let report = ReportOnly::new();
+    let layers = ServiceBuilder::new()
+        .layer(CredentialLayer::new().with_report_only(&report))
+        .layer(VerifyLayer::new(directory()).with_report_only(&report))
+        .layer(EntitlementLayer::new().with_report_only(&report))
+        .layer(ScopeLayer::new(scope("read")).with_report_only(&report));
+    let reply = send(&mut erase(layers.service(Inner::new())), tests::suite::get("/", &[])).await;
+    assert_eq!((reply.status(), report.refusals()), (StatusCode::OK, 1));
+}
+
+#[tokio::test]
+async fn what_is_let_through_without_proof_is_no_misconfiguration_to_a_limit_in_force() {
+    let layers = ServiceBuilder::new()
+        .layer(CredentialLayer::new())
+        .layer(VerifyLayer::new(Directory::default()).with_report_only(&ReportOnly::new()))
+        .layer(RateLimitLayer::new(9.per_minute()));
+    let reply = send(&mut erase(layers.service(Inner::new())), with_key("unknown")).await;
+    assert_ne!(reply.kind(), Some(DenialKind::Misconfigured), "any stranger could fill the log with errors");
+}
+
+#[tokio::test]
+async fn what_is_let_through_without_proof_stays_out_of_a_guard_in_force() {
+    let layers = ServiceBuilder::new()
+        .layer(CredentialLayer::new())
+        .layer(VerifyLayer::new(Directory::default()).with_report_only(&ReportOnly::new()))
+        .layer(ScopeLayer::new(scope("read")));
+    let inner = Inner::new();
+    let reply = send(&mut erase(layers.service(inner.clone())), with_key("unknown")).await;
+    assert_eq!((reply.status(), inner.calls()), (StatusCode::UNAUTHORIZED, 0));
+}

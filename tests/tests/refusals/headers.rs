@@ -1,0 +1,260 @@
+//! The headers of refusals, and those that keep shared caches from mixing callers up.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, request};
+use tests::suite::{Inner, Reply, erase, get, send, with_key};
+use tollgate::{
+    CredentialLayer, CredentialSource, Denial, DenialKind, Principal, Requirement, Respond, ScopeLayer,
+    VerifyLayer, respond::Json, scope,
+};
+use tower::{Layer as _, ServiceBuilder};
+
+use crate::{every_denial, refusing};
+
+#[tokio::test]
+async fn each_kind_has_its_status_and_challenge() {
+    use DenialKind::*;
+    const NONE_PRESENTED: &str = r#"Bearer realm="api""#;
+    const INVALID_TOKEN: &str = r#"Bearer realm="api",error="invalid_token""#;
+    const INVALID_REQUEST: &str = r#"Bearer realm="api",error="invalid_request""#;
+    const INSUFFICIENT: &str = r#"Bearer realm="api",error="insufficient_scope",scope="jobs:read jobs:list""#;
+    for denial in every_denial() {
+        let (status, challenge) = match denial.kind() {
+            CredentialMissing | CredentialEmpty => (401, NONE_PRESENTED),
+            CredentialMalformed | KeyUnknown | KeyRevoked | KeyExpired | WrongEnvironment => {
+                (401, INVALID_TOKEN)
+            }
+            CredentialRepeated | CredentialConflicting => (400, INVALID_REQUEST),
+            ScopeMissing => (403, INSUFFICIENT),
+            TenantSuspended | EntitlementInactive | TierTooLow | RouteUnlisted | Forbidden => (403, ""),
+            CreditsExhausted => (402, ""),
+            RateLimited => (429, ""),
+            Unavailable => (503, ""),
+            Misconfigured => (500, ""),
+            other => panic!("a row for {other:?}"),
+        };
+        let kind = denial.kind();
+        let reply = send(&mut refusing(denial, None), with_key("tok")).await;
+        assert_eq!(
+            (reply.status().as_u16(), &*reply.header("www-authenticate")),
+            (status, challenge),
+            "{kind:?}"
+        );
+        assert_eq!(reply.header("cache-control"), "private, no-store", "{kind:?}");
+        assert_eq!(
+            reply.header("retry-after"),
+            if status == 429 { "21" } else { "" },
+            "{kind:?}, rounded up"
+        );
+        assert_eq!(reply.kind(), Some(kind));
+    }
+}
+
+#[tokio::test]
+async fn a_realm_is_quoted_and_handed_down() {
+    for (realm, challenge) in [
+        ("jobs", r#"Bearer realm="jobs""#),
+        (r#"the "best" \ api"#, r#"Bearer realm="the \"best\" \\ api""#),
+        ("", r#"Bearer realm="""#),
+        ("two\nlines", "Bearer"),
+    ] {
+        let inside = CredentialLayer::new();
+        let reply =
+            send(&mut erase(inside.clone().with_realm(realm).layer(Inner::new())), get("/", &[])).await;
+        assert_eq!(reply.header("www-authenticate"), challenge);
+        let outside =
+            ServiceBuilder::new().layer(tollgate::RequestIdLayer::new().with_realm(realm)).layer(inside);
+        let reply = send(&mut erase(outside.service(Inner::new())), get("/", &[])).await;
+        assert_eq!(reply.header("www-authenticate"), challenge, "set further out");
+    }
+}
+
+#[tokio::test]
+async fn a_401_carries_a_challenge_also_where_the_responder_chose_the_status() {
+    for denial in every_denial() {
+        let kind = denial.kind();
+        let responder = Json::new(|_| serde_json::json!({})).with_status(|_| StatusCode::UNAUTHORIZED);
+        let reply = send(&mut refusing(denial, Some(Arc::new(responder))), with_key("tok")).await;
+        assert_eq!(reply.status(), StatusCode::UNAUTHORIZED);
+        // RFC 9110 section 15.5.2: it MUST.
+        assert!(reply.header("www-authenticate").starts_with("Bearer"), "{kind:?}");
+    }
+}
+
+const START: &str = r#"Bearer realm="api",error="insufficient_scope""#;
+
+#[tokio::test]
+async fn a_challenge_names_scopes_or_leaves_the_parameter_out() {
+    let challenge = async |requirement: Requirement| {
+        let keys = tests::suite::Directory::default().with("tok", Principal::new("ada"));
+        let layers = (CredentialLayer::new(), VerifyLayer::new(keys), ScopeLayer::new(requirement));
+        send(&mut erase(layers.layer(Inner::new())), with_key("tok")).await.header("www-authenticate")
+    };
+    assert_eq!(challenge(scope("a") & (scope("b") | scope("c"))).await, format!(r#"{START},scope="a b c""#));
+    // RFC 6750 section 3: the parameter holds at least one scope.
+    assert_eq!(challenge(Requirement::any_of([] as [Requirement; 0])).await, START);
+}
+
+/// A responder that sets every header itself.
+struct Own;
+
+impl Respond for Own {
+    fn respond(&self, _denial: &Denial, _request: &mut request::Parts) -> Response<Bytes> {
+        let builder = Response::builder().status(StatusCode::TOO_MANY_REQUESTS);
+        let builder = builder.header("www-authenticate", "Custom").header("retry-after", "3600");
+        builder.header("cache-control", "no-cache").body(Bytes::from("own")).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_responders_own_headers_stand() {
+    for denial in every_denial() {
+        let responder = Arc::new(Own);
+        let request = get("/", &[("x-api-key", "tok")]);
+        let reply = send(&mut refusing(denial, Some(responder)), request).await;
+        assert_eq!(reply.header("www-authenticate"), "Custom");
+        assert_eq!(reply.header("retry-after"), "3600");
+        assert_eq!(reply.header("cache-control"), "no-cache");
+        assert_eq!(reply.body(), "own");
+    }
+}
+
+/// The `Cache-Control` and `Vary` of an allowed response.
+async fn caching(layer: CredentialLayer, inner: Inner, request: Request<String>) -> (String, String) {
+    let reply = send(&mut erase(layer.layer(inner)), request).await;
+    assert_eq!(reply.status(), StatusCode::OK);
+    (reply.header("cache-control"), reply.header("vary"))
+}
+
+fn pair(cache_control: &str, vary: &str) -> (String, String) {
+    (cache_control.to_owned(), vary.to_owned())
+}
+
+#[tokio::test]
+async fn shared_caches_keep_callers_apart() {
+    let layer = CredentialLayer::new;
+    let bearer = || get("/", &[("authorization", "Bearer tok")]);
+    let key = || get("/", &[("x-api-key", "tok")]);
+    let both = || get("/", &[("authorization", "Bearer tok"), ("x-api-key", "tok")]);
+
+    assert_eq!(
+        caching(layer(), Inner::new(), bearer()).await,
+        pair("", ""),
+        "RFC 9111 section 3.5 shields it"
+    );
+    assert_eq!(caching(layer(), Inner::new(), key()).await, pair("private, no-store", "x-api-key"));
+    assert_eq!(caching(layer(), Inner::new(), both()).await, pair("", ""), "Authorization is there");
+    assert_eq!(caching(layer().optional(), Inner::new(), bearer()).await, pair("", ""));
+    assert_eq!(
+        caching(layer().optional(), Inner::new(), key()).await,
+        pair("private, no-store", "x-api-key")
+    );
+    let stranger = caching(layer().optional(), Inner::new(), get("/", &[])).await;
+    assert_eq!(
+        stranger,
+        pair("", "authorization, x-api-key"),
+        "a stranger's response is not for those with a key"
+    );
+
+    let query = CredentialLayer::from_sources([CredentialSource::DangerousQuery("key")]);
+    assert_eq!(
+        caching(query.clone(), Inner::new(), get("/?key=tok", &[])).await,
+        pair("private, no-store", "")
+    );
+    assert_eq!(caching(query.optional(), Inner::new(), get("/", &[])).await, pair("", ""));
+    let removed = layer().with_removal();
+    assert_eq!(caching(removed, Inner::new(), key()).await, pair("private, no-store", "x-api-key"));
+}
+
+#[tokio::test]
+async fn the_inner_services_own_caching_is_respected() {
+    let inner = || {
+        Inner::answering(|_| {
+            let builder =
+                Response::builder().header("cache-control", "public, max-age=60").header("vary", "accept");
+            Ok(builder.body(String::new()).unwrap())
+        })
+    };
+    let key = get("/", &[("x-api-key", "tok")]);
+    assert_eq!(
+        caching(CredentialLayer::new(), inner(), key).await,
+        pair("public, max-age=60", "accept | x-api-key")
+    );
+    let stranger = get("/", &[]);
+    assert_eq!(
+        caching(CredentialLayer::new().optional(), inner(), stranger).await,
+        pair("public, max-age=60", "accept | authorization, x-api-key")
+    );
+}
+
+#[tokio::test]
+async fn a_preflight_is_left_to_the_cors_layer() {
+    let mut preflight =
+        get("/", &[("origin", "https://a.example"), ("access-control-request-method", "GET")]);
+    *preflight.method_mut() = http::Method::OPTIONS;
+    assert_eq!(caching(CredentialLayer::new(), Inner::new(), preflight).await, pair("", ""));
+}
+
+#[tokio::test]
+async fn answers_are_uniform_whatever_is_wrong_with_a_key() {
+    use tests::suite::at;
+    use tollgate::{Environment, KeyFormat, KeyVerifier, ManualClock, MemoryKeys, RequestIdLayer};
+
+    let (format, keys) = (KeyFormat::new("sk").unwrap(), MemoryKeys::new());
+    let issue = |id: &str, environment: Environment| {
+        let principal =
+            Principal::new(id).with_tenant("acme").with_expiry(at(if id == "expired" { 0 } else { 100 }));
+        keys.issue(&format, environment, principal).unwrap().expose_secret().to_owned()
+    };
+    let good = issue("good", Environment::Live);
+    let rotated = issue("rotated", Environment::Live);
+    issue("rotated", Environment::Live);
+    let revoked = issue("revoked", Environment::Live);
+    assert!(keys.revoke("revoked"));
+    let mut misspelt = good.clone();
+    misspelt.replace_range(good.len() - 1.., if good.ends_with('x') { "y" } else { "x" });
+    let bad = [
+        ("unknown", format.generate(Environment::Live).unwrap().expose_secret().to_owned()),
+        ("revoked", revoked),
+        ("rotated away", rotated),
+        ("expired", issue("expired", Environment::Live)),
+        ("another environment", issue("elsewhere", Environment::Test)),
+        ("a wrong checksum", misspelt),
+        ("too short", "sk_live_abc".to_owned()),
+        ("another prefix", good.replace("sk_", "pk_")),
+        ("no key at all", "hello".to_owned()),
+        ("another known kind of secret", "ghp_0123456789".to_owned()),
+    ];
+
+    let verify = VerifyLayer::new(KeyVerifier::new(format, keys)).with_environment(Environment::Live);
+    let clock = ManualClock::at(at(50));
+    let layers = (
+        RequestIdLayer::new().with_clock(clock.clone()),
+        CredentialLayer::new().with_clock(clock.clone()),
+        verify.with_clock(clock),
+    );
+    let mut stack = erase(layers.layer(Inner::new()));
+    assert_eq!(send(&mut stack, with_key(&good)).await.status(), StatusCode::OK);
+    for place in ["authorization", "x-api-key"] {
+        let mut faces = Vec::new();
+        for (name, key) in &bad {
+            let value = if place == "authorization" { format!("Bearer {key}") } else { key.clone() };
+            let reply = send(&mut stack, get("/", &[(place, &value)])).await;
+            faces.push((*name, face(&reply)));
+        }
+        for (name, face) in &faces {
+            assert_eq!(*face, faces[0].1, "{name} is told from {} by its answer", faces[0].0);
+        }
+    }
+}
+
+/// Everything that a caller can see, but for the request's identifier.
+fn face(reply: &Reply) -> (StatusCode, Vec<(HeaderName, HeaderValue)>, String) {
+    let id = reply.header("x-request-id");
+    assert!(!id.is_empty() && reply.body().contains(&id));
+    let headers = reply.headers().iter().filter(|(name, _)| *name != "x-request-id");
+    let headers = headers.map(|(name, value)| (name.clone(), value.clone())).collect();
+    (reply.status(), headers, reply.body().replace(&id, "ID"))
+}

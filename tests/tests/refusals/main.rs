@@ -1,0 +1,73 @@
+//! One refusal, many faces: what callers see of it, what the log says, and what neither of them may tell.
+#![expect(clippy::unwrap_used, reason = "whatever goes wrong in a test fails it")]
+
+mod headers;
+mod memory_keys;
+mod request_id;
+mod responders;
+mod secrecy;
+
+use std::{sync::Arc, time::SystemTime};
+
+use tests::suite::{Inner, Stack, erase};
+use tollgate::{
+    Answer, Credential, CredentialLayer, Decision, Denial, DenialKind, Principal, Respond, Verify,
+    VerifyLayer, Window, WindowState,
+};
+use tower::ServiceBuilder;
+
+/// Refuses everybody for the same reason.
+struct Refuse(Denial);
+
+impl Verify for Refuse {
+    fn verify(&self, _credential: &Credential, _now: SystemTime) -> Answer<Result<Arc<Principal>, Denial>> {
+        Answer::Now(Err(self.0.clone()))
+    }
+}
+
+/// A stack that refuses everybody for this reason, in the words of this responder.
+fn refusing(denial: Denial, responder: Option<Arc<dyn Respond>>) -> Stack {
+    let credential = match responder {
+        Some(responder) => CredentialLayer::new().with_responder(responder),
+        None => CredentialLayer::new(),
+    };
+    let builder = ServiceBuilder::new().layer(credential).layer(VerifyLayer::new(Refuse(denial)));
+    erase(builder.service(Inner::new()))
+}
+
+/// One denial of every kind.
+fn every_denial() -> Vec<Denial> {
+    use DenialKind::*;
+    let kinds = [
+        CredentialMissing,
+        CredentialEmpty,
+        CredentialMalformed,
+        CredentialRepeated,
+        CredentialConflicting,
+        KeyUnknown,
+        KeyRevoked,
+        KeyExpired,
+        WrongEnvironment,
+        TenantSuspended,
+        EntitlementInactive,
+        TierTooLow,
+        RouteUnlisted,
+        CreditsExhausted,
+        Forbidden,
+        Unavailable,
+        Misconfigured,
+    ];
+    let limited = Denial::rate_limited(used_up());
+    kinds
+        .into_iter()
+        .map(Denial::new)
+        .chain([Denial::scope_missing("jobs:read jobs:list"), limited])
+        .collect()
+}
+
+/// A minute of 60 requests that is used up, 20.5 seconds before its end.
+fn used_up() -> Decision {
+    let now = tests::suite::at(39) + std::time::Duration::from_millis(500);
+    let counter = tollgate::Counter { index: Window::MINUTE.index_at(now), used: 60 };
+    Decision::weigh(now, 1, [WindowState::new("key", Window::MINUTE, 60, counter)])
+}
