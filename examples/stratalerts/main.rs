@@ -20,8 +20,8 @@ use std::error::Error;
 use axum::Router;
 use support::{Host, Shutdown};
 use tollgate::{
-    ApiKey, CredentialLayer, EntitlementLayer, Environment, KeyFormat, KeyVerifier, MemoryKeys, Plan,
-    Principal, ScopeLayer, Scopes, Tollgate,
+    ApiKey, EntitlementLayer, Environment, KeyFormat, KeyVerifier, MemoryKeys, Plan, Principal, ScopeLayer,
+    Scopes, Tollgate,
 };
 
 #[tokio::main]
@@ -38,8 +38,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
 /// The whole API behind its gate: the key first, then the subscription, then the scope.
 fn app(verifier: KeyVerifier, shutdown: Shutdown) -> Result<Router, Box<dyn Error>> {
     let tollgate = Tollgate::builder()
-        // Every request must include a key: preflights too, since keys do not belong into browsers.
-        .credential(CredentialLayer::new().without_preflights())
         .verify(verifier)
         .entitlement(EntitlementLayer::new())
         .scope(ScopeLayer::per_route(routes::scopes())?)

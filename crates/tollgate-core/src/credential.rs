@@ -61,7 +61,8 @@ pub enum CredentialSource {
     /// WebSocket: `new WebSocket(url, ["chat", "key." + credential])`.
     WebSocketProtocol(&'static str),
     /// A query parameter of this name. Dangerous: URLs end up in access logs, browser histories, caches and `Referer`
-    /// headers. For callers that can do nothing else, with keys that are short-lived and narrow in scope.
+    /// headers. For callers that can do nothing else, with keys that are short-lived and narrow in scope. Name and value are
+    /// taken as they are sent, without decoding.
     DangerousQuery(&'static str),
 }
 

@@ -18,13 +18,15 @@ pub struct Counter {
 impl Counter {
     /// The counter as it stands at `now`: itself within its window, a fresh one in a later window.
     ///
-    /// A request that took its instant just before a window turned may be counted just after; it joins the newer
-    /// window, or two such requests could reset the counter in turns. A counter from further in the future means
-    /// that the clock was set back, and starts afresh: that hands out one extra window, and never locks anybody out.
+    /// A request that took its instant before a window turned may be counted after; it joins the newer window, or two such
+    /// requests could reset the counter in turns. That holds for instants up to a minute old, or one window if that is
+    /// longer. A counter from further in the future means that the clock was set back, and starts afresh: that hands out
+    /// one extra window, and locks nobody out.
     pub fn at(self, window: Window, now: SystemTime) -> Self {
         let index = window.index_at(now);
-        let is_current = self.index == index || self.index == index.saturating_add(1);
-        if is_current { self } else { Self { index, used: 0 } }
+        let is_current = self.index == index;
+        let is_late = || self.index > index && self.index - index <= window.late_arrivals();
+        if is_current || is_late() { self } else { Self { index, used: 0 } }
     }
 }
 
@@ -230,6 +232,10 @@ mod tests {
         assert_eq!(counter.at(Window::MINUTE, at(101 * 60_000)), counter);
         assert_eq!(counter.at(Window::MINUTE, at(102 * 60_000)), Counter { index: 102, used: 0 });
         assert_eq!(counter.at(Window::MINUTE, at(41 * 60_000)), Counter { index: 41, used: 0 });
+
+        let counter = Counter { index: 1_000, used: 7 };
+        assert_eq!(counter.at(Window::SECOND, at(940_000)), counter, "a minute late");
+        assert_eq!(counter.at(Window::SECOND, at(939_999)), Counter { index: 939, used: 0 });
     }
 
     #[test]

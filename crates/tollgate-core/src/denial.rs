@@ -85,9 +85,11 @@ impl Denial {
         Self::new(DenialKind::Misconfigured).with_log_detail(log_detail)
     }
 
-    /// Another status than the kind's.
+    /// Another status than the kind's: 400 to 599. Any other is not taken: a proxy or a cache would read it as consent.
     pub fn with_status(mut self, status: StatusCode) -> Self {
-        self.inner_mut().status = status;
+        if status.is_client_error() || status.is_server_error() {
+            self.inner_mut().status = status;
+        }
         self
     }
 

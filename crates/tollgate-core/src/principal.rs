@@ -43,7 +43,8 @@ pub struct Principal {
 impl Principal {
     /// A principal known by the identifier of its key, or by its subject. It has no scopes, no plan and no expiry.
     ///
-    /// The identifier is no secret: it appears in logs and counts requests.
+    /// The identifier is no secret: it appears in logs, and requests are counted by it, so that no two principals may share
+    /// one.
     pub fn new(id: impl Into<Box<str>>) -> Self {
         Self {
             id: id.into(),
@@ -160,8 +161,12 @@ impl Principal {
 
     /// Why it has ended as of `now`, or `None` while it holds. An expiry counts from its very instant on.
     pub fn ended(&self, now: SystemTime) -> Option<EndReason> {
-        let expired = self.expires_at.is_some_and(|expires_at| expires_at <= now);
-        self.end.reason().or(expired.then_some(EndReason::Expired))
+        let is_expired = self.expires_at.is_some_and(|expires_at| expires_at <= now);
+        match self.end.reason() {
+            // Only somebody with a good key may learn that its tenant is suspended.
+            None | Some(EndReason::TenantSuspended) if is_expired => Some(EndReason::Expired),
+            reason => reason,
+        }
     }
 
     /// Waits until its store ends it, on any runtime: by this a stream is cut. An expiry sends no signal; combine this
@@ -236,10 +241,14 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_outranks_the_expiry() {
-        let principal = Principal::new("key").with_expiry(UNIX_EPOCH);
-        principal.end_signal().end(EndReason::Revoked);
-        assert_eq!(principal.ended(UNIX_EPOCH), Some(EndReason::Revoked));
+    fn an_expiry_outranks_a_suspension_and_a_revocation_outranks_both() {
+        for (signal, expected) in
+            [(EndReason::TenantSuspended, EndReason::Expired), (EndReason::Revoked, EndReason::Revoked)]
+        {
+            let principal = Principal::new("key").with_expiry(UNIX_EPOCH);
+            principal.end_signal().end(signal);
+            assert_eq!(principal.ended(UNIX_EPOCH), Some(expected));
+        }
     }
 
     #[test]

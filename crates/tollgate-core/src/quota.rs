@@ -156,6 +156,11 @@ impl Window {
         since_epoch.as_secs() / u64::from(self.seconds)
     }
 
+    /// How many windows an instant may lie back and still be a late arrival's: a minute's, at least one.
+    pub(crate) fn late_arrivals(self) -> u64 {
+        u64::from((60 / self.seconds).max(1))
+    }
+
     /// The instant at which the window with this number ends and the next one begins.
     pub fn end_of(self, index: u64) -> SystemTime {
         let seconds = index.saturating_add(1).saturating_mul(self.seconds.into());

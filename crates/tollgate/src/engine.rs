@@ -28,7 +28,7 @@ pub use service::Gated;
 pub use settings::ReportOnly;
 
 pub(crate) use gate::{Gate, Learned};
-pub(crate) use headers::{PRIVATE, set_header, set_header_default};
+pub(crate) use headers::{PRIVATE, set_header};
 pub(crate) use passage::Standing;
 pub(crate) use settings::{Settings, impl_layer};
 pub(crate) use walk::Engine;

@@ -43,7 +43,7 @@ impl KeyVerifier {
 }
 
 impl Verify for KeyVerifier {
-    fn verify(&self, credential: &Credential, _now: SystemTime) -> Answer<Result<Arc<Principal>, Denial>> {
+    fn verify(&self, credential: &Credential, now: SystemTime) -> Answer<Result<Arc<Principal>, Denial>> {
         let secret = credential.expose_secret();
         let mut problem = None;
         let is_well_formed = self.formats.iter().any(|format| match format.parse(secret) {
@@ -54,7 +54,7 @@ impl Verify for KeyVerifier {
             }
         });
         if is_well_formed {
-            self.store.find(&self.peppers.all(secret)).map(judge)
+            self.store.find(&self.peppers.all(secret)).map(move |found| judge(found, now))
         } else {
             let reason = problem.map_or("no key format is configured", |error| error.reason());
             Answer::Now(Err(Denial::new(DenialKind::CredentialMalformed).with_log_detail(reason)))
@@ -62,12 +62,18 @@ impl Verify for KeyVerifier {
     }
 }
 
-/// What a record says of its key. Its expiry is checked with the principal's, by whoever asked.
-fn judge(found: Result<Option<Arc<KeyRecord>>, Unavailable>) -> Result<Arc<Principal>, Denial> {
+/// What a record says of its key. An expiry comes before a suspension, which only somebody with a good key may learn of.
+fn judge(
+    found: Result<Option<Arc<KeyRecord>>, Unavailable>,
+    now: SystemTime,
+) -> Result<Arc<Principal>, Denial> {
     let Some(record) = found? else { return Err(Denial::new(DenialKind::KeyUnknown)) };
     match record.status() {
         KeyStatus::Active => Ok(Arc::clone(record.principal())),
         KeyStatus::Revoked => Err(Denial::new(DenialKind::KeyRevoked)),
+        _ if record.principal().expires_at().is_some_and(|expires_at| expires_at <= now) => {
+            Err(Denial::new(DenialKind::KeyExpired))
+        }
         KeyStatus::TenantSuspended => Err(Denial::new(DenialKind::TenantSuspended)),
         // A status that this version does not know cannot be meant to let anybody through.
         _ => Err(Denial::new(DenialKind::KeyUnknown).with_log_detail("the key has an unknown status")),

@@ -1,7 +1,15 @@
 //! The backends that live in this process: the reference for all others.
 
+mod feeds;
 mod keys;
 mod limiter;
 
 pub use keys::MemoryKeys;
 pub use limiter::MemoryLimiter;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Nothing behind these locks is ever left half changed, so a panic of another thread has left it whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -14,8 +14,8 @@ pub struct Charge<'a> {
     pub policy: &'static str,
     /// Whose counter: a key's identifier, a tenant, an address.
     pub subject: &'a str,
-    /// Where the counter lives, always the same for one counter: counters of one group, usually a tenant and its keys,
-    /// live in one place, so that they can be decided together everywhere. It is not part of the identity.
+    /// Where the counter lives: counters of one group, usually a tenant and its keys, live in one place, so that they can be
+    /// decided together everywhere. Always the same for one counter: named in another group, it may be another one.
     pub group: &'a str,
     /// What the counter is held against.
     pub quota: &'a Quota,

@@ -16,6 +16,11 @@ pub(crate) trait Gate: fmt::Debug + Send + Sync + 'static {
     /// The name of its layer, for logs and errors.
     fn layer(&self) -> &'static str;
 
+    /// Whether this gate finds out who is calling. Refused by one, a request in report-only mode goes on as nobody.
+    fn identifies(&self) -> bool {
+        false
+    }
+
     /// Finds out what there is to know. This is the only moment that may take a wait.
     fn ask(&self, head: &mut request::Parts, passage: &Passage) -> Answer<Result<Learned, Denial>>;
 

@@ -12,7 +12,7 @@ pub(crate) fn set_header(headers: &mut HeaderMap, name: &HeaderName, value: Head
 }
 
 /// Sets a header that is not there yet.
-pub(crate) fn set_header_default(
+pub(super) fn set_header_default(
     headers: &mut HeaderMap,
     name: &HeaderName,
     value: impl FnOnce() -> HeaderValue,

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::SystemTime};
 
 use http::Extensions;
-use tollgate_core::{Credential, Decision, Denial, DenialKind, Plan, Principal, Respond};
+use tollgate_core::{Credential, Decision, Denial, DenialKind, EndReason, Plan, Principal, Respond};
 
 use super::Learned;
 use crate::RequestId;
@@ -51,6 +51,8 @@ pub(crate) enum Standing {
     Anonymous,
     /// A CORS preflight: carries no credential and is asked for none.
     Preflight,
+    /// Refused by a layer in report-only mode, and let through as nobody.
+    Waived,
 }
 
 impl Passage {
@@ -74,9 +76,10 @@ impl Passage {
         self.principal.as_ref()
     }
 
-    /// Whether the question of who is calling was asked and answered: the caller is proven, or anonymous by permission.
+    /// Whether the question of who is calling was asked and answered: the caller is proven, anonymous by permission, or would
+    /// have been refused by a layer in report-only mode.
     pub fn is_identified(&self) -> bool {
-        matches!(self.standing, Standing::Proven | Standing::Anonymous | Standing::Preflight)
+        !matches!(self.standing, Standing::Unasked | Standing::Presented)
     }
 
     /// The caller's plan, if an `EntitlementLayer` has run.
@@ -89,7 +92,7 @@ impl Passage {
         self.decision.as_ref()
     }
 
-    /// The instant of the request: one for all layers, taken anew only after a wait.
+    /// The instant of the request: of the innermost layer that has seen it, taken anew after each wait.
     pub fn now(&self) -> Option<SystemTime> {
         self.now
     }
@@ -113,12 +116,24 @@ impl Passage {
         self.is_decision_stacked
     }
 
+    /// Refuses a principal that has ended or expired as of this request's instant.
+    pub(crate) fn check_end(&self) -> Result<(), Denial> {
+        let ended = self.principal.as_ref().and_then(|principal| principal.ended(self.instant()));
+        let Some(reason) = ended else { return Ok(()) };
+        Err(Denial::new(match reason {
+            EndReason::Expired => DenialKind::KeyExpired,
+            EndReason::TenantSuspended => DenialKind::TenantSuspended,
+            _ => DenialKind::KeyRevoked,
+        }))
+    }
+
     /// The principal that `layer` guards by. `None` for a request that is exempt from guards.
     pub(crate) fn guarded(&self, layer: &'static str) -> Result<Option<&Arc<Principal>>, Denial> {
         match (self.standing, &self.principal) {
-            (Standing::Proven, Some(principal)) => Ok(Some(principal)),
+            // It may have ended since it was verified: something between the layers may have waited.
+            (Standing::Proven, Some(principal)) => self.check_end().map(|()| Some(principal)),
             (Standing::Preflight, _) => Ok(None),
-            (Standing::Anonymous, _) => Err(Denial::new(DenialKind::CredentialMissing)),
+            (Standing::Anonymous | Standing::Waived, _) => Err(Denial::new(DenialKind::CredentialMissing)),
             _ => Err(Denial::misconfigured(format!(
                 "{layer} ran before any VerifyLayer: put a CredentialLayer and a VerifyLayer outside it"
             ))),
@@ -155,11 +170,11 @@ impl Passage {
         self.plan = None;
     }
 
-    /// Lets a request go on that was refused in report-only mode: as anonymous, unless it was proven before.
-    pub(super) fn waive(&mut self) {
+    /// Lets a request go on that was refused in report-only mode. If it was refused for who is calling, it goes on as nobody.
+    pub(super) fn waive(&mut self, is_identity_refused: bool) {
         self.is_waived = true;
-        if self.standing != Standing::Proven {
-            self.standing = Standing::Anonymous;
+        if is_identity_refused && self.standing != Standing::Proven {
+            self.standing = Standing::Waived;
         }
     }
 

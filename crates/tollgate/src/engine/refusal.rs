@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Response,
+    HeaderValue, Response, StatusCode,
     header::{CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE},
     request,
 };
@@ -110,21 +110,26 @@ pub(super) fn respond(denial: Denial, head: &mut request::Parts, passage: &Passa
         Some(responder) => responder.respond(&denial, head),
         None => DefaultResponder.respond(&denial, head),
     };
-    // gRPC and WebSocket refuse inside a successful response, where headers of HTTP errors have no meaning.
-    if response.status().is_client_error() || response.status().is_server_error() {
-        complete(response.headers_mut(), &denial, passage.realm.unwrap_or("api"));
-    }
+    complete(&mut response, &denial, passage.realm.unwrap_or("api"));
     response.extensions_mut().insert(denial);
     response
 }
 
 /// Adds what every refusal needs and the responder has not set.
-fn complete(headers: &mut HeaderMap, denial: &Denial, realm: &str) {
-    if let Some(challenge) = challenge(denial, realm) {
-        set_header_default(headers, &WWW_AUTHENTICATE, || challenge);
+fn complete(response: &mut Response<Bytes>, denial: &Denial, realm: &str) {
+    let status = response.status();
+    let headers = response.headers_mut();
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        return;
     }
-    if let Some(wait) = denial.retry_after() {
-        set_header_default(headers, &RETRY_AFTER, || HeaderValue::from(wait.as_secs()));
+    // gRPC refuses inside a successful response, where the headers of HTTP errors have no meaning.
+    if status.is_client_error() || status.is_server_error() {
+        if let Some(challenge) = challenge(denial, status, realm) {
+            set_header_default(headers, &WWW_AUTHENTICATE, || challenge);
+        }
+        if let Some(wait) = denial.retry_after() {
+            set_header_default(headers, &RETRY_AFTER, || HeaderValue::from(wait.as_secs()));
+        }
     }
     // A refusal must never be served to somebody else, nor to the same caller once they have a key.
     set_header_default(headers, &CACHE_CONTROL, || PRIVATE);
@@ -132,9 +137,9 @@ fn complete(headers: &mut HeaderMap, denial: &Denial, realm: &str) {
 
 /// The challenge of RFC 6750 section 3. A 401 must carry one (RFC 9110 section 15.5.2), also where the credential came in
 /// another header than `Authorization`.
-fn challenge(denial: &Denial, realm: &str) -> Option<HeaderValue> {
+fn challenge(denial: &Denial, status: StatusCode, realm: &str) -> Option<HeaderValue> {
     let error = denial.kind().challenge_error();
-    if error.is_none() && denial.status() != http::StatusCode::UNAUTHORIZED {
+    if error.is_none() && status != StatusCode::UNAUTHORIZED {
         return None;
     }
     let mut challenge = String::from("Bearer");

@@ -9,7 +9,7 @@ use std::{
     time::SystemTime,
 };
 
-use tollgate_core::{Clock, Denial, Outcome, Respond, SystemClock};
+use tollgate_core::{Clock, Respond, SystemClock};
 
 use super::Passage;
 
@@ -51,11 +51,10 @@ impl Settings {
         self.clock.now()
     }
 
-    /// Gives the passage its instant, and hands down what this layer sets for itself and for those inside it.
+    /// Gives the passage its instant, and hands down what this layer sets for itself and for those inside it. The instant of
+    /// a layer further out may be old: a queue or a buffer may stand between the two.
     pub(super) fn prepare(&self, passage: &mut Passage) {
-        if passage.now.is_none() {
-            passage.now = Some(self.now());
-        }
+        passage.now = Some(self.now());
         if let Some(responder) = &self.responder {
             passage.responder = Some(Arc::clone(responder));
         }
@@ -68,14 +67,9 @@ impl Settings {
         self.report_only.is_some()
     }
 
-    /// Whether a denial is only counted. What is put together wrongly is never waved through: nobody would learn of it.
-    pub(super) fn is_waived(&self, denial: &Denial) -> bool {
-        match &self.report_only {
-            Some(report) if denial.outcome() != Outcome::Misconfigured => {
-                report.0.fetch_add(1, Ordering::Relaxed);
-                true
-            }
-            _ => false,
+    pub(super) fn count_waived(&self) {
+        if let Some(report) = &self.report_only {
+            report.0.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -106,8 +100,7 @@ macro_rules! impl_layer {
                 self
             }
 
-            /// Takes the time from `clock`. The outermost layer's clock counts for the request, and each layer's own after
-            /// a wait: give stacked layers the same one.
+            /// Takes the time from `clock`, once for each request and again after each wait.
             pub fn with_clock(mut self, clock: impl tollgate_core::Clock) -> Self {
                 self.settings.clock = std::sync::Arc::new(clock);
                 self

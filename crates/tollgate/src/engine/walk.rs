@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Response, request, response};
-use tollgate_core::{Answer, Denial, Pending};
+use tollgate_core::{Answer, Denial, Outcome, Pending};
 
 use super::{Gate, Learned, Passage, Settings, refusal};
 
@@ -34,16 +34,12 @@ impl Engine {
     pub(super) fn enter(&self, head: &mut request::Parts) -> (Passage, Walk) {
         let mut passage = Passage::take(&mut head.extensions);
         self.settings.prepare(&mut passage);
-        // A request that would have been refused further out has been reported there, once.
-        let walk = if passage.is_waived && self.settings.is_report_only() {
-            Walk::Admitted
-        } else {
-            self.walk(0, None, head, &mut passage)
-        };
+        let walk = self.walk(0, None, head, &mut passage);
         (passage, walk)
     }
 
-    /// Goes on with the answer that gate number `at` waited for. The wait may have been long: the instant is a new one.
+    /// Goes on with the answer that gate number `at` waited for. The wait may have been long: the instant is a new one, and
+    /// the principal may have ended meanwhile.
     pub(super) fn resume(
         &self,
         at: usize,
@@ -52,6 +48,7 @@ impl Engine {
         passage: &mut Passage,
     ) -> Walk {
         passage.now = Some(self.settings.now());
+        let answer = passage.check_end().and(answer);
         self.walk(at, Some(answer), head, passage)
     }
 
@@ -70,20 +67,31 @@ impl Engine {
                     Answer::Later(pending) => return Walk::Waits { at, pending },
                 },
             };
+            let before = self.settings.is_report_only().then(|| passage.clone());
             let verdict = answer.and_then(|learned| {
                 passage.learn(learned);
                 gate.judge(head, passage)
             });
-            if let Err(denial) = verdict {
-                if !self.settings.is_waived(&denial) {
-                    return Walk::Refused { at, denial };
+            match (verdict, before) {
+                (Ok(()), _) => {}
+                (Err(denial), Some(before)) if denial.outcome() != Outcome::Misconfigured => {
+                    self.waive(&**gate, &denial, passage, before);
                 }
-                refusal::report(&denial, gate.layer(), passage, true);
-                passage.waive();
-                break;
+                (Err(denial), _) => return Walk::Refused { at, denial },
             }
         }
         Walk::Admitted
+    }
+
+    /// Lets a refused request go on, as if the gate had not been there. It is reported and counted once, where it would have
+    /// been refused. What is put together wrongly is never waved through: nobody would learn of it.
+    fn waive(&self, gate: &dyn Gate, denial: &Denial, passage: &mut Passage, before: Passage) {
+        if !passage.is_waived {
+            self.settings.count_waived();
+            refusal::report(denial, gate.layer(), passage, true);
+        }
+        *passage = before;
+        passage.waive(gate.identifies());
     }
 
     /// The response to a refusal by gate number `at`, completed by it and the gates before it.

@@ -45,22 +45,22 @@
 //!
 //! - A bad credential is never anonymous, and never falls through to the next source.
 //! - Every value that holds a credential is marked sensitive in the request, also where it is refused.
-//! - Shared caches keep apart what belongs to different `Authorization` headers (RFC 9111 section 3.5), but not to different
-//!   values of any other: responses to such requests get `Cache-Control: private, no-store`, unless the service inside
-//!   sets its own, and `Vary` on the header.
-//! - CORS preflights cannot carry credentials. `OPTIONS` with `Origin` and `Access-Control-Request-Method` passes, without a
-//!   principal, and guards further in let it pass; see [`without_preflights`](CredentialLayer::without_preflights).
+//! - Shared caches keep apart what belongs to different `Authorization` headers (RFC 9111 section 3.5), but not what belongs to
+//!   a credential from anywhere else: responses to such requests get `Cache-Control: private, no-store`, unless they say
+//!   `private` or `no-store` already, and `Vary` on the header.
+//! - CORS preflights cannot carry credentials, and are refused unless a CORS layer further out answers them, which is the
+//!   better place; or see [`with_preflights`](CredentialLayer::with_preflights).
 
 use http::{
-    HeaderValue, Method,
+    HeaderMap, HeaderValue, Method,
     header::{ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CACHE_CONTROL, ORIGIN, VARY},
     request, response,
 };
-use tollgate_core::{Answer, CredentialSource, Denial, DenialKind};
+use tollgate_core::{Answer, Credential, CredentialSource, Denial, DenialKind};
 
 use crate::{
     Passage,
-    engine::{Gate, Learned, PRIVATE, Settings, Standing, impl_layer, set_header_default},
+    engine::{Gate, Learned, PRIVATE, Settings, Standing, impl_layer, set_header},
 };
 
 mod read;
@@ -87,7 +87,7 @@ impl CredentialLayer {
             sources: Sources::new(sources),
             max_length: 4096,
             is_optional: false,
-            passes_preflights: true,
+            passes_preflights: false,
             is_removed: false,
         };
         Self { gate, settings: Settings::default() }
@@ -106,14 +106,18 @@ impl CredentialLayer {
         self
     }
 
-    /// Asks CORS preflights for a credential, too: for services that a CORS layer further out answers for.
-    pub fn without_preflights(mut self) -> Self {
-        self.gate.passes_preflights = false;
+    /// Lets CORS preflights pass, which cannot carry a credential: `OPTIONS` with `Origin` and
+    /// `Access-Control-Request-Method`. They reach what is inside without a principal, past all guards and limits.
+    ///
+    /// Only where a CORS layer further in answers **every** such request: a service that does not look at the method, such as
+    /// tonic's or an axum `any` route, would take them for real ones. Better put the CORS layer outside.
+    pub fn with_preflights(mut self) -> Self {
+        self.gate.passes_preflights = true;
         self
     }
 
-    /// Takes the credential's headers out of the request, so that nothing inside, such as a proxied upstream, sees them.
-    /// The layers further in find it in the [`Passage`].
+    /// Takes whatever stands in the credential's places out of the request, so that nothing inside, such as a proxied
+    /// upstream, sees it. The layers further in find the credential in the [`Passage`]; a second `CredentialLayer` does not.
     pub fn with_removal(mut self) -> Self {
         self.gate.is_removed = true;
         self
@@ -143,7 +147,7 @@ impl CredentialGate {
         let found = read(&self.sources, head, self.max_length);
         // Also where the reading is refused: in report-only mode the request goes on.
         if self.is_removed {
-            self.sources.remove_from(&mut head.headers);
+            self.sources.remove_from(head);
         }
         if let Some(credential) = found? {
             return Ok(Learned::Credential(credential));
@@ -163,32 +167,53 @@ impl Gate for CredentialGate {
         "CredentialLayer"
     }
 
+    fn identifies(&self) -> bool {
+        true
+    }
+
     fn ask(&self, head: &mut request::Parts, _passage: &Passage) -> Answer<Result<Learned, Denial>> {
         Answer::Now(self.decide(head))
     }
 
     fn finish(&self, passage: &Passage, response: &mut response::Parts) {
-        let varies_on = match passage.credential() {
-            // A response to `Authorization` is kept from shared caches already (RFC 9111 section 3.5).
-            Some(credential) if credential.source().header() == Some(&AUTHORIZATION) => return,
-            Some(credential) => {
-                set_header_default(&mut response.headers, &CACHE_CONTROL, || PRIVATE);
-                credential.source().header().cloned().map(HeaderValue::from)
+        let source = passage.credential().map(Credential::source);
+        let names = match source.map(CredentialSource::header) {
+            // Shared caches keep a response to `Authorization` apart (RFC 9111 section 3.5), unless it says that they may not.
+            Some(Some(&AUTHORIZATION)) => {
+                response.headers.contains_key(CACHE_CONTROL).then(|| HeaderValue::from(AUTHORIZATION))
             }
-            // What a stranger gets must not be served from a cache to somebody with a key.
+            // They know nothing of other places, and many do not look at `Vary`.
+            Some(header) => {
+                if !is_private(&response.headers) {
+                    set_header(&mut response.headers, &CACHE_CONTROL, PRIVATE);
+                }
+                header.cloned().map(HeaderValue::from)
+            }
+            // What a stranger gets must not be served to somebody with a key.
             None if passage.standing() == Standing::Anonymous => self.sources.vary().cloned(),
             None => None,
         };
-        if let Some(names) = varies_on {
+        if let Some(names) = names {
             // A full map has no place for it, and is no response that a cache would keep.
             let _ = response.headers.try_append(VARY, names);
         }
     }
 }
 
+/// Whether a response keeps itself out of shared caches (RFC 9111 sections 5.2.2.5 and 5.2.2.7).
+fn is_private(headers: &HeaderMap) -> bool {
+    let directives =
+        headers.get_all(CACHE_CONTROL).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let names = directives.map(<[u8]>::trim_ascii);
+    names
+        .into_iter()
+        .any(|name| name.eq_ignore_ascii_case(b"private") || name.eq_ignore_ascii_case(b"no-store"))
+}
+
 /// Whether a browser asks what it may send (Fetch standard, "CORS-preflight request").
 fn is_preflight(head: &request::Parts) -> bool {
+    let is_method = |value: &HeaderValue| Method::from_bytes(value.as_bytes()).is_ok();
     head.method == Method::OPTIONS
-        && head.headers.contains_key(ORIGIN)
-        && head.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+        && head.headers.get(ORIGIN).is_some_and(|origin| !origin.is_empty())
+        && head.headers.get(ACCESS_CONTROL_REQUEST_METHOD).is_some_and(is_method)
 }

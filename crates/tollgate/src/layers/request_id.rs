@@ -104,23 +104,20 @@ impl Gate for RequestIdGate {
     }
 
     fn ask(&self, head: &mut request::Parts, passage: &Passage) -> Answer<Result<Learned, Denial>> {
-        if passage.request_id().is_some() {
-            // A stack further out has identified the request, and a request has one identifier.
-            return Answer::Now(Ok(Learned::Nothing));
-        }
         let mut sent = head.headers.get_all(&self.header).iter();
-        let kept = match (sent.next(), sent.next()) {
+        let sent = match (sent.next(), sent.next()) {
             (Some(value), None) => (self.accept)(value),
             _ => None,
         };
-        let request_id = kept.unwrap_or_else(|| {
+        // A request has one identifier: a stack further out has the first word, if its word will do here.
+        let outer = passage.request_id().filter(|outer| (self.accept)(&outer.to_header_value()).is_some());
+        if sent.is_none() {
             head.headers.remove(&self.header);
-            let request_id = RequestId::generate(passage.instant());
-            if self.is_propagated {
-                set_header(&mut head.headers, &self.header, request_id.to_header_value());
-            }
-            request_id
-        });
+        }
+        let request_id = outer.cloned().or(sent).unwrap_or_else(|| RequestId::generate(passage.instant()));
+        if self.is_propagated {
+            set_header(&mut head.headers, &self.header, request_id.to_header_value());
+        }
         Answer::Now(Ok(Learned::RequestId(request_id)))
     }
 

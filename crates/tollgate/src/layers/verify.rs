@@ -57,7 +57,7 @@
 use std::{fmt, sync::Arc};
 
 use http::request;
-use tollgate_core::{Answer, Denial, DenialKind, EndReason, Environment, Verify};
+use tollgate_core::{Answer, Denial, DenialKind, Environment, Verify};
 
 use crate::{
     Passage,
@@ -104,13 +104,19 @@ impl Gate for VerifyGate {
         "VerifyLayer"
     }
 
+    fn identifies(&self) -> bool {
+        true
+    }
+
     fn ask(&self, _head: &mut request::Parts, passage: &Passage) -> Answer<Result<Learned, Denial>> {
         match (passage.standing(), passage.credential()) {
-            (Standing::Anonymous | Standing::Preflight, _) => Answer::Now(Ok(Learned::Nothing)),
+            // Whatever a layer in report-only mode has made of it: a credential is verified.
             (_, Some(credential)) => {
                 let answer = self.verifier.verify(credential, passage.instant());
                 answer.map(|answer| answer.map(Learned::Principal))
             }
+            (Standing::Anonymous | Standing::Preflight, None) => Answer::Now(Ok(Learned::Nothing)),
+            (Standing::Waived, None) => Answer::Now(Err(Denial::new(DenialKind::CredentialMissing))),
             (_, None) => Answer::Now(Err(Denial::misconfigured(
                 "VerifyLayer ran before any CredentialLayer: put a CredentialLayer outside it",
             ))),
@@ -119,13 +125,7 @@ impl Gate for VerifyGate {
 
     fn judge(&self, _head: &request::Parts, passage: &Passage) -> Result<(), Denial> {
         let Some(principal) = passage.principal() else { return Ok(()) };
-        if let Some(reason) = principal.ended(passage.instant()) {
-            return Err(Denial::new(match reason {
-                EndReason::Expired => DenialKind::KeyExpired,
-                EndReason::TenantSuspended => DenialKind::TenantSuspended,
-                _ => DenialKind::KeyRevoked,
-            }));
-        }
+        passage.check_end()?;
         if self.environment.is_some() && principal.environment() != self.environment {
             return Err(Denial::new(DenialKind::WrongEnvironment));
         }

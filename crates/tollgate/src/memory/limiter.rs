@@ -3,13 +3,15 @@
 use std::{
     fmt,
     hash::BuildHasher,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::SystemTime,
 };
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use smallvec::SmallVec;
 use tollgate_core::{Answer, Charge, Counter, Decision, Limiter, Unavailable, Window, WindowState};
+
+use super::lock;
 
 /// Counts in this process, exactly.
 ///
@@ -121,11 +123,6 @@ impl<'s> Locked<'s> {
     fn shard_mut(&mut self, place: Place) -> Option<&mut Shard> {
         self.0.iter_mut().find(|(at, _)| *at == place.shard).map(|(_, shard)| &mut **shard)
     }
-}
-
-/// A counter is never left half changed, so a panic of another thread has left it whole.
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shard {

@@ -1,7 +1,7 @@
 //! A gRPC status, without a gRPC library.
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, header::CONTENT_TYPE, request};
+use http::{HeaderValue, Method, Response, Version, header::CONTENT_TYPE, request};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tollgate_core::{Denial, Respond};
 
@@ -16,8 +16,12 @@ use tollgate_core::{Denial, Respond};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Grpc;
 
-/// Whether a request is gRPC, by its content type.
+/// Whether a request is gRPC (gRPC over HTTP/2, "Requests"): a POST over HTTP/2 with the content type of gRPC. The content
+/// type alone would let anybody turn a plain refusal into a response of status 200.
 pub fn is_grpc(request: &request::Parts) -> bool {
+    if request.method != Method::POST || request.version != Version::HTTP_2 {
+        return false;
+    }
     let content_type = request.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     match content_type.strip_prefix(b"application/grpc") {
         // `application/grpc`, `application/grpc+proto`, `application/grpc;...`, but not `application/grpc-web`, whose
@@ -52,7 +56,9 @@ mod tests {
     use super::*;
 
     fn head(content_type: &str) -> request::Parts {
-        Request::builder().header(CONTENT_TYPE, content_type).body(()).unwrap().into_parts().0
+        let request =
+            Request::post("/service/Method").version(Version::HTTP_2).header(CONTENT_TYPE, content_type);
+        request.body(()).unwrap().into_parts().0
     }
 
     #[test]
@@ -76,5 +82,11 @@ mod tests {
         ] {
             assert_eq!(is_grpc(&head(content_type)), expected, "{content_type}");
         }
+        let mut get = head("application/grpc");
+        get.method = Method::GET;
+        assert!(!is_grpc(&get));
+        let mut http_1 = head("application/grpc");
+        http_1.version = Version::HTTP_11;
+        assert!(!is_grpc(&http_1));
     }
 }

@@ -48,7 +48,7 @@ impl<F: Fn(&Denial) -> serde_json::Value + Send + Sync + 'static> Json<F> {
         Self { shape, status: Denial::status }
     }
 
-    /// Answers under another status than the denial's.
+    /// Answers under another status than the denial's: 400 to 599; for any other, the denial's own counts.
     pub fn with_status(mut self, status: fn(&Denial) -> StatusCode) -> Self {
         self.status = status;
         self
@@ -58,7 +58,9 @@ impl<F: Fn(&Denial) -> serde_json::Value + Send + Sync + 'static> Json<F> {
 impl<F: Fn(&Denial) -> serde_json::Value + Send + Sync + 'static> Respond for Json<F> {
     fn respond(&self, denial: &Denial, _request: &mut request::Parts) -> Response<Bytes> {
         let mut response = Response::new(Bytes::from((self.shape)(denial).to_string()));
-        *response.status_mut() = (self.status)(denial);
+        let status = (self.status)(denial);
+        let is_error = status.is_client_error() || status.is_server_error();
+        *response.status_mut() = if is_error { status } else { denial.status() };
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
     }

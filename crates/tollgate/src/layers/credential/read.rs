@@ -2,9 +2,10 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{
-    HeaderMap, HeaderName, HeaderValue,
+    HeaderMap, HeaderName, HeaderValue, Uri,
     header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL},
     request,
+    uri::PathAndQuery,
 };
 use tollgate_core::{Credential, CredentialSource, Denial, DenialKind};
 use zeroize::Zeroizing;
@@ -51,11 +52,16 @@ impl Sources {
         }
     }
 
-    pub(super) fn remove_from(&self, headers: &mut HeaderMap) {
-        for name in &self.headers {
-            // The offer of subprotocols belongs to the WebSocket handshake, which needs the others.
-            if name != SEC_WEBSOCKET_PROTOCOL {
-                headers.remove(name);
+    /// Takes whatever stands in these places out of the request.
+    pub(super) fn remove_from(&self, head: &mut request::Parts) {
+        for place in &self.places {
+            match place {
+                // The other offers belong to the WebSocket handshake.
+                CredentialSource::WebSocketProtocol(prefix) => remove_offers(&mut head.headers, prefix),
+                CredentialSource::DangerousQuery(name) => remove_parameters(&mut head.uri, name),
+                _ => {
+                    place.header().map(|name| head.headers.remove(name));
+                }
             }
         }
     }
@@ -112,21 +118,26 @@ fn read_one(
             Ok(Some(Credential::new(value.clone(), 0, source.clone())))
         }
         CredentialSource::WebSocketProtocol(prefix) => {
-            let offers = head.headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
-            let offers = offers.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-            let ours = offers.filter_map(|offer| offer.trim_ascii().strip_prefix(prefix.as_bytes()));
-            owned(ours, source)
+            owned(offers(&head.headers).filter_map(|offer| offer.strip_prefix(prefix.as_bytes())), source)
         }
         CredentialSource::DangerousQuery(name) => {
             let pairs = head.uri.query().unwrap_or_default().split('&');
-            let ours = pairs.filter_map(|pair| match pair.split_once('=') {
-                Some((key, value)) => (key == *name).then_some(value.as_bytes()),
-                None => (pair == *name).then_some(b"".as_slice()),
-            });
-            owned(ours, source)
+            owned(pairs.filter_map(|pair| parameter(pair, name)).map(str::as_bytes), source)
         }
         _ => Err(Denial::misconfigured(format!("CredentialLayer cannot read the source {source:?}"))),
     }
+}
+
+/// The WebSocket subprotocols on offer: one list over all lines (RFC 6455 section 11.3.4).
+fn offers(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let lines = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
+}
+
+/// The value of a query's pair, if the pair has this name; as it was sent, without decoding.
+fn parameter<'p>(pair: &'p str, name: &str) -> Option<&'p str> {
+    let (own, value) = pair.split_once('=').unwrap_or((pair, ""));
+    (own == name).then_some(value)
 }
 
 /// `Authorization` is not a list (RFC 9110 section 11.6.2), and neither are the headers that keys travel in: two lines are
@@ -150,8 +161,8 @@ fn authorization(
     let bytes = value.as_bytes();
     let scheme_end = bytes.iter().position(|byte| *byte == b' ').unwrap_or(bytes.len());
     let (scheme, rest) = bytes.split_at(scheme_end);
-    let start = scheme_end + rest.iter().take_while(|byte| **byte == b' ').count();
-    let credentials = rest.trim_ascii_start();
+    let spaces = rest.iter().take_while(|byte| **byte == b' ').count();
+    let (start, credentials) = (scheme_end + spaces, rest.get(spaces..).unwrap_or_default());
 
     let is_bearer = scheme.eq_ignore_ascii_case(b"bearer") && sources.accepts_bearer();
     let is_basic = scheme.eq_ignore_ascii_case(b"basic") && sources.accepts_basic();
@@ -189,6 +200,30 @@ fn owned<'v>(
     check_token(bytes, is_visible)?;
     let value = HeaderValue::from_bytes(bytes).map_err(|_| malformed("not a header value"))?;
     Ok(Some(Credential::new(value, 0, source.clone())))
+}
+
+fn remove_offers(headers: &mut HeaderMap, prefix: &str) {
+    let kept: Vec<_> =
+        offers(headers).filter(|offer| !offer.starts_with(prefix.as_bytes())).map(<[u8]>::to_vec).collect();
+    match HeaderValue::try_from(kept.join(&b", "[..])) {
+        Ok(kept) if !kept.is_empty() => {
+            let _ = headers.try_insert(SEC_WEBSOCKET_PROTOCOL, kept);
+        }
+        _ => {
+            headers.remove(SEC_WEBSOCKET_PROTOCOL);
+        }
+    }
+}
+
+fn remove_parameters(uri: &mut Uri, name: &str) {
+    let Some(query) = uri.query() else { return };
+    let kept: Vec<_> = query.split('&').filter(|pair| parameter(pair, name).is_none()).collect();
+    let path = uri.path();
+    let target = if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = PathAndQuery::try_from(target).ok();
+    // What was part of a URI makes one again; a target that did not would rather be lost than show the credential.
+    *uri = Uri::from_parts(parts).unwrap_or_default();
 }
 
 /// Checks a credential's alphabet. A comma is how proxies join two lines into one, so it counts as two lines would.

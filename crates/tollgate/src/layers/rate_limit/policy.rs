@@ -29,7 +29,7 @@ impl Policy {
         self
     }
 
-    /// Principals whose plan is of this tier have this quota instead. Changing the tier keeps the count.
+    /// Principals with an active plan of this tier have this quota instead. Changing the tier keeps the count.
     pub fn with_tier(mut self, tier: impl Into<Box<str>>, quota: Quota) -> Self {
         self.tiers.push((tier.into(), quota));
         self
@@ -47,7 +47,11 @@ impl Policy {
     ) -> Option<Cow<'r, str>> {
         match &self.subject {
             Subject::Key => principal.map(|principal| Cow::Borrowed(principal.id())),
-            Subject::Tenant => principal.map(|principal| Cow::Borrowed(tenant(principal))),
+            Subject::Tenant => principal.map(|principal| match principal.tenant() {
+                Some(tenant) => Cow::Borrowed(tenant),
+                // A key that belongs to nobody is a tenant of its own, whatever tenants are called.
+                None => Cow::Owned(format!("key:{}", principal.id())),
+            }),
             Subject::Custom(CustomSubject(name)) => name(head, principal),
         }
     }
@@ -56,7 +60,7 @@ impl Policy {
     pub(super) fn charge<'c>(&'c self, subject: &'c str, principal: Option<&'c Principal>) -> Charge<'c> {
         let group = match self.subject {
             // A tenant's counter and those of its keys are decided together.
-            Subject::Key | Subject::Tenant => principal.map_or(subject, tenant),
+            Subject::Key | Subject::Tenant => principal.and_then(Principal::tenant).unwrap_or(subject),
             // Another subject may be shared by many tenants, and still has one counter.
             Subject::Custom(_) => subject,
         };
@@ -67,16 +71,11 @@ impl Policy {
     fn quota<'c>(&'c self, principal: Option<&'c Principal>) -> &'c Quota {
         let own = principal.and_then(Principal::quota).filter(|_| matches!(self.subject, Subject::Key));
         let tier = || {
-            let tier = principal?.plan()?.tier();
+            let tier = principal?.plan().filter(|plan| plan.is_active())?.tier();
             self.tiers.iter().find(|(name, _)| **name == *tier).map(|(_, quota)| quota)
         };
         own.or_else(tier).unwrap_or(&self.quota)
     }
-}
-
-/// The tenant that a principal belongs to. A key that belongs to nobody is a tenant of its own.
-fn tenant(principal: &Principal) -> &str {
-    principal.tenant().unwrap_or(principal.id())
 }
 
 impl fmt::Debug for Policy {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use http::{Method, request};
+use http::{Method, Version, request};
 use tollgate_core::Requirement;
 
 use crate::ConfigurationError;
@@ -12,8 +12,8 @@ use crate::ConfigurationError;
 /// Patterns are axum's: `/jobs/{id}` matches one segment, `/files/{*path}` all that follow; of several patterns that match,
 /// the most specific one counts. Routes that are not listed are denied.
 ///
-/// `GET` stands for `HEAD`, too, unless `HEAD` has its own entry, and for the `CONNECT` by which HTTP/2 opens a WebSocket
-/// (RFC 8441).
+/// A method's own entry comes first, then `GET`'s for `HEAD`, then that of [`any`](Self::any), then `GET`'s for the `CONNECT` by
+/// which HTTP/2 opens a WebSocket (RFC 8441).
 #[derive(Clone, Debug, Default)]
 pub struct ScopeMap {
     routes: BTreeMap<String, Vec<(Option<Method>, Requirement)>>,
@@ -62,7 +62,8 @@ impl ScopeMap {
     }
 
     /// Lets through, with or without a principal, what is not listed: for a map that only names the exceptions, around a
-    /// service that guards itself.
+    /// service that guards itself. That is every method that a listed path does not name, and every way of writing a path
+    /// that a service inside may take for a listed one (`/admin/`, `//admin`).
     pub fn allow_unlisted(mut self) -> Self {
         self.allows_unlisted = true;
         self
@@ -115,8 +116,12 @@ impl CompiledMap {
                 let (_, requirement) = found.value.iter().find(|(method, _)| method.as_ref() == wanted)?;
                 Some(requirement)
             };
-            let stands_for = matches!(head.method, Method::HEAD | Method::CONNECT).then_some(&Method::GET);
-            entry(Some(&head.method)).or_else(|| entry(Some(stands_for?))).or_else(|| entry(None))
+            let is = |method| head.method == method;
+            let opens_websocket = is(Method::CONNECT) && head.version == Version::HTTP_2;
+            entry(Some(&head.method))
+                .or_else(|| entry(is(Method::HEAD).then_some(Some(&Method::GET))?))
+                .or_else(|| entry(None))
+                .or_else(|| entry(opens_websocket.then_some(Some(&Method::GET))?))
         });
         match requirement {
             Some(requirement) => Listed::Requires(requirement),
@@ -134,7 +139,8 @@ mod tests {
     use super::*;
 
     fn found(map: ScopeMap, method: &str, path: &str) -> String {
-        let (head, ()) = Request::builder().method(method).uri(path).body(()).unwrap().into_parts();
+        let request = Request::builder().method(method).version(Version::HTTP_2).uri(path);
+        let (head, ()) = request.body(()).unwrap().into_parts();
         match map.compile().unwrap().find(&head) {
             Listed::Requires(requirement) => requirement.to_string(),
             Listed::Allowed => "allowed".to_owned(),
@@ -148,6 +154,7 @@ mod tests {
             .get("/jobs/latest", scope("latest"))
             .delete("/jobs/{id}", scope("write"))
             .any("/any", scope("any"))
+            .get("/any", scope("get"))
             .get("/files/{*path}", scope("files"))
     }
 
@@ -160,6 +167,8 @@ mod tests {
             ("HEAD", "/jobs/1", "read"),
             ("CONNECT", "/jobs/1", "read"),
             ("PATCH", "/any", "any"),
+            ("HEAD", "/any", "get"),
+            ("CONNECT", "/any", "any"),
             ("GET", "/files/a/b", "files"),
             ("POST", "/jobs/1", "denied"),
             ("GET", "/jobs/1/", "denied"),
