@@ -25,7 +25,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let reader = keys.issue(&format, Environment::Test, caller("reader")?)?;
     // A quota of its own takes the place of the one below.
-    let hasty = keys.issue(&format, Environment::Test, caller("hasty")?.with_quota(5.per_minute()))?;
+    let hasty = keys.issue(
+        &format,
+        Environment::Test,
+        caller("hasty")?.with_quota(tollgate::DEFAULT_POLICY, 5.per_minute()),
+    )?;
 
     // In whatever order these are named, a request meets them in the right one: request ID, credential, key, quota,
     // subscription, scope.

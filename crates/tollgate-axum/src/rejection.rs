@@ -33,7 +33,8 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    pub(crate) fn new(extractor: &'static str, denial: Denial, head: &Parts) -> Self {
+    /// A rejection of an extractor of the application's own. `extractor` is the name by which the log calls it.
+    pub fn new(extractor: &'static str, denial: Denial, head: &Parts) -> Self {
         Self { extractor, denial, head: Box::new(head.clone()) }
     }
 

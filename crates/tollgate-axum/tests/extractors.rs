@@ -94,7 +94,8 @@ async fn refuses_the_anonymous_as_the_layers_would() {
 #[tokio::test]
 async fn a_preflight_is_nobody() {
     let (verifier, _) = verifier();
-    let tollgate = Tollgate::builder().verify(verifier).build().unwrap();
+    let credential = CredentialLayer::new().dangerous_preflights();
+    let tollgate = Tollgate::builder().credential(credential).verify(verifier).build().unwrap();
     let app = Router::new().route("/", axum::routing::options(greet)).layer(tollgate);
     let request = http::Request::options("/")
         .header("origin", "https://example.com")
@@ -136,7 +137,7 @@ async fn a_missing_layer_is_a_500_and_the_log_names_it() {
         (app(whoami).layer(RequestIdLayer::new()), "Authenticated", "VerifyLayer"),
         (app(greet).layer(CredentialLayer::new()), "Authenticated", "VerifyLayer"),
         (app(request_id), "RequestId", "RequestIdLayer"),
-        (app(request_id).layer(RateLimitLayer::from_policies([])), "RequestId", "RequestIdLayer"),
+        (app(request_id).layer(CredentialLayer::new()), "RequestId", "RequestIdLayer"),
         (app(limits), "RateLimit", "RateLimitLayer"),
         (app(limits).layer(tollgate), "RateLimit", "RateLimitLayer"),
     ] {

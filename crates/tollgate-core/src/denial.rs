@@ -36,6 +36,7 @@ pub struct Denial(Arc<Inner>);
 struct Inner {
     kind: DenialKind,
     status: StatusCode,
+    grpc_code: u8,
     code: Cow<'static, str>,
     detail: Cow<'static, str>,
     log_detail: Cow<'static, str>,
@@ -50,6 +51,7 @@ impl Denial {
         Self(Arc::new(Inner {
             kind,
             status: kind.status(),
+            grpc_code: kind.grpc_code(),
             code: Cow::Borrowed(kind.code()),
             detail: Cow::Borrowed(kind.detail()),
             log_detail: Cow::Borrowed(""),
@@ -89,6 +91,14 @@ impl Denial {
     pub fn with_status(mut self, status: StatusCode) -> Self {
         if status.is_client_error() || status.is_server_error() {
             self.inner_mut().status = status;
+        }
+        self
+    }
+
+    /// Another gRPC status code than the kind's: 1 to 16. Any other is not taken, since 0 would be success.
+    pub fn with_grpc_code(mut self, grpc_code: u8) -> Self {
+        if (1..=16).contains(&grpc_code) {
+            self.inner_mut().grpc_code = grpc_code;
         }
         self
     }
@@ -134,7 +144,7 @@ impl Denial {
 
     /// The gRPC status code.
     pub fn grpc_code(&self) -> u8 {
-        self.0.kind.grpc_code()
+        self.0.grpc_code
     }
 
     /// A stable word that programs can tell the refusal by. Uniform for keys that are unknown, revoked or expired.

@@ -37,7 +37,8 @@ pub use key::{
     MalformedKey, ParsedKey, Pepper, PepperId, Peppers, RandomnessUnavailable,
 };
 pub use port::{
-    Change, Changes, Charge, Entitlements, KeyRecord, KeyStatus, KeyStore, Limiter, Respond, Verify,
+    Change, Changes, Charge, Entitlements, KeyRecord, KeyStatus, KeyStore, Limiter, Presented, Respond, Take,
+    Verify,
 };
 pub use principal::{Plan, Principal};
 pub use quota::{PerWindow, Quota, Window, WindowLimit};

@@ -11,6 +11,6 @@ mod verify;
 
 pub use entitlements::Entitlements;
 pub use key_store::{Change, Changes, KeyRecord, KeyStatus, KeyStore};
-pub use limiter::{Charge, Limiter};
+pub use limiter::{Charge, Limiter, Take};
 pub use respond::Respond;
-pub use verify::Verify;
+pub use verify::{Presented, Verify};

@@ -19,7 +19,7 @@ use crate::{EndReason, EndSignal, Environment, Quota, Scopes};
 ///     .with_scopes(Scopes::new(["jobs:read", "results:read"])?)
 ///     .with_plan(Plan::active("pro"))
 ///     .with_environment(Environment::Live)
-///     .with_quota(600.per_minute())
+///     .with_quota("default", 600.per_minute())
 ///     .with_extension(Region("eu"));
 ///
 /// assert!(principal.scopes().grants("jobs:read"));
@@ -34,7 +34,7 @@ pub struct Principal {
     plan: Option<Arc<Plan>>,
     environment: Option<Environment>,
     role: Option<Box<str>>,
-    quota: Option<Quota>,
+    quotas: Vec<(Box<str>, Quota)>,
     expires_at: Option<SystemTime>,
     end: EndSignal,
     extensions: Extensions,
@@ -53,7 +53,7 @@ impl Principal {
             plan: None,
             environment: None,
             role: None,
-            quota: None,
+            quotas: Vec::new(),
             expires_at: None,
             end: EndSignal::new(),
             extensions: Extensions::new(),
@@ -90,9 +90,9 @@ impl Principal {
         self
     }
 
-    /// A quota of its own, which takes the place of the policy's.
-    pub fn with_quota(mut self, quota: Quota) -> Self {
-        self.quota = Some(quota);
+    /// A quota of its own, which takes the place of that of the policy with this name.
+    pub fn with_quota(mut self, policy: impl Into<Box<str>>, quota: Quota) -> Self {
+        self.quotas.push((policy.into(), quota));
         self
     }
 
@@ -144,9 +144,9 @@ impl Principal {
         self.role.as_deref()
     }
 
-    /// The quota of its own, if it has one.
-    pub fn quota(&self) -> Option<&Quota> {
-        self.quota.as_ref()
+    /// The quota of its own that takes the place of a policy's, if it has one.
+    pub fn quota(&self, policy: &str) -> Option<&Quota> {
+        self.quotas.iter().rev().find(|(name, _)| **name == *policy).map(|(_, quota)| quota)
     }
 
     /// The instant from which it is refused.
@@ -191,7 +191,7 @@ impl fmt::Debug for Principal {
             .field("plan", &self.plan)
             .field("environment", &self.environment)
             .field("role", &self.role)
-            .field("quota", &self.quota)
+            .field("quotas", &self.quotas)
             .field("expires_at", &self.expires_at)
             .finish_non_exhaustive()
     }

@@ -1,6 +1,6 @@
 //! One engine, many gates: what every layer of this crate runs on.
 //!
-//! A [`Gate`] is a decision with two moments: before the inner service it *asks* what it needs to know and *judges* the
+//! A [`Gate`] is a decision with three moments: before the inner service it *asks* what it needs to know and *judges* the
 //! request by it; afterwards it may *finish* the response. The engine walks a request through its gates. A single layer is
 //! the engine with one gate; the whole stack is the same engine with all of them, and so costs one future and one body.
 //!
@@ -30,5 +30,5 @@ pub use settings::ReportOnly;
 pub(crate) use gate::{Gate, Learned};
 pub(crate) use headers::{PRIVATE, set_header};
 pub(crate) use passage::Standing;
-pub(crate) use settings::{Settings, impl_layer};
-pub(crate) use walk::Engine;
+pub(crate) use settings::{GateLayer, Settings, impl_layer};
+pub(crate) use walk::{Engine, Station};

@@ -3,11 +3,11 @@
 use std::{fmt, sync::Arc, time::SystemTime};
 
 use tollgate_core::{
-    Answer, Credential, Denial, DenialKind, KeyFormat, KeyRecord, KeyStatus, KeyStore, Peppers, Principal,
+    Answer, Denial, DenialKind, KeyFormat, KeyRecord, KeyStatus, KeyStore, Peppers, Presented, Principal,
     Unavailable, Verify,
 };
 
-/// Verifies issued keys: their shape first, which costs junk its look-up, then their digest against a [`KeyStore`].
+/// Verifies issued keys: their shape first, so that junk costs no look-up, then their digest against a [`KeyStore`].
 ///
 /// ```
 /// use tollgate::{KeyFormat, KeyVerifier, MemoryKeys};
@@ -43,8 +43,9 @@ impl KeyVerifier {
 }
 
 impl Verify for KeyVerifier {
-    fn verify(&self, credential: &Credential, now: SystemTime) -> Answer<Result<Arc<Principal>, Denial>> {
-        let secret = credential.expose_secret();
+    fn verify(&self, presented: &Presented<'_>) -> Answer<Result<Arc<Principal>, Denial>> {
+        let secret = presented.credential.expose_secret();
+        let now = presented.now;
         let mut problem = None;
         let is_well_formed = self.formats.iter().any(|format| match format.parse(secret) {
             Ok(_) => true,

@@ -34,7 +34,7 @@ pub use key_verifier::KeyVerifier;
 pub use layers::{
     credential::CredentialLayer,
     entitlement::EntitlementLayer,
-    rate_limit::{CustomSubject, Policy, RateLimitLayer, Subject},
+    rate_limit::{CustomSubject, DEFAULT_POLICY, Policy, RateLimitLayer, Subject},
     request_id::RequestIdLayer,
     scope::{ScopeLayer, ScopeMap},
     verify::VerifyLayer,

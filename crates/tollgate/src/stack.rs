@@ -7,7 +7,7 @@ use tower_layer::Layer;
 use crate::{
     ConfigurationError, CredentialLayer, EntitlementLayer, Gated, RateLimitLayer, ReportOnly, RequestIdLayer,
     ScopeLayer, VerifyLayer,
-    engine::{Engine, Gate, Settings},
+    engine::{Engine, Gate, GateLayer, Settings, Station},
     layers::rate_limit::ANONYMOUS_UNCOUNTED,
 };
 
@@ -44,15 +44,7 @@ pub struct Tollgate {
 impl Tollgate {
     /// Begins a stack with request identifiers and the default credential sources.
     pub fn builder() -> TollgateBuilder {
-        TollgateBuilder {
-            request_id: RequestIdLayer::new(),
-            credential: CredentialLayer::new(),
-            verify: None,
-            rate_limit: None,
-            entitlement: None,
-            scope: None,
-            settings: Settings::default(),
-        }
+        TollgateBuilder::default()
     }
 }
 
@@ -67,53 +59,62 @@ impl<S> Layer<S> for Tollgate {
 /// Puts a [`Tollgate`] together. In whatever order the layers are named, a request meets them in this one: request ID,
 /// credential, verify, rate limit, entitlement, scope.
 ///
-/// The layers' own settings (responder, clock, realm, report-only) are not used: set them here, for all.
-#[derive(Clone, Debug)]
+/// Responder, clock and realm are set here, for all; [`build`](Self::build) refuses a layer that has its own. A layer in
+/// report-only mode stays so.
+#[derive(Clone, Debug, Default)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct TollgateBuilder {
-    request_id: RequestIdLayer,
-    credential: CredentialLayer,
-    verify: Option<VerifyLayer>,
-    rate_limit: Option<RateLimitLayer>,
-    entitlement: Option<EntitlementLayer>,
-    scope: Option<ScopeLayer>,
+    request_id: Slot,
+    credential: Slot,
+    verify: Slot,
+    rate_limit: Slot,
+    entitlement: Slot,
+    scope: Slot,
     settings: Settings,
+    is_optional: bool,
+    leaves_anonymous_uncounted: bool,
 }
+
+/// The layers that were named for one place: exactly one, or there is something to complain about.
+type Slot = Vec<(Arc<dyn Gate>, Settings)>;
 
 impl TollgateBuilder {
     /// Another way to identify requests than the default one.
     pub fn request_id(mut self, layer: RequestIdLayer) -> Self {
-        self.request_id = layer;
+        self.request_id.push(layer.into_parts());
         self
     }
 
     /// Another way to find credentials than the default one.
     pub fn credential(mut self, layer: CredentialLayer) -> Self {
-        self.credential = layer;
+        self.is_optional = layer.gate.is_optional;
+        self.credential.push(layer.into_parts());
         self
     }
 
     /// Who a credential belongs to: a verifier, or a layer made of one. Required.
     pub fn verify(mut self, layer: impl Into<VerifyLayer>) -> Self {
-        self.verify = Some(layer.into());
+        self.verify.push(layer.into().into_parts());
         self
     }
 
     /// How often a caller may ask: a quota for each key, or a layer with policies.
     pub fn rate_limit(mut self, layer: impl Into<RateLimitLayer>) -> Self {
-        self.rate_limit = Some(layer.into());
+        let layer = layer.into();
+        self.leaves_anonymous_uncounted = !layer.gate.counts_anonymous();
+        self.rate_limit.push(layer.into_parts());
         self
     }
 
     /// Which subscription a caller needs.
     pub fn entitlement(mut self, layer: EntitlementLayer) -> Self {
-        self.entitlement = Some(layer);
+        self.entitlement.push(layer.into_parts());
         self
     }
 
     /// Which scopes a caller needs: one requirement for all, or a layer with a map of routes.
     pub fn scope(mut self, layer: impl Into<ScopeLayer>) -> Self {
-        self.scope = Some(layer.into());
+        self.scope.push(layer.into().into_parts());
         self
     }
 
@@ -125,7 +126,7 @@ impl TollgateBuilder {
 
     /// Takes the time from `clock`.
     pub fn clock(mut self, clock: impl tollgate_core::Clock) -> Self {
-        self.settings.clock = Arc::new(clock);
+        self.settings.clock = Some(Arc::new(clock));
         self
     }
 
@@ -144,28 +145,45 @@ impl TollgateBuilder {
     /// The stack.
     ///
     /// # Errors
-    /// If it cannot work: without a verifier, with a scope that no key can have, or with optional credentials and limits that
-    /// have no counter for the anonymous.
-    pub fn build(self) -> Result<Tollgate, ConfigurationError> {
-        let Some(verify) = self.verify else {
+    /// If it cannot work as it was put together. The error says what to change.
+    pub fn build(mut self) -> Result<Tollgate, ConfigurationError> {
+        if self.verify.is_empty() {
             return Err(ConfigurationError::new(
                 "Tollgate has no verifier: add .verify(KeyVerifier::new(format, store)), or a verifier of your own",
             ));
-        };
-        if let Some(invalid) = self.scope.as_ref().and_then(|layer| layer.gate.invalid()) {
-            return Err(ConfigurationError::new(invalid.to_string()));
         }
-        let leaves_anonymous_uncounted = |limit: &RateLimitLayer| !limit.gate.counts_anonymous();
-        if self.credential.gate.is_optional
-            && self.rate_limit.as_ref().is_some_and(leaves_anonymous_uncounted)
-        {
+        if self.is_optional && self.leaves_anonymous_uncounted {
             return Err(ConfigurationError::new(ANONYMOUS_UNCOUNTED));
         }
-        let mut gates: Vec<Box<dyn Gate>> =
-            vec![Box::new(self.request_id.gate), Box::new(self.credential.gate), Box::new(verify.gate)];
-        gates.extend(self.rate_limit.map(|layer| Box::new(layer.gate) as Box<dyn Gate>));
-        gates.extend(self.entitlement.map(|layer| Box::new(layer.gate) as Box<dyn Gate>));
-        gates.extend(self.scope.map(|layer| Box::new(layer.gate) as Box<dyn Gate>));
-        Ok(Tollgate { engine: Engine::new(gates, self.settings) })
+        if self.request_id.is_empty() {
+            self.request_id.push(RequestIdLayer::new().into_parts());
+        }
+        if self.credential.is_empty() {
+            self.credential.push(CredentialLayer::new().into_parts());
+        }
+        let slots =
+            [self.request_id, self.credential, self.verify, self.rate_limit, self.entitlement, self.scope];
+        let mut stations = Vec::new();
+        for mut slot in slots {
+            let Some((gate, own)) = slot.pop() else { continue };
+            let layer = gate.layer();
+            if !slot.is_empty() {
+                return Err(ConfigurationError::new(format!(
+                    "Tollgate was given two of {layer}, of which only one could hold: make them one"
+                )));
+            }
+            if own.concern_all() {
+                return Err(ConfigurationError::new(format!(
+                    "{layer} has a responder, a clock or a realm of its own: set them on Tollgate's builder, for all layers"
+                )));
+            }
+            let report_only = own.report_only.or_else(|| self.settings.report_only.clone());
+            stations.push(Station { gate, report_only });
+        }
+        let engine = Engine::new(stations, self.settings);
+        match engine.flaw() {
+            Some(flaw) => Err(flaw.clone()),
+            None => Ok(Tollgate { engine }),
+        }
     }
 }

@@ -3,13 +3,12 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
-    time::SystemTime,
 };
 
 use tokio::sync::watch;
 use tollgate::{
-    Answer, Charge, Credential, Decision, Denial, DenialKind, Entitlements, Limiter, MemoryLimiter, Plan,
-    Principal, Unavailable, Verify,
+    Answer, Decision, Denial, DenialKind, Entitlements, Limiter, MemoryLimiter, Plan, Presented, Principal,
+    Take, Unavailable, Verify,
 };
 
 /// How a backend behaves. Clones are the same backend.
@@ -94,8 +93,8 @@ impl Directory {
 }
 
 impl Verify for Directory {
-    fn verify(&self, credential: &Credential, _now: SystemTime) -> Answer<Result<Arc<Principal>, Denial>> {
-        let known = self.principals.get(credential.expose_secret()).cloned();
+    fn verify(&self, presented: &Presented<'_>) -> Answer<Result<Arc<Principal>, Denial>> {
+        let known = self.principals.get(presented.credential.expose_secret()).cloned();
         self.backend.answer(known).map(|known| known?.ok_or(Denial::new(DenialKind::KeyUnknown)))
     }
 }
@@ -114,13 +113,8 @@ impl SlowLimiter {
 }
 
 impl Limiter for SlowLimiter {
-    fn take(
-        &self,
-        charges: &[Charge<'_>],
-        cost: u64,
-        now: SystemTime,
-    ) -> Answer<Result<Decision, Unavailable>> {
-        match self.counters.take(charges, cost, now) {
+    fn take(&self, take: &Take<'_>) -> Answer<Result<Decision, Unavailable>> {
+        match self.counters.take(take) {
             Answer::Now(Ok(decision)) => self.backend.answer(decision),
             other => other,
         }

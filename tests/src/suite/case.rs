@@ -22,12 +22,19 @@ pub struct World {
     pub backend: Backend,
     /// Whether the layer under test only reports.
     pub report_only: Option<ReportOnly>,
+    /// Whether the layer is given to a builder, which sets the clock for all.
+    pub is_inside_a_builder: bool,
 }
 
 impl World {
     /// All backends answer at once.
     pub fn new() -> Self {
-        Self { clock: ManualClock::at(at(0)), backend: Backend::prompt(), report_only: None }
+        Self {
+            clock: ManualClock::at(at(0)),
+            backend: Backend::prompt(),
+            report_only: None,
+            is_inside_a_builder: false,
+        }
     }
 
     /// The layer under test has this backend.
@@ -100,11 +107,11 @@ fn directory(backend: &Backend) -> Directory {
             .with_scopes(scopes)
             .with_plan(Plan::active("pro"))
             .with_environment(Environment::Live)
-            .with_quota(1_000_000.per_minute())
+            .with_quota(tollgate::DEFAULT_POLICY, 1_000_000.per_minute())
     };
     Directory::new(backend)
         .with(GOOD, principal("ada"))
-        .with(USED_UP, principal("bob").with_quota(0.per_minute()))
+        .with(USED_UP, principal("bob").with_quota(tollgate::DEFAULT_POLICY, 0.per_minute()))
         .with(LAPSED, principal("cyd").with_plan(Plan::lapsed("pro")))
         .with(POWERLESS, principal("dan").with_scopes(Scopes::none()))
 }
@@ -112,7 +119,8 @@ fn directory(backend: &Backend) -> Directory {
 /// Gives a layer the world's clock and mode.
 macro_rules! settle {
     ($layer:expr, $world:expr) => {{
-        let layer = $layer.with_clock($world.clock.clone());
+        let layer = $layer;
+        let layer = if $world.is_inside_a_builder { layer } else { layer.with_clock($world.clock.clone()) };
         match &$world.report_only {
             Some(report) => layer.with_report_only(report),
             None => layer,
@@ -149,11 +157,12 @@ fn scope_map(world: &World) -> ScopeLayer {
 }
 
 fn tollgate(world: &World) -> Tollgate {
+    let inside = &World { is_inside_a_builder: true, report_only: None, ..world.clone() };
     let builder = Tollgate::builder()
-        .verify(verify(world))
-        .rate_limit(rate_limit(world))
-        .entitlement(entitlement(world))
-        .scope(one_scope(world))
+        .verify(verify(inside))
+        .rate_limit(rate_limit(inside))
+        .entitlement(entitlement(inside))
+        .scope(one_scope(inside))
         .clock(world.clock.clone());
     let builder = match &world.report_only {
         Some(report) => builder.report_only(report),

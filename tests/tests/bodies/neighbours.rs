@@ -179,8 +179,7 @@ async fn a_timeout_outside_covers_the_wait_of_a_verifier() {
     impl tollgate::Verify for Silent {
         fn verify(
             &self,
-            _: &tollgate::Credential,
-            _: std::time::SystemTime,
+            _: &tollgate::Presented<'_>,
         ) -> tollgate::Answer<Result<Arc<tollgate::Principal>, Denial>> {
             tollgate::Answer::later(pending())
         }

@@ -307,9 +307,11 @@ async fn preflights() {
         }
         request
     };
-    let layer = CredentialLayer::new();
+    let layer = CredentialLayer::new().dangerous_preflights();
     for (method, headers, expected) in [
         ("OPTIONS", &[ORIGIN, METHOD][..], Verdict::Preflight),
+        ("OPTIONS", &[("origin", ""), METHOD], Refused(Missing)),
+        ("OPTIONS", &[ORIGIN, ("access-control-request-method", "")], Refused(Missing)),
         ("OPTIONS", &[ORIGIN], Refused(Missing)),
         ("OPTIONS", &[METHOD], Refused(Missing)),
         ("OPTIONS", &[], Refused(Missing)),
@@ -321,7 +323,7 @@ async fn preflights() {
     ] {
         assert_eq!(judge(&layer, preflight(headers, method)).await.0, expected, "{method} {headers:?}");
     }
-    let strict = layer.without_preflights();
+    let strict = CredentialLayer::new();
     assert_eq!(judge(&strict, preflight(&[ORIGIN, METHOD], "OPTIONS")).await.0, Refused(Missing));
 }
 

@@ -144,7 +144,9 @@ async fn a_service_builder_runs_top_to_bottom_and_chained_layers_bottom_to_top()
         let mut caller = Connection::http1(serve(telling(router)).await).await;
         let response = caller.get("/jobs", Some(&api.key)).await;
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
-        assert_eq!(header(response.headers(), "x-log"), told);
+        let log = header(response.headers(), "x-log");
+        assert!(log.starts_with(told), "{log}");
+        assert!(log.contains("the last one added is the outermost"), "{log}");
         assert_eq!(code(response.body()), "internal");
         assert!(!String::from_utf8_lossy(response.body()).contains("Layer"), "the caller is not told");
     }
@@ -196,7 +198,7 @@ async fn a_scope_by_route_stands_inside_a_stack_around_the_router() {
     let mut caller = Connection::http1(serve(telling(router())).await).await;
     let alone = caller.get("/jobs", Some("key")).await;
     assert_eq!(alone.status(), StatusCode::INTERNAL_SERVER_ERROR);
-    assert_eq!(header(alone.headers(), "x-log"), SCOPE_TOO_EARLY);
+    assert!(header(alone.headers(), "x-log").starts_with(SCOPE_TOO_EARLY));
     assert_eq!(caller.get("/open", None).await.status(), StatusCode::OK);
 }
 

@@ -6,7 +6,6 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::SystemTime,
 };
 
 use axum::{Router, routing::get};
@@ -14,9 +13,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, future::join_all};
 use http::{Response, StatusCode};
 use tests::hosts::{Api, Connection, How, header, listen, serve, within};
-use tollgate::{
-    Answer, Credential, Denial, DenialKind, Passage, PerWindow as _, Principal, Tollgate, Verify,
-};
+use tollgate::{Answer, Denial, DenialKind, Passage, PerWindow as _, Presented, Principal, Tollgate, Verify};
 use tonic::{
     Code, Status,
     service::{Routes, interceptor::InterceptedService},
@@ -182,7 +179,7 @@ async fn messages_are_decoded_to_what_was_meant() {
     struct Closed;
 
     impl Verify for Closed {
-        fn verify(&self, _: &Credential, _: SystemTime) -> Answer<Result<Arc<Principal>, Denial>> {
+        fn verify(&self, _: &Presented<'_>) -> Answer<Result<Arc<Principal>, Denial>> {
             Answer::Now(Err(Denial::new(DenialKind::Forbidden).with_detail(MESSAGE)))
         }
     }

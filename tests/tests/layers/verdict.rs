@@ -144,8 +144,18 @@ fn only(mut entries: Vec<Entry>) -> Entry {
 }
 
 /// Field names are a promise to those who search their logs.
-const NAMES: [&str; 9] =
-    ["detail", "layer", "message", "principal", "reason", "report_only", "request_id", "status", "tenant"];
+const NAMES: [&str; 10] = [
+    "code",
+    "detail",
+    "layer",
+    "message",
+    "principal",
+    "reason",
+    "report_only",
+    "request_id",
+    "status",
+    "tenant",
+];
 
 /// So are target, level and values.
 fn expect_refusal(entry: &Entry, case: &Case, kind: DenialKind, level: Level, report_only: &str) {

@@ -119,7 +119,7 @@ async fn a_refusal_by_one_policy_burns_no_other() {
 #[tokio::test]
 async fn an_upgrade_keeps_the_count_and_raises_the_limit() {
     let clock = ManualClock::at(at(0));
-    let policy = Policy::new("key", 2.per_minute()).with_tier("pro", 5.per_minute());
+    let policy = Policy::new(tollgate::DEFAULT_POLICY, 2.per_minute()).with_tier("pro", 5.per_minute());
     let mut stack = behind(&clock, RateLimitLayer::from_policies([policy]).with_clock(clock.clone()));
     assert_eq!(passing(&mut stack, "ada.basic", 9).await, 2);
     let upgraded = send(&mut stack, from("ada.pro")).await;
@@ -131,10 +131,12 @@ async fn an_upgrade_keeps_the_count_and_raises_the_limit() {
 }
 
 #[tokio::test]
-async fn a_quota_of_its_own_belongs_to_the_key_and_not_to_the_tenant() {
+async fn a_quota_of_its_own_takes_the_place_of_one_policys() {
     let clock = ManualClock::at(at(0));
-    let policies =
-        [Policy::new("key", 1.per_minute()), Policy::new("tenant", 4.per_minute()).by(Subject::Tenant)];
+    let policies = [
+        Policy::new(tollgate::DEFAULT_POLICY, 1.per_minute()),
+        Policy::new("tenant", 4.per_minute()).by(Subject::Tenant),
+    ];
     let mut stack = behind(&clock, RateLimitLayer::from_policies(policies).with_clock(clock.clone()));
     assert_eq!(passing(&mut stack, "ada@acme+3", 9).await, 3);
     assert_eq!(passing(&mut stack, "bob@acme+3", 9).await, 1);
@@ -232,11 +234,9 @@ async fn a_flood_of_new_subjects_in_every_window_stays_bounded() {
     for window in 0..50 {
         for subject in 0..2_000 {
             let subject = format!("{window}-{subject}");
-            let charge =
-                tollgate::Charge { policy: "key", subject: &subject, group: &subject, quota: &quota };
-            assert!(
-                limiter.take(&[charge], 1, tollgate::Clock::now(&clock)).wait().await.unwrap().is_allowed()
-            );
+            let charges = [tollgate::Charge::new("key", &subject, &subject, &quota)];
+            let take = tollgate::Take::one(&charges, tollgate::Clock::now(&clock));
+            assert!(limiter.take(&take).wait().await.unwrap().is_allowed());
         }
         most = most.max(limiter.subjects());
         clock.advance(Duration::from_secs(60));

@@ -11,8 +11,8 @@ use std::{sync::Arc, time::SystemTime};
 use http::{Request, StatusCode};
 use tests::suite::{Failure, Inner, Reply, Stack, erase, with_key};
 use tollgate::{
-    Answer, Credential, CredentialLayer, Denial, ManualClock, PerWindow as _, Plan, Principal,
-    RateLimitLayer, Verify, VerifyLayer,
+    Answer, CredentialLayer, Denial, ManualClock, PerWindow as _, Plan, Presented, Principal, RateLimitLayer,
+    Verify, VerifyLayer,
 };
 use tower::{Layer, Service, ServiceBuilder};
 
@@ -21,8 +21,8 @@ use tower::{Layer, Service, ServiceBuilder};
 struct Honest;
 
 impl Verify for Honest {
-    fn verify(&self, credential: &Credential, _now: SystemTime) -> Answer<Result<Arc<Principal>, Denial>> {
-        let (name, own) = split(credential.expose_secret(), '+');
+    fn verify(&self, presented: &Presented<'_>) -> Answer<Result<Arc<Principal>, Denial>> {
+        let (name, own) = split(presented.credential.expose_secret(), '+');
         let (name, tier) = split(name, '.');
         let (id, tenant) = split(name, '@');
         let mut principal = Principal::new(id);
@@ -33,7 +33,7 @@ impl Verify for Honest {
             principal = principal.with_plan(Plan::active(tier));
         }
         if let Ok(own) = own.parse::<u64>() {
-            principal = principal.with_quota(own.per_minute());
+            principal = principal.with_quota(tollgate::DEFAULT_POLICY, own.per_minute());
         }
         Answer::Now(Ok(Arc::new(principal)))
     }
@@ -61,7 +61,7 @@ where
 {
     erase(
         ServiceBuilder::new()
-            .layer(CredentialLayer::new().optional().with_clock(clock.clone()))
+            .layer(CredentialLayer::new().optional().dangerous_preflights().with_clock(clock.clone()))
             .layer(VerifyLayer::new(Honest).with_clock(clock.clone()))
             .layer(layer)
             .service(Inner::new()),

@@ -98,7 +98,7 @@ async fn the_built_stack_shows_numbers_to_nobody_but_their_owner() {
     let clock = ManualClock::at(at(0));
     let tollgate = Tollgate::builder()
         .verify(Honest)
-        .rate_limit(limit(&clock, "key", 2.per_minute()))
+        .rate_limit(2.per_minute())
         .scope(scope("read"))
         .clock(clock)
         .build()

@@ -112,7 +112,7 @@ impl Respond for Own {
 async fn a_responders_own_headers_stand() {
     for denial in every_denial() {
         let responder = Arc::new(Own);
-        let request = get("/", &[("x-api-key", "tok")]);
+        let request = get("/", &[("authorization", "Bearer tok")]);
         let reply = send(&mut refusing(denial, Some(responder)), request).await;
         assert_eq!(reply.header("www-authenticate"), "Custom");
         assert_eq!(reply.header("retry-after"), "3600");
@@ -169,7 +169,7 @@ async fn shared_caches_keep_callers_apart() {
 }
 
 #[tokio::test]
-async fn the_inner_services_own_caching_is_respected() {
+async fn no_shared_cache_may_mix_up_callers_whatever_the_service_says() {
     let inner = || {
         Inner::answering(|_| {
             let builder =
@@ -180,7 +180,14 @@ async fn the_inner_services_own_caching_is_respected() {
     let key = get("/", &[("x-api-key", "tok")]);
     assert_eq!(
         caching(CredentialLayer::new(), inner(), key).await,
-        pair("public, max-age=60", "accept | x-api-key")
+        pair("private, no-store", "accept | x-api-key"),
+        "caches know nothing of this header, and many do not look at Vary"
+    );
+    let bearer = get("/", &[("authorization", "Bearer tok")]);
+    assert_eq!(
+        caching(CredentialLayer::new(), inner(), bearer).await,
+        pair("public, max-age=60", "accept | authorization"),
+        "RFC 9111 section 3.5 lets a cache store it, since it says so"
     );
     let stranger = get("/", &[]);
     assert_eq!(
@@ -194,7 +201,10 @@ async fn a_preflight_is_left_to_the_cors_layer() {
     let mut preflight =
         get("/", &[("origin", "https://a.example"), ("access-control-request-method", "GET")]);
     *preflight.method_mut() = http::Method::OPTIONS;
-    assert_eq!(caching(CredentialLayer::new(), Inner::new(), preflight).await, pair("", ""));
+    assert_eq!(
+        caching(CredentialLayer::new().dangerous_preflights(), Inner::new(), preflight).await,
+        pair("", "")
+    );
 }
 
 #[tokio::test]

@@ -7,11 +7,11 @@ mod request_id;
 mod responders;
 mod secrecy;
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use tests::suite::{Inner, Stack, erase};
 use tollgate::{
-    Answer, Credential, CredentialLayer, Decision, Denial, DenialKind, Principal, Respond, Verify,
+    Answer, CredentialLayer, Decision, Denial, DenialKind, Presented, Principal, Respond, Verify,
     VerifyLayer, Window, WindowState,
 };
 use tower::ServiceBuilder;
@@ -20,7 +20,7 @@ use tower::ServiceBuilder;
 struct Refuse(Denial);
 
 impl Verify for Refuse {
-    fn verify(&self, _credential: &Credential, _now: SystemTime) -> Answer<Result<Arc<Principal>, Denial>> {
+    fn verify(&self, _presented: &Presented<'_>) -> Answer<Result<Arc<Principal>, Denial>> {
         Answer::Now(Err(self.0.clone()))
     }
 }

@@ -76,12 +76,12 @@ async fn a_revoked_key_is_refused_as_soon_as_revoke_returns() {
 }
 
 #[tokio::test]
-async fn issuing_again_revokes_the_former_key_at_the_same_moment() {
+async fn issuing_again_replaces_the_former_key_at_the_same_moment() {
     let mut api = Api::new();
     let former = api.issue(Principal::new("ada"));
     let held = api.record(&former).principal().clone();
     let current = api.issue(Principal::new("ada"));
-    assert_eq!(api.refusal(&former).await, Some(DenialKind::KeyRevoked));
+    assert_eq!(api.refusal(&former).await, Some(DenialKind::KeyUnknown));
     assert_eq!(held.end_signal().reason(), Some(EndReason::Revoked));
     assert_eq!(api.refusal(&current).await, None);
     assert!(api.keys.revoke("ada"));
@@ -95,7 +95,7 @@ async fn keys_made_of_one_principal_end_each_by_itself() {
     api.keys.import("ada's first key", ada.clone());
     let (first, second) = (api.issue(ada.clone()), "the-second-key");
     api.keys.import(second, ada);
-    assert_eq!(api.refusal(&first).await, Some(DenialKind::KeyRevoked));
+    assert_eq!(api.refusal(&first).await, Some(DenialKind::KeyUnknown));
     assert_eq!(api.refusal(second).await, None);
 }
 

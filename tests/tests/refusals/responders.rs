@@ -18,7 +18,11 @@ async fn reply(denial: Denial, responder: impl Respond) -> Reply {
 }
 
 fn grpc() -> Request<String> {
-    get("/jobs.Jobs/List", &[("content-type", "application/grpc"), ("authorization", "Bearer tok")])
+    let headers = [("content-type", "application/grpc"), ("authorization", "Bearer tok")];
+    let mut request = get("/jobs.Jobs/List", &headers);
+    *request.method_mut() = http::Method::POST;
+    *request.version_mut() = http::Version::HTTP_2;
+    request
 }
 
 #[tokio::test]

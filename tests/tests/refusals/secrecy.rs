@@ -34,7 +34,7 @@ fn keys() -> Keys {
         principal("good"),
         principal("revoked"),
         principal("expired").with_expiry(at(0)),
-        principal("limited").with_quota(0.per_minute()),
+        principal("limited").with_quota(tollgate::DEFAULT_POLICY, 0.per_minute()),
         principal("lapsed").with_plan(Plan::lapsed("pro")),
         principal("powerless").with_scopes(Scopes::none()),
         principal("suspended").with_tenant("other"),

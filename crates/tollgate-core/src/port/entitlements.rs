@@ -7,5 +7,14 @@ use crate::{Answer, Plan, Principal, Unavailable};
 /// Knows which plan a principal is on at the moment, where the verifier does not.
 pub trait Entitlements: Send + Sync + 'static {
     /// The principal's plan; `None` if it has none.
+    ///
+    /// # Errors
+    /// [`Unavailable`] if it cannot be told.
     fn plan(&self, principal: &Arc<Principal>) -> Answer<Result<Option<Arc<Plan>>, Unavailable>>;
+}
+
+impl<E: Entitlements + ?Sized> Entitlements for Arc<E> {
+    fn plan(&self, principal: &Arc<Principal>) -> Answer<Result<Option<Arc<Plan>>, Unavailable>> {
+        (**self).plan(principal)
+    }
 }

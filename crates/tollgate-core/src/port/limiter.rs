@@ -9,42 +9,62 @@ use crate::{Answer, Decision, Quota, Unavailable};
 /// The counter's identity is the policy's name, the subject and the window. The quota is not part of it: when a plan is
 /// upgraded, the count stays and the limit rises.
 #[derive(Clone, Copy, Debug)]
-pub struct Charge<'a> {
+#[non_exhaustive]
+pub struct Charge<'r> {
     /// The policy's name.
     pub policy: &'static str,
     /// Whose counter: a key's identifier, a tenant, an address.
-    pub subject: &'a str,
+    pub subject: &'r str,
     /// Where the counter lives: counters of one group, usually a tenant and its keys, live in one place, so that they can be
     /// decided together everywhere. Always the same for one counter: named in another group, it may be another one.
-    pub group: &'a str,
+    pub group: &'r str,
     /// What the counter is held against.
-    pub quota: &'a Quota,
+    pub quota: &'r Quota,
+}
+
+impl<'r> Charge<'r> {
+    /// A charge to the counter of `subject` under `policy`, which lives in `group`.
+    pub fn new(policy: &'static str, subject: &'r str, group: &'r str, quota: &'r Quota) -> Self {
+        Self { policy, subject, group, quota }
+    }
+}
+
+/// What a request takes from its quotas.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Take<'r> {
+    /// The counters that it is charged to.
+    pub charges: &'r [Charge<'r>],
+    /// How much it takes from each. 0 reads without counting.
+    pub cost: u64,
+    /// The request's instant. A limiter with a clock of its own may use that instead, and says so in the decision.
+    pub now: SystemTime,
+}
+
+impl<'r> Take<'r> {
+    /// A request that takes 1 from each counter.
+    pub fn one(charges: &'r [Charge<'r>], now: SystemTime) -> Self {
+        Self { charges, cost: 1, now }
+    }
+
+    /// Takes another amount.
+    pub fn with_cost(mut self, cost: u64) -> Self {
+        self.cost = cost;
+        self
+    }
 }
 
 /// Counts requests, and decides whether there is room for one more.
 pub trait Limiter: Send + Sync + 'static {
-    /// Weighs a request against all `charges` and counts it in all of them or in none, in one step.
-    ///
-    /// A `cost` of 0 reads without counting. `now` is the request's instant; a limiter with a clock of its own may use that
-    /// instead, and says so in the decision.
+    /// Weighs a request against all its charges and counts it in all of them or in none, in one step.
     ///
     /// # Errors
     /// [`Unavailable`] if the counters cannot be reached.
-    fn take(
-        &self,
-        charges: &[Charge<'_>],
-        cost: u64,
-        now: SystemTime,
-    ) -> Answer<Result<Decision, Unavailable>>;
+    fn take(&self, take: &Take<'_>) -> Answer<Result<Decision, Unavailable>>;
 }
 
 impl<L: Limiter + ?Sized> Limiter for Arc<L> {
-    fn take(
-        &self,
-        charges: &[Charge<'_>],
-        cost: u64,
-        now: SystemTime,
-    ) -> Answer<Result<Decision, Unavailable>> {
-        (**self).take(charges, cost, now)
+    fn take(&self, take: &Take<'_>) -> Answer<Result<Decision, Unavailable>> {
+        (**self).take(take)
     }
 }

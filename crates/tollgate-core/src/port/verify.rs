@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::SystemTime};
 
+use http::request;
+
 use crate::{Answer, Credential, Denial, Principal};
 
 /// Proves who a credential belongs to.
@@ -9,15 +11,34 @@ use crate::{Answer, Credential, Denial, Principal};
 /// The principal's end and expiry are checked by whoever asked, after the answer is there; a verifier need not.
 pub trait Verify: Send + Sync + 'static {
     /// The principal, or why there is none: [`DenialKind::KeyUnknown`](crate::DenialKind::KeyUnknown) and its
-    /// neighbours, or [`Denial::unavailable`] if it cannot be told. `now` is the request's instant.
+    /// neighbours, or [`Denial::unavailable`] if it cannot be told.
     ///
     /// # Errors
     /// The denial that the caller is refused with.
-    fn verify(&self, credential: &Credential, now: SystemTime) -> Answer<Result<Arc<Principal>, Denial>>;
+    fn verify(&self, presented: &Presented<'_>) -> Answer<Result<Arc<Principal>, Denial>>;
 }
 
 impl<V: Verify + ?Sized> Verify for Arc<V> {
-    fn verify(&self, credential: &Credential, now: SystemTime) -> Answer<Result<Arc<Principal>, Denial>> {
-        (**self).verify(credential, now)
+    fn verify(&self, presented: &Presented<'_>) -> Answer<Result<Arc<Principal>, Denial>> {
+        (**self).verify(presented)
+    }
+}
+
+/// A credential as it was presented. An answer that comes later clones what it needs.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Presented<'r> {
+    /// The credential.
+    pub credential: &'r Credential,
+    /// The head of the request, for credentials that are bound to it. It may not hold the credential any more.
+    pub head: &'r request::Parts,
+    /// The request's instant.
+    pub now: SystemTime,
+}
+
+impl<'r> Presented<'r> {
+    /// A credential with the request that it came in, and that request's instant.
+    pub fn new(credential: &'r Credential, head: &'r request::Parts, now: SystemTime) -> Self {
+        Self { credential, head, now }
     }
 }

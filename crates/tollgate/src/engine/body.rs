@@ -49,6 +49,13 @@ impl<B> Default for Body<B> {
     }
 }
 
+impl<B> From<Bytes> for Body<B> {
+    /// The body of a refusal of the application's own.
+    fn from(bytes: Bytes) -> Self {
+        Self::refusal(bytes)
+    }
+}
+
 impl<B> http_body::Body for Body<B>
 where
     B: http_body::Body,

@@ -105,7 +105,7 @@ where
                 ResponseFuture::inside(&mut self.ready, self.head, self.body, self.engine, self.passage)
             }
             Walk::Refused { at, denial } => {
-                ResponseFuture::refused(self.engine.refuse(at, denial, self.head, self.passage))
+                ResponseFuture::refused(self.engine.refuse(at, denial, self.head, &self.passage))
             }
             Walk::Waits { at, pending } => {
                 let waiting = Self { at, pending, ..self };

@@ -6,15 +6,21 @@ use http::{request, response};
 use tollgate_core::{Answer, Credential, Decision, Denial, Plan, Principal};
 
 use super::Passage;
-use crate::RequestId;
+use crate::{ConfigurationError, RequestId};
 
-/// One decision about a request, with a moment before the inner service and one after it.
+/// One decision about a request: two moments before the inner service, one after it.
 ///
 /// A gate keeps nothing about a request: what it learns the engine writes into the [`Passage`], and whatever comes later,
 /// this gate's own judgement included, reads it there.
 pub(crate) trait Gate: fmt::Debug + Send + Sync + 'static {
     /// The name of its layer, for logs and errors.
     fn layer(&self) -> &'static str;
+
+    /// Why the gate cannot work as it was built: an error at start-up in a built stack, a 500 at every request in a layer that
+    /// stands alone.
+    fn flaw(&self) -> Option<ConfigurationError> {
+        None
+    }
 
     /// Whether this gate finds out who is calling. Refused by one, a request in report-only mode goes on as nobody.
     fn identifies(&self) -> bool {

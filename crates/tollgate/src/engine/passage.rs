@@ -3,7 +3,9 @@
 use std::{fmt, sync::Arc, time::SystemTime};
 
 use http::Extensions;
-use tollgate_core::{Credential, Decision, Denial, DenialKind, EndReason, Plan, Principal, Respond};
+use tollgate_core::{
+    Clock, Credential, Decision, Denial, DenialKind, EndReason, Plan, Principal, Respond, SystemClock,
+};
 
 use super::Learned;
 use crate::RequestId;
@@ -24,7 +26,8 @@ use crate::RequestId;
 /// ```
 #[derive(Clone, Default)]
 pub struct Passage {
-    pub(super) now: Option<SystemTime>,
+    now: Option<SystemTime>,
+    pub(super) clock: Option<Arc<dyn Clock>>,
     pub(super) responder: Option<Arc<dyn Respond>>,
     pub(super) realm: Option<&'static str>,
     pub(super) is_waived: bool,
@@ -34,7 +37,9 @@ pub struct Passage {
     principal: Option<Arc<Principal>>,
     plan: Option<Arc<Plan>>,
     decision: Option<Decision>,
+    // Whether the decision is that of several limits, and whether the last of them refused.
     is_decision_stacked: bool,
+    is_limit_used_up: bool,
 }
 
 /// How far the question of who is calling has come.
@@ -102,6 +107,28 @@ impl Passage {
         self.responder.as_ref()
     }
 
+    /// Vouches for a request: from here on it is this principal's, as if layers had verified a credential. For applications
+    /// that know their callers in another way, by a session or a client's certificate, and want to guard them alike.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use tollgate::{Passage, Principal};
+    ///
+    /// let mut request = http::Request::new(());
+    /// Passage::identify(request.extensions_mut(), Arc::new(Principal::new("session_17")));
+    /// ```
+    pub fn identify(extensions: &mut Extensions, principal: Arc<Principal>) {
+        let mut passage = Self::take(extensions);
+        passage.begin(Standing::Proven, None);
+        passage.principal = Some(principal);
+        passage.put(extensions);
+    }
+
+    pub(super) fn read_clock(&mut self) {
+        self.now = Some(self.clock.as_ref().map_or_else(|| SystemClock.now(), Clock::now));
+    }
+
     pub(crate) fn standing(&self) -> Standing {
         self.standing
     }
@@ -114,6 +141,11 @@ impl Passage {
     /// Whether a limit further out has decided, too: then only the inner of the two writes the numbers.
     pub(crate) fn is_decision_stacked(&self) -> bool {
         self.is_decision_stacked
+    }
+
+    /// What all limits have decided, if the last of them refused.
+    pub(crate) fn used_up(&self) -> Option<&Decision> {
+        self.decision.as_ref().filter(|_| self.is_limit_used_up)
     }
 
     /// Refuses a principal that has ended or expired as of this request's instant.
@@ -135,7 +167,8 @@ impl Passage {
             (Standing::Preflight, _) => Ok(None),
             (Standing::Anonymous | Standing::Waived, _) => Err(Denial::new(DenialKind::CredentialMissing)),
             _ => Err(Denial::misconfigured(format!(
-                "{layer} ran before any VerifyLayer: put a CredentialLayer and a VerifyLayer outside it"
+                "{layer} ran before any VerifyLayer: put a CredentialLayer and a VerifyLayer outside it \
+                 (with axum's Router::layer the last one added is the outermost), or call Passage::identify"
             ))),
         }
     }
@@ -154,6 +187,7 @@ impl Passage {
             Learned::Plan(plan) => self.plan = plan,
             Learned::Decision(decision) => {
                 self.is_decision_stacked = self.decision.is_some();
+                self.is_limit_used_up = !decision.is_allowed();
                 self.decision = Some(match self.decision.take() {
                     Some(outer) => outer.and(&decision),
                     None => decision,
@@ -170,12 +204,16 @@ impl Passage {
         self.plan = None;
     }
 
-    /// Lets a request go on that was refused in report-only mode. If it was refused for who is calling, it goes on as nobody.
-    pub(super) fn waive(&mut self, is_identity_refused: bool) {
-        self.is_waived = true;
-        if is_identity_refused && self.standing != Standing::Proven {
-            self.standing = Standing::Waived;
+    /// Lets a request go on that was refused in report-only mode. If it was refused for who is calling, it goes on as it was
+    /// `before` that gate, and as nobody.
+    pub(super) fn waive(&mut self, before: Option<Self>) {
+        if let Some(before) = before {
+            *self = before;
+            if self.standing != Standing::Proven {
+                self.standing = Standing::Waived;
+            }
         }
+        self.is_waived = true;
     }
 
     /// Takes the passage out of its extension while gates work on it; a new one if there is none.

@@ -87,6 +87,7 @@ pub(super) fn report(denial: &Denial, layer: &'static str, passage: &Passage, re
                 target: "tollgate",
                 layer,
                 reason = denial.kind().reason(),
+                code = denial.code(),
                 status = denial.status().as_u16(),
                 detail = denial.log_detail(),
                 request_id = passage.request_id().map(tracing::field::display),

@@ -59,7 +59,7 @@ where
                 // The inner service was polled ready and will not be called. Readiness may hold a permit, which this
                 // service, if it now falls idle, would keep from its siblings: a fresh clone holds none.
                 drop(self.take_ready());
-                ResponseFuture::refused(self.engine.refuse(at, denial, head, passage))
+                ResponseFuture::refused(self.engine.refuse(at, denial, head, &passage))
             }
             Walk::Waits { at, pending } => {
                 // Only the service that was polled ready may be called later; the clone left in its place was not.

@@ -6,12 +6,11 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::SystemTime,
 };
 
-use tollgate_core::{Clock, Respond, SystemClock};
+use tollgate_core::{Clock, Respond};
 
-use super::Passage;
+use super::{Gate, Passage};
 
 /// Counts what layers in report-only mode would have refused. Clones are the same count.
 ///
@@ -35,26 +34,30 @@ impl ReportOnly {
     pub fn refusals(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
+
+    pub(super) fn count(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
-/// What all layers have in common.
-#[derive(Clone)]
+/// What all layers have in common. Each setting is absent unless it was set.
+#[derive(Clone, Default)]
 pub(crate) struct Settings {
     pub(crate) responder: Option<Arc<dyn Respond>>,
-    pub(crate) clock: Arc<dyn Clock>,
+    // The machine's clock, if none.
+    pub(crate) clock: Option<Arc<dyn Clock>>,
     pub(crate) realm: Option<&'static str>,
     pub(crate) report_only: Option<ReportOnly>,
 }
 
 impl Settings {
-    pub(super) fn now(&self) -> SystemTime {
-        self.clock.now()
-    }
-
-    /// Gives the passage its instant, and hands down what this layer sets for itself and for those inside it. The instant of
-    /// a layer further out may be old: a queue or a buffer may stand between the two.
+    /// Hands down what this layer sets for itself and for those inside it, and takes the instant anew: that of a layer further
+    /// out may be old, since a queue or a buffer may stand between the two.
     pub(super) fn prepare(&self, passage: &mut Passage) {
-        passage.now = Some(self.now());
+        if let Some(clock) = &self.clock {
+            passage.clock = Some(Arc::clone(clock));
+        }
+        passage.read_clock();
         if let Some(responder) = &self.responder {
             passage.responder = Some(Arc::clone(responder));
         }
@@ -63,20 +66,9 @@ impl Settings {
         }
     }
 
-    pub(super) fn is_report_only(&self) -> bool {
-        self.report_only.is_some()
-    }
-
-    pub(super) fn count_waived(&self) {
-        if let Some(report) = &self.report_only {
-            report.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { responder: None, clock: Arc::new(SystemClock), realm: None, report_only: None }
+    /// Whether there are settings here that hold for a whole stack, and not for one gate.
+    pub(crate) fn concern_all(&self) -> bool {
+        self.responder.is_some() || self.clock.is_some() || self.realm.is_some()
     }
 }
 
@@ -87,6 +79,11 @@ impl fmt::Debug for Settings {
             .field("report_only", &self.report_only)
             .finish_non_exhaustive()
     }
+}
+
+/// A layer that is one gate with settings.
+pub(crate) trait GateLayer {
+    fn into_parts(self) -> (Arc<dyn Gate>, Settings);
 }
 
 /// Makes `$layer`, a struct of a `gate` and `settings`, a Tower layer with the settings that all layers share.
@@ -100,9 +97,10 @@ macro_rules! impl_layer {
                 self
             }
 
-            /// Takes the time from `clock`, once for each request and again after each wait.
+            /// Takes the time from `clock`, for this layer and for those inside it that set no clock of their own: once for each
+            /// request, and again after each wait.
             pub fn with_clock(mut self, clock: impl tollgate_core::Clock) -> Self {
-                self.settings.clock = std::sync::Arc::new(clock);
+                self.settings.clock = Some(std::sync::Arc::new(clock));
                 self
             }
 
@@ -120,12 +118,17 @@ macro_rules! impl_layer {
             }
         }
 
+        impl $crate::engine::GateLayer for $layer {
+            fn into_parts(self) -> (std::sync::Arc<dyn $crate::engine::Gate>, $crate::engine::Settings) {
+                (std::sync::Arc::new(self.gate), self.settings)
+            }
+        }
+
         impl<S> tower_layer::Layer<S> for $layer {
             type Service = $crate::Gated<S>;
 
             fn layer(&self, inner: S) -> Self::Service {
-                let gates: Vec<Box<dyn $crate::engine::Gate>> = vec![Box::new(self.gate.clone())];
-                $crate::Gated::new(inner, $crate::engine::Engine::new(gates, self.settings.clone()))
+                $crate::Gated::new(inner, $crate::engine::Engine::of(self.clone()))
             }
         }
     };

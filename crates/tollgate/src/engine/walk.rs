@@ -6,13 +6,23 @@ use bytes::Bytes;
 use http::{Response, request, response};
 use tollgate_core::{Answer, Denial, Outcome, Pending};
 
-use super::{Gate, Learned, Passage, Settings, refusal};
+use super::{Gate, GateLayer, Learned, Passage, ReportOnly, Settings, refusal};
+use crate::ConfigurationError;
 
 /// Gates in the order of a request, and what they have in common.
 #[derive(Debug)]
 pub(crate) struct Engine {
-    gates: Vec<Box<dyn Gate>>,
+    stations: Vec<Station>,
     settings: Settings,
+    flaw: Option<ConfigurationError>,
+}
+
+/// A gate in its place.
+#[derive(Debug)]
+pub(crate) struct Station {
+    pub(crate) gate: Arc<dyn Gate>,
+    // In report-only mode if there is a count.
+    pub(crate) report_only: Option<ReportOnly>,
 }
 
 /// How far a request came.
@@ -26,15 +36,30 @@ pub(super) enum Walk {
 }
 
 impl Engine {
-    pub(crate) fn new(gates: Vec<Box<dyn Gate>>, settings: Settings) -> Arc<Self> {
-        Arc::new(Self { gates, settings })
+    pub(crate) fn new(stations: Vec<Station>, settings: Settings) -> Arc<Self> {
+        let flaw = stations.iter().find_map(|station| station.gate.flaw());
+        Arc::new(Self { stations, settings, flaw })
+    }
+
+    /// The engine of a layer that stands alone.
+    pub(crate) fn of(layer: impl GateLayer) -> Arc<Self> {
+        let (gate, settings) = layer.into_parts();
+        Self::new(vec![Station { gate, report_only: settings.report_only.clone() }], settings)
+    }
+
+    /// Why the stack cannot work as it was built.
+    pub(crate) fn flaw(&self) -> Option<&ConfigurationError> {
+        self.flaw.as_ref()
     }
 
     /// Begins the walk with what layers further out have learned.
     pub(super) fn enter(&self, head: &mut request::Parts) -> (Passage, Walk) {
         let mut passage = Passage::take(&mut head.extensions);
         self.settings.prepare(&mut passage);
-        let walk = self.walk(0, None, head, &mut passage);
+        let walk = match &self.flaw {
+            Some(flaw) => Walk::Refused { at: 0, denial: Denial::misconfigured(flaw.to_string()) },
+            None => self.walk(0, None, head, &mut passage),
+        };
         (passage, walk)
     }
 
@@ -47,7 +72,7 @@ impl Engine {
         head: &mut request::Parts,
         passage: &mut Passage,
     ) -> Walk {
-        passage.now = Some(self.settings.now());
+        passage.read_clock();
         let answer = passage.check_end().and(answer);
         self.walk(at, Some(answer), head, passage)
     }
@@ -59,7 +84,7 @@ impl Engine {
         head: &mut request::Parts,
         passage: &mut Passage,
     ) -> Walk {
-        for (at, gate) in self.gates.iter().enumerate().skip(from) {
+        for (at, Station { gate, report_only }) in self.stations.iter().enumerate().skip(from) {
             let answer = match answered.take() {
                 Some(answer) => answer,
                 None => match gate.ask(head, passage) {
@@ -67,31 +92,26 @@ impl Engine {
                     Answer::Later(pending) => return Walk::Waits { at, pending },
                 },
             };
-            let before = self.settings.is_report_only().then(|| passage.clone());
+            // In report-only mode, who was found out and is refused shall not count as found out.
+            let before = (report_only.is_some() && gate.identifies()).then(|| passage.clone());
             let verdict = answer.and_then(|learned| {
                 passage.learn(learned);
                 gate.judge(head, passage)
             });
-            match (verdict, before) {
+            match (verdict, report_only) {
                 (Ok(()), _) => {}
-                (Err(denial), Some(before)) if denial.outcome() != Outcome::Misconfigured => {
-                    self.waive(&**gate, &denial, passage, before);
+                // What is put together wrongly is never waved through: nobody would learn of it.
+                (Err(denial), Some(report)) if denial.outcome() != Outcome::Misconfigured => {
+                    if !passage.is_waived {
+                        report.count();
+                        refusal::report(&denial, gate.layer(), passage, true);
+                    }
+                    passage.waive(before);
                 }
                 (Err(denial), _) => return Walk::Refused { at, denial },
             }
         }
         Walk::Admitted
-    }
-
-    /// Lets a refused request go on, as if the gate had not been there. It is reported and counted once, where it would have
-    /// been refused. What is put together wrongly is never waved through: nobody would learn of it.
-    fn waive(&self, gate: &dyn Gate, denial: &Denial, passage: &mut Passage, before: Passage) {
-        if !passage.is_waived {
-            self.settings.count_waived();
-            refusal::report(denial, gate.layer(), passage, true);
-        }
-        *passage = before;
-        passage.waive(gate.identifies());
     }
 
     /// The response to a refusal by gate number `at`, completed by it and the gates before it.
@@ -100,34 +120,34 @@ impl Engine {
         at: usize,
         denial: Denial,
         mut head: request::Parts,
-        mut passage: Passage,
+        passage: &Passage,
     ) -> Response<Bytes> {
-        let layer = self.gates.get(at).map_or("", |gate| gate.layer());
-        refusal::report(&denial, layer, &passage, false);
-        if let Some(decision) = denial.decision() {
-            passage.learn(Learned::Decision(decision.clone()));
-        }
+        let layer = self.stations.get(at).map_or("", |station| station.gate.layer());
+        refusal::report(&denial, layer, passage, false);
         passage.clone().put(&mut head.extensions);
-        let response = refusal::respond(denial, &mut head, &passage);
+        let response = refusal::respond(denial, &mut head, passage);
         let (mut parts, bytes) = response.into_parts();
-        self.finish_from(at, &passage, &mut parts);
+        self.finish_from(at, passage, &mut parts);
         Response::from_parts(parts, bytes)
     }
 
     /// Completes a response from inside.
     pub(super) fn finish(&self, passage: &Passage, response: &mut response::Parts) {
-        self.finish_from(self.gates.len(), passage, response);
+        self.finish_from(self.stations.len(), passage, response);
     }
 
     /// Gates finish in the opposite order, as layers would: from number `at` outwards.
     fn finish_from(&self, at: usize, passage: &Passage, response: &mut response::Parts) {
-        for gate in self.gates.iter().take(at.saturating_add(1)).rev() {
-            gate.finish(passage, response);
+        for station in self.stations.iter().take(at.saturating_add(1)).rev() {
+            station.gate.finish(passage, response);
         }
     }
 
     /// The span in which the inner service runs: one that carries the request's identifier, if a gate here has set it.
     pub(super) fn span(&self, passage: &Passage) -> tracing::Span {
-        self.gates.iter().find_map(|gate| gate.span(passage)).unwrap_or_else(tracing::Span::none)
+        self.stations
+            .iter()
+            .find_map(|station| station.gate.span(passage))
+            .unwrap_or_else(tracing::Span::none)
     }
 }

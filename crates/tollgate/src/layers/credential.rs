@@ -49,7 +49,7 @@
 //!   a credential from anywhere else: responses to such requests get `Cache-Control: private, no-store`, unless they say
 //!   `private` or `no-store` already, and `Vary` on the header.
 //! - CORS preflights cannot carry credentials, and are refused unless a CORS layer further out answers them, which is the
-//!   better place; or see [`with_preflights`](CredentialLayer::with_preflights).
+//!   better place; or see [`dangerous_preflights`](CredentialLayer::dangerous_preflights).
 
 use http::{
     HeaderMap, HeaderValue, Method,
@@ -59,7 +59,7 @@ use http::{
 use tollgate_core::{Answer, Credential, CredentialSource, Denial, DenialKind};
 
 use crate::{
-    Passage,
+    ConfigurationError, Passage,
     engine::{Gate, Learned, PRIVATE, Settings, Standing, impl_layer, set_header},
 };
 
@@ -111,7 +111,7 @@ impl CredentialLayer {
     ///
     /// Only where a CORS layer further in answers **every** such request: a service that does not look at the method, such as
     /// tonic's or an axum `any` route, would take them for real ones. Better put the CORS layer outside.
-    pub fn with_preflights(mut self) -> Self {
+    pub fn dangerous_preflights(mut self) -> Self {
         self.gate.passes_preflights = true;
         self
     }
@@ -165,6 +165,12 @@ impl CredentialGate {
 impl Gate for CredentialGate {
     fn layer(&self) -> &'static str {
         "CredentialLayer"
+    }
+
+    fn flaw(&self) -> Option<ConfigurationError> {
+        let error =
+            || ConfigurationError::new("CredentialLayer has no source to read a credential from: add one");
+        self.sources.is_empty().then(error)
     }
 
     fn identifies(&self) -> bool {

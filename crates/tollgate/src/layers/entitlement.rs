@@ -38,7 +38,7 @@ use http::request;
 use tollgate_core::{Answer, Denial, DenialKind, Entitlements};
 
 use crate::{
-    Passage,
+    ConfigurationError, Passage,
     engine::{Gate, Learned, Settings, impl_layer},
 };
 
@@ -57,7 +57,7 @@ impl EntitlementLayer {
     }
 
     /// Asks for `tier` or a higher one, of all tiers from the lowest to the highest. A tier that is not listed suffices for
-    /// nothing.
+    /// nothing. If `tier` itself is not listed, every request is answered 500, and the log says why.
     pub fn at_least<T: Into<Box<str>>>(mut self, tier: &str, ascending: impl IntoIterator<Item = T>) -> Self {
         let ascending: Vec<Box<str>> = ascending.into_iter().map(Into::into).collect();
         let sufficient = ascending.into_iter().skip_while(|name| **name != *tier);
@@ -90,6 +90,15 @@ pub(crate) struct EntitlementGate {
 impl Gate for EntitlementGate {
     fn layer(&self) -> &'static str {
         "EntitlementLayer"
+    }
+
+    fn flaw(&self) -> Option<ConfigurationError> {
+        let nobody = self.sufficient.as_ref().is_some_and(|tiers| tiers.is_empty());
+        nobody.then(|| {
+            ConfigurationError::new(
+                "EntitlementLayer asks for a tier that is not among those it was given: list it, too",
+            )
+        })
     }
 
     fn ask(&self, _head: &mut request::Parts, passage: &Passage) -> Answer<Result<Learned, Denial>> {

@@ -61,10 +61,10 @@ use std::{borrow::Cow, fmt, sync::Arc, time::UNIX_EPOCH};
 
 use http::{HeaderName, request, response};
 use smallvec::SmallVec;
-use tollgate_core::{Answer, Charge, Decision, Denial, Limiter, Quota, Unavailable};
+use tollgate_core::{Answer, Charge, Decision, Denial, Limiter, Quota, Take, Unavailable};
 
 use crate::{
-    MemoryLimiter, Passage,
+    ConfigurationError, MemoryLimiter, Passage,
     engine::{Gate, Learned, Settings, Standing, impl_layer, set_header},
 };
 
@@ -77,6 +77,9 @@ static LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 static REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 static RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
+/// The name of the policy of [`RateLimitLayer::new`].
+pub const DEFAULT_POLICY: &str = "default";
+
 /// Limits how often a caller may ask. See the [module](self).
 #[derive(Clone, Debug)]
 pub struct RateLimitLayer {
@@ -85,9 +88,9 @@ pub struct RateLimitLayer {
 }
 
 impl RateLimitLayer {
-    /// Each key has this quota. Counts in this process.
+    /// Each key has this quota, by a policy named [`DEFAULT_POLICY`]. Counts in this process.
     pub fn new(quota: Quota) -> Self {
-        Self::from_policies([Policy::new("default", quota)])
+        Self::from_policies([Policy::new(DEFAULT_POLICY, quota)])
     }
 
     /// Each request is charged to every one of these policies, or refused and charged to none.
@@ -146,8 +149,8 @@ impl RateLimitGate {
             };
         }
         let charges: SmallVec<[Charge<'_>; 2]> =
-            subjects.iter().map(|(policy, subject)| policy.charge(subject, principal)).collect();
-        Ok(Some(self.limiter.take(&charges, 1, passage.instant())))
+            subjects.iter().map(|(policy, subject)| policy.charge(subject, passage)).collect();
+        Ok(Some(self.limiter.take(&Take::one(&charges, passage.instant()))))
     }
 }
 
@@ -158,21 +161,35 @@ impl Gate for RateLimitGate {
         "RateLimitLayer"
     }
 
+    fn flaw(&self) -> Option<ConfigurationError> {
+        let mut names: Vec<_> = self.policies.iter().map(Policy::name).collect();
+        if names.is_empty() {
+            return Some(ConfigurationError::new(
+                "RateLimitLayer has no policy: add one, or leave the layer out",
+            ));
+        }
+        names.sort_unstable();
+        let twice = names.windows(2).find(|pair| pair.first() == pair.last())?.first()?;
+        Some(ConfigurationError::new(format!(
+            "RateLimitLayer has two policies named \"{twice}\", which would share their counters: rename one"
+        )))
+    }
+
     fn ask(&self, head: &mut request::Parts, passage: &Passage) -> Answer<Result<Learned, Denial>> {
         if passage.standing() == Standing::Preflight {
             return Answer::Now(Ok(Learned::Nothing));
         }
         match self.charge(head, passage) {
-            Ok(Some(charged)) => charged.map(|charged| {
-                let decision = charged?;
-                if decision.is_allowed() {
-                    Ok(Learned::Decision(decision))
-                } else {
-                    Err(Denial::rate_limited(decision))
-                }
-            }),
+            Ok(Some(charged)) => charged.map(|charged| Ok(Learned::Decision(charged?))),
             Ok(None) => Answer::Now(Ok(Learned::Nothing)),
             Err(denial) => Answer::Now(Err(denial)),
+        }
+    }
+
+    fn judge(&self, _head: &request::Parts, passage: &Passage) -> Result<(), Denial> {
+        match passage.used_up() {
+            Some(decision) => Err(Denial::rate_limited(decision.clone())),
+            None => Ok(()),
         }
     }
 

@@ -37,14 +37,14 @@
 //!
 //! # Security
 //!
-//! Fails closed: a route that nobody has listed is denied, unless the map says [otherwise](ScopeMap::allow_unlisted). Paths
+//! Fails closed: a route that nobody has listed is denied, unless the map says [otherwise](ScopeMap::dangerous_allow_unlisted). Paths
 //! are compared as they were sent, without decoding or normalizing them, as axum's router does; a path written in
 //! another way is not listed. A layer around a *nested* axum router sees paths without the prefix of the nest.
 
 use std::sync::Arc;
 
 use http::request;
-use tollgate_core::{Answer, Denial, DenialKind, InvalidScope, Requirement, Scopes};
+use tollgate_core::{Answer, Denial, DenialKind, Requirement, Scopes};
 
 use crate::{
     ConfigurationError, Passage,
@@ -67,9 +67,7 @@ impl ScopeLayer {
     /// Asks for `requirement` whatever the route. If it names an invalid scope, every request is answered 500, and the log
     /// says which.
     pub fn new(requirement: impl Into<Requirement>) -> Self {
-        let requirement = requirement.into();
-        let invalid = requirement.validate().err();
-        Self::with_rule(Rule::One { requirement, invalid })
+        Self::with_rule(Rule::One(requirement.into()))
     }
 
     /// Asks for what `map` says of the route.
@@ -100,16 +98,15 @@ pub(crate) struct ScopeGate {
 
 #[derive(Debug)]
 enum Rule {
-    One { requirement: Requirement, invalid: Option<InvalidScope> },
+    One(Requirement),
     PerRoute(CompiledMap),
 }
 
 impl ScopeGate {
-    /// Why the layer cannot work as it was built, for builders that refuse to start.
-    pub(crate) fn invalid(&self) -> Option<&InvalidScope> {
+    fn rule(&self, head: &request::Parts) -> Listed<'_> {
         match &*self.rule {
-            Rule::One { invalid, .. } => invalid.as_ref(),
-            Rule::PerRoute(_) => None,
+            Rule::One(requirement) => Listed::Requires(requirement),
+            Rule::PerRoute(map) => map.find(head),
         }
     }
 }
@@ -119,27 +116,34 @@ impl Gate for ScopeGate {
         "ScopeLayer"
     }
 
+    fn flaw(&self) -> Option<ConfigurationError> {
+        match &*self.rule {
+            Rule::One(requirement) => {
+                let error = requirement.validate().err()?;
+                Some(ConfigurationError::new(format!("ScopeLayer: {error}")))
+            }
+            Rule::PerRoute(_) => None, // checked when it was compiled
+        }
+    }
+
     fn ask(&self, _head: &mut request::Parts, _passage: &Passage) -> Answer<Result<Learned, Denial>> {
         Answer::Now(Ok(Learned::Nothing))
     }
 
     fn judge(&self, head: &request::Parts, passage: &Passage) -> Result<(), Denial> {
-        let requirement = match &*self.rule {
-            Rule::One { invalid: Some(invalid), .. } => {
-                return Err(Denial::misconfigured(invalid.to_string()));
-            }
-            Rule::One { requirement, .. } => requirement,
-            Rule::PerRoute(map) => match map.find(head) {
-                Listed::Requires(requirement) => requirement,
-                Listed::Allowed => return Ok(()),
+        let requirement = match self.rule(head) {
+            Listed::Requires(requirement) => requirement,
+            Listed::Allowed => return Ok(()),
+            Listed::Denied => {
                 // Whether a route exists is not for strangers to find out.
-                Listed::Denied => {
-                    return match passage.guarded(self.layer())? {
-                        Some(_) => Err(Denial::new(DenialKind::RouteUnlisted)),
-                        None => Ok(()),
-                    };
-                }
-            },
+                let Some(_) = passage.guarded(self.layer())? else { return Ok(()) };
+                let route = format!(
+                    "{} {} is not in the ScopeMap; within a nested router the path lacks the prefix",
+                    head.method,
+                    head.uri.path()
+                );
+                return Err(Denial::new(DenialKind::RouteUnlisted).with_log_detail(route));
+            }
         };
         // Nobody's scopes are none: what asks for nothing is open to the anonymous, too.
         if passage.standing() == Standing::Anonymous && requirement.is_met_by(&Scopes::none()) {

@@ -28,25 +28,37 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A verifier of one's own, for live keys only:
+//! A verifier of one's own, which asks a service and so answers later, for live keys only:
 //!
 //! ```
-//! use std::{sync::Arc, time::SystemTime};
-//! use tollgate::{Answer, Credential, Denial, DenialKind, Environment, Principal, Verify, VerifyLayer};
+//! use std::sync::Arc;
+//! use tollgate::{Answer, Denial, DenialKind, Environment, Presented, Principal, Verify, VerifyLayer};
 //!
-//! struct Guests;
+//! #[derive(Clone)]
+//! struct Accounts; // a client of the service
 //!
-//! impl Verify for Guests {
-//!     fn verify(&self, credential: &Credential, _now: SystemTime) -> Answer<Result<Arc<Principal>, Denial>> {
-//!         let answer = match credential.expose_secret() {
-//!             "guest" => Ok(Arc::new(Principal::new("guest").with_environment(Environment::Live))),
-//!             _ => Err(Denial::new(DenialKind::KeyUnknown)),
-//!         };
-//!         Answer::Now(answer)
+//! impl Accounts {
+//!     async fn find(&self, token: &str) -> std::io::Result<Option<String>> {
+//!         # let _ = token;
+//!         Ok(None)
 //!     }
 //! }
 //!
-//! let layer = VerifyLayer::new(Guests).with_environment(Environment::Live);
+//! impl Verify for Accounts {
+//!     fn verify(&self, presented: &Presented<'_>) -> Answer<Result<Arc<Principal>, Denial>> {
+//!         // What is waited for must own what it needs.
+//!         let (accounts, credential) = (self.clone(), presented.credential.clone());
+//!         Answer::later(async move {
+//!             match accounts.find(credential.expose_secret()).await {
+//!                 Ok(Some(id)) => Ok(Arc::new(Principal::new(id).with_environment(Environment::Live))),
+//!                 Ok(None) => Err(Denial::new(DenialKind::KeyUnknown)),
+//!                 Err(error) => Err(Denial::unavailable(format!("the account service: {error}"))),
+//!             }
+//!         })
+//!     }
+//! }
+//!
+//! let layer = VerifyLayer::new(Accounts).with_environment(Environment::Live);
 //! ```
 //!
 //! # Security
@@ -57,7 +69,7 @@
 use std::{fmt, sync::Arc};
 
 use http::request;
-use tollgate_core::{Answer, Denial, DenialKind, Environment, Verify};
+use tollgate_core::{Answer, Denial, DenialKind, Environment, Presented, Verify};
 
 use crate::{
     Passage,
@@ -108,17 +120,18 @@ impl Gate for VerifyGate {
         true
     }
 
-    fn ask(&self, _head: &mut request::Parts, passage: &Passage) -> Answer<Result<Learned, Denial>> {
+    fn ask(&self, head: &mut request::Parts, passage: &Passage) -> Answer<Result<Learned, Denial>> {
         match (passage.standing(), passage.credential()) {
             // Whatever a layer in report-only mode has made of it: a credential is verified.
             (_, Some(credential)) => {
-                let answer = self.verifier.verify(credential, passage.instant());
+                let answer = self.verifier.verify(&Presented::new(credential, head, passage.instant()));
                 answer.map(|answer| answer.map(Learned::Principal))
             }
             (Standing::Anonymous | Standing::Preflight, None) => Answer::Now(Ok(Learned::Nothing)),
             (Standing::Waived, None) => Answer::Now(Err(Denial::new(DenialKind::CredentialMissing))),
             (_, None) => Answer::Now(Err(Denial::misconfigured(
-                "VerifyLayer ran before any CredentialLayer: put a CredentialLayer outside it",
+                "VerifyLayer ran before any CredentialLayer: put a CredentialLayer outside it \
+                 (with axum's Router::layer the last one added is the outermost)",
             ))),
         }
     }

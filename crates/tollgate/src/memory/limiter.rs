@@ -9,7 +9,7 @@ use std::{
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use smallvec::SmallVec;
-use tollgate_core::{Answer, Charge, Counter, Decision, Limiter, Unavailable, Window, WindowState};
+use tollgate_core::{Answer, Charge, Counter, Decision, Limiter, Take, Unavailable, Window, WindowState};
 
 use super::lock;
 
@@ -94,13 +94,8 @@ struct Place {
 }
 
 impl Limiter for MemoryLimiter {
-    fn take(
-        &self,
-        charges: &[Charge<'_>],
-        cost: u64,
-        now: SystemTime,
-    ) -> Answer<Result<Decision, Unavailable>> {
-        Answer::Now(Ok(self.decide(charges, cost, now)))
+    fn take(&self, take: &Take<'_>) -> Answer<Result<Decision, Unavailable>> {
+        Answer::Now(Ok(self.decide(take.charges, take.cost, take.now)))
     }
 }
 

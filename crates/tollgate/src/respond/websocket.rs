@@ -230,7 +230,6 @@ mod tests {
             (Denial::new(DenialKind::RateLimited), 4429),
             (Denial::unavailable("the database is down"), 1013),
             (Denial::misconfigured("no layer"), 1011),
-            (Denial::new(DenialKind::Forbidden).with_status(StatusCode::FOUND), 1008),
         ] {
             assert_eq!(default_code(&denial), (code, Cow::Owned(denial.code().to_owned())), "{denial:?}");
         }

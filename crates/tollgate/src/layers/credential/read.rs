@@ -34,6 +34,10 @@ impl Sources {
         Self { places, headers, vary }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
     pub(super) fn vary(&self) -> Option<&HeaderValue> {
         self.vary.as_ref()
     }

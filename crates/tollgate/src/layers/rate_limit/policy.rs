@@ -5,6 +5,8 @@ use std::{borrow::Cow, fmt, sync::Arc};
 use http::request;
 use tollgate_core::{Charge, Principal, Quota};
 
+use crate::Passage;
+
 /// A named quota, and whose counter it is held against.
 ///
 /// The name tells counters of different policies apart, in one process and in a shared store: renaming a policy starts its
@@ -18,7 +20,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Each key has this quota, unless its principal has [one of its own](Principal::with_quota).
+    /// Each key has this quota, unless its principal has [one of its own](Principal::with_quota) under the policy's name.
     pub fn new(name: &'static str, quota: Quota) -> Self {
         Self { name, subject: Subject::Key, quota, tiers: Vec::new() }
     }
@@ -57,21 +59,28 @@ impl Policy {
     }
 
     /// The charge to a subject's counter.
-    pub(super) fn charge<'c>(&'c self, subject: &'c str, principal: Option<&'c Principal>) -> Charge<'c> {
+    pub(super) fn charge<'c>(&'c self, subject: &'c str, passage: &'c Passage) -> Charge<'c> {
+        let tenant = passage.principal().and_then(|principal| principal.tenant());
         let group = match self.subject {
             // A tenant's counter and those of its keys are decided together.
-            Subject::Key | Subject::Tenant => principal.and_then(Principal::tenant).unwrap_or(subject),
+            Subject::Key | Subject::Tenant => tenant.unwrap_or(subject),
             // Another subject may be shared by many tenants, and still has one counter.
             Subject::Custom(_) => subject,
         };
-        Charge { policy: self.name, subject, group, quota: self.quota(principal) }
+        Charge::new(self.name, subject, group, self.quota(passage))
     }
 
-    /// What the counter is held against: the key's own quota where keys are counted, else the tier's, else the policy's.
-    fn quota<'c>(&'c self, principal: Option<&'c Principal>) -> &'c Quota {
-        let own = principal.and_then(Principal::quota).filter(|_| matches!(self.subject, Subject::Key));
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// What the counter is held against: the principal's own quota, else its tier's, else the policy's.
+    fn quota<'c>(&'c self, passage: &'c Passage) -> &'c Quota {
+        let principal = passage.principal();
+        let own = principal.and_then(|principal| principal.quota(self.name));
         let tier = || {
-            let tier = principal?.plan().filter(|plan| plan.is_active())?.tier();
+            let plan = passage.plan().or_else(|| principal?.plan());
+            let tier = plan.filter(|plan| plan.is_active())?.tier();
             self.tiers.iter().find(|(name, _)| **name == *tier).map(|(_, quota)| quota)
         };
         own.or_else(tier).unwrap_or(&self.quota)

@@ -64,7 +64,7 @@ impl ScopeMap {
     /// Lets through, with or without a principal, what is not listed: for a map that only names the exceptions, around a
     /// service that guards itself. That is every method that a listed path does not name, and every way of writing a path
     /// that a service inside may take for a listed one (`/admin/`, `//admin`).
-    pub fn allow_unlisted(mut self) -> Self {
+    pub fn dangerous_allow_unlisted(mut self) -> Self {
         self.allows_unlisted = true;
         self
     }
@@ -77,6 +77,11 @@ impl ScopeMap {
     pub(super) fn compile(self) -> Result<CompiledMap, ConfigurationError> {
         let mut router = matchit::Router::new();
         for (path, methods) in self.routes {
+            if !path.starts_with('/') || path.split('/').any(|segment| segment.starts_with([':', '*'])) {
+                return Err(ConfigurationError::new(format!(
+                    "ScopeMap, path {path}: a path begins with / and writes its parameters as {{name}} or {{*rest}}"
+                )));
+            }
             for (at, (method, requirement)) in methods.iter().enumerate() {
                 let name = method.as_ref().map_or("any method", Method::as_str);
                 if methods.iter().take(at).any(|(earlier, _)| earlier == method) {
@@ -181,8 +186,8 @@ mod tests {
 
     #[test]
     fn unlisted_routes_pass_only_where_the_map_says_so() {
-        assert_eq!(found(map().allow_unlisted(), "GET", "/elsewhere"), "allowed");
-        assert_eq!(found(map().allow_unlisted(), "GET", "/jobs/1"), "read");
+        assert_eq!(found(map().dangerous_allow_unlisted(), "GET", "/elsewhere"), "allowed");
+        assert_eq!(found(map().dangerous_allow_unlisted(), "GET", "/jobs/1"), "read");
     }
 
     #[test]
@@ -192,6 +197,8 @@ mod tests {
             (map().get("/jobs/{name}", scope("other")), "/jobs/{name}"),
             (map().get("/x/{", scope("other")), "/x/{"),
             (map().get("/x", scope("not valid")), "not valid"),
+            (map().get("jobs", scope("other")), "begins with /"),
+            (map().get("/jobs/:id", scope("other")), "{name}"),
         ] {
             let error = map.compile().unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
