@@ -16,8 +16,9 @@ use super::lock;
 /// Counts in this process, exactly.
 ///
 /// The counters of one group (a tenant and its keys) live in one shard, behind one lock. A request is weighed against all of
-/// its counters and counted in all or none while all their shards are locked. Counters whose windows have passed are
-/// dropped before a shard ever grows, so that memory follows the number of subjects that are active now.
+/// its counters and counted in all or none while all their shards are locked. Every so many requests one of them drops a few
+/// counters whose windows have passed, of one shard after the other: memory follows the number of subjects that are active
+/// now, without a task in the background and without a scan of all.
 pub struct MemoryLimiter {
     shards: Box<[Mutex<Shard>]>,
     hasher: DefaultHashBuilder,
@@ -26,9 +27,16 @@ pub struct MemoryLimiter {
 /// Enough that two cores seldom meet in one, few enough to cost nothing when idle.
 const SHARDS: usize = 64;
 
+/// How often a shard's requests sweep, and how many places at a time: two for each request.
+const REQUESTS_PER_SWEEP: usize = 32;
+const PLACES_PER_SWEEP: usize = 64;
+
 #[derive(Default)]
 struct Shard {
     subjects: HashTable<Subject>,
+    // Requests that were counted here, and the place where the last sweep of this shard ended.
+    requests: usize,
+    swept_to: usize,
 }
 
 /// All windows of one subject under one policy.
@@ -77,7 +85,19 @@ impl MemoryLimiter {
                 }
             }
         }
+        let due = places.first().and_then(|place| locked.shard_mut(*place)?.next_to_sweep(place.shard));
+        drop(locked);
+        if let Some(shard) = due {
+            self.sweep(shard, now);
+        }
         decision
+    }
+
+    /// Drops a few counters of a shard, unless somebody else is at work there.
+    fn sweep(&self, shard: usize, now: SystemTime) {
+        if let Some(Ok(mut shard)) = self.shards.get(shard).map(Mutex::try_lock) {
+            shard.sweep(&self.hasher, now);
+        }
     }
 
     fn place(&self, charge: &Charge<'_>) -> Place {
@@ -132,13 +152,34 @@ impl Shard {
         charge: &Charge<'_>,
         now: SystemTime,
     ) -> &mut Subject {
-        let rehash = |subject: &Subject| Subject::hash(hasher, subject.policy, &subject.name);
         if self.subjects.len() == self.subjects.capacity() && self.find(place, charge).is_none() {
+            // Better to look everywhere once than to grow for counters that nobody needs.
             self.subjects.retain(|subject| !subject.is_idle(now));
-            self.subjects.shrink_to(self.subjects.len() * 2, rehash);
         }
-        let entry = self.subjects.entry(place.hash, |subject| subject.is(charge), rehash);
+        let entry = self.subjects.entry(place.hash, |subject| subject.is(charge), Subject::rehash(hasher));
         entry.or_insert_with(|| Subject::new(charge)).into_mut()
+    }
+
+    /// Counts a request, and tells which shard is to be swept after it: all of them in turn, as this one's requests come.
+    fn next_to_sweep(&mut self, own: usize) -> Option<usize> {
+        self.requests = self.requests.wrapping_add(1);
+        let is_due = self.requests.is_multiple_of(REQUESTS_PER_SWEEP);
+        is_due.then_some(own.wrapping_add(self.requests / REQUESTS_PER_SWEEP) % SHARDS)
+    }
+
+    fn sweep(&mut self, hasher: &DefaultHashBuilder, now: SystemTime) {
+        let places = self.subjects.num_buckets();
+        for _ in 0..PLACES_PER_SWEEP.min(places) {
+            self.swept_to = (self.swept_to + 1) % places;
+            if let Ok(entry) = self.subjects.get_bucket_entry(self.swept_to)
+                && entry.get().is_idle(now)
+            {
+                entry.remove();
+            }
+        }
+        if self.subjects.len() < self.subjects.capacity() / 8 {
+            self.subjects.shrink_to(self.subjects.len() * 2, Subject::rehash(hasher));
+        }
     }
 }
 
@@ -149,6 +190,10 @@ impl Subject {
 
     fn hash(hasher: &DefaultHashBuilder, policy: &str, name: &str) -> u64 {
         hasher.hash_one((policy, name))
+    }
+
+    fn rehash(hasher: &DefaultHashBuilder) -> impl Fn(&Self) -> u64 {
+        |subject| Self::hash(hasher, subject.policy, &subject.name)
     }
 
     fn is(&self, charge: &Charge<'_>) -> bool {
@@ -174,8 +219,9 @@ impl Subject {
     }
 }
 
+/// A counter from the future, left by a clock that was set back, has not passed.
 fn has_passed(window: Window, counter: Counter, now: SystemTime) -> bool {
-    counter.at(window, now) != counter
+    counter.index < window.index_at(now)
 }
 
 impl Default for MemoryLimiter {
@@ -187,5 +233,54 @@ impl Default for MemoryLimiter {
 impl fmt::Debug for MemoryLimiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryLimiter").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use tollgate_core::{PerWindow, Quota};
+
+    use super::*;
+
+    fn take(limiter: &MemoryLimiter, subject: &str, quota: &Quota, seconds: u64) -> Decision {
+        let charges = [Charge::new("test", subject, subject, quota)];
+        limiter.decide(&charges, 1, UNIX_EPOCH + Duration::from_secs(1_000_000_000 + seconds))
+    }
+
+    #[test]
+    fn a_flood_is_forgotten_while_a_few_go_on() {
+        let limiter = MemoryLimiter::new();
+        let quota = 5.per_minute();
+        for subject in 0..50_000 {
+            take(&limiter, &subject.to_string(), &quota, 0);
+        }
+        assert_eq!(limiter.subjects(), 50_000);
+        let places = || -> usize { limiter.shards.iter().map(|shard| lock(shard).subjects.capacity()).sum() };
+        let crowded = places();
+        // Ten callers, each of them once a minute, are in a few shards only, and sweep them all.
+        for minute in 1..20_000 {
+            for subject in 0..10 {
+                assert!(take(&limiter, &subject.to_string(), &quota, minute * 60).is_allowed());
+            }
+        }
+        assert!(limiter.subjects() <= 10 + SHARDS, "{} subjects are left", limiter.subjects());
+        assert!(places() < crowded / 10, "room for {} of {crowded} is left", places());
+    }
+
+    #[test]
+    fn a_sweep_leaves_what_counts() {
+        let limiter = MemoryLimiter::new();
+        let quota = 1.per_day();
+        for subject in 0..1_000 {
+            assert!(take(&limiter, &subject.to_string(), &quota, 0).is_allowed());
+        }
+        for _ in 0..100 {
+            for subject in 0..1_000 {
+                assert!(!take(&limiter, &subject.to_string(), &quota, 60).is_allowed());
+            }
+        }
+        assert_eq!(limiter.subjects(), 1_000);
     }
 }
