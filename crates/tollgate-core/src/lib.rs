@@ -1,7 +1,7 @@
 //! The words, the decisions and the ports of the Tollgate middleware family.
 //!
-//! This crate has no runtime, no framework, no clock but the one passed in, and no I/O but the operating system's
-//! randomness. Applications use it through `tollgate`, which re-exports it; backends depend on it alone.
+//! This crate has no runtime, no framework, no I/O but the operating system's randomness, and decides by no clock but the one
+//! passed in. Applications use it through `tollgate`, which re-exports it; backends depend on it alone.
 //!
 //! | to learn about | read |
 //! |---|---|
