@@ -1,0 +1,18 @@
+//! What the stacks allocate, and what the limiters keep: run by `benches`, which reads the one line of JSON that this prints.
+//!
+//! `heap allocations` counts allocations; `heap memory` measures the limiters.
+
+mod allocations;
+mod memory;
+
+fn main() {
+    let figures = match std::env::args().nth(1).as_deref() {
+        Some("allocations") => allocations::figures(),
+        Some("memory") => memory::figures(),
+        _ => {
+            eprintln!("Usage: heap allocations | memory");
+            std::process::exit(2);
+        }
+    };
+    println!("{figures}");
+}

@@ -1,0 +1,113 @@
+//! The callers: who they are, what they may do, and what they present.
+
+use std::{sync::LazyLock, time::Duration};
+
+use tollgate::{Environment, KeyFormat, PerWindow, Quota, Window};
+
+/// The scope that the service asks for.
+pub const SCOPE: &str = "jobs:read";
+
+/// How many callers take turns: so few that all of them stay in the cache, and so many that none uses up a minute, since no
+/// stack is asked 160,000 times in one. What is left then has at most four digits, as it has for most callers in earnest.
+pub const CALLERS: usize = 16;
+
+/// What each caller has in a minute.
+pub const PER_MINUTE: u32 = 9_999;
+/// What each caller has in an hour.
+pub const PER_HOUR: u32 = 1_000_000;
+/// What each caller has in a day.
+pub const PER_DAY: u32 = 10_000_000;
+
+/// The format of all keys: 49 characters, one block of SHA-256.
+pub fn format() -> KeyFormat {
+    KeyFormat::new("exampleapi").unwrap()
+}
+
+/// The keys of the callers.
+pub fn keys() -> &'static [String] {
+    static KEYS: LazyLock<Vec<String>> = LazyLock::new(issue);
+    &KEYS
+}
+
+/// Keys that are well formed and that nobody has issued.
+pub fn unknown_keys() -> &'static [String] {
+    static KEYS: LazyLock<Vec<String>> = LazyLock::new(issue);
+    &KEYS
+}
+
+fn issue() -> Vec<String> {
+    let generate = || format().generate(Environment::Live).unwrap().expose_secret().to_owned();
+    (0..CALLERS).map(|_| generate()).collect()
+}
+
+/// What happens to a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scenario {
+    /// It passes.
+    Allowed,
+    /// Its key is well formed, and unknown: 401.
+    UnknownKey,
+    /// Its caller has used up a limit: 429.
+    OverLimit,
+    /// Its caller lacks the scope: 403.
+    MissingScope,
+}
+
+impl Scenario {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Allowed, Self::UnknownKey, Self::OverLimit, Self::MissingScope];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::UnknownKey => "unknown-key",
+            Self::OverLimit => "over-limit",
+            Self::MissingScope => "missing-scope",
+        }
+    }
+
+    /// The status that it is answered with.
+    pub fn status(self) -> http::StatusCode {
+        match self {
+            Self::Allowed => http::StatusCode::OK,
+            Self::UnknownKey => http::StatusCode::UNAUTHORIZED,
+            Self::OverLimit => http::StatusCode::TOO_MANY_REQUESTS,
+            Self::MissingScope => http::StatusCode::FORBIDDEN,
+        }
+    }
+
+    /// The keys that its requests carry.
+    pub fn presented(self) -> &'static [String] {
+        if self == Self::UnknownKey { unknown_keys() } else { keys() }
+    }
+
+    /// The scopes that its callers hold.
+    pub fn scopes(self) -> [&'static str; 2] {
+        match self {
+            Self::MissingScope => ["jobs:write", "results:read"],
+            _ => ["results:read", SCOPE],
+        }
+    }
+
+    /// The limits of one window, or of three: each its length in seconds and what it admits. Where a caller is to be over the
+    /// limit, the longest window admits one request, and lasts so long that it does not turn meanwhile.
+    pub fn limits(self, windows: usize) -> Vec<(u32, u32)> {
+        const YEAR: u32 = 365 * 24 * 3_600;
+        let mut limits = vec![(60, PER_MINUTE), (3_600, PER_HOUR), (24 * 3_600, PER_DAY)];
+        limits.truncate(windows);
+        if let (Self::OverLimit, Some(longest)) = (self, limits.last_mut()) {
+            *longest = (YEAR, 1);
+        }
+        limits
+    }
+
+    /// [`limits`](Self::limits), as a quota.
+    pub fn quota(self, windows: usize) -> Quota {
+        let limits = self.limits(windows).into_iter();
+        let quotas = limits.map(|(seconds, limit)| {
+            u64::from(limit).per(Window::lasting(Duration::from_secs(seconds.into())))
+        });
+        quotas.reduce(Quota::and).unwrap()
+    }
+}

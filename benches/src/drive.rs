@@ -1,0 +1,139 @@
+//! Requests as a server delivers them, and who serves them: in this process, without a network.
+
+use std::{
+    convert::Infallible,
+    future::{Future, Ready, ready},
+    hint::black_box,
+    pin::pin,
+    task::{Context, Poll, Waker},
+};
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use tower::Service;
+
+use crate::{
+    cast::{self, Scenario},
+    random,
+};
+
+/// A stack, its type hidden: one call through a pointer for a whole batch.
+pub trait Stack {
+    /// Serves `requests`, reads the responses to their end, and leaves the vector empty.
+    fn serve(&mut self, requests: &mut Vec<Request<Body>>, expected: StatusCode);
+}
+
+/// A service as a [`Stack`].
+pub struct Driven<S>(pub S);
+
+impl<S, B> Stack for Driven<S>
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible>,
+    B: http_body::Body<Data = Bytes>,
+{
+    fn serve(&mut self, requests: &mut Vec<Request<Body>>, expected: StatusCode) {
+        let mut context = Context::from_waker(Waker::noop());
+        for request in requests.drain(..) {
+            assert!(self.0.poll_ready(&mut context).is_ready(), "the stack is not ready");
+            // Nothing here waits, so that one poll is all it takes.
+            let Poll::Ready(Ok(response)) = pin!(self.0.call(request)).poll(&mut context) else {
+                panic!("the stack waits");
+            };
+            assert_eq!(response.status(), expected, "this is not what the stack was to answer");
+            let (head, body) = response.into_parts();
+            black_box(&head);
+            let mut body = pin!(body);
+            while let Poll::Ready(Some(frame)) = body.as_mut().poll_frame(&mut context) {
+                black_box(frame.is_ok());
+            }
+        }
+    }
+}
+
+/// The service behind all stacks: answers at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Handler;
+
+impl Handler {
+    /// The response to any request.
+    pub fn answer(_request: Request<Body>) -> Response<Body> {
+        Response::new(Body::from("[]"))
+    }
+}
+
+impl Service<Request<Body>> for Handler {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        ready(Ok(Self::answer(request)))
+    }
+}
+
+/// The path of all requests.
+pub const PATH: &str = "/v1/jobs/17";
+
+/// `count` requests for `scenario`, the callers taking turns from a random one on.
+pub fn requests(scenario: Scenario, has_id: bool, count: usize) -> Vec<Request<Body>> {
+    let first = usize::try_from(random::next() % cast::CALLERS as u64).unwrap();
+    let keys = scenario.presented().iter().cycle().skip(first);
+    keys.take(count).map(|key| request(key, has_id)).collect()
+}
+
+/// A request as hyper delivers it: ten headers, their names parsed, their values slices of one shared buffer.
+fn request(key: &str, has_id: bool) -> Request<Body> {
+    let bearer = format!("Bearer {key}");
+    let trace = if has_id {
+        ("x-request-id", "0192a3b4-c5d6-7e8f-9012-3456789abcde")
+    } else {
+        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    };
+    let lines = [
+        ("host", "api.example.com"),
+        ("user-agent", "python-requests/2.32.3"),
+        ("accept", "application/json"),
+        ("accept-encoding", "gzip, deflate, br"),
+        ("accept-language", "en-GB,en;q=0.5"),
+        ("content-type", "application/json"),
+        ("content-length", "13"),
+        ("x-forwarded-for", "203.0.113.7"),
+        ("authorization", &bearer),
+        trace,
+    ];
+    let mut buffer = BytesMut::from(PATH);
+    for (name, value) in lines {
+        buffer.extend_from_slice(name.as_bytes());
+        buffer.extend_from_slice(value.as_bytes());
+    }
+    let buffer = buffer.freeze();
+
+    let mut headers = HeaderMap::with_capacity(lines.len());
+    let mut at = PATH.len();
+    for (name, value) in lines {
+        let start = at + name.len();
+        let parsed = HeaderName::from_bytes(&buffer[at..start]).unwrap();
+        at = start + value.len();
+        headers.append(parsed, HeaderValue::from_maybe_shared(buffer.slice(start..at)).unwrap());
+    }
+    let mut request = Request::new(Body::from(r#"{"input": 17}"#));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = Uri::from_maybe_shared(buffer.slice(..PATH.len())).unwrap();
+    *request.headers_mut() = headers;
+    request
+}
+
+/// Lets every caller come by, so that whatever is made at the first request has been made; for those who are to be over their
+/// limit it is the request that uses it up.
+pub fn warm_up(stack: &mut dyn Stack, scenario: Scenario, has_id: bool) {
+    let first = if scenario == Scenario::OverLimit { Scenario::Allowed } else { scenario };
+    stack.serve(&mut requests(scenario, has_id, cast::CALLERS), first.status());
+    for _ in 0..3 {
+        stack.serve(&mut requests(scenario, has_id, cast::CALLERS), scenario.status());
+    }
+}

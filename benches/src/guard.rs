@@ -1,0 +1,116 @@
+//! Holds the allowed path to figures that were recorded: those that are the same on every run.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use benches::measure::{instructions, time::Case};
+use serde_json::{Value, json};
+
+use crate::heap::Allocations;
+
+/// How many times its recorded figure an instruction count may be: compilers and machines differ a little.
+const INSTRUCTIONS_MAY_GROW: f64 = 1.03;
+
+/// What is held: the name of the figures, and the request they are of.
+fn held() -> [(&'static str, Case); 4] {
+    let (built, separate) = (Case::allowed("built"), Case::allowed("separate"));
+    [
+        ("built", built),
+        ("built_no_id", built.without_id()),
+        ("separate", separate),
+        ("separate_no_id", separate.without_id()),
+    ]
+}
+
+/// Writes today's figures down.
+pub(crate) fn record() {
+    assert!(instructions::is_available(), "recording needs valgrind; install it and record again");
+    let allocations = Allocations::count();
+    let mut recorded = json!({ "toolchain": toolchain() });
+    for (name, case) in held() {
+        recorded["allocations"][name] = rounded(allocations.of(case)).into();
+        recorded["instructions"][name] = rounded(instructions::own(case)).into();
+    }
+    let text = serde_json::to_string_pretty(&recorded).unwrap() + "\n";
+    fs::write(file(), &text).unwrap();
+    print!("{text}");
+}
+
+/// Compares today's figures with those that were written down.
+pub(crate) fn check() -> ExitCode {
+    let text = fs::read_to_string(file()).expect("run the command `record` first, which writes this file");
+    let recorded: Value = serde_json::from_str(&text).unwrap();
+    let mut is_kept = check_allocations(&recorded["allocations"]);
+    match reason_to_skip_instructions(&recorded["toolchain"]) {
+        None => is_kept &= check_instructions(&recorded["instructions"]),
+        Some(reason) => println!("Instructions are not compared: {reason}."),
+    }
+    if is_kept {
+        return ExitCode::SUCCESS;
+    }
+    println!("Find out what costs more: `cargo run --release -p benches -- profile built`.");
+    println!("Where it is worth it, take the new figures over: `cargo run --release -p benches -- record`.");
+    ExitCode::FAILURE
+}
+
+fn check_allocations(recorded: &Value) -> bool {
+    let allocations = Allocations::count();
+    compare("allocations", recorded, |case| allocations.of(case), |limit| limit)
+}
+
+fn check_instructions(recorded: &Value) -> bool {
+    compare("instructions", recorded, instructions::own, |limit| limit * INSTRUCTIONS_MAY_GROW)
+}
+
+/// Says each figure, and whether none exceeds what is allowed.
+fn compare(
+    what: &str,
+    recorded: &Value,
+    measure: impl Fn(Case) -> f64,
+    allowed: impl Fn(f64) -> f64,
+) -> bool {
+    let mut is_kept = true;
+    for (name, case) in held() {
+        let before = recorded[name].as_f64().expect("run the command `record` again: a figure is missing");
+        let now = rounded(measure(case));
+        let is_more = now > allowed(before);
+        is_kept &= !is_more;
+        let verdict = if is_more { "MORE THAN ALLOWED" } else { "ok" };
+        println!("{what:<13} {name:<15} {before:>8} recorded {now:>8} now  {verdict}");
+    }
+    is_kept
+}
+
+fn reason_to_skip_instructions(recorded: &Value) -> Option<String> {
+    if !instructions::is_available() {
+        return Some("valgrind is not installed".to_owned());
+    }
+    let now = toolchain();
+    let recorded = recorded.as_str().unwrap_or("an unknown toolchain");
+    (now != recorded).then(|| format!("they were recorded with {recorded}, and this is {now}"))
+}
+
+/// What decides which instructions a program is made of, besides its source.
+fn toolchain() -> String {
+    let rustc = first_line("rustc", &["--version"]).unwrap_or_default();
+    let libc = first_line("getconf", &["GNU_LIBC_VERSION"]).unwrap_or_default();
+    let valgrind = instructions::version().unwrap_or_default();
+    format!("{rustc}, {}, {libc}, {valgrind}", std::env::consts::ARCH)
+}
+
+fn first_line(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).output().ok()?;
+    String::from_utf8_lossy(&output.stdout).lines().next().map(str::to_owned)
+}
+
+/// To a hundredth: what happens once in a thousand requests is no growth.
+fn rounded(figure: f64) -> f64 {
+    (figure * 100.0).round() / 100.0
+}
+
+fn file() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("recorded.json")
+}

@@ -1,0 +1,63 @@
+//! Measures Tollgate. `benches help` lists what it can do.
+
+use std::process::ExitCode;
+
+use benches::{
+    cast::Scenario,
+    measure::{instructions, time::Case},
+    stacks,
+};
+
+mod guard;
+mod heap;
+mod summary;
+mod tables;
+
+const USAGE: &str = "\
+Usage: cargo run --release -p benches -- COMMAND
+
+  summary              what matters, as one line of JSON, in less than two minutes
+  time                 the time of every stack in every scenario, as a table
+  allocations          the allocations of every stack in every scenario, as a table
+  instructions         the instructions of every stack, as a table (needs valgrind)
+  profile STACK        the instructions of one stack, by function (needs valgrind)
+  record               writes the figures that are the same on every run to benches/recorded.json
+  check                fails if the allowed path allocates more often than recorded, or takes over 3 % more instructions
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["summary"] => println!("{}", summary::line()),
+        ["time"] => tables::time(),
+        ["allocations"] => tables::allocations(),
+        ["instructions"] => tables::instructions(),
+        ["profile", name] => match stacks::named(name) {
+            Some(known) => tables::profile(Case::allowed(known.name)),
+            None => return usage(),
+        },
+        ["record"] => guard::record(),
+        ["check"] => return guard::check(),
+        // What `instructions` runs under valgrind.
+        ["serve", stack, scenario, id] => match case(stack, scenario, id) {
+            Some(case) => instructions::serve(case),
+            None => return usage(),
+        },
+        ["help" | "--help" | "-h"] => print!("{USAGE}"),
+        _ => return usage(),
+    }
+    ExitCode::SUCCESS
+}
+
+fn usage() -> ExitCode {
+    let names: Vec<_> = stacks::ALL.iter().map(|known| known.name).collect();
+    eprint!("{USAGE}\nStacks: {}\n", names.join(", "));
+    ExitCode::from(2)
+}
+
+fn case(stack: &str, scenario: &str, id: &str) -> Option<Case> {
+    let stack = stacks::named(stack)?.name;
+    let scenario = Scenario::ALL.into_iter().find(|known| known.name() == scenario)?;
+    Some(Case { stack, scenario, has_id: id == "id" })
+}

@@ -1,0 +1,109 @@
+//! The whole check on one core and on two, from the credential's bytes to the decision, without HTTP: through the public ports.
+
+use std::{hint::black_box, sync::Barrier, time::Instant};
+
+use http::{HeaderValue, Request, request};
+use tollgate::{
+    Answer, Charge, Clock, Credential, CredentialSource, Environment, KeyVerifier, Limiter, MemoryKeys,
+    MemoryLimiter, PerWindow, Plan, Presented, Principal, Quota, Scopes, SystemClock, Take, Verify,
+};
+
+use super::median;
+use crate::{cast, random};
+
+/// A table of callers, and all that is needed to check them.
+pub struct Checkpoint {
+    verifier: KeyVerifier,
+    limiter: MemoryLimiter,
+    quota: Quota,
+    credentials: Vec<Credential>,
+    head: request::Parts,
+}
+
+impl Checkpoint {
+    /// A checkpoint that knows `subjects` callers.
+    pub fn new(subjects: usize) -> Self {
+        let (format, keys) = (cast::format(), MemoryKeys::new());
+        let mut credentials = Vec::with_capacity(subjects);
+        for number in 0..subjects {
+            let key = format.generate(Environment::Live).unwrap();
+            let principal = Principal::new(format!("key_{number}"))
+                .with_plan(Plan::active("pro"))
+                .with_scopes(Scopes::new([cast::SCOPE]).unwrap());
+            keys.import(key.expose_secret(), principal);
+            let value = HeaderValue::from_str(&format!("Bearer {}", key.expose_secret())).unwrap();
+            credentials.push(Credential::new(value, "Bearer ".len(), CredentialSource::Bearer));
+        }
+        // In another order than they were made in, or memory would be read in a row.
+        random::shuffle(&mut credentials);
+        let quota = u64::from(u32::MAX)
+            .per_minute()
+            .and(1_000_000_000_000.per_hour())
+            .and(1_000_000_000_000.per_day());
+        Self {
+            verifier: KeyVerifier::new(format, keys),
+            limiter: MemoryLimiter::new(),
+            quota,
+            credentials,
+            head: Request::new(()).into_parts().0,
+        }
+    }
+
+    /// What the layers do about one credential.
+    fn check(&self, credential: &Credential) -> bool {
+        let now = SystemClock.now();
+        let presented = Presented::new(credential, &self.head, now);
+        let Answer::Now(Ok(principal)) = self.verifier.verify(&presented) else { return false };
+        let charge = Charge::new("default", principal.id(), principal.id(), &self.quota);
+        let Answer::Now(Ok(decision)) = self.limiter.take(&Take::one(&[charge], now)) else { return false };
+        let has_plan = principal.plan().is_some_and(|plan| plan.is_active());
+        black_box(decision.governing());
+        principal.ended(now).is_none()
+            && decision.is_allowed()
+            && has_plan
+            && principal.scopes().grants(cast::SCOPE)
+    }
+
+    /// How much more two threads get done than one, as the median of `rounds`. Each thread makes `checks` in a round, and meets
+    /// only callers of its own, unless there is but one.
+    pub fn two_threads_over_one(&self, checks: usize, rounds: usize) -> f64 {
+        self.seconds(2, self.credentials.len(), 0); // so that every counter exists
+        let ratio = |round| 2.0 * self.seconds(1, checks, round) / self.seconds(2, checks, round);
+        median((0..rounds).map(ratio).collect())
+    }
+
+    fn seconds(&self, threads: usize, checks: usize, round: usize) -> f64 {
+        in_parallel(threads, |thread| {
+            let (even, odd) = self.credentials.split_at(self.credentials.len() / 2);
+            let own = if thread == 0 && !even.is_empty() { even } else { odd };
+            // Goes on where the last round ended.
+            let (before, after) = own.split_at(round * checks % own.len());
+            for credential in after.iter().chain(before).cycle().take(checks) {
+                assert!(self.check(credential), "an allowed caller was refused");
+            }
+        })
+    }
+}
+
+/// How many seconds pass from the first thread's start to the last one's end.
+fn in_parallel(threads: usize, work: impl Fn(usize) + Sync) -> f64 {
+    let start_line = Barrier::new(threads);
+    let run = |thread| {
+        start_line.wait();
+        let start = now();
+        work(thread);
+        (start, now())
+    };
+    let (starts, ends): (Vec<_>, Vec<_>) = std::thread::scope(|scope| {
+        let run = &run;
+        let running: Vec<_> = (0..threads).map(|thread| scope.spawn(move || run(thread))).collect();
+        running.into_iter().map(|thread| thread.join().unwrap()).unzip()
+    });
+    let first = starts.into_iter().min().unwrap();
+    ends.into_iter().max().unwrap().duration_since(first).as_secs_f64()
+}
+
+#[expect(clippy::disallowed_methods, reason = "time is what is measured")]
+fn now() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,49 @@
+//! Each of Tollgate's layers alone, or with no more than it needs.
+
+use tollgate::{CredentialLayer, EntitlementLayer, RateLimitLayer, RequestIdLayer, ScopeLayer, VerifyLayer};
+use tower::{Layer, ServiceBuilder};
+
+use super::built::verifier;
+use crate::{
+    cast::{self, Scenario},
+    drive::{Driven, Handler, Stack},
+};
+
+pub(super) fn request_id(_scenario: Scenario) -> Box<dyn Stack> {
+    Box::new(Driven(RequestIdLayer::new().with_uuids_only().layer(Handler)))
+}
+
+pub(super) fn credential(_scenario: Scenario) -> Box<dyn Stack> {
+    Box::new(Driven(CredentialLayer::new().layer(Handler)))
+}
+
+pub(super) fn verify(scenario: Scenario) -> Box<dyn Stack> {
+    Box::new(Driven(CredentialLayer::new().layer(VerifyLayer::new(verifier(scenario)).layer(Handler))))
+}
+
+pub(super) fn rate_limit(scenario: Scenario) -> Box<dyn Stack> {
+    let service = ServiceBuilder::new()
+        .layer(CredentialLayer::new())
+        .layer(VerifyLayer::new(verifier(scenario)))
+        .layer(RateLimitLayer::new(scenario.quota(1)))
+        .service(Handler);
+    Box::new(Driven(service))
+}
+
+pub(super) fn entitlement(scenario: Scenario) -> Box<dyn Stack> {
+    let service = ServiceBuilder::new()
+        .layer(CredentialLayer::new())
+        .layer(VerifyLayer::new(verifier(scenario)))
+        .layer(EntitlementLayer::new())
+        .service(Handler);
+    Box::new(Driven(service))
+}
+
+pub(super) fn scope(scenario: Scenario) -> Box<dyn Stack> {
+    let service = ServiceBuilder::new()
+        .layer(CredentialLayer::new())
+        .layer(VerifyLayer::new(verifier(scenario)))
+        .layer(ScopeLayer::new(tollgate::scope(cast::SCOPE)))
+        .service(Handler);
+    Box::new(Driven(service))
+}

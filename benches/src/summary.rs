@@ -1,0 +1,123 @@
+//! What matters, as one line of JSON.
+
+use std::fmt::{self, Write};
+
+use benches::{
+    cast::Scenario,
+    measure::{
+        instructions,
+        threads::Checkpoint,
+        time::{Case, Times},
+    },
+};
+
+use crate::heap::{self, Allocations};
+
+/// Figures in the order in which they were measured.
+#[derive(Default)]
+pub(crate) struct Figures(Vec<(String, f64)>);
+
+impl Figures {
+    fn add(&mut self, name: impl Into<String>, figure: f64) {
+        self.0.push((name.into(), figure));
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (name, figure)) in self.0.iter().enumerate() {
+            let before = if at == 0 { '{' } else { ',' };
+            write!(f, "{before}\"{name}\":{}", (figure * 1_000.0).round() / 1_000.0)?;
+        }
+        f.write_char('}')
+    }
+}
+
+pub(crate) fn line() -> Figures {
+    let mut figures = Figures::default();
+    time(&mut figures);
+    threads(&mut figures);
+    allocations(&mut figures);
+    if instructions::is_available() {
+        count_instructions(&mut figures);
+    }
+    for (name, figure) in heap::memory() {
+        figures.add(name, figure.as_f64().unwrap());
+    }
+    figures
+}
+
+/// The stacks of Tollgate's, and what the names of their figures end with.
+const OURS: [(&str, &str); 2] = [("built", ""), ("separate", "_separate")];
+
+/// With an identifier and without, and what the names of the figures end with.
+const IDS: [(bool, &str); 2] = [(true, ""), (false, "_no_id")];
+
+const ROUNDS: usize = 3_000;
+
+/// In small groups, so that the stacks of one do not push each other out of the processor's caches.
+fn time(figures: &mut Figures) {
+    let others = ["floor", "peers", "handwritten"];
+    for (has_id, no_id) in IDS {
+        let case = |stack| Case { has_id, ..Case::allowed(stack) };
+        let stacks = OURS.map(|(stack, _)| stack).into_iter().chain(others);
+        let times = Times::measure(&stacks.map(case).collect::<Vec<_>>(), ROUNDS);
+        figures.add(format!("floor_own_nanoseconds{no_id}"), times.own(case("floor")));
+        for (stack, suffix) in OURS {
+            for other in others {
+                let ratio = times.ratio(case(stack), case(other));
+                figures.add(format!("own_over_{other}{no_id}{suffix}"), ratio);
+            }
+        }
+    }
+
+    let [floor, built, separate] = ["floor-3", "built-3", "separate-3"].map(Case::allowed);
+    let times = Times::measure(&[floor, built, separate], ROUNDS);
+    figures.add("own_over_floor_three_windows", times.ratio(built, floor));
+    figures.add("own_over_floor_three_windows_separate", times.ratio(separate, floor));
+
+    let refused = [
+        (Scenario::UnknownKey, "unknown"),
+        (Scenario::OverLimit, "limited"),
+        (Scenario::MissingScope, "unscoped"),
+    ];
+    let allowed = Case::allowed("built");
+    let cases = refused.map(|(scenario, _)| allowed.when(scenario));
+    let times = Times::measure(&[&cases[..], &[allowed]].concat(), ROUNDS);
+    for (scenario, name) in refused {
+        figures.add(format!("{name}_over_allowed"), times.ratio(allowed.when(scenario), allowed));
+    }
+}
+
+fn threads(figures: &mut Figures) {
+    const CHECKS: usize = 20_000;
+    const ROUNDS: usize = 101;
+    for (name, subjects) in [("hot", 1), ("distinct", 1_000_000)] {
+        let ratio = Checkpoint::new(subjects).two_threads_over_one(CHECKS, ROUNDS);
+        figures.add(format!("{name}_2_threads_over_1"), ratio);
+    }
+}
+
+fn allocations(figures: &mut Figures) {
+    let allocations = Allocations::count();
+    let stacks =
+        OURS.into_iter().chain([("floor", "_floor"), ("peers", "_peers"), ("handwritten", "_handwritten")]);
+    for (stack, suffix) in stacks {
+        for (has_id, no_id) in IDS {
+            let count = allocations.of(Case { has_id, ..Case::allowed(stack) });
+            figures.add(format!("allocations{no_id}{suffix}"), count);
+        }
+    }
+}
+
+fn count_instructions(figures: &mut Figures) {
+    let stacks = OURS.into_iter().chain([
+        ("floor", "_floor"),
+        ("floor-3", "_floor_three_windows"),
+        ("peers", "_peers"),
+        ("handwritten", "_handwritten"),
+    ]);
+    for (stack, suffix) in stacks {
+        figures.add(format!("instructions{suffix}"), instructions::own(Case::allowed(stack)));
+    }
+}

@@ -1,0 +1,59 @@
+//! The figures of all stacks, for people.
+
+use benches::{
+    cast::Scenario,
+    measure::{
+        instructions::{self, Profile},
+        time::{Case, Times},
+    },
+    stacks,
+};
+
+use crate::heap::Allocations;
+
+/// Every stack in every scenario that it can be in.
+fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for known in stacks::ALL {
+        let scenarios = if known.is_whole { &Scenario::ALL[..] } else { &[Scenario::Allowed] };
+        for &scenario in scenarios {
+            let case = Case::allowed(known.name).when(scenario);
+            cases.extend([case, case.without_id()]);
+        }
+    }
+    cases
+}
+
+/// Each stack beside the floor, so that others do not push it out of the processor's caches.
+pub(crate) fn time() {
+    println!("{:<32} {:>8} {:>11}", "stack", "own ns", "over floor");
+    for case in cases() {
+        let floor = Case { has_id: case.has_id, ..Case::allowed("floor") };
+        let times = Times::measure(&[case, floor], 1_000);
+        println!("{:<32} {:>8.0} {:>11.2}", case.to_string(), times.own(case), times.ratio(case, floor));
+    }
+}
+
+pub(crate) fn allocations() {
+    let allocations = Allocations::count();
+    println!("{:<32} {:>11} {:>7}", "stack", "allocations", "bytes");
+    for case in cases() {
+        println!("{:<32} {:>11.2} {:>7.0}", case.to_string(), allocations.of(case), allocations.bytes(case));
+    }
+}
+
+pub(crate) fn instructions() {
+    println!("{:<32} {:>12}", "stack", "instructions");
+    for case in cases().into_iter().filter(|case| case.scenario == Scenario::Allowed) {
+        println!("{:<32} {:>12.0}", case.to_string(), instructions::own(case));
+    }
+}
+
+/// Where one stack's instructions go.
+pub(crate) fn profile(case: Case) {
+    let (profile, base) = (Profile::of(case), Profile::of(case.base()));
+    println!("{:>8.0}  in all", profile.total() - base.total());
+    for (name, cost) in profile.beyond(&base) {
+        println!("{cost:>8.0}  {name}");
+    }
+}
