@@ -4,8 +4,7 @@
 //! hash would only tax the server. A pepper adds a secret that the database does not hold: stolen digests can then
 //! not even be tested against a guessed key, which matters where keys of unknown origin are accepted.
 
-use std::fmt;
-use std::ops::Deref;
+use std::{fmt, ops::Deref, sync::Arc};
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest as _, Sha256};
@@ -164,10 +163,11 @@ impl std::error::Error for InvalidPepper {}
 /// assert_eq!(digests.first(), Some(&peppers.current("sk_live_a1B2c3D4")));
 /// # Ok::<(), tollgate_core::InvalidPepper>(())
 /// ```
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Peppers {
-    current: Option<Pepper>,
-    previous: Vec<Pepper>,
+    // Shared, so that a clone for the verifier is no second copy of the secret.
+    current: Option<Arc<Pepper>>,
+    previous: Vec<Arc<Pepper>>,
     also_unpeppered: bool,
 }
 
@@ -179,13 +179,13 @@ impl Peppers {
 
     /// Issues and looks up keys under `current`.
     pub fn new(current: Pepper) -> Self {
-        Self { current: Some(current), ..Self::default() }
+        Self { current: Some(Arc::new(current)), ..Self::default() }
     }
 
     /// Also looks keys up under a pepper that was current before. Give those last used first, since they are tried in
     /// that order, and each its own id, since the id is all that tells a store which pepper a digest was made under.
     pub fn with_previous(mut self, previous: Pepper) -> Self {
-        self.previous.push(previous);
+        self.previous.push(Arc::new(previous));
         self
     }
 

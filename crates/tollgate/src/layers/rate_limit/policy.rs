@@ -31,7 +31,8 @@ impl Policy {
         self
     }
 
-    /// Principals with an active plan of this tier have this quota instead. Changing the tier keeps the count.
+    /// Principals with an active plan of this tier have this quota instead. Changing the tier keeps the count. The plan is the
+    /// principal's, or what an `EntitlementLayer` further out has found.
     pub fn with_tier(mut self, tier: impl Into<Box<str>>, quota: Quota) -> Self {
         self.tiers.push((tier.into(), quota));
         self
