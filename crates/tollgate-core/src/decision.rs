@@ -58,6 +58,11 @@ impl WindowState {
         self.window.end_of(self.counter.index)
     }
 
+    /// How long after `at` the window ends, as `Retry-After` tells it: whole seconds, rounded up, at least one.
+    pub fn retry_after(&self, at: SystemTime) -> Duration {
+        whole_seconds(self.resets_at().duration_since(at).unwrap_or_default())
+    }
+
     /// What the window still admits; never below zero.
     pub fn remaining(&self) -> u64 {
         self.limit.saturating_sub(self.counter.used)
@@ -137,7 +142,7 @@ impl Decision {
     /// How long a refused caller has to wait: whole seconds, rounded up, at least one. `None` if it was admitted.
     pub fn retry_after(&self) -> Option<Duration> {
         let violated = self.governing().filter(|_| !self.is_allowed)?;
-        Some(whole_seconds(violated.resets_at().duration_since(self.at).unwrap_or_default()))
+        Some(violated.retry_after(self.at))
     }
 
     /// Both decisions as one, for limits that are stacked: allowed if both are.

@@ -14,6 +14,22 @@
 //! What the layers learn stands in one request extension, the [`Passage`]. A refusal is a [`Denial`]; a
 //! [responder](respond) turns it into bytes. A guard that runs without what it reads answers 500, and the log names the
 //! layer that is missing. An application's own layers and handlers [refuse](refuse()) alike.
+//!
+//! # Logs
+//!
+//! Every refusal is one [tracing](https://docs.rs/tracing) event `refused` of the target `tollgate`, at the level `INFO`; `WARN` where a
+//! backend is down, `ERROR` where a stack is put together wrongly. Its fields are stable, and none holds a secret:
+//!
+//! | field | |
+//! |---|---|
+//! | `layer` | who refused |
+//! | `reason` | the precise reason: [`DenialKind::reason`] |
+//! | `code`, `status` | what the caller was told |
+//! | `detail` | what only the log may know |
+//! | `request_id`, `principal`, `tenant` | if they are known |
+//! | `report_only` | whether the request was let through all the same |
+//!
+//! What is inside a [`RequestIdLayer`] runs in a span `request` with the field `request_id`.
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
