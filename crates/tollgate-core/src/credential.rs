@@ -35,6 +35,11 @@ impl Credential {
             .unwrap_or_default()
     }
 
+    /// How many bytes the secret text has.
+    pub fn length(&self) -> usize {
+        self.value.len().saturating_sub(self.start)
+    }
+
     /// Where it came from.
     pub fn source(&self) -> &CredentialSource {
         &self.source

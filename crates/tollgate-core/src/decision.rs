@@ -87,11 +87,18 @@ impl WindowState {
 /// assert_eq!(decision.retry_after(), Some(Duration::from_secs(50)));
 /// assert_eq!(decision.windows()[1].counter.used, 100); // a refusal burns nothing, anywhere
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Decision {
     at: SystemTime,
     is_allowed: bool,
     windows: SmallVec<[WindowState; 4]>,
+}
+
+impl Clone for Decision {
+    /// At once: the derived implementation would clone the windows one by one.
+    fn clone(&self) -> Self {
+        Self { at: self.at, is_allowed: self.is_allowed, windows: SmallVec::from_slice(&self.windows) }
+    }
 }
 
 impl Decision {

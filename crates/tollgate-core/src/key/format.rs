@@ -105,11 +105,15 @@ impl Body {
         }
     }
 
-    const fn allows(self, byte: u8) -> bool {
+    /// Whether a body is made of this kind's characters. No byte costs a branch, so that many are looked at at once.
+    #[expect(clippy::needless_bitwise_bool, reason = "a lazy operator is a branch")]
+    fn allows(self, body: &str) -> bool {
+        let all =
+            |is_allowed: fn(u8) -> bool| body.bytes().fold(true, |so_far, byte| so_far & is_allowed(byte));
         match self {
-            Self::Checked => byte.is_ascii_alphanumeric(),
-            Self::Unchecked => byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'),
-            Self::Opaque => byte.is_ascii_graphic(),
+            Self::Checked => all(|byte| byte.is_ascii_alphanumeric()),
+            Self::Unchecked => all(|byte| byte.is_ascii_alphanumeric() | (byte == b'_') | (byte == b'-')),
+            Self::Opaque => all(|byte| byte.is_ascii_graphic()),
         }
     }
 }
@@ -231,7 +235,7 @@ impl KeyFormat {
             return Err(MalformedKey::LENGTH);
         }
         let (environment, body) = self.split_head(presented)?;
-        if !body.bytes().all(|byte| self.body.allows(byte)) {
+        if !self.body.allows(body) {
             return Err(MalformedKey::CHARACTER);
         }
         let random_length = match self.body {

@@ -52,13 +52,13 @@ impl Engine {
         self.flaw.as_ref()
     }
 
-    /// Begins the walk with what layers further out have learned.
+    /// Begins the walk with what layers further out have learned. Something between the layers may have waited.
     pub(super) fn enter(&self, head: &mut request::Parts) -> (Passage, Walk) {
         let mut passage = Passage::take(&mut head.extensions);
         self.settings.prepare(&mut passage);
         let walk = match &self.flaw {
             Some(flaw) => Walk::Refused { at: 0, denial: Denial::misconfigured(flaw.to_string()) },
-            None => self.walk(0, None, head, &mut passage),
+            None => self.walk(0, ended(&passage), head, &mut passage),
         };
         (passage, walk)
     }
@@ -73,7 +73,7 @@ impl Engine {
         passage: &mut Passage,
     ) -> Walk {
         passage.read_clock();
-        let answer = passage.check_end().and(answer);
+        let answer = ended(passage).unwrap_or(answer);
         self.walk(at, Some(answer), head, passage)
     }
 
@@ -150,4 +150,9 @@ impl Engine {
             .find_map(|station| station.gate.span(passage))
             .unwrap_or_else(tracing::Span::none)
     }
+}
+
+/// The answer to whatever is asked for a principal that has ended while something waited.
+fn ended(passage: &Passage) -> Option<Result<Learned, Denial>> {
+    passage.check_end().err().map(Err)
 }

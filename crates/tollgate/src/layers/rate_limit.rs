@@ -139,7 +139,9 @@ impl RateLimitGate {
             if policy.counts_by_principal() && passage.standing() != Standing::Anonymous {
                 passage.guarded(self.layer())?;
             }
-            subjects.extend(policy.subject(head, principal).map(|subject| (policy, subject)));
+            if let Some(subject) = policy.subject(head, principal) {
+                subjects.push((policy, subject));
+            }
         }
         if subjects.is_empty() {
             return if passage.standing() == Standing::Anonymous && !self.counts_anonymous() {
@@ -148,8 +150,10 @@ impl RateLimitGate {
                 Ok(None)
             };
         }
-        let charges: SmallVec<[Charge<'_>; 2]> =
-            subjects.iter().map(|(policy, subject)| policy.charge(subject, passage)).collect();
+        let mut charges = SmallVec::<[Charge<'_>; 2]>::new();
+        for (policy, subject) in &subjects {
+            charges.push(policy.charge(subject, passage));
+        }
         Ok(Some(self.limiter.take(&Take::one(&charges, passage.instant()))))
     }
 }

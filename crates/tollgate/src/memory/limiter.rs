@@ -61,7 +61,10 @@ impl MemoryLimiter {
     }
 
     fn decide(&self, charges: &[Charge<'_>], cost: u64, now: SystemTime) -> Decision {
-        let places: SmallVec<[Place; 2]> = charges.iter().map(|charge| self.place(charge)).collect();
+        let mut places = SmallVec::<[Place; 2]>::new();
+        for charge in charges {
+            places.push(self.place(charge));
+        }
         let mut locked = Locked::new(&self.shards, &places);
 
         let mut states = SmallVec::<[WindowState; 4]>::new();
@@ -124,11 +127,21 @@ struct Locked<'s>(SmallVec<[(usize, MutexGuard<'s, Shard>); 1]>);
 
 impl<'s> Locked<'s> {
     fn new(shards: &'s [Mutex<Shard>], places: &[Place]) -> Self {
-        let mut order: SmallVec<[usize; 2]> = places.iter().map(|place| place.shard).collect();
+        let mut order = SmallVec::<[usize; 2]>::new();
+        for place in places {
+            if !order.contains(&place.shard) {
+                order.push(place.shard);
+            }
+        }
         // Always in the same order, or two requests could wait for each other.
         order.sort_unstable();
-        order.dedup();
-        Self(order.iter().filter_map(|at| Some((*at, lock(shards.get(*at)?)))).collect())
+        let mut locked = SmallVec::new();
+        for at in order {
+            if let Some(shard) = shards.get(at) {
+                locked.push((at, lock(shard)));
+            }
+        }
+        Self(locked)
     }
 
     fn shard(&self, place: Place) -> Option<&Shard> {

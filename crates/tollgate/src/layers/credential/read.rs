@@ -89,16 +89,15 @@ pub(super) fn read(
     let mut found: Option<Credential> = None;
     for source in &sources.places {
         let Some(credential) = read_one(source, sources, head)? else { continue };
-        let secret = credential.expose_secret();
-        if secret.is_empty() {
+        if credential.length() == 0 {
             return Err(Denial::new(DenialKind::CredentialEmpty));
         }
-        if secret.len() > max_length {
+        if credential.length() > max_length {
             return Err(malformed("longer than the maximum length of a credential"));
         }
         match &found {
             None => found = Some(credential),
-            Some(first) if first.expose_secret() == secret => {}
+            Some(first) if first.expose_secret() == credential.expose_secret() => {}
             Some(_) => return Err(Denial::new(DenialKind::CredentialConflicting)),
         }
     }
