@@ -44,7 +44,7 @@ fn app(verifier: KeyVerifier, shutdown: Shutdown) -> Result<Router, Box<dyn Erro
         .responder(error::responder())
         .realm("market")
         .build()?;
-    // The layer goes around everything, so that strangers cannot find out which paths exist.
+    // The layer goes around everything, so that strangers get 401 whatever they ask for.
     Ok(routes::router(shutdown).layer(tollgate))
 }
 

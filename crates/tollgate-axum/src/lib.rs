@@ -105,7 +105,9 @@ an extractor takes it *before* `WebSocketUpgrade`, which leaves no upgrade for a
 //! # What a layer covers
 //!
 //! - `Router::layer` covers the routes and the fallback that were added **before** it, and nothing that comes after.
-//! - So an unknown path under it is answered 401 to strangers, not 404: they cannot find out what exists.
+//! - So an unknown path under it is answered 401 to strangers, not 404. axum itself adds `Allow` to the answer where a path
+//!   exists and the method does not; where even that must not show, put the layer around the router, as around any service:
+//!   `tollgate.layer(router)`.
 //! - `Router::route_layer` covers routes only. Unknown paths stay 404, and so does a **fallback, unguarded**, whatever it serves
 //!   ([axum#474]): no place for a guard, if the fallback has anything to hide.
 //! - A router merged or nested later is covered by its own layers only.

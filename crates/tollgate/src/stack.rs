@@ -35,7 +35,7 @@ use crate::{
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Around an axum `Router` it answers unknown paths, too: with 401 to strangers, who cannot find out what exists.
+/// Around an axum `Router` it answers unknown paths, too: with 401 to strangers.
 #[derive(Clone, Debug)]
 pub struct Tollgate {
     engine: Arc<Engine>,

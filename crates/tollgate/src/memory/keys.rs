@@ -47,6 +47,15 @@ struct Inner {
 struct Ledger {
     digests: HashMap<Box<str>, Digest>,
     suspended: HashSet<Box<str>>,
+    // The newest record's: it rises over all keys, so that one which comes back after it was deleted is newer than before.
+    generation: u64,
+}
+
+impl Ledger {
+    fn next_generation(&mut self) -> u64 {
+        self.generation = self.generation.saturating_add(1);
+        self.generation
+    }
 }
 
 impl MemoryKeys {
@@ -94,7 +103,7 @@ impl MemoryKeys {
                 self.0.remove(&replaced, &mut endings);
             }
             let former = self.0.by_digest.get(&digest).map(|entry| Arc::clone(entry.value()));
-            let generation = former.as_ref().map_or(0, |former| former.generation().saturating_add(1));
+            let generation = ledger.next_generation();
             // A key has a signal of its own, or revoking it would end another that was made of the same principal. It keeps
             // the one it has, since streams may wait for that.
             let mut signal = EndSignal::new();
@@ -123,10 +132,11 @@ impl MemoryKeys {
     pub fn revoke(&self, id: &str) -> bool {
         let mut endings = Endings::default();
         {
-            let ledger = lock(&self.0.ledger);
+            let mut ledger = lock(&self.0.ledger);
+            let generation = ledger.next_generation();
             let Some(digest) = ledger.digests.get(id) else { return false };
             if let Some(mut record) = self.0.by_digest.get_mut(digest) {
-                set_status(&mut record, KeyStatus::Revoked, &mut endings);
+                set_status(&mut record, KeyStatus::Revoked, generation, &mut endings);
             }
         }
         self.0.announce(endings, &Change::Key(id.into()));
@@ -165,9 +175,10 @@ impl MemoryKeys {
         {
             let mut ledger = lock(&self.0.ledger);
             note(&mut ledger);
+            let generation = ledger.next_generation();
             for mut record in self.0.by_digest.iter_mut() {
                 if record.principal().tenant() == Some(tenant) && record.status() == from {
-                    set_status(&mut record, to, &mut endings);
+                    set_status(&mut record, to, generation, &mut endings);
                 }
             }
         }
@@ -214,14 +225,14 @@ impl Endings {
 
 /// Puts the record of a key in another status in the place of its record. What becomes active again gets a signal that was
 /// not sent yet.
-fn set_status(record: &mut Arc<KeyRecord>, status: KeyStatus, endings: &mut Endings) {
+fn set_status(record: &mut Arc<KeyRecord>, status: KeyStatus, generation: u64, endings: &mut Endings) {
     let mut principal = Arc::clone(record.principal());
     match status {
         KeyStatus::Revoked => endings.add(&principal, EndReason::Revoked),
         KeyStatus::TenantSuspended => endings.add(&principal, EndReason::TenantSuspended),
         _ => principal = Arc::new(Principal::clone(&principal).with_end_signal(EndSignal::new())),
     }
-    *record = Arc::new(KeyRecord::new(principal, status, record.generation().saturating_add(1)));
+    *record = Arc::new(KeyRecord::new(principal, status, generation));
 }
 
 /// A digest is as good as a hash already. Only issued keys are ever inserted, so that no stranger can choose digests

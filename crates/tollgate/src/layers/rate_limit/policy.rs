@@ -52,8 +52,9 @@ impl Policy {
             Subject::Key => principal.map(|principal| Cow::Borrowed(principal.id())),
             Subject::Tenant => principal.map(|principal| match principal.tenant() {
                 Some(tenant) => Cow::Borrowed(tenant),
-                // A key that belongs to nobody is a tenant of its own, whatever tenants are called.
-                None => Cow::Owned(format!("key:{}", principal.id())),
+                // A key that belongs to nobody is a tenant of its own. Nobody's tenant is called so: what begins with a zero byte
+                // is no text to a database, and none that anybody would type.
+                None => Cow::Owned(format!("\0{}", principal.id())),
             }),
             Subject::Custom(CustomSubject(name)) => name(head, principal),
         }

@@ -1,0 +1,143 @@
+//! A stack that cannot guard what it was put together for is an error at start-up, which names the layer.
+
+use http::StatusCode;
+use tests::suite::{Directory, Inner, erase, get, send};
+use tollgate::{
+    ConfigurationError, CredentialLayer, CredentialSource, DenialKind, EntitlementLayer, ManualClock,
+    PerWindow as _, Policy, RateLimitLayer, RequestIdLayer, ScopeLayer, ScopeMap, Subject, Tollgate,
+    TollgateBuilder, VerifyLayer, respond::Problem, scope,
+};
+use tower::Layer as _;
+
+use crate::everybody;
+
+fn builder() -> TollgateBuilder {
+    Tollgate::builder().verify(Directory::default())
+}
+
+fn verify() -> VerifyLayer {
+    VerifyLayer::new(Directory::default())
+}
+
+/// That a stack is not built, and that the error says all this.
+#[track_caller]
+fn refuses(stack: TollgateBuilder, words: &[&str]) {
+    expect(&stack.build().unwrap_err(), words);
+}
+
+#[track_caller]
+fn expect(error: &ConfigurationError, words: &[&str]) {
+    let error = error.to_string();
+    for word in words {
+        assert!(error.contains(word), "{word} is missing: {error}");
+    }
+}
+
+#[test]
+fn refuses_to_verify_nothing() {
+    refuses(Tollgate::builder(), &["no verifier", ".verify("]);
+    let all_the_rest = Tollgate::builder().rate_limit(1.per_day()).scope(scope("read"));
+    refuses(all_the_rest, &["no verifier"]);
+}
+
+/// Of two, only one would hold: perhaps the one that was meant to be replaced.
+#[test]
+fn refuses_two_of_one_layer() {
+    let two = |stack: TollgateBuilder, layer: &str| refuses(stack, &["two of", layer]);
+    two(builder().request_id(RequestIdLayer::new()).request_id(RequestIdLayer::new()), "RequestIdLayer");
+    two(builder().credential(CredentialLayer::new()).credential(CredentialLayer::new()), "CredentialLayer");
+    two(builder().verify(Directory::default()), "VerifyLayer");
+    two(builder().rate_limit(1.per_day()).rate_limit(9.per_day()), "RateLimitLayer");
+    two(
+        builder().entitlement(EntitlementLayer::new()).entitlement(EntitlementLayer::new()),
+        "EntitlementLayer",
+    );
+    two(builder().scope(scope("read")).scope(scope("admin")), "ScopeLayer");
+}
+
+/// A builder has one responder, one clock and one realm: those of a layer would be lost.
+#[test]
+fn refuses_a_layer_with_a_responder_a_clock_or_a_realm_of_its_own() {
+    let own = |stack: TollgateBuilder, layer: &str| refuses(stack, &[layer, "of its own"]);
+    macro_rules! each_setting {
+        ($builder:expr, $method:ident, $layer:expr, $name:literal) => {
+            own($builder.$method($layer.with_responder(Problem::new())), $name);
+            own($builder.$method($layer.with_clock(ManualClock::default())), $name);
+            own($builder.$method($layer.with_realm("jobs")), $name);
+        };
+    }
+    each_setting!(builder(), request_id, RequestIdLayer::new(), "RequestIdLayer");
+    each_setting!(builder(), credential, CredentialLayer::new(), "CredentialLayer");
+    each_setting!(Tollgate::builder(), verify, verify(), "VerifyLayer");
+    each_setting!(builder(), rate_limit, RateLimitLayer::new(1.per_day()), "RateLimitLayer");
+    each_setting!(builder(), entitlement, EntitlementLayer::new(), "EntitlementLayer");
+    each_setting!(builder(), scope, ScopeLayer::new(scope("read")), "ScopeLayer");
+}
+
+/// Leaving the key out would be the way around every limit.
+#[test]
+fn refuses_optional_credentials_with_limits_that_count_by_principal_only() {
+    let optional = || CredentialLayer::new().optional();
+    let words = ["RateLimitLayer", "CredentialLayer", "anonymous", "Subject::custom"];
+    refuses(builder().credential(optional()).rate_limit(1.per_day()), &words);
+    refuses(builder().rate_limit(1.per_day()).credential(optional()), &words);
+    let tenant = Policy::new("organization", 1.per_day()).by(Subject::Tenant);
+    refuses(builder().credential(optional()).rate_limit(RateLimitLayer::from_policies([tenant])), &words);
+
+    assert!(builder().credential(optional()).rate_limit(everybody(1.per_day())).build().is_ok());
+    assert!(builder().credential(optional()).build().is_ok(), "without any limit");
+}
+
+#[test]
+fn refuses_a_scope_that_nobody_can_have() {
+    refuses(builder().scope(scope("not valid")), &["ScopeLayer", "not valid"]);
+    refuses(builder().scope(scope("read") | scope("")), &["ScopeLayer"]);
+    let map = ScopeMap::new().get("/jobs", scope("not valid"));
+    expect(&ScopeLayer::per_route(map).unwrap_err(), &["ScopeMap", "GET /jobs", "not valid"]);
+}
+
+#[test]
+fn refuses_a_tier_that_is_not_among_the_tiers() {
+    let entitlement = EntitlementLayer::new().at_least("entreprise", ["basic", "pro", "enterprise"]);
+    refuses(builder().entitlement(entitlement), &["EntitlementLayer", "tier"]);
+}
+
+/// They would share their counters, and be held against each other's.
+#[test]
+fn refuses_policies_of_one_name() {
+    let policies = [
+        Policy::new("key", 1.per_day()),
+        Policy::new("organization", 9.per_day()).by(Subject::Tenant),
+        Policy::new("key", 9.per_hour()),
+    ];
+    refuses(builder().rate_limit(RateLimitLayer::from_policies(policies)), &["RateLimitLayer", "\"key\""]);
+}
+
+#[test]
+fn refuses_a_limit_without_policies() {
+    refuses(builder().rate_limit(RateLimitLayer::from_policies([])), &["RateLimitLayer", "no policy"]);
+}
+
+#[test]
+fn refuses_to_look_for_credentials_nowhere() {
+    let nowhere = CredentialLayer::from_sources([] as [CredentialSource; 0]);
+    refuses(builder().credential(nowhere), &["CredentialLayer", "no source"]);
+}
+
+/// Nobody builds a layer that stands alone: it says so at the first request, and lets none through.
+#[tokio::test]
+async fn a_layer_that_cannot_work_lets_nobody_through_where_it_stands_alone() {
+    let inner = Inner::new();
+    let stacks = [
+        erase(CredentialLayer::from_sources([] as [CredentialSource; 0]).optional().layer(inner.clone())),
+        erase(RateLimitLayer::from_policies([]).layer(inner.clone())),
+        erase(EntitlementLayer::new().at_least("gold", ["silver"]).layer(inner.clone())),
+        erase(ScopeLayer::new(scope("not valid")).layer(inner.clone())),
+    ];
+    for mut stack in stacks {
+        let reply = send(&mut stack, get("/jobs", &[])).await;
+        assert_eq!(reply.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(reply.kind(), Some(DenialKind::Misconfigured));
+    }
+    assert_eq!(inner.calls(), 0);
+}

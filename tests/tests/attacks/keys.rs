@@ -1,0 +1,177 @@
+//! Whatever happens at the same time: a key that was taken away stays away, and everybody who must know is told.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    task::{Context, Wake, Waker},
+    thread,
+    time::Duration,
+};
+
+use futures_util::{Stream as _, future::FutureExt as _};
+use http::{HeaderValue, Request};
+use tests::suite::at;
+use tollgate::{
+    Credential, CredentialSource, Denial, DenialKind, Digest, EndReason, EndSignal, KeyRecord, KeyStore as _,
+    MemoryKeys, Presented, Principal, Verify as _,
+};
+
+use crate::Keys;
+
+const SECRET: &str = "an-imported-secret";
+
+fn find(keys: &MemoryKeys, secret: &str) -> Option<Arc<KeyRecord>> {
+    keys.find(&[Digest::of(secret)]).wait().now_or_never().unwrap().unwrap()
+}
+
+/// What the verifier says of a key.
+fn verify(keys: &Keys, key: &str) -> Result<Arc<Principal>, Denial> {
+    let credential = Credential::new(HeaderValue::from_str(key).unwrap(), 0, CredentialSource::Bearer);
+    let (head, ()) = Request::new(()).into_parts();
+    keys.verifier().verify(&Presented::new(&credential, &head, at(0))).wait().now_or_never().unwrap()
+}
+
+/// Changes keys in the very moment in which it is woken, as an executor that runs tasks inline does.
+struct ChangesKeys(MemoryKeys);
+
+impl Wake for ChangesKeys {
+    fn wake(self: Arc<Self>) {
+        assert!(self.0.revoke("other"));
+        self.0.suspend_tenant("acme");
+        assert!(find(&self.0, SECRET).is_some());
+    }
+}
+
+/// Runs `attack` on a store with a key `ada` and another one, on a thread of its own: a deadlock fails the test.
+fn without_deadlock(attack: fn(&MemoryKeys, &mut Context<'_>)) {
+    let (done, outcome) = mpsc::sync_channel(1);
+    thread::spawn(move || {
+        let keys = MemoryKeys::new();
+        keys.import(SECRET, Principal::new("ada"));
+        keys.import("another-secret", Principal::new("other").with_tenant("acme"));
+        let waker = Waker::from(Arc::new(ChangesKeys(keys.clone())));
+        attack(&keys, &mut Context::from_waker(&waker));
+        let other = find(&keys, "another-secret").unwrap();
+        done.send(other.principal().end_signal().reason()).unwrap();
+    });
+    let reason = outcome.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert_eq!(reason, Some(EndReason::Revoked), "the waker has run");
+}
+
+/// Holds a stream open by a task that changes keys when it is told of its end.
+#[test]
+fn a_stream_may_change_keys_as_it_is_cut() {
+    without_deadlock(|keys, context| {
+        let mut end = Box::pin(find(keys, SECRET).unwrap().principal().wait_until_ended());
+        assert!(end.as_mut().poll(context).is_pending());
+        assert!(keys.revoke("ada"));
+    });
+}
+
+/// Reads the feed of changes by a task that changes keys when there are news.
+#[test]
+fn a_reader_of_the_feed_may_change_keys_as_it_is_woken() {
+    without_deadlock(|keys, context| {
+        let mut changes = keys.changes();
+        assert!(Pin::new(&mut changes).poll_next(context).is_pending());
+        keys.import(SECRET, Principal::new("ada"));
+    });
+}
+
+/// Presents a key again and again while it is revoked, and its tenant suspended and resumed.
+#[test]
+fn no_race_lets_a_key_in_once_revoke_has_returned() {
+    for _ in 0..100 {
+        let keys = Keys::new();
+        let key = keys.issue(Principal::new("ada").with_tenant("acme"));
+        let is_revoked = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    loop {
+                        let before = is_revoked.load(Ordering::SeqCst);
+                        let principal = verify(&keys, &key).ok();
+                        let is_good = principal.is_some_and(|principal| principal.ended(at(0)).is_none());
+                        if before {
+                            assert!(!is_good, "let in after revoke had returned");
+                            break;
+                        }
+                    }
+                });
+            }
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    keys.store.suspend_tenant("acme");
+                    keys.store.resume_tenant("acme");
+                }
+            });
+            scope.spawn(|| {
+                assert!(keys.store.revoke("ada"));
+                is_revoked.store(true, Ordering::SeqCst);
+            });
+        });
+        assert_eq!(verify(&keys, &key).unwrap_err().kind(), DenialKind::KeyRevoked);
+    }
+}
+
+/// Begins to wait for its end in the very moment in which it ends.
+#[test]
+fn no_race_leaves_a_stream_open_that_was_told_to_end() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    for _ in 0..1_000 {
+        let signal = EndSignal::new();
+        let end = signal.wait();
+        let store = thread::spawn(move || signal.end(EndReason::Revoked));
+        let reason = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), end).await });
+        assert_eq!(reason, Ok(EndReason::Revoked));
+        store.join().unwrap();
+    }
+}
+
+/// Rotates a key for ever: what is replaced must go.
+#[test]
+fn rotating_a_key_does_not_fill_the_store() {
+    let keys = Keys::new();
+    let first = keys.issue(Principal::new("ada"));
+    for _ in 0..1_000 {
+        keys.issue(Principal::new("ada"));
+    }
+    assert_eq!(format!("{:?}", keys.store), "MemoryKeys { keys: 1 }");
+    assert_eq!(verify(&keys, &first).unwrap_err().kind(), DenialKind::KeyUnknown);
+}
+
+/// Keeps a stream open, and the key, when the key is deleted.
+#[test]
+fn a_deleted_key_is_unknown_and_its_streams_end() {
+    let keys = Keys::new();
+    let key = keys.issue(Principal::new("ada"));
+    let held = verify(&keys, &key).unwrap();
+    assert!(keys.store.delete("ada"));
+    assert_eq!(held.end_signal().reason(), Some(EndReason::Revoked));
+    assert_eq!(verify(&keys, &key).unwrap_err().kind(), DenialKind::KeyUnknown);
+    assert!(!keys.store.delete("ada") && !keys.store.revoke("ada"), "there is nothing left");
+    assert_eq!(format!("{:?}", keys.store), "MemoryKeys { keys: 0 }");
+}
+
+/// Has a key taken away, put back and revoked, against a cache that keeps the record with the highest generation.
+#[test]
+fn a_key_that_comes_back_is_newer_than_it_ever_was() {
+    let replace: fn(&MemoryKeys) = |keys| keys.import("another-secret", Principal::new("ada"));
+    let delete: fn(&MemoryKeys) = |keys| assert!(keys.delete("ada"));
+    for (how, take_away) in [("replaced", replace), ("deleted", delete)] {
+        let keys = MemoryKeys::new();
+        keys.import(SECRET, Principal::new("ada").with_tenant("acme"));
+        keys.suspend_tenant("acme");
+        keys.resume_tenant("acme");
+        let cached = find(&keys, SECRET).unwrap().generation();
+        take_away(&keys);
+        keys.import(SECRET, Principal::new("ada").with_tenant("acme"));
+        assert!(keys.revoke("ada"));
+        let revoked = find(&keys, SECRET).unwrap().generation();
+        assert!(revoked > cached, "{how}: revoked at {revoked}, active in a cache at {cached}");
+    }
+}
