@@ -1,11 +1,12 @@
 //! An RFC 9457 problem.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::{HeaderValue, Response, header::CONTENT_TYPE, request};
-use serde_json::json;
 use tollgate_core::{Denial, DenialKind, Respond};
 
-use crate::{Passage, RequestId};
+use crate::Passage;
 
 /// Answers with an RFC 9457 problem: `application/problem+json` with `type`, `title`, `status`, `detail`, the stable `code`,
 /// and the request's identifier as `request_id`.
@@ -39,36 +40,66 @@ impl Problem {
         self
     }
 
-    fn type_of(self, denial: &Denial) -> String {
+    fn type_of(self, denial: &Denial) -> Cow<'static, str> {
         match (self.type_base, denial.kind()) {
-            (Some(base), _) => format!("{base}{}", denial.code()),
-            (None, DenialKind::RateLimited) => QUOTA_EXCEEDED.to_owned(),
-            (None, _) => "about:blank".to_owned(),
+            (Some(base), _) => Cow::Owned(format!("{base}{}", denial.code())),
+            (None, DenialKind::RateLimited) => Cow::Borrowed(QUOTA_EXCEEDED),
+            (None, _) => Cow::Borrowed("about:blank"),
         }
     }
 }
 
 impl Respond for Problem {
     fn respond(&self, denial: &Denial, request: &mut request::Parts) -> Response<Bytes> {
-        let mut problem = json!({
-            "type": self.type_of(denial),
-            "status": denial.status().as_u16(),
-            "detail": denial.detail(),
-            "code": denial.code(),
-        });
         let request_id = Passage::of(&request.extensions).and_then(Passage::request_id);
-        let optional = [
-            ("title", denial.status().canonical_reason()),
-            ("request_id", request_id.map(RequestId::as_str)),
-        ];
-        for (name, value) in optional {
-            if let (Some(value), Some(members)) = (value, problem.as_object_mut()) {
-                members.insert(name.to_owned(), value.into());
-            }
+        // Member by member: a tree of values would cost a dozen allocations, and refusals come in floods.
+        let mut body = Members::default();
+        body.text("code", denial.code());
+        body.text("detail", denial.detail());
+        if let Some(request_id) = request_id {
+            body.text("request_id", request_id.as_str());
         }
-        let mut response = Response::new(Bytes::from(problem.to_string()));
+        body.number("status", denial.status().as_u16());
+        if let Some(title) = denial.status().canonical_reason() {
+            body.text("title", title);
+        }
+        body.text("type", &self.type_of(denial));
+        let mut response = Response::new(body.finish());
         *response.status_mut() = denial.status();
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         response
+    }
+}
+
+/// The members of a JSON object, written one after the other.
+struct Members(Vec<u8>);
+
+impl Members {
+    fn text(&mut self, name: &str, value: &str) {
+        self.name(name);
+        // Writing text into memory does not fail.
+        let _ = serde_json::to_writer(&mut self.0, value);
+    }
+
+    fn number(&mut self, name: &str, value: u16) {
+        self.name(name);
+        self.0.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    }
+
+    fn name(&mut self, name: &str) {
+        self.0.push(if self.0.is_empty() { b'{' } else { b',' });
+        let _ = serde_json::to_writer(&mut self.0, name);
+        self.0.push(b':');
+    }
+
+    fn finish(mut self) -> Bytes {
+        self.0.push(b'}');
+        Bytes::from(self.0)
+    }
+}
+
+impl Default for Members {
+    fn default() -> Self {
+        Self(Vec::with_capacity(256))
     }
 }
