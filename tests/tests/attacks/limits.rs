@@ -1,7 +1,10 @@
 //! Nobody uses up another's quota, keeps what they no longer pay for, or fills the memory.
 
 use std::{
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -13,6 +16,8 @@ use tollgate::{
     Quota, RateLimitLayer, RequestId, Subject, Take, Tollgate, Window,
 };
 use tower::Layer as _;
+
+use crate::Keys;
 
 /// The decision of the in-process limiter, which is there at once.
 fn decide(limiter: &MemoryLimiter, take: &Take<'_>) -> Decision {
@@ -147,4 +152,24 @@ fn charges_to_two_groups_in_either_order_neither_lock_up_nor_let_one_too_many_pa
         }
     });
     assert_eq!(passed.into_inner(), 1_000);
+}
+
+/// Floods the stack with keys that nobody has issued.
+#[tokio::test]
+async fn invented_keys_are_kept_nowhere() {
+    let (keys, limiter) = (Keys::new(), Arc::new(MemoryLimiter::new()));
+    let good = keys.issue(Principal::new("ada"));
+    let stack = Tollgate::builder()
+        .verify(keys.verifier())
+        .rate_limit(RateLimitLayer::new(9.per_day()).with_limiter(Arc::clone(&limiter)))
+        .build()
+        .unwrap();
+    let mut stack = erase(stack.layer(Inner::new()));
+    for _ in 0..10_000 {
+        assert_eq!(send(&mut stack, with_key(&keys.invent())).await.status(), StatusCode::UNAUTHORIZED);
+    }
+    assert_eq!(limiter.subjects(), 0);
+    assert_eq!(format!("{:?}", keys.store), "MemoryKeys { keys: 1 }");
+    assert_eq!(send(&mut stack, with_key(&good)).await.status(), StatusCode::OK);
+    assert_eq!(limiter.subjects(), 1, "which is how a subject would show");
 }

@@ -4,8 +4,8 @@ use axum::{Router, body::Body, routing::get};
 use http::StatusCode;
 use tests::suite::{Directory, Inner, at, erase, send, with_key};
 use tollgate::{
-    CredentialLayer, DenialKind, EndReason, EndSignal, Environment, ManualClock, PerWindow as _, Principal,
-    ReportOnly, ScopeLayer, Scopes, Tollgate, VerifyLayer, scope,
+    CredentialLayer, DenialKind, EndReason, EndSignal, Environment, ManualClock, PerWindow as _, Policy,
+    Principal, RateLimitLayer, ReportOnly, ScopeLayer, Scopes, Subject, Tollgate, VerifyLayer, scope,
 };
 use tollgate_axum::Authenticated;
 use tower::{Layer as _, ServiceBuilder, ServiceExt as _};
@@ -25,6 +25,19 @@ async fn a_limit_on_trial_leaves_the_verifier_behind_it_in_force() {
         assert_eq!(send(&mut stack, with_key("invented")).await.kind(), Some(DenialKind::KeyUnknown));
     }
     assert_eq!((report.refusals(), inner.calls()), (2, 0));
+}
+
+/// Is within every limit in force, but past one on trial. The limit behind it has no say in this request.
+#[tokio::test]
+async fn a_limit_on_trial_makes_no_other_limit_refuse() {
+    let (inner, report) = (Inner::new(), ReportOnly::new());
+    let elsewhere = Policy::new("exports", 0.per_day()).by(Subject::custom(|_, _| None));
+    let layers = ServiceBuilder::new()
+        .layer(everybody(0.per_day()).with_report_only(&report))
+        .layer(RateLimitLayer::from_policies([elsewhere]));
+    let mut stack = erase(layers.service(inner.clone()));
+    assert_eq!(send(&mut stack, with_key("any")).await.status(), StatusCode::OK);
+    assert_eq!((report.refusals(), inner.calls()), (1, 1));
 }
 
 /// Presents to the verifier in force what the one on trial has waved through.

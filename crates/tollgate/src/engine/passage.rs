@@ -213,6 +213,8 @@ impl Passage {
             }
         }
         self.is_waived = true;
+        // A limit further in judges by its own decision.
+        self.is_limit_used_up = false;
     }
 
     /// Takes the passage out of its extension while gates work on it; a new one if there is none.

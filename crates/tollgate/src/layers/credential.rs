@@ -45,9 +45,9 @@
 //!
 //! - A bad credential is never anonymous, and never falls through to the next source.
 //! - Every value that holds a credential is marked sensitive in the request, also where it is refused.
-//! - Shared caches keep apart what belongs to different `Authorization` headers (RFC 9111 section 3.5), but not what belongs to
-//!   a credential from anywhere else: responses to such requests get `Cache-Control: private, no-store`, unless they say
-//!   `private` or `no-store` already, and `Vary` on the header.
+//! - Shared caches keep no response to `Authorization` unless it says that they may (RFC 9111 section 3.5); one with a
+//!   `Cache-Control` gets `Vary: authorization`. They know nothing of credentials from anywhere else: responses to those get
+//!   `Cache-Control: private, no-store`, unless they say `private` or `no-store` already, and `Vary` on the header.
 //! - CORS preflights cannot carry credentials, and are refused unless a CORS layer further out answers them, which is the
 //!   better place; or see [`dangerous_preflights`](CredentialLayer::dangerous_preflights).
 
@@ -184,7 +184,7 @@ impl Gate for CredentialGate {
     fn finish(&self, passage: &Passage, response: &mut response::Parts) {
         let source = passage.credential().map(Credential::source);
         let names = match source.map(CredentialSource::header) {
-            // Shared caches keep a response to `Authorization` apart (RFC 9111 section 3.5), unless it says that they may not.
+            // Shared caches keep no response to `Authorization` (RFC 9111 section 3.5), unless it says that they may.
             Some(Some(&AUTHORIZATION)) => {
                 response.headers.contains_key(CACHE_CONTROL).then(|| HeaderValue::from(AUTHORIZATION))
             }
@@ -208,12 +208,10 @@ impl Gate for CredentialGate {
 
 /// Whether a response keeps itself out of shared caches (RFC 9111 sections 5.2.2.5 and 5.2.2.7).
 fn is_private(headers: &HeaderMap) -> bool {
-    let directives =
-        headers.get_all(CACHE_CONTROL).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
-    let names = directives.map(<[u8]>::trim_ascii);
-    names
-        .into_iter()
-        .any(|name| name.eq_ignore_ascii_case(b"private") || name.eq_ignore_ascii_case(b"no-store"))
+    let lines = headers.get_all(CACHE_CONTROL).iter();
+    let mut directives =
+        lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    directives.any(|name| name.eq_ignore_ascii_case(b"private") || name.eq_ignore_ascii_case(b"no-store"))
 }
 
 /// Whether a browser asks what it may send (Fetch standard, "CORS-preflight request").
