@@ -4,7 +4,7 @@ use std::{hint::black_box, sync::Barrier, time::Instant};
 
 use http::{HeaderValue, Request, request};
 use tollgate::{
-    Answer, Charge, Clock, Credential, CredentialSource, Environment, KeyVerifier, Limiter, MemoryKeys,
+    Answer, Charge, Clock, Credential, CredentialSource, Environment, Head, KeyVerifier, Limiter, MemoryKeys,
     MemoryLimiter, PerWindow, Plan, Presented, Principal, Quota, Scopes, SystemClock, Take, Verify,
 };
 
@@ -52,7 +52,7 @@ impl Checkpoint {
     /// What the layers do about one credential.
     fn check(&self, credential: &Credential) -> bool {
         let now = SystemClock.now();
-        let presented = Presented::new(credential, &self.head, now);
+        let presented = Presented::new(credential, Head::from(&self.head), now);
         let Answer::Now(Ok(principal)) = self.verifier.verify(&presented) else { return false };
         let charge = Charge::new("default", principal.id(), principal.id(), &self.quota);
         let Answer::Now(Ok(decision)) = self.limiter.take(&Take::one(&[charge], now)) else { return false };

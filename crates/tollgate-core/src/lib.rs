@@ -6,7 +6,7 @@
 //! | to learn about | read |
 //! |---|---|
 //! | issued secrets | [`KeyFormat`], [`ApiKey`], [`Digest`], [`Peppers`] |
-//! | who a caller is | [`Credential`], [`Principal`], [`Plan`], [`EndSignal`] |
+//! | who a caller is | [`Head`], [`Credential`], [`Principal`], [`Plan`], [`EndSignal`] |
 //! | what they may do | [`Scopes`], [`Requirement`], [`scope()`] |
 //! | how much | [`Quota`], [`PerWindow`], [`Decision`] |
 //! | why not | [`Denial`], [`DenialKind`] |
@@ -20,6 +20,7 @@ mod credential;
 mod decision;
 mod denial;
 mod end;
+mod head;
 mod key;
 mod port;
 mod principal;
@@ -32,6 +33,7 @@ pub use credential::{Credential, CredentialSource};
 pub use decision::{Counter, Decision, WindowState};
 pub use denial::{Denial, DenialKind, Outcome, Unavailable};
 pub use end::{EndReason, EndSignal};
+pub use head::Head;
 pub use key::{
     ApiKey, Digest, Digests, Environment, InvalidEnvironment, InvalidKeyFormat, InvalidPepper, KeyFormat,
     MalformedKey, ParsedKey, Pepper, PepperId, Peppers, RandomnessUnavailable,

@@ -1,23 +1,30 @@
 //! One engine, many gates: what every layer of this crate runs on.
 //!
-//! A [`Gate`] is a decision with three moments: before the inner service it *asks* what it needs to know and *judges* the
-//! request by it; afterwards it may *finish* the response. The engine walks a request through its gates. A single layer is
+//! A [`Gate`] is a decision about a request. It *asks* what it needs to know, which may take a wait, and *judges* the request
+//! by it; what the response will carry of it, it *stamps*. The engine walks a request through its gates. A single layer is
 //! the engine with one gate; the whole stack is the same engine with all of them, and so costs one future and one body.
 //!
 //! ```text
-//!  request ─► ask ─► judge ─► ask ─► judge ─► … ─► inner service
-//!              │        │                              │
-//!              └────────┴──► Denial ─► responder ─► finish ◄┘ ─► response
+//!  request ─► ask ─► judge ─► ask ─► judge ─► … ─► stamp ─► inner service
+//!              │        │                                         │
+//!              └────────┴──► Denial ─► responder ─► stamp ─► response ◄┘
 //! ```
+//!
+//! The stamp is made before the inner service is called: by then everything is known that a response will carry. So the
+//! future that waits for the response holds neither the engine nor what the gates have learned.
 
 mod body;
+mod caching;
+mod entrant;
 mod future;
 mod gate;
 mod headers;
+mod instant;
 mod passage;
 mod refusal;
 mod service;
 mod settings;
+mod stamp;
 mod walk;
 
 pub use body::Body;
@@ -27,8 +34,11 @@ pub use refusal::refuse;
 pub use service::Gated;
 pub use settings::ReportOnly;
 
-pub(crate) use gate::{Gate, Learned};
-pub(crate) use headers::{PRIVATE, set_header};
+pub(crate) use caching::Caching;
+pub(crate) use entrant::Entrant;
+pub(crate) use gate::{Asked, Gate, Learned};
+pub(crate) use headers::{Repeated, set_header, single, single_mut};
 pub(crate) use passage::Standing;
 pub(crate) use settings::{GateLayer, Settings, impl_layer};
+pub(crate) use stamp::{Places, Stamp};
 pub(crate) use walk::{Engine, Station};

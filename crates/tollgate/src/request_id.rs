@@ -13,8 +13,8 @@ pub struct RequestId(Text);
 enum Text {
     // The caller's own header value: carrying it copies nothing.
     Given(HeaderValue),
-    // Text of our own, kept in place: carrying it allocates nothing.
-    Made([u8; UUID_LENGTH]),
+    // Text of a UUID's length, kept in place: carrying it allocates nothing.
+    Short([u8; UUID_LENGTH]),
 }
 
 const UUID_LENGTH: usize = uuid::fmt::Hyphenated::LENGTH;
@@ -29,7 +29,7 @@ impl RequestId {
         );
         let mut text = [0; UUID_LENGTH];
         uuid.into_uuid().hyphenated().encode_lower(&mut text);
-        Self(Text::Made(text))
+        Self(Text::Short(text))
     }
 
     /// The identifier that a caller sent, if it is well formed: `[A-Za-z0-9._-]{1,128}`. Whatever else a caller may send
@@ -52,7 +52,7 @@ impl RequestId {
     pub fn as_str(&self) -> &str {
         let bytes = match &self.0 {
             Text::Given(value) => value.as_bytes(),
-            Text::Made(text) => text,
+            Text::Short(text) => text,
         };
         std::str::from_utf8(bytes).unwrap_or_default()
     }
@@ -61,10 +61,24 @@ impl RequestId {
     pub fn to_header_value(&self) -> HeaderValue {
         match &self.0 {
             Text::Given(value) => value.clone(),
-            Text::Made(text) => {
+            Text::Short(text) => {
                 HeaderValue::from_bytes(text).unwrap_or_else(|_| HeaderValue::from_static("invalid"))
             }
         }
+    }
+}
+
+impl RequestId {
+    /// The identifier as the value of a header, for its last use as such: a caller's own value of a UUID's length is handed over,
+    /// and its text kept, which costs less than counting one more owner.
+    pub(crate) fn hand_over(&mut self) -> HeaderValue {
+        if let Text::Given(value) = &self.0
+            && let Ok(text) = value.as_bytes().try_into()
+            && let Text::Given(value) = std::mem::replace(&mut self.0, Text::Short(text))
+        {
+            return value;
+        }
+        self.to_header_value()
     }
 }
 

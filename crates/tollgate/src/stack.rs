@@ -178,7 +178,7 @@ impl TollgateBuilder {
                 )));
             }
             let report_only = own.report_only.or_else(|| self.settings.report_only.clone());
-            stations.push(Station { gate, report_only });
+            stations.push(Station::new(gate, report_only));
         }
         let engine = Engine::new(stations, self.settings);
         match engine.flaw() {

@@ -16,8 +16,8 @@ use futures_util::{Stream as _, future::FutureExt as _};
 use http::{HeaderValue, Request};
 use tests::suite::at;
 use tollgate::{
-    Credential, CredentialSource, Denial, DenialKind, Digest, EndReason, EndSignal, KeyRecord, KeyStore as _,
-    MemoryKeys, Presented, Principal, Verify as _,
+    Credential, CredentialSource, Denial, DenialKind, Digest, EndReason, EndSignal, Head, KeyRecord,
+    KeyStore as _, MemoryKeys, Presented, Principal, Verify as _,
 };
 
 use crate::Keys;
@@ -32,7 +32,11 @@ fn find(keys: &MemoryKeys, secret: &str) -> Option<Arc<KeyRecord>> {
 fn verify(keys: &Keys, key: &str) -> Result<Arc<Principal>, Denial> {
     let credential = Credential::new(HeaderValue::from_str(key).unwrap(), 0, CredentialSource::Bearer);
     let (head, ()) = Request::new(()).into_parts();
-    keys.verifier().verify(&Presented::new(&credential, &head, at(0))).wait().now_or_never().unwrap()
+    keys.verifier()
+        .verify(&Presented::new(&credential, Head::from(&head), at(0)))
+        .wait()
+        .now_or_never()
+        .unwrap()
 }
 
 /// Changes keys in the very moment in which it is woken, as an executor that runs tasks inline does.

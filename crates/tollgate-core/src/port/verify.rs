@@ -2,9 +2,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use http::request;
-
-use crate::{Answer, Credential, Denial, Principal};
+use crate::{Answer, Credential, Denial, Head, Principal};
 
 /// Proves who a credential belongs to.
 ///
@@ -31,14 +29,14 @@ pub struct Presented<'r> {
     /// The credential.
     pub credential: &'r Credential,
     /// The head of the request, for credentials that are bound to it. It may not hold the credential any more.
-    pub head: &'r request::Parts,
+    pub head: Head<'r>,
     /// The request's instant.
     pub now: SystemTime,
 }
 
 impl<'r> Presented<'r> {
     /// A credential with the request that it came in, and that request's instant.
-    pub fn new(credential: &'r Credential, head: &'r request::Parts, now: SystemTime) -> Self {
+    pub fn new(credential: &'r Credential, head: Head<'r>, now: SystemTime) -> Self {
         Self { credential, head, now }
     }
 }

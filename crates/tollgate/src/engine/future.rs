@@ -9,13 +9,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, request};
+use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tollgate_core::{Denial, Pending};
 use tower_service::Service;
 use tracing::Span;
 
-use super::{Body, Engine, Learned, Passage, walk::Walk};
+use super::{
+    Body, Engine, Learned, Stamp, instant,
+    walk::{Admission, Walk},
+};
 
 pin_project! {
     /// The future of a response from behind gates: see [`Gated`](crate::Gated).
@@ -38,23 +41,20 @@ pin_project! {
         Inside {
             #[pin]
             future: S::Future,
-            engine: Arc<Engine>,
-            passage: Passage,
-            span: Span,
+            stamp: Option<Stamp>,
+            span: Option<Box<Span>>,
         },
         // A gate refused, and the response is there. `None` once it was given out.
         Refused { response: Option<Response<Bytes>> },
-        // A gate waits for its backend. `None` once it has its answer.
-        Waiting { waiting: Option<Waiting<S, RequestBody>> },
+        // A gate waits for its backend. `None` once it has its answer. Boxed, or every future would have room for a request.
+        Waiting { waiting: Option<Box<Waiting<S, RequestBody>>> },
     }
 }
 
 struct Waiting<S, RequestBody> {
     ready: S,
-    head: request::Parts,
-    body: RequestBody,
+    request: Request<RequestBody>,
     engine: Arc<Engine>,
-    passage: Passage,
     at: usize,
     pending: Pending<Result<Learned, Denial>>,
 }
@@ -63,17 +63,13 @@ impl<S, RequestBody> ResponseFuture<S, RequestBody>
 where
     S: Service<Request<RequestBody>>,
 {
-    pub(super) fn inside(
-        ready: &mut S,
-        mut head: request::Parts,
-        body: RequestBody,
-        engine: Arc<Engine>,
-        passage: Passage,
-    ) -> Self {
-        let span = engine.span(&passage);
-        passage.clone().put(&mut head.extensions);
-        let future = span.in_scope(|| ready.call(Request::from_parts(head, body)));
-        Self { state: State::Inside { future, engine, passage, span } }
+    pub(super) fn inside(ready: &mut S, request: Request<RequestBody>, admission: Admission) -> Self {
+        let Admission { stamp, span, now } = admission;
+        let future = instant::calling(now, || match &span {
+            Some(span) => span.in_scope(|| ready.call(request)),
+            None => ready.call(request),
+        });
+        Self { state: State::Inside { future, stamp: Some(stamp), span } }
     }
 
     pub(super) fn refused(response: Response<Bytes>) -> Self {
@@ -82,15 +78,13 @@ where
 
     pub(super) fn waiting(
         ready: S,
-        head: request::Parts,
-        body: RequestBody,
+        request: Request<RequestBody>,
         engine: Arc<Engine>,
-        passage: Passage,
         at: usize,
         pending: Pending<Result<Learned, Denial>>,
     ) -> Self {
-        let waiting = Waiting { ready, head, body, engine, passage, at, pending };
-        Self { state: State::Waiting { waiting: Some(waiting) } }
+        let waiting = Waiting { ready, request, engine, at, pending };
+        Self { state: State::Waiting { waiting: Some(Box::new(waiting)) } }
     }
 }
 
@@ -99,17 +93,19 @@ where
     S: Service<Request<RequestBody>>,
 {
     /// Goes on with the answer. If the request is refused, the ready service is dropped here, and its readiness with it.
-    fn resume(mut self, answer: Result<Learned, Denial>) -> ResponseFuture<S, RequestBody> {
-        match self.engine.resume(self.at, answer, &mut self.head, &mut self.passage) {
-            Walk::Admitted => {
-                ResponseFuture::inside(&mut self.ready, self.head, self.body, self.engine, self.passage)
+    fn resume(mut self: Box<Self>, answer: Result<Learned, Denial>) -> ResponseFuture<S, RequestBody> {
+        match self.engine.resume(self.at, answer, &mut self.request) {
+            Walk::Admitted(admission) => {
+                let Self { mut ready, request, .. } = *self;
+                ResponseFuture::inside(&mut ready, request, admission)
             }
             Walk::Refused { at, denial } => {
-                ResponseFuture::refused(self.engine.refuse(at, denial, self.head, &self.passage))
+                let Self { request, engine, .. } = *self;
+                ResponseFuture::refused(engine.refuse(at, denial, request))
             }
             Walk::Waits { at, pending } => {
-                let waiting = Self { at, pending, ..self };
-                ResponseFuture { state: State::Waiting { waiting: Some(waiting) } }
+                (self.at, self.pending) = (at, pending);
+                ResponseFuture { state: State::Waiting { waiting: Some(self) } }
             }
         }
     }
@@ -125,13 +121,15 @@ where
         let mut state = self.project().state;
         loop {
             match state.as_mut().project() {
-                StateProjection::Inside { future, engine, passage, span } => {
-                    let result = ready!(span.in_scope(|| future.poll(context)));
-                    return Poll::Ready(result.map(|response| {
-                        let (mut parts, body) = response.into_parts();
-                        engine.finish(passage, &mut parts);
-                        Response::from_parts(parts, Body::inner(body))
-                    }));
+                StateProjection::Inside { future, stamp, span } => {
+                    let mut response = ready!(match span {
+                        Some(span) => span.in_scope(|| future.poll(context)),
+                        None => future.poll(context),
+                    })?;
+                    if let Some(stamp) = stamp.take() {
+                        stamp.apply(&mut response);
+                    }
+                    return Poll::Ready(Ok(response.map(Body::inner)));
                 }
                 StateProjection::Refused { response } => {
                     // A future that is polled after it was ready may stay pending for ever, but not panic.

@@ -2,16 +2,16 @@
 
 use std::{fmt, sync::Arc};
 
-use http::{request, response};
-use tollgate_core::{Answer, Credential, Decision, Denial, Plan, Principal};
+use http::HeaderName;
+use tollgate_core::{Answer, Credential, Decision, Denial, Pending, Plan, Principal};
 
-use super::Passage;
+use super::{Entrant, Passage, Places, Stamp};
 use crate::{ConfigurationError, RequestId};
 
-/// One decision about a request: two moments before the inner service, one after it.
+/// One decision about a request.
 ///
-/// A gate keeps nothing about a request: what it learns the engine writes into the [`Passage`], and whatever comes later,
-/// this gate's own judgement included, reads it there.
+/// A gate keeps nothing about a request: what it learns stands in the [`Passage`], and whatever comes later, this gate's own
+/// judgement included, reads it there.
 pub(crate) trait Gate: fmt::Debug + Send + Sync + 'static {
     /// The name of its layer, for logs and errors.
     fn layer(&self) -> &'static str;
@@ -27,27 +27,66 @@ pub(crate) trait Gate: fmt::Debug + Send + Sync + 'static {
         false
     }
 
-    /// Finds out what there is to know. This is the only moment that may take a wait.
-    fn ask(&self, head: &mut request::Parts, passage: &Passage) -> Answer<Result<Learned, Denial>>;
+    /// Finds out what there is to know, and judges the request by it if it is there at once.
+    fn ask(&self, entrant: &mut dyn Entrant) -> Asked;
 
-    /// Judges the request by what the passage now holds. After a wait the passage's instant is a new one.
-    fn judge(&self, _head: &request::Parts, _passage: &Passage) -> Result<(), Denial> {
+    /// Judges a request by what the passage now holds. After a wait the passage's instant is a new one.
+    fn judge(&self, _passage: &Passage) -> Result<(), Denial> {
         Ok(())
     }
 
-    /// The span in which the inner service shall run.
+    /// The span in which the inner service shall run. Asked for only where somebody listens.
     fn span(&self, _passage: &Passage) -> Option<tracing::Span> {
         None
     }
 
-    /// Completes the response, whether it came from inside or is a refusal of this gate or of a later one.
-    fn finish(&self, _passage: &Passage, _response: &mut response::Parts) {}
+    /// The headers for which [`stamp`](Self::stamp) has values; `None` if it leaves all responses alone.
+    fn stamps(&self) -> Option<Vec<HeaderName>> {
+        None
+    }
+
+    /// What the response carries of this gate, whether it comes from inside or is a refusal of this gate or of a later one: one
+    /// value for each header, in their order. `false`, and no value, if there is nothing to tell this time.
+    fn stamp(&self, _passage: &mut Passage, _places: &mut Places<'_>, _stamp: &mut Stamp) -> bool {
+        false
+    }
+
+    /// Takes up an answer: one that is there is learned and judged at once, for the other the engine waits, and does the same.
+    fn settle<T, E>(
+        &self,
+        entrant: &mut dyn Entrant,
+        answer: Answer<Result<T, E>>,
+        learned: fn(T) -> Learned,
+    ) -> Asked
+    where
+        Self: Sized,
+        T: 'static,
+        E: Into<Denial> + 'static,
+    {
+        match answer {
+            Answer::Now(Ok(answer)) => {
+                let passage = entrant.passage_mut();
+                passage.learn(learned(answer));
+                Asked::Answered(self.judge(passage))
+            }
+            Answer::Now(Err(error)) => Asked::Answered(Err(error.into())),
+            Answer::Later(pending) => {
+                Asked::Later(Box::pin(async move { pending.await.map(learned).map_err(E::into) }))
+            }
+        }
+    }
+}
+
+/// What a gate says when it is asked.
+pub(crate) enum Asked {
+    /// Whether the request is admitted.
+    Answered(Result<(), Denial>),
+    /// It has to wait. What it then learns it is to judge by.
+    Later(Pending<Result<Learned, Denial>>),
 }
 
 /// What a gate found out.
 pub(crate) enum Learned {
-    /// There was nothing to find out.
-    Nothing,
     /// The request's identifier.
     RequestId(RequestId),
     /// The caller presented a credential.

@@ -3,7 +3,34 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// What keeps a response out of shared caches, and out of all others, too.
-pub(crate) const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-store");
+pub(super) const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-store");
+
+/// A header has several lines, where it may have one.
+pub(crate) struct Repeated;
+
+/// The only line of a header, if it has one.
+pub(crate) fn single<'h>(
+    headers: &'h HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<&'h HeaderValue>, Repeated> {
+    check_single(headers, name)?;
+    Ok(headers.get(name))
+}
+
+/// The only line of a header, if it has one, to change it.
+pub(crate) fn single_mut<'h>(
+    headers: &'h mut HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<&'h mut HeaderValue>, Repeated> {
+    check_single(headers, name)?;
+    Ok(headers.get_mut(name))
+}
+
+fn check_single(headers: &HeaderMap, name: &HeaderName) -> Result<(), Repeated> {
+    // Hardly any request has a header of several lines, which two counters tell without a look-up.
+    let is_any_repeated = headers.len() > headers.keys_len();
+    if is_any_repeated && headers.get_all(name).iter().nth(1).is_some() { Err(Repeated) } else { Ok(()) }
+}
 
 /// Sets a header, and replaces what is there. `HeaderMap::insert` panics where a map is full, at 24,576 headers, which
 /// only an inner service can bring about; such a response goes without.

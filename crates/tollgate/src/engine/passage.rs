@@ -24,7 +24,7 @@ use crate::RequestId;
 /// }
 /// assert_eq!(handle(http::Request::new(())), "Hello, stranger!");
 /// ```
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Passage {
     now: Option<SystemTime>,
     pub(super) clock: Option<Arc<dyn Clock>>,
@@ -35,7 +35,8 @@ pub struct Passage {
     request_id: Option<RequestId>,
     credential: Option<Credential>,
     principal: Option<Arc<Principal>>,
-    plan: Option<Arc<Plan>>,
+    // What was found out beside the principal: perhaps that there is none.
+    plan: Option<Option<Arc<Plan>>>,
     decision: Option<Decision>,
     // Whether the decision is that of several limits, and whether the last of them refused.
     is_decision_stacked: bool,
@@ -87,9 +88,12 @@ impl Passage {
         !matches!(self.standing, Standing::Unasked | Standing::Presented)
     }
 
-    /// The caller's plan, if an `EntitlementLayer` has run.
+    /// The caller's plan: what an `EntitlementLayer` has asked for, or else the principal's own.
     pub fn plan(&self) -> Option<&Arc<Plan>> {
-        self.plan.as_ref()
+        match &self.plan {
+            Some(plan) => plan.as_ref(),
+            None => self.principal.as_ref()?.plan(),
+        }
     }
 
     /// Where the caller's limits stand, if a `RateLimitLayer` has run: of stacked limits, all together.
@@ -107,6 +111,25 @@ impl Passage {
         self.responder.as_ref()
     }
 
+    /// Nothing learned yet.
+    pub(super) const fn new() -> Self {
+        Self {
+            now: None,
+            clock: None,
+            responder: None,
+            realm: None,
+            is_waived: false,
+            standing: Standing::Unasked,
+            request_id: None,
+            credential: None,
+            principal: None,
+            plan: None,
+            decision: None,
+            is_decision_stacked: false,
+            is_limit_used_up: false,
+        }
+    }
+
     /// Vouches for a request: from here on it is this principal's, as if layers had verified a credential. For applications
     /// that know their callers in another way, by a session or a client's certificate, and want to guard them alike.
     ///
@@ -119,10 +142,9 @@ impl Passage {
     /// Passage::identify(request.extensions_mut(), Arc::new(Principal::new("session_17")));
     /// ```
     pub fn identify(extensions: &mut Extensions, principal: Arc<Principal>) {
-        let mut passage = Self::take(extensions);
+        let passage: &mut Self = extensions.get_or_insert_default();
         passage.begin(Standing::Proven, None);
         passage.principal = Some(principal);
-        passage.put(extensions);
     }
 
     pub(super) fn read_clock(&mut self) {
@@ -136,6 +158,11 @@ impl Passage {
     /// The request's instant, for gates: they run only after the engine has set it.
     pub(crate) fn instant(&self) -> SystemTime {
         self.now.unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    /// The request's identifier, to be handed to its response.
+    pub(crate) fn request_id_mut(&mut self) -> Option<&mut RequestId> {
+        self.request_id.as_mut()
     }
 
     /// Whether a limit further out has decided, too: then only the inner of the two writes the numbers.
@@ -172,9 +199,8 @@ impl Passage {
         }
     }
 
-    pub(super) fn learn(&mut self, learned: Learned) {
+    pub(crate) fn learn(&mut self, learned: Learned) {
         match learned {
-            Learned::Nothing => {}
             Learned::RequestId(request_id) => self.request_id = Some(request_id),
             Learned::Credential(credential) => self.begin(Standing::Presented, Some(credential)),
             Learned::Anonymous => self.begin(Standing::Anonymous, None),
@@ -183,7 +209,7 @@ impl Passage {
                 self.standing = Standing::Proven;
                 self.principal = Some(principal);
             }
-            Learned::Plan(plan) => self.plan = plan,
+            Learned::Plan(plan) => self.plan = Some(plan),
             Learned::Decision(decision) => {
                 self.is_decision_stacked = self.decision.is_some();
                 self.is_limit_used_up = !decision.is_allowed();
@@ -216,20 +242,11 @@ impl Passage {
         // A limit further in judges by its own decision.
         self.is_limit_used_up = false;
     }
+}
 
-    /// Takes the passage out of its extension while gates work on it; a new one if there is none.
-    pub(super) fn take(extensions: &mut Extensions) -> Self {
-        extensions.get_mut::<Self>().map(std::mem::take).unwrap_or_default()
-    }
-
-    /// Puts it into its extension, reusing the place it was taken from.
-    pub(super) fn put(self, extensions: &mut Extensions) {
-        match extensions.get_mut::<Self>() {
-            Some(place) => *place = self,
-            None => {
-                extensions.insert(self);
-            }
-        }
+impl Default for Passage {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -1,5 +1,7 @@
 //! A denial on its way to the log and to the caller.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{
     HeaderValue, Response, StatusCode,
@@ -74,9 +76,16 @@ use crate::respond::DefaultResponder;
 /// # }
 /// ```
 pub fn refuse(layer: &'static str, denial: Denial, request: &mut request::Parts) -> Response<Bytes> {
-    let passage = Passage::of(&request.extensions).cloned().unwrap_or_default();
-    report(&denial, layer, &passage, false);
-    respond(denial, request, &passage)
+    let passage = Passage::of(&request.extensions);
+    report(&denial, layer, passage.unwrap_or(&Passage::new()), false);
+    let realm = passage.and_then(|passage| passage.realm).unwrap_or("api");
+    let mut response = match passage.and_then(Passage::responder).map(Arc::clone) {
+        Some(responder) => responder.respond(&denial, request),
+        None => DefaultResponder.respond(&denial, request),
+    };
+    complete(&mut response, &denial, realm);
+    response.extensions_mut().insert(denial);
+    response
 }
 
 /// Logs a denial: the precise reason, never a secret. Target and field names are stable.
@@ -103,17 +112,6 @@ pub(super) fn report(denial: &Denial, layer: &'static str, passage: &Passage, re
         Outcome::Unavailable => report_at!(warn),
         _ => report_at!(info),
     }
-}
-
-/// Turns a denial into a response: what the responder makes of it, what every refusal needs, and the denial itself.
-pub(super) fn respond(denial: Denial, head: &mut request::Parts, passage: &Passage) -> Response<Bytes> {
-    let mut response = match passage.responder() {
-        Some(responder) => responder.respond(&denial, head),
-        None => DefaultResponder.respond(&denial, head),
-    };
-    complete(&mut response, &denial, passage.realm.unwrap_or("api"));
-    response.extensions_mut().insert(denial);
-    response
 }
 
 /// Adds what every refusal needs and the responder has not set.

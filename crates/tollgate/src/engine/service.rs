@@ -48,23 +48,19 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
-        let (mut head, body) = request.into_parts();
-        let (passage, walk) = self.engine.enter(&mut head);
-        match walk {
-            Walk::Admitted => {
-                ResponseFuture::inside(&mut self.inner, head, body, Arc::clone(&self.engine), passage)
-            }
+    fn call(&mut self, mut request: Request<RequestBody>) -> Self::Future {
+        match self.engine.enter(&mut request) {
+            Walk::Admitted(admission) => ResponseFuture::inside(&mut self.inner, request, admission),
             Walk::Refused { at, denial } => {
                 // The inner service was polled ready and will not be called. Readiness may hold a permit, which this
                 // service, if it now falls idle, would keep from its siblings: a fresh clone holds none.
                 drop(self.take_ready());
-                ResponseFuture::refused(self.engine.refuse(at, denial, head, &passage))
+                ResponseFuture::refused(self.engine.refuse(at, denial, request))
             }
             Walk::Waits { at, pending } => {
                 // Only the service that was polled ready may be called later; the clone left in its place was not.
                 let ready = self.take_ready();
-                ResponseFuture::waiting(ready, head, body, Arc::clone(&self.engine), passage, at, pending)
+                ResponseFuture::waiting(ready, request, Arc::clone(&self.engine), at, pending)
             }
         }
     }

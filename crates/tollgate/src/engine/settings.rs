@@ -10,7 +10,7 @@ use std::{
 
 use tollgate_core::{Clock, Respond};
 
-use super::{Gate, Passage};
+use super::{Entrant, Gate, instant};
 
 /// Counts what layers in report-only mode would have refused. Clones are the same count.
 ///
@@ -51,13 +51,19 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// Hands down what this layer sets for itself and for those inside it, and takes the instant anew: that of a layer further
-    /// out may be old, since a queue or a buffer may stand between the two.
-    pub(super) fn prepare(&self, passage: &mut Passage) {
+    /// Hands down what this layer sets for itself and for those inside it, and takes the instant: that of the layer which calls
+    /// this one if nothing has waited in between, else a new one, since a queue or a buffer may stand between the two.
+    pub(super) fn prepare(&self, entrant: &mut dyn Entrant) {
+        if !self.concern_all() && instant::is_present(entrant.passage().now()) {
+            return;
+        }
+        let passage = entrant.passage_mut();
         if let Some(clock) = &self.clock {
             passage.clock = Some(Arc::clone(clock));
         }
-        passage.read_clock();
+        if self.clock.is_some() || !instant::is_present(passage.now()) {
+            passage.read_clock();
+        }
         if let Some(responder) = &self.responder {
             passage.responder = Some(Arc::clone(responder));
         }

@@ -52,15 +52,14 @@
 //!   better place; or see [`dangerous_preflights`](CredentialLayer::dangerous_preflights).
 
 use http::{
-    HeaderMap, HeaderValue, Method,
-    header::{ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CACHE_CONTROL, ORIGIN, VARY},
-    request, response,
+    HeaderName, HeaderValue, Method,
+    header::{ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, ORIGIN},
 };
-use tollgate_core::{Answer, Credential, CredentialSource, Denial, DenialKind};
+use tollgate_core::{CredentialSource, Denial, DenialKind, Head};
 
 use crate::{
     ConfigurationError, Passage,
-    engine::{Gate, Learned, PRIVATE, Settings, Standing, impl_layer, set_header},
+    engine::{Asked, Caching, Entrant, Gate, Learned, Places, Settings, Stamp, Standing, impl_layer},
 };
 
 mod read;
@@ -142,17 +141,16 @@ pub(crate) struct CredentialGate {
 }
 
 impl CredentialGate {
-    fn decide(&self, head: &mut request::Parts) -> Result<Learned, Denial> {
-        self.sources.mark_sensitive(&mut head.headers);
-        let found = read(&self.sources, head, self.max_length);
+    fn decide(&self, entrant: &mut dyn Entrant) -> Result<Learned, Denial> {
+        let found = read(&self.sources, entrant, self.max_length);
         // Also where the reading is refused: in report-only mode the request goes on.
         if self.is_removed {
-            self.sources.remove_from(head);
+            self.sources.remove_from(entrant);
         }
         if let Some(credential) = found? {
             return Ok(Learned::Credential(credential));
         }
-        if self.passes_preflights && is_preflight(head) {
+        if self.passes_preflights && is_preflight(entrant.head()) {
             return Ok(Learned::Preflight);
         }
         if self.is_optional {
@@ -177,47 +175,30 @@ impl Gate for CredentialGate {
         true
     }
 
-    fn ask(&self, head: &mut request::Parts, _passage: &Passage) -> Answer<Result<Learned, Denial>> {
-        Answer::Now(self.decide(head))
+    fn ask(&self, entrant: &mut dyn Entrant) -> Asked {
+        let decided = self.decide(entrant);
+        Asked::Answered(decided.map(|learned| entrant.passage_mut().learn(learned)))
     }
 
-    fn finish(&self, passage: &Passage, response: &mut response::Parts) {
-        let source = passage.credential().map(Credential::source);
-        let names = match source.map(CredentialSource::header) {
-            // Shared caches keep no response to `Authorization` (RFC 9111 section 3.5), unless it says that they may.
-            Some(Some(&AUTHORIZATION)) => {
-                response.headers.contains_key(CACHE_CONTROL).then(|| HeaderValue::from(AUTHORIZATION))
-            }
-            // They know nothing of other places, and many do not look at `Vary`.
-            Some(header) => {
-                if !is_private(&response.headers) {
-                    set_header(&mut response.headers, &CACHE_CONTROL, PRIVATE);
-                }
-                header.cloned().map(HeaderValue::from)
-            }
-            // What a stranger gets must not be served to somebody with a key.
-            None if passage.standing() == Standing::Anonymous => self.sources.vary().cloned(),
-            None => None,
+    fn stamps(&self) -> Option<Vec<HeaderName>> {
+        Some(Vec::new())
+    }
+
+    fn stamp(&self, passage: &mut Passage, _places: &mut Places<'_>, stamp: &mut Stamp) -> bool {
+        stamp.caching = match passage.credential().map(|credential| credential.source()) {
+            Some(source) if source.header() == Some(&AUTHORIZATION) => Caching::Authorized,
+            Some(source) => Caching::Private(self.sources.vary_on(source)),
+            None if passage.standing() == Standing::Anonymous => Caching::Stranger(self.sources.vary()),
+            None => Caching::Free,
         };
-        if let Some(names) = names {
-            // A full map has no place for it, and is no response that a cache would keep.
-            let _ = response.headers.try_append(VARY, names);
-        }
+        true
     }
-}
-
-/// Whether a response keeps itself out of shared caches (RFC 9111 sections 5.2.2.5 and 5.2.2.7).
-fn is_private(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(CACHE_CONTROL).iter();
-    let mut directives =
-        lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
-    directives.any(|name| name.eq_ignore_ascii_case(b"private") || name.eq_ignore_ascii_case(b"no-store"))
 }
 
 /// Whether a browser asks what it may send (Fetch standard, "CORS-preflight request").
-fn is_preflight(head: &request::Parts) -> bool {
+fn is_preflight(head: Head<'_>) -> bool {
     let is_method = |value: &HeaderValue| Method::from_bytes(value.as_bytes()).is_ok();
-    head.method == Method::OPTIONS
+    *head.method == Method::OPTIONS
         && head.headers.get(ORIGIN).is_some_and(|origin| !origin.is_empty())
         && head.headers.get(ACCESS_CONTROL_REQUEST_METHOD).is_some_and(is_method)
 }

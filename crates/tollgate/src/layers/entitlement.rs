@@ -34,12 +34,11 @@
 
 use std::{fmt, sync::Arc};
 
-use http::request;
-use tollgate_core::{Answer, Denial, DenialKind, Entitlements};
+use tollgate_core::{Denial, DenialKind, Entitlements};
 
 use crate::{
     ConfigurationError, Passage,
-    engine::{Gate, Learned, Settings, impl_layer},
+    engine::{Asked, Entrant, Gate, Learned, Settings, impl_layer},
 };
 
 /// Asks for an active subscription. See the [module](self).
@@ -101,25 +100,26 @@ impl Gate for EntitlementGate {
         })
     }
 
-    fn ask(&self, _head: &mut request::Parts, passage: &Passage) -> Answer<Result<Learned, Denial>> {
-        match passage.guarded(self.layer()) {
-            Ok(Some(principal)) => match &self.entitlements {
-                Some(entitlements) => {
-                    entitlements.plan(principal).map(|plan| Ok(Learned::Plan(plan.map_err(Denial::from)?)))
-                }
-                None => Answer::Now(Ok(Learned::Plan(principal.plan().cloned()))),
-            },
-            Ok(None) => Answer::Now(Ok(Learned::Nothing)),
-            Err(denial) => Answer::Now(Err(denial)),
+    fn ask(&self, entrant: &mut dyn Entrant) -> Asked {
+        let Some(entitlements) = &self.entitlements else {
+            return Asked::Answered(self.judge(entrant.passage()));
+        };
+        match entrant.passage().guarded(self.layer()) {
+            Ok(Some(principal)) => {
+                let plan = entitlements.plan(principal);
+                self.settle(entrant, plan, Learned::Plan)
+            }
+            Ok(None) => Asked::Answered(Ok(())),
+            Err(denial) => Asked::Answered(Err(denial)),
         }
     }
 
-    fn judge(&self, _head: &request::Parts, passage: &Passage) -> Result<(), Denial> {
-        if passage.guarded(self.layer())?.is_none() {
-            return Ok(());
-        }
-        let plan = passage.plan().filter(|plan| plan.is_active());
-        let Some(plan) = plan else { return Err(Denial::new(DenialKind::EntitlementInactive)) };
+    fn judge(&self, passage: &Passage) -> Result<(), Denial> {
+        let Some(principal) = passage.guarded(self.layer())? else { return Ok(()) };
+        let plan = if self.entitlements.is_some() { passage.plan() } else { principal.plan() };
+        let Some(plan) = plan.filter(|plan| plan.is_active()) else {
+            return Err(Denial::new(DenialKind::EntitlementInactive));
+        };
         match &self.sufficient {
             Some(tiers) if !tiers.iter().any(|tier| **tier == *plan.tier()) => {
                 Err(Denial::new(DenialKind::TierTooLow))

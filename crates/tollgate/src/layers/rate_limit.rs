@@ -59,13 +59,13 @@
 
 use std::{borrow::Cow, fmt, sync::Arc, time::UNIX_EPOCH};
 
-use http::{HeaderName, request, response};
+use http::HeaderName;
 use smallvec::SmallVec;
-use tollgate_core::{Answer, Charge, Decision, Denial, Limiter, Quota, Take, Unavailable};
+use tollgate_core::{Answer, Charge, Decision, Denial, Head, Limiter, Quota, Take, Unavailable};
 
 use crate::{
     ConfigurationError, MemoryLimiter, Passage,
-    engine::{Gate, Learned, Settings, Standing, impl_layer, set_header},
+    engine::{Asked, Entrant, Gate, Learned, Places, Settings, Stamp, Standing, impl_layer},
 };
 
 mod numbers;
@@ -73,9 +73,12 @@ mod policy;
 
 pub use policy::{CustomSubject, Policy, Subject};
 
-static LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
-static REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
-static RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+/// The headers that tell where a caller's limits stand.
+static NUMBERS: [HeaderName; 3] = [
+    HeaderName::from_static("x-ratelimit-limit"),
+    HeaderName::from_static("x-ratelimit-remaining"),
+    HeaderName::from_static("x-ratelimit-reset"),
+];
 
 /// The name of the policy of [`RateLimitLayer::new`].
 pub const DEFAULT_POLICY: &str = "default";
@@ -132,29 +135,32 @@ impl RateLimitGate {
     }
 
     /// Charges the request to all policies that have a subject for it; `None` if none has.
-    fn charge(&self, head: &request::Parts, passage: &Passage) -> Result<Option<Charged>, Denial> {
-        let principal = passage.principal().map(Arc::as_ref);
-        let mut subjects: SmallVec<[(&Policy, Cow<'_, str>); 2]> = SmallVec::new();
-        for policy in self.policies.iter() {
-            if policy.counts_by_principal() && passage.standing() != Standing::Anonymous {
-                passage.guarded(self.layer())?;
+    fn charge(&self, head: Head<'_>, passage: &Passage) -> Result<Option<Charged>, Denial> {
+        if passage.standing() == Standing::Anonymous {
+            if !self.counts_anonymous() {
+                return Err(Denial::misconfigured(ANONYMOUS_UNCOUNTED));
             }
-            if let Some(subject) = policy.subject(head, principal) {
+        } else if self.policies.iter().any(Policy::counts_by_principal) {
+            passage.guarded(self.layer())?;
+        }
+        let now = passage.instant();
+        let subject_of = |policy: &'_ Policy| policy.subject(head, passage.principal().map(Arc::as_ref));
+        // The usual case needs no list.
+        if let [policy] = &*self.policies {
+            let Some(subject) = subject_of(policy) else { return Ok(None) };
+            return Ok(Some(self.limiter.take(&Take::one(&[policy.charge(&subject, passage)], now))));
+        }
+        let mut subjects: SmallVec<[(&Policy, Cow<'_, str>); 4]> = SmallVec::new();
+        for policy in self.policies.iter() {
+            if let Some(subject) = subject_of(policy) {
                 subjects.push((policy, subject));
             }
         }
-        if subjects.is_empty() {
-            return if passage.standing() == Standing::Anonymous && !self.counts_anonymous() {
-                Err(Denial::misconfigured(ANONYMOUS_UNCOUNTED))
-            } else {
-                Ok(None)
-            };
-        }
-        let mut charges = SmallVec::<[Charge<'_>; 2]>::new();
+        let mut charges = SmallVec::<[Charge<'_>; 4]>::new();
         for (policy, subject) in &subjects {
             charges.push(policy.charge(subject, passage));
         }
-        Ok(Some(self.limiter.take(&Take::one(&charges, passage.instant()))))
+        Ok((!charges.is_empty()).then(|| self.limiter.take(&Take::one(&charges, now))))
     }
 }
 
@@ -179,45 +185,40 @@ impl Gate for RateLimitGate {
         )))
     }
 
-    fn ask(&self, head: &mut request::Parts, passage: &Passage) -> Answer<Result<Learned, Denial>> {
+    fn ask(&self, entrant: &mut dyn Entrant) -> Asked {
+        let passage = entrant.passage();
         if passage.standing() == Standing::Preflight {
-            return Answer::Now(Ok(Learned::Nothing));
+            return Asked::Answered(Ok(()));
         }
-        match self.charge(head, passage) {
-            Ok(Some(charged)) => charged.map(|charged| Ok(Learned::Decision(charged?))),
-            Ok(None) => Answer::Now(Ok(Learned::Nothing)),
-            Err(denial) => Answer::Now(Err(denial)),
+        match self.charge(entrant.head(), passage) {
+            Ok(Some(charged)) => self.settle(entrant, charged, Learned::Decision),
+            Ok(None) => Asked::Answered(Ok(())),
+            Err(denial) => Asked::Answered(Err(denial)),
         }
     }
 
-    fn judge(&self, _head: &request::Parts, passage: &Passage) -> Result<(), Denial> {
+    fn judge(&self, passage: &Passage) -> Result<(), Denial> {
         match passage.used_up() {
             Some(decision) => Err(Denial::rate_limited(decision.clone())),
             None => Ok(()),
         }
     }
 
-    fn finish(&self, passage: &Passage, response: &mut response::Parts) {
-        let Some(decision) = passage.decision() else { return };
-        // Of stacked limits the innermost knows all decisions and writes one header for all of them.
-        if response.extensions.get::<NumbersWritten>().is_some() {
-            return;
-        }
-        if let Some(window) = decision.governing() {
-            let reset = window.resets_at().duration_since(UNIX_EPOCH).unwrap_or_default();
-            set_header(&mut response.headers, &LIMIT, numbers::recurring(window.limit));
-            set_header(&mut response.headers, &REMAINING, numbers::passing(window.remaining()));
-            set_header(&mut response.headers, &RESET, numbers::recurring(reset.as_secs()));
-        }
-        if passage.is_decision_stacked() {
-            response.extensions.insert(NumbersWritten);
-        }
+    fn stamps(&self) -> Option<Vec<HeaderName>> {
+        Some(NUMBERS.to_vec())
+    }
+
+    fn stamp(&self, passage: &mut Passage, places: &mut Places<'_>, stamp: &mut Stamp) -> bool {
+        let Some(window) = passage.decision().and_then(Decision::governing) else { return false };
+        let reset = window.resets_at().duration_since(UNIX_EPOCH).unwrap_or_default();
+        places.put(numbers::recurring(window.limit));
+        places.put(numbers::passing(window.remaining()));
+        places.put(numbers::recurring(reset.as_secs()));
+        stamp.numbers = &NUMBERS;
+        stamp.are_numbers_merged = passage.is_decision_stacked();
+        true
     }
 }
-
-/// In a response's extensions: a limit further in has written the numbers of all.
-#[derive(Clone)]
-struct NumbersWritten;
 
 impl fmt::Debug for RateLimitGate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

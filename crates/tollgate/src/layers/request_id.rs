@@ -38,12 +38,11 @@
 //! A caller chooses its own identifier, within the alphabet above: good for finding a request again, useless as proof of
 //! anything. A malformed value is taken out of the request, so that nothing inside logs it.
 
-use http::{HeaderName, HeaderValue, request, response};
-use tollgate_core::{Answer, Denial};
+use http::{HeaderName, HeaderValue};
 
 use crate::{
     Passage, RequestId,
-    engine::{Gate, Learned, Settings, impl_layer, set_header},
+    engine::{Asked, Entrant, Gate, Learned, Places, Settings, Stamp, impl_layer, set_header, single},
 };
 
 /// Gives every request an identifier and every response a header that carries it. See the [module](self).
@@ -103,22 +102,24 @@ impl Gate for RequestIdGate {
         "RequestIdLayer"
     }
 
-    fn ask(&self, head: &mut request::Parts, passage: &Passage) -> Answer<Result<Learned, Denial>> {
-        let mut sent = head.headers.get_all(&self.header).iter();
-        let sent = match (sent.next(), sent.next()) {
-            (Some(value), None) => (self.accept)(value),
-            _ => None,
-        };
+    fn ask(&self, entrant: &mut dyn Entrant) -> Asked {
+        let headers = entrant.headers_mut();
+        let sent = single(headers, &self.header).ok().flatten().and_then(self.accept);
+        if sent.is_none() {
+            headers.remove(&self.header);
+        }
+        let passage = entrant.passage_mut();
         // A request has one identifier: a stack further out has the first word, if its word will do here.
         let outer = passage.request_id().filter(|outer| (self.accept)(&outer.to_header_value()).is_some());
-        if sent.is_none() {
-            head.headers.remove(&self.header);
-        }
         let request_id = outer.cloned().or(sent).unwrap_or_else(|| RequestId::generate(passage.instant()));
         if self.is_propagated {
-            set_header(&mut head.headers, &self.header, request_id.to_header_value());
+            let value = request_id.to_header_value();
+            passage.learn(Learned::RequestId(request_id));
+            set_header(entrant.headers_mut(), &self.header, value);
+        } else {
+            passage.learn(Learned::RequestId(request_id));
         }
-        Answer::Now(Ok(Learned::RequestId(request_id)))
+        Asked::Answered(Ok(()))
     }
 
     fn span(&self, passage: &Passage) -> Option<tracing::Span> {
@@ -126,9 +127,13 @@ impl Gate for RequestIdGate {
         Some(tracing::info_span!(target: "tollgate", "request", %request_id))
     }
 
-    fn finish(&self, passage: &Passage, response: &mut response::Parts) {
-        if let Some(request_id) = passage.request_id() {
-            set_header(&mut response.headers, &self.header, request_id.to_header_value());
-        }
+    fn stamps(&self) -> Option<Vec<HeaderName>> {
+        Some(vec![self.header.clone()])
+    }
+
+    fn stamp(&self, passage: &mut Passage, places: &mut Places<'_>, _stamp: &mut Stamp) -> bool {
+        let Some(request_id) = passage.request_id_mut() else { return false };
+        places.put(request_id.hand_over());
+        true
     }
 }

@@ -43,12 +43,11 @@
 
 use std::sync::Arc;
 
-use http::request;
-use tollgate_core::{Answer, Denial, DenialKind, Requirement, Scopes};
+use tollgate_core::{Denial, DenialKind, Head, Requirement, Scopes};
 
 use crate::{
     ConfigurationError, Passage,
-    engine::{Gate, Learned, Settings, Standing, impl_layer},
+    engine::{Asked, Entrant, Gate, Settings, Standing, impl_layer},
 };
 
 mod map;
@@ -91,6 +90,8 @@ impl From<Requirement> for ScopeLayer {
 
 impl_layer!(ScopeLayer);
 
+const LAYER: &str = "ScopeLayer";
+
 #[derive(Clone, Debug)]
 pub(crate) struct ScopeGate {
     rule: Arc<Rule>,
@@ -103,40 +104,21 @@ enum Rule {
 }
 
 impl ScopeGate {
-    fn rule(&self, head: &request::Parts) -> Listed<'_> {
+    fn rule(&self, head: Head<'_>) -> Listed<'_> {
         match &*self.rule {
             Rule::One(requirement) => Listed::Requires(requirement),
             Rule::PerRoute(map) => map.find(head),
         }
     }
-}
 
-impl Gate for ScopeGate {
-    fn layer(&self) -> &'static str {
-        "ScopeLayer"
-    }
-
-    fn flaw(&self) -> Option<ConfigurationError> {
-        match &*self.rule {
-            Rule::One(requirement) => {
-                let error = requirement.validate().err()?;
-                Some(ConfigurationError::new(format!("ScopeLayer: {error}")))
-            }
-            Rule::PerRoute(_) => None, // checked when it was compiled
-        }
-    }
-
-    fn ask(&self, _head: &mut request::Parts, _passage: &Passage) -> Answer<Result<Learned, Denial>> {
-        Answer::Now(Ok(Learned::Nothing))
-    }
-
-    fn judge(&self, head: &request::Parts, passage: &Passage) -> Result<(), Denial> {
+    /// Whether the principal may use this route.
+    fn decide(&self, head: Head<'_>, passage: &Passage) -> Result<(), Denial> {
         let requirement = match self.rule(head) {
             Listed::Requires(requirement) => requirement,
             Listed::Allowed => return Ok(()),
             Listed::Denied => {
                 // Whether a route exists is not for strangers to find out.
-                let Some(_) = passage.guarded(self.layer())? else { return Ok(()) };
+                let Some(_) = passage.guarded(LAYER)? else { return Ok(()) };
                 let route = format!(
                     "{} {} is not in the ScopeMap; within a nested router the path lacks the prefix",
                     head.method,
@@ -149,7 +131,7 @@ impl Gate for ScopeGate {
         if passage.standing() == Standing::Anonymous && requirement.is_met_by(&Scopes::none()) {
             return Ok(());
         }
-        match passage.guarded(self.layer())? {
+        match passage.guarded(LAYER)? {
             Some(principal) if !requirement.is_met_by(principal.scopes()) => {
                 let scope = requirement.scopes().collect::<Vec<_>>().join(" ");
                 // What nobody can meet names no scope, and the challenge's parameter holds at least one (RFC 6750 section 3).
@@ -161,5 +143,25 @@ impl Gate for ScopeGate {
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl Gate for ScopeGate {
+    fn layer(&self) -> &'static str {
+        LAYER
+    }
+
+    fn flaw(&self) -> Option<ConfigurationError> {
+        match &*self.rule {
+            Rule::One(requirement) => {
+                let error = requirement.validate().err()?;
+                Some(ConfigurationError::new(format!("ScopeLayer: {error}")))
+            }
+            Rule::PerRoute(_) => None, // checked when it was compiled
+        }
+    }
+
+    fn ask(&self, entrant: &mut dyn Entrant) -> Asked {
+        Asked::Answered(self.decide(entrant.head(), entrant.passage()))
     }
 }

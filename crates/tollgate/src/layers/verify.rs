@@ -68,12 +68,11 @@
 
 use std::{fmt, sync::Arc};
 
-use http::request;
-use tollgate_core::{Answer, Denial, DenialKind, Environment, Presented, Verify};
+use tollgate_core::{Denial, DenialKind, Environment, Presented, Verify};
 
 use crate::{
     Passage,
-    engine::{Gate, Learned, Settings, Standing, impl_layer},
+    engine::{Asked, Entrant, Gate, Learned, Settings, Standing, impl_layer},
 };
 
 /// Verifies the credential. See the [module](self).
@@ -120,23 +119,25 @@ impl Gate for VerifyGate {
         true
     }
 
-    fn ask(&self, head: &mut request::Parts, passage: &Passage) -> Answer<Result<Learned, Denial>> {
+    fn ask(&self, entrant: &mut dyn Entrant) -> Asked {
+        let passage = entrant.passage();
         match (passage.standing(), passage.credential()) {
             // Whatever a layer in report-only mode has made of it: a credential is verified.
             (_, Some(credential)) => {
-                let answer = self.verifier.verify(&Presented::new(credential, head, passage.instant()));
-                answer.map(|answer| answer.map(Learned::Principal))
+                let presented = Presented::new(credential, entrant.head(), passage.instant());
+                let answer = self.verifier.verify(&presented);
+                self.settle(entrant, answer, Learned::Principal)
             }
-            (Standing::Anonymous | Standing::Preflight, None) => Answer::Now(Ok(Learned::Nothing)),
-            (Standing::Waived, None) => Answer::Now(Err(Denial::new(DenialKind::CredentialMissing))),
-            (_, None) => Answer::Now(Err(Denial::misconfigured(
+            (Standing::Anonymous | Standing::Preflight, None) => Asked::Answered(self.judge(passage)),
+            (Standing::Waived, None) => Asked::Answered(Err(Denial::new(DenialKind::CredentialMissing))),
+            (_, None) => Asked::Answered(Err(Denial::misconfigured(
                 "VerifyLayer ran before any CredentialLayer: put a CredentialLayer outside it \
                  (with axum's Router::layer the last one added is the outermost)",
             ))),
         }
     }
 
-    fn judge(&self, _head: &request::Parts, passage: &Passage) -> Result<(), Denial> {
+    fn judge(&self, passage: &Passage) -> Result<(), Denial> {
         let Some(principal) = passage.principal() else { return Ok(()) };
         passage.check_end()?;
         if self.environment.is_some() && principal.environment() != self.environment {

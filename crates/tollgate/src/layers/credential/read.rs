@@ -1,14 +1,17 @@
 //! Reads a credential out of a request's head: a decision without state, clock or I/O.
 
+use std::sync::Arc;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Uri,
     header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL},
-    request,
     uri::PathAndQuery,
 };
 use tollgate_core::{Credential, CredentialSource, Denial, DenialKind};
 use zeroize::Zeroizing;
+
+use crate::engine::{Entrant, Repeated, single_mut};
 
 /// The places to read, in order, and what follows from them.
 #[derive(Clone, Debug)]
@@ -17,7 +20,9 @@ pub(super) struct Sources {
     // The headers among them, each once.
     headers: Vec<HeaderName>,
     // The same as one value of `Vary`; `None` if no source is a header.
-    vary: Option<HeaderValue>,
+    vary: Option<Arc<HeaderValue>>,
+    accepts_bearer: bool,
+    accepts_basic: bool,
 }
 
 impl Sources {
@@ -31,104 +36,128 @@ impl Sources {
         }
         let names: Vec<_> = headers.iter().map(HeaderName::as_str).collect();
         let vary = HeaderValue::try_from(names.join(", ")).ok().filter(|value| !value.is_empty());
-        Self { places, headers, vary }
+        Self {
+            accepts_bearer: places.contains(&CredentialSource::Bearer),
+            accepts_basic: places.contains(&CredentialSource::BasicUser),
+            vary: vary.map(Arc::new),
+            headers,
+            places,
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.places.is_empty()
     }
 
-    pub(super) fn vary(&self) -> Option<&HeaderValue> {
-        self.vary.as_ref()
+    /// What a response to nobody's request varies on.
+    pub(super) fn vary(&self) -> Option<Arc<HeaderValue>> {
+        self.vary.clone()
     }
 
-    pub(super) fn mark_sensitive(&self, headers: &mut HeaderMap) {
-        if headers.len() > headers.keys_len() {
-            // Some header has several lines, of which `get_mut` would find the first only.
-            let lines = headers.iter_mut().filter(|(name, _)| self.headers.contains(name));
-            lines.for_each(|(_, value)| value.set_sensitive(true));
-        } else {
-            for name in &self.headers {
-                if let Some(value) = headers.get_mut(name) {
-                    value.set_sensitive(true);
-                }
-            }
-        }
+    /// What a response varies on whose request had its credential in this place.
+    #[expect(clippy::unused_self, reason = "what varies is asked of the sources")]
+    pub(super) fn vary_on(&self, source: &CredentialSource) -> Option<Arc<HeaderValue>> {
+        source.header().cloned().map(HeaderValue::from).map(Arc::new)
+    }
+
+    /// Marks whatever stands in these places.
+    fn mark_sensitive(&self, headers: &mut HeaderMap) {
+        let lines = headers.iter_mut().filter(|(name, _)| self.headers.contains(name));
+        lines.for_each(|(_, value)| value.set_sensitive(true));
     }
 
     /// Takes whatever stands in these places out of the request.
-    pub(super) fn remove_from(&self, head: &mut request::Parts) {
+    pub(super) fn remove_from(&self, entrant: &mut dyn Entrant) {
         for place in &self.places {
             match place {
                 // The other offers belong to the WebSocket handshake.
-                CredentialSource::WebSocketProtocol(prefix) => remove_offers(&mut head.headers, prefix),
-                CredentialSource::DangerousQuery(name) => remove_parameters(&mut head.uri, name),
+                CredentialSource::WebSocketProtocol(prefix) => remove_offers(entrant.headers_mut(), prefix),
+                CredentialSource::DangerousQuery(name) => remove_parameters(entrant.uri_mut(), name),
                 _ => {
-                    place.header().map(|name| head.headers.remove(name));
+                    place.header().map(|name| entrant.headers_mut().remove(name));
                 }
             }
         }
-    }
-
-    fn accepts_basic(&self) -> bool {
-        self.places.contains(&CredentialSource::BasicUser)
-    }
-
-    fn accepts_bearer(&self) -> bool {
-        self.places.contains(&CredentialSource::Bearer)
     }
 }
 
 /// The one credential that the request presents; `None` if it presents none; a denial if there is anything in a
-/// credential's place that is not one single, well-formed credential.
+/// credential's place that is not one single, well-formed credential. Whatever stands in these places is marked as sensitive.
 pub(super) fn read(
     sources: &Sources,
-    head: &request::Parts,
+    entrant: &mut dyn Entrant,
     max_length: usize,
 ) -> Result<Option<Credential>, Denial> {
     let mut found: Option<Credential> = None;
     for source in &sources.places {
-        let Some(credential) = read_one(source, sources, head)? else { continue };
-        if credential.length() == 0 {
-            return Err(Denial::new(DenialKind::CredentialEmpty));
-        }
-        if credential.length() > max_length {
-            return Err(malformed("longer than the maximum length of a credential"));
-        }
-        match &found {
-            None => found = Some(credential),
-            Some(first) if first.expose_secret() == credential.expose_secret() => {}
-            Some(_) => return Err(Denial::new(DenialKind::CredentialConflicting)),
+        match read_one(source, sources, entrant, max_length) {
+            Ok(None) => {}
+            Ok(Some(credential)) => match &found {
+                None => found = Some(credential),
+                Some(first) if first.expose_secret() == credential.expose_secret() => {}
+                Some(_) => return refuse(Denial::new(DenialKind::CredentialConflicting), sources, entrant),
+            },
+            Err(denial) => return refuse(denial, sources, entrant),
         }
     }
     Ok(found)
+}
+
+/// Ends the reading early: what was not looked at is not marked yet.
+fn refuse(
+    denial: Denial,
+    sources: &Sources,
+    entrant: &mut dyn Entrant,
+) -> Result<Option<Credential>, Denial> {
+    sources.mark_sensitive(entrant.headers_mut());
+    Err(denial)
 }
 
 /// What stands in one place; `None` if that place is not there.
 fn read_one(
     source: &CredentialSource,
     sources: &Sources,
-    head: &request::Parts,
+    entrant: &mut dyn Entrant,
+    max_length: usize,
 ) -> Result<Option<Credential>, Denial> {
-    match source {
+    let credential = match source {
         CredentialSource::Bearer | CredentialSource::BasicUser => {
-            let Some(value) = single(&head.headers, &AUTHORIZATION)? else { return Ok(None) };
-            authorization(source, sources, value)
+            let Some(value) = sensitive(entrant.headers_mut(), &AUTHORIZATION)? else { return Ok(None) };
+            authorization(source, sources, value)?
         }
         CredentialSource::Header(name) => {
-            let Some(value) = single(&head.headers, name)? else { return Ok(None) };
+            let Some(value) = sensitive(entrant.headers_mut(), name)? else { return Ok(None) };
             check_token(value.as_bytes(), is_visible)?;
-            Ok(Some(Credential::new(value.clone(), 0, source.clone())))
+            Some(Credential::new(value.clone(), 0, source.clone()))
         }
         CredentialSource::WebSocketProtocol(prefix) => {
-            owned(offers(&head.headers).filter_map(|offer| offer.strip_prefix(prefix.as_bytes())), source)
+            sources.mark_sensitive(entrant.headers_mut());
+            let offers = offers(entrant.head().headers);
+            owned(offers.filter_map(|offer| offer.strip_prefix(prefix.as_bytes())), source)?
         }
         CredentialSource::DangerousQuery(name) => {
-            let pairs = head.uri.query().unwrap_or_default().split('&');
-            owned(pairs.filter_map(|pair| parameter(pair, name)).map(str::as_bytes), source)
+            let pairs = entrant.head().uri.query().unwrap_or_default().split('&');
+            owned(pairs.filter_map(|pair| parameter(pair, name)).map(str::as_bytes), source)?
         }
-        _ => Err(Denial::misconfigured(format!("CredentialLayer cannot read the source {source:?}"))),
+        _ => return Err(Denial::misconfigured(format!("CredentialLayer cannot read the source {source:?}"))),
+    };
+    match credential.as_ref().map(Credential::length) {
+        Some(0) => Err(Denial::new(DenialKind::CredentialEmpty)),
+        Some(length) if length > max_length => {
+            Err(malformed("longer than the maximum length of a credential"))
+        }
+        _ => Ok(credential),
     }
+}
+
+/// The header that holds a credential, marked as sensitive. `Authorization` is not a list (RFC 9110 section 11.6.2), and
+/// neither are the headers that keys travel in: two lines are an error, never "the first one wins".
+fn sensitive<'h>(headers: &'h mut HeaderMap, name: &HeaderName) -> Result<Option<&'h HeaderValue>, Denial> {
+    let value = single_mut(headers, name).map_err(|Repeated| Denial::new(DenialKind::CredentialRepeated))?;
+    Ok(value.map(|value| {
+        value.set_sensitive(true);
+        &*value
+    }))
 }
 
 /// The WebSocket subprotocols on offer: one list over all lines (RFC 6455 section 11.3.4).
@@ -141,17 +170,6 @@ fn offers(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
 fn parameter<'p>(pair: &'p str, name: &str) -> Option<&'p str> {
     let (own, value) = pair.split_once('=').unwrap_or((pair, ""));
     (own == name).then_some(value)
-}
-
-/// `Authorization` is not a list (RFC 9110 section 11.6.2), and neither are the headers that keys travel in: two lines are
-/// an error, never "the first one wins".
-fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h HeaderValue>, Denial> {
-    let mut lines = headers.get_all(name).iter();
-    let first = lines.next();
-    if lines.next().is_some() {
-        return Err(Denial::new(DenialKind::CredentialRepeated));
-    }
-    Ok(first)
 }
 
 /// The credential in an `Authorization` header, if its scheme is the source's; `None` if the scheme is that of another
@@ -167,8 +185,8 @@ fn authorization(
     let spaces = rest.iter().take_while(|byte| **byte == b' ').count();
     let (start, credentials) = (scheme_end + spaces, rest.get(spaces..).unwrap_or_default());
 
-    let is_bearer = scheme.eq_ignore_ascii_case(b"bearer") && sources.accepts_bearer();
-    let is_basic = scheme.eq_ignore_ascii_case(b"basic") && sources.accepts_basic();
+    let is_bearer = scheme.eq_ignore_ascii_case(b"bearer") && sources.accepts_bearer;
+    let is_basic = scheme.eq_ignore_ascii_case(b"basic") && sources.accepts_basic;
     match source {
         _ if scheme.is_empty() => Err(Denial::new(DenialKind::CredentialEmpty)),
         CredentialSource::Bearer if is_bearer => {
@@ -231,14 +249,27 @@ fn remove_parameters(uri: &mut Uri, name: &str) {
 
 /// Checks a credential's alphabet. A comma is how proxies join two lines into one, so it counts as two lines would.
 fn check_token(bytes: &[u8], is_allowed: impl Fn(u8) -> bool) -> Result<(), Denial> {
-    // Without a branch for each byte, so that the compiler can take many bytes at once.
-    if bytes.iter().fold(true, |is_clean, byte| is_clean & is_allowed(*byte)) {
+    if consists_of(bytes, &is_allowed) {
         return Ok(());
     }
     match bytes.iter().find(|byte| !is_allowed(**byte)) {
         Some(b',') => Err(Denial::new(DenialKind::CredentialRepeated)),
         Some(byte) if byte.is_ascii() => Err(malformed("a character that no credential has")),
         _ => Err(malformed("not ASCII")),
+    }
+}
+
+/// Whether all bytes are allowed: many of them in one step, since the loop over a chunk has no branch, and the last chunk may
+/// as well overlap the one before.
+fn consists_of(bytes: &[u8], is_allowed: impl Fn(u8) -> bool) -> bool {
+    const STEP: usize = 16;
+    let all =
+        |so_far: bool, chunk: &[u8]| chunk.iter().fold(so_far, |is_clean, byte| is_clean & is_allowed(*byte));
+    match bytes.last_chunk::<STEP>() {
+        Some(last) => {
+            bytes.as_chunks::<STEP>().0.iter().fold(all(true, last), |is_clean, chunk| all(is_clean, chunk))
+        }
+        None => all(true, bytes),
     }
 }
 

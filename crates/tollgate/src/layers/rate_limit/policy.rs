@@ -2,8 +2,7 @@
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
-use http::request;
-use tollgate_core::{Charge, Principal, Quota};
+use tollgate_core::{Charge, Head, Principal, Quota};
 
 use crate::Passage;
 
@@ -45,7 +44,7 @@ impl Policy {
     /// Whose counter this request is charged to; `None` if this policy does not concern it.
     pub(super) fn subject<'r>(
         &self,
-        head: &'r request::Parts,
+        head: Head<'r>,
         principal: Option<&'r Principal>,
     ) -> Option<Cow<'r, str>> {
         match &self.subject {
@@ -81,8 +80,7 @@ impl Policy {
         let principal = passage.principal();
         let own = principal.and_then(|principal| principal.quota(self.name));
         let tier = || {
-            let plan = passage.plan().or_else(|| principal?.plan());
-            let tier = plan.filter(|plan| plan.is_active())?.tier();
+            let tier = passage.plan().filter(|plan| plan.is_active())?.tier();
             self.tiers.iter().find(|(name, _)| **name == *tier).map(|(_, quota)| quota)
         };
         own.or_else(tier).unwrap_or(&self.quota)
@@ -116,7 +114,7 @@ pub enum Subject {
 #[derive(Clone)]
 pub struct CustomSubject(Arc<Namer>);
 
-type Namer = dyn for<'r> Fn(&'r request::Parts, Option<&'r Principal>) -> Option<Cow<'r, str>> + Send + Sync;
+type Namer = dyn for<'r> Fn(Head<'r>, Option<&'r Principal>) -> Option<Cow<'r, str>> + Send + Sync;
 
 impl Subject {
     /// A subject of your own, read from the request's head and its principal, if it has one. `None`: the policy does not
@@ -133,10 +131,7 @@ impl Subject {
     /// }));
     /// ```
     pub fn custom(
-        name: impl for<'r> Fn(&'r request::Parts, Option<&'r Principal>) -> Option<Cow<'r, str>>
-        + Send
-        + Sync
-        + 'static,
+        name: impl for<'r> Fn(Head<'r>, Option<&'r Principal>) -> Option<Cow<'r, str>> + Send + Sync + 'static,
     ) -> Self {
         Self::Custom(CustomSubject(Arc::new(name)))
     }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use http::{Method, Version, request};
-use tollgate_core::Requirement;
+use http::{Method, Version};
+use tollgate_core::{Head, Requirement};
 
 use crate::ConfigurationError;
 
@@ -115,15 +115,15 @@ pub(super) enum Listed<'m> {
 }
 
 impl CompiledMap {
-    pub(super) fn find(&self, head: &request::Parts) -> Listed<'_> {
+    pub(super) fn find(&self, head: Head<'_>) -> Listed<'_> {
         let requirement = self.router.at(head.uri.path()).ok().and_then(|found| {
             let entry = |wanted: Option<&Method>| {
                 let (_, requirement) = found.value.iter().find(|(method, _)| method.as_ref() == wanted)?;
                 Some(requirement)
             };
-            let is = |method| head.method == method;
+            let is = |method| *head.method == method;
             let opens_websocket = is(Method::CONNECT) && head.version == Version::HTTP_2;
-            entry(Some(&head.method))
+            entry(Some(head.method))
                 .or_else(|| entry(is(Method::HEAD).then_some(Some(&Method::GET))?))
                 .or_else(|| entry(None))
                 .or_else(|| entry(opens_websocket.then_some(Some(&Method::GET))?))
@@ -146,7 +146,7 @@ mod tests {
     fn found(map: ScopeMap, method: &str, path: &str) -> String {
         let request = Request::builder().method(method).version(Version::HTTP_2).uri(path);
         let (head, ()) = request.body(()).unwrap().into_parts();
-        match map.compile().unwrap().find(&head) {
+        match map.compile().unwrap().find(Head::from(&head)) {
             Listed::Requires(requirement) => requirement.to_string(),
             Listed::Allowed => "allowed".to_owned(),
             Listed::Denied => "denied".to_owned(),
