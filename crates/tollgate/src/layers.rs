@@ -1,8 +1,83 @@
 //! The layers, one file each, in the order of a request. Each is the engine with one gate.
 
+use http::{HeaderName, HeaderValue};
+use tollgate_core::Denial;
+
+use crate::{
+    ConfigurationError, Passage,
+    engine::{Asked, Entrant, Gate, Stamp},
+};
+
 pub mod credential;
 pub mod entitlement;
 pub mod rate_limit;
 pub mod request_id;
 pub mod scope;
 pub mod verify;
+
+/// The gates that there are. The engine is made of these and of no others, so that a walk through them is one function, in
+/// which nothing is called by a pointer.
+#[derive(Clone, Debug)]
+pub(crate) enum AnyGate {
+    RequestId(request_id::RequestIdGate),
+    Credential(credential::CredentialGate),
+    Verify(verify::VerifyGate),
+    RateLimit(rate_limit::RateLimitGate),
+    Entitlement(entitlement::EntitlementGate),
+    Scope(scope::ScopeGate),
+}
+
+macro_rules! whichever {
+    ($any:expr, $gate:ident => $call:expr) => {
+        match $any {
+            AnyGate::RequestId($gate) => $call,
+            AnyGate::Credential($gate) => $call,
+            AnyGate::Verify($gate) => $call,
+            AnyGate::RateLimit($gate) => $call,
+            AnyGate::Entitlement($gate) => $call,
+            AnyGate::Scope($gate) => $call,
+        }
+    };
+}
+
+impl Gate for AnyGate {
+    fn layer(&self) -> &'static str {
+        whichever!(self, gate => gate.layer())
+    }
+
+    fn flaw(&self) -> Option<ConfigurationError> {
+        whichever!(self, gate => gate.flaw())
+    }
+
+    fn identifies(&self) -> bool {
+        whichever!(self, gate => gate.identifies())
+    }
+
+    #[inline(always)]
+    fn ask(&self, entrant: &mut impl Entrant) -> Asked {
+        whichever!(self, gate => gate.ask(entrant))
+    }
+
+    #[inline(always)]
+    fn judge(&self, passage: &Passage) -> Result<(), Denial> {
+        whichever!(self, gate => gate.judge(passage))
+    }
+
+    fn span(&self, passage: &Passage) -> Option<tracing::Span> {
+        whichever!(self, gate => gate.span(passage))
+    }
+
+    fn stamps(&self) -> Option<Vec<HeaderName>> {
+        whichever!(self, gate => gate.stamps())
+    }
+
+    #[inline(always)]
+    fn stamp<'p>(
+        &self,
+        passage: &mut Passage,
+        places: &mut impl Iterator<Item = &'p mut HeaderValue>,
+        stamp: &mut Stamp,
+    ) -> bool {
+        whichever!(self, gate => gate.stamp(passage, places, stamp))
+    }
+}

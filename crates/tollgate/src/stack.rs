@@ -8,7 +8,7 @@ use crate::{
     ConfigurationError, CredentialLayer, EntitlementLayer, Gated, RateLimitLayer, ReportOnly, RequestIdLayer,
     ScopeLayer, VerifyLayer,
     engine::{Engine, Gate, GateLayer, Settings, Station},
-    layers::rate_limit::ANONYMOUS_UNCOUNTED,
+    layers::{AnyGate, rate_limit::ANONYMOUS_UNCOUNTED},
 };
 
 /// The whole stack as one layer: one future, one body, one pass over the request.
@@ -76,7 +76,7 @@ pub struct TollgateBuilder {
 }
 
 /// The layers that were named for one place: exactly one, or there is something to complain about.
-type Slot = Vec<(Arc<dyn Gate>, Settings)>;
+type Slot = Vec<(AnyGate, Settings)>;
 
 impl TollgateBuilder {
     /// Another way to identify requests than the default one.

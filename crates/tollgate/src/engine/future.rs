@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::SystemTime,
 };
 
 use bytes::Bytes;
@@ -15,10 +16,7 @@ use tollgate_core::{Denial, Pending};
 use tower_service::Service;
 use tracing::Span;
 
-use super::{
-    Body, Engine, Learned, Stamp, instant,
-    walk::{Admission, Walk},
-};
+use super::{Body, Engine, Entrant as _, Learned, Stamp, entrant::Arrival, instant, walk::Walk};
 
 pin_project! {
     /// The future of a response from behind gates: see [`Gated`](crate::Gated).
@@ -41,13 +39,31 @@ pin_project! {
         Inside {
             #[pin]
             future: S::Future,
-            stamp: Option<Stamp>,
+            stamp: Stamp,
             span: Option<Box<Span>>,
         },
         // A gate refused, and the response is there. `None` once it was given out.
         Refused { response: Option<Response<Bytes>> },
         // A gate waits for its backend. `None` once it has its answer. Boxed, or every future would have room for a request.
         Waiting { waiting: Option<Box<Waiting<S, RequestBody>>> },
+    }
+}
+
+/// What is kept of a request that is admitted.
+pub(super) struct Admission {
+    stamp: Stamp,
+    span: Option<Box<Span>>,
+    now: SystemTime,
+}
+
+impl Admission {
+    /// Ends the walk of a request that has come through all gates.
+    pub(super) fn new<B>(engine: &Engine, mut arrival: Arrival<'_, B>) -> Self {
+        let passage = arrival.passage_mut();
+        let stamp = engine.stamp_all(passage);
+        let (span, now) = (engine.span(passage), passage.instant());
+        arrival.leave();
+        Self { stamp, span, now }
     }
 }
 
@@ -69,7 +85,7 @@ where
             Some(span) => span.in_scope(|| ready.call(request)),
             None => ready.call(request),
         });
-        Self { state: State::Inside { future, stamp: Some(stamp), span } }
+        Self { state: State::Inside { future, stamp, span } }
     }
 
     pub(super) fn refused(response: Response<Bytes>) -> Self {
@@ -94,8 +110,10 @@ where
 {
     /// Goes on with the answer. If the request is refused, the ready service is dropped here, and its readiness with it.
     fn resume(mut self: Box<Self>, answer: Result<Learned, Denial>) -> ResponseFuture<S, RequestBody> {
-        match self.engine.resume(self.at, answer, &mut self.request) {
-            Walk::Admitted(admission) => {
+        let mut arrival = Arrival::of(&mut self.request);
+        match self.engine.resume(self.at, answer, &mut arrival) {
+            Walk::Admitted => {
+                let admission = Admission::new(&self.engine, arrival);
                 let Self { mut ready, request, .. } = *self;
                 ResponseFuture::inside(&mut ready, request, admission)
             }
@@ -126,9 +144,7 @@ where
                         Some(span) => span.in_scope(|| future.poll(context)),
                         None => future.poll(context),
                     })?;
-                    if let Some(stamp) = stamp.take() {
-                        stamp.apply(&mut response);
-                    }
+                    stamp.apply(&mut response);
                     return Poll::Ready(Ok(response.map(Body::inner)));
                 }
                 StateProjection::Refused { response } => {

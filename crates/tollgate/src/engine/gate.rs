@@ -2,17 +2,17 @@
 
 use std::{fmt, sync::Arc};
 
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 use tollgate_core::{Answer, Credential, Decision, Denial, Pending, Plan, Principal};
 
-use super::{Entrant, Passage, Places, Stamp};
+use super::{Entrant, Passage, Stamp};
 use crate::{ConfigurationError, RequestId};
 
 /// One decision about a request.
 ///
 /// A gate keeps nothing about a request: what it learns stands in the [`Passage`], and whatever comes later, this gate's own
 /// judgement included, reads it there.
-pub(crate) trait Gate: fmt::Debug + Send + Sync + 'static {
+pub(crate) trait Gate: fmt::Debug {
     /// The name of its layer, for logs and errors.
     fn layer(&self) -> &'static str;
 
@@ -28,7 +28,7 @@ pub(crate) trait Gate: fmt::Debug + Send + Sync + 'static {
     }
 
     /// Finds out what there is to know, and judges the request by it if it is there at once.
-    fn ask(&self, entrant: &mut dyn Entrant) -> Asked;
+    fn ask(&self, entrant: &mut impl Entrant) -> Asked;
 
     /// Judges a request by what the passage now holds. After a wait the passage's instant is a new one.
     fn judge(&self, _passage: &Passage) -> Result<(), Denial> {
@@ -47,19 +47,24 @@ pub(crate) trait Gate: fmt::Debug + Send + Sync + 'static {
 
     /// What the response carries of this gate, whether it comes from inside or is a refusal of this gate or of a later one: one
     /// value for each header, in their order. `false`, and no value, if there is nothing to tell this time.
-    fn stamp(&self, _passage: &mut Passage, _places: &mut Places<'_>, _stamp: &mut Stamp) -> bool {
+    fn stamp<'p>(
+        &self,
+        _passage: &mut Passage,
+        _places: &mut impl Iterator<Item = &'p mut HeaderValue>,
+        _stamp: &mut Stamp,
+    ) -> bool {
         false
     }
 
     /// Takes up an answer: one that is there is learned and judged at once, for the other the engine waits, and does the same.
+    #[inline(always)]
     fn settle<T, E>(
         &self,
-        entrant: &mut dyn Entrant,
+        entrant: &mut impl Entrant,
         answer: Answer<Result<T, E>>,
         learned: fn(T) -> Learned,
     ) -> Asked
     where
-        Self: Sized,
         T: 'static,
         E: Into<Denial> + 'static,
     {

@@ -7,7 +7,7 @@ use tollgate_core::{
     Clock, Credential, Decision, Denial, DenialKind, EndReason, Plan, Principal, Respond, SystemClock,
 };
 
-use super::Learned;
+use super::{Learned, settings::HandedDown};
 use crate::RequestId;
 
 /// What the layers have learned about a request: one request extension, filled layer by layer.
@@ -27,9 +27,7 @@ use crate::RequestId;
 #[derive(Clone)]
 pub struct Passage {
     now: Option<SystemTime>,
-    pub(super) clock: Option<Arc<dyn Clock>>,
-    pub(super) responder: Option<Arc<dyn Respond>>,
-    pub(super) realm: Option<&'static str>,
+    pub(super) handed_down: Option<Arc<HandedDown>>,
     pub(super) is_waived: bool,
     standing: Standing,
     request_id: Option<RequestId>,
@@ -108,16 +106,19 @@ impl Passage {
 
     /// The responder that the layers outside have set for those inside.
     pub fn responder(&self) -> Option<&Arc<dyn Respond>> {
-        self.responder.as_ref()
+        self.handed_down.as_ref()?.responder.as_ref()
+    }
+
+    /// The protection space that challenges name.
+    pub(super) fn realm(&self) -> &'static str {
+        self.handed_down.as_ref().and_then(|handed_down| handed_down.realm).unwrap_or("api")
     }
 
     /// Nothing learned yet.
     pub(super) const fn new() -> Self {
         Self {
             now: None,
-            clock: None,
-            responder: None,
-            realm: None,
+            handed_down: None,
             is_waived: false,
             standing: Standing::Unasked,
             request_id: None,
@@ -148,7 +149,8 @@ impl Passage {
     }
 
     pub(super) fn read_clock(&mut self) {
-        self.now = Some(self.clock.as_ref().map_or_else(|| SystemClock.now(), Clock::now));
+        let clock = self.handed_down.as_ref().and_then(|handed_down| handed_down.clock.as_ref());
+        self.now = Some(clock.map_or_else(|| SystemClock.now(), Clock::now));
     }
 
     pub(crate) fn standing(&self) -> Standing {
@@ -231,9 +233,9 @@ impl Passage {
 
     /// Lets a request go on that was refused in report-only mode. If it was refused for who is calling, it goes on as it was
     /// `before` that gate, and as nobody.
-    pub(super) fn waive(&mut self, before: Option<Self>) {
+    pub(super) fn waive(&mut self, before: Option<Box<Self>>) {
         if let Some(before) = before {
-            *self = before;
+            *self = *before;
             if self.standing != Standing::Proven {
                 self.standing = Standing::Waived;
             }

@@ -78,7 +78,7 @@ use crate::respond::DefaultResponder;
 pub fn refuse(layer: &'static str, denial: Denial, request: &mut request::Parts) -> Response<Bytes> {
     let passage = Passage::of(&request.extensions);
     report(&denial, layer, passage.unwrap_or(&Passage::new()), false);
-    let realm = passage.and_then(|passage| passage.realm).unwrap_or("api");
+    let realm = passage.map_or("api", Passage::realm);
     let mut response = match passage.and_then(Passage::responder).map(Arc::clone) {
         Some(responder) => responder.respond(&denial, request),
         None => DefaultResponder.respond(&denial, request),

@@ -9,7 +9,7 @@ use std::{
 use http::{Request, Response};
 use tower_service::Service;
 
-use super::{Body, Engine, ResponseFuture, walk::Walk};
+use super::{Body, Engine, ResponseFuture, entrant::Arrival, future::Admission, walk::Walk};
 
 /// A service behind gates: what every layer of this crate, and [`Tollgate`](crate::Tollgate), makes of `S`.
 ///
@@ -49,15 +49,21 @@ where
     }
 
     fn call(&mut self, mut request: Request<RequestBody>) -> Self::Future {
-        match self.engine.enter(&mut request) {
-            Walk::Admitted(admission) => ResponseFuture::inside(&mut self.inner, request, admission),
+        let mut arrival = Arrival::of(&mut request);
+        match self.engine.enter(&mut arrival) {
+            Walk::Admitted => {
+                let admission = Admission::new(&self.engine, arrival);
+                ResponseFuture::inside(&mut self.inner, request, admission)
+            }
             Walk::Refused { at, denial } => {
+                arrival.leave();
                 // The inner service was polled ready and will not be called. Readiness may hold a permit, which this
                 // service, if it now falls idle, would keep from its siblings: a fresh clone holds none.
                 drop(self.take_ready());
                 ResponseFuture::refused(self.engine.refuse(at, denial, request))
             }
             Walk::Waits { at, pending } => {
+                arrival.leave();
                 // Only the service that was polled ready may be called later; the clone left in its place was not.
                 let ready = self.take_ready();
                 ResponseFuture::waiting(ready, request, Arc::clone(&self.engine), at, pending)

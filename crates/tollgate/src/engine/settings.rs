@@ -10,7 +10,8 @@ use std::{
 
 use tollgate_core::{Clock, Respond};
 
-use super::{Entrant, Gate, instant};
+use super::{Entrant, instant};
+use crate::layers::AnyGate;
 
 /// Counts what layers in report-only mode would have refused. Clones are the same count.
 ///
@@ -51,30 +52,54 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// Hands down what this layer sets for itself and for those inside it, and takes the instant: that of the layer which calls
-    /// this one if nothing has waited in between, else a new one, since a queue or a buffer may stand between the two.
-    pub(super) fn prepare(&self, entrant: &mut dyn Entrant) {
-        if !self.concern_all() && instant::is_present(entrant.passage().now()) {
-            return;
-        }
-        let passage = entrant.passage_mut();
-        if let Some(clock) = &self.clock {
-            passage.clock = Some(Arc::clone(clock));
-        }
-        if self.clock.is_some() || !instant::is_present(passage.now()) {
-            passage.read_clock();
-        }
-        if let Some(responder) = &self.responder {
-            passage.responder = Some(Arc::clone(responder));
-        }
-        if self.realm.is_some() {
-            passage.realm = self.realm;
-        }
-    }
-
     /// Whether there are settings here that hold for a whole stack, and not for one gate.
     pub(crate) fn concern_all(&self) -> bool {
         self.responder.is_some() || self.clock.is_some() || self.realm.is_some()
+    }
+
+    /// Those that a layer hands down to the layers inside it.
+    pub(super) fn hand_down(&self) -> Option<Arc<HandedDown>> {
+        let Self { responder, clock, realm, .. } = self;
+        self.concern_all().then(|| {
+            Arc::new(HandedDown { responder: responder.clone(), clock: clock.clone(), realm: *realm })
+        })
+    }
+}
+
+/// What layers set for those inside them. Shared, since every passage carries it.
+#[derive(Clone)]
+pub(super) struct HandedDown {
+    pub(super) responder: Option<Arc<dyn Respond>>,
+    pub(super) clock: Option<Arc<dyn Clock>>,
+    pub(super) realm: Option<&'static str>,
+}
+
+impl HandedDown {
+    /// Hands down what this layer sets, and takes the instant: that of the layer which calls this one if nothing has waited in
+    /// between, else a new one, since a queue or a buffer may stand between the two.
+    pub(super) fn prepare(own: Option<&Arc<Self>>, entrant: &mut impl Entrant) {
+        let is_present = instant::is_present(entrant.passage().now());
+        if own.is_none() && is_present {
+            return;
+        }
+        let passage = entrant.passage_mut();
+        if let Some(own) = own {
+            let outer = passage.handed_down.take();
+            passage.handed_down =
+                Some(outer.map_or_else(|| Arc::clone(own), |outer| Arc::new(own.or(&outer))));
+        }
+        if !is_present || own.is_some_and(|own| own.clock.is_some()) {
+            passage.read_clock();
+        }
+    }
+
+    /// These settings, and those of a layer further out where there are none.
+    fn or(&self, outer: &Self) -> Self {
+        Self {
+            responder: self.responder.clone().or_else(|| outer.responder.clone()),
+            clock: self.clock.clone().or_else(|| outer.clock.clone()),
+            realm: self.realm.or(outer.realm),
+        }
     }
 }
 
@@ -87,14 +112,21 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// A layer that is one gate with settings.
-pub(crate) trait GateLayer {
-    fn into_parts(self) -> (Arc<dyn Gate>, Settings);
+impl fmt::Debug for HandedDown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HandedDown").field("realm", &self.realm).finish_non_exhaustive()
+    }
 }
 
-/// Makes `$layer`, a struct of a `gate` and `settings`, a Tower layer with the settings that all layers share.
+/// A layer that is one gate with settings.
+pub(crate) trait GateLayer {
+    fn into_parts(self) -> (AnyGate, Settings);
+}
+
+/// Makes `$layer`, a struct of a `gate`, which is `$gate` of them all, and of `settings`, a Tower layer with the settings that all
+/// layers share.
 macro_rules! impl_layer {
-    ($layer:ident) => {
+    ($layer:ident, $gate:ident) => {
         impl $layer {
             /// Turns refusals into responses, for this layer and for those inside it that set no responder of their own.
             /// By default gRPC requests get a gRPC status, all others an RFC 9457 problem.
@@ -125,8 +157,8 @@ macro_rules! impl_layer {
         }
 
         impl $crate::engine::GateLayer for $layer {
-            fn into_parts(self) -> (std::sync::Arc<dyn $crate::engine::Gate>, $crate::engine::Settings) {
-                (std::sync::Arc::new(self.gate), self.settings)
+            fn into_parts(self) -> ($crate::layers::AnyGate, $crate::engine::Settings) {
+                ($crate::layers::AnyGate::$gate(self.gate), self.settings)
             }
         }
 

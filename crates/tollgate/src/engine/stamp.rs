@@ -1,8 +1,8 @@
 //! What a response will carry: known before the inner service is called.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response, header::ValuesMut};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Response};
 
-use super::{Caching, Passage, Station, headers::set_header};
+use super::{Caching, Gate as _, Passage, Station, headers::set_header};
 
 /// What a response will carry of the gates that its request has passed.
 #[derive(Default)]
@@ -55,33 +55,37 @@ impl Template {
     /// Has the gates fill it in.
     pub(super) fn fill(&self, stations: &[Station], passage: &mut Passage) -> Stamp {
         let mut stamp = Stamp::default();
-        let is_filled = match &self.0 {
-            Names::None => fill(stations, passage, &mut Places::None, &mut stamp),
+        match &self.0 {
+            Names::None => {
+                fill(stations, passage, &mut [].iter_mut(), &mut stamp);
+            }
             Names::One(name) => {
-                let mut value = PLACE;
-                let is_filled = fill(stations, passage, &mut Places::One(Some(&mut value)), &mut stamp);
-                if is_filled {
+                let mut value = [PLACE];
+                if fill(stations, passage, &mut value.iter_mut(), &mut stamp) {
+                    let [value] = value;
                     stamp.headers = Headers::One(name.clone(), value);
                 }
-                is_filled
             }
             Names::Many(names) => {
                 let mut headers = names.clone();
-                let is_filled = fill(stations, passage, &mut Places::Many(headers.values_mut()), &mut stamp);
+                if !fill(stations, passage, &mut headers.values_mut(), &mut stamp) {
+                    return fill_one_by_one(stations, passage);
+                }
                 stamp.headers = Headers::Many(headers);
-                is_filled
             }
-        };
-        match &self.0 {
-            // One of several has nothing to tell.
-            Names::Many(_) if !is_filled => fill_one_by_one(stations, passage),
-            _ => stamp,
         }
+        stamp
     }
 }
 
 /// Has every gate fill in its places. `false` if one of them has nothing to tell.
-fn fill(stations: &[Station], passage: &mut Passage, places: &mut Places<'_>, stamp: &mut Stamp) -> bool {
+#[inline(always)]
+fn fill<'p>(
+    stations: &[Station],
+    passage: &mut Passage,
+    places: &mut impl Iterator<Item = &'p mut HeaderValue>,
+    stamp: &mut Stamp,
+) -> bool {
     let mut is_filled = true;
     for station in stations.iter().filter(|station| station.stamps) {
         is_filled &= station.gate.stamp(passage, places, stamp);
@@ -89,12 +93,14 @@ fn fill(stations: &[Station], passage: &mut Passage, places: &mut Places<'_>, st
     is_filled
 }
 
+/// Where one of several gates has nothing to tell.
+#[cold]
 fn fill_one_by_one(stations: &[Station], passage: &mut Passage) -> Stamp {
     let (mut stamp, mut headers) = (Stamp::default(), HeaderMap::new());
     for station in stations {
         let Some(names) = station.gate.stamps() else { continue };
         let mut own: HeaderMap = names.into_iter().map(|name| (name, PLACE)).collect();
-        if station.gate.stamp(passage, &mut Places::Many(own.values_mut()), &mut stamp) {
+        if station.gate.stamp(passage, &mut own.values_mut(), &mut stamp) {
             headers.extend(own);
         }
     }
@@ -102,40 +108,26 @@ fn fill_one_by_one(stations: &[Station], passage: &mut Passage) -> Stamp {
     stamp
 }
 
-/// Where gates put the values of their headers, in order.
-pub(crate) enum Places<'p> {
-    None,
-    One(Option<&'p mut HeaderValue>),
-    Many(ValuesMut<'p, HeaderValue>),
-}
-
-impl Places<'_> {
-    pub(crate) fn put(&mut self, value: HeaderValue) {
-        let place = match self {
-            Self::None => None,
-            Self::One(place) => place.take(),
-            Self::Many(places) => places.next(),
-        };
-        if let Some(place) = place {
-            *place = value;
-        }
+/// Puts a value in the next place.
+pub(crate) fn put<'p>(places: &mut impl Iterator<Item = &'p mut HeaderValue>, value: HeaderValue) {
+    if let Some(place) = places.next() {
+        *place = value;
     }
 }
 
 impl Stamp {
     /// Completes a response. What the inner service says of the same headers is replaced.
-    pub(super) fn apply<B>(self, response: &mut Response<B>) {
-        let are_numbers_written = !self.numbers.is_empty()
-            && !response.extensions().is_empty()
-            && response.extensions().get::<NumbersWritten>().is_some();
-        match self.headers {
+    pub(super) fn apply<B>(&mut self, response: &mut Response<B>) {
+        std::mem::take(&mut self.caching).apply(response.headers_mut());
+        let are_numbers_written = !self.numbers.is_empty() && NumbersWritten::is_in(response.extensions());
+        let is_due = |name: &HeaderName| !are_numbers_written || !self.numbers.contains(name);
+        match std::mem::take(&mut self.headers) {
             Headers::None => {}
-            Headers::One(name, value) => set_header(response.headers_mut(), &name, value),
+            Headers::One(name, value) if is_due(&name) => set_header(response.headers_mut(), &name, value),
+            Headers::One(..) => {}
             Headers::Many(mut own) => {
                 if are_numbers_written {
-                    for name in self.numbers {
-                        own.remove(name);
-                    }
+                    self.numbers.iter().for_each(|name| drop(own.remove(name)));
                 }
                 complete(response.headers_mut(), own);
             }
@@ -143,7 +135,6 @@ impl Stamp {
         if self.are_numbers_merged && !are_numbers_written {
             response.extensions_mut().insert(NumbersWritten);
         }
-        self.caching.apply(response.headers_mut());
     }
 }
 
@@ -151,9 +142,17 @@ impl Stamp {
 #[derive(Clone)]
 struct NumbersWritten;
 
+impl NumbersWritten {
+    fn is_in(extensions: &Extensions) -> bool {
+        !extensions.is_empty() && extensions.get::<Self>().is_some()
+    }
+}
+
 /// Sets headers: whichever map has fewer is emptied into the other.
 fn complete(headers: &mut HeaderMap, mut own: HeaderMap) {
-    if headers.len() < own.len() {
+    if headers.is_empty() {
+        *headers = own;
+    } else if headers.len() < own.len() {
         let inner = std::mem::replace(headers, own);
         add_missing(headers, inner);
     } else {

@@ -1,6 +1,6 @@
 //! The walk of a request through the gates.
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -8,10 +8,10 @@ use tollgate_core::{Denial, Outcome, Pending};
 use tracing::{Level, Span};
 
 use super::{
-    Asked, Entrant, Gate, GateLayer, Learned, Passage, ReportOnly, Settings, Stamp, entrant::Arrival,
-    refusal, stamp::Template,
+    Asked, Entrant, Gate, GateLayer, Learned, Passage, ReportOnly, Settings, Stamp, refusal,
+    settings::HandedDown, stamp::Template,
 };
-use crate::ConfigurationError;
+use crate::{ConfigurationError, layers::AnyGate};
 
 /// Gates in the order of a request, and what they have in common.
 #[derive(Debug)]
@@ -19,14 +19,14 @@ pub(crate) struct Engine {
     stations: Vec<Station>,
     // For the gates up to each one, which is as far as a request may come.
     templates: Vec<Template>,
-    settings: Settings,
+    handed_down: Option<Arc<HandedDown>>,
     flaw: Option<ConfigurationError>,
 }
 
 /// A gate in its place.
 #[derive(Debug)]
 pub(crate) struct Station {
-    pub(super) gate: Arc<dyn Gate>,
+    pub(super) gate: AnyGate,
     // In report-only mode if there is a count.
     report_only: Option<ReportOnly>,
     // What the gate says of itself, since asking it costs a virtual call.
@@ -36,48 +36,66 @@ pub(crate) struct Station {
 /// How far a request came.
 pub(super) enum Walk {
     /// Through all gates.
-    Admitted(Admission),
+    Admitted,
     /// To gate number `at`, which refused it.
     Refused { at: usize, denial: Denial },
     /// To gate number `at`, which has to wait.
     Waits { at: usize, pending: Pending<Result<Learned, Denial>> },
 }
 
-/// What is left to do for a request that was admitted.
-pub(super) struct Admission {
-    /// What its response will carry.
-    pub(super) stamp: Stamp,
-    /// The span in which the inner service runs, if somebody listens.
-    pub(super) span: Option<Box<Span>>,
-    /// Its instant.
-    pub(super) now: SystemTime,
-}
-
 impl Station {
-    pub(crate) fn new(gate: Arc<dyn Gate>, report_only: Option<ReportOnly>) -> Self {
+    pub(crate) fn new(gate: AnyGate, report_only: Option<ReportOnly>) -> Self {
         let stamps = gate.stamps().is_some();
         Self { gate, report_only, stamps }
     }
 
-    /// In report-only mode, the passage as it is before this gate finds out who is calling: who is refused shall not count as
-    /// found out.
-    fn remember(&self, passage: &Passage) -> Option<Passage> {
-        (self.report_only.is_some() && self.gate.identifies()).then(|| passage.clone())
+    #[inline(always)]
+    fn ask(&self, entrant: &mut impl Entrant) -> Asked {
+        let Some(report) = &self.report_only else { return self.gate.ask(entrant) };
+        self.ask_reporting(report, entrant)
     }
 
-    /// Rules on the verdict of the gate: in report-only mode it waives a refusal. What is put together wrongly is never waved
-    /// through: nobody would learn of it.
-    fn rule(
+    #[cold]
+    fn ask_reporting(&self, report: &ReportOnly, entrant: &mut impl Entrant) -> Asked {
+        let before = self.remember(entrant.passage());
+        match self.gate.ask(entrant) {
+            Asked::Answered(verdict) => Asked::Answered(self.waive(report, verdict, before, entrant)),
+            later @ Asked::Later(_) => later,
+        }
+    }
+
+    /// Has the gate judge by the answer that it has waited for.
+    fn judge(&self, answer: Result<Learned, Denial>, entrant: &mut impl Entrant) -> Result<(), Denial> {
+        let passage = entrant.passage_mut();
+        let before = self.remember(passage);
+        let verdict = answer.and_then(|learned| {
+            passage.learn(learned);
+            self.gate.judge(passage)
+        });
+        match &self.report_only {
+            Some(report) => self.waive(report, verdict, before, entrant),
+            None => verdict,
+        }
+    }
+
+    /// In report-only mode, the passage as it is before this gate finds out who is calling: who is refused shall not count as
+    /// found out.
+    fn remember(&self, passage: &Passage) -> Option<Box<Passage>> {
+        (self.report_only.is_some() && self.gate.identifies()).then(|| Box::new(passage.clone()))
+    }
+
+    /// In report-only mode, waives a refusal. What is put together wrongly is never waved through: nobody would learn of it.
+    fn waive(
         &self,
+        report: &ReportOnly,
         verdict: Result<(), Denial>,
-        before: Option<Passage>,
-        entrant: &mut dyn Entrant,
+        before: Option<Box<Passage>>,
+        entrant: &mut impl Entrant,
     ) -> Result<(), Denial> {
         let Err(denial) = verdict else { return Ok(()) };
-        let Some(report) = self.report_only.as_ref().filter(|_| denial.outcome() != Outcome::Misconfigured)
-        else {
+        if denial.outcome() == Outcome::Misconfigured {
             return Err(denial);
-        };
+        }
         let passage = entrant.passage_mut();
         if !passage.is_waived {
             report.count();
@@ -92,7 +110,7 @@ impl Engine {
     pub(crate) fn new(stations: Vec<Station>, settings: Settings) -> Arc<Self> {
         let flaw = stations.iter().find_map(|station| station.gate.flaw());
         let templates = (0..stations.len()).map(|at| Template::new(passed(&stations, at))).collect();
-        Arc::new(Self { stations, templates, settings, flaw })
+        Arc::new(Self { stations, templates, handed_down: settings.hand_down(), flaw })
     }
 
     /// The engine of a layer that stands alone.
@@ -107,87 +125,60 @@ impl Engine {
     }
 
     /// Begins the walk with what layers further out have learned.
-    pub(super) fn enter<B>(&self, request: &mut Request<B>) -> Walk {
-        let mut arrival = Arrival::of(request);
-        self.settings.prepare(&mut arrival);
+    pub(super) fn enter(&self, entrant: &mut impl Entrant) -> Walk {
+        HandedDown::prepare(self.handed_down.as_ref(), entrant);
+        if let Some(flaw) = &self.flaw {
+            return Walk::Refused { at: 0, denial: Denial::misconfigured(flaw.to_string()) };
+        }
         // Something between the layers may have waited, and the principal may have ended meanwhile.
-        let ended = arrival.passage().check_end();
-        let walk = match (&self.flaw, ended) {
-            (Some(flaw), _) => Walk::Refused { at: 0, denial: Denial::misconfigured(flaw.to_string()) },
-            (None, Ok(())) => self.walk(0, &mut arrival),
-            (None, ended @ Err(_)) => self.go_on(0, ended, None, &mut arrival),
-        };
-        arrival.leave();
-        walk
+        match entrant.passage().check_end() {
+            Ok(()) => self.walk(0, entrant),
+            Err(denial) => self.resume(0, Err(denial), entrant),
+        }
     }
 
     /// Goes on with the answer that gate number `at` waited for. The wait may have been long: the instant is a new one, and
     /// the principal may have ended meanwhile.
-    pub(super) fn resume<B>(
+    pub(super) fn resume(
         &self,
         at: usize,
         answer: Result<Learned, Denial>,
-        request: &mut Request<B>,
+        entrant: &mut impl Entrant,
     ) -> Walk {
-        let mut arrival = Arrival::of(request);
-        let Some(Station { gate, .. }) = self.stations.get(at) else { return self.admit(&mut arrival) };
-        let passage = arrival.passage_mut();
+        let passage = entrant.passage_mut();
         passage.read_clock();
-        let before = self.stations.get(at).and_then(|station| station.remember(passage));
-        let verdict = passage.check_end().and(answer).and_then(|learned| {
-            passage.learn(learned);
-            gate.judge(passage)
-        });
-        let walk = self.go_on(at, verdict, before, &mut arrival);
-        arrival.leave();
-        walk
-    }
-
-    /// Asks one gate after the other, from number `from` on.
-    fn walk(&self, from: usize, entrant: &mut dyn Entrant) -> Walk {
-        for (at, station) in self.stations.iter().enumerate().skip(from) {
-            let before = station.remember(entrant.passage());
-            let verdict = match station.gate.ask(entrant) {
-                Asked::Answered(Ok(())) => continue,
-                Asked::Answered(verdict) => verdict,
-                Asked::Later(pending) => return Walk::Waits { at, pending },
-            };
-            if let Err(denial) = station.rule(verdict, before, entrant) {
-                return Walk::Refused { at, denial };
-            }
-        }
-        self.admit(entrant)
-    }
-
-    /// Goes on with the verdict of gate number `at`.
-    fn go_on(
-        &self,
-        at: usize,
-        verdict: Result<(), Denial>,
-        before: Option<Passage>,
-        entrant: &mut dyn Entrant,
-    ) -> Walk {
-        let ruled = match self.stations.get(at) {
-            Some(station) => station.rule(verdict, before, entrant),
-            None => verdict,
-        };
-        match ruled {
+        let answer = passage.check_end().and(answer);
+        let judged = self.stations.get(at).map_or(Ok(()), |station| station.judge(answer, entrant));
+        match judged {
             Ok(()) => self.walk(at + 1, entrant),
             Err(denial) => Walk::Refused { at, denial },
         }
     }
 
-    fn admit(&self, entrant: &mut dyn Entrant) -> Walk {
-        let passage = entrant.passage_mut();
-        // A span costs much even where nobody listens.
-        let span = if tracing::level_enabled!(Level::INFO) {
-            self.stations.iter().find_map(|station| station.gate.span(passage)).map(Box::new)
-        } else {
-            None
-        };
-        let now = passage.instant();
-        let last = self.stations.len().saturating_sub(1);
-        Walk::Admitted(Admission { stamp: self.stamp(last, passage), span, now })
+    /// Asks one gate after the other, from number `from` on.
+    fn walk(&self, from: usize, entrant: &mut impl Entrant) -> Walk {
+        for (at, station) in self.stations.iter().enumerate().skip(from) {
+            match station.ask(entrant) {
+                Asked::Answered(Ok(())) => {}
+                Asked::Answered(Err(denial)) => return Walk::Refused { at, denial },
+                Asked::Later(pending) => return Walk::Waits { at, pending },
+            }
+        }
+        Walk::Admitted
+    }
+
+    /// What the response to an admitted request carries.
+    pub(super) fn stamp_all(&self, passage: &mut Passage) -> Stamp {
+        self.stamp(self.stations.len().saturating_sub(1), passage)
+    }
+
+    /// The span in which the inner service runs, if somebody listens.
+    pub(super) fn span(&self, passage: &Passage) -> Option<Box<Span>> {
+        // A span costs much even where nobody does.
+        if !tracing::level_enabled!(Level::INFO) {
+            return None;
+        }
+        self.stations.iter().find_map(|station| station.gate.span(passage)).map(Box::new)
     }
 
     /// The response to a refusal by gate number `at`, with what it and the gates before it stamp.

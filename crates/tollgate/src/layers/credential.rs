@@ -59,7 +59,7 @@ use tollgate_core::{CredentialSource, Denial, DenialKind, Head};
 
 use crate::{
     ConfigurationError, Passage,
-    engine::{Asked, Caching, Entrant, Gate, Learned, Places, Settings, Stamp, Standing, impl_layer},
+    engine::{Asked, Caching, Entrant, Gate, Learned, Settings, Stamp, Standing, impl_layer},
 };
 
 mod read;
@@ -129,7 +129,7 @@ impl Default for CredentialLayer {
     }
 }
 
-impl_layer!(CredentialLayer);
+impl_layer!(CredentialLayer, Credential);
 
 #[derive(Clone, Debug)]
 pub(crate) struct CredentialGate {
@@ -141,7 +141,7 @@ pub(crate) struct CredentialGate {
 }
 
 impl CredentialGate {
-    fn decide(&self, entrant: &mut dyn Entrant) -> Result<Learned, Denial> {
+    fn decide(&self, entrant: &mut impl Entrant) -> Result<Learned, Denial> {
         let found = read(&self.sources, entrant, self.max_length);
         // Also where the reading is refused: in report-only mode the request goes on.
         if self.is_removed {
@@ -175,7 +175,8 @@ impl Gate for CredentialGate {
         true
     }
 
-    fn ask(&self, entrant: &mut dyn Entrant) -> Asked {
+    #[inline(always)]
+    fn ask(&self, entrant: &mut impl Entrant) -> Asked {
         let decided = self.decide(entrant);
         Asked::Answered(decided.map(|learned| entrant.passage_mut().learn(learned)))
     }
@@ -184,7 +185,12 @@ impl Gate for CredentialGate {
         Some(Vec::new())
     }
 
-    fn stamp(&self, passage: &mut Passage, _places: &mut Places<'_>, stamp: &mut Stamp) -> bool {
+    fn stamp<'p>(
+        &self,
+        passage: &mut Passage,
+        _places: &mut impl Iterator<Item = &'p mut HeaderValue>,
+        stamp: &mut Stamp,
+    ) -> bool {
         stamp.caching = match passage.credential().map(|credential| credential.source()) {
             Some(source) if source.header() == Some(&AUTHORIZATION) => Caching::Authorized,
             Some(source) => Caching::Private(self.sources.vary_on(source)),

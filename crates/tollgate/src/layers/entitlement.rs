@@ -77,7 +77,7 @@ impl Default for EntitlementLayer {
     }
 }
 
-impl_layer!(EntitlementLayer);
+impl_layer!(EntitlementLayer, Entitlement);
 
 #[derive(Clone)]
 pub(crate) struct EntitlementGate {
@@ -100,7 +100,8 @@ impl Gate for EntitlementGate {
         })
     }
 
-    fn ask(&self, entrant: &mut dyn Entrant) -> Asked {
+    #[inline(always)]
+    fn ask(&self, entrant: &mut impl Entrant) -> Asked {
         let Some(entitlements) = &self.entitlements else {
             return Asked::Answered(self.judge(entrant.passage()));
         };
@@ -114,6 +115,7 @@ impl Gate for EntitlementGate {
         }
     }
 
+    #[inline]
     fn judge(&self, passage: &Passage) -> Result<(), Denial> {
         let Some(principal) = passage.guarded(self.layer())? else { return Ok(()) };
         let plan = if self.entitlements.is_some() { passage.plan() } else { principal.plan() };

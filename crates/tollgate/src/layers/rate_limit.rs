@@ -59,13 +59,13 @@
 
 use std::{borrow::Cow, fmt, sync::Arc, time::UNIX_EPOCH};
 
-use http::HeaderName;
+use http::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
 use tollgate_core::{Answer, Charge, Decision, Denial, Head, Limiter, Quota, Take, Unavailable};
 
 use crate::{
     ConfigurationError, MemoryLimiter, Passage,
-    engine::{Asked, Entrant, Gate, Learned, Places, Settings, Stamp, Standing, impl_layer},
+    engine::{Asked, Entrant, Gate, Learned, Settings, Stamp, Standing, impl_layer, put},
 };
 
 mod numbers;
@@ -116,7 +116,7 @@ impl From<Quota> for RateLimitLayer {
     }
 }
 
-impl_layer!(RateLimitLayer);
+impl_layer!(RateLimitLayer, RateLimit);
 
 #[derive(Clone)]
 pub(crate) struct RateLimitGate {
@@ -185,7 +185,8 @@ impl Gate for RateLimitGate {
         )))
     }
 
-    fn ask(&self, entrant: &mut dyn Entrant) -> Asked {
+    #[inline(always)]
+    fn ask(&self, entrant: &mut impl Entrant) -> Asked {
         let passage = entrant.passage();
         if passage.standing() == Standing::Preflight {
             return Asked::Answered(Ok(()));
@@ -197,6 +198,7 @@ impl Gate for RateLimitGate {
         }
     }
 
+    #[inline]
     fn judge(&self, passage: &Passage) -> Result<(), Denial> {
         match passage.used_up() {
             Some(decision) => Err(Denial::rate_limited(decision.clone())),
@@ -208,12 +210,17 @@ impl Gate for RateLimitGate {
         Some(NUMBERS.to_vec())
     }
 
-    fn stamp(&self, passage: &mut Passage, places: &mut Places<'_>, stamp: &mut Stamp) -> bool {
+    fn stamp<'p>(
+        &self,
+        passage: &mut Passage,
+        places: &mut impl Iterator<Item = &'p mut HeaderValue>,
+        stamp: &mut Stamp,
+    ) -> bool {
         let Some(window) = passage.decision().and_then(Decision::governing) else { return false };
         let reset = window.resets_at().duration_since(UNIX_EPOCH).unwrap_or_default();
-        places.put(numbers::recurring(window.limit));
-        places.put(numbers::passing(window.remaining()));
-        places.put(numbers::recurring(reset.as_secs()));
+        put(places, numbers::recurring(window.limit));
+        put(places, numbers::passing(window.remaining()));
+        put(places, numbers::recurring(reset.as_secs()));
         stamp.numbers = &NUMBERS;
         stamp.are_numbers_merged = passage.is_decision_stacked();
         true

@@ -24,7 +24,7 @@
 //! A contract that promises UUIDs, under a header of its own, before a proxied upstream that shall see it:
 //!
 //! ```
-//! use http::HeaderName;
+//! use http::{HeaderName, HeaderValue};
 //! use tollgate::RequestIdLayer;
 //!
 //! let layer = RequestIdLayer::new()
@@ -42,7 +42,7 @@ use http::{HeaderName, HeaderValue};
 
 use crate::{
     Passage, RequestId,
-    engine::{Asked, Entrant, Gate, Learned, Places, Settings, Stamp, impl_layer, set_header, single},
+    engine::{Asked, Entrant, Gate, Learned, Settings, Stamp, impl_layer, put, set_header, single},
 };
 
 /// Gives every request an identifier and every response a header that carries it. See the [module](self).
@@ -88,7 +88,7 @@ impl Default for RequestIdLayer {
     }
 }
 
-impl_layer!(RequestIdLayer);
+impl_layer!(RequestIdLayer, RequestId);
 
 #[derive(Clone, Debug)]
 pub(crate) struct RequestIdGate {
@@ -102,7 +102,8 @@ impl Gate for RequestIdGate {
         "RequestIdLayer"
     }
 
-    fn ask(&self, entrant: &mut dyn Entrant) -> Asked {
+    #[inline(always)]
+    fn ask(&self, entrant: &mut impl Entrant) -> Asked {
         let headers = entrant.headers_mut();
         let sent = single(headers, &self.header).ok().flatten().and_then(self.accept);
         if sent.is_none() {
@@ -131,9 +132,14 @@ impl Gate for RequestIdGate {
         Some(vec![self.header.clone()])
     }
 
-    fn stamp(&self, passage: &mut Passage, places: &mut Places<'_>, _stamp: &mut Stamp) -> bool {
+    fn stamp<'p>(
+        &self,
+        passage: &mut Passage,
+        places: &mut impl Iterator<Item = &'p mut HeaderValue>,
+        _stamp: &mut Stamp,
+    ) -> bool {
         let Some(request_id) = passage.request_id_mut() else { return false };
-        places.put(request_id.hand_over());
+        put(places, request_id.hand_over());
         true
     }
 }

@@ -88,7 +88,7 @@ impl From<Requirement> for ScopeLayer {
     }
 }
 
-impl_layer!(ScopeLayer);
+impl_layer!(ScopeLayer, Scope);
 
 const LAYER: &str = "ScopeLayer";
 
@@ -161,7 +161,8 @@ impl Gate for ScopeGate {
         }
     }
 
-    fn ask(&self, entrant: &mut dyn Entrant) -> Asked {
+    #[inline(always)]
+    fn ask(&self, entrant: &mut impl Entrant) -> Asked {
         Asked::Answered(self.decide(entrant.head(), entrant.passage()))
     }
 }

@@ -102,7 +102,7 @@ impl<V: Verify> From<V> for VerifyLayer {
     }
 }
 
-impl_layer!(VerifyLayer);
+impl_layer!(VerifyLayer, Verify);
 
 #[derive(Clone)]
 pub(crate) struct VerifyGate {
@@ -119,7 +119,8 @@ impl Gate for VerifyGate {
         true
     }
 
-    fn ask(&self, entrant: &mut dyn Entrant) -> Asked {
+    #[inline(always)]
+    fn ask(&self, entrant: &mut impl Entrant) -> Asked {
         let passage = entrant.passage();
         match (passage.standing(), passage.credential()) {
             // Whatever a layer in report-only mode has made of it: a credential is verified.
@@ -137,6 +138,7 @@ impl Gate for VerifyGate {
         }
     }
 
+    #[inline]
     fn judge(&self, passage: &Passage) -> Result<(), Denial> {
         let Some(principal) = passage.principal() else { return Ok(()) };
         passage.check_end()?;
