@@ -37,6 +37,7 @@ impl<'r, B> Arrival<'r, B> {
     }
 
     /// Ends the walk: whoever has the request from here on finds the passage in its extensions.
+    #[inline(always)]
     pub(super) fn leave(self) {
         if let Some(passage) = self.begun {
             self.request.extensions_mut().insert(passage);

@@ -58,6 +58,7 @@ pub(super) struct Admission {
 
 impl Admission {
     /// Ends the walk of a request that has come through all gates.
+    #[inline(always)]
     pub(super) fn new<B>(engine: &Engine, mut arrival: Arrival<'_, B>) -> Self {
         let passage = arrival.passage_mut();
         let stamp = engine.stamp_all(passage);
@@ -79,6 +80,7 @@ impl<S, RequestBody> ResponseFuture<S, RequestBody>
 where
     S: Service<Request<RequestBody>>,
 {
+    #[inline(always)]
     pub(super) fn inside(ready: &mut S, request: Request<RequestBody>, admission: Admission) -> Self {
         let Admission { stamp, span, now } = admission;
         let future = instant::calling(now, || match &span {

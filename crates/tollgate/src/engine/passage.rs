@@ -201,6 +201,7 @@ impl Passage {
         }
     }
 
+    #[inline(always)]
     pub(crate) fn learn(&mut self, learned: Learned) {
         match learned {
             Learned::RequestId(request_id) => self.request_id = Some(request_id),
@@ -215,10 +216,10 @@ impl Passage {
             Learned::Decision(decision) => {
                 self.is_decision_stacked = self.decision.is_some();
                 self.is_limit_used_up = !decision.is_allowed();
-                self.decision = Some(match self.decision.take() {
-                    Some(outer) => outer.and(&decision),
-                    None => decision,
-                });
+                match self.decision.take() {
+                    Some(outer) => self.decision = Some(outer.and(&decision)),
+                    None => self.decision = Some(decision),
+                }
             }
         }
     }

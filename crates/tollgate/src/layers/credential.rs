@@ -185,6 +185,7 @@ impl Gate for CredentialGate {
         Some(Vec::new())
     }
 
+    #[inline(always)]
     fn stamp<'p>(
         &self,
         passage: &mut Passage,

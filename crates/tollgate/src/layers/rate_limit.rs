@@ -134,25 +134,30 @@ impl RateLimitGate {
         self.policies.iter().any(|policy| !policy.counts_by_principal())
     }
 
-    /// Charges the request to all policies that have a subject for it; `None` if none has.
-    fn charge(&self, head: Head<'_>, passage: &Passage) -> Result<Option<Charged>, Denial> {
-        if passage.standing() == Standing::Anonymous {
-            if !self.counts_anonymous() {
-                return Err(Denial::misconfigured(ANONYMOUS_UNCOUNTED));
+    /// Whether what is known of the caller suffices to count its request.
+    fn check_countable(&self, passage: &Passage) -> Result<(), Denial> {
+        match passage.standing() {
+            Standing::Anonymous if self.counts_anonymous() => Ok(()),
+            Standing::Anonymous => Err(Denial::misconfigured(ANONYMOUS_UNCOUNTED)),
+            _ if self.policies.iter().any(Policy::counts_by_principal) => {
+                passage.guarded(self.layer()).map(|_| ())
             }
-        } else if self.policies.iter().any(Policy::counts_by_principal) {
-            passage.guarded(self.layer())?;
+            _ => Ok(()),
         }
-        let now = passage.instant();
-        let subject_of = |policy: &'_ Policy| policy.subject(head, passage.principal().map(Arc::as_ref));
+    }
+
+    /// Charges the request to all policies that have a subject for it; `None` if none has.
+    fn charge(&self, head: Head<'_>, passage: &Passage) -> Option<Answer<Result<Decision, Unavailable>>> {
+        let principal = passage.principal().map(Arc::as_ref);
         // The usual case needs no list.
         if let [policy] = &*self.policies {
-            let Some(subject) = subject_of(policy) else { return Ok(None) };
-            return Ok(Some(self.limiter.take(&Take::one(&[policy.charge(&subject, passage)], now))));
+            let subject = policy.subject(head, principal)?;
+            let charges = [policy.charge(&subject, passage)];
+            return Some(self.limiter.take(&Take::one(&charges, passage.instant())));
         }
         let mut subjects: SmallVec<[(&Policy, Cow<'_, str>); 4]> = SmallVec::new();
         for policy in self.policies.iter() {
-            if let Some(subject) = subject_of(policy) {
+            if let Some(subject) = policy.subject(head, principal) {
                 subjects.push((policy, subject));
             }
         }
@@ -160,11 +165,9 @@ impl RateLimitGate {
         for (policy, subject) in &subjects {
             charges.push(policy.charge(subject, passage));
         }
-        Ok((!charges.is_empty()).then(|| self.limiter.take(&Take::one(&charges, now))))
+        (!charges.is_empty()).then(|| self.limiter.take(&Take::one(&charges, passage.instant())))
     }
 }
-
-type Charged = Answer<Result<Decision, Unavailable>>;
 
 impl Gate for RateLimitGate {
     fn layer(&self) -> &'static str {
@@ -191,10 +194,12 @@ impl Gate for RateLimitGate {
         if passage.standing() == Standing::Preflight {
             return Asked::Answered(Ok(()));
         }
+        if let Err(denial) = self.check_countable(passage) {
+            return Asked::Answered(Err(denial));
+        }
         match self.charge(entrant.head(), passage) {
-            Ok(Some(charged)) => self.settle(entrant, charged, Learned::Decision),
-            Ok(None) => Asked::Answered(Ok(())),
-            Err(denial) => Asked::Answered(Err(denial)),
+            Some(charged) => self.settle(entrant, charged, Learned::Decision),
+            None => Asked::Answered(Ok(())),
         }
     }
 
@@ -210,6 +215,7 @@ impl Gate for RateLimitGate {
         Some(NUMBERS.to_vec())
     }
 
+    #[inline(always)]
     fn stamp<'p>(
         &self,
         passage: &mut Passage,

@@ -132,6 +132,7 @@ impl Gate for RequestIdGate {
         Some(vec![self.header.clone()])
     }
 
+    #[inline(always)]
     fn stamp<'p>(
         &self,
         passage: &mut Passage,

@@ -88,65 +88,88 @@ pub(super) fn read(
     entrant: &mut impl Entrant,
     max_length: usize,
 ) -> Result<Option<Credential>, Denial> {
-    let mut found: Option<Credential> = None;
+    let mut found = Found { credential: None, max_length };
     for source in &sources.places {
-        match read_one(source, sources, entrant, max_length) {
-            Ok(None) => {}
-            Ok(Some(credential)) => match &found {
-                None => found = Some(credential),
-                Some(first) if first.expose_secret() == credential.expose_secret() => {}
-                Some(_) => return refuse(Denial::new(DenialKind::CredentialConflicting), sources, entrant),
-            },
-            Err(denial) => return refuse(denial, sources, entrant),
+        if let Err(denial) = read_one(source, sources, entrant, &mut found) {
+            // What was not looked at is not marked yet.
+            sources.mark_sensitive(entrant.headers_mut());
+            return Err(denial);
         }
     }
-    Ok(found)
+    Ok(found.credential)
 }
 
-/// Ends the reading early: what was not looked at is not marked yet.
-fn refuse(
-    denial: Denial,
-    sources: &Sources,
-    entrant: &mut impl Entrant,
-) -> Result<Option<Credential>, Denial> {
-    sources.mark_sensitive(entrant.headers_mut());
-    Err(denial)
+/// What was found so far.
+struct Found {
+    credential: Option<Credential>,
+    max_length: usize,
 }
 
-/// What stands in one place; `None` if that place is not there.
+impl Found {
+    /// Adds the credential that `value` holds from byte `start` on. The same one in two places is one.
+    fn add(&mut self, value: &HeaderValue, start: usize, source: &CredentialSource) -> Result<(), Denial> {
+        let length = value.len().saturating_sub(start);
+        if length == 0 {
+            return Err(Denial::new(DenialKind::CredentialEmpty));
+        }
+        if length > self.max_length {
+            return Err(malformed("longer than the maximum length of a credential"));
+        }
+        match &self.credential {
+            None => self.credential = Some(Credential::new(value.clone(), start, source.clone())),
+            Some(first) if Some(first.expose_secret().as_bytes()) == value.as_bytes().get(start..) => {}
+            Some(_) => return Err(Denial::new(DenialKind::CredentialConflicting)),
+        }
+        Ok(())
+    }
+
+    /// Adds the credential that is part of a longer value: copied out of it, since a header value cannot be cut.
+    fn add_part<'v>(
+        &mut self,
+        mut values: impl Iterator<Item = &'v [u8]>,
+        source: &CredentialSource,
+    ) -> Result<(), Denial> {
+        let Some(bytes) = values.next() else { return Ok(()) };
+        if values.next().is_some() {
+            return Err(Denial::new(DenialKind::CredentialRepeated));
+        }
+        check_token(bytes, is_visible)?;
+        let value = HeaderValue::from_bytes(bytes).map_err(|_| malformed("not a header value"))?;
+        self.add(&value, 0, source)
+    }
+}
+
+/// Reads one place.
 fn read_one(
     source: &CredentialSource,
     sources: &Sources,
     entrant: &mut impl Entrant,
-    max_length: usize,
-) -> Result<Option<Credential>, Denial> {
-    let credential = match source {
+    found: &mut Found,
+) -> Result<(), Denial> {
+    match source {
         CredentialSource::Bearer | CredentialSource::BasicUser => {
-            let Some(value) = sensitive(entrant.headers_mut(), &AUTHORIZATION)? else { return Ok(None) };
-            authorization(source, sources, value)?
+            match sensitive(entrant.headers_mut(), &AUTHORIZATION)? {
+                Some(value) => read_authorization(source, sources, value, found),
+                None => Ok(()),
+            }
         }
-        CredentialSource::Header(name) => {
-            let Some(value) = sensitive(entrant.headers_mut(), name)? else { return Ok(None) };
-            check_token(value.as_bytes(), is_visible)?;
-            Some(Credential::new(value.clone(), 0, source.clone()))
-        }
+        CredentialSource::Header(name) => match sensitive(entrant.headers_mut(), name)? {
+            Some(value) => {
+                check_token(value.as_bytes(), is_visible)?;
+                found.add(value, 0, source)
+            }
+            None => Ok(()),
+        },
         CredentialSource::WebSocketProtocol(prefix) => {
             sources.mark_sensitive(entrant.headers_mut());
             let offers = offers(entrant.head().headers);
-            owned(offers.filter_map(|offer| offer.strip_prefix(prefix.as_bytes())), source)?
+            found.add_part(offers.filter_map(|offer| offer.strip_prefix(prefix.as_bytes())), source)
         }
         CredentialSource::DangerousQuery(name) => {
             let pairs = entrant.head().uri.query().unwrap_or_default().split('&');
-            owned(pairs.filter_map(|pair| parameter(pair, name)).map(str::as_bytes), source)?
+            found.add_part(pairs.filter_map(|pair| parameter(pair, name)).map(str::as_bytes), source)
         }
-        _ => return Err(Denial::misconfigured(format!("CredentialLayer cannot read the source {source:?}"))),
-    };
-    match credential.as_ref().map(Credential::length) {
-        Some(0) => Err(Denial::new(DenialKind::CredentialEmpty)),
-        Some(length) if length > max_length => {
-            Err(malformed("longer than the maximum length of a credential"))
-        }
-        _ => Ok(credential),
+        _ => Err(Denial::misconfigured(format!("CredentialLayer cannot read the source {source:?}"))),
     }
 }
 
@@ -172,13 +195,37 @@ fn parameter<'p>(pair: &'p str, name: &str) -> Option<&'p str> {
     (own == name).then_some(value)
 }
 
-/// The credential in an `Authorization` header, if its scheme is the source's; `None` if the scheme is that of another
-/// configured source. Any other scheme is malformed: a request that means to authenticate is never anonymous.
-fn authorization(
+/// Reads an `Authorization` header, if its scheme is the source's, or else that of another configured source. Any other scheme
+/// is malformed: a request that means to authenticate is never anonymous.
+fn read_authorization(
     source: &CredentialSource,
     sources: &Sources,
     value: &HeaderValue,
-) -> Result<Option<Credential>, Denial> {
+    found: &mut Found,
+) -> Result<(), Denial> {
+    let bytes = value.as_bytes();
+    if *source == CredentialSource::Bearer
+        && let Some(token) = bytes.get(BEARER.len()..)
+        && bytes.get(..BEARER.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(BEARER))
+        && token.first().is_some_and(|first| *first != b' ')
+    {
+        check_token(token, is_token68)?;
+        return found.add(value, BEARER.len(), source);
+    }
+    read_other_authorization(source, sources, value, found)
+}
+
+/// As nearly everybody writes it.
+const BEARER: &[u8] = b"bearer ";
+
+/// Other schemes, several spaces, nothing behind them.
+#[cold]
+fn read_other_authorization(
+    source: &CredentialSource,
+    sources: &Sources,
+    value: &HeaderValue,
+    found: &mut Found,
+) -> Result<(), Denial> {
     let bytes = value.as_bytes();
     let scheme_end = bytes.iter().position(|byte| *byte == b' ').unwrap_or(bytes.len());
     let (scheme, rest) = bytes.split_at(scheme_end);
@@ -191,7 +238,7 @@ fn authorization(
         _ if scheme.is_empty() => Err(Denial::new(DenialKind::CredentialEmpty)),
         CredentialSource::Bearer if is_bearer => {
             check_token(credentials, is_token68)?;
-            Ok(Some(Credential::new(value.clone(), start, source.clone())))
+            found.add(value, start, source)
         }
         CredentialSource::BasicUser if is_basic => {
             check_token(credentials, is_token68)?;
@@ -199,28 +246,14 @@ fn authorization(
                 Zeroizing::new(STANDARD.decode(credentials).map_err(|_| malformed("Basic, but not Base64"))?);
             match decoded.strip_suffix(b":") {
                 // The first colon ends the user name (RFC 7617 section 2): with another one there is a password.
-                Some(user) if !user.contains(&b':') => owned([user].into_iter(), source),
+                Some(user) if !user.contains(&b':') => found.add_part([user].into_iter(), source),
                 _ if decoded.is_empty() => Err(Denial::new(DenialKind::CredentialEmpty)),
                 _ => Err(malformed("Basic, but not a key as user name with an empty password")),
             }
         }
-        _ if is_bearer || is_basic => Ok(None),
+        _ if is_bearer || is_basic => Ok(()),
         _ => Err(malformed("an Authorization scheme that is not configured")),
     }
-}
-
-/// The credential that is part of a longer value: copied out of it, since a header value cannot be cut.
-fn owned<'v>(
-    mut values: impl Iterator<Item = &'v [u8]>,
-    source: &CredentialSource,
-) -> Result<Option<Credential>, Denial> {
-    let Some(bytes) = values.next() else { return Ok(None) };
-    if values.next().is_some() {
-        return Err(Denial::new(DenialKind::CredentialRepeated));
-    }
-    check_token(bytes, is_visible)?;
-    let value = HeaderValue::from_bytes(bytes).map_err(|_| malformed("not a header value"))?;
-    Ok(Some(Credential::new(value, 0, source.clone())))
 }
 
 fn remove_offers(headers: &mut HeaderMap, prefix: &str) {
