@@ -1,6 +1,9 @@
 //! The stacks that are measured, one kind a file.
 
-use crate::{cast::Scenario, drive::Stack};
+use crate::{
+    cast::Scenario,
+    drive::{Bare, Json, Stack},
+};
 
 mod built;
 mod empty;
@@ -19,38 +22,65 @@ pub struct Known {
     pub name: &'static str,
     /// The stack whose cost is taken off to get its own.
     pub base: &'static str,
+    /// The floor that it is compared with: one that counts as many windows, before the same handler.
+    pub floor: &'static str,
+    /// How many windows are counted.
+    pub windows: usize,
     /// Whether it does the whole job, and so can refuse.
     pub is_whole: bool,
-    /// Builds it for a scenario.
-    pub build: fn(Scenario) -> Box<dyn Stack>,
+    make: fn(Scenario, usize) -> Box<dyn Stack>,
 }
+
+impl Known {
+    /// Builds it for a scenario.
+    pub fn build(&self, scenario: Scenario) -> Box<dyn Stack> {
+        (self.make)(scenario, self.windows)
+    }
+}
+
+/// What most of those have in common that do the whole job.
+const WHOLE: Known =
+    Known { name: "", base: "empty", floor: "floor", windows: 1, is_whole: true, make: empty::build::<Bare> };
+
+/// And those with three windows.
+const THREE: Known = Known { floor: "floor-3", windows: 3, ..WHOLE };
+
+/// And those before a handler whose responses have headers already.
+const JSON: Known = Known { base: "json-empty", floor: "json-floor", ..WHOLE };
+
+/// And those that do a part of the job.
+const PART: Known = Known { is_whole: false, ..WHOLE };
 
 /// All stacks. A number in a name is the number of windows that are counted; without one it is one.
 pub static ALL: &[Known] = &[
-    Known { name: "empty", base: "empty", is_whole: false, build: empty::build },
-    Known { name: "floor", base: "empty", is_whole: true, build: |scenario| floor::build(scenario, 1) },
-    Known { name: "floor-3", base: "empty", is_whole: true, build: |scenario| floor::build(scenario, 3) },
-    Known { name: "built", base: "empty", is_whole: true, build: |scenario| built::build(scenario, 1) },
-    Known { name: "built-3", base: "empty", is_whole: true, build: |scenario| built::build(scenario, 3) },
-    Known { name: "separate", base: "empty", is_whole: true, build: |scenario| separate::build(scenario, 1) },
+    Known { name: "empty", ..PART },
+    Known { name: "floor", make: floor::build::<Bare>, ..WHOLE },
+    Known { name: "floor-3", make: floor::build::<Bare>, ..THREE },
+    Known { name: "built", make: built::build::<Bare>, ..WHOLE },
+    Known { name: "built-3", make: built::build::<Bare>, ..THREE },
+    Known { name: "separate", make: separate::build::<Bare>, ..WHOLE },
+    Known { name: "separate-3", make: separate::build::<Bare>, ..THREE },
+    Known { name: "handwritten", make: |scenario, _| handwritten::build(scenario), ..WHOLE },
+    Known { name: "peers", make: |scenario, _| peers::build(scenario), ..WHOLE },
+    Known { name: "governor", make: |scenario, _| governor::build(scenario), ..PART },
+    Known { name: "json-empty", is_whole: false, make: empty::build::<Json>, ..JSON },
+    Known { name: "json-floor", make: floor::build::<Json>, ..JSON },
+    Known { name: "json-built", make: built::build::<Json>, ..JSON },
+    Known { name: "json-separate", make: separate::build::<Json>, ..JSON },
+    Known { name: "router-empty", base: "router-empty", make: |_, _| router::empty(), ..PART },
     Known {
-        name: "separate-3",
-        base: "empty",
-        is_whole: true,
-        build: |scenario| separate::build(scenario, 3),
+        name: "router-built",
+        base: "router-empty",
+        make: |scenario, _| router::built(scenario),
+        ..WHOLE
     },
-    Known { name: "handwritten", base: "empty", is_whole: true, build: handwritten::build },
-    Known { name: "peers", base: "empty", is_whole: true, build: peers::build },
-    Known { name: "governor", base: "empty", is_whole: false, build: governor::build },
-    Known { name: "router-empty", base: "router-empty", is_whole: false, build: router::empty },
-    Known { name: "router-built", base: "router-empty", is_whole: true, build: router::built },
-    Known { name: "request-id", base: "empty", is_whole: false, build: layers::request_id },
-    Known { name: "credential", base: "empty", is_whole: false, build: layers::credential },
+    Known { name: "request-id", make: |scenario, _| layers::request_id(scenario), ..PART },
+    Known { name: "credential", make: |scenario, _| layers::credential(scenario), ..PART },
     // These need what the layers before them learn, and so their own cost is what they add to those.
-    Known { name: "verify", base: "credential", is_whole: false, build: layers::verify },
-    Known { name: "rate-limit", base: "verify", is_whole: false, build: layers::rate_limit },
-    Known { name: "entitlement", base: "verify", is_whole: false, build: layers::entitlement },
-    Known { name: "scope", base: "verify", is_whole: false, build: layers::scope },
+    Known { name: "verify", base: "credential", make: |scenario, _| layers::verify(scenario), ..PART },
+    Known { name: "rate-limit", base: "verify", make: |scenario, _| layers::rate_limit(scenario), ..PART },
+    Known { name: "entitlement", base: "verify", make: |scenario, _| layers::entitlement(scenario), ..PART },
+    Known { name: "scope", base: "verify", make: |scenario, _| layers::scope(scenario), ..PART },
 ];
 
 /// The stack of this name.
@@ -60,6 +90,8 @@ pub fn named(name: &str) -> Option<&'static Known> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
     use crate::drive;
 
@@ -70,9 +102,70 @@ mod tests {
             let scenarios = if known.is_whole { &Scenario::ALL[..] } else { &[Scenario::Allowed] };
             for &scenario in scenarios {
                 for has_id in [true, false] {
-                    drive::warm_up(&mut *(known.build)(scenario), scenario, has_id);
+                    drive::warm_up(&mut *known.build(scenario), scenario, has_id);
                 }
             }
+        }
+    }
+
+    /// Three windows compared with one, or a full map of headers with an empty one, would be no comparison.
+    #[test]
+    fn every_stack_is_compared_with_a_floor_that_does_as_much() {
+        for known in ALL {
+            let floor = named(known.floor).unwrap();
+            assert_eq!(floor.windows, known.windows, "{}", known.name);
+            let [own, of_floor] = [known, floor].map(|known| named(known.base).unwrap().name);
+            assert_eq!(own.starts_with("json"), of_floor.starts_with("json"), "{}", known.name);
+        }
+    }
+
+    /// A refusal in a few words would be cheaper than Tollgate's, whatever it took to come to it.
+    #[test]
+    fn every_whole_stack_refuses_with_a_full_problem() {
+        for known in ALL.iter().filter(|known| known.is_whole) {
+            for scenario in Scenario::ALL.into_iter().filter(|&scenario| scenario != Scenario::Allowed) {
+                let mut stack = known.build(scenario);
+                drive::warm_up(&mut *stack, scenario, true);
+                let response = stack.answer(drive::requests(scenario, true, 1).remove(0));
+                let said = format!("{}, {}: {response:?}", known.name, scenario.name());
+
+                let headers = response.headers();
+                assert_eq!(response.status(), scenario.status(), "{said}");
+                assert_eq!(headers["content-type"], "application/problem+json", "{said}");
+                assert!(headers.contains_key("x-request-id"), "{said}");
+                let more: &[_] = match scenario {
+                    Scenario::UnknownKey => &["www-authenticate"],
+                    Scenario::OverLimit => &["retry-after", "x-ratelimit-limit", "x-ratelimit-remaining"],
+                    _ => &[],
+                };
+                more.iter().for_each(|name| assert!(headers.contains_key(*name), "{name}: {said}"));
+
+                let problem: Value = serde_json::from_slice(response.body()).unwrap();
+                assert_eq!(problem["status"], scenario.status().as_u16(), "{said}");
+                for member in ["type", "title", "detail", "code"] {
+                    assert!(problem[member].is_string(), "{member}: {said}");
+                }
+                // `tower_governor` does not show its handler the request.
+                let knows_the_request = !(known.name == "peers" && scenario == Scenario::OverLimit);
+                assert_eq!(problem["request_id"].is_string(), knows_the_request, "{said}");
+            }
+        }
+    }
+
+    /// What the handler says must not get lost under what a stack adds.
+    #[test]
+    fn every_whole_stack_adds_its_headers_to_those_of_the_handler() {
+        for known in ALL.iter().filter(|known| known.is_whole && known.base == "json-empty") {
+            let mut stack = known.build(Scenario::Allowed);
+            let response = stack.answer(drive::requests(Scenario::Allowed, true, 1).remove(0));
+            let headers = response.headers();
+            assert_eq!(response.body(), b"[]", "{}", known.name);
+            assert_eq!(headers["content-type"], "application/json", "{}", known.name);
+            assert_eq!(headers["content-length"], "2", "{}", known.name);
+            assert_eq!(headers["x-request-id"], "0192a3b4-c5d6-7e8f-9012-3456789abcde", "{}", known.name);
+            assert_eq!(headers["x-ratelimit-limit"], "9999", "{}", known.name);
+            assert_eq!(headers["x-ratelimit-remaining"], "9998", "{}", known.name);
+            assert!(headers.contains_key("x-ratelimit-reset"), "{}", known.name);
         }
     }
 }

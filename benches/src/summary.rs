@@ -71,10 +71,14 @@ fn time(figures: &mut Figures) {
         }
     }
 
-    let [floor, built, separate] = ["floor-3", "built-3", "separate-3"].map(Case::allowed);
-    let times = Times::measure(&[floor, built, separate], ROUNDS);
-    figures.add("own_over_floor_three_windows", times.ratio(built, floor));
-    figures.add("own_over_floor_three_windows_separate", times.ratio(separate, floor));
+    // Their floors count three windows, too, and stand before the same handler.
+    let others = [(["built-3", "separate-3"], "three_windows"), (["json-built", "json-separate"], "json")];
+    for (stacks, what) in others {
+        let [built, separate] = stacks.map(Case::allowed);
+        let times = Times::measure(&[built.floor(), built, separate], ROUNDS);
+        figures.add(format!("own_over_floor_{what}"), times.ratio(built, built.floor()));
+        figures.add(format!("own_over_floor_{what}_separate"), times.ratio(separate, separate.floor()));
+    }
 
     let refused = [
         (Scenario::UnknownKey, "unknown"),
@@ -114,6 +118,8 @@ fn count_instructions(figures: &mut Figures) {
     let stacks = OURS.into_iter().chain([
         ("floor", "_floor"),
         ("floor-3", "_floor_three_windows"),
+        ("json-floor", "_floor_json"),
+        ("json-built", "_json"),
         ("peers", "_peers"),
         ("handwritten", "_handwritten"),
     ]);

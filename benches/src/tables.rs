@@ -24,11 +24,11 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// Each stack beside the floor, so that others do not push it out of the processor's caches.
+/// Each stack beside its floor, which allows the request, so that others do not push it out of the processor's caches.
 pub(crate) fn time() {
     println!("{:<32} {:>8} {:>11}", "stack", "own ns", "over floor");
     for case in cases() {
-        let floor = Case { has_id: case.has_id, ..Case::allowed("floor") };
+        let floor = case.floor().when(Scenario::Allowed);
         let times = Times::measure(&[case, floor], 1_000);
         println!("{:<32} {:>8.0} {:>11.2}", case.to_string(), times.own(case), times.ratio(case, floor));
     }

@@ -78,7 +78,7 @@ impl Profile {
 
 /// What runs under callgrind.
 pub fn serve(case: Case) {
-    let mut stack = (crate::stacks::named(case.stack).unwrap().build)(case.scenario);
+    let mut stack = crate::stacks::named(case.stack).unwrap().build(case.scenario);
     drive::warm_up(&mut *stack, case.scenario, case.has_id);
     let mut requests = drive::requests(case.scenario, case.has_id, REQUESTS);
     collected_by_callgrind(&mut *stack, &mut requests, case);

@@ -8,11 +8,11 @@ use tower::Layer;
 
 use crate::{
     cast::{self, Scenario},
-    drive::{Driven, Handler, Stack},
+    drive::{Answers, Driven, Handler, Stack},
 };
 
-pub(super) fn build(scenario: Scenario, windows: usize) -> Box<dyn Stack> {
-    Box::new(Driven(layer(scenario, windows).layer(Handler)))
+pub(super) fn build<A: Answers>(scenario: Scenario, windows: usize) -> Box<dyn Stack> {
+    Box::new(Driven(layer(scenario, windows).layer(Handler::<A>::new())))
 }
 
 pub(super) fn layer(scenario: Scenario, windows: usize) -> Tollgate {

@@ -2,9 +2,9 @@
 
 use crate::{
     cast::Scenario,
-    drive::{Driven, Handler, Stack},
+    drive::{Answers, Driven, Handler, Stack},
 };
 
-pub(super) fn build(_scenario: Scenario) -> Box<dyn Stack> {
-    Box::new(Driven(Handler))
+pub(super) fn build<A: Answers>(_scenario: Scenario, _windows: usize) -> Box<dyn Stack> {
+    Box::new(Driven(Handler::<A>::new()))
 }

@@ -10,6 +10,7 @@ use std::{
     convert::Infallible,
     future::{Ready, ready},
     hash::{BuildHasherDefault, Hasher},
+    marker::PhantomData,
     sync::{Arc, LazyLock, Mutex, RwLock},
     task::{Context, Poll},
     time::{SystemTime, UNIX_EPOCH},
@@ -26,19 +27,26 @@ use uuid::{Builder, Uuid};
 
 use crate::{
     cast::{self, Scenario},
-    drive::{Driven, Handler, Stack},
+    drive::{Answers, Driven, Stack},
     random,
 };
 
-pub(super) fn build(scenario: Scenario, windows: usize) -> Box<dyn Stack> {
+pub(super) fn build<A: Answers>(scenario: Scenario, windows: usize) -> Box<dyn Stack> {
     match windows {
-        1 => Box::new(Driven(Floor(Arc::new(Table::<1>::new(scenario))))),
-        _ => Box::new(Driven(Floor(Arc::new(Table::<3>::new(scenario))))),
+        1 => Box::new(Driven(Floor::<1, A>::new(scenario))),
+        3 => Box::new(Driven(Floor::<3, A>::new(scenario))),
+        other => panic!("there is no floor with {other} windows"),
     }
 }
 
-/// `N` windows are counted.
-struct Floor<const N: usize>(Arc<Table<N>>);
+/// `N` windows are counted, and what passes is answered with `A`.
+struct Floor<const N: usize, A>(Arc<Table<N>>, PhantomData<A>);
+
+impl<const N: usize, A> Floor<N, A> {
+    fn new(scenario: Scenario) -> Self {
+        Self(Arc::new(Table::new(scenario)), PhantomData)
+    }
+}
 
 /// Keys by the digest of their text, in shards.
 struct Table<const N: usize> {
@@ -54,6 +62,7 @@ const SHARDS: usize = 64;
 struct Window {
     seconds: u64,
     limit: u64,
+    limit_text: HeaderValue,
     // What the responses have in common that it governs: all four names, and the limit.
     headers: HeaderMap,
 }
@@ -61,14 +70,16 @@ struct Window {
 impl Window {
     fn new(seconds: u32, limit: u32) -> Self {
         let place = HeaderValue::from_static("");
+        let limit_text = HeaderValue::from_static(limit.to_string().leak());
         // In the order in which `complete` fills them in.
         let headers = [
             (X_REQUEST_ID.clone(), place.clone()),
             (X_RATELIMIT_REMAINING.clone(), place.clone()),
             (X_RATELIMIT_RESET.clone(), place),
-            (X_RATELIMIT_LIMIT.clone(), HeaderValue::from_static(limit.to_string().leak())),
+            (X_RATELIMIT_LIMIT.clone(), limit_text.clone()),
         ];
-        Self { seconds: seconds.into(), limit: limit.into(), headers: headers.into_iter().collect() }
+        let headers = headers.into_iter().collect();
+        Self { seconds: seconds.into(), limit: limit.into(), limit_text, headers }
     }
 }
 
@@ -164,43 +175,50 @@ impl<const N: usize> Table<N> {
 
     /// Adds the four headers. Where there are none yet, copying a map that holds their names costs less than four insertions.
     fn complete(&self, headers: &mut HeaderMap, numbers: Numbers, id: HeaderValue) {
-        let common = &self.windows[numbers.window].headers;
+        let window = &self.windows[numbers.window];
         let own = [id, digits(numbers.remaining), numbers.ends_at];
         if headers.is_empty() {
-            headers.clone_from(common);
+            headers.clone_from(&window.headers);
             headers.values_mut().zip(own).for_each(|(place, value)| *place = value);
         } else {
-            headers.extend(common.clone());
-            let names = [&X_REQUEST_ID, &X_RATELIMIT_REMAINING, &X_RATELIMIT_RESET];
-            names.into_iter().zip(own).for_each(|(name, value)| drop(headers.insert(name, value)));
+            insert(headers, own, window.limit_text.clone());
         }
     }
 
+    /// The same problem that Tollgate answers with, and the same headers.
     fn refuse(&self, refusal: Refusal, id: HeaderValue) -> Response<Body> {
-        let (status, body) = match refusal {
-            Refusal::UnknownKey => (StatusCode::UNAUTHORIZED, r#"{"code":"invalid_api_key"}"#),
-            Refusal::OverLimit { .. } => (StatusCode::TOO_MANY_REQUESTS, r#"{"code":"rate_limited"}"#),
-            Refusal::Forbidden => (StatusCode::FORBIDDEN, r#"{"code":"forbidden"}"#),
-        };
+        let (status, before_id, after_id) = refusal.problem();
+        // What is between the two is a UUID, in which JSON escapes nothing.
+        let body = [before_id.as_bytes(), id.as_bytes(), after_id.as_bytes()].concat();
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = status;
         let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         match refusal {
             Refusal::UnknownKey => {
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
                 headers.insert(&X_REQUEST_ID, id);
             }
             Refusal::OverLimit { numbers, retry_after } => {
-                self.complete(headers, numbers, id);
                 headers.insert(RETRY_AFTER, digits(retry_after));
+                self.complete(headers, numbers, id);
             }
             Refusal::Forbidden => {
                 headers.insert(&X_REQUEST_ID, id);
             }
         }
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         response
     }
+}
+
+/// Adds them to headers that are there: to move those into a copy of the template costs more, as it has no room for them. Names
+/// are made here because those that are borrowed are cloned.
+#[inline(never)]
+fn insert(headers: &mut HeaderMap, [id, remaining, reset]: [HeaderValue; 3], limit: HeaderValue) {
+    headers.insert(const { HeaderName::from_static("x-request-id") }, id);
+    headers.insert(const { HeaderName::from_static("x-ratelimit-remaining") }, remaining);
+    headers.insert(const { HeaderName::from_static("x-ratelimit-reset") }, reset);
+    headers.insert(const { HeaderName::from_static("x-ratelimit-limit") }, limit);
 }
 
 /// Where the window stands that has the least left.
@@ -216,12 +234,35 @@ enum Refusal {
     Forbidden,
 }
 
+impl Refusal {
+    /// Its status, and its problem: the text before the request's identifier, and after it.
+    fn problem(&self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::UnknownKey => (
+                StatusCode::UNAUTHORIZED,
+                r#"{"code":"invalid_api_key","detail":"The API key is not valid.","request_id":""#,
+                r#"","status":401,"title":"Unauthorized","type":"about:blank"}"#,
+            ),
+            Self::OverLimit { .. } => (
+                StatusCode::TOO_MANY_REQUESTS,
+                r#"{"code":"rate_limited","detail":"Too many requests.","request_id":""#,
+                r#"","status":429,"title":"Too Many Requests","type":"about:blank"}"#,
+            ),
+            Self::Forbidden => (
+                StatusCode::FORBIDDEN,
+                r#"{"code":"missing_scope","detail":"The API key lacks a scope.","request_id":""#,
+                r#"","status":403,"title":"Forbidden","type":"about:blank"}"#,
+            ),
+        }
+    }
+}
+
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 static X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 static X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
-impl<const N: usize> Service<Request<Body>> for Floor<N> {
+impl<const N: usize, A: Answers> Service<Request<Body>> for Floor<N, A> {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Ready<Result<Response<Body>, Infallible>>;
@@ -234,7 +275,7 @@ impl<const N: usize> Service<Request<Body>> for Floor<N> {
         let id = request_id(request.headers());
         let response = match self.0.admit(request.headers()) {
             Ok(numbers) => {
-                let mut response = Handler::answer(request);
+                let mut response = A::answer(request);
                 self.0.complete(response.headers_mut(), numbers, id);
                 response
             }
@@ -292,9 +333,9 @@ impl Hasher for DigestIsHash {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::drive;
+    use crate::drive::{self, Bare};
 
-    fn served(floor: &mut Floor<3>, scenario: Scenario, has_id: bool) -> (StatusCode, HeaderMap) {
+    fn served(floor: &mut Floor<3, Bare>, scenario: Scenario, has_id: bool) -> (StatusCode, HeaderMap) {
         let request = drive::requests(scenario, has_id, 1).remove(0);
         let response = floor.call(request).into_inner().unwrap();
         (response.status(), response.headers().clone())
@@ -303,7 +344,7 @@ mod tests {
     /// A floor that left something out would flatter whatever is compared with it.
     #[test]
     fn leaves_nothing_out() {
-        let mut floor = Floor(Arc::new(Table::new(Scenario::Allowed)));
+        let mut floor = Floor::new(Scenario::Allowed);
         let (status, headers) = served(&mut floor, Scenario::Allowed, true);
         assert_eq!(status, StatusCode::OK);
         assert_eq!(headers[&X_REQUEST_ID], "0192a3b4-c5d6-7e8f-9012-3456789abcde");

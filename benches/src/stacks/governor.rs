@@ -12,11 +12,11 @@ use tower_governor::{
 
 use crate::{
     cast::Scenario,
-    drive::{Driven, Handler, Stack},
+    drive::{Bare, Driven, Handler, Stack},
 };
 
 pub(super) fn build(scenario: Scenario) -> Box<dyn Stack> {
-    Box::new(Driven(layer(scenario, ByCredential).layer(Handler)))
+    Box::new(Driven(layer(scenario, ByCredential).layer(Handler::<Bare>::new())))
 }
 
 pub(super) fn layer<K: KeyExtractor>(

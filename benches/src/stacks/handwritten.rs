@@ -26,7 +26,7 @@ use uuid::Uuid;
 
 use crate::{
     cast::{self, Scenario},
-    drive::{Driven, Handler, Stack},
+    drive::{Bare, Driven, Handler, Stack},
 };
 
 pub(super) fn build(scenario: Scenario) -> Box<dyn Stack> {
@@ -36,7 +36,7 @@ pub(super) fn build(scenario: Scenario) -> Box<dyn Stack> {
         .layer(from_fn_with_state(Arc::clone(&app), authenticate))
         .layer(from_fn_with_state(app, rate_limit))
         .layer(from_fn(require_scope))
-        .service(Handler);
+        .service(Handler::<Bare>::new());
     Box::new(Driven(service))
 }
 

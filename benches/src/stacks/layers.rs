@@ -6,19 +6,21 @@ use tower::{Layer, ServiceBuilder};
 use super::built::verifier;
 use crate::{
     cast::{self, Scenario},
-    drive::{Driven, Handler, Stack},
+    drive::{Bare, Driven, Handler, Stack},
 };
 
 pub(super) fn request_id(_scenario: Scenario) -> Box<dyn Stack> {
-    Box::new(Driven(RequestIdLayer::new().with_uuids_only().layer(Handler)))
+    Box::new(Driven(RequestIdLayer::new().with_uuids_only().layer(Handler::<Bare>::new())))
 }
 
 pub(super) fn credential(_scenario: Scenario) -> Box<dyn Stack> {
-    Box::new(Driven(CredentialLayer::new().layer(Handler)))
+    Box::new(Driven(CredentialLayer::new().layer(Handler::<Bare>::new())))
 }
 
 pub(super) fn verify(scenario: Scenario) -> Box<dyn Stack> {
-    Box::new(Driven(CredentialLayer::new().layer(VerifyLayer::new(verifier(scenario)).layer(Handler))))
+    Box::new(Driven(
+        CredentialLayer::new().layer(VerifyLayer::new(verifier(scenario)).layer(Handler::<Bare>::new())),
+    ))
 }
 
 pub(super) fn rate_limit(scenario: Scenario) -> Box<dyn Stack> {
@@ -26,7 +28,7 @@ pub(super) fn rate_limit(scenario: Scenario) -> Box<dyn Stack> {
         .layer(CredentialLayer::new())
         .layer(VerifyLayer::new(verifier(scenario)))
         .layer(RateLimitLayer::new(scenario.quota(1)))
-        .service(Handler);
+        .service(Handler::<Bare>::new());
     Box::new(Driven(service))
 }
 
@@ -35,7 +37,7 @@ pub(super) fn entitlement(scenario: Scenario) -> Box<dyn Stack> {
         .layer(CredentialLayer::new())
         .layer(VerifyLayer::new(verifier(scenario)))
         .layer(EntitlementLayer::new())
-        .service(Handler);
+        .service(Handler::<Bare>::new());
     Box::new(Driven(service))
 }
 
@@ -44,6 +46,6 @@ pub(super) fn scope(scenario: Scenario) -> Box<dyn Stack> {
         .layer(CredentialLayer::new())
         .layer(VerifyLayer::new(verifier(scenario)))
         .layer(ScopeLayer::new(tollgate::scope(cast::SCOPE)))
-        .service(Handler);
+        .service(Handler::<Bare>::new());
     Box::new(Driven(service))
 }

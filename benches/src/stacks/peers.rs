@@ -21,7 +21,7 @@ use tower_http::{
 use super::governor;
 use crate::{
     cast::{self, Scenario},
-    drive::{Driven, Handler, Stack},
+    drive::{Bare, Driven, Handler, Stack},
 };
 
 pub(super) fn build(scenario: Scenario) -> Box<dyn Stack> {
@@ -29,8 +29,8 @@ pub(super) fn build(scenario: Scenario) -> Box<dyn Stack> {
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(ValidateRequestHeaderLayer::custom(Guard::new(scenario)))
-        .layer(governor::layer(scenario, ByKey))
-        .service(Handler);
+        .layer(governor::layer(scenario, ByKey).error_handler(over_limit))
+        .service(Handler::<Bare>::new());
     Box::new(Driven(service))
 }
 
@@ -96,6 +96,18 @@ impl ValidateRequest<Body> for Guard {
 /// The same problem that Tollgate answers with.
 fn refuse(request: &Request<Body>, status: StatusCode, code: &str, detail: &str) -> Response<Body> {
     let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
+    problem(status, code, detail, id)
+}
+
+/// The same for the limiter, which does not show its handler the request, and so not the identifier.
+fn over_limit(error: GovernorError) -> Response<Body> {
+    let GovernorError::TooManyRequests { headers, .. } = error else { return error.into() };
+    let mut response = problem(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too many requests.", None);
+    response.headers_mut().extend(headers.unwrap_or_default());
+    response
+}
+
+fn problem(status: StatusCode, code: &str, detail: &str, id: Option<&str>) -> Response<Body> {
     let problem = json!({
         "type": "about:blank",
         "title": status.canonical_reason(),

@@ -5,10 +5,10 @@ use axum::{Router, routing::post};
 use super::built;
 use crate::{
     cast::Scenario,
-    drive::{Driven, Handler, Stack},
+    drive::{Answers, Bare, Driven, Stack},
 };
 
-pub(super) fn empty(_scenario: Scenario) -> Box<dyn Stack> {
+pub(super) fn empty() -> Box<dyn Stack> {
     Box::new(Driven(router()))
 }
 
@@ -17,5 +17,5 @@ pub(super) fn built(scenario: Scenario) -> Box<dyn Stack> {
 }
 
 fn router() -> Router {
-    Router::new().route("/v1/jobs/{id}", post(|request| async { Handler::answer(request) }))
+    Router::new().route("/v1/jobs/{id}", post(|request| async { Bare::answer(request) }))
 }

@@ -8,10 +8,10 @@ use tower::ServiceBuilder;
 use super::built::verifier;
 use crate::{
     cast::{self, Scenario},
-    drive::{Driven, Handler, Stack},
+    drive::{Answers, Driven, Handler, Stack},
 };
 
-pub(super) fn build(scenario: Scenario, windows: usize) -> Box<dyn Stack> {
+pub(super) fn build<A: Answers>(scenario: Scenario, windows: usize) -> Box<dyn Stack> {
     let service = ServiceBuilder::new()
         .layer(RequestIdLayer::new().with_uuids_only())
         .layer(CredentialLayer::new())
@@ -19,6 +19,6 @@ pub(super) fn build(scenario: Scenario, windows: usize) -> Box<dyn Stack> {
         .layer(RateLimitLayer::new(scenario.quota(windows)))
         .layer(EntitlementLayer::new())
         .layer(ScopeLayer::new(scope(cast::SCOPE)))
-        .service(Handler);
+        .service(Handler::<A>::new());
     Box::new(Driven(service))
 }

@@ -28,7 +28,7 @@ pub(crate) fn figures() -> Value {
 
 fn of(case: Case) -> (f64, f64) {
     const REQUESTS: usize = 16 * CALLERS;
-    let mut stack = (stacks::named(case.stack).unwrap().build)(case.scenario);
+    let mut stack = stacks::named(case.stack).unwrap().build(case.scenario);
     drive::warm_up(&mut *stack, case.scenario, case.has_id);
     let mut requests = drive::requests(case.scenario, case.has_id, REQUESTS);
     let counted = allocation_counter::measure(|| stack.serve(&mut requests, case.scenario.status()));
