@@ -14,6 +14,10 @@ use crate::heap::Allocations;
 /// How many times its recorded figure an instruction count may be: compilers and machines differ a little.
 const INSTRUCTIONS_MAY_GROW: f64 = 1.03;
 
+/// What the floor may cost a request with an identifier. A floor that is not low would flatter whatever is compared with it.
+const FLOOR_MAY_ALLOCATE: [(&str, f64); 2] = [("floor", 2.0), ("floor-3", 2.0)];
+const FLOOR_MAY_TAKE: [(&str, f64); 2] = [("floor", 2_400.0), ("floor-3", 2_600.0)];
+
 /// What is held: the name of the figures, and the request they are of.
 fn held() -> [(&'static str, Case); 4] {
     let (built, separate) = (Case::allowed("built"), Case::allowed("separate"));
@@ -39,13 +43,20 @@ pub(crate) fn record() {
     print!("{text}");
 }
 
-/// Compares today's figures with those that were written down.
+/// Compares today's figures with those that were written down, and the floor's with what it may take.
 pub(crate) fn check() -> ExitCode {
     let text = fs::read_to_string(file()).expect("run the command `record` first, which writes this file");
     let recorded: Value = serde_json::from_str(&text).unwrap();
-    let mut is_kept = check_allocations(&recorded["allocations"]);
+    let allocations = Allocations::count();
+    let mut is_kept =
+        compare("allocations", &limits(&recorded, "allocations", 1.0), |case| allocations.of(case));
+    is_kept &= compare("allocations", &FLOOR_MAY_ALLOCATE.map(of_floor), |case| allocations.of(case));
     match reason_to_skip_instructions(&recorded["toolchain"]) {
-        None => is_kept &= check_instructions(&recorded["instructions"]),
+        None => {
+            let limits = limits(&recorded, "instructions", INSTRUCTIONS_MAY_GROW);
+            is_kept &= compare("instructions", &limits, instructions::own);
+            is_kept &= compare("instructions", &FLOOR_MAY_TAKE.map(of_floor), instructions::own);
+        }
         Some(reason) => println!("Instructions are not compared: {reason}."),
     }
     if is_kept {
@@ -53,33 +64,39 @@ pub(crate) fn check() -> ExitCode {
     }
     println!("Find out what costs more: `cargo run --release -p benches -- profile built`.");
     println!("Where it is worth it, take the new figures over: `cargo run --release -p benches -- record`.");
+    println!("The floor's limits are not recorded: a floor that costs more has to be made cheaper.");
     ExitCode::FAILURE
 }
 
-fn check_allocations(recorded: &Value) -> bool {
-    let allocations = Allocations::count();
-    compare("allocations", recorded, |case| allocations.of(case), |limit| limit)
+/// What a figure may be at most.
+struct Limit {
+    name: &'static str,
+    case: Case,
+    most: f64,
 }
 
-fn check_instructions(recorded: &Value) -> bool {
-    compare("instructions", recorded, instructions::own, |limit| limit * INSTRUCTIONS_MAY_GROW)
+fn limits(recorded: &Value, what: &str, may_grow: f64) -> Vec<Limit> {
+    let limit = |(name, case)| {
+        let before = recorded[what][name].as_f64();
+        let before = before.expect("run the command `record` again: a figure is missing");
+        Limit { name, case, most: before * may_grow }
+    };
+    held().into_iter().map(limit).collect()
+}
+
+fn of_floor((name, most): (&'static str, f64)) -> Limit {
+    Limit { name, case: Case::allowed(name), most }
 }
 
 /// Says each figure, and whether none exceeds what is allowed.
-fn compare(
-    what: &str,
-    recorded: &Value,
-    measure: impl Fn(Case) -> f64,
-    allowed: impl Fn(f64) -> f64,
-) -> bool {
+fn compare(what: &str, limits: &[Limit], measure: impl Fn(Case) -> f64) -> bool {
     let mut is_kept = true;
-    for (name, case) in held() {
-        let before = recorded[name].as_f64().expect("run the command `record` again: a figure is missing");
+    for &Limit { name, case, most } in limits {
         let now = rounded(measure(case));
-        let is_more = now > allowed(before);
+        let is_more = now > most;
         is_kept &= !is_more;
         let verdict = if is_more { "MORE THAN ALLOWED" } else { "ok" };
-        println!("{what:<13} {name:<15} {before:>8} recorded {now:>8} now  {verdict}");
+        println!("{what:<13} {name:<15} {most:>9.2} at most {now:>9.2} now  {verdict}");
     }
     is_kept
 }
@@ -94,7 +111,7 @@ fn reason_to_skip_instructions(recorded: &Value) -> Option<String> {
 }
 
 /// What decides which instructions a program is made of, besides its source.
-fn toolchain() -> String {
+pub(crate) fn toolchain() -> String {
     let rustc = first_line("rustc", &["--version"]).unwrap_or_default();
     let libc = first_line("getconf", &["GNU_LIBC_VERSION"]).unwrap_or_default();
     let valgrind = instructions::version().unwrap_or_default();

@@ -22,7 +22,8 @@ Usage: cargo run --release -p benches -- COMMAND
   instructions         the instructions of every stack, as a table (needs valgrind)
   profile STACK        the instructions of one stack, by function (needs valgrind)
   record               writes the figures that are the same on every run to benches/recorded.json
-  check                fails if the allowed path allocates more often than recorded, or takes over 3 % more instructions
+  check                fails if the allowed path allocates more often than recorded, or takes over 3 % more instructions,
+                       or if the floor costs more than a floor may
 ";
 
 fn main() -> ExitCode {
