@@ -10,6 +10,7 @@ use benches::{
 
 mod guard;
 mod heap;
+mod picture;
 mod summary;
 mod tables;
 
@@ -20,6 +21,7 @@ Usage: cargo run --release -p benches -- COMMAND
   time                 the time of every stack in every scenario, as a table
   allocations          the allocations of every stack in every scenario, as a table
   instructions         the instructions of every stack, as a table (needs valgrind)
+  picture              the time, allocations and instructions of the allowed path, as docs/performance.svg
   profile STACK        the instructions of one stack, by function (needs valgrind)
   record               writes the figures that are the same on every run to benches/recorded.json
   check                fails if the allowed path allocates more often than recorded, or takes over 3 % more instructions,
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         ["time"] => tables::time(),
         ["allocations"] => tables::allocations(),
         ["instructions"] => tables::instructions(),
+        ["picture"] => picture::write(),
         ["profile", name] => match stacks::named(name) {
             Some(known) => tables::profile(Case::allowed(known.name)),
             None => return usage(),
