@@ -51,10 +51,12 @@ pub enum Scenario {
     OverLimit,
     /// Its caller lacks the scope: 403.
     MissingScope,
+    /// It passes, as one of millions of the same caller's.
+    Flood,
 }
 
 impl Scenario {
-    /// All of them.
+    /// All that are measured without a network, where the callers take turns.
     pub const ALL: [Self; 4] = [Self::Allowed, Self::UnknownKey, Self::OverLimit, Self::MissingScope];
 
     /// Its name on the command line.
@@ -64,13 +66,14 @@ impl Scenario {
             Self::UnknownKey => "unknown-key",
             Self::OverLimit => "over-limit",
             Self::MissingScope => "missing-scope",
+            Self::Flood => "flood",
         }
     }
 
     /// The status that it is answered with.
     pub fn status(self) -> http::StatusCode {
         match self {
-            Self::Allowed => http::StatusCode::OK,
+            Self::Allowed | Self::Flood => http::StatusCode::OK,
             Self::UnknownKey => http::StatusCode::UNAUTHORIZED,
             Self::OverLimit => http::StatusCode::TOO_MANY_REQUESTS,
             Self::MissingScope => http::StatusCode::FORBIDDEN,
@@ -95,6 +98,10 @@ impl Scenario {
     pub fn limits(self, windows: usize) -> Vec<(u32, u32)> {
         const YEAR: u32 = 365 * 24 * 3_600;
         let mut limits = vec![(60, PER_MINUTE), (3_600, PER_HOUR), (24 * 3_600, PER_DAY)];
+        if self == Self::Flood {
+            // A million a second: tower_governor knows no shorter time than a nanosecond between two.
+            limits = vec![(60, 60_000_000), (3_600, 3_600_000_000), (24 * 3_600, u32::MAX)];
+        }
         limits.truncate(windows);
         if let (Self::OverLimit, Some(longest)) = (self, limits.last_mut()) {
             *longest = (YEAR, 1);

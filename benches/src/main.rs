@@ -10,6 +10,7 @@ use benches::{
 
 mod guard;
 mod heap;
+mod loopback;
 mod picture;
 mod summary;
 mod tables;
@@ -22,6 +23,7 @@ Usage: cargo run --release -p benches -- COMMAND
   allocations          the allocations of every stack in every scenario, as a table
   instructions         the instructions of every stack, as a table (needs valgrind)
   picture              the time, allocations and instructions of the allowed path, as docs/performance.svg
+  loopback             the processor's time that stacks add to a request of a real server (needs wrk; two minutes)
   profile STACK        the instructions of one stack, by function (needs valgrind)
   record               writes the figures that are the same on every run to benches/recorded.json
   check                fails if the allowed path allocates more often than recorded, or takes over 3 % more instructions,
@@ -46,6 +48,12 @@ fn main() -> ExitCode {
         // What `instructions` runs under valgrind.
         ["serve", stack, scenario, id] => match case(stack, scenario, id) {
             Some(case) => instructions::serve(case),
+            None => return usage(),
+        },
+        ["loopback"] => return loopback::compare(),
+        // What `loopback` puts under load.
+        ["serve-http", stack] => match stacks::served(stack) {
+            Some(router) => loopback::serve(router),
             None => return usage(),
         },
         ["help" | "--help" | "-h"] => print!("{USAGE}"),

@@ -15,6 +15,8 @@ mod peers;
 mod router;
 mod separate;
 
+pub use router::{SERVED, served};
+
 /// A stack that can be built.
 #[derive(Debug)]
 pub struct Known {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use axum::{
-    Json,
+    Json, Router,
     extract::{Request, State},
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
@@ -29,15 +29,24 @@ use crate::{
     drive::{Bare, Driven, Handler, Stack},
 };
 
+/// The layers, whose type cannot be written down.
+macro_rules! layers {
+    ($scenario:expr) => {{
+        let app = Arc::new(App::new($scenario));
+        ServiceBuilder::new()
+            .layer(from_fn(request_id))
+            .layer(from_fn_with_state(Arc::clone(&app), authenticate))
+            .layer(from_fn_with_state(app, rate_limit))
+            .layer(from_fn(require_scope))
+    }};
+}
+
 pub(super) fn build(scenario: Scenario) -> Box<dyn Stack> {
-    let app = Arc::new(App::new(scenario));
-    let service = ServiceBuilder::new()
-        .layer(from_fn(request_id))
-        .layer(from_fn_with_state(Arc::clone(&app), authenticate))
-        .layer(from_fn_with_state(app, rate_limit))
-        .layer(from_fn(require_scope))
-        .service(Handler::<Bare>::new());
-    Box::new(Driven(service))
+    Box::new(Driven(layers!(scenario).service(Handler::<Bare>::new())))
+}
+
+pub(super) fn on(router: Router, scenario: Scenario) -> Router {
+    router.layer(layers!(scenario))
 }
 
 struct App {

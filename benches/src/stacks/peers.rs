@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use axum::{Json, body::Body, response::IntoResponse};
+use axum::{Json, Router, body::Body, response::IntoResponse};
 use dashmap::DashMap;
 use http::{
     HeaderValue, Request, Response, StatusCode,
@@ -24,14 +24,23 @@ use crate::{
     drive::{Bare, Driven, Handler, Stack},
 };
 
+/// The layers, whose type would take a page to write down.
+macro_rules! layers {
+    ($scenario:expr) => {
+        ServiceBuilder::new()
+            .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
+            .layer(PropagateRequestIdLayer::x_request_id())
+            .layer(ValidateRequestHeaderLayer::custom(Guard::new($scenario)))
+            .layer(governor::layer($scenario, ByKey).error_handler(over_limit))
+    };
+}
+
 pub(super) fn build(scenario: Scenario) -> Box<dyn Stack> {
-    let service = ServiceBuilder::new()
-        .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
-        .layer(PropagateRequestIdLayer::x_request_id())
-        .layer(ValidateRequestHeaderLayer::custom(Guard::new(scenario)))
-        .layer(governor::layer(scenario, ByKey).error_handler(over_limit))
-        .service(Handler::<Bare>::new());
-    Box::new(Driven(service))
+    Box::new(Driven(layers!(scenario).service(Handler::<Bare>::new())))
+}
+
+pub(super) fn on(router: Router, scenario: Scenario) -> Router {
+    router.layer(layers!(scenario))
 }
 
 /// Finds the key and asks for its subscription and its scope.

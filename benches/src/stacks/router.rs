@@ -2,7 +2,7 @@
 
 use axum::{Router, routing::post};
 
-use super::built;
+use super::{built, handwritten, peers};
 use crate::{
     cast::Scenario,
     drive::{Answers, Bare, Driven, Stack},
@@ -16,6 +16,21 @@ pub(super) fn built(scenario: Scenario) -> Box<dyn Stack> {
     Box::new(Driven(router().layer(built::layer(scenario, 1))))
 }
 
+/// The stacks that can be put behind a real socket, the bare one first.
+pub static SERVED: [&str; 4] = ["empty", "built", "peers", "handwritten"];
+
+/// The stack of this name as a real server has it, for callers whose limits no load generator uses up.
+pub fn served(name: &str) -> Option<Router> {
+    match name {
+        "empty" => Some(router()),
+        "built" => Some(router().layer(built::layer(Scenario::Flood, 1))),
+        "peers" => Some(peers::on(router(), Scenario::Flood)),
+        "handwritten" => Some(handwritten::on(router(), Scenario::Flood)),
+        _ => None,
+    }
+}
+
 fn router() -> Router {
-    Router::new().route("/v1/jobs/{id}", post(|request| async { Bare::answer(request) }))
+    let handler = |request| async { Bare::answer(request) };
+    Router::new().route("/v1/jobs/{id}", post(handler).get(handler))
 }

@@ -1,0 +1,130 @@
+//! What a stack costs a server with a real network stack under it: the processor's time that a request adds to that of a bare
+//! axum service.
+//!
+//! Each server is a process of its own with one thread, so that the load generator, `wrk`, has another core to itself. Servers
+//! take turns in random order over several rounds; each turn starts a new one, since where a process happens to lie in memory
+//! makes a difference, too. What is compared is the time that the kernel charges the server, not how long a request takes: the
+//! latter is mostly waiting.
+
+use std::process::ExitCode;
+
+use benches::{measure::median, random, stacks};
+use serde_json::json;
+
+mod load;
+mod server;
+
+use load::Load;
+pub(crate) use server::serve;
+use server::{Server, Used};
+
+/// So many that the sampling of what is user time evens out, and so few that they take about two minutes.
+const ROUNDS: usize = 8;
+const SECONDS: u32 = 3;
+
+/// How long a new server is loaded before anything counts.
+const WARM_UP_SECONDS: u32 = 1;
+
+/// Measures all servers, and prints a table and a line of JSON.
+pub(crate) fn compare() -> ExitCode {
+    if !load::is_available() {
+        eprintln!(
+            "`wrk` is missing, which makes the load. Install it (`apt-get install wrk`), then run this again."
+        );
+        return ExitCode::FAILURE;
+    }
+    let mut servers: Vec<Turns> =
+        stacks::SERVED.iter().map(|stack| Turns { stack, turns: Vec::new() }).collect();
+    let mut order: Vec<usize> = (0..servers.len()).collect();
+    for _ in 0..ROUNDS {
+        random::shuffle(&mut order);
+        for &at in &order {
+            let turn = Turn::take(servers[at].stack);
+            servers[at].turns.push(turn);
+        }
+    }
+    print(&servers);
+    ExitCode::SUCCESS
+}
+
+/// All turns of one stack, by round.
+struct Turns {
+    stack: &'static str,
+    turns: Vec<Turn>,
+}
+
+/// One server under load. Times are microseconds a request.
+struct Turn {
+    requests_per_second: f64,
+    user: f64,
+    system: f64,
+}
+
+impl Turn {
+    fn take(stack: &str) -> Self {
+        let server = Server::start(stack);
+        Load::put_on(&server, WARM_UP_SECONDS);
+        let before = server.used();
+        let load = Load::put_on(&server, SECONDS);
+        let Used { user, system } = server.used() - before;
+        let a_request = |seconds: f64| seconds * 1e6 / load.requests;
+        Self {
+            requests_per_second: load.requests_per_second,
+            user: a_request(user),
+            system: a_request(system),
+        }
+    }
+
+    fn user_and_system(&self) -> f64 {
+        self.user + self.system
+    }
+}
+
+impl Turns {
+    fn median(&self, figure: impl Fn(&Turn) -> f64) -> f64 {
+        median(self.turns.iter().map(figure).collect())
+    }
+
+    /// What each turn took more than the bare server's in the same round.
+    fn added(&self, bare: &Self, figure: impl Fn(&Turn) -> f64) -> Vec<f64> {
+        self.turns.iter().zip(&bare.turns).map(|(own, bare)| figure(own) - figure(bare)).collect()
+    }
+}
+
+fn print(servers: &[Turns]) {
+    let bare = servers.iter().find(|turns| turns.stack == "empty").unwrap();
+    println!(
+        "Microseconds of the processor a request; added: the median of {ROUNDS} rounds, and the extremes."
+    );
+    println!(
+        "{:<12} {:>10} {:>8} {:>8} {:>12} {:>17} {:>12}",
+        "server", "requests/s", "user", "system", "user added", "", "all added"
+    );
+    let mut figures = json!({});
+    for turns in servers {
+        let stack = turns.stack;
+        let speed = turns.median(|turn| turn.requests_per_second);
+        let (user, system) = (turns.median(|turn| turn.user), turns.median(|turn| turn.system));
+        figures[format!("requests_per_second_{stack}")] = rounded(speed, 1.0);
+        figures[format!("user_cpu_us_{stack}")] = rounded(user, 100.0);
+        print!("{stack:<12} {speed:>10.0} {user:>8.2} {system:>8.2}");
+        if stack != bare.stack {
+            let added = turns.added(bare, |turn| turn.user);
+            let [least, most] =
+                [added.iter().copied().reduce(f64::min), added.iter().copied().reduce(f64::max)];
+            let extremes = format!("{:+.2} to {:+.2}", least.unwrap(), most.unwrap());
+            let (added, all) = (median(added), median(turns.added(bare, Turn::user_and_system)));
+            print!(" {added:>+12.2} {extremes:>17} {all:>+12.2}");
+            // Tollgate's own is the figure; the others' bear their names.
+            let suffix = if stack == "built" { String::new() } else { format!("_{stack}") };
+            figures[format!("user_cpu_added_us{suffix}")] = rounded(added, 100.0);
+            figures[format!("cpu_added_us{suffix}")] = rounded(all, 100.0);
+        }
+        println!();
+    }
+    println!("{figures}");
+}
+
+fn rounded(figure: f64, parts: f64) -> serde_json::Value {
+    ((figure * parts).round() / parts).into()
+}
