@@ -5,6 +5,10 @@
 //! take turns in random order over several rounds; each turn starts a new one, since where a process happens to lie in memory
 //! makes a difference, too. What is compared is the time that the kernel charges the server, not how long a request takes: the
 //! latter is mostly waiting.
+//!
+//! Other work on the machine never makes a request cheaper: it empties caches and lets the server wake up more often. A server's
+//! figure is therefore its lower quartile, the turn that a quarter of its turns were cheaper than. The median beside it says
+//! how much the machine was disturbed: where the two are far apart, measure again.
 
 use std::process::ExitCode;
 
@@ -18,9 +22,9 @@ use load::Load;
 pub(crate) use server::serve;
 use server::{Server, Used};
 
-/// So many that the sampling of what is user time evens out, and so few that they take about two minutes.
-const ROUNDS: usize = 8;
-const SECONDS: u32 = 3;
+/// So many that some are left alone, and so few that they take about two minutes.
+const ROUNDS: usize = 10;
+const SECONDS: u32 = 2;
 
 /// How long a new server is loaded before anything counts.
 const WARM_UP_SECONDS: u32 = 1;
@@ -85,40 +89,37 @@ impl Turns {
         median(self.turns.iter().map(figure).collect())
     }
 
-    /// What each turn took more than the bare server's in the same round.
-    fn added(&self, bare: &Self, figure: impl Fn(&Turn) -> f64) -> Vec<f64> {
-        self.turns.iter().zip(&bare.turns).map(|(own, bare)| figure(own) - figure(bare)).collect()
+    fn lower_quartile(&self, figure: impl Fn(&Turn) -> f64) -> f64 {
+        let mut figures: Vec<f64> = self.turns.iter().map(figure).collect();
+        figures.sort_by(f64::total_cmp);
+        figures[figures.len() / 4]
     }
 }
 
 fn print(servers: &[Turns]) {
-    let bare = servers.iter().find(|turns| turns.stack == "empty").unwrap();
+    println!("Microseconds of the processor a request: the lower quartile of {ROUNDS} turns.");
     println!(
-        "Microseconds of the processor a request; added: the median of {ROUNDS} rounds, and the extremes."
+        "{:<12} {:>10} {:>11} {:>6} {:>12} {:>11} {:>10}",
+        "server", "requests/s", "user median", "user", "user, system", "user added", "all added"
     );
-    println!(
-        "{:<12} {:>10} {:>8} {:>8} {:>12} {:>17} {:>12}",
-        "server", "requests/s", "user", "system", "user added", "", "all added"
-    );
+    let quartiles =
+        |turns: &Turns| (turns.lower_quartile(|turn| turn.user), turns.lower_quartile(Turn::user_and_system));
+    let (bare_user, bare_all) = quartiles(servers.iter().find(|turns| turns.stack == "empty").unwrap());
     let mut figures = json!({});
     for turns in servers {
         let stack = turns.stack;
         let speed = turns.median(|turn| turn.requests_per_second);
-        let (user, system) = (turns.median(|turn| turn.user), turns.median(|turn| turn.system));
+        let (user_median, (user, all)) = (turns.median(|turn| turn.user), quartiles(turns));
         figures[format!("requests_per_second_{stack}")] = rounded(speed, 1.0);
         figures[format!("user_cpu_us_{stack}")] = rounded(user, 100.0);
-        print!("{stack:<12} {speed:>10.0} {user:>8.2} {system:>8.2}");
-        if stack != bare.stack {
-            let added = turns.added(bare, |turn| turn.user);
-            let [least, most] =
-                [added.iter().copied().reduce(f64::min), added.iter().copied().reduce(f64::max)];
-            let extremes = format!("{:+.2} to {:+.2}", least.unwrap(), most.unwrap());
-            let (added, all) = (median(added), median(turns.added(bare, Turn::user_and_system)));
-            print!(" {added:>+12.2} {extremes:>17} {all:>+12.2}");
+        print!("{stack:<12} {speed:>10.0} {user_median:>11.2} {user:>6.2} {all:>12.2}");
+        if stack != "empty" {
+            let (user_added, all_added) = (user - bare_user, all - bare_all);
+            print!(" {user_added:>+11.2} {all_added:>+10.2}");
             // Tollgate's own is the figure; the others' bear their names.
             let suffix = if stack == "built" { String::new() } else { format!("_{stack}") };
-            figures[format!("user_cpu_added_us{suffix}")] = rounded(added, 100.0);
-            figures[format!("cpu_added_us{suffix}")] = rounded(all, 100.0);
+            figures[format!("user_cpu_added_us{suffix}")] = rounded(user_added, 100.0);
+            figures[format!("cpu_added_us{suffix}")] = rounded(all_added, 100.0);
         }
         println!();
     }

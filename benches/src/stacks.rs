@@ -140,7 +140,9 @@ mod tests {
                     Scenario::OverLimit => &["retry-after", "x-ratelimit-limit", "x-ratelimit-remaining"],
                     _ => &[],
                 };
-                more.iter().for_each(|name| assert!(headers.contains_key(*name), "{name}: {said}"));
+                for name in more {
+                    assert!(headers.contains_key(*name), "{name}: {said}");
+                }
 
                 let problem: Value = serde_json::from_slice(response.body()).unwrap();
                 assert_eq!(problem["status"], scenario.status().as_u16(), "{said}");

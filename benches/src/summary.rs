@@ -80,6 +80,8 @@ fn time(figures: &mut Figures) {
         figures.add(format!("own_over_floor_{what}_separate"), times.ratio(separate, separate.floor()));
     }
 
+    // Each is answered with a full problem and its headers, as the tests of the stacks make sure; see `Case::base` for what is
+    // taken off.
     let refused = [
         (Scenario::UnknownKey, "unknown"),
         (Scenario::OverLimit, "limited"),

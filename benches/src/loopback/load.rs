@@ -31,7 +31,7 @@ impl Load {
             &format!("authorization: Bearer {}", server.key),
         ];
         let output = Command::new("wrk")
-            .args(["--threads", "1", "--connections", "8", "--timeout", "2s"])
+            .args(["--threads", "1", "--connections", "32", "--timeout", "2s"])
             .args(["--duration", &format!("{seconds}s")])
             .args(headers.into_iter().flat_map(|header| ["--header", header]))
             .arg(format!("http://{}{PATH}", server.address))
