@@ -271,3 +271,22 @@ fn grouped(number: f64) -> String {
         _ => digits,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_thousands() {
+        assert_eq!([7.0, 999.4, 1_000.0, 21_171.0].map(grouped), ["7", "999", "1,000", "21,171"]);
+    }
+
+    /// The longest bar and its number stay left of the columns of numbers, however slow a stack is.
+    #[test]
+    fn the_longest_bar_leaves_room_for_its_number() {
+        for longest in [1.0, 8.3, 99.9] {
+            assert!(length(longest, longest) + 36.0 <= BARS_END - BARS);
+            assert!(length(1.0, longest) > 0.0);
+        }
+    }
+}

@@ -39,7 +39,7 @@ impl Server {
 
     /// What it has used of the processor so far.
     pub(super) fn used(&self) -> Used {
-        /// The kernel's `USER_HZ`, in which it tells these times (proc_pid_stat(5)).
+        /// The kernel's `USER_HZ`, in which it tells these times (`proc_pid_stat(5)`).
         const TICKS_PER_SECOND: f64 = 100.0;
 
         let line = fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap();
