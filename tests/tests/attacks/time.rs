@@ -1,20 +1,27 @@
 //! Who lets time pass in the right place neither gets past an end nor gets a window twice.
 
 use std::{
+    future::Ready,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Waker},
+    time::SystemTime,
 };
 
-use http::Request;
+use http::{Request, Response};
 use tests::suite::{
-    Backend, Directory, Inner, Latch, Reply, SlowEntitlements, SlowLimiter, Stack, at, erase, is_ready_now,
+    Backend, Directory, Failure, Inner, Latch, Reply, SlowEntitlements, SlowLimiter, Stack, at, erase, is_ready_now,
     send, with_key,
 };
 use tollgate::{
-    CredentialLayer, DenialKind, EntitlementLayer, ManualClock, PerWindow as _, Plan, Principal,
+    Clock, CredentialLayer, DenialKind, EntitlementLayer, ManualClock, PerWindow as _, Plan, Principal,
     RateLimitLayer, RequestIdLayer, Requirement, ScopeLayer, Tollgate, VerifyLayer,
 };
-use tower::{Layer as _, Service as _, ServiceBuilder};
+use tower::{Layer as _, Service as _, ServiceBuilder, ServiceExt as _};
 
 use crate::Keys;
 
@@ -24,20 +31,26 @@ fn expiring() -> VerifyLayer {
     VerifyLayer::new(Directory::default().with("key", Principal::new("ada").with_expiry(at(EXPIRY))))
 }
 
+/// Something between two layers that takes its time before it calls on, such as a buffer that collects the body.
+fn delayed(inner: Stack, meanwhile: impl Fn() + Clone + Send + Sync + 'static) -> Stack {
+    Stack::new(tower::service_fn(move |request: Request<String>| {
+        let (inner, meanwhile) = (inner.clone(), meanwhile.clone());
+        async move {
+            meanwhile();
+            inner.oneshot(request).await
+        }
+    }))
+}
+
 /// Sends the body so slowly that the key has expired when a buffer between two layers has all of it.
 #[tokio::test]
 async fn a_key_that_expires_in_a_buffer_before_its_verification_is_refused() {
     let (clock, inner) = (ManualClock::at(at(0)), Inner::new());
     let hands = clock.clone();
-    let layers = ServiceBuilder::new()
-        .layer(RequestIdLayer::new().with_clock(clock))
-        .map_request(move |request: Request<String>| {
-            hands.set(at(EXPIRY));
-            request
-        })
-        .layer(CredentialLayer::new())
-        .layer(expiring());
-    let reply = send(&mut erase(layers.service(inner.clone())), with_key("key")).await;
+    let inside = erase((CredentialLayer::new(), expiring()).layer(inner.clone()));
+    let delayed = delayed(inside, move || hands.set(at(EXPIRY)));
+    let mut stack = erase(RequestIdLayer::new().with_clock(clock).layer(delayed));
+    let reply = send(&mut stack, with_key("key")).await;
     assert_eq!((reply.kind(), inner.calls()), (Some(DenialKind::KeyExpired), 0));
 }
 
@@ -47,16 +60,13 @@ async fn a_key_that_expires_in_a_buffer_before_its_verification_is_refused() {
 async fn a_buffer_between_layers_resets_no_counter() {
     let (clock, inner) = (ManualClock::at(at(0)), Inner::new());
     let hands = clock.clone();
-    let layers = ServiceBuilder::new()
-        .layer(RequestIdLayer::new().with_clock(clock.clone()))
-        .map_request(move |request: Request<String>| {
-            hands.set(at(150));
-            request
-        })
-        .layer(CredentialLayer::new())
-        .layer(VerifyLayer::new(Directory::default().with("key", Principal::new("ada"))))
-        .layer(RateLimitLayer::new(5.per_second()));
-    let mut stack = erase(layers.service(inner.clone()));
+    let layers = (
+        CredentialLayer::new(),
+        VerifyLayer::new(Directory::default().with("key", Principal::new("ada"))),
+        RateLimitLayer::new(5.per_second()),
+    );
+    let delayed = delayed(erase(layers.layer(inner.clone())), move || hands.set(at(150)));
+    let mut stack = erase(RequestIdLayer::new().with_clock(clock.clone()).layer(delayed));
     for _ in 0..100 {
         for began in [0, 150] {
             clock.set(at(began));
@@ -64,6 +74,54 @@ async fn a_buffer_between_layers_resets_no_counter() {
         }
     }
     assert_eq!(inner.calls(), 5, "of 200 that were all counted within one second");
+}
+
+/// Sends a request that makes whatever is inside panic, and then one that was held back, on the same thread.
+#[tokio::test]
+async fn an_instant_does_not_outlive_a_panic() {
+    let (clock, inner) = (ManualClock::at(at(0)), Inner::new());
+    let panics = tower::service_fn(|_: Request<String>| -> Ready<Result<Response<String>, Failure>> {
+        panic!("on purpose")
+    });
+    let broken = RequestIdLayer::new().with_clock(clock.clone()).layer(panics);
+    let hands = clock.clone();
+    let inside = erase((CredentialLayer::new(), expiring()).layer(inner.clone()));
+    let delayed = delayed(inside, move || {
+        let call = AssertUnwindSafe(|| drop(broken.clone().call(with_key("key"))));
+        assert!(catch_unwind(call).is_err());
+        hands.set(at(EXPIRY));
+    });
+    let mut stack = erase(RequestIdLayer::new().with_clock(clock).layer(delayed));
+    let reply = send(&mut stack, with_key("key")).await;
+    assert_eq!((reply.kind(), inner.calls()), (Some(DenialKind::KeyExpired), 0));
+}
+
+/// A clock that counts how often it is read.
+#[derive(Clone, Default)]
+struct CountingClock(Arc<AtomicUsize>);
+
+impl Clock for CountingClock {
+    fn now(&self) -> SystemTime {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        at(0)
+    }
+}
+
+#[tokio::test]
+async fn layers_share_one_instant_for_as_long_as_nothing_waits() {
+    let clock = CountingClock::default();
+    let inside = || {
+        let verify = VerifyLayer::new(Directory::default().with("key", Principal::new("ada")));
+        erase((verify, RateLimitLayer::new(5.per_second())).layer(Inner::new()))
+    };
+    let outside = (RequestIdLayer::new().with_clock(clock.clone()), CredentialLayer::new());
+    for (stack, readings) in
+        [(erase(outside.layer(inside())), 1), (erase(outside.layer(delayed(inside(), || {}))), 2)]
+    {
+        clock.0.store(0, Ordering::Relaxed);
+        assert!(send(&mut { stack }, with_key("key")).await.denial().is_none());
+        assert_eq!(clock.0.load(Ordering::Relaxed), readings);
+    }
 }
 
 /// Keeps a request waiting behind the verifier until its key is revoked.
