@@ -14,8 +14,8 @@ use std::{
 
 use http::{Request, Response};
 use tests::suite::{
-    Backend, Directory, Failure, Inner, Latch, Reply, SlowEntitlements, SlowLimiter, Stack, at, erase, is_ready_now,
-    send, with_key,
+    Backend, Directory, Failure, Inner, Latch, Reply, SlowEntitlements, SlowLimiter, Stack, at, erase,
+    is_ready_now, send, with_key,
 };
 use tollgate::{
     Clock, CredentialLayer, DenialKind, EntitlementLayer, ManualClock, PerWindow as _, Plan, Principal,

@@ -31,15 +31,21 @@ pub(super) struct Arrival<'r, B> {
 }
 
 impl<'r, B> Arrival<'r, B> {
+    #[inline(always)]
     pub(super) fn of(request: &'r mut Request<B>) -> Self {
-        let begun = Passage::of(request.extensions()).is_none().then(Passage::default);
-        Self { request, begun }
+        match Passage::of(request.extensions()) {
+            Some(_) => Self { request, begun: None },
+            None => Self { request, begun: Some(Passage::new()) },
+        }
     }
 
     /// Ends the walk: whoever has the request from here on finds the passage in its extensions.
     #[inline(always)]
-    pub(super) fn leave(self) {
-        if let Some(passage) = self.begun {
+    pub(super) fn leave(&mut self) {
+        // Asked first, since taking nothing costs as much as taking a passage.
+        if self.begun.is_some()
+            && let Some(passage) = self.begun.take()
+        {
             self.request.extensions_mut().insert(passage);
         }
     }

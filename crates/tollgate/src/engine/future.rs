@@ -16,7 +16,7 @@ use tollgate_core::{Denial, Pending};
 use tower_service::Service;
 use tracing::Span;
 
-use super::{Body, Engine, Entrant as _, Learned, Stamp, entrant::Arrival, instant, walk::Walk};
+use super::{Body, Engine, Entrant as _, Learned, Stamp, entrant::Arrival, instant::Calling, walk::Walk};
 
 pin_project! {
     /// The future of a response from behind gates: see [`Gated`](crate::Gated).
@@ -53,16 +53,16 @@ pin_project! {
 pub(super) struct Admission {
     stamp: Stamp,
     span: Option<Box<Span>>,
-    now: SystemTime,
+    now: Option<SystemTime>,
 }
 
 impl Admission {
     /// Ends the walk of a request that has come through all gates.
     #[inline(always)]
-    pub(super) fn new<B>(engine: &Engine, mut arrival: Arrival<'_, B>) -> Self {
-        let passage = arrival.passage_mut();
-        let stamp = engine.stamp_all(passage);
-        let (span, now) = (engine.span(passage), passage.instant());
+    pub(super) fn new<B>(engine: &Engine, arrival: &mut Arrival<'_, B>) -> Self {
+        let stamp = engine.stamp_all(arrival);
+        let span = engine.span(arrival);
+        let now = arrival.passage().now();
         arrival.leave();
         Self { stamp, span, now }
     }
@@ -80,14 +80,19 @@ impl<S, RequestBody> ResponseFuture<S, RequestBody>
 where
     S: Service<Request<RequestBody>>,
 {
+    /// Calls the inner service. Nothing stands between the call and the place where its future stays, so that no future is
+    /// copied: within other futures they grow large.
     #[inline(always)]
-    pub(super) fn inside(ready: &mut S, request: Request<RequestBody>, admission: Admission) -> Self {
+    pub(super) fn inside(admission: Admission, call: impl FnOnce() -> S::Future) -> Self {
         let Admission { stamp, span, now } = admission;
-        let future = instant::calling(now, || match &span {
-            Some(span) => span.in_scope(|| ready.call(request)),
-            None => ready.call(request),
-        });
-        Self { state: State::Inside { future, stamp, span } }
+        let _calling = Calling::at(now);
+        match span {
+            None => Self { state: State::Inside { future: call(), stamp, span: None } },
+            Some(span) => {
+                let future = span.in_scope(call);
+                Self { state: State::Inside { future, stamp, span: Some(span) } }
+            }
+        }
     }
 
     pub(super) fn refused(response: Response<Bytes>) -> Self {
@@ -115,9 +120,9 @@ where
         let mut arrival = Arrival::of(&mut self.request);
         match self.engine.resume(self.at, answer, &mut arrival) {
             Walk::Admitted => {
-                let admission = Admission::new(&self.engine, arrival);
+                let admission = Admission::new(&self.engine, &mut arrival);
                 let Self { mut ready, request, .. } = *self;
-                ResponseFuture::inside(&mut ready, request, admission)
+                ResponseFuture::inside(admission, || ready.call(request))
             }
             Walk::Refused { at, denial } => {
                 let Self { request, engine, .. } = *self;

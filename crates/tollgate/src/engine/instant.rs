@@ -7,20 +7,25 @@ thread_local! {
     static CALLING: Cell<Option<SystemTime>> = const { Cell::new(None) };
 }
 
-/// Calls an inner service. Layers that are called within this call share the instant of the one that calls.
+/// While it lives, an inner service is being called: layers that are called meanwhile share the instant of the one that calls.
 ///
 /// A call returns at once: whatever waits (a queue, a buffer that collects the body) does so after it has returned, and calls
 /// on from elsewhere, where the instant counts no more.
-pub(super) fn calling<T>(now: SystemTime, call: impl FnOnce() -> T) -> T {
-    // Also when the call panics: the thread may serve others.
-    struct Before(Option<SystemTime>);
-    impl Drop for Before {
-        fn drop(&mut self) {
-            CALLING.set(self.0);
-        }
+pub(super) struct Calling {
+    before: Option<SystemTime>,
+}
+
+impl Calling {
+    pub(super) fn at(now: Option<SystemTime>) -> Self {
+        Self { before: CALLING.replace(now) }
     }
-    let _before = Before(CALLING.replace(Some(now)));
-    call()
+}
+
+impl Drop for Calling {
+    /// Also when the call panics: the thread may serve others.
+    fn drop(&mut self) {
+        CALLING.set(self.before);
+    }
 }
 
 /// Whether the layer whose instant this is calls the present one, and nothing has waited in between.

@@ -62,7 +62,8 @@ pub(crate) enum Standing {
 impl Passage {
     /// The passage of a request, from its extensions; `None` if no layer of Tollgate's has seen it.
     pub fn of(extensions: &Extensions) -> Option<&Self> {
-        extensions.get()
+        // Asked first: the usual extensions of a request that no layer has seen are none.
+        if extensions.is_empty() { None } else { extensions.get() }
     }
 
     /// The request's identifier, if a `RequestIdLayer` has run.
@@ -115,6 +116,7 @@ impl Passage {
     }
 
     /// Nothing learned yet.
+    #[inline]
     pub(super) const fn new() -> Self {
         Self {
             now: None,

@@ -52,8 +52,8 @@ where
         let mut arrival = Arrival::of(&mut request);
         match self.engine.enter(&mut arrival) {
             Walk::Admitted => {
-                let admission = Admission::new(&self.engine, arrival);
-                ResponseFuture::inside(&mut self.inner, request, admission)
+                let admission = Admission::new(&self.engine, &mut arrival);
+                ResponseFuture::inside(admission, || self.inner.call(request))
             }
             Walk::Refused { at, denial } => {
                 arrival.leave();

@@ -10,7 +10,7 @@ use std::{
 
 use tollgate_core::{Clock, Respond};
 
-use super::{Entrant, instant};
+use super::Passage;
 use crate::layers::AnyGate;
 
 /// Counts what layers in report-only mode would have refused. Clones are the same count.
@@ -75,22 +75,11 @@ pub(super) struct HandedDown {
 }
 
 impl HandedDown {
-    /// Hands down what this layer sets, and takes the instant: that of the layer which calls this one if nothing has waited in
-    /// between, else a new one, since a queue or a buffer may stand between the two.
-    pub(super) fn prepare(own: Option<&Arc<Self>>, entrant: &mut impl Entrant) {
-        let is_present = instant::is_present(entrant.passage().now());
-        if own.is_none() && is_present {
-            return;
-        }
-        let passage = entrant.passage_mut();
-        if let Some(own) = own {
-            let outer = passage.handed_down.take();
-            passage.handed_down =
-                Some(outer.map_or_else(|| Arc::clone(own), |outer| Arc::new(own.or(&outer))));
-        }
-        if !is_present || own.is_some_and(|own| own.clock.is_some()) {
-            passage.read_clock();
-        }
+    /// Hands these settings down to this layer and to those inside it.
+    pub(super) fn hand_to(self: &Arc<Self>, passage: &mut Passage) {
+        let outer = passage.handed_down.take();
+        let own = outer.map_or_else(|| Arc::clone(self), |outer| Arc::new(self.or(&outer)));
+        passage.handed_down = Some(own);
     }
 
     /// These settings, and those of a layer further out where there are none.

@@ -8,7 +8,7 @@ use tollgate_core::{Denial, Outcome, Pending};
 use tracing::{Level, Span};
 
 use super::{
-    Asked, Entrant, Gate, GateLayer, Learned, Passage, ReportOnly, Settings, Stamp, refusal,
+    Asked, Entrant, Gate, GateLayer, Learned, Passage, ReportOnly, Settings, Stamp, instant, refusal,
     settings::HandedDown, stamp::Template,
 };
 use crate::{ConfigurationError, layers::AnyGate};
@@ -19,6 +19,7 @@ pub(crate) struct Engine {
     stations: Vec<Station>,
     // For the gates up to each one, which is as far as a request may come.
     templates: Vec<Template>,
+    stamps: bool,
     handed_down: Option<Arc<HandedDown>>,
     flaw: Option<ConfigurationError>,
 }
@@ -110,7 +111,8 @@ impl Engine {
     pub(crate) fn new(stations: Vec<Station>, settings: Settings) -> Arc<Self> {
         let flaw = stations.iter().find_map(|station| station.gate.flaw());
         let templates = (0..stations.len()).map(|at| Template::new(passed(&stations, at))).collect();
-        Arc::new(Self { stations, templates, handed_down: settings.hand_down(), flaw })
+        let stamps = stations.iter().any(|station| station.stamps);
+        Arc::new(Self { stations, templates, stamps, handed_down: settings.hand_down(), flaw })
     }
 
     /// The engine of a layer that stands alone.
@@ -126,14 +128,25 @@ impl Engine {
 
     /// Begins the walk with what layers further out have learned.
     pub(super) fn enter(&self, entrant: &mut impl Entrant) -> Walk {
-        HandedDown::prepare(self.handed_down.as_ref(), entrant);
         if let Some(flaw) = &self.flaw {
             return Walk::Refused { at: 0, denial: Denial::misconfigured(flaw.to_string()) };
         }
-        // Something between the layers may have waited, and the principal may have ended meanwhile.
-        match entrant.passage().check_end() {
+        let passage = entrant.passage();
+        // If the layer that calls this one does so right now, its instant is this one's.
+        let ended = if self.handed_down.is_none() && instant::is_present(passage.now()) {
+            passage.check_end()
+        } else {
+            let passage = entrant.passage_mut();
+            if let Some(handed_down) = &self.handed_down {
+                handed_down.hand_to(passage);
+            }
+            // Something may have waited in between, a queue or a buffer.
+            passage.read_clock();
+            passage.check_end()
+        };
+        match ended {
             Ok(()) => self.walk(0, entrant),
-            Err(denial) => self.resume(0, Err(denial), entrant),
+            Err(denial) => self.rule(0, Err(denial), entrant),
         }
     }
 
@@ -148,8 +161,12 @@ impl Engine {
         let passage = entrant.passage_mut();
         passage.read_clock();
         let answer = passage.check_end().and(answer);
-        let judged = self.stations.get(at).map_or(Ok(()), |station| station.judge(answer, entrant));
-        match judged {
+        self.rule(at, answer, entrant)
+    }
+
+    /// Has gate number `at` judge by an answer, and goes on.
+    fn rule(&self, at: usize, answer: Result<Learned, Denial>, entrant: &mut impl Entrant) -> Walk {
+        match self.stations.get(at).map_or(Ok(()), |station| station.judge(answer, entrant)) {
             Ok(()) => self.walk(at + 1, entrant),
             Err(denial) => Walk::Refused { at, denial },
         }
@@ -168,16 +185,21 @@ impl Engine {
     }
 
     /// What the response to an admitted request carries.
-    pub(super) fn stamp_all(&self, passage: &mut Passage) -> Stamp {
-        self.stamp(self.stations.len().saturating_sub(1), passage)
+    pub(super) fn stamp_all(&self, entrant: &mut impl Entrant) -> Stamp {
+        // Half of the gates have nothing to say, and a look for the passage costs more than this question.
+        if !self.stamps {
+            return Stamp::default();
+        }
+        self.stamp(self.stations.len().saturating_sub(1), entrant.passage_mut())
     }
 
     /// The span in which the inner service runs, if somebody listens.
-    pub(super) fn span(&self, passage: &Passage) -> Option<Box<Span>> {
+    pub(super) fn span(&self, entrant: &impl Entrant) -> Option<Box<Span>> {
         // A span costs much even where nobody does.
         if !tracing::level_enabled!(Level::INFO) {
             return None;
         }
+        let passage = entrant.passage();
         self.stations.iter().find_map(|station| station.gate.span(passage)).map(Box::new)
     }
 
