@@ -26,13 +26,15 @@ impl Credential {
         Self { value, start, source }
     }
 
-    /// The secret text. Empty if the value is not ASCII, which no source of Tollgate's own lets through.
+    /// The secret text. Empty if the value is not UTF-8, which no source of Tollgate's own lets through.
     pub fn expose_secret(&self) -> &str {
-        self.value
-            .as_bytes()
-            .get(self.start..)
-            .and_then(|bytes| std::str::from_utf8(bytes).ok())
-            .unwrap_or_default()
+        std::str::from_utf8(self.expose_secret_bytes()).unwrap_or_default()
+    }
+
+    /// The secret's bytes as they were sent, for a verifier that parses and hashes them and needs no text.
+    #[inline]
+    pub fn expose_secret_bytes(&self) -> &[u8] {
+        self.value.as_bytes().get(self.start..).unwrap_or_default()
     }
 
     /// How many bytes the secret text has.
@@ -92,6 +94,7 @@ mod tests {
         let credential =
             Credential::new(HeaderValue::from_static("Bearer s3cret"), 7, CredentialSource::Bearer);
         assert_eq!(credential.expose_secret(), "s3cret");
+        assert_eq!(credential.expose_secret_bytes(), b"s3cret");
         assert!(!format!("{credential:?}").contains("s3cret"));
     }
 
@@ -99,5 +102,14 @@ mod tests {
     fn a_start_past_the_end_exposes_nothing() {
         let credential = Credential::new(HeaderValue::from_static("x"), 9, CredentialSource::Bearer);
         assert_eq!(credential.expose_secret(), "");
+        assert_eq!(credential.expose_secret_bytes(), b"");
+    }
+
+    #[test]
+    fn what_is_no_text_has_bytes_all_the_same() {
+        let value = HeaderValue::from_bytes(b"Bearer s3cret\xff").unwrap();
+        let credential = Credential::new(value, 7, CredentialSource::Bearer);
+        assert_eq!(credential.expose_secret(), "");
+        assert_eq!(credential.expose_secret_bytes(), b"s3cret\xff");
     }
 }

@@ -6,6 +6,7 @@
 mod api_key;
 mod digest;
 mod format;
+mod sha256;
 
 use std::fmt;
 use std::str::FromStr;

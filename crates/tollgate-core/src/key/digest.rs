@@ -7,8 +7,10 @@
 use std::{fmt, ops::Deref, sync::Arc};
 
 use hmac::{Hmac, KeyInit, Mac};
-use sha2::{Digest as _, Sha256};
+use sha2::Sha256;
 use smallvec::SmallVec;
+
+use super::sha256::sha256;
 
 /// SHA-256 of a key, or HMAC-SHA-256 of it under a [`Pepper`]: what a store holds instead of the key, and finds it by.
 ///
@@ -32,8 +34,9 @@ pub struct Digest {
 
 impl Digest {
     /// SHA-256 of the key's bytes, without pepper.
-    pub fn of(secret: &str) -> Self {
-        Self { bytes: Sha256::digest(secret).into(), pepper: None }
+    #[inline]
+    pub fn of(secret: impl AsRef<[u8]>) -> Self {
+        Self { bytes: sha256(secret.as_ref()), pepper: None }
     }
 
     /// A digest as a store read it back, with the pepper it was made under.
@@ -123,7 +126,7 @@ impl Pepper {
     }
 
     /// HMAC-SHA-256 of the key's bytes under this pepper.
-    pub fn digest(&self, secret: &str) -> Digest {
+    pub fn digest(&self, secret: impl AsRef<[u8]>) -> Digest {
         let bytes = self.keyed.clone().chain_update(secret).finalize().into_bytes().into();
         Digest { bytes, pepper: Some(self.id) }
     }
@@ -196,12 +199,35 @@ impl Peppers {
     }
 
     /// The digest to store of a new key.
-    pub fn current(&self, secret: &str) -> Digest {
-        self.current.as_ref().map_or_else(|| Digest::of(secret), |pepper| pepper.digest(secret))
+    #[inline]
+    pub fn current(&self, secret: impl AsRef<[u8]>) -> Digest {
+        match &self.current {
+            None => Digest::of(secret),
+            Some(pepper) => pepper.digest(secret),
+        }
+    }
+
+    /// The digest to look a presented key up by, if there is but one, as there is outside a rotation: what
+    /// [`all`](Self::all) gives then, without a list to hold it.
+    ///
+    /// ```
+    /// use tollgate_core::{Digest, Pepper, PepperId, Peppers};
+    ///
+    /// assert_eq!(Peppers::none().only("sk_live_a1B2c3D4"), Some(Digest::of("sk_live_a1B2c3D4")));
+    ///
+    /// let pepper = Pepper::new(PepperId::new(1), "32 bytes from a secrets manager.")?;
+    /// assert_eq!(Peppers::new(pepper).with_unpeppered().only("sk_live_a1B2c3D4"), None);
+    /// # Ok::<(), tollgate_core::InvalidPepper>(())
+    /// ```
+    #[inline]
+    pub fn only(&self, secret: impl AsRef<[u8]>) -> Option<Digest> {
+        let is_only = self.previous.is_empty() && !(self.also_unpeppered && self.current.is_some());
+        is_only.then(|| self.current(secret))
     }
 
     /// The digests to look a presented key up by, the current one first. Does not allocate for one or two.
-    pub fn all(&self, secret: &str) -> Digests {
+    pub fn all(&self, secret: impl AsRef<[u8]>) -> Digests {
+        let secret = secret.as_ref();
         let mut digests = SmallVec::new();
         digests.push(self.current(secret));
         digests.extend(self.previous.iter().map(|pepper| pepper.digest(secret)));

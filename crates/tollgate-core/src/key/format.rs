@@ -8,11 +8,17 @@
 //!  prefix
 //! ```
 
+mod base62;
+mod checksum;
+mod random;
+
 use std::fmt;
 use std::ops::RangeInclusive;
 
 use zeroize::Zeroizing;
 
+pub use self::random::RandomnessUnavailable;
+use self::{checksum::Checksum, random::push_random};
 use super::{ApiKey, Environment};
 
 const LONGEST_PREFIX: usize = 16;
@@ -23,10 +29,8 @@ const SHORTEST_RANDOM: usize = 22;
 const DEFAULT_RANDOM: usize = 26;
 const LONGEST_RANDOM: usize = 64;
 
-const VERSION: char = '1';
-/// 62^5 < 2^32 < 62^6.
-const CHECKSUM_LENGTH: usize = 6;
-const TAIL_LENGTH: usize = 1 + CHECKSUM_LENGTH;
+const VERSION: u8 = b'1';
+const TAIL_LENGTH: usize = 1 + base62::DIGITS;
 
 const LONGEST_GENERATED: usize = LONGEST_PREFIX + "_live_".len() + LONGEST_RANDOM + TAIL_LENGTH;
 
@@ -79,6 +83,7 @@ const DISPLAYED_RANDOM: usize = 4;
 pub struct KeyFormat {
     /// With its underscore; empty if keys have no prefix.
     prefix: Box<str>,
+    checksum: Checksum,
     spells_environment: bool,
     random_length: usize,
     body: Body,
@@ -105,15 +110,15 @@ impl Body {
         }
     }
 
-    /// Whether a body is made of this kind's characters. No byte costs a branch, so that many are looked at at once.
+    /// Whether a body is made of this kind's characters.
     #[expect(clippy::needless_bitwise_bool, reason = "a lazy operator is a branch")]
-    fn allows(self, body: &str) -> bool {
-        let all =
-            |is_allowed: fn(u8) -> bool| body.bytes().fold(true, |so_far, byte| so_far & is_allowed(byte));
+    fn allows(self, body: &[u8]) -> bool {
         match self {
-            Self::Checked => all(|byte| byte.is_ascii_alphanumeric()),
-            Self::Unchecked => all(|byte| byte.is_ascii_alphanumeric() | (byte == b'_') | (byte == b'-')),
-            Self::Opaque => all(|byte| byte.is_ascii_graphic()),
+            Self::Checked => holds_for_all(body, |byte| byte.is_ascii_alphanumeric()),
+            Self::Unchecked => {
+                holds_for_all(body, |byte| byte.is_ascii_alphanumeric() | (byte == b'_') | (byte == b'-'))
+            }
+            Self::Opaque => holds_for_all(body, |byte| byte.is_ascii_graphic()),
         }
     }
 }
@@ -139,8 +144,10 @@ impl KeyFormat {
                  underscores; write `sk`, not `sk_`: the last underscore is added",
             ));
         }
+        let prefix = format!("{prefix}_").into_boxed_str();
         Ok(Self {
-            prefix: format!("{prefix}_").into(),
+            checksum: Checksum::behind(&prefix),
+            prefix,
             spells_environment: true,
             random_length: DEFAULT_RANDOM,
             body: Body::Checked,
@@ -154,6 +161,7 @@ impl KeyFormat {
     pub fn opaque() -> Self {
         Self {
             prefix: Box::default(),
+            checksum: Checksum::behind(""),
             spells_environment: false,
             random_length: DEFAULT_RANDOM,
             body: Body::Opaque,
@@ -218,28 +226,41 @@ impl KeyFormat {
         let display_length = secret.len() + DISPLAYED_RANDOM;
         push_random(&mut secret, self.random_length, fill)?;
         if self.body == Body::Checked {
-            secret.push(VERSION);
-            let checksum = checksum(&secret);
-            secret.extend(checksum.map(char::from));
+            secret.push(char::from(VERSION));
+            let checksum = self.checksum.of(secret.as_bytes().get(self.prefix.len()..).unwrap_or_default());
+            secret.extend(base62::digits(checksum).map(char::from));
         }
         Ok(ApiKey::new(secret, display_length, environment))
     }
 
-    /// Recognises a key of this format, without allocating. What passes is worth a look-up, and no more than that.
+    /// Recognises a key of this format, given as text or as bytes, without allocating. What passes is worth a look-up, and
+    /// no more than that.
     ///
     /// # Errors
     /// [`MalformedKey`] with the first thing found wrong. The length is checked before anything else, so that the
     /// work is bounded.
-    pub fn parse<'k>(&self, presented: &'k str) -> Result<ParsedKey<'k>, MalformedKey> {
+    pub fn parse<'k>(
+        &self,
+        presented: &'k (impl AsRef<[u8]> + ?Sized),
+    ) -> Result<ParsedKey<'k>, MalformedKey> {
+        self.parse_bytes(presented.as_ref())
+    }
+
+    fn parse_bytes<'k>(&self, presented: &'k [u8]) -> Result<ParsedKey<'k>, MalformedKey> {
         if !self.body.key_lengths().contains(&presented.len()) {
             return Err(MalformedKey::LENGTH);
         }
-        let (environment, body) = self.split_head(presented)?;
+        let unprefixed = presented.strip_prefix(self.prefix.as_bytes()).ok_or(MalformedKey::PREFIX)?;
+        let (environment, body) = if self.spells_environment {
+            split_environment(unprefixed).ok_or(MalformedKey::ENVIRONMENT)?
+        } else {
+            (None, unprefixed)
+        };
         if !self.body.allows(body) {
             return Err(MalformedKey::CHARACTER);
         }
         let random_length = match self.body {
-            Body::Checked => verify_tail(presented, body.len())?,
+            Body::Checked => self.verify_tail(unprefixed, body.len())?,
             Body::Unchecked | Body::Opaque => body.len(),
         };
         if random_length == 0 {
@@ -247,88 +268,56 @@ impl KeyFormat {
         }
         // Half at most: short keys of a published contract keep something to themselves.
         let shown = DISPLAYED_RANDOM.min(random_length / 2);
-        // Never absent: the key is ASCII by now.
-        let display_prefix = presented.get(..presented.len() - body.len() + shown).unwrap_or_default();
-        Ok(ParsedKey { environment, display_prefix })
+        // Never absent: no more than the body is left out.
+        let displayed = presented.get(..presented.len() - body.len() + shown).unwrap_or_default();
+        Ok(ParsedKey { environment, displayed })
     }
 
-    /// Takes prefix and environment off.
-    fn split_head<'k>(&self, presented: &'k str) -> Result<(Option<Environment>, &'k str), MalformedKey> {
-        let rest = presented.strip_prefix(&*self.prefix).ok_or(MalformedKey::PREFIX)?;
-        if !self.spells_environment {
-            return Ok((None, rest));
+    /// Checks version and checksum of a key that is given without its prefix, and gives the length of the random part before
+    /// them.
+    fn verify_tail(&self, unprefixed: &[u8], body_length: usize) -> Result<usize, MalformedKey> {
+        let random_length = body_length.saturating_sub(TAIL_LENGTH);
+        if !(SHORTEST_RANDOM..=LONGEST_RANDOM).contains(&random_length) {
+            return Err(MalformedKey::LENGTH);
         }
-        Environment::ALL
-            .into_iter()
-            .find_map(|environment| {
-                let body = rest.strip_prefix(environment.as_str())?.strip_prefix('_')?;
-                Some((Some(environment), body))
-            })
-            .ok_or(MalformedKey::ENVIRONMENT)
+        let (covered, found) = unprefixed.split_last_chunk().ok_or(MalformedKey::LENGTH)?;
+        if covered.last() != Some(&VERSION) {
+            return Err(MalformedKey::VERSION);
+        }
+        if base62::number(*found) != u64::from(self.checksum.of(covered)) {
+            return Err(MalformedKey::CHECKSUM);
+        }
+        Ok(random_length)
     }
 }
 
-/// Checks version and checksum, and gives the length of the random part before them.
-fn verify_tail(presented: &str, body_length: usize) -> Result<usize, MalformedKey> {
-    let random_length = body_length.saturating_sub(TAIL_LENGTH);
-    if !(SHORTEST_RANDOM..=LONGEST_RANDOM).contains(&random_length) {
-        return Err(MalformedKey::LENGTH);
+/// Takes the environment off a key that is given without its prefix.
+fn split_environment(unprefixed: &[u8]) -> Option<(Option<Environment>, &[u8])> {
+    let (environment, body) = unprefixed.split_first_chunk()?;
+    // Compared one after the other, each at once: a pattern would be compared byte by byte.
+    if environment == b"live_" {
+        Some((Some(Environment::Live), body))
+    } else if environment == b"test_" {
+        Some((Some(Environment::Test), body))
+    } else {
+        None
     }
-    let (covered, found) =
-        presented.split_at_checked(presented.len() - CHECKSUM_LENGTH).ok_or(MalformedKey::LENGTH)?;
-    if !covered.ends_with(VERSION) {
-        return Err(MalformedKey::VERSION);
-    }
-    if found.as_bytes() != checksum(covered) {
-        return Err(MalformedKey::CHECKSUM);
-    }
-    Ok(random_length)
 }
 
-/// CRC-32 in base62, zero-padded.
-fn checksum(covered: &str) -> [u8; CHECKSUM_LENGTH] {
-    let mut rest = crc32fast::hash(covered.as_bytes());
-    let mut digits = [b'0'; CHECKSUM_LENGTH];
-    for digit in digits.iter_mut().rev() {
-        *digit = base62((rest % 62) as u8);
-        rest /= 62;
-    }
-    digits
-}
-
-/// Appends `length` characters, each equally likely. `fill` fills a buffer with random bytes.
-fn push_random(
-    secret: &mut String,
-    length: usize,
-    mut fill: impl FnMut(&mut [u8]) -> Result<(), getrandom::Error>,
-) -> Result<(), RandomnessUnavailable> {
-    // The largest multiple of 62 in a byte's range. The bytes from there on are dropped, since they would make the
-    // first digits likelier than the rest.
-    const UNIFORM: u8 = 62 * 4;
-    let mut bytes = Zeroizing::new([0; 64]);
-    let complete = secret.len() + length;
-    while secret.len() < complete {
-        fill(bytes.as_mut_slice()).map_err(RandomnessUnavailable)?;
-        let digits = bytes.iter().filter(|&&byte| byte < UNIFORM).map(|byte| char::from(base62(byte % 62)));
-        secret.extend(digits.take(complete - secret.len()));
-    }
-    Ok(())
-}
-
-/// The base62 digit for a value below 62, by arithmetic: a table look-up could leak secret digits through the cache.
-const fn base62(value: u8) -> u8 {
-    match value {
-        0..10 => b'0' + value,
-        10..36 => b'A' + (value - 10),
-        _ => b'a' + (value - 36),
-    }
+/// Whether all bytes are allowed. No byte costs a branch, so that sixteen are looked at at once. The last sixteen overlap
+/// those before them, which changes nothing, and spares a loop over single bytes.
+fn holds_for_all(bytes: &[u8], is_allowed: impl Fn(u8) -> bool) -> bool {
+    let Some(last) = bytes.last_chunk::<16>() else { return bytes.iter().all(|&byte| is_allowed(byte)) };
+    let holds = |chunk: &[u8; 16]| chunk.iter().fold(true, |so_far, &byte| so_far & is_allowed(byte));
+    bytes.as_chunks().0.iter().all(holds) && holds(last)
 }
 
 /// What a presented key tells about itself. It does not hold the rest of the key.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct ParsedKey<'k> {
     environment: Option<Environment>,
-    display_prefix: &'k str,
+    // ASCII: it becomes text only when somebody asks.
+    displayed: &'k [u8],
 }
 
 impl<'k> ParsedKey<'k> {
@@ -339,8 +328,17 @@ impl<'k> ParsedKey<'k> {
 
     /// The beginning of the key, which lists and logs may show: prefix, environment and the first four of the
     /// characters that follow, such as `sk_live_a1B2`. Never more than half of those characters.
-    pub const fn display_prefix(&self) -> &'k str {
-        self.display_prefix
+    pub fn display_prefix(&self) -> &'k str {
+        std::str::from_utf8(self.displayed).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for ParsedKey<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ParsedKey")
+            .field("environment", &self.environment)
+            .field("display_prefix", &self.display_prefix())
+            .finish()
     }
 }
 
@@ -390,18 +388,6 @@ impl fmt::Display for InvalidKeyFormat {
 }
 
 impl std::error::Error for InvalidKeyFormat {}
-
-/// The operating system gave no randomness, and so no key was made.
-#[derive(Clone, Debug)]
-pub struct RandomnessUnavailable(getrandom::Error);
-
-impl fmt::Display for RandomnessUnavailable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no key was made, because the operating system gave no randomness; try again ({})", self.0)
-    }
-}
-
-impl std::error::Error for RandomnessUnavailable {}
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@ use std::collections::HashSet;
 
 use proptest::prelude::*;
 
-use super::{ApiKey, KeyFormat, MalformedKey, checksum};
+use super::{ApiKey, KeyFormat, MalformedKey, base62};
 use crate::Environment::{self, Live, Test};
 
 const KEY: &str = "sk_live_0123456789ABCDEFGHIJKLMNOP12ANzld";
@@ -240,8 +240,20 @@ fn debug_tells_no_more_than_the_display_prefix() {
 #[test]
 fn the_checksum_is_six_digits_also_when_it_is_small() {
     // Both computed with Python's zlib.
-    assert_eq!(checksum(""), *b"000000");
-    assert_eq!(checksum("123456789"), *b"3jZRME");
+    assert_eq!(checksum(""), "000000");
+    assert_eq!(checksum("123456789"), "3jZRME");
+}
+
+#[test]
+fn a_checksum_beyond_32_bits_is_none() {
+    // What its checksum is, and 2^32 more: the same 32 bits.
+    assert_eq!(naive_base62("2ANzld").map(|number| number + (1 << 32)), naive_base62("6r3Exh"));
+    assert_eq!(refusal(&sk(), "sk_live_0123456789ABCDEFGHIJKLMNOP16r3Exh"), MalformedKey::CHECKSUM);
+}
+
+/// The checksum that belongs behind `covered`.
+fn checksum(covered: &str) -> String {
+    base62::digits(crc32fast::hash(covered.as_bytes())).map(char::from).iter().collect()
 }
 
 /// The definition, a bit at a time.
@@ -295,7 +307,7 @@ fn nearly_keys() -> impl Strategy<Value = String> {
     ("(sk|sk|sk|pk)_(live|test|live|prod)_", "[0-9A-Za-z]{21,65}", "[11112]", 0..4_u8, "[0-9A-Za-z]{6}")
         .prop_map(|(head, random, version, wrong, six)| {
             let covered = format!("{head}{random}{version}");
-            let right = String::from_utf8(checksum(&covered).to_vec()).unwrap();
+            let right = checksum(&covered);
             covered + if wrong == 0 { &six } else { &right }
         })
 }
@@ -304,14 +316,34 @@ proptest! {
     #[test]
     fn the_checksum_is_the_crc_32_in_base62(covered in ".*") {
         let digits = checksum(&covered);
-        let digits = std::str::from_utf8(&digits).unwrap();
-        prop_assert_eq!(naive_base62(digits), Some(u64::from(naive_crc32(covered.as_bytes()))));
+        prop_assert_eq!(naive_base62(&digits), Some(u64::from(naive_crc32(covered.as_bytes()))));
     }
 
     #[test]
     fn parsing_agrees_with_a_naive_model(presented in prop_oneof![nearly_keys(), ".*", "sk_live_.{29,71}"]) {
         let parsed = sk().parse(&presented);
         prop_assert_eq!(parsed.ok().map(|key| key.environment().unwrap()), naive_parse(&presented));
+    }
+
+    #[test]
+    fn text_and_bytes_are_parsed_alike(presented in prop_oneof![nearly_keys(), ".*"]) {
+        for format in formats() {
+            let (text, bytes) = (format.parse(&presented), format.parse(presented.as_bytes()));
+            prop_assert_eq!(format!("{text:?}"), format!("{bytes:?}"));
+        }
+    }
+
+    /// In every place, also where sixteen bytes are looked at at once and overlap.
+    #[test]
+    fn a_byte_is_refused_wherever_it_stands(length in 8..200_usize, at in any::<prop::sample::Index>(), byte: u8) {
+        let mut presented = vec![b'a'; length];
+        presented[at.index(length)] = byte;
+        prop_assert_eq!(KeyFormat::opaque().parse(&presented).is_ok(), (b'!'..=b'~').contains(&byte));
+        let published = KeyFormat::new("psk").unwrap().without_environment().without_checksum();
+        presented.splice(..0, *b"psk_");
+        prop_assume!(presented.len() <= 200);
+        let is_allowed = char::from(byte).is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+        prop_assert_eq!(published.parse(&presented).is_ok(), is_allowed);
     }
 
     #[test]
