@@ -1,8 +1,9 @@
 //! What a limiter decided, and the arithmetic it decides by.
 
-use std::time::{Duration, SystemTime};
-
-use smallvec::SmallVec;
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use crate::{Window, quota::instant_of};
 
@@ -67,9 +68,25 @@ pub struct WindowState {
 }
 
 impl WindowState {
+    /// Has room for anything.
+    const NONE: Self = Self {
+        policy: "",
+        window: Window::SECOND,
+        limit: u64::MAX,
+        counter: Counter { ends_at: 0, used: 0 },
+        is_violated: false,
+    };
+
     /// The state of `counter`, before a request is weighed against it.
+    #[inline]
     pub fn new(policy: &'static str, window: Window, limit: u64, counter: Counter) -> Self {
         Self { policy, window, limit, counter, is_violated: false }
+    }
+
+    #[inline]
+    fn weighed(mut self, cost: u64) -> Self {
+        self.is_violated = self.counter.taking(cost, self.limit).is_none();
+        self
     }
 
     /// When the window ends and counting begins anew: a whole second.
@@ -106,17 +123,42 @@ impl WindowState {
 /// assert_eq!(decision.retry_after(), Some(Duration::from_secs(50)));
 /// assert_eq!(decision.windows()[1].counter.used, 100); // a refusal burns nothing, anywhere
 /// ```
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
     at: SystemTime,
     is_allowed: bool,
-    windows: SmallVec<[WindowState; 3]>,
+    windows: Windows,
 }
 
-impl Clone for Decision {
-    /// At once: the derived implementation would clone the windows one by one.
-    fn clone(&self) -> Self {
-        Self { at: self.at, is_allowed: self.is_allowed, windows: SmallVec::from_slice(&self.windows) }
+/// How many windows stay off the heap.
+const FEW: usize = 3;
+
+#[derive(Clone)]
+enum Windows {
+    Few { length: usize, windows: [WindowState; FEW] },
+    Many(Vec<WindowState>),
+}
+
+impl Windows {
+    fn as_slice(&self) -> &[WindowState] {
+        match self {
+            Self::Few { length, windows } => windows.get(..*length).unwrap_or(windows),
+            Self::Many(windows) => windows,
+        }
+    }
+}
+
+impl PartialEq for Windows {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_slice() == other.as_slice()
+    }
+}
+
+impl Eq for Windows {}
+
+impl fmt::Debug for Windows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_slice().fmt(f)
     }
 }
 
@@ -125,19 +167,37 @@ impl Decision {
     /// all of them; otherwise it is counted in none. A cost of 0 is a peek: always admitted, never counted.
     #[inline]
     pub fn weigh(at: SystemTime, cost: u64, windows: impl IntoIterator<Item = WindowState>) -> Self {
-        // Written where it is handed out: it is moved about enough later on.
-        let mut decision = Self { at, is_allowed: true, windows: SmallVec::new() };
-        for mut state in windows {
-            state.is_violated = state.counter.taking(cost, state.limit).is_none();
-            decision.is_allowed &= !state.is_violated;
-            decision.windows.push(state);
+        let mut rest = windows.into_iter();
+        let mut windows = [WindowState::NONE; FEW];
+        let (mut length, mut is_allowed) = (0, true);
+        for place in &mut windows {
+            let Some(state) = rest.next() else { break };
+            *place = state.weighed(cost);
+            is_allowed &= !place.is_violated;
+            length += 1;
         }
-        if decision.is_allowed {
-            for state in &mut decision.windows {
-                state.counter.used = state.counter.used.saturating_add(cost);
-            }
+        if length == FEW
+            && let Some(next) = rest.next()
+        {
+            let more = std::iter::once(next).chain(rest).map(|state| state.weighed(cost));
+            return Self::of_many(at, cost, windows.into_iter().chain(more).collect());
         }
-        decision
+        // In those that stand for none as well, which nobody sees: this takes fewer instructions than to spare them.
+        let counted = if is_allowed { cost } else { 0 };
+        for state in &mut windows {
+            state.counter.used = state.counter.used.saturating_add(counted);
+        }
+        Self { at, is_allowed, windows: Windows::Few { length, windows } }
+    }
+
+    #[cold]
+    fn of_many(at: SystemTime, cost: u64, mut windows: Vec<WindowState>) -> Self {
+        let is_allowed = windows.iter().all(|state| !state.is_violated);
+        let counted = if is_allowed { cost } else { 0 };
+        for state in &mut windows {
+            state.counter.used = state.counter.used.saturating_add(counted);
+        }
+        Self { at, is_allowed, windows: Windows::Many(windows) }
     }
 
     /// Whether the request may pass.
@@ -152,18 +212,18 @@ impl Decision {
 
     /// Every window of every policy, in the order in which they were charged.
     pub fn windows(&self) -> &[WindowState] {
-        &self.windows
+        self.windows.as_slice()
     }
 
     /// The window whose numbers a caller should see: of a refusal the violated one that opens last, otherwise the one
     /// with the least left (of equals, the one that opens last). `None` without any limit.
     pub fn governing(&self) -> Option<&WindowState> {
         if self.is_allowed {
-            self.windows
+            self.windows()
                 .iter()
                 .min_by_key(|state| (state.remaining(), std::cmp::Reverse(state.counter.ends_at)))
         } else {
-            self.windows.iter().filter(|state| state.is_violated).max_by_key(|state| state.counter.ends_at)
+            self.windows().iter().filter(|state| state.is_violated).max_by_key(|state| state.counter.ends_at)
         }
     }
 
@@ -177,7 +237,8 @@ impl Decision {
     pub fn and(mut self, other: &Decision) -> Self {
         self.at = self.at.max(other.at);
         self.is_allowed &= other.is_allowed;
-        self.windows.extend_from_slice(&other.windows);
+        let both: Vec<_> = self.windows().iter().chain(other.windows()).copied().collect();
+        self.windows = Windows::Many(both);
         self
     }
 }
