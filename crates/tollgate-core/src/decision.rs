@@ -1,32 +1,52 @@
 //! What a limiter decided, and the arithmetic it decides by.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
-use smallvec::SmallVec;
-
-use crate::Window;
+use crate::{Window, quota::instant_of};
 
 /// How much of one window is used: what a limiter stores for a subject.
+///
+/// A window is known by its end, not by its number: that tells without a division whether an instant lies in it, and is
+/// what callers are shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counter {
-    /// The window's number, as [`Window::index_at`] counts.
-    pub index: u64,
+    /// The second at which the window ends, counted from the Unix epoch: see [`Window::end_after`]. 0 for no window yet.
+    pub ends_at: u64,
     /// What has been used of it.
     pub used: u64,
 }
 
 impl Counter {
-    /// The counter as it stands at `now`: itself within its window, a fresh one in a later window.
+    /// The counter as it stands in `second`, counted from the Unix epoch (see [`Take::second`](crate::Take::second)): itself
+    /// within its window, a fresh one in a later window.
     ///
     /// A request that took its instant before a window turned may be counted after; it joins the newer window, or two such
     /// requests could reset the counter in turns. That holds for instants up to a minute old, or one window if that is
     /// longer. A counter from further in the future means that the clock was set back, and starts afresh: that hands out
     /// one extra window, and locks nobody out.
-    pub fn at(self, window: Window, now: SystemTime) -> Self {
-        let index = window.index_at(now);
-        let is_current = self.index == index;
-        let is_late = || self.index > index && self.index - index <= window.late_arrivals();
-        if is_current || is_late() { self } else { Self { index, used: 0 } }
+    #[inline]
+    pub fn at(self, window: Window, second: u64) -> Self {
+        let length = u64::from(window.seconds());
+        let is_current = second < self.ends_at && self.ends_at - second <= length;
+        if is_current { self } else { self.at_another(window, second) }
+    }
+
+    /// The counter after a request of `cost`, if the window has room for it. A cost of 0 is a peek, for which there always is.
+    #[inline]
+    pub fn taking(self, cost: u64, limit: u64) -> Option<Self> {
+        let used = self.used.checked_add(cost).filter(|used| *used <= limit || cost == 0)?;
+        Some(Self { used, ..self })
+    }
+
+    /// Seldom asked, and the only one to divide.
+    #[cold]
+    fn at_another(self, window: Window, second: u64) -> Self {
+        let ends_at = window.end_after(second);
+        let is_late = self.ends_at > ends_at && self.ends_at - ends_at <= window.late_arrivals();
+        if is_late { self } else { Self { ends_at, used: 0 } }
     }
 }
 
@@ -48,14 +68,30 @@ pub struct WindowState {
 }
 
 impl WindowState {
+    /// Has room for anything.
+    const NONE: Self = Self {
+        policy: "",
+        window: Window::SECOND,
+        limit: u64::MAX,
+        counter: Counter { ends_at: 0, used: 0 },
+        is_violated: false,
+    };
+
     /// The state of `counter`, before a request is weighed against it.
+    #[inline]
     pub fn new(policy: &'static str, window: Window, limit: u64, counter: Counter) -> Self {
         Self { policy, window, limit, counter, is_violated: false }
     }
 
+    #[inline]
+    fn weighed(mut self, cost: u64) -> Self {
+        self.is_violated = self.counter.taking(cost, self.limit).is_none();
+        self
+    }
+
     /// When the window ends and counting begins anew: a whole second.
     pub fn resets_at(&self) -> SystemTime {
-        self.window.end_of(self.counter.index)
+        instant_of(self.counter.ends_at)
     }
 
     /// How long after `at` the window ends, as `Retry-After` tells it: whole seconds, rounded up, at least one.
@@ -76,8 +112,8 @@ impl WindowState {
 /// use tollgate_core::{Counter, Decision, Window, WindowState};
 ///
 /// let now = UNIX_EPOCH + Duration::from_secs(1_000_000_030);
-/// let minute = Counter { index: Window::MINUTE.index_at(now), used: 60 };
-/// let hour = Counter { index: Window::HOUR.index_at(now), used: 100 };
+/// let minute = Counter { ends_at: Window::MINUTE.end_after(1_000_000_030), used: 60 };
+/// let hour = Counter { ends_at: Window::HOUR.end_after(1_000_000_030), used: 100 };
 /// let decision = Decision::weigh(now, 1, [
 ///     WindowState::new("key", Window::MINUTE, 60, minute),
 ///     WindowState::new("key", Window::HOUR, 1_000, hour),
@@ -87,38 +123,81 @@ impl WindowState {
 /// assert_eq!(decision.retry_after(), Some(Duration::from_secs(50)));
 /// assert_eq!(decision.windows()[1].counter.used, 100); // a refusal burns nothing, anywhere
 /// ```
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
     at: SystemTime,
     is_allowed: bool,
-    windows: SmallVec<[WindowState; 4]>,
+    windows: Windows,
 }
 
-impl Clone for Decision {
-    /// At once: the derived implementation would clone the windows one by one.
-    fn clone(&self) -> Self {
-        Self { at: self.at, is_allowed: self.is_allowed, windows: SmallVec::from_slice(&self.windows) }
+/// How many windows stay off the heap.
+const FEW: usize = 3;
+
+#[derive(Clone)]
+enum Windows {
+    Few { length: usize, windows: [WindowState; FEW] },
+    Many(Vec<WindowState>),
+}
+
+impl Windows {
+    fn as_slice(&self) -> &[WindowState] {
+        match self {
+            Self::Few { length, windows } => windows.get(..*length).unwrap_or(windows),
+            Self::Many(windows) => windows,
+        }
+    }
+}
+
+impl PartialEq for Windows {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_slice() == other.as_slice()
+    }
+}
+
+impl Eq for Windows {}
+
+impl fmt::Debug for Windows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_slice().fmt(f)
     }
 }
 
 impl Decision {
     /// Weighs a request of `cost` against every window: it is admitted if all of them have room, and then counted in
     /// all of them; otherwise it is counted in none. A cost of 0 is a peek: always admitted, never counted.
+    #[inline]
     pub fn weigh(at: SystemTime, cost: u64, windows: impl IntoIterator<Item = WindowState>) -> Self {
-        let mut weighed = SmallVec::<[WindowState; 4]>::new();
-        let mut is_allowed = true;
-        for mut state in windows {
-            state.is_violated =
-                cost > 0 && state.counter.used.checked_add(cost).is_none_or(|used| used > state.limit);
-            is_allowed &= !state.is_violated;
-            weighed.push(state);
+        let mut rest = windows.into_iter();
+        let mut windows = [WindowState::NONE; FEW];
+        let (mut length, mut is_allowed) = (0, true);
+        for place in &mut windows {
+            let Some(state) = rest.next() else { break };
+            *place = state.weighed(cost);
+            is_allowed &= !place.is_violated;
+            length += 1;
         }
-        if is_allowed {
-            for state in &mut weighed {
-                state.counter.used = state.counter.used.saturating_add(cost);
-            }
+        if length == FEW
+            && let Some(next) = rest.next()
+        {
+            let more = std::iter::once(next).chain(rest).map(|state| state.weighed(cost));
+            return Self::of_many(at, cost, windows.into_iter().chain(more).collect());
         }
-        Self { at, is_allowed, windows: weighed }
+        // In those that stand for none as well, which nobody sees: this takes fewer instructions than to spare them.
+        let counted = if is_allowed { cost } else { 0 };
+        for state in &mut windows {
+            state.counter.used = state.counter.used.saturating_add(counted);
+        }
+        Self { at, is_allowed, windows: Windows::Few { length, windows } }
+    }
+
+    #[cold]
+    fn of_many(at: SystemTime, cost: u64, mut windows: Vec<WindowState>) -> Self {
+        let is_allowed = windows.iter().all(|state| !state.is_violated);
+        let counted = if is_allowed { cost } else { 0 };
+        for state in &mut windows {
+            state.counter.used = state.counter.used.saturating_add(counted);
+        }
+        Self { at, is_allowed, windows: Windows::Many(windows) }
     }
 
     /// Whether the request may pass.
@@ -133,16 +212,18 @@ impl Decision {
 
     /// Every window of every policy, in the order in which they were charged.
     pub fn windows(&self) -> &[WindowState] {
-        &self.windows
+        self.windows.as_slice()
     }
 
     /// The window whose numbers a caller should see: of a refusal the violated one that opens last, otherwise the one
     /// with the least left (of equals, the one that opens last). `None` without any limit.
     pub fn governing(&self) -> Option<&WindowState> {
         if self.is_allowed {
-            self.windows.iter().min_by_key(|state| (state.remaining(), std::cmp::Reverse(state.resets_at())))
+            self.windows()
+                .iter()
+                .min_by_key(|state| (state.remaining(), std::cmp::Reverse(state.counter.ends_at)))
         } else {
-            self.windows.iter().filter(|state| state.is_violated).max_by_key(|state| state.resets_at())
+            self.windows().iter().filter(|state| state.is_violated).max_by_key(|state| state.counter.ends_at)
         }
     }
 
@@ -156,7 +237,8 @@ impl Decision {
     pub fn and(mut self, other: &Decision) -> Self {
         self.at = self.at.max(other.at);
         self.is_allowed &= other.is_allowed;
-        self.windows.extend_from_slice(&other.windows);
+        let both: Vec<_> = self.windows().iter().chain(other.windows()).copied().collect();
+        self.windows = Windows::Many(both);
         self
     }
 }
@@ -175,17 +257,28 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::quota::second_of;
 
     fn at(millis: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_millis(millis)
     }
 
     fn minute(used: u64, limit: u64, now: SystemTime) -> WindowState {
-        WindowState::new("key", Window::MINUTE, limit, Counter { index: Window::MINUTE.index_at(now), used })
+        WindowState::new(
+            "key",
+            Window::MINUTE,
+            limit,
+            Counter { ends_at: Window::MINUTE.end_after(second_of(now)), used },
+        )
     }
 
     fn hour(used: u64, limit: u64, now: SystemTime) -> WindowState {
-        WindowState::new("key", Window::HOUR, limit, Counter { index: Window::HOUR.index_at(now), used })
+        WindowState::new(
+            "key",
+            Window::HOUR,
+            limit,
+            Counter { ends_at: Window::HOUR.end_after(second_of(now)), used },
+        )
     }
 
     #[test]
@@ -239,15 +332,20 @@ mod tests {
 
     #[test]
     fn a_late_arrival_joins_the_newer_window_and_a_clock_set_back_starts_afresh() {
-        let counter = Counter { index: 101, used: 7 };
-        assert_eq!(counter.at(Window::MINUTE, at(100 * 60_000)), counter);
-        assert_eq!(counter.at(Window::MINUTE, at(101 * 60_000)), counter);
-        assert_eq!(counter.at(Window::MINUTE, at(102 * 60_000)), Counter { index: 102, used: 0 });
-        assert_eq!(counter.at(Window::MINUTE, at(41 * 60_000)), Counter { index: 41, used: 0 });
+        let counter = Counter { ends_at: 102 * 60, used: 7 };
+        assert_eq!(counter.at(Window::MINUTE, 101 * 60 - 1), counter, "late");
+        assert_eq!(counter.at(Window::MINUTE, 100 * 60), counter, "a whole window late");
+        assert_eq!(counter.at(Window::MINUTE, 101 * 60), counter);
+        assert_eq!(counter.at(Window::MINUTE, 102 * 60 - 1), counter);
+        assert_eq!(counter.at(Window::MINUTE, 102 * 60), Counter { ends_at: 103 * 60, used: 0 });
+        assert_eq!(counter.at(Window::MINUTE, 100 * 60 - 1), Counter { ends_at: 100 * 60, used: 0 });
 
-        let counter = Counter { index: 1_000, used: 7 };
-        assert_eq!(counter.at(Window::SECOND, at(940_000)), counter, "a minute late");
-        assert_eq!(counter.at(Window::SECOND, at(939_999)), Counter { index: 939, used: 0 });
+        let counter = Counter { ends_at: 1_001, used: 7 };
+        assert_eq!(counter.at(Window::SECOND, 940), counter, "a minute late");
+        assert_eq!(counter.at(Window::SECOND, 939), Counter { ends_at: 940, used: 0 });
+
+        let day = Counter { ends_at: 2 * 86_400, used: 7 };
+        assert_eq!(day.at(Window::DAY, 0), day, "a day is longer than a minute");
     }
 
     #[test]
@@ -282,7 +380,8 @@ mod tests {
             for step in steps {
                 millis += step;
                 let now = at(millis);
-                counters = [counters[0].at(Window::MINUTE, now), counters[1].at(Window::HOUR, now)];
+                let second = second_of(now);
+                counters = [counters[0].at(Window::MINUTE, second), counters[1].at(Window::HOUR, second)];
                 let decision = Decision::weigh(now, 1, [
                     WindowState::new("key", Window::MINUTE, per_minute, counters[0]),
                     WindowState::new("key", Window::HOUR, per_hour, counters[1]),

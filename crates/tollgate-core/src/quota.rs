@@ -1,6 +1,7 @@
 //! Quotas: how many requests a window admits, said the way one speaks.
 
 use std::{
+    cell::Cell,
     fmt,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -51,6 +52,7 @@ impl Quota {
     }
 
     /// The limits, shortest window first.
+    #[inline]
     pub fn limits(&self) -> &[WindowLimit] {
         &self.limits
     }
@@ -150,23 +152,51 @@ impl Window {
         Duration::from_secs(self.seconds.into())
     }
 
-    /// The window's number at `now`, counted from the Unix epoch; 0 for any time before it.
-    pub fn index_at(self, now: SystemTime) -> u64 {
-        let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        since_epoch.as_secs() / u64::from(self.seconds)
+    /// How many seconds the window lasts; at least one.
+    pub fn seconds(self) -> u32 {
+        self.seconds
     }
 
-    /// How many windows an instant may lie back and still be a late arrival's: a minute's, at least one.
+    /// The second at which the window that `second` lies in ends and the next one begins, both counted from the Unix epoch.
+    pub fn end_after(self, second: u64) -> u64 {
+        let length = u64::from(self.seconds);
+        second.saturating_add(length - second % length)
+    }
+
+    /// How many seconds before its beginning a request may be dated and still be a late arrival's: whole windows that
+    /// fit into a minute, at least one.
     pub(crate) fn late_arrivals(self) -> u64 {
-        u64::from((60 / self.seconds).max(1))
+        u64::from((60 / self.seconds).max(1)) * u64::from(self.seconds)
+    }
+}
+
+/// Whole seconds since the Unix epoch; 0 for any time before it.
+#[inline]
+pub(crate) fn second_of(instant: SystemTime) -> u64 {
+    thread_local! {
+        // A second's beginning, its end, and its number. To subtract takes longer than all that a window's arithmetic does,
+        // and a second has many requests.
+        static LAST: Cell<(SystemTime, SystemTime, u64)> = const { Cell::new((UNIX_EPOCH, UNIX_EPOCH, 0)) };
+    }
+    #[cold]
+    fn subtract(instant: SystemTime) -> u64 {
+        let second = instant.duration_since(UNIX_EPOCH).map_or(0, |since_epoch| since_epoch.as_secs());
+        let begins = instant_of(second);
+        if let Some(ends) = begins.checked_add(Duration::from_secs(1))
+            && begins <= instant
+        {
+            LAST.set((begins, ends, second));
+        }
+        second
     }
 
-    /// The instant at which the window with this number ends and the next one begins.
-    pub fn end_of(self, index: u64) -> SystemTime {
-        let seconds = index.saturating_add(1).saturating_mul(self.seconds.into());
-        // Only an index that no clock can produce is past what a `SystemTime` holds.
-        UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(UNIX_EPOCH)
-    }
+    let (begins, ends, second) = LAST.get();
+    if begins <= instant && instant < ends { second } else { subtract(instant) }
+}
+
+/// The instant of a second; the Unix epoch for one that no `SystemTime` holds, and no clock can show.
+pub(crate) fn instant_of(second: u64) -> SystemTime {
+    UNIX_EPOCH.checked_add(Duration::from_secs(second)).unwrap_or(UNIX_EPOCH)
 }
 
 impl fmt::Display for Window {
@@ -191,10 +221,6 @@ impl fmt::Debug for Window {
 mod tests {
     use super::*;
 
-    fn at(seconds: u64) -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(seconds)
-    }
-
     #[test]
     fn reads_as_one_speaks_and_sorts_its_windows() {
         let quota = 10_000.per_day().and(60.per_minute()).and(1_000.per_hour());
@@ -210,12 +236,12 @@ mod tests {
 
     #[test]
     fn windows_are_aligned_to_utc() {
-        let noon_and_a_bit = at(1_000_000_000); // 2001-09-09T01:46:40Z
-        assert_eq!(Window::MINUTE.end_of(Window::MINUTE.index_at(noon_and_a_bit)), at(1_000_000_020));
-        assert_eq!(Window::HOUR.end_of(Window::HOUR.index_at(noon_and_a_bit)), at(1_000_000_800));
-        assert_eq!(Window::DAY.end_of(Window::DAY.index_at(noon_and_a_bit)), at(1_000_080_000));
-        assert_eq!(Window::DAY.index_at(at(86_399)), 0);
-        assert_eq!(Window::DAY.index_at(at(86_400)), 1);
+        let noon_and_a_bit = 1_000_000_000; // 2001-09-09T01:46:40Z
+        assert_eq!(Window::MINUTE.end_after(noon_and_a_bit), 1_000_000_020);
+        assert_eq!(Window::HOUR.end_after(noon_and_a_bit), 1_000_000_800);
+        assert_eq!(Window::DAY.end_after(noon_and_a_bit), 1_000_080_000);
+        assert_eq!(Window::DAY.end_after(86_399), 86_400);
+        assert_eq!(Window::DAY.end_after(86_400), 172_800, "an end belongs to the next window");
     }
 
     #[test]
@@ -223,7 +249,14 @@ mod tests {
         assert_eq!(Window::lasting(Duration::ZERO), Window::SECOND);
         assert_eq!(Window::lasting(Duration::from_millis(1_500)).length(), Duration::from_secs(2));
         assert_eq!(Window::lasting(Duration::MAX).length(), Duration::from_secs(u32::MAX.into()));
-        assert_eq!(Window::DAY.index_at(UNIX_EPOCH - Duration::from_secs(5)), 0);
-        assert_eq!(Window::DAY.end_of(u64::MAX), UNIX_EPOCH);
+        assert_eq!(second_of(UNIX_EPOCH - Duration::from_secs(5)), 0);
+        for nanos in
+            [0, 1, 999_999_999, 1_000_000_000, 1_000_000_001, 999_999_999, 1_999_999_999, 2_000_000_000]
+        {
+            let instant = UNIX_EPOCH + Duration::from_nanos(nanos);
+            assert_eq!(second_of(instant), nanos / 1_000_000_000, "{nanos}");
+        }
+        assert_eq!(Window::DAY.end_after(u64::MAX), u64::MAX);
+        assert_eq!(instant_of(u64::MAX), UNIX_EPOCH);
     }
 }

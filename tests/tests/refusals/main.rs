@@ -68,6 +68,7 @@ fn every_denial() -> Vec<Denial> {
 /// A minute of 60 requests that is used up, 20.5 seconds before its end.
 fn used_up() -> Decision {
     let now = tests::suite::at(39) + std::time::Duration::from_millis(500);
-    let counter = tollgate::Counter { index: Window::MINUTE.index_at(now), used: 60 };
+    let second = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let counter = tollgate::Counter { ends_at: Window::MINUTE.end_after(second), used: 60 };
     Decision::weigh(now, 1, [WindowState::new("key", Window::MINUTE, 60, counter)])
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use crate::{Answer, Decision, Quota, Unavailable};
+use crate::{Answer, Decision, Quota, Unavailable, quota::second_of};
 
 /// One counter that a request is charged to.
 ///
@@ -51,6 +51,12 @@ impl<'r> Take<'r> {
     pub fn with_cost(mut self, cost: u64) -> Self {
         self.cost = cost;
         self
+    }
+
+    /// The request's instant in whole seconds since the Unix epoch; 0 for any time before it.
+    #[inline]
+    pub fn second(&self) -> u64 {
+        second_of(self.now)
     }
 }
 

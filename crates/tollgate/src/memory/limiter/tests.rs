@@ -1,0 +1,237 @@
+//! What the limiter promises, whatever it keeps subjects in.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use proptest::prelude::*;
+use tollgate_core::{PerWindow as _, Quota, Window};
+
+use super::*;
+
+const START: u64 = 1_000_000_000;
+
+fn decide(limiter: &MemoryLimiter, charges: &[Charge<'_>], cost: u64, second: u64) -> Decision {
+    let take = Take::one(charges, UNIX_EPOCH + Duration::from_secs(second)).with_cost(cost);
+    let Answer::Now(Ok(decision)) = limiter.take(&take) else { panic!("counts at once") };
+    decision
+}
+
+fn take(limiter: &MemoryLimiter, subject: &str, quota: &Quota, seconds: u64) -> Decision {
+    decide(limiter, &[Charge::new("test", subject, subject, quota)], 1, START + seconds)
+}
+
+fn used(decision: &Decision) -> Vec<u64> {
+    decision.windows().iter().map(|state| state.counter.used).collect()
+}
+
+fn places(limiter: &MemoryLimiter) -> usize {
+    limiter.shards.iter().map(|shard| lock(&shard.0).places()).sum()
+}
+
+#[test]
+fn a_flood_is_forgotten_while_a_few_go_on() {
+    for quota in [
+        5.per_minute(),
+        5.per_second().and(5.per_minute()).and(5.per(Window::lasting(Duration::from_secs(7)))),
+    ] {
+        let limiter = MemoryLimiter::new();
+        for subject in 0..50_000 {
+            take(&limiter, &subject.to_string(), &quota, 0);
+        }
+        assert_eq!(limiter.subjects(), 50_000);
+        let crowded = places(&limiter);
+        // Ten callers, each of them once a minute, are in a few shards only, and sweep them all.
+        for minute in 1..20_000 {
+            for subject in 0..10 {
+                assert!(take(&limiter, &subject.to_string(), &quota, minute * 60).is_allowed());
+            }
+        }
+        assert!(limiter.subjects() <= 10 + SHARDS, "{} subjects are left", limiter.subjects());
+        assert!(places(&limiter) < crowded / 10, "room for {} of {crowded} is left", places(&limiter));
+    }
+}
+
+#[test]
+fn a_flood_of_wide_subjects_is_forgotten_too() {
+    let limiter = MemoryLimiter::new();
+    let quota = 5.per_second().and(5.per_minute()).and(5.per_hour()).and(5.per_day());
+    for subject in 0..20_000 {
+        take(&limiter, &subject.to_string(), &quota, 0);
+    }
+    assert_eq!(limiter.subjects(), 20_000);
+    let crowded = places(&limiter);
+    for day in 1..50_000 {
+        assert!(take(&limiter, "calm", &quota, day * 86_400).is_allowed());
+    }
+    assert!(limiter.subjects() <= 1 + SHARDS, "{} subjects are left", limiter.subjects());
+    assert!(places(&limiter) < crowded / 10, "room for {} of {crowded} is left", places(&limiter));
+}
+
+#[test]
+fn a_flood_is_cleared_away_by_a_tenth_as_many() {
+    let (limiter, quota) = (MemoryLimiter::new(), 5.per_minute());
+    for subject in 0..100_000 {
+        take(&limiter, &subject.to_string(), &quota, 0);
+    }
+    let crowded = places(&limiter);
+    for subject in 100_000..110_000 {
+        take(&limiter, &subject.to_string(), &quota, 60);
+    }
+    assert!(limiter.subjects() < 20_000, "{} subjects are left", limiter.subjects());
+    assert!(places(&limiter) < crowded / 3, "room for {} of {crowded} is left", places(&limiter));
+}
+
+#[test]
+fn a_sweep_leaves_what_counts() {
+    let limiter = MemoryLimiter::new();
+    let quota = 1.per_day();
+    for subject in 0..1_000 {
+        assert!(take(&limiter, &subject.to_string(), &quota, 0).is_allowed());
+    }
+    for _ in 0..100 {
+        for subject in 0..1_000 {
+            assert!(!take(&limiter, &subject.to_string(), &quota, 60).is_allowed());
+        }
+    }
+    assert_eq!(limiter.subjects(), 1_000);
+}
+
+#[test]
+fn a_subject_takes_as_many_windows_as_its_quotas_name() {
+    let limiter = MemoryLimiter::new();
+    let three = 9.per_minute().and(9.per_hour()).and(9.per_day());
+    let four = three.clone().and(9.per(Window::lasting(Duration::from_secs(7_200))));
+    assert_eq!(used(&take(&limiter, "ada", &three, 0)), [1, 1, 1]);
+    assert_eq!(used(&take(&limiter, "ada", &four, 0)), [2, 2, 1, 2]);
+    assert_eq!(used(&take(&limiter, "ada", &three, 0)), [3, 3, 3]);
+    assert_eq!(used(&take(&limiter, "ada", &four, 0)), [4, 4, 2, 4], "what the quota did not name was kept");
+    assert_eq!(limiter.subjects(), 1);
+}
+
+#[test]
+fn counts_go_beyond_32_bits() {
+    let (limiter, quota) = (MemoryLimiter::new(), u64::MAX.per_minute().and(u64::MAX.per_day()));
+    let charges = [Charge::new("test", "ada", "ada", &quota)];
+    let (mut sum, most) = (0, u64::from(u32::MAX));
+    for cost in [most - 1, 1, 1, most, 1 << 40] {
+        sum += cost;
+        assert_eq!(used(&decide(&limiter, &charges, cost, START)), [sum, sum]);
+    }
+    assert!(!decide(&limiter, &charges, u64::MAX, START).is_allowed());
+    assert_eq!(used(&decide(&limiter, &charges, 0, START)), [sum, sum]);
+    assert_eq!(limiter.subjects(), 1);
+}
+
+#[test]
+fn times_go_beyond_32_bits() {
+    let (limiter, quota) = (MemoryLimiter::new(), 2.per_minute());
+    let charges = [Charge::new("test", "ada", "ada", &quota)];
+    for second in [START, u64::from(u32::MAX) - 1, u64::from(u32::MAX) + 61, 1 << 40] {
+        let passed = (0..4).filter(|_| decide(&limiter, &charges, 1, second).is_allowed()).count();
+        assert_eq!(passed, 2, "in second {second}");
+    }
+}
+
+#[test]
+fn quotas_may_name_any_number_of_different_windows() {
+    let limiter = MemoryLimiter::new();
+    for round in 1..=2 {
+        for seconds in 1_000..2_000 {
+            let quota = 2.per(Window::lasting(Duration::from_secs(seconds)));
+            assert_eq!(used(&take(&limiter, &seconds.to_string(), &quota, 0)), [round]);
+        }
+    }
+    assert_eq!(limiter.subjects(), 1_000);
+}
+
+#[test]
+fn peeks_and_refusals_are_kept_nowhere() {
+    let limiter = MemoryLimiter::new();
+    let (none, unlimited, some) = (0.per_minute(), Quota::unlimited(), 1.per_minute());
+    assert!(!take(&limiter, "refused", &none, 0).is_allowed());
+    assert!(take(&limiter, "unlimited", &unlimited, 0).is_allowed());
+    assert!(decide(&limiter, &[Charge::new("test", "peek", "peek", &some)], 0, START).is_allowed());
+    assert_eq!(limiter.subjects(), 0);
+}
+
+#[test]
+fn one_subject_charged_twice_at_once_is_counted_in_each_window() {
+    let (limiter, minute, hour) = (MemoryLimiter::new(), 9.per_minute(), 9.per_hour());
+    let charges = [Charge::new("test", "ada", "acme", &minute), Charge::new("test", "ada", "acme", &hour)];
+    assert_eq!(used(&decide(&limiter, &charges, 1, START)), [1, 1]);
+    assert_eq!(used(&decide(&limiter, &charges, 1, START)), [2, 2]);
+    assert_eq!(limiter.subjects(), 1);
+}
+
+/// The naive model: every counter there has ever been.
+#[derive(Default)]
+struct Model(HashMap<(&'static str, usize, Window), Counter>);
+
+impl Model {
+    fn decide(&mut self, charges: &[(&'static str, usize, &Quota)], cost: u64, second: u64) -> Decision {
+        let mut states = Vec::new();
+        for (policy, subject, quota) in charges {
+            for limit in quota.limits() {
+                let counter = self.0.get(&(*policy, *subject, limit.window)).copied().unwrap_or_default();
+                let counter = counter.at(limit.window, second);
+                states.push(WindowState::new(policy, limit.window, limit.limit, counter));
+            }
+        }
+        let decision = Decision::weigh(UNIX_EPOCH + Duration::from_secs(second), cost, states);
+        if decision.is_allowed() && cost > 0 {
+            let mut states = decision.windows().iter();
+            for (policy, subject, quota) in charges {
+                for state in states.by_ref().take(quota.limits().len()) {
+                    self.0.insert((*policy, *subject, state.window), state.counter);
+                }
+            }
+        }
+        decision
+    }
+}
+
+fn quota() -> impl Strategy<Value = Quota> {
+    let seconds = prop::sample::select(vec![1, 7, 60, 90, 3_600, 86_400]);
+    let limit = prop_oneof![4 => 0_u64..9, 1 => Just(1 << 33), 1 => Just(u64::MAX)];
+    let limits = prop::collection::vec((seconds, limit), 0..5);
+    limits.prop_map(|limits| {
+        let quotas = limits
+            .into_iter()
+            .map(|(seconds, limit)| limit.per(Window::lasting(Duration::from_secs(seconds))));
+        quotas.fold(Quota::unlimited(), Quota::and)
+    })
+}
+
+proptest! {
+    #[test]
+    fn agrees_with_all_counters_there_have_ever_been(
+        quotas in prop::collection::vec(quota(), 4),
+        steps in prop::collection::vec(
+            (
+                prop_oneof![4 => 0_u64..3, 2 => 0_u64..100, 1 => 0_u64..100_000],
+                prop::collection::vec((0_usize..2, 0_usize..5, 0_usize..4), 1..4),
+                prop_oneof![6 => Just(1), 1 => Just(0), 1 => 2_u64..5, 1 => Just(1 << 32)],
+            ),
+            1..150,
+        ),
+    ) {
+        const POLICIES: [&str; 2] = ["key", "tenant"];
+        const SUBJECTS: [&str; 5] = ["ada", "bob", "cyd", "dan", "eve"];
+        let (limiter, mut model) = (MemoryLimiter::new(), Model::default());
+        let mut second = START;
+        for (wait, charges, cost) in steps {
+            second += wait;
+            let theirs: Vec<_> =
+                charges.iter().map(|(policy, subject, quota)| (POLICIES[*policy], *subject, &quotas[*quota])).collect();
+            let ours: Vec<_> = theirs
+                .iter()
+                .map(|(policy, subject, quota)| {
+                    Charge::new(policy, SUBJECTS[*subject], SUBJECTS[*subject / 2], quota)
+                })
+                .collect();
+            prop_assert_eq!(decide(&limiter, &ours, cost, second), model.decide(&theirs, cost, second));
+        }
+    }
+}

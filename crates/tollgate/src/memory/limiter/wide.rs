@@ -1,0 +1,73 @@
+//! Subjects that are too wide for the table: with many windows, or large numbers. Usually there are none.
+
+use hashbrown::HashTable;
+
+use super::{
+    fingerprint::Fingerprint,
+    subject::{self, Windows},
+};
+
+/// How many places a sweep looks at.
+const PLACES_PER_SWEEP: usize = 64;
+
+#[derive(Default)]
+pub(super) struct WideSubjects {
+    subjects: HashTable<Wide>,
+    // Where the last sweep ended.
+    swept_to: usize,
+}
+
+struct Wide {
+    name: Fingerprint,
+    windows: Windows,
+}
+
+impl WideSubjects {
+    pub(super) fn len(&self) -> usize {
+        self.subjects.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn places(&self) -> usize {
+        self.subjects.capacity()
+    }
+
+    pub(super) fn get_mut(&mut self, name: Fingerprint) -> Option<&mut Windows> {
+        let subject = self.subjects.find_mut(name.place(), |subject| subject.name == name)?;
+        Some(&mut subject.windows)
+    }
+
+    pub(super) fn insert(&mut self, name: Fingerprint, windows: Windows, second: u64) {
+        if self.subjects.len() == self.subjects.capacity() {
+            // Better to look everywhere once than to grow for counters that nobody needs.
+            self.subjects.retain(|subject| !subject.is_idle(second));
+        }
+        self.subjects.insert_unique(name.place(), Wide { name, windows }, Wide::place);
+    }
+
+    /// Drops a few subjects whose windows have passed.
+    pub(super) fn sweep(&mut self, second: u64) {
+        let places = self.subjects.num_buckets();
+        for _ in 0..PLACES_PER_SWEEP.min(places) {
+            self.swept_to = (self.swept_to + 1) % places;
+            if let Ok(entry) = self.subjects.get_bucket_entry(self.swept_to)
+                && entry.get().is_idle(second)
+            {
+                entry.remove();
+            }
+        }
+        if self.subjects.len() < self.subjects.capacity() / 8 {
+            self.subjects.shrink_to(self.subjects.len() * 2, Wide::place);
+        }
+    }
+}
+
+impl Wide {
+    fn place(&self) -> u64 {
+        self.name.place()
+    }
+
+    fn is_idle(&self, second: u64) -> bool {
+        self.windows.iter().all(|(_, counter)| subject::has_passed(*counter, second))
+    }
+}
