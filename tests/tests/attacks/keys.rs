@@ -16,8 +16,8 @@ use futures_util::{Stream as _, future::FutureExt as _};
 use http::{HeaderValue, Request};
 use tests::suite::at;
 use tollgate::{
-    Credential, CredentialSource, Denial, DenialKind, Digest, EndReason, EndSignal, Head, KeyRecord, KeyStatus,
-    KeyStore as _, MemoryKeys, Presented, Principal, Verify as _,
+    Credential, CredentialSource, Denial, DenialKind, Digest, EndReason, EndSignal, Head, KeyRecord,
+    KeyStatus, KeyStore as _, MemoryKeys, Presented, Principal, Verify as _,
 };
 
 use crate::Keys;
