@@ -6,7 +6,6 @@
 
 use std::{
     net::SocketAddr,
-    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -183,7 +182,7 @@ impl How {
 struct Slow(MemoryKeys);
 
 impl KeyStore for Slow {
-    fn find(&self, digests: &[Digest]) -> Answer<Result<Option<Arc<KeyRecord>>, Unavailable>> {
+    fn find(&self, digests: &[Digest]) -> Answer<Result<Option<KeyRecord>, Unavailable>> {
         let found = self.0.find(digests);
         Answer::later(async {
             tokio::task::yield_now().await;
@@ -200,7 +199,7 @@ impl KeyStore for Slow {
 struct Down;
 
 impl KeyStore for Down {
-    fn find(&self, _digests: &[Digest]) -> Answer<Result<Option<Arc<KeyRecord>>, Unavailable>> {
+    fn find(&self, _digests: &[Digest]) -> Answer<Result<Option<KeyRecord>, Unavailable>> {
         Answer::Now(Err(Unavailable::new("the key store refused the connection")))
     }
 

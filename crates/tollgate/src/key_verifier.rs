@@ -3,8 +3,8 @@
 use std::{fmt, sync::Arc, time::SystemTime};
 
 use tollgate_core::{
-    Answer, Denial, DenialKind, KeyFormat, KeyRecord, KeyStatus, KeyStore, Peppers, Presented, Principal,
-    Unavailable, Verify,
+    Answer, Denial, DenialKind, KeyFormat, KeyRecord, KeyStatus, KeyStore, MalformedKey, Peppers, Presented,
+    Principal, Unavailable, Verify,
 };
 
 /// Verifies issued keys: their shape first, so that junk costs no look-up, then their digest against a [`KeyStore`].
@@ -18,7 +18,8 @@ use tollgate_core::{
 /// # Ok::<(), tollgate::InvalidKeyFormat>(())
 /// ```
 pub struct KeyVerifier {
-    formats: Vec<KeyFormat>,
+    format: KeyFormat,
+    more_formats: Vec<KeyFormat>,
     peppers: Peppers,
     store: Arc<dyn KeyStore>,
 }
@@ -26,12 +27,12 @@ pub struct KeyVerifier {
 impl KeyVerifier {
     /// Verifies keys of this format, by their plain SHA-256.
     pub fn new(format: KeyFormat, store: impl KeyStore) -> Self {
-        Self { formats: vec![format], peppers: Peppers::none(), store: Arc::new(store) }
+        Self { format, more_formats: Vec::new(), peppers: Peppers::none(), store: Arc::new(store) }
     }
 
     /// Accepts keys of another format, too.
     pub fn with_format(mut self, format: KeyFormat) -> Self {
-        self.formats.push(format);
+        self.more_formats.push(format);
         self
     }
 
@@ -40,37 +41,40 @@ impl KeyVerifier {
         self.peppers = peppers;
         self
     }
+
+    /// Whether a key of one of the formats can look so.
+    fn recognise(&self, secret: &[u8]) -> Result<(), MalformedKey> {
+        let Err(problem) = self.format.parse(secret) else { return Ok(()) };
+        // What is wrong with it is told as of the first format.
+        let is_another = self.more_formats.iter().any(|format| format.parse(secret).is_ok());
+        if is_another { Ok(()) } else { Err(problem) }
+    }
 }
 
 impl Verify for KeyVerifier {
     fn verify(&self, presented: &Presented<'_>) -> Answer<Result<Arc<Principal>, Denial>> {
-        let secret = presented.credential.expose_secret();
+        let secret = presented.credential.expose_secret_bytes();
+        if let Err(problem) = self.recognise(secret) {
+            let denial = Denial::new(DenialKind::CredentialMalformed).with_log_detail(problem.reason());
+            return Answer::Now(Err(denial));
+        }
+        let found = match self.peppers.only(secret) {
+            Some(digest) => self.store.find(&[digest]),
+            None => self.store.find(&self.peppers.all(secret)),
+        };
         let now = presented.now;
-        let mut problem = None;
-        let is_well_formed = self.formats.iter().any(|format| match format.parse(secret) {
-            Ok(_) => true,
-            Err(error) => {
-                problem.get_or_insert(error);
-                false
-            }
-        });
-        if is_well_formed {
-            self.store.find(&self.peppers.all(secret)).map(move |found| judge(found, now))
-        } else {
-            let reason = problem.map_or("no key format is configured", |error| error.reason());
-            Answer::Now(Err(Denial::new(DenialKind::CredentialMalformed).with_log_detail(reason)))
+        match found {
+            Answer::Now(found) => Answer::Now(judge(found, now)),
+            later @ Answer::Later(_) => later.map(move |found| judge(found, now)),
         }
     }
 }
 
 /// What a record says of its key. An expiry comes before a suspension, which only somebody with a good key may learn of.
-fn judge(
-    found: Result<Option<Arc<KeyRecord>>, Unavailable>,
-    now: SystemTime,
-) -> Result<Arc<Principal>, Denial> {
+fn judge(found: Result<Option<KeyRecord>, Unavailable>, now: SystemTime) -> Result<Arc<Principal>, Denial> {
     let Some(record) = found? else { return Err(Denial::new(DenialKind::KeyUnknown)) };
     match record.status() {
-        KeyStatus::Active => Ok(Arc::clone(record.principal())),
+        KeyStatus::Active => Ok(record.into_principal()),
         KeyStatus::Revoked => Err(Denial::new(DenialKind::KeyRevoked)),
         _ if record.principal().expires_at().is_some_and(|expires_at| expires_at <= now) => {
             Err(Denial::new(DenialKind::KeyExpired))
@@ -83,6 +87,9 @@ fn judge(
 
 impl fmt::Debug for KeyVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyVerifier").field("formats", &self.formats).finish_non_exhaustive()
+        f.debug_struct("KeyVerifier")
+            .field("format", &self.format)
+            .field("more_formats", &self.more_formats)
+            .finish_non_exhaustive()
     }
 }

@@ -4,7 +4,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
     task::{Context, Wake, Waker},
@@ -16,15 +16,15 @@ use futures_util::{Stream as _, future::FutureExt as _};
 use http::{HeaderValue, Request};
 use tests::suite::at;
 use tollgate::{
-    Credential, CredentialSource, Denial, DenialKind, Digest, EndReason, EndSignal, KeyRecord, KeyStore as _,
-    MemoryKeys, Presented, Principal, Verify as _,
+    Credential, CredentialSource, Denial, DenialKind, Digest, EndReason, EndSignal, KeyRecord, KeyStatus,
+    KeyStore as _, MemoryKeys, Presented, Principal, Verify as _,
 };
 
 use crate::Keys;
 
 const SECRET: &str = "an-imported-secret";
 
-fn find(keys: &MemoryKeys, secret: &str) -> Option<Arc<KeyRecord>> {
+fn find(keys: &MemoryKeys, secret: &str) -> Option<KeyRecord> {
     keys.find(&[Digest::of(secret)]).wait().now_or_never().unwrap().unwrap()
 }
 
@@ -116,6 +116,43 @@ fn no_race_lets_a_key_in_once_revoke_has_returned() {
         });
         assert_eq!(verify(&keys, &key).unwrap_err().kind(), DenialKind::KeyRevoked);
     }
+}
+
+/// Looks a key up while it is revoked and put back, by more threads than the store has locks to read under.
+#[test]
+fn no_race_finds_a_record_from_before_the_last_change() {
+    const READERS: usize = 12;
+    let keys = MemoryKeys::new();
+    // The generation that the last change has left, which nobody may fall behind once the change has returned.
+    let (least, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        for _ in 0..READERS {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::SeqCst) {
+                    let least = least.load(Ordering::SeqCst);
+                    let Some(record) = find(&keys, SECRET) else {
+                        assert_eq!(least, 0, "no record after the first import");
+                        continue;
+                    };
+                    assert!(record.generation() >= least, "a record from before the change");
+                    // Each import and each revocation makes one generation, in turns.
+                    let expected =
+                        if record.generation() % 2 == 1 { KeyStatus::Active } else { KeyStatus::Revoked };
+                    assert_eq!(record.status(), expected, "half of a change");
+                }
+            });
+        }
+        for generation in 1..500 {
+            if generation % 2 == 1 {
+                keys.import(SECRET, Principal::new("ada"));
+            } else {
+                assert!(keys.revoke("ada"));
+            }
+            least.store(generation, Ordering::SeqCst);
+            thread::yield_now();
+        }
+        is_over.store(true, Ordering::SeqCst);
+    });
 }
 
 /// Begins to wait for its end in the very moment in which it ends.

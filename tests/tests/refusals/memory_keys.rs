@@ -41,7 +41,7 @@ impl Api {
         send(&mut self.stack, with_key(key)).await.kind()
     }
 
-    fn record(&self, secret: &str) -> std::sync::Arc<KeyRecord> {
+    fn record(&self, secret: &str) -> KeyRecord {
         let found = self.keys.find(&[Digest::of(secret)]).wait().now_or_never().unwrap();
         found.unwrap().unwrap()
     }

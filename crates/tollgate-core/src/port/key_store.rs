@@ -18,14 +18,14 @@ pub trait KeyStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`Unavailable`] if the store cannot be reached: the key is then refused, never let through.
-    fn find(&self, digests: &[Digest]) -> Answer<Result<Option<Arc<KeyRecord>>, Unavailable>>;
+    fn find(&self, digests: &[Digest]) -> Answer<Result<Option<KeyRecord>, Unavailable>>;
 
     /// News of what changed from now on, for caches to obey.
     fn changes(&self) -> Changes;
 }
 
 impl<S: KeyStore + ?Sized> KeyStore for Arc<S> {
-    fn find(&self, digests: &[Digest]) -> Answer<Result<Option<Arc<KeyRecord>>, Unavailable>> {
+    fn find(&self, digests: &[Digest]) -> Answer<Result<Option<KeyRecord>, Unavailable>> {
         (**self).find(digests)
     }
 
@@ -34,7 +34,7 @@ impl<S: KeyStore + ?Sized> KeyStore for Arc<S> {
     }
 }
 
-/// What a store knows about one key.
+/// What a store knows about one key. Small, so that it is handed out by value: only the principal is shared.
 #[derive(Clone, Debug)]
 pub struct KeyRecord {
     principal: Arc<Principal>,
@@ -51,6 +51,11 @@ impl KeyRecord {
     /// Whom the key proves.
     pub fn principal(&self) -> &Arc<Principal> {
         &self.principal
+    }
+
+    /// [`principal`](Self::principal), taken out of a record that is not needed any more.
+    pub fn into_principal(self) -> Arc<Principal> {
+        self.principal
     }
 
     /// Whether the key may be used.

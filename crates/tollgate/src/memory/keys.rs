@@ -1,18 +1,19 @@
 //! Keys in this process.
 
+mod table;
+
 use std::{
     collections::{HashMap, HashSet},
     fmt,
-    hash::{BuildHasherDefault, Hasher},
     sync::{Arc, Mutex},
 };
 
-use dashmap::DashMap;
 use tollgate_core::{
     Answer, ApiKey, Change, Changes, Digest, EndReason, EndSignal, Environment, KeyFormat, KeyRecord,
     KeyStatus, KeyStore, Peppers, Principal, RandomnessUnavailable, Unavailable,
 };
 
+use self::table::Table;
 use super::{feeds::Feeds, lock};
 
 /// Keys in this process: for tests, for demonstrations, and for services whose keys come from a file at start-up.
@@ -36,7 +37,7 @@ pub struct MemoryKeys(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     peppers: Peppers,
-    by_digest: DashMap<Digest, Arc<KeyRecord>, BuildHasherDefault<DigestIsHash>>,
+    by_digest: Table,
     // Whoever changes keys holds this lock, so that changes happen one after another; whoever finds a key does not.
     ledger: Mutex<Ledger>,
     feeds: Feeds,
@@ -102,7 +103,7 @@ impl MemoryKeys {
             {
                 self.0.remove(&replaced, &mut endings);
             }
-            let former = self.0.by_digest.get(&digest).map(|entry| Arc::clone(entry.value()));
+            let former = self.0.by_digest.find(&digest);
             let generation = ledger.next_generation();
             // A key has a signal of its own, or revoking it would end another that was made of the same principal. It keeps
             // the one it has, since streams may wait for that.
@@ -122,7 +123,7 @@ impl MemoryKeys {
                 }
             }
             let principal = Arc::new(principal.with_end_signal(signal));
-            self.0.by_digest.insert(digest, Arc::new(KeyRecord::new(principal, status, generation)));
+            self.0.by_digest.insert(digest, KeyRecord::new(principal, status, generation));
         }
         self.0.announce(endings, &Change::Key(id));
     }
@@ -135,9 +136,9 @@ impl MemoryKeys {
             let mut ledger = lock(&self.0.ledger);
             let generation = ledger.next_generation();
             let Some(digest) = ledger.digests.get(id) else { return false };
-            if let Some(mut record) = self.0.by_digest.get_mut(digest) {
-                set_status(&mut record, KeyStatus::Revoked, generation, &mut endings);
-            }
+            self.0.by_digest.change(digest, |record| {
+                set_status(record, KeyStatus::Revoked, generation, &mut endings);
+            });
         }
         self.0.announce(endings, &Change::Key(id.into()));
         true
@@ -176,20 +177,19 @@ impl MemoryKeys {
             let mut ledger = lock(&self.0.ledger);
             note(&mut ledger);
             let generation = ledger.next_generation();
-            for mut record in self.0.by_digest.iter_mut() {
+            self.0.by_digest.change_all(|record| {
                 if record.principal().tenant() == Some(tenant) && record.status() == from {
-                    set_status(&mut record, to, generation, &mut endings);
+                    set_status(record, to, generation, &mut endings);
                 }
-            }
+            });
         }
         self.0.announce(endings, &Change::Tenant(tenant.into()));
     }
 }
 
 impl KeyStore for MemoryKeys {
-    fn find(&self, digests: &[Digest]) -> Answer<Result<Option<Arc<KeyRecord>>, Unavailable>> {
-        let found = digests.iter().find_map(|digest| self.0.by_digest.get(digest));
-        Answer::Now(Ok(found.map(|entry| Arc::clone(entry.value()))))
+    fn find(&self, digests: &[Digest]) -> Answer<Result<Option<KeyRecord>, Unavailable>> {
+        Answer::Now(Ok(digests.iter().find_map(|digest| self.0.by_digest.find(digest))))
     }
 
     fn changes(&self) -> Changes {
@@ -199,7 +199,7 @@ impl KeyStore for MemoryKeys {
 
 impl Inner {
     fn remove(&self, digest: &Digest, endings: &mut Endings) {
-        if let Some((_, record)) = self.by_digest.remove(digest) {
+        if let Some(record) = self.by_digest.remove(digest) {
             endings.add(record.principal(), EndReason::Revoked);
         }
     }
@@ -225,31 +225,14 @@ impl Endings {
 
 /// Puts the record of a key in another status in the place of its record. What becomes active again gets a signal that was
 /// not sent yet.
-fn set_status(record: &mut Arc<KeyRecord>, status: KeyStatus, generation: u64, endings: &mut Endings) {
+fn set_status(record: &mut KeyRecord, status: KeyStatus, generation: u64, endings: &mut Endings) {
     let mut principal = Arc::clone(record.principal());
     match status {
         KeyStatus::Revoked => endings.add(&principal, EndReason::Revoked),
         KeyStatus::TenantSuspended => endings.add(&principal, EndReason::TenantSuspended),
         _ => principal = Arc::new(Principal::clone(&principal).with_end_signal(EndSignal::new())),
     }
-    *record = Arc::new(KeyRecord::new(principal, status, generation));
-}
-
-/// A digest is as good as a hash already. Only issued keys are ever inserted, so that no stranger can choose digests
-/// which collide.
-#[derive(Default)]
-struct DigestIsHash(u64);
-
-impl Hasher for DigestIsHash {
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(first) = bytes.first_chunk() {
-            self.0 ^= u64::from_ne_bytes(*first);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
+    *record = KeyRecord::new(principal, status, generation);
 }
 
 impl fmt::Debug for MemoryKeys {

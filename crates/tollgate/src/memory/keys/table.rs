@@ -1,0 +1,162 @@
+//! Records by digest: read on every request, changed hardly ever.
+
+use std::sync::PoisonError;
+
+use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
+use hashbrown::HashTable;
+use tollgate_core::{Digest, KeyRecord};
+
+/// So many that a part of a million keys is moved in less than a millisecond when it grows.
+const PARTS: usize = 64;
+
+/// Records by digest. Each part has eight locks. Whoever reads takes the one that an eighth of the threads share; whoever
+/// changes takes all, and so has waited for everybody who saw the part as it was before.
+pub(super) struct Table {
+    parts: Box<[Part]>,
+}
+
+type Part = ShardedLock<HashTable<Entry>>;
+
+struct Entry {
+    digest: Digest,
+    record: KeyRecord,
+}
+
+impl Table {
+    pub(super) fn find(&self, digest: &Digest) -> Option<KeyRecord> {
+        let part = read(self.part(digest)?);
+        part.find(hash(digest), |entry| entry.digest == *digest).map(|entry| entry.record.clone())
+    }
+
+    /// Puts a record in the place of the one that the key has, if it has one.
+    pub(super) fn insert(&self, digest: Digest, record: KeyRecord) {
+        let Some(part) = self.part(&digest) else { return };
+        let mut part = write(part);
+        match part.find_mut(hash(&digest), |entry| entry.digest == digest) {
+            Some(entry) => entry.record = record,
+            None => {
+                part.insert_unique(hash(&digest), Entry { digest, record }, |entry| hash(&entry.digest));
+            }
+        }
+    }
+
+    pub(super) fn remove(&self, digest: &Digest) -> Option<KeyRecord> {
+        let mut part = write(self.part(digest)?);
+        let entry = part.find_entry(hash(digest), |entry| entry.digest == *digest).ok()?;
+        Some(entry.remove().0.record)
+    }
+
+    pub(super) fn change(&self, digest: &Digest, change: impl FnOnce(&mut KeyRecord)) {
+        let Some(part) = self.part(digest) else { return };
+        if let Some(entry) = write(part).find_mut(hash(digest), |entry| entry.digest == *digest) {
+            change(&mut entry.record);
+        }
+    }
+
+    pub(super) fn change_all(&self, mut change: impl FnMut(&mut KeyRecord)) {
+        for part in &self.parts {
+            write(part).iter_mut().for_each(|entry| change(&mut entry.record));
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.parts.iter().map(|part| read(part).len()).sum()
+    }
+
+    /// Never absent: the number is taken modulo how many there are.
+    fn part(&self, digest: &Digest) -> Option<&Part> {
+        // Other bytes than the hash is made of, or each part would use a part of its places.
+        let [.., number] = digest.as_bytes();
+        self.parts.get(usize::from(*number) % PARTS)
+    }
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self { parts: (0..PARTS).map(|_| Part::default()).collect() }
+    }
+}
+
+/// A digest is as good as a hash already. Only issued keys are ever inserted, so that no stranger can choose digests
+/// which collide.
+fn hash(digest: &Digest) -> u64 {
+    digest.as_bytes().first_chunk().map_or(0, |first| u64::from_ne_bytes(*first))
+}
+
+// Nothing in a part is ever left half changed, so a panic of another thread has left it whole.
+
+fn read(part: &Part) -> ShardedLockReadGuard<'_, HashTable<Entry>> {
+    part.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write(part: &Part) -> ShardedLockWriteGuard<'_, HashTable<Entry>> {
+    part.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashMap, sync::Arc};
+
+    use tollgate_core::{KeyStatus, PepperId, Principal};
+
+    use super::*;
+
+    fn record(generation: u64) -> KeyRecord {
+        KeyRecord::new(Arc::new(Principal::new("key")), KeyStatus::Active, generation)
+    }
+
+    fn generation(table: &Table, digest: &Digest) -> Option<u64> {
+        table.find(digest).map(|record| record.generation())
+    }
+
+    /// Digests that share their hash and their part, as far as they differ in neither.
+    fn alike() -> Vec<Digest> {
+        let mut digests = Vec::new();
+        for pepper in [None, Some(PepperId::new(0)), Some(PepperId::new(1))] {
+            for number in 0..=u8::MAX {
+                let mut bytes = [7; 32];
+                bytes[15] = number;
+                digests.push(Digest::from_parts(bytes, pepper));
+                bytes[0] = number;
+                bytes[31] = number.wrapping_mul(3);
+                digests.push(Digest::from_parts(bytes, pepper));
+            }
+        }
+        digests
+    }
+
+    #[test]
+    fn keeps_what_a_map_would_keep_also_where_digests_are_alike() {
+        let (table, mut model, digests) = (Table::default(), HashMap::new(), alike());
+        let steps = digests.iter().chain(digests.iter().step_by(3)).zip(1..);
+        for (digest, step) in steps {
+            if step % 5 == 4 {
+                let removed = table.remove(digest).map(|record| record.generation());
+                assert_eq!(removed, model.remove(digest));
+            } else {
+                table.insert(*digest, record(step));
+                model.insert(*digest, step);
+            }
+        }
+        assert_eq!(table.len(), model.len());
+        assert!(model.len() < digests.len(), "some were removed");
+        for digest in &digests {
+            assert_eq!(generation(&table, digest), model.get(digest).copied());
+        }
+    }
+
+    #[test]
+    fn changes_one_record_or_all() {
+        let (table, digests) = (Table::default(), alike());
+        for digest in &digests {
+            table.insert(*digest, record(1));
+        }
+        table.change(&digests[4], |changed| *changed = record(2));
+        table.change(&Digest::of("nobody's"), |_| panic!("there is no such record"));
+        let changed: Vec<_> = digests.iter().filter(|digest| generation(&table, digest) == Some(2)).collect();
+        assert_eq!(changed, [&digests[4]]);
+        table.change_all(|changed| *changed = record(changed.generation() + 10));
+        let sum: u64 = digests.iter().filter_map(|digest| generation(&table, digest)).sum();
+        assert_eq!(sum, 11 * digests.len() as u64 + 1);
+    }
+}
