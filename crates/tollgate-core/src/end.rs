@@ -59,6 +59,7 @@ impl EndSignal {
     }
 
     /// Why it ended, or `None` while it has not. One atomic read.
+    #[inline]
     pub fn reason(&self) -> Option<EndReason> {
         from_code(self.0.reason.load(Ordering::Acquire))
     }

@@ -145,6 +145,7 @@ impl Principal {
     }
 
     /// The quota of its own that takes the place of a policy's, if it has one.
+    #[inline]
     pub fn quota(&self, policy: &str) -> Option<&Quota> {
         self.quotas.iter().rev().find(|(name, _)| **name == *policy).map(|(_, quota)| quota)
     }
@@ -160,6 +161,7 @@ impl Principal {
     }
 
     /// Why it has ended as of `now`, or `None` while it holds. An expiry counts from its very instant on.
+    #[inline]
     pub fn ended(&self, now: SystemTime) -> Option<EndReason> {
         let is_expired = self.expires_at.is_some_and(|expires_at| expires_at <= now);
         match self.end.reason() {
