@@ -9,8 +9,8 @@ use tollgate_core::{Digest, KeyRecord};
 /// So many that a part of a million keys is moved in less than a millisecond when it grows.
 const PARTS: usize = 64;
 
-/// Records by digest. Whoever reads takes a lock that the threads of other cores do not write to; whoever changes takes all
-/// locks of a part, and so has waited for everybody who saw the part as it was before.
+/// Records by digest. Each part has eight locks. Whoever reads takes the one that an eighth of the threads share; whoever
+/// changes takes all, and so has waited for everybody who saw the part as it was before.
 pub(super) struct Table {
     parts: Box<[Part]>,
 }
