@@ -37,6 +37,7 @@ impl<T> Answer<T> {
     }
 
     /// Turns the answer into another one, now or when it is there.
+    #[inline]
     pub fn map<U>(self, turn: impl FnOnce(T) -> U + Send + 'static) -> Answer<U>
     where
         T: 'static,

@@ -21,6 +21,7 @@ pub struct Credential {
 
 impl Credential {
     /// The credential that `value` holds from byte `start` on.
+    #[inline]
     pub fn new(mut value: HeaderValue, start: usize, source: CredentialSource) -> Self {
         value.set_sensitive(true);
         Self { value, start, source }
@@ -38,11 +39,13 @@ impl Credential {
     }
 
     /// How many bytes the secret text has.
+    #[inline]
     pub fn length(&self) -> usize {
         self.value.len().saturating_sub(self.start)
     }
 
     /// Where it came from.
+    #[inline]
     pub fn source(&self) -> &CredentialSource {
         &self.source
     }
@@ -75,6 +78,7 @@ pub enum CredentialSource {
 
 impl CredentialSource {
     /// The header that carries it, if one does.
+    #[inline]
     pub fn header(&self) -> Option<&HeaderName> {
         match self {
             Self::Bearer | Self::BasicUser => Some(&AUTHORIZATION),

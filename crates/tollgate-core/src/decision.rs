@@ -100,6 +100,7 @@ impl WindowState {
     }
 
     /// What the window still admits; never below zero.
+    #[inline]
     pub fn remaining(&self) -> u64 {
         self.limit.saturating_sub(self.counter.used)
     }
@@ -201,6 +202,7 @@ impl Decision {
     }
 
     /// Whether the request may pass.
+    #[inline]
     pub fn is_allowed(&self) -> bool {
         self.is_allowed
     }
@@ -211,12 +213,14 @@ impl Decision {
     }
 
     /// Every window of every policy, in the order in which they were charged.
+    #[inline]
     pub fn windows(&self) -> &[WindowState] {
         self.windows.as_slice()
     }
 
     /// The window whose numbers a caller should see: of a refusal the violated one that opens last, otherwise the one
     /// with the least left (of equals, the one that opens last). `None` without any limit.
+    #[inline]
     pub fn governing(&self) -> Option<&WindowState> {
         if self.is_allowed {
             self.windows()

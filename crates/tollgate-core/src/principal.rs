@@ -115,26 +115,31 @@ impl Principal {
     }
 
     /// The identifier of the key, or the subject.
+    #[inline]
     pub fn id(&self) -> &str {
         &self.id
     }
 
     /// The organization or account that owns the key.
+    #[inline]
     pub fn tenant(&self) -> Option<&str> {
         self.tenant.as_deref()
     }
 
     /// What it may do.
+    #[inline]
     pub fn scopes(&self) -> &Scopes {
         &self.scopes
     }
 
     /// What was bought, as far as the verifier knows.
+    #[inline]
     pub fn plan(&self) -> Option<&Arc<Plan>> {
         self.plan.as_ref()
     }
 
     /// Whether it acts on live or on test data.
+    #[inline]
     pub fn environment(&self) -> Option<Environment> {
         self.environment
     }
@@ -218,11 +223,13 @@ impl Plan {
     }
 
     /// The tier's name.
+    #[inline]
     pub fn tier(&self) -> &str {
         &self.tier
     }
 
     /// Whether the plan is in force.
+    #[inline]
     pub fn is_active(&self) -> bool {
         self.is_active
     }

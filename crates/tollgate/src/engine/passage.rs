@@ -180,6 +180,7 @@ impl Passage {
     }
 
     /// Refuses a principal that has ended or expired as of this request's instant.
+    #[inline]
     pub(crate) fn check_end(&self) -> Result<(), Denial> {
         let ended = self.principal.as_ref().and_then(|principal| principal.ended(self.instant()));
         let Some(reason) = ended else { return Ok(()) };
@@ -191,15 +192,23 @@ impl Passage {
     }
 
     /// The principal that `layer` guards by. `None` for a request that is exempt from guards.
+    #[inline]
     pub(crate) fn guarded(&self, layer: &'static str) -> Result<Option<&Arc<Principal>>, Denial> {
         match (self.standing, &self.principal) {
             (Standing::Proven, Some(principal)) => Ok(Some(principal)),
             (Standing::Preflight, _) => Ok(None),
-            (Standing::Anonymous | Standing::Waived, _) => Err(Denial::new(DenialKind::CredentialMissing)),
-            _ => Err(Denial::misconfigured(format!(
+            _ => Err(self.unguarded(layer)),
+        }
+    }
+
+    #[cold]
+    fn unguarded(&self, layer: &'static str) -> Denial {
+        match self.standing {
+            Standing::Anonymous | Standing::Waived => Denial::new(DenialKind::CredentialMissing),
+            _ => Denial::misconfigured(format!(
                 "{layer} ran before any VerifyLayer: put a CredentialLayer and a VerifyLayer outside it \
                  (with axum's Router::layer the last one added is the outermost), or call Passage::identify"
-            ))),
+            )),
         }
     }
 

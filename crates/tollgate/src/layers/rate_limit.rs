@@ -57,7 +57,7 @@
 //!
 //! A CORS preflight is not counted.
 
-use std::{borrow::Cow, fmt, sync::Arc, time::UNIX_EPOCH};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use http::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
@@ -99,7 +99,12 @@ impl RateLimitLayer {
     /// Each request is charged to every one of these policies, or refused and charged to none.
     pub fn from_policies(policies: impl IntoIterator<Item = Policy>) -> Self {
         let limiter = Arc::new(MemoryLimiter::new());
-        let gate = RateLimitGate { limiter, policies: policies.into_iter().collect() };
+        let policies: Arc<[Policy]> = policies.into_iter().collect();
+        let gate = RateLimitGate {
+            limiter,
+            counts_principals: policies.iter().any(Policy::counts_by_principal),
+            policies,
+        };
         Self { gate, settings: Settings::default() }
     }
 
@@ -122,6 +127,8 @@ impl_layer!(RateLimitLayer, RateLimit);
 pub(crate) struct RateLimitGate {
     limiter: Arc<dyn Limiter>,
     policies: Arc<[Policy]>,
+    // Whether one of them counts by principal.
+    counts_principals: bool,
 }
 
 /// Why optional credentials and limits by principal do not go together.
@@ -135,18 +142,18 @@ impl RateLimitGate {
     }
 
     /// Whether what is known of the caller suffices to count its request.
+    #[inline]
     fn check_countable(&self, passage: &Passage) -> Result<(), Denial> {
         match passage.standing() {
             Standing::Anonymous if self.counts_anonymous() => Ok(()),
             Standing::Anonymous => Err(Denial::misconfigured(ANONYMOUS_UNCOUNTED)),
-            _ if self.policies.iter().any(Policy::counts_by_principal) => {
-                passage.guarded(self.layer()).map(|_| ())
-            }
+            _ if self.counts_principals => passage.guarded(self.layer()).map(|_| ()),
             _ => Ok(()),
         }
     }
 
     /// Charges the request to all policies that have a subject for it; `None` if none has.
+    #[inline(always)]
     fn charge(&self, head: Head<'_>, passage: &Passage) -> Option<Answer<Result<Decision, Unavailable>>> {
         let principal = passage.principal().map(Arc::as_ref);
         // The usual case needs no list.
@@ -155,6 +162,11 @@ impl RateLimitGate {
             let charges = [policy.charge(&subject, passage)];
             return Some(self.limiter.take(&Take::one(&charges, passage.instant())));
         }
+        self.charge_all(head, passage)
+    }
+
+    fn charge_all(&self, head: Head<'_>, passage: &Passage) -> Option<Answer<Result<Decision, Unavailable>>> {
+        let principal = passage.principal().map(Arc::as_ref);
         let mut subjects: SmallVec<[(&Policy, Cow<'_, str>); 4]> = SmallVec::new();
         for policy in self.policies.iter() {
             if let Some(subject) = policy.subject(head, principal) {
@@ -223,10 +235,10 @@ impl Gate for RateLimitGate {
         stamp: &mut Stamp,
     ) -> bool {
         let Some(window) = passage.decision().and_then(Decision::governing) else { return false };
-        let reset = window.resets_at().duration_since(UNIX_EPOCH).unwrap_or_default();
-        put(places, numbers::recurring(window.limit));
+        let (limit, reset) = numbers::recurring(window.limit, window.counter.ends_at);
+        put(places, limit);
         put(places, numbers::passing(window.remaining()));
-        put(places, numbers::recurring(reset.as_secs()));
+        put(places, reset);
         stamp.numbers = &NUMBERS;
         stamp.are_numbers_merged = passage.is_decision_stacked();
         true

@@ -4,30 +4,33 @@ use std::cell::RefCell;
 
 use http::HeaderValue;
 
-/// A number that many responses have in common, such as a limit or the second of a reset: kept by each thread, so that
-/// its text is written once.
-pub(super) fn recurring(number: u64) -> HeaderValue {
-    const BITS: u32 = 3;
-    const KEPT: usize = 1 << BITS;
-
+/// Two numbers that many responses have in common, such as a limit and the second of a reset: kept by each thread, so that
+/// their text is written once.
+pub(super) fn recurring(one: u64, other: u64) -> (HeaderValue, HeaderValue) {
     thread_local! {
-        static RECENT: RefCell<[(u64, HeaderValue); KEPT]> =
-            const { RefCell::new([const { (0, HeaderValue::from_static("0")) }; KEPT]) };
+        static RECENT: RefCell<Recent> = const { RefCell::new(Recent([const { (0, HeaderValue::from_static("0")) }; KEPT])) };
     }
 
-    if let Some(value) = small(number) {
-        return value;
-    }
-    // Limits and resets are round numbers: Fibonacci hashing spreads them, where a remainder would not.
-    let place = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - BITS);
-    RECENT.with_borrow_mut(|recent| {
-        let place = usize::try_from(place).ok().and_then(|place| recent.get_mut(place));
-        let Some(place) = place else { return written(number) };
+    RECENT.with_borrow_mut(|recent| (recent.text(one), recent.text(other)))
+}
+
+struct Recent([(u64, HeaderValue); KEPT]);
+
+const BITS: u32 = 3;
+const KEPT: usize = 1 << BITS;
+
+impl Recent {
+    #[inline]
+    fn text(&mut self, number: u64) -> HeaderValue {
+        // Limits and resets are round numbers: Fibonacci hashing spreads them, where a remainder would not.
+        let place = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - BITS);
+        #[expect(clippy::cast_possible_truncation, reason = "of three bits")]
+        let Some(place) = self.0.get_mut(place as usize) else { return passing(number) };
         if place.0 != number {
-            *place = (number, written(number));
+            *place = (number, passing(number));
         }
         place.1.clone()
-    })
+    }
 }
 
 /// A number that hardly any two responses have in common, such as what a caller has left.
@@ -95,7 +98,8 @@ mod tests {
     fn writes_numbers_as_everybody_does() {
         let beyond = [10_000, 10_001, 10_008, 1_780_000_020, 1_780_000_028, u64::MAX];
         for number in (0..10_000).chain(beyond).chain(beyond) {
-            assert_eq!(recurring(number), number.to_string());
+            let (one, other) = recurring(number, 60);
+            assert_eq!((one, other), (number.to_string().parse().unwrap(), "60".parse().unwrap()));
             assert_eq!(passing(number), number.to_string());
         }
     }

@@ -42,6 +42,7 @@ impl Policy {
     }
 
     /// Whose counter this request is charged to; `None` if this policy does not concern it.
+    #[inline]
     pub(super) fn subject<'r>(
         &self,
         head: Head<'r>,
@@ -60,6 +61,7 @@ impl Policy {
     }
 
     /// The charge to a subject's counter.
+    #[inline]
     pub(super) fn charge<'c>(&'c self, subject: &'c str, passage: &'c Passage) -> Charge<'c> {
         let tenant = passage.principal().and_then(|principal| principal.tenant());
         let group = match self.subject {
