@@ -40,5 +40,5 @@ pub(crate) use gate::{Asked, Gate, Learned};
 pub(crate) use headers::{Repeated, set_header, single, single_mut};
 pub(crate) use passage::Standing;
 pub(crate) use settings::{GateLayer, Settings, impl_layer};
-pub(crate) use stamp::{Stamp, put};
+pub(crate) use stamp::{Numbers, Stamp, put};
 pub(crate) use walk::{Engine, Station};

@@ -14,7 +14,7 @@ use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tollgate_core::{Denial, Pending};
 use tower_service::Service;
-use tracing::Span;
+use tracing::{Span, span::Entered};
 
 use super::{Body, Engine, Entrant as _, Learned, Stamp, entrant::Arrival, instant::Calling, walk::Walk};
 
@@ -66,6 +66,12 @@ impl Admission {
         arrival.leave();
         Self { stamp, span, now }
     }
+
+    /// To be held while the inner service is called.
+    #[inline(always)]
+    pub(super) fn calling(&self) -> (Calling, Option<Entered<'_>>) {
+        (Calling::at(self.now), self.span.as_ref().map(|span| span.enter()))
+    }
 }
 
 struct Waiting<S, RequestBody> {
@@ -80,19 +86,10 @@ impl<S, RequestBody> ResponseFuture<S, RequestBody>
 where
     S: Service<Request<RequestBody>>,
 {
-    /// Calls the inner service. Nothing stands between the call and the place where its future stays, so that no future is
-    /// copied: within other futures they grow large.
     #[inline(always)]
-    pub(super) fn inside(admission: Admission, call: impl FnOnce() -> S::Future) -> Self {
-        let Admission { stamp, span, now } = admission;
-        let _calling = Calling::at(now);
-        match span {
-            None => Self { state: State::Inside { future: call(), stamp, span: None } },
-            Some(span) => {
-                let future = span.in_scope(call);
-                Self { state: State::Inside { future, stamp, span: Some(span) } }
-            }
-        }
+    pub(super) fn inside(future: S::Future, admission: Admission) -> Self {
+        let Admission { stamp, span, .. } = admission;
+        Self { state: State::Inside { future, stamp, span } }
     }
 
     pub(super) fn refused(response: Response<Bytes>) -> Self {
@@ -122,7 +119,10 @@ where
             Walk::Admitted => {
                 let admission = Admission::new(&self.engine, &mut arrival);
                 let Self { mut ready, request, .. } = *self;
-                ResponseFuture::inside(admission, || ready.call(request))
+                let calling = admission.calling();
+                let future = ready.call(request);
+                drop(calling);
+                ResponseFuture::inside(future, admission)
             }
             Walk::Refused { at, denial } => {
                 let Self { request, engine, .. } = *self;

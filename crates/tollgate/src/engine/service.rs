@@ -53,7 +53,10 @@ where
         match self.engine.enter(&mut arrival) {
             Walk::Admitted => {
                 let admission = Admission::new(&self.engine, &mut arrival);
-                ResponseFuture::inside(admission, || self.inner.call(request))
+                let calling = admission.calling();
+                let future = self.inner.call(request);
+                drop(calling);
+                ResponseFuture::inside(future, admission)
             }
             Walk::Refused { at, denial } => {
                 arrival.leave();

@@ -3,6 +3,7 @@
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Response};
 
 use super::{Caching, Gate as _, Passage, Station, headers::set_header};
+use crate::layers::rate_limit::NUMBERS;
 
 /// What a response will carry of the gates that its request has passed.
 #[derive(Default)]
@@ -10,10 +11,19 @@ pub(crate) struct Stamp {
     headers: Headers,
     /// What caches may do with it.
     pub(crate) caching: Caching,
-    /// Those of the headers that tell where limits stand. Of stacked limits only the innermost writes them.
-    pub(crate) numbers: &'static [HeaderName],
-    /// Whether they tell of other limits, too, further out.
-    pub(crate) are_numbers_merged: bool,
+    /// Whether it tells where limits stand.
+    pub(crate) numbers: Numbers,
+}
+
+/// Whether a response tells where limits stand. Of stacked limits only the innermost writes the numbers, of all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Numbers {
+    #[default]
+    Absent,
+    /// Of one limit.
+    Own,
+    /// Of limits further out, too.
+    Merged,
 }
 
 #[derive(Default)]
@@ -120,20 +130,18 @@ impl Stamp {
     /// Completes a response. What the inner service says of the same headers is replaced.
     pub(super) fn apply<B>(&mut self, response: &mut Response<B>) {
         std::mem::take(&mut self.caching).apply(response.headers_mut());
-        let are_numbers_written = !self.numbers.is_empty() && NumbersWritten::is_in(response.extensions());
-        let is_due = |name: &HeaderName| !are_numbers_written || !self.numbers.contains(name);
+        let are_written = self.numbers != Numbers::Absent && NumbersWritten::is_in(response.extensions());
         match std::mem::take(&mut self.headers) {
             Headers::None => {}
-            Headers::One(name, value) if is_due(&name) => set_header(response.headers_mut(), &name, value),
-            Headers::One(..) => {}
+            Headers::One(name, value) => set_header(response.headers_mut(), &name, value),
             Headers::Many(mut own) => {
-                if are_numbers_written {
-                    self.numbers.iter().for_each(|name| drop(own.remove(name)));
+                if are_written {
+                    NUMBERS.iter().for_each(|name| drop(own.remove(name)));
                 }
                 complete(response.headers_mut(), own);
             }
         }
-        if self.are_numbers_merged && !are_numbers_written {
+        if self.numbers == Numbers::Merged && !are_written {
             response.extensions_mut().insert(NumbersWritten);
         }
     }

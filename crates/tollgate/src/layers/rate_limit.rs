@@ -65,7 +65,7 @@ use tollgate_core::{Answer, Charge, Decision, Denial, Head, Limiter, Quota, Take
 
 use crate::{
     ConfigurationError, MemoryLimiter, Passage,
-    engine::{Asked, Entrant, Gate, Learned, Settings, Stamp, Standing, impl_layer, put},
+    engine::{Asked, Entrant, Gate, Learned, Numbers, Settings, Stamp, Standing, impl_layer, put},
 };
 
 mod numbers;
@@ -74,7 +74,7 @@ mod policy;
 pub use policy::{CustomSubject, Policy, Subject};
 
 /// The headers that tell where a caller's limits stand.
-static NUMBERS: [HeaderName; 3] = [
+pub(crate) static NUMBERS: [HeaderName; 3] = [
     HeaderName::from_static("x-ratelimit-limit"),
     HeaderName::from_static("x-ratelimit-remaining"),
     HeaderName::from_static("x-ratelimit-reset"),
@@ -239,8 +239,7 @@ impl Gate for RateLimitGate {
         put(places, limit);
         put(places, numbers::passing(window.remaining()));
         put(places, reset);
-        stamp.numbers = &NUMBERS;
-        stamp.are_numbers_merged = passage.is_decision_stacked();
+        stamp.numbers = if passage.is_decision_stacked() { Numbers::Merged } else { Numbers::Own };
         true
     }
 }
