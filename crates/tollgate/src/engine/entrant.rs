@@ -1,6 +1,8 @@
 //! A request that is on its way through the gates.
 
-use http::{HeaderMap, Request, Uri};
+use std::{mem, sync::LazyLock};
+
+use http::{Extensions, HeaderMap, Request, Uri};
 use tollgate_core::Head;
 
 use super::Passage;
@@ -23,59 +25,85 @@ pub(crate) trait Entrant {
     fn passage_mut(&mut self) -> &mut Passage;
 }
 
-/// The request, and its passage: one of its extensions where layers further out have begun it; until the walk is over beside
-/// it where they have not, since a look into the extensions costs as much as many a gate.
-pub(super) struct Arrival<'r, B> {
-    request: &'r mut Request<B>,
-    begun: Option<Passage>,
+/// A request's passage, apart from the request while the request walks: gates read the one and write the other, and looking for
+/// the passage among the extensions costs as much as many a gate.
+pub(super) struct Apart(Extensions);
+
+/// Extensions with a passage that has just begun: to copy them costs less than to make them.
+static BEGUN: LazyLock<Extensions> = LazyLock::new(|| {
+    let mut extensions = Extensions::new();
+    extensions.insert(Passage::new());
+    extensions
+});
+
+impl Apart {
+    /// Takes the passage of a request, or begins one.
+    #[inline]
+    pub(super) fn of<B>(request: &mut Request<B>) -> Self {
+        let extensions = request.extensions_mut();
+        if Passage::of(extensions).is_none() {
+            Self(BEGUN.clone())
+        } else if extensions.len() == 1 {
+            Self(mem::take(extensions))
+        } else {
+            // Beside others it stays, since gates shall see those.
+            Self(Extensions::new())
+        }
+    }
+
+    #[inline]
+    pub(super) fn arrive<'r, B>(&'r mut self, request: &'r mut Request<B>) -> Arrival<'r, B> {
+        Arrival { request, apart: self.0.get_mut() }
+    }
+
+    /// Puts the passage where whoever has the request from here on finds it: among its extensions.
+    #[inline]
+    pub(super) fn rejoin<B>(self, request: &mut Request<B>) {
+        let extensions = request.extensions_mut();
+        if extensions.is_empty() {
+            *extensions = self.0;
+        } else if !self.0.is_empty() {
+            extensions.extend(self.0);
+        }
+    }
 }
 
-impl<'r, B> Arrival<'r, B> {
-    #[inline(always)]
-    pub(super) fn of(request: &'r mut Request<B>) -> Self {
-        match Passage::of(request.extensions()) {
-            Some(_) => Self { request, begun: None },
-            None => Self { request, begun: Some(Passage::new()) },
-        }
-    }
-
-    /// Ends the walk: whoever has the request from here on finds the passage in its extensions.
-    #[inline(always)]
-    pub(super) fn leave(&mut self) {
-        // Asked first, since taking nothing costs as much as taking a passage.
-        if self.begun.is_some()
-            && let Some(passage) = self.begun.take()
-        {
-            self.request.extensions_mut().insert(passage);
-        }
-    }
+/// A request of any body, and its passage: `None` if that is still among its extensions.
+pub(super) struct Arrival<'r, B> {
+    request: &'r mut Request<B>,
+    apart: Option<&'r mut Passage>,
 }
 
 /// Of a request whose passage somebody has taken away in the midst of a walk, which nobody can.
 static LOST: Passage = Passage::new();
 
 impl<B> Entrant for Arrival<'_, B> {
+    #[inline]
     fn head(&self) -> Head<'_> {
         Head::of(self.request)
     }
 
+    #[inline]
     fn headers_mut(&mut self) -> &mut HeaderMap {
         self.request.headers_mut()
     }
 
+    #[inline]
     fn uri_mut(&mut self) -> &mut Uri {
         self.request.uri_mut()
     }
 
+    #[inline]
     fn passage(&self) -> &Passage {
-        match &self.begun {
+        match &self.apart {
             Some(passage) => passage,
             None => Passage::of(self.request.extensions()).unwrap_or(&LOST),
         }
     }
 
+    #[inline]
     fn passage_mut(&mut self) -> &mut Passage {
-        match &mut self.begun {
+        match &mut self.apart {
             Some(passage) => passage,
             None => self.request.extensions_mut().get_or_insert_default(),
         }

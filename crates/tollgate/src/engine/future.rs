@@ -16,7 +16,12 @@ use tollgate_core::{Denial, Pending};
 use tower_service::Service;
 use tracing::{Span, span::Entered};
 
-use super::{Body, Engine, Entrant as _, Learned, Stamp, entrant::Arrival, instant::Calling, walk::Walk};
+use super::{
+    Body, Engine, Entrant as _, Learned, Stamp,
+    entrant::{Apart, Arrival},
+    instant::Calling,
+    walk::Walk,
+};
 
 pin_project! {
     /// The future of a response from behind gates: see [`Gated`](crate::Gated).
@@ -62,9 +67,7 @@ impl Admission {
     pub(super) fn new<B>(engine: &Engine, arrival: &mut Arrival<'_, B>) -> Self {
         let stamp = engine.stamp_all(arrival);
         let span = engine.span(arrival);
-        let now = arrival.passage().now();
-        arrival.leave();
-        Self { stamp, span, now }
+        Self { stamp, span, now: arrival.passage().now() }
     }
 
     /// To be held while the inner service is called.
@@ -114,10 +117,13 @@ where
 {
     /// Goes on with the answer. If the request is refused, the ready service is dropped here, and its readiness with it.
     fn resume(mut self: Box<Self>, answer: Result<Learned, Denial>) -> ResponseFuture<S, RequestBody> {
-        let mut arrival = Arrival::of(&mut self.request);
-        match self.engine.resume(self.at, answer, &mut arrival) {
+        let mut apart = Apart::of(&mut self.request);
+        let mut arrival = apart.arrive(&mut self.request);
+        let walk = self.engine.resume(self.at, answer, &mut arrival);
+        match walk {
             Walk::Admitted => {
                 let admission = Admission::new(&self.engine, &mut arrival);
+                apart.rejoin(&mut self.request);
                 let Self { mut ready, request, .. } = *self;
                 let calling = admission.calling();
                 let future = ready.call(request);
@@ -125,10 +131,12 @@ where
                 ResponseFuture::inside(future, admission)
             }
             Walk::Refused { at, denial } => {
+                apart.rejoin(&mut self.request);
                 let Self { request, engine, .. } = *self;
                 ResponseFuture::refused(engine.refuse(at, denial, request))
             }
             Walk::Waits { at, pending } => {
+                apart.rejoin(&mut self.request);
                 (self.at, self.pending) = (at, pending);
                 ResponseFuture { state: State::Waiting { waiting: Some(self) } }
             }

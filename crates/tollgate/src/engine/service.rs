@@ -9,7 +9,7 @@ use std::{
 use http::{Request, Response};
 use tower_service::Service;
 
-use super::{Body, Engine, ResponseFuture, entrant::Arrival, future::Admission, walk::Walk};
+use super::{Body, Engine, ResponseFuture, entrant::Apart, future::Admission, walk::Walk};
 
 /// A service behind gates: what every layer of this crate, and [`Tollgate`](crate::Tollgate), makes of `S`.
 ///
@@ -49,24 +49,27 @@ where
     }
 
     fn call(&mut self, mut request: Request<RequestBody>) -> Self::Future {
-        let mut arrival = Arrival::of(&mut request);
-        match self.engine.enter(&mut arrival) {
+        let mut apart = Apart::of(&mut request);
+        let mut arrival = apart.arrive(&mut request);
+        let walk = self.engine.enter(&mut arrival);
+        match walk {
             Walk::Admitted => {
                 let admission = Admission::new(&self.engine, &mut arrival);
+                apart.rejoin(&mut request);
                 let calling = admission.calling();
                 let future = self.inner.call(request);
                 drop(calling);
                 ResponseFuture::inside(future, admission)
             }
             Walk::Refused { at, denial } => {
-                arrival.leave();
+                apart.rejoin(&mut request);
                 // The inner service was polled ready and will not be called. Readiness may hold a permit, which this
                 // service, if it now falls idle, would keep from its siblings: a fresh clone holds none.
                 drop(self.take_ready());
                 ResponseFuture::refused(self.engine.refuse(at, denial, request))
             }
             Walk::Waits { at, pending } => {
-                arrival.leave();
+                apart.rejoin(&mut request);
                 // Only the service that was polled ready may be called later; the clone left in its place was not.
                 let ready = self.take_ready();
                 ResponseFuture::waiting(ready, request, Arc::clone(&self.engine), at, pending)
