@@ -1,6 +1,5 @@
 //! The layers, one file each, in the order of a request. Each is the engine with one gate.
 
-use http::{HeaderName, HeaderValue};
 use tollgate_core::Denial;
 
 use crate::{
@@ -67,17 +66,12 @@ impl Gate for AnyGate {
         whichever!(self, gate => gate.span(passage))
     }
 
-    fn stamps(&self) -> Option<Vec<HeaderName>> {
+    fn stamps(&self) -> bool {
         whichever!(self, gate => gate.stamps())
     }
 
     #[inline(always)]
-    fn stamp<'p>(
-        &self,
-        passage: &mut Passage,
-        places: &mut impl Iterator<Item = &'p mut HeaderValue>,
-        stamp: &mut Stamp,
-    ) -> bool {
-        whichever!(self, gate => gate.stamp(passage, places, stamp))
+    fn stamp(&self, passage: &mut Passage, stamp: &mut Stamp) {
+        whichever!(self, gate => gate.stamp(passage, stamp));
     }
 }

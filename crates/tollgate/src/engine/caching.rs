@@ -31,7 +31,7 @@ impl Caching {
             Self::Authorized => Some(HeaderValue::from(AUTHORIZATION)),
             Self::Private(header) => {
                 if !is_private(headers) {
-                    set_header(headers, &CACHE_CONTROL, PRIVATE);
+                    set_header(headers, CACHE_CONTROL, PRIVATE);
                 }
                 header.map(Arc::unwrap_or_clone)
             }

@@ -2,7 +2,6 @@
 
 use std::{fmt, sync::Arc};
 
-use http::{HeaderName, HeaderValue};
 use tollgate_core::{Answer, Credential, Decision, Denial, Pending, Plan, Principal};
 
 use super::{Entrant, Passage, Stamp};
@@ -40,21 +39,13 @@ pub(crate) trait Gate: fmt::Debug {
         None
     }
 
-    /// The headers for which [`stamp`](Self::stamp) has values; `None` if it leaves all responses alone.
-    fn stamps(&self) -> Option<Vec<HeaderName>> {
-        None
-    }
-
-    /// What the response carries of this gate, whether it comes from inside or is a refusal of this gate or of a later one: one
-    /// value for each header, in their order. `false`, and no value, if there is nothing to tell this time.
-    fn stamp<'p>(
-        &self,
-        _passage: &mut Passage,
-        _places: &mut impl Iterator<Item = &'p mut HeaderValue>,
-        _stamp: &mut Stamp,
-    ) -> bool {
+    /// Whether responses carry anything of this gate.
+    fn stamps(&self) -> bool {
         false
     }
+
+    /// What the response carries of this gate, whether it comes from inside or is a refusal of this gate or of a later one.
+    fn stamp(&self, _passage: &mut Passage, _stamp: &mut Stamp) {}
 
     /// Takes up an answer: one that is there is learned and judged at once, for the other the engine waits, and does the same.
     #[inline(always)]

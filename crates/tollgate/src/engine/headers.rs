@@ -34,7 +34,7 @@ fn check_single(headers: &HeaderMap, name: &HeaderName) -> Result<(), Repeated> 
 
 /// Sets a header, and replaces what is there. `HeaderMap::insert` panics where a map is full, at 24,576 headers, which
 /// only an inner service can bring about; such a response goes without.
-pub(crate) fn set_header(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue) {
+pub(crate) fn set_header(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
     let _ = headers.try_insert(name, value);
 }
 
@@ -45,6 +45,6 @@ pub(super) fn set_header_default(
     value: impl FnOnce() -> HeaderValue,
 ) {
     if !headers.contains_key(name) {
-        set_header(headers, name, value());
+        set_header(headers, name.clone(), value());
     }
 }

@@ -1,147 +1,55 @@
 //! What a response will carry: known before the inner service is called.
 
+use std::sync::LazyLock;
+
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Response};
 
-use super::{Caching, Gate as _, Passage, Station, headers::set_header};
-use crate::layers::rate_limit::NUMBERS;
+use super::{
+    Caching,
+    headers::set_header,
+    numbers::{passing, recurring},
+};
 
-/// What a response will carry of the gates that its request has passed.
+/// What a response will carry of the gates that its request has passed. Small, since futures hold it.
 #[derive(Default)]
 pub(crate) struct Stamp {
-    headers: Headers,
+    /// The request's identifier, and the header for it.
+    pub(crate) request_id: Option<(HeaderName, HeaderValue)>,
+    /// Where the caller's limits stand.
+    pub(crate) numbers: Option<Numbers>,
     /// What caches may do with it.
     pub(crate) caching: Caching,
-    /// Whether it tells where limits stand.
-    pub(crate) numbers: Numbers,
 }
 
-/// Whether a response tells where limits stand. Of stacked limits only the innermost writes the numbers, of all of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Numbers {
-    #[default]
-    Absent,
-    /// Of one limit.
-    Own,
-    /// Of limits further out, too.
-    Merged,
+/// Where limits stand: the three numbers of one window. Of stacked limits only the innermost writes them, for all.
+#[derive(Clone, Copy)]
+pub(crate) struct Numbers {
+    /// What the window admits.
+    pub(crate) limit: u64,
+    /// What it still admits.
+    pub(crate) remaining: u64,
+    /// The second at which it ends, counted from the Unix epoch.
+    pub(crate) resets_at: u64,
+    /// Whether they tell of limits further out, too.
+    pub(crate) are_merged: bool,
 }
 
-#[derive(Default)]
-enum Headers {
-    #[default]
-    None,
-    // Not worth a map.
-    One(HeaderName, HeaderValue),
-    Many(HeaderMap),
-}
+/// The header of a request's identifier, unless another one was chosen.
+pub(crate) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The names of the headers that stations stamp, without values yet: copying such a map costs less than inserting the names one
-/// by one.
-#[derive(Debug)]
-pub(super) struct Template(Names);
-
-#[derive(Debug)]
-enum Names {
-    None,
-    One(HeaderName),
-    Many(HeaderMap),
-}
-
-const PLACE: HeaderValue = HeaderValue::from_static("");
-
-impl Template {
-    pub(super) fn new(stations: &[Station]) -> Self {
-        let mut names = stations.iter().filter_map(|station| station.gate.stamps()).flatten();
-        Self(match (names.next(), names.next()) {
-            (None, _) => Names::None,
-            (Some(name), None) => Names::One(name),
-            (Some(first), Some(second)) => {
-                let all = [first, second].into_iter().chain(names);
-                Names::Many(all.map(|name| (name, PLACE)).collect())
-            }
-        })
-    }
-
-    /// Has the gates fill it in.
-    pub(super) fn fill(&self, stations: &[Station], passage: &mut Passage) -> Stamp {
-        let mut stamp = Stamp::default();
-        match &self.0 {
-            Names::None => {
-                fill(stations, passage, &mut [].iter_mut(), &mut stamp);
-            }
-            Names::One(name) => {
-                let mut value = [PLACE];
-                if fill(stations, passage, &mut value.iter_mut(), &mut stamp) {
-                    let [value] = value;
-                    stamp.headers = Headers::One(name.clone(), value);
-                }
-            }
-            Names::Many(names) => {
-                let mut headers = names.clone();
-                if !fill(stations, passage, &mut headers.values_mut(), &mut stamp) {
-                    return fill_one_by_one(stations, passage);
-                }
-                stamp.headers = Headers::Many(headers);
-            }
-        }
-        stamp
-    }
-}
-
-/// Has every gate fill in its places. `false` if one of them has nothing to tell.
-#[inline(always)]
-fn fill<'p>(
-    stations: &[Station],
-    passage: &mut Passage,
-    places: &mut impl Iterator<Item = &'p mut HeaderValue>,
-    stamp: &mut Stamp,
-) -> bool {
-    let mut is_filled = true;
-    for station in stations.iter().filter(|station| station.stamps) {
-        is_filled &= station.gate.stamp(passage, places, stamp);
-    }
-    is_filled
-}
-
-/// Where one of several gates has nothing to tell.
-#[cold]
-fn fill_one_by_one(stations: &[Station], passage: &mut Passage) -> Stamp {
-    let (mut stamp, mut headers) = (Stamp::default(), HeaderMap::new());
-    for station in stations {
-        let Some(names) = station.gate.stamps() else { continue };
-        let mut own: HeaderMap = names.into_iter().map(|name| (name, PLACE)).collect();
-        if station.gate.stamp(passage, &mut own.values_mut(), &mut stamp) {
-            headers.extend(own);
-        }
-    }
-    stamp.headers = Headers::Many(headers);
-    stamp
-}
-
-/// Puts a value in the next place.
-pub(crate) fn put<'p>(places: &mut impl Iterator<Item = &'p mut HeaderValue>, value: HeaderValue) {
-    if let Some(place) = places.next() {
-        // What stood there owns nothing, and dropping it would be a call by pointer.
-        std::mem::forget(std::mem::replace(place, value));
-    }
-}
+static LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+static REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+static RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
 impl Stamp {
     /// Completes a response. What the inner service says of the same headers is replaced.
+    #[inline]
     pub(super) fn apply<B>(&mut self, response: &mut Response<B>) {
         std::mem::take(&mut self.caching).apply(response.headers_mut());
-        let are_written = self.numbers != Numbers::Absent && NumbersWritten::is_in(response.extensions());
-        match std::mem::take(&mut self.headers) {
-            Headers::None => {}
-            Headers::One(name, value) => set_header(response.headers_mut(), &name, value),
-            Headers::Many(mut own) => {
-                if are_written {
-                    NUMBERS.iter().for_each(|name| drop(own.remove(name)));
-                }
-                complete(response.headers_mut(), own);
-            }
-        }
-        if self.numbers == Numbers::Merged && !are_written {
+        let are_written = NumbersWritten::is_in(response.extensions());
+        let numbers = self.numbers.filter(|_| !are_written);
+        write(response.headers_mut(), self.request_id.take(), numbers);
+        if numbers.is_some_and(|numbers| numbers.are_merged) {
             response.extensions_mut().insert(NumbersWritten);
         }
     }
@@ -157,35 +65,48 @@ impl NumbersWritten {
     }
 }
 
-/// Sets headers: whichever map has fewer is emptied into the other.
-fn complete(headers: &mut HeaderMap, mut own: HeaderMap) {
+fn write(headers: &mut HeaderMap, request_id: Option<(HeaderName, HeaderValue)>, numbers: Option<Numbers>) {
+    let Some(Numbers { limit, remaining, resets_at, .. }) = numbers else {
+        if let Some((name, value)) = request_id {
+            set_header(headers, name, value);
+        }
+        return;
+    };
+    let ((limit, reset), remaining) = (recurring(limit, resets_at), passing(remaining));
     if headers.is_empty() {
-        *headers = own;
-    } else if headers.len() < own.len() {
-        let inner = std::mem::replace(headers, own);
-        add_missing(headers, inner);
-    } else {
-        for (name, value) in own.drain() {
-            // Gates stamp no header twice, so that there is a name for each value.
-            if let Some(name) = name {
-                set_header(headers, &name, value);
+        *headers = match request_id {
+            Some((name, value)) if name == X_REQUEST_ID => filled(&ALL, [limit, remaining, reset, value]),
+            Some((name, value)) => {
+                let mut headers = filled(&NUMBERS, [limit, remaining, reset]);
+                set_header(&mut headers, name, value);
+                headers
             }
+            None => filled(&NUMBERS, [limit, remaining, reset]),
+        };
+    } else {
+        set_header(headers, LIMIT.clone(), limit);
+        set_header(headers, REMAINING.clone(), remaining);
+        set_header(headers, RESET.clone(), reset);
+        if let Some((name, value)) = request_id {
+            set_header(headers, name, value);
         }
     }
 }
 
-/// Adds the headers of `inner` that are not there yet, with all their lines.
-fn add_missing(headers: &mut HeaderMap, inner: HeaderMap) {
-    let (mut last, mut is_missing) = (None, false);
-    for (name, value) in inner {
-        // A further line of the same header comes without a name.
-        if let Some(name) = name {
-            is_missing = !headers.contains_key(&name);
-            last = Some(name);
-        }
-        if let (true, Some(name)) = (is_missing, &last) {
-            // A full map goes without.
-            let _ = headers.try_append(name, value);
-        }
+/// Names without values yet: to copy such a map costs less than to insert the names one by one.
+static NUMBERS: LazyLock<HeaderMap> = LazyLock::new(|| names([&LIMIT, &REMAINING, &RESET]));
+static ALL: LazyLock<HeaderMap> = LazyLock::new(|| names([&LIMIT, &REMAINING, &RESET, &X_REQUEST_ID]));
+
+fn names<const N: usize>(names: [&HeaderName; N]) -> HeaderMap {
+    names.map(|name| (name.clone(), HeaderValue::from_static(""))).into_iter().collect()
+}
+
+/// A copy of `names`, with `values` in their order.
+fn filled<const N: usize>(names: &HeaderMap, values: [HeaderValue; N]) -> HeaderMap {
+    let mut headers = names.clone();
+    for (place, value) in headers.values_mut().zip(values) {
+        // What stood there owns nothing, and dropping it would be a call by pointer.
+        std::mem::forget(std::mem::replace(place, value));
     }
+    headers
 }

@@ -9,7 +9,7 @@ use tracing::{Level, Span};
 
 use super::{
     Asked, Entrant, Gate, GateLayer, Learned, Passage, ReportOnly, Settings, Stamp, instant, refusal,
-    settings::HandedDown, stamp::Template,
+    settings::HandedDown,
 };
 use crate::{ConfigurationError, layers::AnyGate};
 
@@ -17,8 +17,6 @@ use crate::{ConfigurationError, layers::AnyGate};
 #[derive(Debug)]
 pub(crate) struct Engine {
     stations: Vec<Station>,
-    // For the gates up to each one, which is as far as a request may come.
-    templates: Vec<Template>,
     stamps: bool,
     handed_down: Option<Arc<HandedDown>>,
     flaw: Option<ConfigurationError>,
@@ -46,7 +44,7 @@ pub(super) enum Walk {
 
 impl Station {
     pub(crate) fn new(gate: AnyGate, report_only: Option<ReportOnly>) -> Self {
-        let stamps = gate.stamps().is_some();
+        let stamps = gate.stamps();
         Self { gate, report_only, stamps }
     }
 
@@ -110,9 +108,8 @@ impl Station {
 impl Engine {
     pub(crate) fn new(stations: Vec<Station>, settings: Settings) -> Arc<Self> {
         let flaw = stations.iter().find_map(|station| station.gate.flaw());
-        let templates = (0..stations.len()).map(|at| Template::new(passed(&stations, at))).collect();
         let stamps = stations.iter().any(|station| station.stamps);
-        Arc::new(Self { stations, templates, stamps, handed_down: settings.hand_down(), flaw })
+        Arc::new(Self { stations, stamps, handed_down: settings.hand_down(), flaw })
     }
 
     /// The engine of a layer that stands alone.
@@ -216,14 +213,12 @@ impl Engine {
 
     /// What a response carries of the gates up to number `at`.
     fn stamp(&self, at: usize, passage: &mut Passage) -> Stamp {
-        match self.templates.get(at) {
-            Some(template) => template.fill(passed(&self.stations, at), passage),
-            None => Stamp::default(),
+        let mut stamp = Stamp::default();
+        for station in self.stations.get(..=at).unwrap_or(&self.stations) {
+            if station.stamps {
+                station.gate.stamp(passage, &mut stamp);
+            }
         }
+        stamp
     }
-}
-
-/// The stations up to number `at`.
-fn passed(stations: &[Station], at: usize) -> &[Station] {
-    stations.get(..=at).unwrap_or(stations)
 }

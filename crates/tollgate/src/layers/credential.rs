@@ -52,7 +52,7 @@
 //!   better place; or see [`dangerous_preflights`](CredentialLayer::dangerous_preflights).
 
 use http::{
-    HeaderName, HeaderValue, Method,
+    HeaderValue, Method,
     header::{ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, ORIGIN},
 };
 use tollgate_core::{CredentialSource, Denial, DenialKind, Head};
@@ -181,24 +181,18 @@ impl Gate for CredentialGate {
         Asked::Answered(decided.map(|learned| entrant.passage_mut().learn(learned)))
     }
 
-    fn stamps(&self) -> Option<Vec<HeaderName>> {
-        Some(Vec::new())
+    fn stamps(&self) -> bool {
+        true
     }
 
     #[inline(always)]
-    fn stamp<'p>(
-        &self,
-        passage: &mut Passage,
-        _places: &mut impl Iterator<Item = &'p mut HeaderValue>,
-        stamp: &mut Stamp,
-    ) -> bool {
+    fn stamp(&self, passage: &mut Passage, stamp: &mut Stamp) {
         stamp.caching = match passage.credential().map(|credential| credential.source()) {
             Some(source) if source.header() == Some(&AUTHORIZATION) => Caching::Authorized,
             Some(source) => Caching::Private(self.sources.vary_on(source)),
             None if passage.standing() == Standing::Anonymous => Caching::Stranger(self.sources.vary()),
             None => Caching::Free,
         };
-        true
     }
 }
 

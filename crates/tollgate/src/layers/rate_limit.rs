@@ -59,26 +59,17 @@
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
-use http::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
 use tollgate_core::{Answer, Charge, Decision, Denial, Head, Limiter, Quota, Take, Unavailable};
 
 use crate::{
     ConfigurationError, MemoryLimiter, Passage,
-    engine::{Asked, Entrant, Gate, Learned, Numbers, Settings, Stamp, Standing, impl_layer, put},
+    engine::{Asked, Entrant, Gate, Learned, Numbers, Settings, Stamp, Standing, impl_layer},
 };
 
-mod numbers;
 mod policy;
 
 pub use policy::{CustomSubject, Policy, Subject};
-
-/// The headers that tell where a caller's limits stand.
-pub(crate) static NUMBERS: [HeaderName; 3] = [
-    HeaderName::from_static("x-ratelimit-limit"),
-    HeaderName::from_static("x-ratelimit-remaining"),
-    HeaderName::from_static("x-ratelimit-reset"),
-];
 
 /// The name of the policy of [`RateLimitLayer::new`].
 pub const DEFAULT_POLICY: &str = "default";
@@ -223,24 +214,18 @@ impl Gate for RateLimitGate {
         }
     }
 
-    fn stamps(&self) -> Option<Vec<HeaderName>> {
-        Some(NUMBERS.to_vec())
+    fn stamps(&self) -> bool {
+        true
     }
 
     #[inline(always)]
-    fn stamp<'p>(
-        &self,
-        passage: &mut Passage,
-        places: &mut impl Iterator<Item = &'p mut HeaderValue>,
-        stamp: &mut Stamp,
-    ) -> bool {
-        let Some(window) = passage.decision().and_then(Decision::governing) else { return false };
-        let (limit, reset) = numbers::recurring(window.limit, window.counter.ends_at);
-        put(places, limit);
-        put(places, numbers::passing(window.remaining()));
-        put(places, reset);
-        stamp.numbers = if passage.is_decision_stacked() { Numbers::Merged } else { Numbers::Own };
-        true
+    fn stamp(&self, passage: &mut Passage, stamp: &mut Stamp) {
+        stamp.numbers = passage.decision().and_then(Decision::governing).map(|window| Numbers {
+            limit: window.limit,
+            remaining: window.remaining(),
+            resets_at: window.counter.ends_at,
+            are_merged: passage.is_decision_stacked(),
+        });
     }
 }
 

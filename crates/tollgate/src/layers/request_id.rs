@@ -42,7 +42,7 @@ use http::{HeaderName, HeaderValue};
 
 use crate::{
     Passage, RequestId,
-    engine::{Asked, Entrant, Gate, Learned, Settings, Stamp, impl_layer, put, set_header, single},
+    engine::{Asked, Entrant, Gate, Learned, Settings, Stamp, X_REQUEST_ID, impl_layer, set_header, single},
 };
 
 /// Gives every request an identifier and every response a header that carries it. See the [module](self).
@@ -56,7 +56,7 @@ impl RequestIdLayer {
     /// Reads and writes `x-request-id`.
     pub fn new() -> Self {
         let gate = RequestIdGate {
-            header: HeaderName::from_static("x-request-id"),
+            header: X_REQUEST_ID.clone(),
             accept: RequestId::from_caller,
             is_propagated: false,
         };
@@ -116,7 +116,7 @@ impl Gate for RequestIdGate {
         if self.is_propagated {
             let value = request_id.to_header_value();
             passage.learn(Learned::RequestId(request_id));
-            set_header(entrant.headers_mut(), &self.header, value);
+            set_header(entrant.headers_mut(), self.header.clone(), value);
         } else {
             passage.learn(Learned::RequestId(request_id));
         }
@@ -128,19 +128,13 @@ impl Gate for RequestIdGate {
         Some(tracing::info_span!(target: "tollgate", "request", %request_id))
     }
 
-    fn stamps(&self) -> Option<Vec<HeaderName>> {
-        Some(vec![self.header.clone()])
+    fn stamps(&self) -> bool {
+        true
     }
 
     #[inline(always)]
-    fn stamp<'p>(
-        &self,
-        passage: &mut Passage,
-        places: &mut impl Iterator<Item = &'p mut HeaderValue>,
-        _stamp: &mut Stamp,
-    ) -> bool {
-        let Some(request_id) = passage.request_id_mut() else { return false };
-        put(places, request_id.hand_over());
-        true
+    fn stamp(&self, passage: &mut Passage, stamp: &mut Stamp) {
+        stamp.request_id =
+            passage.request_id_mut().map(|request_id| (self.header.clone(), request_id.hand_over()));
     }
 }

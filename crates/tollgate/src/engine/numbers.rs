@@ -6,6 +6,7 @@ use http::HeaderValue;
 
 /// Two numbers that many responses have in common, such as a limit and the second of a reset: kept by each thread, so that
 /// their text is written once.
+#[inline]
 pub(super) fn recurring(one: u64, other: u64) -> (HeaderValue, HeaderValue) {
     thread_local! {
         static RECENT: RefCell<Recent> = const { RefCell::new(Recent([const { (0, HeaderValue::from_static("0")) }; KEPT])) };
@@ -34,6 +35,7 @@ impl Recent {
 }
 
 /// A number that hardly any two responses have in common, such as what a caller has left.
+#[inline]
 pub(super) fn passing(number: u64) -> HeaderValue {
     small(number).unwrap_or_else(|| written(number))
 }
