@@ -20,6 +20,7 @@ Usage: cargo run --release -p benches -- COMMAND
 
   summary              what matters, as one line of JSON, in less than two minutes
   time                 the time of every stack in every scenario, as a table
+  threads              how much more two threads get done than one, on one subject and on a million
   allocations          the allocations of every stack in every scenario, as a table
   instructions         the instructions of every stack, as a table (needs valgrind)
   picture              the time, allocations and instructions of the allowed path, as docs/performance.svg
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
     match arguments[..] {
         ["summary"] => println!("{}", summary::line()),
         ["time"] => tables::time(),
+        ["threads"] => tables::threads(),
         ["allocations"] => tables::allocations(),
         ["instructions"] => tables::instructions(),
         ["picture"] => picture::write(),

@@ -34,6 +34,12 @@ pub(crate) fn time() {
     }
 }
 
+pub(crate) fn threads() {
+    for (name, ratio) in crate::summary::two_threads_over_one() {
+        println!("{name:<32} {ratio:>8.2}");
+    }
+}
+
 pub(crate) fn allocations() {
     let allocations = Allocations::count();
     println!("{:<32} {:>11} {:>7}", "stack", "allocations", "bytes");
