@@ -180,7 +180,7 @@ impl TollgateBuilder {
             let report_only = own.report_only.or_else(|| self.settings.report_only.clone());
             stations.push(Station::new(gate, report_only));
         }
-        let engine = Engine::new(stations, self.settings);
+        let engine = Engine::new(stations, &self.settings);
         match engine.flaw() {
             Some(flaw) => Err(flaw.clone()),
             None => Ok(Tollgate { engine }),

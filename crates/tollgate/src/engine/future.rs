@@ -63,7 +63,7 @@ pub(super) struct Admission {
 
 impl Admission {
     /// Ends the walk of a request that has come through all gates.
-    #[inline(always)]
+    #[inline]
     pub(super) fn new<B>(engine: &Engine, arrival: &mut Arrival<'_, B>) -> Self {
         let stamp = engine.stamp_all(arrival);
         let span = engine.span(arrival);
@@ -71,7 +71,7 @@ impl Admission {
     }
 
     /// To be held while the inner service is called.
-    #[inline(always)]
+    #[inline]
     pub(super) fn calling(&self) -> (Calling, Option<Entered<'_>>) {
         (Calling::at(self.now), self.span.as_ref().map(|span| span.enter()))
     }
@@ -89,7 +89,7 @@ impl<S, RequestBody> ResponseFuture<S, RequestBody>
 where
     S: Service<Request<RequestBody>>,
 {
-    #[inline(always)]
+    #[inline]
     pub(super) fn inside(future: S::Future, admission: Admission) -> Self {
         let Admission { stamp, span, .. } = admission;
         Self { state: State::Inside { future, stamp, span } }

@@ -25,7 +25,6 @@ impl Recent {
     fn text(&mut self, number: u64) -> HeaderValue {
         // Limits and resets are round numbers: Fibonacci hashing spreads them, where a remainder would not.
         let place = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - BITS);
-        #[expect(clippy::cast_possible_truncation, reason = "of three bits")]
         let Some(place) = self.0.get_mut(place as usize) else { return passing(number) };
         if place.0 != number {
             *place = (number, passing(number));

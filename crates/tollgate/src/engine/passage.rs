@@ -33,12 +33,20 @@ pub struct Passage {
     request_id: Option<RequestId>,
     credential: Option<Credential>,
     principal: Option<Arc<Principal>>,
-    // What was found out beside the principal: perhaps that there is none.
-    plan: Option<Option<Arc<Plan>>>,
+    plan: Resolved,
     decision: Option<Decision>,
     // Whether the decision is that of several limits, and whether the last of them refused.
     is_decision_stacked: bool,
     is_limit_used_up: bool,
+}
+
+/// Where the caller's plan is known from.
+#[derive(Clone)]
+enum Resolved {
+    /// From the principal.
+    Principals,
+    /// From whom an `EntitlementLayer` has asked; perhaps that there is none.
+    Elsewhere(Option<Arc<Plan>>),
 }
 
 /// How far the question of who is calling has come.
@@ -90,8 +98,8 @@ impl Passage {
     /// The caller's plan: what an `EntitlementLayer` has asked for, or else the principal's own.
     pub fn plan(&self) -> Option<&Arc<Plan>> {
         match &self.plan {
-            Some(plan) => plan.as_ref(),
-            None => self.principal.as_ref()?.plan(),
+            Resolved::Elsewhere(plan) => plan.as_ref(),
+            Resolved::Principals => self.principal.as_ref()?.plan(),
         }
     }
 
@@ -126,7 +134,7 @@ impl Passage {
             request_id: None,
             credential: None,
             principal: None,
-            plan: None,
+            plan: Resolved::Principals,
             decision: None,
             is_decision_stacked: false,
             is_limit_used_up: false,
@@ -223,7 +231,7 @@ impl Passage {
                 self.standing = Standing::Proven;
                 self.principal = Some(principal);
             }
-            Learned::Plan(plan) => self.plan = Some(plan),
+            Learned::Plan(plan) => self.plan = Resolved::Elsewhere(plan),
             Learned::Decision(decision) => {
                 self.is_decision_stacked = self.decision.is_some();
                 self.is_limit_used_up = !decision.is_allowed();
@@ -240,7 +248,7 @@ impl Passage {
         self.standing = standing;
         self.credential = credential;
         self.principal = None;
-        self.plan = None;
+        self.plan = Resolved::Principals;
     }
 
     /// Lets a request go on that was refused in report-only mode. If it was refused for who is calling, it goes on as it was

@@ -48,7 +48,7 @@ impl Station {
         Self { gate, report_only, stamps }
     }
 
-    #[inline(always)]
+    #[inline]
     fn ask(&self, entrant: &mut impl Entrant) -> Asked {
         let Some(report) = &self.report_only else { return self.gate.ask(entrant) };
         self.ask_reporting(report, entrant)
@@ -106,7 +106,7 @@ impl Station {
 }
 
 impl Engine {
-    pub(crate) fn new(stations: Vec<Station>, settings: Settings) -> Arc<Self> {
+    pub(crate) fn new(stations: Vec<Station>, settings: &Settings) -> Arc<Self> {
         let flaw = stations.iter().find_map(|station| station.gate.flaw());
         let stamps = stations.iter().any(|station| station.stamps);
         Arc::new(Self { stations, stamps, handed_down: settings.hand_down(), flaw })
@@ -115,7 +115,7 @@ impl Engine {
     /// The engine of a layer that stands alone.
     pub(crate) fn of(layer: impl GateLayer) -> Arc<Self> {
         let (gate, settings) = layer.into_parts();
-        Self::new(vec![Station::new(gate, settings.report_only.clone())], settings)
+        Self::new(vec![Station::new(gate, settings.report_only.clone())], &settings)
     }
 
     /// Why the stack cannot work as it was built.

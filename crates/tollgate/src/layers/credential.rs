@@ -55,7 +55,7 @@ use http::{
     HeaderValue, Method,
     header::{ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, ORIGIN},
 };
-use tollgate_core::{CredentialSource, Denial, DenialKind, Head};
+use tollgate_core::{Credential, CredentialSource, Denial, DenialKind, Head};
 
 use crate::{
     ConfigurationError, Passage,
@@ -185,9 +185,9 @@ impl Gate for CredentialGate {
         true
     }
 
-    #[inline(always)]
+    #[inline]
     fn stamp(&self, passage: &mut Passage, stamp: &mut Stamp) {
-        stamp.caching = match passage.credential().map(|credential| credential.source()) {
+        stamp.caching = match passage.credential().map(Credential::source) {
             Some(source) if source.header() == Some(&AUTHORIZATION) => Caching::Authorized,
             Some(source) => Caching::Private(self.sources.vary_on(source)),
             None if passage.standing() == Standing::Anonymous => Caching::Stranger(self.sources.vary()),

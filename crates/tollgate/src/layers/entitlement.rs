@@ -100,7 +100,7 @@ impl Gate for EntitlementGate {
         })
     }
 
-    #[inline(always)]
+    #[inline]
     fn ask(&self, entrant: &mut impl Entrant) -> Asked {
         let Some(entitlements) = &self.entitlements else {
             return Asked::Answered(self.judge(entrant.passage()));

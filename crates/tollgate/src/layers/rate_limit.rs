@@ -218,7 +218,7 @@ impl Gate for RateLimitGate {
         true
     }
 
-    #[inline(always)]
+    #[inline]
     fn stamp(&self, passage: &mut Passage, stamp: &mut Stamp) {
         stamp.numbers = passage.decision().and_then(Decision::governing).map(|window| Numbers {
             limit: window.limit,

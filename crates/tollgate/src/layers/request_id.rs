@@ -132,7 +132,7 @@ impl Gate for RequestIdGate {
         true
     }
 
-    #[inline(always)]
+    #[inline]
     fn stamp(&self, passage: &mut Passage, stamp: &mut Stamp) {
         stamp.request_id =
             passage.request_id_mut().map(|request_id| (self.header.clone(), request_id.hand_over()));

@@ -161,7 +161,7 @@ impl Gate for ScopeGate {
         }
     }
 
-    #[inline(always)]
+    #[inline]
     fn ask(&self, entrant: &mut impl Entrant) -> Asked {
         Asked::Answered(self.decide(entrant.head(), entrant.passage()))
     }

@@ -1,6 +1,6 @@
 //! Names as fingerprints: 128 bits that stand for a policy and a subject.
 //!
-//! A fingerprint is a name's SipHash-1-3 (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012) under a key that the
+//! A fingerprint is a name's SipHash-1-3 (Aumasson and Bernstein, "`SipHash`: a fast short-input PRF", 2012) under a key that the
 //! operating system gave and nobody sees. Without the key nobody can find two names that share one, nor two whose places
 //! are near.
 
