@@ -5,16 +5,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{
     HeaderValue, Response, StatusCode,
-    header::{CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
     request,
 };
 use tollgate_core::{Denial, Outcome, Respond};
 
 use super::{
     Passage,
-    headers::{PRIVATE, set_header_default},
+    headers::{PRIVATE, set_header, set_header_default},
 };
-use crate::respond::DefaultResponder;
+use crate::respond::{DefaultResponder, Problem, is_grpc};
+
+mod challenge;
+
+pub(super) use challenge::challenge;
 
 /// Refuses a request as the layers do, from a layer or a handler of the application's own.
 ///
@@ -76,16 +80,60 @@ use crate::respond::DefaultResponder;
 /// # }
 /// ```
 pub fn refuse(layer: &'static str, denial: Denial, request: &mut request::Parts) -> Response<Bytes> {
-    let passage = Passage::of(&request.extensions);
-    report(&denial, layer, passage.unwrap_or(&Passage::new()), false);
-    let realm = passage.map_or("api", Passage::realm);
-    let mut response = match passage.and_then(Passage::responder).map(Arc::clone) {
-        Some(responder) => responder.respond(&denial, request),
-        None => DefaultResponder.respond(&denial, request),
-    };
-    complete(&mut response, &denial, realm);
+    let mut response = answer(layer, &denial, request).complete(&denial);
     response.extensions_mut().insert(denial);
     response
+}
+
+/// What a responder says to a denial.
+pub(super) struct Answered {
+    pub(super) response: Response<Bytes>,
+    // Taken out of the response where it was its only header.
+    media_type: Option<HeaderValue>,
+    pub(super) realm: &'static str,
+}
+
+/// Logs a denial, and has the responder answer; without one, as the default responder does.
+pub(super) fn answer(layer: &'static str, denial: &Denial, request: &mut request::Parts) -> Answered {
+    let passage = Passage::of(&request.extensions).unwrap_or(&NOTHING_LEARNED);
+    report(denial, layer, passage, false);
+    let realm = passage.realm();
+    let mut response = match passage.responder().map(Arc::clone) {
+        Some(responder) => responder.respond(denial, request),
+        None if is_grpc(request) => DefaultResponder.respond(denial, request),
+        None => {
+            let (response, media_type) = Problem::new().without_headers(denial, passage.request_id());
+            return Answered { response, media_type: Some(media_type), realm };
+        }
+    };
+    let is_alone = response.headers().len() == 1;
+    let media_type = if is_alone { response.headers_mut().remove(CONTENT_TYPE) } else { None };
+    Answered { response, media_type, realm }
+}
+
+/// Of a request that no layer has seen.
+static NOTHING_LEARNED: Passage = Passage::new();
+
+impl Answered {
+    /// The media type, if the responder has answered with an error and said no more of its headers.
+    pub(super) fn only_media_type(&self) -> Option<&HeaderValue> {
+        let is_bare = is_error(self.response.status()) && self.response.extensions().is_empty();
+        self.media_type.as_ref().filter(|_| is_bare)
+    }
+
+    /// The response with what every refusal needs.
+    pub(super) fn complete(self, denial: &Denial) -> Response<Bytes> {
+        let Self { mut response, media_type, realm } = self;
+        if let Some(media_type) = media_type {
+            set_header(response.headers_mut(), &CONTENT_TYPE, media_type);
+        }
+        complete(&mut response, denial, realm);
+        response
+    }
+}
+
+fn is_error(status: StatusCode) -> bool {
+    status.is_client_error() || status.is_server_error()
 }
 
 /// Logs a denial: the precise reason, never a secret. Target and field names are stable.
@@ -122,41 +170,38 @@ fn complete(response: &mut Response<Bytes>, denial: &Denial, realm: &str) {
         return;
     }
     // gRPC refuses inside a successful response, where the headers of HTTP errors have no meaning.
-    if status.is_client_error() || status.is_server_error() {
+    if is_error(status) {
         if let Some(challenge) = challenge(denial, status, realm) {
             set_header_default(headers, &WWW_AUTHENTICATE, || challenge);
         }
-        if let Some(wait) = denial.retry_after() {
-            set_header_default(headers, &RETRY_AFTER, || HeaderValue::from(wait.as_secs()));
+        if let Some(wait) = retry_after(denial) {
+            set_header_default(headers, &RETRY_AFTER, || wait);
         }
     }
     // A refusal must never be served to somebody else, nor to the same caller once they have a key.
     set_header_default(headers, &CACHE_CONTROL, || PRIVATE);
 }
 
-/// The challenge of RFC 6750 section 3. A 401 must carry one (RFC 9110 section 15.5.2), also where the credential came in
-/// another header than `Authorization`.
-fn challenge(denial: &Denial, status: StatusCode, realm: &str) -> Option<HeaderValue> {
-    let error = denial.kind().challenge_error();
-    if error.is_none() && status != StatusCode::UNAUTHORIZED {
-        return None;
-    }
-    let mut challenge = String::from("Bearer");
-    let mut separator = ' ';
-    for (name, value) in [("realm", Some(realm)), ("error", error), ("scope", denial.scope())] {
-        let Some(value) = value else { continue };
-        challenge.push(separator);
-        challenge.push_str(name);
-        challenge.push_str("=\"");
-        for character in value.chars() {
-            if matches!(character, '"' | '\\') {
-                challenge.push('\\');
-            }
-            challenge.push(character);
+/// How long the caller should wait, in seconds. `HeaderValue::from` would allocate twice.
+pub(super) fn retry_after(denial: &Denial) -> Option<HeaderValue> {
+    let seconds = denial.retry_after()?.as_secs();
+    Some(HeaderValue::from_str(itoa::Buffer::new().format(seconds)).unwrap_or_else(|_| seconds.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tollgate_core::DenialKind;
+
+    use super::*;
+
+    #[test]
+    fn waits_are_written_in_seconds() {
+        for seconds in [1, 59, 3_600, u64::MAX] {
+            let denial = Denial::new(DenialKind::RateLimited).with_retry_after(Duration::from_secs(seconds));
+            assert_eq!(retry_after(&denial).unwrap(), seconds.to_string());
         }
-        challenge.push('"');
-        separator = ',';
+        assert_eq!(retry_after(&Denial::new(DenialKind::RateLimited)), None);
     }
-    // Only a realm or a scope of the application's own can make it invalid; the bare scheme still says what to do.
-    Some(HeaderValue::try_from(challenge).unwrap_or(HeaderValue::from_static("Bearer")))
 }

@@ -4,6 +4,10 @@ use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Response};
 
 use super::{Caching, Gate as _, Passage, Station, headers::set_header};
 
+mod refusal;
+
+pub(super) use refusal::RefusalTemplate;
+
 /// What a response will carry of the gates that its request has passed.
 #[derive(Default)]
 pub(crate) struct Stamp {
@@ -140,7 +144,7 @@ impl Stamp {
 
 /// In a response's extensions: a limit further in has written the numbers of all.
 #[derive(Clone)]
-struct NumbersWritten;
+pub(super) struct NumbersWritten;
 
 impl NumbersWritten {
     fn is_in(extensions: &Extensions) -> bool {

@@ -1,6 +1,6 @@
 //! The walk of a request through the gates.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -9,7 +9,8 @@ use tracing::{Level, Span};
 
 use super::{
     Asked, Entrant, Gate, GateLayer, Learned, Passage, ReportOnly, Settings, Stamp, refusal,
-    settings::HandedDown, stamp::Template,
+    settings::HandedDown,
+    stamp::{NumbersWritten, RefusalTemplate, Template},
 };
 use crate::{ConfigurationError, layers::AnyGate};
 
@@ -19,6 +20,7 @@ pub(crate) struct Engine {
     stations: Vec<Station>,
     // For the gates up to each one, which is as far as a request may come.
     templates: Vec<Template>,
+    refusal_templates: Vec<RefusalTemplate>,
     handed_down: Option<Arc<HandedDown>>,
     flaw: Option<ConfigurationError>,
 }
@@ -110,7 +112,9 @@ impl Engine {
     pub(crate) fn new(stations: Vec<Station>, settings: Settings) -> Arc<Self> {
         let flaw = stations.iter().find_map(|station| station.gate.flaw());
         let templates = (0..stations.len()).map(|at| Template::new(passed(&stations, at))).collect();
-        Arc::new(Self { stations, templates, handed_down: settings.hand_down(), flaw })
+        let refusal_templates =
+            (0..stations.len()).map(|at| RefusalTemplate::new(passed(&stations, at))).collect();
+        Arc::new(Self { stations, templates, refusal_templates, handed_down: settings.hand_down(), flaw })
     }
 
     /// The engine of a layer that stands alone.
@@ -185,10 +189,33 @@ impl Engine {
     pub(super) fn refuse<B>(&self, at: usize, denial: Denial, request: Request<B>) -> Response<Bytes> {
         let (mut head, _) = request.into_parts();
         let layer = self.stations.get(at).map_or("", |station| station.gate.layer());
-        let mut response = refusal::refuse(layer, denial, &mut head);
+        let mut answered = refusal::answer(layer, &denial, &mut head);
         // A responder may have taken it away.
         let passage = head.extensions.get_or_insert_default();
-        self.stamp(at, passage).apply(&mut response);
+        let template = self.refusal_templates.get(at);
+        let filled = template
+            .and_then(|template| template.fill(passed(&self.stations, at), passage, &denial, &answered));
+        let (mut response, are_numbers_merged) = match filled {
+            Some((headers, are_numbers_merged)) => {
+                *answered.response.headers_mut() = headers;
+                (answered.response, are_numbers_merged)
+            }
+            None => {
+                let mut response = answered.complete(&denial);
+                self.stamp(at, passage).apply(&mut response);
+                (response, false)
+            }
+        };
+        if response.extensions().is_empty() {
+            // Nobody needs what the request has learned any more, and its map has room.
+            let mut extensions = mem::take(&mut head.extensions);
+            extensions.clear();
+            *response.extensions_mut() = extensions;
+        }
+        if are_numbers_merged {
+            response.extensions_mut().insert(NumbersWritten);
+        }
+        response.extensions_mut().insert(denial);
         response
     }
 

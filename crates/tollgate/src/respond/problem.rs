@@ -29,7 +29,7 @@ pub struct Problem {
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
 
 /// The media type of a problem.
-pub(super) const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
+const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 impl Problem {
     /// Problems of the type `about:blank`.
@@ -43,27 +43,28 @@ impl Problem {
         self
     }
 
-    /// The problem itself.
-    pub(super) fn write(self, denial: &Denial, request_id: Option<&RequestId>) -> Bytes {
+    /// The response without its only header, and that header's value: whoever adds others makes one map of all.
+    pub(crate) fn without_headers(
+        self,
+        denial: &Denial,
+        request_id: Option<&RequestId>,
+    ) -> (Response<Bytes>, HeaderValue) {
         let plain = if self.type_base.is_none() { Frame::plain(denial) } else { None };
-        let written;
-        let frame = match plain {
-            Some(frame) => frame,
-            None => {
-                written = Frame::new(self.type_base, denial);
-                &written
-            }
+        let body = match plain {
+            Some(frame) => frame.around(request_id),
+            None => Frame::new(self.type_base, denial).around(request_id),
         };
-        frame.around(request_id)
+        let mut response = Response::new(body);
+        *response.status_mut() = denial.status();
+        (response, MEDIA_TYPE)
     }
 }
 
 impl Respond for Problem {
     fn respond(&self, denial: &Denial, request: &mut request::Parts) -> Response<Bytes> {
         let request_id = Passage::of(&request.extensions).and_then(Passage::request_id);
-        let mut response = Response::new(self.write(denial, request_id));
-        *response.status_mut() = denial.status();
-        response.headers_mut().insert(CONTENT_TYPE, MEDIA_TYPE);
+        let (mut response, media_type) = self.without_headers(denial, request_id);
+        response.headers_mut().insert(CONTENT_TYPE, media_type);
         response
     }
 }
@@ -119,7 +120,7 @@ impl Frame {
         const NAME: &[u8] = br#","request_id":""#;
 
         let Some(request_id) = request_id else { return Bytes::copy_from_slice(&self.text) };
-        let request_id = request_id.as_str().as_bytes();
+        let request_id = request_id.as_bytes();
         let (before, after) = self.text.split_at_checked(self.place).unwrap_or_default();
         let mut problem = Vec::with_capacity(self.text.len() + NAME.len() + request_id.len() + 1);
         problem.extend_from_slice(before);
@@ -171,7 +172,7 @@ mod tests {
     }
 
     fn head_of_request(request_id: Option<&str>) -> request::Parts {
-        let mut head = http::Request::new(()).into_parts().0;
+        let (mut head, ()) = http::Request::new(()).into_parts();
         if let Some(request_id) = request_id {
             let value = HeaderValue::from_str(request_id).unwrap();
             let passage: &mut Passage = head.extensions.get_or_insert_default();
@@ -194,7 +195,7 @@ mod tests {
                 .with_status(status)
                 .with_code(code.clone())
                 .with_detail(detail.clone());
-            let type_base = type_base.map(|base| &*base.leak());
+            let type_base: Option<&'static str> = type_base.map(|base| &*base.leak());
             let mut expected = json!({
                 "code": code,
                 "detail": detail,
@@ -209,7 +210,8 @@ mod tests {
             }
             let responder = Problem { type_base };
             let response = responder.respond(&denial, &mut head_of_request(request_id.as_deref()));
-            prop_assert_eq!(response.body(), expected.to_string().as_bytes());
+            let expected = expected.to_string();
+            prop_assert_eq!(response.body(), expected.as_bytes());
         }
 
         /// It is written into a problem as it is.
