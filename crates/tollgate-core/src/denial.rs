@@ -30,15 +30,19 @@ pub use kind::{DenialKind, Outcome};
 /// assert_eq!(denial.code(), "invalid_credential"); // what an unknown key gets, too
 /// ```
 #[derive(Clone)]
-pub struct Denial(Arc<Inner>);
-
-#[derive(Clone)]
-struct Inner {
+pub struct Denial {
     kind: DenialKind,
-    status: StatusCode,
-    grpc_code: u8,
-    code: Cow<'static, str>,
-    detail: Cow<'static, str>,
+    // What it says beyond its kind. Most denials of a flood say nothing, and so cost no allocation.
+    more: Option<Arc<More>>,
+}
+
+/// What a denial says beyond its kind, or in its kind's place.
+#[derive(Clone, Default)]
+struct More {
+    status: Option<StatusCode>,
+    grpc_code: Option<u8>,
+    code: Option<Cow<'static, str>>,
+    detail: Option<Cow<'static, str>>,
     log_detail: Cow<'static, str>,
     scope: Option<Cow<'static, str>>,
     retry_after: Option<Duration>,
@@ -48,33 +52,21 @@ struct Inner {
 impl Denial {
     /// A denial with what its kind says of status, code and detail.
     pub fn new(kind: DenialKind) -> Self {
-        Self(Arc::new(Inner {
-            kind,
-            status: kind.status(),
-            grpc_code: kind.grpc_code(),
-            code: Cow::Borrowed(kind.code()),
-            detail: Cow::Borrowed(kind.detail()),
-            log_detail: Cow::Borrowed(""),
-            scope: None,
-            retry_after: None,
-            decision: None,
-        }))
+        Self { kind, more: None }
     }
 
     /// A limit refused: carries the numbers, and how long to wait.
     pub fn rate_limited(decision: Decision) -> Self {
-        let mut denial = Self::new(DenialKind::RateLimited);
-        let inner = denial.inner_mut();
-        inner.retry_after = decision.retry_after();
-        inner.decision = Some(decision);
-        denial
+        let retry_after = decision.retry_after();
+        Self::saying(
+            DenialKind::RateLimited,
+            More { retry_after, decision: Some(decision), ..More::default() },
+        )
     }
 
     /// Required scopes are missing; `scope` is what RFC 6750 section 3 puts into the challenge, space-separated.
     pub fn scope_missing(scope: impl Into<Cow<'static, str>>) -> Self {
-        let mut denial = Self::new(DenialKind::ScopeMissing);
-        denial.inner_mut().scope = Some(scope.into());
-        denial
+        Self::saying(DenialKind::ScopeMissing, More { scope: Some(scope.into()), ..More::default() })
     }
 
     /// A backend that the answer hangs on did not give it. `log_detail` says which, and what to do.
@@ -90,7 +82,7 @@ impl Denial {
     /// Another status than the kind's: 400 to 599. Any other is not taken: a proxy or a cache would read it as consent.
     pub fn with_status(mut self, status: StatusCode) -> Self {
         if status.is_client_error() || status.is_server_error() {
-            self.inner_mut().status = status;
+            self.more_mut().status = Some(status);
         }
         self
     }
@@ -98,108 +90,116 @@ impl Denial {
     /// Another gRPC status code than the kind's: 1 to 16. Any other is not taken, since 0 would be success.
     pub fn with_grpc_code(mut self, grpc_code: u8) -> Self {
         if (1..=16).contains(&grpc_code) {
-            self.inner_mut().grpc_code = grpc_code;
+            self.more_mut().grpc_code = Some(grpc_code);
         }
         self
     }
 
     /// Another code than the kind's.
     pub fn with_code(mut self, code: impl Into<Cow<'static, str>>) -> Self {
-        self.inner_mut().code = code.into();
+        self.more_mut().code = Some(code.into());
         self
     }
 
     /// Another sentence for the caller than the kind's.
     pub fn with_detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
-        self.inner_mut().detail = detail.into();
+        self.more_mut().detail = Some(detail.into());
         self
     }
 
     /// A sentence for the log. Never a secret.
     pub fn with_log_detail(mut self, log_detail: impl Into<Cow<'static, str>>) -> Self {
-        self.inner_mut().log_detail = log_detail.into();
+        self.more_mut().log_detail = log_detail.into();
         self
     }
 
     /// How long the caller should wait before trying again; rounded up to whole seconds, at least one.
     pub fn with_retry_after(mut self, retry_after: Duration) -> Self {
-        self.inner_mut().retry_after = Some(whole_seconds(retry_after));
+        self.more_mut().retry_after = Some(whole_seconds(retry_after));
         self
     }
 
     /// The precise reason: for the log, and for responders that choose to tell.
     pub fn kind(&self) -> DenialKind {
-        self.0.kind
+        self.kind
     }
 
     /// Whether the caller was refused, a backend is down, or the service is put together wrongly.
     pub fn outcome(&self) -> Outcome {
-        self.0.kind.outcome()
+        self.kind.outcome()
     }
 
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
-        self.0.status
+        self.more().and_then(|more| more.status).unwrap_or_else(|| self.kind.status())
     }
 
     /// The gRPC status code.
     pub fn grpc_code(&self) -> u8 {
-        self.0.grpc_code
+        self.more().and_then(|more| more.grpc_code).unwrap_or_else(|| self.kind.grpc_code())
     }
 
     /// A stable word that programs can tell the refusal by. Uniform for keys that are unknown, revoked or expired.
     pub fn code(&self) -> &str {
-        &self.0.code
+        self.more().and_then(|more| more.code.as_deref()).unwrap_or_else(|| self.kind.code())
     }
 
     /// A sentence that people can read. As uniform as the code.
     pub fn detail(&self) -> &str {
-        &self.0.detail
+        self.more().and_then(|more| more.detail.as_deref()).unwrap_or_else(|| self.kind.detail())
     }
 
     /// A sentence for the log only; empty if the kind says it all.
     pub fn log_detail(&self) -> &str {
-        &self.0.log_detail
+        self.more().map_or("", |more| &more.log_detail)
     }
 
     /// The scopes that are missing, space-separated.
     pub fn scope(&self) -> Option<&str> {
-        self.0.scope.as_deref()
+        self.more()?.scope.as_deref()
     }
 
     /// How long the caller should wait before trying again, in whole seconds.
     pub fn retry_after(&self) -> Option<Duration> {
-        self.0.retry_after
+        self.more()?.retry_after
     }
 
     /// What the limiter decided, if a limit refused.
     pub fn decision(&self) -> Option<&Decision> {
-        self.0.decision.as_ref()
+        self.more()?.decision.as_ref()
     }
 
-    fn inner_mut(&mut self) -> &mut Inner {
-        Arc::make_mut(&mut self.0)
+    fn saying(kind: DenialKind, more: More) -> Self {
+        Self { kind, more: Some(Arc::new(more)) }
+    }
+
+    fn more(&self) -> Option<&More> {
+        self.more.as_deref()
+    }
+
+    fn more_mut(&mut self) -> &mut More {
+        Arc::make_mut(self.more.get_or_insert_default())
     }
 }
 
 impl fmt::Display for Denial {
     /// For the log: the precise reason and what the log may know.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.kind.reason())?;
-        if !self.0.log_detail.is_empty() {
-            write!(f, ": {}", self.0.log_detail)?;
+        f.write_str(self.kind.reason())?;
+        match self.log_detail() {
+            "" => Ok(()),
+            log_detail => write!(f, ": {log_detail}"),
         }
-        Ok(())
     }
 }
 
 impl fmt::Debug for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Denial")
-            .field("kind", &self.0.kind)
-            .field("status", &self.0.status)
-            .field("code", &self.0.code)
-            .field("log_detail", &self.0.log_detail)
+            .field("kind", &self.kind)
+            .field("status", &self.status())
+            .field("code", &self.code())
+            .field("log_detail", &self.log_detail())
             .finish_non_exhaustive()
     }
 }

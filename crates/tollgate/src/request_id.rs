@@ -50,11 +50,7 @@ impl RequestId {
 
     /// The identifier's text: printable ASCII.
     pub fn as_str(&self) -> &str {
-        let bytes = match &self.0 {
-            Text::Given(value) => value.as_bytes(),
-            Text::Short(text) => text,
-        };
-        std::str::from_utf8(bytes).unwrap_or_default()
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 
     /// The identifier as the value of a header.
@@ -69,6 +65,14 @@ impl RequestId {
 }
 
 impl RequestId {
+    /// The bytes of [`as_str`](Self::as_str).
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        match &self.0 {
+            Text::Given(value) => value.as_bytes(),
+            Text::Short(text) => text,
+        }
+    }
+
     /// The identifier as the value of a header, for its last use as such: a caller's own value of a UUID's length is handed over,
     /// and its text kept, which costs less than counting one more owner.
     pub(crate) fn hand_over(&mut self) -> HeaderValue {

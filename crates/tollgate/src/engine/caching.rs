@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{
     HeaderMap, HeaderValue,
-    header::{AUTHORIZATION, CACHE_CONTROL, VARY},
+    header::{CACHE_CONTROL, VARY},
 };
 
 use super::headers::{PRIVATE, set_header};
@@ -23,12 +23,23 @@ pub(crate) enum Caching {
     Stranger(Option<Arc<HeaderValue>>),
 }
 
+const ON_AUTHORIZATION: HeaderValue = HeaderValue::from_static("authorization");
+
 impl Caching {
+    /// On what a response varies that keeps itself out of all caches, as refusals do.
+    pub(super) fn vary_of_private(self) -> Option<HeaderValue> {
+        match self {
+            Self::Free => None,
+            Self::Authorized => Some(ON_AUTHORIZATION),
+            Self::Private(headers) | Self::Stranger(headers) => headers.map(Arc::unwrap_or_clone),
+        }
+    }
+
     pub(super) fn apply(self, headers: &mut HeaderMap) {
         let vary = match self {
             Self::Free => return,
             Self::Authorized if !headers.contains_key(CACHE_CONTROL) => return,
-            Self::Authorized => Some(HeaderValue::from(AUTHORIZATION)),
+            Self::Authorized => Some(ON_AUTHORIZATION),
             Self::Private(header) => {
                 if !is_private(headers) {
                     set_header(headers, CACHE_CONTROL, PRIVATE);

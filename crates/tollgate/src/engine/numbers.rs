@@ -17,7 +17,8 @@ pub(super) fn recurring(one: u64, other: u64) -> (HeaderValue, HeaderValue) {
 
 struct Recent([(u64, HeaderValue); KEPT]);
 
-const BITS: u32 = 3;
+// So many that a few limits and a few resets seldom share a place.
+const BITS: u32 = 5;
 const KEPT: usize = 1 << BITS;
 
 impl Recent {

@@ -11,10 +11,15 @@ use http::{
 use tollgate_core::{Denial, Outcome, Respond};
 
 use super::{
-    Passage,
+    Passage, Stamp,
     headers::{PRIVATE, set_header_default},
 };
 use crate::respond::DefaultResponder;
+
+mod challenge;
+mod headers;
+
+use challenge::challenge;
 
 /// Refuses a request as the layers do, from a layer or a handler of the application's own.
 ///
@@ -76,16 +81,38 @@ use crate::respond::DefaultResponder;
 /// # }
 /// ```
 pub fn refuse(layer: &'static str, denial: Denial, request: &mut request::Parts) -> Response<Bytes> {
-    let passage = Passage::of(&request.extensions);
-    report(&denial, layer, passage.unwrap_or(&Passage::new()), false);
-    let realm = passage.map_or("api", Passage::realm);
-    let mut response = match passage.and_then(Passage::responder).map(Arc::clone) {
+    respond(layer, denial, request, Stamp::default())
+}
+
+/// Refuses a request whose response is to be stamped.
+pub(super) fn respond(
+    layer: &'static str,
+    denial: Denial,
+    request: &mut request::Parts,
+    mut stamp: Stamp,
+) -> Response<Bytes> {
+    let passage = Passage::of(&request.extensions).unwrap_or(&NOTHING_LEARNED);
+    report(&denial, layer, passage, false);
+    let realm = passage.realm();
+    let mut response = match passage.responder().map(Arc::clone) {
         Some(responder) => responder.respond(&denial, request),
         None => DefaultResponder.respond(&denial, request),
     };
-    complete(&mut response, &denial, realm);
+    if let Some(headers) = headers::of(&response, &denial, realm, &mut stamp) {
+        *response.headers_mut() = headers;
+    } else {
+        complete(&mut response, &denial, realm);
+        stamp.apply(&mut response);
+    }
     response.extensions_mut().insert(denial);
     response
+}
+
+/// Of a request that no layer has seen.
+static NOTHING_LEARNED: Passage = Passage::new();
+
+fn is_error(status: StatusCode) -> bool {
+    status.is_client_error() || status.is_server_error()
 }
 
 /// Logs a denial: the precise reason, never a secret. Target and field names are stable.
@@ -122,41 +149,38 @@ fn complete(response: &mut Response<Bytes>, denial: &Denial, realm: &str) {
         return;
     }
     // gRPC refuses inside a successful response, where the headers of HTTP errors have no meaning.
-    if status.is_client_error() || status.is_server_error() {
+    if is_error(status) {
         if let Some(challenge) = challenge(denial, status, realm) {
             set_header_default(headers, &WWW_AUTHENTICATE, || challenge);
         }
-        if let Some(wait) = denial.retry_after() {
-            set_header_default(headers, &RETRY_AFTER, || HeaderValue::from(wait.as_secs()));
+        if let Some(wait) = retry_after(denial) {
+            set_header_default(headers, &RETRY_AFTER, || wait);
         }
     }
     // A refusal must never be served to somebody else, nor to the same caller once they have a key.
     set_header_default(headers, &CACHE_CONTROL, || PRIVATE);
 }
 
-/// The challenge of RFC 6750 section 3. A 401 must carry one (RFC 9110 section 15.5.2), also where the credential came in
-/// another header than `Authorization`.
-fn challenge(denial: &Denial, status: StatusCode, realm: &str) -> Option<HeaderValue> {
-    let error = denial.kind().challenge_error();
-    if error.is_none() && status != StatusCode::UNAUTHORIZED {
-        return None;
-    }
-    let mut challenge = String::from("Bearer");
-    let mut separator = ' ';
-    for (name, value) in [("realm", Some(realm)), ("error", error), ("scope", denial.scope())] {
-        let Some(value) = value else { continue };
-        challenge.push(separator);
-        challenge.push_str(name);
-        challenge.push_str("=\"");
-        for character in value.chars() {
-            if matches!(character, '"' | '\\') {
-                challenge.push('\\');
-            }
-            challenge.push(character);
+/// How long the caller should wait, in seconds. `HeaderValue::from` would allocate twice.
+fn retry_after(denial: &Denial) -> Option<HeaderValue> {
+    let seconds = denial.retry_after()?.as_secs();
+    Some(HeaderValue::from_str(itoa::Buffer::new().format(seconds)).unwrap_or_else(|_| seconds.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tollgate_core::DenialKind;
+
+    use super::*;
+
+    #[test]
+    fn waits_are_written_in_seconds() {
+        for seconds in [1, 59, 3_600, u64::MAX] {
+            let denial = Denial::new(DenialKind::RateLimited).with_retry_after(Duration::from_secs(seconds));
+            assert_eq!(retry_after(&denial).unwrap(), seconds.to_string());
         }
-        challenge.push('"');
-        separator = ',';
+        assert_eq!(retry_after(&Denial::new(DenialKind::RateLimited)), None);
     }
-    // Only a realm or a scope of the application's own can make it invalid; the bare scheme still says what to do.
-    Some(HeaderValue::try_from(challenge).unwrap_or(HeaderValue::from_static("Bearer")))
 }

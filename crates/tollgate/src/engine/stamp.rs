@@ -37,9 +37,18 @@ pub(crate) struct Numbers {
 /// The header of a request's identifier, unless another one was chosen.
 pub(crate) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-static LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
-static REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
-static RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+pub(super) static LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+pub(super) static REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+pub(super) static RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+
+impl Numbers {
+    /// Limit, remaining and reset as the values of headers.
+    #[inline]
+    pub(super) fn text(self) -> [HeaderValue; 3] {
+        let (limit, reset) = recurring(self.limit, self.resets_at);
+        [limit, passing(self.remaining), reset]
+    }
+}
 
 impl Stamp {
     /// Completes a response. What the inner service says of the same headers is replaced.
@@ -66,13 +75,13 @@ impl NumbersWritten {
 }
 
 fn write(headers: &mut HeaderMap, request_id: Option<(HeaderName, HeaderValue)>, numbers: Option<Numbers>) {
-    let Some(Numbers { limit, remaining, resets_at, .. }) = numbers else {
+    let Some(numbers) = numbers else {
         if let Some((name, value)) = request_id {
             set_header(headers, name, value);
         }
         return;
     };
-    let ((limit, reset), remaining) = (recurring(limit, resets_at), passing(remaining));
+    let [limit, remaining, reset] = numbers.text();
     if headers.is_empty() {
         *headers = match request_id {
             Some((name, value)) if name == X_REQUEST_ID => filled(&ALL, [limit, remaining, reset, value]),
@@ -101,12 +110,15 @@ fn names<const N: usize>(names: [&HeaderName; N]) -> HeaderMap {
     names.map(|name| (name.clone(), HeaderValue::from_static(""))).into_iter().collect()
 }
 
-/// A copy of `names`, with `values` in their order.
 fn filled<const N: usize>(names: &HeaderMap, values: [HeaderValue; N]) -> HeaderMap {
-    let mut headers = names.clone();
-    for (place, value) in headers.values_mut().zip(values) {
+    fill(names.clone(), values)
+}
+
+/// Puts values where there are only names, in their order.
+pub(super) fn fill(mut names: HeaderMap, values: impl IntoIterator<Item = HeaderValue>) -> HeaderMap {
+    for (place, value) in names.values_mut().zip(values) {
         // What stood there owns nothing, and dropping it would be a call by pointer.
         std::mem::forget(std::mem::replace(place, value));
     }
-    headers
+    names
 }

@@ -204,11 +204,8 @@ impl Engine {
     pub(super) fn refuse<B>(&self, at: usize, denial: Denial, request: Request<B>) -> Response<Bytes> {
         let (mut head, _) = request.into_parts();
         let layer = self.stations.get(at).map_or("", |station| station.gate.layer());
-        let mut response = refusal::refuse(layer, denial, &mut head);
-        // A responder may have taken it away.
-        let passage = head.extensions.get_or_insert_default();
-        self.stamp(at, passage).apply(&mut response);
-        response
+        let stamp = self.stamp(at, head.extensions.get_or_insert_default());
+        refusal::respond(layer, denial, &mut head, stamp)
     }
 
     /// What a response carries of the gates up to number `at`.

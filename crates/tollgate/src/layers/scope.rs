@@ -66,7 +66,7 @@ impl ScopeLayer {
     /// Asks for `requirement` whatever the route. If it names an invalid scope, every request is answered 500, and the log
     /// says which.
     pub fn new(requirement: impl Into<Requirement>) -> Self {
-        Self::with_rule(Rule::One(requirement.into()))
+        Self::with_rule(Rule::One(Required::new(requirement.into())))
     }
 
     /// Asks for what `map` says of the route.
@@ -99,22 +99,47 @@ pub(crate) struct ScopeGate {
 
 #[derive(Debug)]
 enum Rule {
-    One(Requirement),
+    One(Required),
     PerRoute(CompiledMap),
+}
+
+/// A requirement, and the refusal of those who do not meet it. It says the same to all of them, and is written once: refusals
+/// come in floods.
+#[derive(Clone, Debug)]
+struct Required {
+    requirement: Requirement,
+    refusal: Denial,
+}
+
+impl Required {
+    fn new(requirement: Requirement) -> Self {
+        let scope = requirement.scopes().collect::<Vec<_>>().join(" ");
+        // What nobody can meet names no scope, and the challenge's parameter holds at least one (RFC 6750 section 3).
+        let refusal = match scope.as_str() {
+            "" => Denial::new(DenialKind::ScopeMissing),
+            _ => Denial::scope_missing(scope),
+        };
+        let refusal = refusal.with_log_detail(format!("requires {requirement}"));
+        Self { requirement, refusal }
+    }
+
+    fn is_met_by(&self, scopes: &Scopes) -> bool {
+        self.requirement.is_met_by(scopes)
+    }
 }
 
 impl ScopeGate {
     fn rule(&self, head: Head<'_>) -> Listed<'_> {
         match &*self.rule {
-            Rule::One(requirement) => Listed::Requires(requirement),
+            Rule::One(required) => Listed::Requires(required),
             Rule::PerRoute(map) => map.find(head),
         }
     }
 
     /// Whether the principal may use this route.
     fn decide(&self, head: Head<'_>, passage: &Passage) -> Result<(), Denial> {
-        let requirement = match self.rule(head) {
-            Listed::Requires(requirement) => requirement,
+        let required = match self.rule(head) {
+            Listed::Requires(required) => required,
             Listed::Allowed => return Ok(()),
             Listed::Denied => {
                 // Whether a route exists is not for strangers to find out.
@@ -128,19 +153,11 @@ impl ScopeGate {
             }
         };
         // Nobody's scopes are none: what asks for nothing is open to the anonymous, too.
-        if passage.standing() == Standing::Anonymous && requirement.is_met_by(&Scopes::none()) {
+        if passage.standing() == Standing::Anonymous && required.is_met_by(&Scopes::none()) {
             return Ok(());
         }
         match passage.guarded(LAYER)? {
-            Some(principal) if !requirement.is_met_by(principal.scopes()) => {
-                let scope = requirement.scopes().collect::<Vec<_>>().join(" ");
-                // What nobody can meet names no scope, and the challenge's parameter holds at least one (RFC 6750 section 3).
-                let denial = match scope.as_str() {
-                    "" => Denial::new(DenialKind::ScopeMissing),
-                    _ => Denial::scope_missing(scope),
-                };
-                Err(denial.with_log_detail(format!("requires {requirement}")))
-            }
+            Some(principal) if !required.is_met_by(principal.scopes()) => Err(required.refusal.clone()),
             _ => Ok(()),
         }
     }
@@ -153,8 +170,8 @@ impl Gate for ScopeGate {
 
     fn flaw(&self) -> Option<ConfigurationError> {
         match &*self.rule {
-            Rule::One(requirement) => {
-                let error = requirement.validate().err()?;
+            Rule::One(required) => {
+                let error = required.requirement.validate().err()?;
                 Some(ConfigurationError::new(format!("ScopeLayer: {error}")))
             }
             Rule::PerRoute(_) => None, // checked when it was compiled

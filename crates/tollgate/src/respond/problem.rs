@@ -1,12 +1,12 @@
 //! An RFC 9457 problem.
 
-use std::borrow::Cow;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, header::CONTENT_TYPE, request};
 use tollgate_core::{Denial, DenialKind, Respond};
 
-use crate::Passage;
+use crate::{Passage, RequestId};
 
 /// Answers with an RFC 9457 problem: `application/problem+json` with `type`, `title`, `status`, `detail`, the stable `code`,
 /// and the request's identifier as `request_id`.
@@ -28,6 +28,9 @@ pub struct Problem {
 /// Registered by draft-ietf-httpapi-ratelimit-headers.
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
 
+/// The media type of a problem.
+const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
+
 impl Problem {
     /// Problems of the type `about:blank`.
     pub fn new() -> Self {
@@ -39,67 +42,196 @@ impl Problem {
         self.type_base = Some(type_base);
         self
     }
-
-    fn type_of(self, denial: &Denial) -> Cow<'static, str> {
-        match (self.type_base, denial.kind()) {
-            (Some(base), _) => Cow::Owned(format!("{base}{}", denial.code())),
-            (None, DenialKind::RateLimited) => Cow::Borrowed(QUOTA_EXCEEDED),
-            (None, _) => Cow::Borrowed("about:blank"),
-        }
-    }
 }
 
 impl Respond for Problem {
     fn respond(&self, denial: &Denial, request: &mut request::Parts) -> Response<Bytes> {
         let request_id = Passage::of(&request.extensions).and_then(Passage::request_id);
-        // Member by member: a tree of values would cost a dozen allocations, and refusals come in floods.
-        let mut body = Members::default();
-        body.text("code", denial.code());
-        body.text("detail", denial.detail());
-        if let Some(request_id) = request_id {
-            body.text("request_id", request_id.as_str());
-        }
-        body.number("status", denial.status().as_u16());
-        if let Some(title) = denial.status().canonical_reason() {
-            body.text("title", title);
-        }
-        body.text("type", &self.type_of(denial));
-        let mut response = Response::new(body.finish());
+        let plain = if self.type_base.is_none() { Frame::plain(denial) } else { None };
+        let body = match plain {
+            Some(frame) => frame.around(request_id),
+            None => Frame::new(self.type_base, denial).around(request_id),
+        };
+        let mut response = Response::new(body);
         *response.status_mut() = denial.status();
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        response.headers_mut().insert(CONTENT_TYPE, MEDIA_TYPE);
         response
     }
 }
 
-/// The members of a JSON object, written one after the other.
-struct Members(Vec<u8>);
+/// A problem without its request's identifier, which is the only member in which two refusals for the same reason differ.
+struct Frame {
+    text: Vec<u8>,
+    // Where the identifier belongs.
+    place: usize,
+}
 
-impl Members {
-    fn text(&mut self, name: &str, value: &str) {
-        self.name(name);
-        // Writing text into memory does not fail.
-        let _ = serde_json::to_writer(&mut self.0, value);
+impl Frame {
+    fn new(type_base: Option<&str>, denial: &Denial) -> Self {
+        let mut text = Vec::with_capacity(256);
+        text.extend_from_slice(br#"{"code":"#);
+        write_text(&mut text, &[denial.code()]);
+        text.extend_from_slice(br#","detail":"#);
+        write_text(&mut text, &[denial.detail()]);
+        let place = text.len();
+
+        let status = denial.status();
+        text.extend_from_slice(br#","status":"#);
+        text.extend_from_slice(status.as_str().as_bytes());
+        if let Some(title) = status.canonical_reason() {
+            text.extend_from_slice(br#","title":"#);
+            write_text(&mut text, &[title]);
+        }
+        text.extend_from_slice(br#","type":"#);
+        match (type_base, denial.kind()) {
+            (Some(base), _) => write_text(&mut text, &[base, denial.code()]),
+            (None, DenialKind::RateLimited) => write_text(&mut text, &[QUOTA_EXCEEDED]),
+            (None, _) => write_text(&mut text, &["about:blank"]),
+        }
+        text.push(b'}');
+        Self { text, place }
     }
 
-    fn number(&mut self, name: &str, value: u16) {
-        self.name(name);
-        self.0.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    /// The frame of a denial that says what its kind says, if it does: written once, since refusals come in floods.
+    fn plain(denial: &Denial) -> Option<&'static Self> {
+        // More than there are kinds; a kind without a place would be written anew each time.
+        static FRAMES: [OnceLock<Frame>; 32] = [const { OnceLock::new() }; 32];
+
+        let kind = denial.kind();
+        let is_plain = denial.status() == kind.status()
+            && denial.code() == kind.code()
+            && denial.detail() == kind.detail();
+        let frame = FRAMES.get(kind as usize).filter(|_| is_plain)?;
+        Some(frame.get_or_init(|| Self::new(None, denial)))
     }
 
-    fn name(&mut self, name: &str) {
-        self.0.push(if self.0.is_empty() { b'{' } else { b',' });
-        let _ = serde_json::to_writer(&mut self.0, name);
-        self.0.push(b':');
-    }
+    /// The whole problem, in one allocation of its very size.
+    fn around(&self, request_id: Option<&RequestId>) -> Bytes {
+        const NAME: &[u8] = br#","request_id":""#;
 
-    fn finish(mut self) -> Bytes {
-        self.0.push(b'}');
-        Bytes::from(self.0)
+        let Some(request_id) = request_id else { return Bytes::copy_from_slice(&self.text) };
+        let request_id = request_id.as_bytes();
+        let (before, after) = self.text.split_at_checked(self.place).unwrap_or_default();
+        let mut problem = Vec::with_capacity(self.text.len() + NAME.len() + request_id.len() + 1);
+        problem.extend_from_slice(before);
+        problem.extend_from_slice(NAME);
+        // Letters, digits, `.`, `_` and `-`, none of which JSON escapes.
+        problem.extend_from_slice(request_id);
+        problem.push(b'"');
+        problem.extend_from_slice(after);
+        Bytes::from(problem)
     }
 }
 
-impl Default for Members {
-    fn default() -> Self {
-        Self(Vec::with_capacity(256))
+/// Writes a text, given in parts. Hardly any has a character that must be escaped, and to see that is cheap.
+fn write_text(json: &mut Vec<u8>, parts: &[&str]) {
+    if parts.iter().copied().any(needs_escape) {
+        // Writing into memory does not fail.
+        let _ = serde_json::to_writer(json, &parts.concat());
+        return;
+    }
+    json.push(b'"');
+    for part in parts {
+        json.extend_from_slice(part.as_bytes());
+    }
+    json.push(b'"');
+}
+
+/// RFC 8259 section 7: quotation mark, backslash and control characters.
+#[expect(clippy::needless_bitwise_bool, reason = "a lazy operator is a branch")]
+fn needs_escape(text: &str) -> bool {
+    // To the end in any case, so that the compiler compares many bytes at once.
+    text.bytes().fold(false, |found, byte| found | (byte < 0x20) | (byte == b'"') | (byte == b'\\'))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::engine::Learned;
+
+    /// Texts in which quotation marks, backslashes, control characters and others beyond ASCII are frequent.
+    fn text() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[ -~]{0,40}",
+            proptest::collection::vec(prop_oneof![Just('"'), Just('\\'), any::<char>()], 0..20)
+                .prop_map(String::from_iter),
+            proptest::collection::vec(proptest::char::range('\0', '\u{a0}'), 0..40)
+                .prop_map(String::from_iter),
+        ]
+    }
+
+    fn head_of_request(request_id: Option<&str>) -> request::Parts {
+        let (mut head, ()) = http::Request::new(()).into_parts();
+        if let Some(request_id) = request_id {
+            let value = HeaderValue::from_str(request_id).unwrap();
+            let passage: &mut Passage = head.extensions.get_or_insert_default();
+            passage.learn(Learned::RequestId(RequestId::from_caller(&value).unwrap()));
+        }
+        head
+    }
+
+    proptest! {
+        /// The model is a tree of values, which `serde_json` writes.
+        #[test]
+        fn a_problem_is_what_serde_json_makes_of_its_members(
+            (code, detail) in (text(), text()),
+            status in 400_u16..600,
+            request_id in proptest::option::of("[A-Za-z0-9._-]{1,128}"),
+            type_base in proptest::option::of(text()),
+        ) {
+            let status = StatusCode::from_u16(status).unwrap();
+            let denial = Denial::new(DenialKind::Forbidden)
+                .with_status(status)
+                .with_code(code.clone())
+                .with_detail(detail.clone());
+            let type_base: Option<&'static str> = type_base.map(|base| &*base.leak());
+            let mut expected = json!({
+                "code": code,
+                "detail": detail,
+                "status": status.as_u16(),
+                "type": type_base.map_or("about:blank".to_owned(), |base| format!("{base}{code}")),
+            });
+            if let Some(title) = status.canonical_reason() {
+                expected["title"] = title.into();
+            }
+            if let Some(request_id) = &request_id {
+                expected["request_id"] = request_id.as_str().into();
+            }
+            let responder = Problem { type_base };
+            let response = responder.respond(&denial, &mut head_of_request(request_id.as_deref()));
+            let expected = expected.to_string();
+            prop_assert_eq!(response.body(), expected.as_bytes());
+        }
+
+        /// It is written into a problem as it is.
+        #[test]
+        fn no_request_identifier_needs_an_escape(sent in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let Ok(value) = HeaderValue::from_bytes(&sent) else { return Ok(()) };
+            for taken in [RequestId::from_caller(&value), RequestId::uuid_from_caller(&value)].into_iter().flatten() {
+                prop_assert_eq!(json!(taken.as_str()).to_string(), format!("\"{taken}\""));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_written_once_for_a_kind_is_not_what_others_of_the_kind_get() {
+        let kind = DenialKind::Forbidden;
+        let body = |denial: &Denial| Problem::new().respond(denial, &mut head_of_request(None)).into_body();
+        let plain = body(&Denial::new(kind));
+        let others = [
+            Denial::new(kind).with_code("other"),
+            Denial::new(kind).with_detail("Another."),
+            Denial::new(kind).with_status(StatusCode::IM_A_TEAPOT),
+        ];
+        for denial in others {
+            assert_ne!(body(&denial), plain);
+            assert_eq!(body(&Denial::new(kind)), plain);
+        }
+        // What callers do not see makes no difference.
+        assert_eq!(body(&Denial::new(kind).with_log_detail("for the log").with_grpc_code(3)), plain);
     }
 }

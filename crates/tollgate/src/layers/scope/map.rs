@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use http::{Method, Version};
 use tollgate_core::{Head, Requirement};
 
+use super::Required;
 use crate::ConfigurationError;
 
 /// Which scopes a route requires, by method and path pattern.
@@ -93,8 +94,10 @@ impl ScopeMap {
                     .validate()
                     .map_err(|error| ConfigurationError::new(format!("ScopeMap, {name} {path}: {error}")))?;
             }
+            let required =
+                methods.into_iter().map(|(method, requirement)| (method, Required::new(requirement)));
             router
-                .insert(&path, methods)
+                .insert(&path, required.collect())
                 .map_err(|error| ConfigurationError::new(format!("ScopeMap, path {path}: {error}")))?;
         }
         Ok(CompiledMap { router, allows_unlisted: self.allows_unlisted })
@@ -103,23 +106,23 @@ impl ScopeMap {
 
 #[derive(Debug)]
 pub(super) struct CompiledMap {
-    router: matchit::Router<Vec<(Option<Method>, Requirement)>>,
+    router: matchit::Router<Vec<(Option<Method>, Required)>>,
     allows_unlisted: bool,
 }
 
 /// What a map says of a route.
 pub(super) enum Listed<'m> {
-    Requires(&'m Requirement),
+    Requires(&'m Required),
     Allowed,
     Denied,
 }
 
 impl CompiledMap {
     pub(super) fn find(&self, head: Head<'_>) -> Listed<'_> {
-        let requirement = self.router.at(head.uri.path()).ok().and_then(|found| {
+        let required = self.router.at(head.uri.path()).ok().and_then(|found| {
             let entry = |wanted: Option<&Method>| {
-                let (_, requirement) = found.value.iter().find(|(method, _)| method.as_ref() == wanted)?;
-                Some(requirement)
+                let (_, required) = found.value.iter().find(|(method, _)| method.as_ref() == wanted)?;
+                Some(required)
             };
             let is = |method| *head.method == method;
             let opens_websocket = is(Method::CONNECT) && head.version == Version::HTTP_2;
@@ -128,8 +131,8 @@ impl CompiledMap {
                 .or_else(|| entry(None))
                 .or_else(|| entry(opens_websocket.then_some(Some(&Method::GET))?))
         });
-        match requirement {
-            Some(requirement) => Listed::Requires(requirement),
+        match required {
+            Some(required) => Listed::Requires(required),
             None if self.allows_unlisted => Listed::Allowed,
             None => Listed::Denied,
         }
@@ -147,7 +150,7 @@ mod tests {
         let request = Request::builder().method(method).version(Version::HTTP_2).uri(path);
         let (head, ()) = request.body(()).unwrap().into_parts();
         match map.compile().unwrap().find(Head::from(&head)) {
-            Listed::Requires(requirement) => requirement.to_string(),
+            Listed::Requires(required) => required.requirement.to_string(),
             Listed::Allowed => "allowed".to_owned(),
             Listed::Denied => "denied".to_owned(),
         }

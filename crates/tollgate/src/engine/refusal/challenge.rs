@@ -1,0 +1,108 @@
+//! What a refused caller is told about credentials.
+
+use http::{HeaderValue, StatusCode};
+use tollgate_core::Denial;
+
+// What almost every service says. Constants, since `from_static` looks at every byte.
+const MISSING: HeaderValue = HeaderValue::from_static(r#"Bearer realm="api""#);
+const INVALID: HeaderValue = HeaderValue::from_static(r#"Bearer realm="api",error="invalid_token""#);
+
+/// The challenge of RFC 6750 section 3. A 401 must carry one (RFC 9110 section 15.5.2), also where the credential came in
+/// another header than `Authorization`.
+pub(super) fn challenge(denial: &Denial, status: StatusCode, realm: &str) -> Option<HeaderValue> {
+    let error = denial.kind().challenge_error();
+    if error.is_none() && status != StatusCode::UNAUTHORIZED {
+        return None;
+    }
+    Some(match (realm, error, denial.scope()) {
+        ("api", None, None) => MISSING,
+        ("api", Some("invalid_token"), None) => INVALID,
+        (realm, error, scope) => written(realm, error, scope),
+    })
+}
+
+fn written(realm: &str, error: Option<&str>, scope: Option<&str>) -> HeaderValue {
+    let parameters = [(r#"Bearer realm=""#, Some(realm)), (r#"",error=""#, error), (r#"",scope=""#, scope)];
+    let length = parameters.iter().map(|(name, text)| name.len() + text.map_or(0, str::len)).sum::<usize>();
+    let mut challenge = String::with_capacity(length + 1);
+    for (name, text) in parameters {
+        let Some(text) = text else { continue };
+        challenge.push_str(name);
+        push_quoted(&mut challenge, text);
+    }
+    challenge.push('"');
+    // Only a realm or a scope of the application's own can make it invalid; the bare scheme still says what to do.
+    HeaderValue::try_from(challenge).unwrap_or(HeaderValue::from_static("Bearer"))
+}
+
+/// Adds what stands between quotation marks (RFC 9110 section 5.6.4).
+fn push_quoted(header: &mut String, text: &str) {
+    if !text.contains(['"', '\\']) {
+        return header.push_str(text);
+    }
+    for character in text.chars() {
+        if matches!(character, '"' | '\\') {
+            header.push('\\');
+        }
+        header.push(character);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tollgate_core::DenialKind;
+
+    use super::*;
+
+    /// Reads the parameters of a challenge back, as RFC 9110 sections 5.6.4 and 11.2 say.
+    fn parameters(challenge: &str) -> Vec<(String, String)> {
+        let mut read = Vec::new();
+        let mut characters = challenge.strip_prefix("Bearer ").unwrap().chars().peekable();
+        while characters.peek().is_some() {
+            let name = characters.by_ref().take_while(|&character| character != '=').collect();
+            assert_eq!(characters.next(), Some('"'));
+            let mut value = String::new();
+            loop {
+                match characters.next().unwrap() {
+                    '"' => break,
+                    '\\' => value.push(characters.next().unwrap()),
+                    character => value.push(character),
+                }
+            }
+            read.push((name, value));
+            assert!(matches!(characters.next(), None | Some(',')));
+        }
+        read
+    }
+
+    proptest! {
+        #[test]
+        fn a_challenge_says_what_it_was_given(
+            realm in "api|[ -~]{0,20}|[a\"\\\\]{0,8}",
+            scope in proptest::option::of("[ -~]{1,20}|[a\"\\\\]{1,8}"),
+            kind in proptest::sample::select(vec![
+                DenialKind::CredentialMissing,
+                DenialKind::CredentialRepeated,
+                DenialKind::KeyUnknown,
+                DenialKind::ScopeMissing,
+            ]),
+        ) {
+            let mut expected = vec![("realm".to_owned(), realm.clone())];
+            expected.extend(kind.challenge_error().map(|error| ("error".to_owned(), error.to_owned())));
+            let denial = match &scope {
+                Some(scope) if kind == DenialKind::ScopeMissing => Denial::scope_missing(scope.clone()),
+                _ => Denial::new(kind),
+            };
+            expected.extend(denial.scope().map(|scope| ("scope".to_owned(), scope.to_owned())));
+            let challenge = challenge(&denial, denial.status(), &realm).unwrap();
+            prop_assert_eq!(parameters(challenge.to_str().unwrap()), expected);
+        }
+    }
+
+    #[test]
+    fn what_no_header_can_hold_is_left_out_of_a_challenge() {
+        let denial = Denial::new(DenialKind::KeyUnknown);
+        assert_eq!(challenge(&denial, denial.status(), "two\nlines").unwrap(), "Bearer");
+    }
+}

@@ -1,0 +1,76 @@
+//! The headers of a refusal, all at once: a map that grows is filled several times, and refusals come in floods.
+
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Response,
+    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, VARY, WWW_AUTHENTICATE},
+};
+use tollgate_core::Denial;
+
+use super::{challenge::challenge, is_error, retry_after};
+use crate::engine::{
+    Stamp,
+    headers::PRIVATE,
+    stamp::{LIMIT, REMAINING, RESET, X_REQUEST_ID, fill},
+};
+
+/// In which a map's names stand.
+static ORDER: [&HeaderName; COUNT] = [
+    &CONTENT_TYPE,
+    &CACHE_CONTROL,
+    &WWW_AUTHENTICATE,
+    &RETRY_AFTER,
+    &VARY,
+    &LIMIT,
+    &REMAINING,
+    &RESET,
+    &X_REQUEST_ID,
+];
+
+const COUNT: usize = 9;
+
+/// All headers of a refusal, if the responder has answered with an error and named its media type, and nothing else.
+pub(super) fn of(
+    response: &Response<Bytes>,
+    denial: &Denial,
+    realm: &str,
+    stamp: &mut Stamp,
+) -> Option<HeaderMap> {
+    let is_usual = response.headers().len() == 1
+        && is_error(response.status())
+        && stamp.request_id.as_ref().is_none_or(|(name, _)| *name == X_REQUEST_ID);
+    let media_type = response.headers().get(CONTENT_TYPE).filter(|_| is_usual)?.clone();
+    let [limit, remaining, reset] = match stamp.numbers {
+        // Others are to be told that they are written.
+        Some(numbers) if numbers.are_merged => return None,
+        Some(numbers) => numbers.text().map(Some),
+        None => [None, None, None],
+    };
+    let values = [
+        Some(media_type),
+        Some(PRIVATE),
+        challenge(denial, response.status(), realm),
+        retry_after(denial),
+        std::mem::take(&mut stamp.caching).vary_of_private(),
+        limit,
+        remaining,
+        reset,
+        stamp.request_id.take().map(|(_, value)| value),
+    ];
+    let headers = names(&values)?.clone();
+    Some(fill(headers, values.into_iter().flatten()))
+}
+
+/// The names that have values, as a map without values yet: one is made for each choice, and kept.
+fn names(values: &[Option<HeaderValue>; COUNT]) -> Option<&'static HeaderMap> {
+    static MAPS: [OnceLock<HeaderMap>; 1 << COUNT] = [const { OnceLock::new() }; 1 << COUNT];
+
+    let choice = values.iter().fold(0, |choice, value| choice << 1 | usize::from(value.is_some()));
+    let map = MAPS.get(choice)?.get_or_init(|| {
+        let chosen = ORDER.iter().zip(values).filter(|(_, value)| value.is_some());
+        chosen.map(|(name, _)| ((*name).clone(), HeaderValue::from_static(""))).collect()
+    });
+    Some(map)
+}
