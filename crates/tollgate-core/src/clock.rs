@@ -8,7 +8,8 @@ use std::{
 
 /// Tells the present moment.
 ///
-/// The layers read a clock once for each request, share that instant, and read it again only after a wait. Tests
+/// The layers read a clock once for each request, share that instant for as long as each calls the next one directly, and read
+/// it again after a wait. Tests
 /// and demonstrations pass a [`ManualClock`], so that nothing ever sleeps to see a window turn.
 pub trait Clock: Send + Sync + 'static {
     /// The present moment. It may step backwards, as machines' clocks do.

@@ -6,6 +6,7 @@ mod caches;
 mod identity;
 mod keys;
 mod limits;
+mod own_parts;
 mod report_only;
 mod time;
 

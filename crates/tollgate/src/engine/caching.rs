@@ -27,11 +27,11 @@ const ON_AUTHORIZATION: HeaderValue = HeaderValue::from_static("authorization");
 
 impl Caching {
     /// On what a response varies that keeps itself out of all caches, as refusals do.
-    pub(super) fn vary_of_private(self) -> Option<HeaderValue> {
+    pub(super) fn vary_of_private(&self) -> Option<HeaderValue> {
         match self {
             Self::Free => None,
             Self::Authorized => Some(ON_AUTHORIZATION),
-            Self::Private(headers) | Self::Stranger(headers) => headers.map(Arc::unwrap_or_clone),
+            Self::Private(headers) | Self::Stranger(headers) => headers.as_deref().cloned(),
         }
     }
 

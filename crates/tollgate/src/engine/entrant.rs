@@ -27,7 +27,12 @@ pub(crate) trait Entrant {
 
 /// A request's passage, apart from the request while the request walks: gates read the one and write the other, and looking for
 /// the passage among the extensions costs as much as many a gate.
-pub(super) struct Apart(Extensions);
+pub(super) struct Apart {
+    // With the extensions around it, where it is the only one or a new one.
+    alone: Extensions,
+    // Out of the place that it has beside others.
+    taken: Option<Passage>,
+}
 
 /// Extensions with a passage that has just begun: to copy them costs less than to make them.
 static BEGUN: LazyLock<Extensions> = LazyLock::new(|| {
@@ -42,39 +47,42 @@ impl Apart {
     pub(super) fn of<B>(request: &mut Request<B>) -> Self {
         let extensions = request.extensions_mut();
         if Passage::of(extensions).is_none() {
-            Self(BEGUN.clone())
+            Self { alone: BEGUN.clone(), taken: None }
         } else if extensions.len() == 1 {
-            Self(mem::take(extensions))
+            Self { alone: mem::take(extensions), taken: None }
         } else {
-            // Beside others it stays, since gates shall see those.
-            Self(Extensions::new())
+            Self { alone: Extensions::new(), taken: extensions.get_mut::<Passage>().map(mem::take) }
         }
     }
 
     #[inline]
     pub(super) fn arrive<'r, B>(&'r mut self, request: &'r mut Request<B>) -> Arrival<'r, B> {
-        Arrival { request, apart: self.0.get_mut() }
+        Arrival { request, apart: self.taken.as_mut().or_else(|| self.alone.get_mut()) }
     }
 
     /// Puts the passage where whoever has the request from here on finds it: among its extensions.
     #[inline]
-    pub(super) fn rejoin<B>(self, request: &mut Request<B>) {
+    pub(super) fn rejoin<B>(&mut self, request: &mut Request<B>) {
         let extensions = request.extensions_mut();
-        if extensions.is_empty() {
-            *extensions = self.0;
-        } else if !self.0.is_empty() {
-            extensions.extend(self.0);
+        if self.taken.is_some() {
+            if let Some(passage) = self.taken.take() {
+                *extensions.get_or_insert_default() = passage;
+            }
+        } else if extensions.is_empty() {
+            *extensions = mem::take(&mut self.alone);
+        } else {
+            extensions.extend(mem::take(&mut self.alone));
         }
     }
 }
 
-/// A request of any body, and its passage: `None` if that is still among its extensions.
+/// A request of any body, and its passage: always there, but that a map of extensions is not known to hold it.
 pub(super) struct Arrival<'r, B> {
     request: &'r mut Request<B>,
     apart: Option<&'r mut Passage>,
 }
 
-/// Of a request whose passage somebody has taken away in the midst of a walk, which nobody can.
+/// In the place of a passage that is not there, which there is always.
 static LOST: Passage = Passage::new();
 
 impl<B> Entrant for Arrival<'_, B> {
@@ -97,7 +105,7 @@ impl<B> Entrant for Arrival<'_, B> {
     fn passage(&self) -> &Passage {
         match &self.apart {
             Some(passage) => passage,
-            None => Passage::of(self.request.extensions()).unwrap_or(&LOST),
+            None => &LOST,
         }
     }
 

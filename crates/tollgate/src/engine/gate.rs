@@ -30,9 +30,7 @@ pub(crate) trait Gate: fmt::Debug {
     fn ask(&self, entrant: &mut impl Entrant) -> Asked;
 
     /// Judges a request by what the passage now holds. After a wait the passage's instant is a new one.
-    fn judge(&self, _passage: &Passage) -> Result<(), Denial> {
-        Ok(())
-    }
+    fn judge(&self, passage: &Passage) -> Result<(), Denial>;
 
     /// The span in which the inner service shall run. Asked for only where somebody listens.
     fn span(&self, _passage: &Passage) -> Option<tracing::Span> {

@@ -9,8 +9,9 @@ thread_local! {
 
 /// While it lives, an inner service is being called: layers that are called meanwhile share the instant of the one that calls.
 ///
-/// A call returns at once: whatever waits (a queue, a buffer that collects the body) does so after it has returned, and calls
-/// on from elsewhere, where the instant counts no more.
+/// A call returns at once, as [`Service`](tower_service::Service) asks of it: whatever waits (a queue, a buffer that collects the
+/// body) does so after it has returned, and calls on from elsewhere, where the instant counts no more. Whoever blocks within a
+/// call blocks a thread of the runtime, and lets what is inside judge by an instant that is as old as the block is long.
 pub(super) struct Calling {
     before: Option<SystemTime>,
 }

@@ -25,11 +25,11 @@ pub(crate) struct Engine {
 /// A gate in its place.
 #[derive(Debug)]
 pub(crate) struct Station {
-    pub(super) gate: AnyGate,
+    gate: AnyGate,
     // In report-only mode if there is a count.
     report_only: Option<ReportOnly>,
-    // What the gate says of itself, since asking it costs a virtual call.
-    pub(super) stamps: bool,
+    // What the gate says of itself.
+    stamps: bool,
 }
 
 /// How far a request came.
@@ -125,9 +125,6 @@ impl Engine {
 
     /// Begins the walk with what layers further out have learned.
     pub(super) fn enter(&self, entrant: &mut impl Entrant) -> Walk {
-        if let Some(flaw) = &self.flaw {
-            return Walk::Refused { at: 0, denial: Denial::misconfigured(flaw.to_string()) };
-        }
         let passage = entrant.passage();
         // If the layer that calls this one does so right now, its instant is this one's.
         let ended = if self.handed_down.is_none() && instant::is_present(passage.now()) {
@@ -141,6 +138,9 @@ impl Engine {
             passage.read_clock();
             passage.check_end()
         };
+        if let Some(flaw) = &self.flaw {
+            return Walk::Refused { at: 0, denial: Denial::misconfigured(flaw.to_string()) };
+        }
         match ended {
             Ok(()) => self.walk(0, entrant),
             Err(denial) => self.rule(0, Err(denial), entrant),
@@ -183,7 +183,7 @@ impl Engine {
 
     /// What the response to an admitted request carries.
     pub(super) fn stamp_all(&self, entrant: &mut impl Entrant) -> Stamp {
-        // Half of the gates have nothing to say, and a look for the passage costs more than this question.
+        // Half of the gates have nothing to say.
         if !self.stamps {
             return Stamp::default();
         }

@@ -24,7 +24,7 @@
 //! A contract that promises UUIDs, under a header of its own, before a proxied upstream that shall see it:
 //!
 //! ```
-//! use http::{HeaderName, HeaderValue};
+//! use http::HeaderName;
 //! use tollgate::RequestIdLayer;
 //!
 //! let layer = RequestIdLayer::new()
@@ -39,6 +39,7 @@
 //! anything. A malformed value is taken out of the request, so that nothing inside logs it.
 
 use http::{HeaderName, HeaderValue};
+use tollgate_core::Denial;
 
 use crate::{
     Passage, RequestId,
@@ -121,6 +122,11 @@ impl Gate for RequestIdGate {
             passage.learn(Learned::RequestId(request_id));
         }
         Asked::Answered(Ok(()))
+    }
+
+    /// Nothing is refused.
+    fn judge(&self, _passage: &Passage) -> Result<(), Denial> {
+        Ok(())
     }
 
     fn span(&self, passage: &Passage) -> Option<tracing::Span> {

@@ -182,4 +182,9 @@ impl Gate for ScopeGate {
     fn ask(&self, entrant: &mut impl Entrant) -> Asked {
         Asked::Answered(self.decide(entrant.head(), entrant.passage()))
     }
+
+    /// All was said when it was asked.
+    fn judge(&self, _passage: &Passage) -> Result<(), Denial> {
+        Ok(())
+    }
 }

@@ -64,7 +64,7 @@
 //! # Security
 //!
 //! Fails closed: without an answer nobody passes. Whatever a verifier says, a principal that has expired or was ended by
-//! its store is refused, by an instant taken after the answer was there.
+//! its store is refused, after a wait by a new instant.
 
 use std::{fmt, sync::Arc};
 

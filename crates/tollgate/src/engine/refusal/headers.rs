@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Response,
+    HeaderMap, HeaderName, Response,
     header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, VARY, WWW_AUTHENTICATE},
 };
 use tollgate_core::Denial;
@@ -13,7 +13,7 @@ use super::{challenge::challenge, is_error, retry_after};
 use crate::engine::{
     Stamp,
     headers::PRIVATE,
-    stamp::{LIMIT, REMAINING, RESET, X_REQUEST_ID, fill},
+    stamp::{self, LIMIT, REMAINING, RESET, X_REQUEST_ID, fill},
 };
 
 /// In which a map's names stand.
@@ -48,29 +48,34 @@ pub(super) fn of(
         Some(numbers) => numbers.text().map(Some),
         None => [None, None, None],
     };
-    let values = [
-        Some(media_type),
-        Some(PRIVATE),
-        challenge(denial, response.status(), realm),
-        retry_after(denial),
-        std::mem::take(&mut stamp.caching).vary_of_private(),
-        limit,
-        remaining,
-        reset,
-        stamp.request_id.take().map(|(_, value)| value),
-    ];
-    let headers = names(&values)?.clone();
-    Some(fill(headers, values.into_iter().flatten()))
+    let challenge = challenge(denial, response.status(), realm);
+    let retry_after = retry_after(denial);
+    let vary = stamp.caching.vary_of_private();
+    let names = names([
+        true,
+        true,
+        challenge.is_some(),
+        retry_after.is_some(),
+        vary.is_some(),
+        limit.is_some(),
+        remaining.is_some(),
+        reset.is_some(),
+        stamp.request_id.is_some(),
+    ])?;
+    let request_id = stamp.request_id.take().map(|(_, value)| value);
+    let values =
+        [Some(media_type), Some(PRIVATE), challenge, retry_after, vary, limit, remaining, reset, request_id];
+    Some(fill(names.clone(), values.into_iter().flatten()))
 }
 
-/// The names that have values, as a map without values yet: one is made for each choice, and kept.
-fn names(values: &[Option<HeaderValue>; COUNT]) -> Option<&'static HeaderMap> {
-    static MAPS: [OnceLock<HeaderMap>; 1 << COUNT] = [const { OnceLock::new() }; 1 << COUNT];
+/// Some of the names, as a map without values yet: one is made for each choice, and kept.
+fn names(are_chosen: [bool; COUNT]) -> Option<&'static HeaderMap> {
+    static MAPS: [OnceLock<Option<HeaderMap>>; 1 << COUNT] = [const { OnceLock::new() }; 1 << COUNT];
 
-    let choice = values.iter().fold(0, |choice, value| choice << 1 | usize::from(value.is_some()));
+    let choice = are_chosen.iter().fold(0, |choice, &is_chosen| choice << 1 | usize::from(is_chosen));
     let map = MAPS.get(choice)?.get_or_init(|| {
-        let chosen = ORDER.iter().zip(values).filter(|(_, value)| value.is_some());
-        chosen.map(|(name, _)| ((*name).clone(), HeaderValue::from_static(""))).collect()
+        let chosen = ORDER.iter().zip(are_chosen).filter_map(|(name, is_chosen)| is_chosen.then_some(*name));
+        stamp::names(chosen)
     });
-    Some(map)
+    map.as_ref()
 }

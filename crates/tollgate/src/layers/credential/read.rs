@@ -21,6 +21,8 @@ pub(super) struct Sources {
     headers: Vec<HeaderName>,
     // The same as one value of `Vary`; `None` if no source is a header.
     vary: Option<Arc<HeaderValue>>,
+    // Each place's own header as a value of `Vary`.
+    vary_by_place: Vec<Option<Arc<HeaderValue>>>,
     accepts_bearer: bool,
     accepts_basic: bool,
 }
@@ -40,6 +42,10 @@ impl Sources {
             accepts_bearer: places.contains(&CredentialSource::Bearer),
             accepts_basic: places.contains(&CredentialSource::BasicUser),
             vary: vary.map(Arc::new),
+            vary_by_place: places
+                .iter()
+                .map(|place| place.header().cloned().map(HeaderValue::from).map(Arc::new))
+                .collect(),
             headers,
             places,
         }
@@ -55,9 +61,9 @@ impl Sources {
     }
 
     /// What a response varies on whose request had its credential in this place.
-    #[expect(clippy::unused_self, reason = "what varies is asked of the sources")]
     pub(super) fn vary_on(&self, source: &CredentialSource) -> Option<Arc<HeaderValue>> {
-        source.header().cloned().map(HeaderValue::from).map(Arc::new)
+        let at = self.places.iter().position(|place| place == source)?;
+        self.vary_by_place.get(at)?.clone()
     }
 
     /// Marks whatever stands in these places.
@@ -117,7 +123,7 @@ impl Found {
         }
         match &self.credential {
             None => self.credential = Some(Credential::new(value.clone(), start, source.clone())),
-            Some(first) if Some(first.expose_secret().as_bytes()) == value.as_bytes().get(start..) => {}
+            Some(first) if Some(first.expose_secret_bytes()) == value.as_bytes().get(start..) => {}
             Some(_) => return Err(Denial::new(DenialKind::CredentialConflicting)),
         }
         Ok(())

@@ -82,7 +82,10 @@ impl Policy {
         let principal = passage.principal();
         let own = principal.and_then(|principal| principal.quota(self.name));
         let tier = || {
-            let tier = passage.plan().filter(|plan| plan.is_active())?.tier();
+            // A plan that was asked for elsewhere counts; that there is none there does not, or trying an `EntitlementLayer` in
+            // report-only mode would already change the limits.
+            let plan = passage.plan().or_else(|| passage.principal()?.plan());
+            let tier = plan.filter(|plan| plan.is_active())?.tier();
             self.tiers.iter().find(|(name, _)| **name == *tier).map(|(_, quota)| quota)
         };
         own.or_else(tier).unwrap_or(&self.quota)

@@ -1,0 +1,95 @@
+//! What an application's own parts may do in the midst of a walk, and must not bring about.
+
+use std::{
+    mem,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use http::{Request, Response, request};
+use tests::suite::{Inner, erase, get, send, with_key};
+use tollgate::{
+    Answer, CredentialLayer, Denial, EntitlementLayer, Entitlements, Passage, PerWindow as _, Plan, Policy,
+    Principal, RateLimitLayer, ReportOnly, RequestIdLayer, Respond, ScopeLayer, Subject, Tollgate,
+    Unavailable, VerifyLayer, scope,
+};
+use tower::Layer as _;
+
+use crate::Keys;
+
+/// Answers in a way of its own, and keeps what is attached to the request.
+struct Greedy;
+
+impl Respond for Greedy {
+    fn respond(&self, _denial: &Denial, request: &mut request::Parts) -> Response<Bytes> {
+        drop(mem::take(&mut request.extensions));
+        Response::builder().status(418).body(Bytes::new()).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_responder_that_takes_what_is_attached_takes_no_header_of_the_response() {
+    let tollgate = Tollgate::builder().verify(Keys::new().verifier()).responder(Greedy).build().unwrap();
+    let reply = send(&mut erase(tollgate.layer(Inner::new())), get("/", &[])).await;
+    assert_eq!(reply.status(), 418);
+    assert!(reply.headers().contains_key("x-request-id"));
+}
+
+#[tokio::test]
+async fn what_a_layer_cannot_do_is_told_by_its_own_responder() {
+    let layer = ScopeLayer::new(scope("not a scope")).with_responder(Greedy);
+    let reply = send(&mut erase(layer.layer(Inner::new())), get("/", &[])).await;
+    assert_eq!(reply.status(), 418);
+}
+
+#[tokio::test]
+async fn functions_of_the_application_see_the_other_extensions_and_not_the_passage() {
+    for is_beside_others in [false, true] {
+        let seen = Arc::new(AtomicUsize::new(0));
+        let saw = Arc::clone(&seen);
+        let subject = Subject::custom(move |head, _| {
+            assert_eq!(head.extensions.get::<u8>().is_some(), is_beside_others);
+            assert!(Passage::of(head.extensions).and_then(Passage::request_id).is_none());
+            saw.fetch_add(1, Ordering::Relaxed);
+            Some("all".into())
+        });
+        let limit = RateLimitLayer::from_policies([Policy::new("all", 5.per_minute()).by(subject)]);
+        let inner = Inner::new();
+        let mut request: Request<String> = get("/", &[]);
+        if is_beside_others {
+            request.extensions_mut().insert(7_u8);
+        }
+        send(&mut erase((RequestIdLayer::new(), limit).layer(inner.clone())), request).await;
+        assert_eq!((seen.load(Ordering::Relaxed), inner.calls()), (1, 1));
+    }
+}
+
+/// Knows of nobody's plan.
+struct NoPlans;
+
+impl Entitlements for NoPlans {
+    fn plan(&self, _principal: &Arc<Principal>) -> Answer<Result<Option<Arc<Plan>>, Unavailable>> {
+        Answer::Now(Ok(None))
+    }
+}
+
+/// Tries an entitlement layer out, whose backend knows nobody yet.
+#[tokio::test]
+async fn a_layer_in_report_only_mode_changes_no_limit() {
+    let (keys, report) = (Keys::new(), ReportOnly::new());
+    let key = keys.issue(Principal::new("ada").with_plan(Plan::active("pro")));
+    let layers = (
+        CredentialLayer::new(),
+        VerifyLayer::new(keys.verifier()),
+        EntitlementLayer::new().with_entitlements(NoPlans).with_report_only(&report),
+        RateLimitLayer::from_policies(
+            [Policy::new("key", 1.per_minute()).with_tier("pro", 600.per_minute())],
+        ),
+    );
+    let reply = send(&mut erase(layers.layer(Inner::new())), with_key(&key)).await;
+    assert_eq!(reply.headers()["x-ratelimit-limit"], "600");
+    assert_eq!(report.refusals(), 1);
+}
