@@ -6,12 +6,14 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, request};
 use tests::suite::{Inner, Reply, erase, get, send, with_key};
 use tollgate::{
-    CredentialLayer, CredentialSource, Denial, DenialKind, Principal, Requirement, Respond, ScopeLayer,
-    VerifyLayer, respond::Json, scope,
+    CredentialLayer, CredentialSource, Denial, DenialKind, Principal, RequestIdLayer, Requirement, Respond,
+    ScopeLayer, Tollgate, VerifyLayer,
+    respond::{Json, Problem},
+    scope,
 };
 use tower::{Layer as _, ServiceBuilder};
 
-use crate::{every_denial, refusing};
+use crate::{Refuse, every_denial, refusing};
 
 #[tokio::test]
 async fn each_kind_has_its_status_and_challenge() {
@@ -121,6 +123,83 @@ async fn a_responders_own_headers_stand() {
     }
 }
 
+/// All headers, in the order of their names.
+fn sorted(reply: &Reply) -> Vec<(String, HeaderValue)> {
+    let mut headers: Vec<_> =
+        reply.headers().iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
+    headers.sort_by(|(one, _), (other, _)| one.cmp(other));
+    headers
+}
+
+/// A problem under a header more than those that are written all at once.
+struct Wordy;
+
+impl Respond for Wordy {
+    fn respond(&self, denial: &Denial, request: &mut request::Parts) -> Response<Bytes> {
+        let mut response = Problem::new().respond(denial, request);
+        response.headers_mut().insert("x-more", HeaderValue::from_static("more"));
+        response
+    }
+}
+
+#[tokio::test]
+async fn headers_written_at_once_are_those_that_are_written_one_by_one() {
+    let requests: [fn() -> Request<String>; 4] = [
+        || get("/", &[("authorization", "Bearer tok"), ("x-request-id", "abc-1")]),
+        || get("/", &[("x-api-key", "tok"), ("x-request-id", "abc-2")]),
+        || get("/?key=tok", &[("x-request-id", "abc-3")]),
+        || get("/", &[("x-request-id", "abc-4")]),
+    ];
+    let replies = async |denial: &Denial, responder: Option<Arc<dyn Respond>>| {
+        let mut all = Vec::new();
+        for is_optional in [false, true] {
+            let credential = CredentialLayer::from_sources([
+                CredentialSource::Bearer,
+                CredentialSource::Header(HeaderName::from_static("x-api-key")),
+                CredentialSource::DangerousQuery("key"),
+            ]);
+            let builder = Tollgate::builder()
+                .request_id(RequestIdLayer::new())
+                .credential(if is_optional { credential.optional() } else { credential })
+                .verify(Refuse(denial.clone()))
+                .scope(scope("jobs:read"));
+            let builder = match responder.clone() {
+                Some(responder) => builder.responder(responder),
+                None => builder,
+            };
+            let mut stack = erase(builder.build().unwrap().layer(Inner::new()));
+            for request in requests {
+                all.push(sorted(&send(&mut stack, request()).await));
+            }
+        }
+        all
+    };
+    for denial in every_denial() {
+        let mut expected = replies(&denial, Some(Arc::new(Wordy))).await;
+        for headers in &mut expected {
+            headers.retain(|(name, _)| name != "x-more");
+        }
+        assert_eq!(replies(&denial, None).await, expected, "{denial:?}");
+        assert_eq!(replies(&denial, Some(Arc::new(Problem::new()))).await, expected, "{denial:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_identifier_has_its_header_even_where_refusals_have_one_of_that_name() {
+    for name in ["cache-control", "www-authenticate", "content-type"] {
+        let stack = Tollgate::builder()
+            .request_id(RequestIdLayer::new().with_header(HeaderName::from_static(name)))
+            .credential(CredentialLayer::new())
+            .verify(Refuse(Denial::new(DenialKind::KeyUnknown)));
+        let mut stack = erase(stack.build().unwrap().layer(Inner::new()));
+        let request = get("/", &[("authorization", "Bearer tok"), (name, "abc-1")]);
+        let reply = send(&mut stack, request).await;
+        assert_eq!(reply.status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(reply.header(name), "abc-1");
+        assert_eq!(reply.header("vary"), "authorization");
+    }
+}
+
 /// The `Cache-Control` and `Vary` of an allowed response.
 async fn caching(layer: CredentialLayer, inner: Inner, request: Request<String>) -> (String, String) {
     let reply = send(&mut erase(layer.layer(inner)), request).await;
@@ -210,7 +289,7 @@ async fn a_preflight_is_left_to_the_cors_layer() {
 #[tokio::test]
 async fn answers_are_uniform_whatever_is_wrong_with_a_key() {
     use tests::suite::at;
-    use tollgate::{Environment, KeyFormat, KeyVerifier, ManualClock, MemoryKeys, RequestIdLayer};
+    use tollgate::{Environment, KeyFormat, KeyVerifier, ManualClock, MemoryKeys};
 
     let (format, keys) = (KeyFormat::new("sk").unwrap(), MemoryKeys::new());
     let issue = |id: &str, environment: Environment| {

@@ -152,3 +152,37 @@ async fn no_secret_reaches_a_log_a_response_or_a_debug_print() {
         }
     }
 }
+
+/// What the host, or layers further out, keep in a request's extensions is not for whoever sees the response: the passage holds
+/// the credential.
+#[tokio::test]
+async fn a_refusal_carries_its_denial_and_nothing_of_its_request() {
+    use std::{convert::Infallible, sync::Arc};
+
+    use http::Response;
+    use tollgate::{Denial, DenialKind, Respond, respond::Json};
+    use tower::ServiceExt as _;
+
+    #[derive(Clone)]
+    struct OfTheHost;
+
+    let json: Arc<dyn Respond> = Arc::new(Json::new(|denial| serde_json::json!(denial.code())));
+    for responder in [None, Some(json)] {
+        let builder = Tollgate::builder()
+            .credential(CredentialLayer::new())
+            .verify(crate::Refuse(Denial::new(DenialKind::KeyUnknown)));
+        let builder = match responder {
+            Some(responder) => builder.responder(responder),
+            None => builder,
+        };
+        let inner =
+            tower::service_fn(async |_: Request<String>| Ok::<_, Infallible>(Response::new(String::new())));
+        let mut request = get("/", &[("authorization", "Bearer tok")]);
+        request.extensions_mut().insert(OfTheHost);
+        let response = builder.build().unwrap().layer(inner).oneshot(request).await.unwrap();
+        let extensions = response.extensions();
+        assert_eq!(extensions.get::<Denial>().unwrap().kind(), DenialKind::KeyUnknown);
+        assert!(Passage::of(extensions).is_none() && extensions.get::<OfTheHost>().is_none());
+        assert_eq!(extensions.len(), 1);
+    }
+}

@@ -13,6 +13,7 @@ use tollgate_core::{Denial, Outcome, Respond};
 use super::{
     Passage, Stamp,
     headers::{PRIVATE, set_header_default},
+    numbers::passing,
 };
 use crate::respond::DefaultResponder;
 
@@ -161,10 +162,10 @@ fn complete(response: &mut Response<Bytes>, denial: &Denial, realm: &str) {
     set_header_default(headers, &CACHE_CONTROL, || PRIVATE);
 }
 
-/// How long the caller should wait, in seconds. `HeaderValue::from` would allocate twice.
+/// How long the caller should wait, in seconds.
 fn retry_after(denial: &Denial) -> Option<HeaderValue> {
     let seconds = denial.retry_after()?.as_secs();
-    Some(HeaderValue::from_str(itoa::Buffer::new().format(seconds)).unwrap_or_else(|_| seconds.into()))
+    Some(passing(seconds))
 }
 
 #[cfg(test)]

@@ -74,7 +74,11 @@ impl NumbersWritten {
     }
 }
 
-fn write(headers: &mut HeaderMap, request_id: Option<(HeaderName, HeaderValue)>, numbers: Option<Numbers>) {
+fn write(
+    headers: &mut HeaderMap,
+    mut request_id: Option<(HeaderName, HeaderValue)>,
+    numbers: Option<Numbers>,
+) {
     let Some(numbers) = numbers else {
         if let Some((name, value)) = request_id {
             set_header(headers, name, value);
@@ -82,19 +86,23 @@ fn write(headers: &mut HeaderMap, request_id: Option<(HeaderName, HeaderValue)>,
         return;
     };
     let [limit, remaining, reset] = numbers.text();
-    let (id_name, id) = request_id.unzip();
-    let is_usual = id_name.as_ref().is_none_or(|name| *name == X_REQUEST_ID);
-    if headers.is_empty()
-        && is_usual
-        && let Some(names) = if id.is_some() { ALL.as_ref() } else { NUMBERS.as_ref() }
-    {
-        *headers = fill(names.clone(), [limit, remaining, reset].into_iter().chain(id));
-        return;
+    if headers.is_empty() {
+        match (request_id, &*ALL, &*NUMBERS) {
+            (Some((name, value)), Some(all), _) if name == X_REQUEST_ID => {
+                *headers = fill(all.clone(), [limit, remaining, reset, value]);
+                return;
+            }
+            (None, _, Some(numbers)) => {
+                *headers = fill(numbers.clone(), [limit, remaining, reset]);
+                return;
+            }
+            (other, ..) => request_id = other,
+        }
     }
     set_header(headers, LIMIT.clone(), limit);
     set_header(headers, REMAINING.clone(), remaining);
     set_header(headers, RESET.clone(), reset);
-    if let (Some(name), Some(value)) = (id_name, id) {
+    if let Some((name, value)) = request_id {
         set_header(headers, name, value);
     }
 }
