@@ -4,24 +4,27 @@ use std::cell::RefCell;
 
 use http::HeaderValue;
 
-/// Two numbers that many responses have in common, such as a limit and the second of a reset: kept by each thread, so that
-/// their text is written once.
+/// Two numbers that many responses have in common, a limit and the second of a reset: kept by each thread, so that their text is
+/// written once.
 #[inline]
-pub(super) fn recurring(one: u64, other: u64) -> (HeaderValue, HeaderValue) {
+pub(super) fn recurring(limit: u64, reset: u64) -> (HeaderValue, HeaderValue) {
     thread_local! {
-        static RECENT: RefCell<Recent> = const { RefCell::new(Recent([const { (0, HeaderValue::from_static("0")) }; KEPT])) };
+        // Apart, or the two could share a place, and each would be written anew for every response.
+        static LIMITS: RefCell<Recent> = const { RefCell::new(Recent::NONE) };
+        static RESETS: RefCell<Recent> = const { RefCell::new(Recent::NONE) };
     }
 
-    RECENT.with_borrow_mut(|recent| (recent.text(one), recent.text(other)))
+    (LIMITS.with_borrow_mut(|recent| recent.text(limit)), RESETS.with_borrow_mut(|recent| recent.text(reset)))
 }
 
 struct Recent([(u64, HeaderValue); KEPT]);
 
-// So many that a few limits and a few resets seldom share a place.
-const BITS: u32 = 5;
+const BITS: u32 = 4;
 const KEPT: usize = 1 << BITS;
 
 impl Recent {
+    const NONE: Self = Self([const { (0, HeaderValue::from_static("0")) }; KEPT]);
+
     #[inline]
     fn text(&mut self, number: u64) -> HeaderValue {
         // Limits and resets are round numbers: Fibonacci hashing spreads them, where a remainder would not.
