@@ -57,7 +57,11 @@ impl Apart {
 
     #[inline]
     pub(super) fn arrive<'r, B>(&'r mut self, request: &'r mut Request<B>) -> Arrival<'r, B> {
-        Arrival { request, apart: self.taken.as_mut().or_else(|| self.alone.get_mut()) }
+        let passage = match self.alone.get_mut() {
+            Some(passage) => passage,
+            None => self.taken.get_or_insert_with(Passage::new),
+        };
+        Arrival { request, passage }
     }
 
     /// Puts the passage where whoever has the request from here on finds it: among its extensions.
@@ -76,14 +80,11 @@ impl Apart {
     }
 }
 
-/// A request of any body, and its passage: always there, but that a map of extensions is not known to hold it.
+/// A request of any body, and its passage.
 pub(super) struct Arrival<'r, B> {
     request: &'r mut Request<B>,
-    apart: Option<&'r mut Passage>,
+    passage: &'r mut Passage,
 }
-
-/// In the place of a passage that is not there, which there is always.
-static LOST: Passage = Passage::new();
 
 impl<B> Entrant for Arrival<'_, B> {
     #[inline]
@@ -103,17 +104,11 @@ impl<B> Entrant for Arrival<'_, B> {
 
     #[inline]
     fn passage(&self) -> &Passage {
-        match &self.apart {
-            Some(passage) => passage,
-            None => &LOST,
-        }
+        self.passage
     }
 
     #[inline]
     fn passage_mut(&mut self) -> &mut Passage {
-        match &mut self.apart {
-            Some(passage) => passage,
-            None => self.request.extensions_mut().get_or_insert_default(),
-        }
+        self.passage
     }
 }

@@ -14,7 +14,9 @@ use super::{
 #[derive(Default)]
 pub(crate) struct Stamp {
     /// The request's identifier, and the header for it.
-    pub(crate) request_id: Option<(HeaderName, HeaderValue)>,
+    pub(crate) request_id: Option<HeaderValue>,
+    /// The header for it, where it is not `x-request-id`.
+    pub(crate) other_header: Option<HeaderName>,
     /// Where the caller's limits stand.
     pub(crate) numbers: Option<Numbers>,
     /// What caches may do with it.
@@ -57,9 +59,31 @@ impl Stamp {
         std::mem::take(&mut self.caching).apply(response.headers_mut());
         let are_written = NumbersWritten::is_in(response.extensions());
         let numbers = self.numbers.filter(|_| !are_written);
-        write(response.headers_mut(), self.request_id.take(), numbers);
+        self.write(response.headers_mut(), numbers);
         if numbers.is_some_and(|numbers| numbers.are_merged) {
             response.extensions_mut().insert(NumbersWritten);
+        }
+    }
+
+    fn write(&mut self, headers: &mut HeaderMap, numbers: Option<Numbers>) {
+        let (request_id, other_header) = (self.request_id.take(), self.other_header.take());
+        match (request_id, numbers, &*ALL) {
+            // The usual stack, before a service that leaves the headers to others.
+            (Some(request_id), Some(numbers), Some(all)) if headers.is_empty() && other_header.is_none() => {
+                let [limit, remaining, reset] = numbers.text();
+                *headers = fill(all.clone(), [limit, remaining, reset, request_id]);
+            }
+            (request_id, numbers, _) => {
+                if let Some(numbers) = numbers {
+                    let [limit, remaining, reset] = numbers.text();
+                    set_header(headers, LIMIT.clone(), limit);
+                    set_header(headers, REMAINING.clone(), remaining);
+                    set_header(headers, RESET.clone(), reset);
+                }
+                if let Some(request_id) = request_id {
+                    set_header(headers, other_header.unwrap_or_else(|| X_REQUEST_ID.clone()), request_id);
+                }
+            }
         }
     }
 }
@@ -71,27 +95,6 @@ struct NumbersWritten;
 impl NumbersWritten {
     fn is_in(extensions: &Extensions) -> bool {
         !extensions.is_empty() && extensions.get::<Self>().is_some()
-    }
-}
-
-fn write(headers: &mut HeaderMap, request_id: Option<(HeaderName, HeaderValue)>, numbers: Option<Numbers>) {
-    match (request_id, numbers, &*ALL) {
-        // The usual stack, before a service that leaves the headers to others.
-        (Some((name, value)), Some(numbers), Some(all)) if headers.is_empty() && name == X_REQUEST_ID => {
-            let [limit, remaining, reset] = numbers.text();
-            *headers = fill(all.clone(), [limit, remaining, reset, value]);
-        }
-        (request_id, numbers, _) => {
-            if let Some(numbers) = numbers {
-                let [limit, remaining, reset] = numbers.text();
-                set_header(headers, LIMIT.clone(), limit);
-                set_header(headers, REMAINING.clone(), remaining);
-                set_header(headers, RESET.clone(), reset);
-            }
-            if let Some((name, value)) = request_id {
-                set_header(headers, name, value);
-            }
-        }
     }
 }
 

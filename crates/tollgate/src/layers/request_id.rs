@@ -56,17 +56,13 @@ pub struct RequestIdLayer {
 impl RequestIdLayer {
     /// Reads and writes `x-request-id`.
     pub fn new() -> Self {
-        let gate = RequestIdGate {
-            header: X_REQUEST_ID.clone(),
-            accept: RequestId::from_caller,
-            is_propagated: false,
-        };
+        let gate = RequestIdGate { other_header: None, accept: RequestId::from_caller, is_propagated: false };
         Self { gate, settings: Settings::default() }
     }
 
     /// Reads and writes another header.
     pub fn with_header(mut self, header: HeaderName) -> Self {
-        self.gate.header = header;
+        self.gate.other_header = Some(header).filter(|header| *header != X_REQUEST_ID);
         self
     }
 
@@ -93,9 +89,16 @@ impl_layer!(RequestIdLayer, RequestId);
 
 #[derive(Clone, Debug)]
 pub(crate) struct RequestIdGate {
-    header: HeaderName,
+    // Instead of `x-request-id`.
+    other_header: Option<HeaderName>,
     accept: fn(&HeaderValue) -> Option<RequestId>,
     is_propagated: bool,
+}
+
+impl RequestIdGate {
+    fn header(&self) -> &HeaderName {
+        self.other_header.as_ref().unwrap_or(&X_REQUEST_ID)
+    }
 }
 
 impl Gate for RequestIdGate {
@@ -106,9 +109,9 @@ impl Gate for RequestIdGate {
     #[inline(always)]
     fn ask(&self, entrant: &mut impl Entrant) -> Asked {
         let headers = entrant.headers_mut();
-        let sent = single(headers, &self.header).ok().flatten().and_then(self.accept);
+        let sent = single(headers, self.header()).ok().flatten().and_then(self.accept);
         if sent.is_none() {
-            headers.remove(&self.header);
+            headers.remove(self.header());
         }
         let passage = entrant.passage_mut();
         // A request has one identifier: a stack further out has the first word, if its word will do here.
@@ -117,7 +120,7 @@ impl Gate for RequestIdGate {
         if self.is_propagated {
             let value = request_id.to_header_value();
             passage.learn(Learned::RequestId(request_id));
-            set_header(entrant.headers_mut(), self.header.clone(), value);
+            set_header(entrant.headers_mut(), self.header().clone(), value);
         } else {
             passage.learn(Learned::RequestId(request_id));
         }
@@ -140,7 +143,7 @@ impl Gate for RequestIdGate {
 
     #[inline]
     fn stamp(&self, passage: &mut Passage, stamp: &mut Stamp) {
-        stamp.request_id =
-            passage.request_id_mut().map(|request_id| (self.header.clone(), request_id.hand_over()));
+        stamp.request_id = passage.request_id_mut().map(RequestId::hand_over);
+        stamp.other_header.clone_from(&self.other_header);
     }
 }

@@ -38,9 +38,8 @@ pub(super) fn of(
     realm: &str,
     stamp: &mut Stamp,
 ) -> Option<HeaderMap> {
-    let is_usual = response.headers().len() == 1
-        && is_error(response.status())
-        && stamp.request_id.as_ref().is_none_or(|(name, _)| *name == X_REQUEST_ID);
+    let is_usual =
+        response.headers().len() == 1 && is_error(response.status()) && stamp.other_header.is_none();
     let media_type = response.headers().get(CONTENT_TYPE).filter(|_| is_usual)?.clone();
     let [limit, remaining, reset] = match stamp.numbers {
         // Others are to be told that they are written.
@@ -62,7 +61,7 @@ pub(super) fn of(
         reset.is_some(),
         stamp.request_id.is_some(),
     ])?;
-    let request_id = stamp.request_id.take().map(|(_, value)| value);
+    let request_id = stamp.request_id.take();
     let values =
         [Some(media_type), Some(PRIVATE), challenge, retry_after, vary, limit, remaining, reset, request_id];
     Some(fill(names.clone(), values.into_iter().flatten()))
