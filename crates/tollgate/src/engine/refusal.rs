@@ -82,30 +82,31 @@ use challenge::challenge;
 /// # }
 /// ```
 pub fn refuse(layer: &'static str, denial: Denial, request: &mut request::Parts) -> Response<Bytes> {
-    respond(layer, denial, request, Stamp::default())
+    let mut response = respond(layer, &denial, request, Stamp::default());
+    response.extensions_mut().insert(denial);
+    response
 }
 
-/// Refuses a request whose response is to be stamped.
+/// The response to a refused request, stamped. The denial is still to be put into its extensions.
 pub(super) fn respond(
     layer: &'static str,
-    denial: Denial,
+    denial: &Denial,
     request: &mut request::Parts,
     mut stamp: Stamp,
 ) -> Response<Bytes> {
     let passage = Passage::of(&request.extensions).unwrap_or(&NOTHING_LEARNED);
-    report(&denial, layer, passage, false);
+    report(denial, layer, passage, false);
     let realm = passage.realm();
     let mut response = match passage.responder().map(Arc::clone) {
-        Some(responder) => responder.respond(&denial, request),
-        None => DefaultResponder.respond(&denial, request),
+        Some(responder) => responder.respond(denial, request),
+        None => DefaultResponder.respond(denial, request),
     };
-    if let Some(headers) = headers::of(&response, &denial, realm, &mut stamp) {
+    if let Some(headers) = headers::of(&response, denial, realm, &mut stamp) {
         *response.headers_mut() = headers;
     } else {
-        complete(&mut response, &denial, realm);
+        complete(&mut response, denial, realm);
         stamp.apply(&mut response);
     }
-    response.extensions_mut().insert(denial);
     response
 }
 

@@ -205,7 +205,14 @@ impl Engine {
         let (mut head, _) = request.into_parts();
         let layer = self.stations.get(at).map_or("", |station| station.gate.layer());
         let stamp = self.stamp(at, head.extensions.get_or_insert_default());
-        refusal::respond(layer, denial, &mut head, stamp)
+        let mut response = refusal::respond(layer, &denial, &mut head, stamp);
+        if response.extensions().is_empty() {
+            // Nobody needs the request's map any more, and the response needs one.
+            head.extensions.clear();
+            *response.extensions_mut() = head.extensions;
+        }
+        response.extensions_mut().insert(denial);
+        response
     }
 
     /// What a response carries of the gates up to number `at`.
