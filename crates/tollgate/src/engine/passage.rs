@@ -235,12 +235,18 @@ impl Passage {
             Learned::Decision(decision) => {
                 self.is_decision_stacked = self.decision.is_some();
                 self.is_limit_used_up = !decision.is_allowed();
-                match self.decision.take() {
-                    Some(outer) => self.decision = Some(outer.and(&decision)),
-                    None => self.decision = Some(decision),
+                if self.is_decision_stacked {
+                    self.stack(&decision);
+                } else {
+                    self.decision = Some(decision);
                 }
             }
         }
+    }
+
+    #[cold]
+    fn stack(&mut self, decision: &Decision) {
+        self.decision = self.decision.take().map(|outer| outer.and(decision));
     }
 
     /// Asks anew who is calling: what a stack further out has proven counts no more.

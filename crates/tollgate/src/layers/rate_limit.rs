@@ -144,18 +144,6 @@ impl RateLimitGate {
     }
 
     /// Charges the request to all policies that have a subject for it; `None` if none has.
-    #[inline(always)]
-    fn charge(&self, head: Head<'_>, passage: &Passage) -> Option<Answer<Result<Decision, Unavailable>>> {
-        let principal = passage.principal().map(Arc::as_ref);
-        // The usual case needs no list.
-        if let [policy] = &*self.policies {
-            let subject = policy.subject(head, principal)?;
-            let charges = [policy.charge(&subject, passage)];
-            return Some(self.limiter.take(&Take::one(&charges, passage.instant())));
-        }
-        self.charge_all(head, passage)
-    }
-
     fn charge_all(&self, head: Head<'_>, passage: &Passage) -> Option<Answer<Result<Decision, Unavailable>>> {
         let principal = passage.principal().map(Arc::as_ref);
         let mut subjects: SmallVec<[(&Policy, Cow<'_, str>); 4]> = SmallVec::new();
@@ -200,8 +188,17 @@ impl Gate for RateLimitGate {
         if let Err(denial) = self.check_countable(passage) {
             return Asked::Answered(Err(denial));
         }
-        match self.charge(entrant.head(), passage) {
-            Some(charged) => self.settle(entrant, charged, Learned::Decision),
+        // The usual case needs no list, and its answer is taken up where it is given.
+        if let [policy] = &*self.policies {
+            let Some(subject) = policy.subject(entrant.head(), passage.principal().map(Arc::as_ref)) else {
+                return Asked::Answered(Ok(()));
+            };
+            let charges = [policy.charge(&subject, passage)];
+            let answer = self.limiter.take(&Take::one(&charges, passage.instant()));
+            return self.settle(entrant, answer, Learned::Decision);
+        }
+        match self.charge_all(entrant.head(), passage) {
+            Some(answer) => self.settle(entrant, answer, Learned::Decision),
             None => Asked::Answered(Ok(())),
         }
     }
