@@ -26,7 +26,7 @@ pub struct Head<'r> {
     pub version: Version,
     /// The headers.
     pub headers: &'r HeaderMap,
-    /// What the server and layers further out have attached.
+    /// What the server and layers further out have attached. Tollgate's own passage is not among it while its layers decide.
     pub extensions: &'r Extensions,
 }
 

@@ -10,7 +10,7 @@ use http::{
 use super::headers::{PRIVATE, set_header};
 
 /// What caches may do with a response, by where its request's credential stood.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) enum Caching {
     /// Nobody has asked for a credential.
     #[default]

@@ -68,10 +68,8 @@ impl Apart {
     #[inline]
     pub(super) fn rejoin<B>(&mut self, request: &mut Request<B>) {
         let extensions = request.extensions_mut();
-        if self.taken.is_some() {
-            if let Some(passage) = self.taken.take() {
-                *extensions.get_or_insert_default() = passage;
-            }
+        if let Some(passage) = self.taken.take() {
+            *extensions.get_or_insert_default() = passage;
         } else if extensions.is_empty() {
             *extensions = mem::take(&mut self.alone);
         } else {

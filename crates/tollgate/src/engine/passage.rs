@@ -33,7 +33,7 @@ pub struct Passage {
     request_id: Option<RequestId>,
     credential: Option<Credential>,
     principal: Option<Arc<Principal>>,
-    plan: Resolved,
+    plan: PlanSource,
     decision: Option<Decision>,
     // Whether the decision is that of several limits, and whether the last of them refused.
     is_decision_stacked: bool,
@@ -42,11 +42,10 @@ pub struct Passage {
 
 /// Where the caller's plan is known from.
 #[derive(Clone)]
-enum Resolved {
-    /// From the principal.
-    Principals,
-    /// From whom an `EntitlementLayer` has asked; perhaps that there is none.
-    Elsewhere(Option<Arc<Plan>>),
+enum PlanSource {
+    Principal,
+    /// Whom an `EntitlementLayer` has asked; perhaps there is none.
+    Asked(Option<Arc<Plan>>),
 }
 
 /// How far the question of who is calling has come.
@@ -98,8 +97,8 @@ impl Passage {
     /// The caller's plan: what an `EntitlementLayer` has asked for, or else the principal's own.
     pub fn plan(&self) -> Option<&Arc<Plan>> {
         match &self.plan {
-            Resolved::Elsewhere(plan) => plan.as_ref(),
-            Resolved::Principals => self.principal.as_ref()?.plan(),
+            PlanSource::Asked(plan) => plan.as_ref(),
+            PlanSource::Principal => self.principal.as_ref()?.plan(),
         }
     }
 
@@ -134,7 +133,7 @@ impl Passage {
             request_id: None,
             credential: None,
             principal: None,
-            plan: Resolved::Principals,
+            plan: PlanSource::Principal,
             decision: None,
             is_decision_stacked: false,
             is_limit_used_up: false,
@@ -231,7 +230,7 @@ impl Passage {
                 self.standing = Standing::Proven;
                 self.principal = Some(principal);
             }
-            Learned::Plan(plan) => self.plan = Resolved::Elsewhere(plan),
+            Learned::Plan(plan) => self.plan = PlanSource::Asked(plan),
             Learned::Decision(decision) => {
                 self.is_decision_stacked = self.decision.is_some();
                 self.is_limit_used_up = !decision.is_allowed();
@@ -254,7 +253,7 @@ impl Passage {
         self.standing = standing;
         self.credential = credential;
         self.principal = None;
-        self.plan = Resolved::Principals;
+        self.plan = PlanSource::Principal;
     }
 
     /// Lets a request go on that was refused in report-only mode. If it was refused for who is calling, it goes on as it was

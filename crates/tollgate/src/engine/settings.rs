@@ -67,7 +67,6 @@ impl Settings {
 }
 
 /// What layers set for those inside them. Shared, since every passage carries it.
-#[derive(Clone)]
 pub(super) struct HandedDown {
     pub(super) responder: Option<Arc<dyn Respond>>,
     pub(super) clock: Option<Arc<dyn Clock>>,

@@ -154,9 +154,13 @@ fn read_one(
 ) -> Result<(), Denial> {
     match source {
         CredentialSource::Bearer | CredentialSource::BasicUser => {
-            match sensitive(entrant.headers_mut(), &AUTHORIZATION)? {
-                Some(value) => read_authorization(source, sources, value, found),
-                None => Ok(()),
+            let Some(value) = sensitive(entrant.headers_mut(), &AUTHORIZATION)? else { return Ok(()) };
+            match usual_bearer(value).filter(|_| *source == CredentialSource::Bearer) {
+                Some(token) => {
+                    check_token(token, is_token68)?;
+                    found.add(value, BEARER.len(), source)
+                }
+                None => read_authorization(source, sources, value, found),
             }
         }
         CredentialSource::Header(name) => match sensitive(entrant.headers_mut(), name)? {
@@ -201,32 +205,19 @@ fn parameter<'p>(pair: &'p str, name: &str) -> Option<&'p str> {
     (own == name).then_some(value)
 }
 
-/// Reads an `Authorization` header, if its scheme is the source's, or else that of another configured source. Any other scheme
-/// is malformed: a request that means to authenticate is never anonymous.
-fn read_authorization(
-    source: &CredentialSource,
-    sources: &Sources,
-    value: &HeaderValue,
-    found: &mut Found,
-) -> Result<(), Denial> {
-    let bytes = value.as_bytes();
-    if *source == CredentialSource::Bearer
-        && let Some(token) = bytes.get(BEARER.len()..)
-        && bytes.get(..BEARER.len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case(BEARER))
-        && token.first().is_some_and(|first| *first != b' ')
-    {
-        check_token(token, is_token68)?;
-        return found.add(value, BEARER.len(), source);
-    }
-    read_other_authorization(source, sources, value, found)
+/// The token of an `Authorization` header as nearly everybody writes it: one space, and something behind it.
+fn usual_bearer(value: &HeaderValue) -> Option<&[u8]> {
+    let (scheme, token) = value.as_bytes().split_at_checked(BEARER.len())?;
+    let is_usual = scheme.eq_ignore_ascii_case(BEARER) && token.first().is_some_and(|first| *first != b' ');
+    is_usual.then_some(token)
 }
 
-/// As nearly everybody writes it.
 const BEARER: &[u8] = b"bearer ";
 
-/// Other schemes, several spaces, nothing behind them.
+/// Reads an `Authorization` header, if its scheme is the source's, or else that of another configured source. Any other scheme
+/// is malformed: a request that means to authenticate is never anonymous.
 #[cold]
-fn read_other_authorization(
+fn read_authorization(
     source: &CredentialSource,
     sources: &Sources,
     value: &HeaderValue,
