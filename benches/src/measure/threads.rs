@@ -55,7 +55,7 @@ impl Checkpoint {
         let presented = Presented::new(credential, Head::from(&self.head), now);
         let Answer::Now(Ok(principal)) = self.verifier.verify(&presented) else { return false };
         let charge = Charge::new("default", principal.id(), principal.id(), &self.quota);
-        let Answer::Now(Ok(decision)) = self.limiter.take(&Take::one(&[charge], now)) else { return false };
+        let Answer::Now(Ok(decision)) = self.limiter.take(&Take::new(&[charge], now)) else { return false };
         let has_plan = principal.plan().is_some_and(|plan| plan.is_active());
         black_box(decision.governing());
         principal.ended(now).is_none()

@@ -5,50 +5,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::{Window, quota::instant_of};
-
-/// How much of one window is used: what a limiter stores for a subject.
-///
-/// A window is known by its end, not by its number: that tells without a division whether an instant lies in it, and is
-/// what callers are shown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counter {
-    /// The second at which the window ends, counted from the Unix epoch: see [`Window::end_after`]. 0 for no window yet.
-    pub ends_at: u64,
-    /// What has been used of it.
-    pub used: u64,
-}
-
-impl Counter {
-    /// The counter as it stands in `second`, counted from the Unix epoch (see [`Take::second`](crate::Take::second)): itself
-    /// within its window, a fresh one in a later window.
-    ///
-    /// A request that took its instant before a window turned may be counted after; it joins the newer window, or two such
-    /// requests could reset the counter in turns. That holds for instants up to a minute old, or one window if that is
-    /// longer. A counter from further in the future means that the clock was set back, and starts afresh: that hands out
-    /// one extra window, and locks nobody out.
-    #[inline]
-    pub fn at(self, window: Window, second: u64) -> Self {
-        let length = u64::from(window.seconds());
-        let is_current = second < self.ends_at && self.ends_at - second <= length;
-        if is_current { self } else { self.at_another(window, second) }
-    }
-
-    /// The counter after a request of `cost`, if the window has room for it. A cost of 0 is a peek, for which there always is.
-    #[inline]
-    pub fn taking(self, cost: u64, limit: u64) -> Option<Self> {
-        let used = self.used.checked_add(cost).filter(|used| *used <= limit || cost == 0)?;
-        Some(Self { used, ..self })
-    }
-
-    /// Seldom asked, and the only one to divide.
-    #[cold]
-    fn at_another(self, window: Window, second: u64) -> Self {
-        let ends_at = window.end_after(second);
-        let is_late = self.ends_at > ends_at && self.ends_at - ends_at <= window.late_arrivals();
-        if is_late { self } else { Self { ends_at, used: 0 } }
-    }
-}
+use crate::{
+    Charge, Counter, FixedWindow, Window, WindowLimit,
+    window::{instant_of, nanos_of},
+};
 
 /// Where one window of one policy stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,15 +16,19 @@ impl Counter {
 pub struct WindowState {
     /// The policy's name.
     pub policy: &'static str,
-    /// The window.
+    /// The window; of a token bucket the time in which it is filled.
     pub window: Window,
-    /// What the window admits.
+    /// What the window admits, or the bucket holds.
     pub limit: u64,
-    /// Which one it is, and what is used of it, this request included if it was admitted. May exceed `limit` after a
-    /// quota was lowered.
-    pub counter: Counter,
+    /// What is used of it, this request included if it was admitted. May exceed `limit`, after a quota was lowered or
+    /// what had been admitted cost more than was left.
+    pub used: u64,
+    /// The second from which on the whole limit is there, counted from the Unix epoch: see [`Algorithm`](crate::Algorithm).
+    pub reset_second: u64,
     /// Whether this window refused the request.
     pub is_violated: bool,
+    // The nanosecond from which on a refused request would have fitted.
+    opens_at: u64,
 }
 
 impl WindowState {
@@ -73,36 +37,87 @@ impl WindowState {
         policy: "",
         window: Window::SECOND,
         limit: u64::MAX,
-        counter: Counter { ends_at: 0, used: 0 },
+        used: 0,
+        reset_second: 0,
         is_violated: false,
+        opens_at: 0,
     };
 
-    /// The state of `counter`, before a request is weighed against it.
-    #[inline]
-    pub fn new(policy: &'static str, window: Window, limit: u64, counter: Counter) -> Self {
-        Self { policy, window, limit, counter, is_violated: false }
-    }
-
-    #[inline]
-    fn weighed(mut self, cost: u64) -> Self {
-        self.is_violated = self.counter.taking(cost, self.limit).is_none();
-        self
-    }
-
-    /// When the window ends and counting begins anew: a whole second.
+    /// The instant from which on the whole limit is there, if nothing more is sent: a whole second.
     pub fn resets_at(&self) -> SystemTime {
-        instant_of(self.counter.ends_at)
+        instant_of(self.reset_second)
     }
 
-    /// How long after `at` the window ends, as `Retry-After` tells it: whole seconds, rounded up, at least one.
+    /// How long after `at` a refused request would have fitted, as `Retry-After` tells it: whole seconds, rounded up, at
+    /// least one.
     pub fn retry_after(&self, at: SystemTime) -> Duration {
-        whole_seconds(self.resets_at().duration_since(at).unwrap_or_default())
+        whole_seconds(Duration::from_nanos(self.opens_at.saturating_sub(nanos_of(at))))
     }
 
     /// What the window still admits; never below zero.
     #[inline]
     pub fn remaining(&self) -> u64 {
-        self.limit.saturating_sub(self.counter.used)
+        self.limit.saturating_sub(self.used)
+    }
+}
+
+/// A request and one window that it is to be weighed against.
+#[derive(Clone, Copy, Debug)]
+pub struct Weighing {
+    // As it stands before.
+    state: WindowState,
+    room: u64,
+    cost: u64,
+    // The second of its reset, once the cost is counted.
+    reset_second_after: u64,
+}
+
+impl Weighing {
+    const NONE: Self = Self { state: WindowState::NONE, room: 0, cost: 0, reset_second_after: 0 };
+
+    /// A charge, one of its quota's limits, and the counter for it, which is [up to date](Counter::at).
+    pub fn new(charge: &Charge<'_>, limit: &WindowLimit, counter: Counter, now: SystemTime) -> Self {
+        let mut state = WindowState {
+            policy: charge.policy,
+            window: counter.fills_in(limit),
+            limit: limit.capacity(),
+            used: counter.used(limit, now),
+            reset_second: counter.resets_at(limit),
+            is_violated: false,
+            opens_at: 0,
+        };
+        state.opens_at = counter.opens_at(limit, charge.room);
+        let after = if charge.cost > 0 { counter.counting(limit, charge.cost) } else { counter };
+        Self { state, room: charge.room, cost: charge.cost, reset_second_after: after.resets_at(limit) }
+    }
+
+    /// The same for an [aligned window](crate::Algorithm::FixedWindow), which takes less.
+    #[inline]
+    pub fn of_fixed_window(charge: &Charge<'_>, limit: &WindowLimit, counter: FixedWindow) -> Self {
+        let state = WindowState {
+            policy: charge.policy,
+            window: limit.window,
+            limit: limit.limit,
+            used: counter.used,
+            reset_second: counter.ends_at,
+            is_violated: false,
+            opens_at: counter.opens_at(),
+        };
+        Self { state, room: charge.room, cost: charge.cost, reset_second_after: counter.ends_at }
+    }
+
+    #[inline]
+    fn weighed(mut self) -> Self {
+        let has_room = self.room == 0
+            || self.state.used.checked_add(self.room).is_some_and(|used| used <= self.state.limit);
+        self.state.is_violated = !has_room;
+        self
+    }
+
+    #[inline]
+    fn counted(self) -> WindowState {
+        let used = self.state.used.saturating_add(self.cost);
+        WindowState { used, reset_second: self.reset_second_after, ..self.state }
     }
 }
 
@@ -110,19 +125,33 @@ impl WindowState {
 ///
 /// ```
 /// use std::time::{Duration, UNIX_EPOCH};
-/// use tollgate_core::{Counter, Decision, Window, WindowState};
+/// use tollgate_core::{Algorithm, Charge, Counter, Decision, PerWindow, Weighing};
 ///
 /// let now = UNIX_EPOCH + Duration::from_secs(1_000_000_030);
-/// let minute = Counter { ends_at: Window::MINUTE.end_after(1_000_000_030), used: 60 };
-/// let hour = Counter { ends_at: Window::HOUR.end_after(1_000_000_030), used: 100 };
-/// let decision = Decision::weigh(now, 1, [
-///     WindowState::new("key", Window::MINUTE, 60, minute),
-///     WindowState::new("key", Window::HOUR, 1_000, hour),
-/// ]);
+/// let quota = 2.per_minute().and(1_000.per_hour());
+/// let charge = Charge::new("key", "ada", "acme", &quota);
 ///
-/// assert!(!decision.is_allowed());
-/// assert_eq!(decision.retry_after(), Some(Duration::from_secs(50)));
-/// assert_eq!(decision.windows()[1].counter.used, 100); // a refusal burns nothing, anywhere
+/// // What a limiter keeps for this subject: a counter for each of the quota's limits.
+/// let mut counters = [Counter::new(Algorithm::FixedWindow); 2];
+/// let mut ask = || {
+///     for (limit, counter) in quota.limits().iter().zip(&mut counters) {
+///         *counter = counter.at(limit, now);
+///     }
+///     let pairs = quota.limits().iter().zip(&counters);
+///     let decision = Decision::weigh(now, pairs.map(|(limit, counter)| Weighing::new(&charge, limit, *counter, now)));
+///     if decision.is_allowed() {
+///         for (limit, counter) in quota.limits().iter().zip(&mut counters) {
+///             *counter = counter.counting(limit, charge.cost);
+///         }
+///     }
+///     decision
+/// };
+///
+/// assert!(ask().is_allowed() && ask().is_allowed());
+/// let refused = ask();
+/// assert!(!refused.is_allowed());
+/// assert_eq!(refused.retry_after(), Some(Duration::from_secs(50)));
+/// assert_eq!(refused.windows()[1].used, 2); // a refusal burns nothing, anywhere
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
@@ -164,41 +193,35 @@ impl fmt::Debug for Windows {
 }
 
 impl Decision {
-    /// Weighs a request of `cost` against every window: it is admitted if all of them have room, and then counted in
-    /// all of them; otherwise it is counted in none. A cost of 0 is a peek: always admitted, never counted.
+    /// Weighs a request against every window: it is admitted if all of them have room, and then counted in all of them;
+    /// otherwise it is counted in none.
     #[inline]
-    pub fn weigh(at: SystemTime, cost: u64, windows: impl IntoIterator<Item = WindowState>) -> Self {
+    pub fn weigh(at: SystemTime, windows: impl IntoIterator<Item = Weighing>) -> Self {
         let mut rest = windows.into_iter();
-        let mut windows = [WindowState::NONE; FEW];
+        let mut weighed = [Weighing::NONE; FEW];
         let (mut length, mut is_allowed) = (0, true);
-        for place in &mut windows {
-            let Some(state) = rest.next() else { break };
-            *place = state.weighed(cost);
-            is_allowed &= !place.is_violated;
+        for place in &mut weighed {
+            let Some(window) = rest.next() else { break };
+            *place = window.weighed();
+            is_allowed &= !place.state.is_violated;
             length += 1;
         }
         if length == FEW
             && let Some(next) = rest.next()
         {
-            let more = std::iter::once(next).chain(rest).map(|state| state.weighed(cost));
-            return Self::of_many(at, cost, windows.into_iter().chain(more).collect());
+            let more = std::iter::once(next).chain(rest).map(Weighing::weighed);
+            return Self::of_many(at, weighed.into_iter().chain(more).collect());
         }
-        // In those that stand for none as well, which nobody sees: this takes fewer instructions than to spare them.
-        let counted = if is_allowed { cost } else { 0 };
-        for state in &mut windows {
-            state.counter.used = state.counter.used.saturating_add(counted);
-        }
+        // Also those that stand for none, which nobody sees: this takes fewer instructions than to spare them.
+        let windows = weighed.map(|window| if is_allowed { window.counted() } else { window.state });
         Self { at, is_allowed, windows: Windows::Few { length, windows } }
     }
 
     #[cold]
-    fn of_many(at: SystemTime, cost: u64, mut windows: Vec<WindowState>) -> Self {
-        let is_allowed = windows.iter().all(|state| !state.is_violated);
-        let counted = if is_allowed { cost } else { 0 };
-        for state in &mut windows {
-            state.counter.used = state.counter.used.saturating_add(counted);
-        }
-        Self { at, is_allowed, windows: Windows::Many(windows) }
+    fn of_many(at: SystemTime, weighed: Vec<Weighing>) -> Self {
+        let is_allowed = weighed.iter().all(|window| !window.state.is_violated);
+        let state = |window: Weighing| if is_allowed { window.counted() } else { window.state };
+        Self { at, is_allowed, windows: Windows::Many(weighed.into_iter().map(state).collect()) }
     }
 
     /// Whether the request may pass.
@@ -225,9 +248,9 @@ impl Decision {
         if self.is_allowed {
             self.windows()
                 .iter()
-                .min_by_key(|state| (state.remaining(), std::cmp::Reverse(state.counter.ends_at)))
+                .min_by_key(|state| (state.remaining(), std::cmp::Reverse(state.reset_second)))
         } else {
-            self.windows().iter().filter(|state| state.is_violated).max_by_key(|state| state.counter.ends_at)
+            self.windows().iter().filter(|state| state.is_violated).max_by_key(|state| state.opens_at)
         }
     }
 
@@ -235,6 +258,19 @@ impl Decision {
     pub fn retry_after(&self) -> Option<Duration> {
         let violated = self.governing().filter(|_| !self.is_allowed)?;
         Some(violated.retry_after(self.at))
+    }
+
+    /// The same decision, with newer numbers for the windows that `newer` tells of.
+    pub fn refreshed_by(mut self, newer: &Decision) -> Self {
+        let mut windows: Vec<_> = self.windows().to_vec();
+        for state in newer.windows() {
+            let is_same = |own: &&mut WindowState| own.policy == state.policy && own.window == state.window;
+            if let Some(own) = windows.iter_mut().find(is_same) {
+                *own = *state;
+            }
+        }
+        self.windows = Windows::Many(windows);
+        self
     }
 
     /// Both decisions as one, for limits that are stacked: allowed if both are.
@@ -258,37 +294,32 @@ pub(crate) fn whole_seconds(wait: Duration) -> Duration {
 mod tests {
     use std::time::UNIX_EPOCH;
 
-    use proptest::prelude::*;
-
     use super::*;
-    use crate::quota::second_of;
+    use crate::{PerWindow as _, Quota};
 
     fn at(millis: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_millis(millis)
     }
 
-    fn minute(used: u64, limit: u64, now: SystemTime) -> WindowState {
-        WindowState::new(
-            "key",
-            Window::MINUTE,
-            limit,
-            Counter { ends_at: Window::MINUTE.end_after(second_of(now)), used },
-        )
+    /// A request that costs so much, at a counter of which so much is used.
+    fn weighing(quota: &Quota, used: u64, cost: u64, now: SystemTime) -> Weighing {
+        let limit = &quota.limits()[0];
+        let counter = Counter::new(limit.algorithm).at(limit, now).counting(limit, used);
+        Weighing::new(&Charge::new("key", "ada", "ada", quota).with_cost(cost), limit, counter, now)
     }
 
-    fn hour(used: u64, limit: u64, now: SystemTime) -> WindowState {
-        WindowState::new(
-            "key",
-            Window::HOUR,
-            limit,
-            Counter { ends_at: Window::HOUR.end_after(second_of(now)), used },
-        )
+    fn minute(used: u64, limit: u64, now: SystemTime) -> Weighing {
+        weighing(&limit.per_minute(), used, 1, now)
+    }
+
+    fn hour(used: u64, limit: u64, now: SystemTime) -> Weighing {
+        weighing(&limit.per_hour(), used, 1, now)
     }
 
     #[test]
     fn shows_the_tightest_window_when_it_admits() {
         let now = at(30_000);
-        let decision = Decision::weigh(now, 1, [minute(10, 60, now), hour(990, 1_000, now)]);
+        let decision = Decision::weigh(now, [minute(10, 60, now), hour(990, 1_000, now)]);
         assert!(decision.is_allowed());
         let governing = decision.governing().unwrap();
         assert_eq!(
@@ -301,7 +332,7 @@ mod tests {
     #[test]
     fn shows_the_violated_window_that_opens_last_when_it_refuses() {
         let now = at(30_500);
-        let decision = Decision::weigh(now, 1, [minute(60, 60, now), hour(1_000, 1_000, now)]);
+        let decision = Decision::weigh(now, [minute(60, 60, now), hour(1_000, 1_000, now)]);
         assert_eq!(decision.governing().unwrap().window, Window::HOUR);
         assert_eq!(decision.retry_after(), Some(Duration::from_secs(3_570)), "rounded up");
     }
@@ -309,98 +340,75 @@ mod tests {
     #[test]
     fn waits_at_least_a_second() {
         let now = at(59_999);
-        let decision = Decision::weigh(now, 1, [minute(60, 60, now)]);
+        let decision = Decision::weigh(now, [minute(60, 60, now)]);
         assert_eq!(decision.retry_after(), Some(Duration::from_secs(1)));
     }
 
     #[test]
     fn a_peek_is_admitted_and_counts_nothing_even_past_a_lowered_limit() {
         let now = at(0);
-        let decision = Decision::weigh(now, 0, [minute(61, 60, now)]);
+        let decision = Decision::weigh(now, [weighing(&60.per_minute(), 61, 0, now)]);
         assert!(decision.is_allowed());
-        assert_eq!((decision.windows()[0].counter.used, decision.windows()[0].remaining()), (61, 0));
+        assert_eq!((decision.windows()[0].used, decision.windows()[0].remaining()), (61, 0));
     }
 
     #[test]
     fn an_overflowing_cost_is_refused() {
         let now = at(0);
-        assert!(!Decision::weigh(now, u64::MAX, [minute(1, u64::MAX, now)]).is_allowed());
+        assert!(!Decision::weigh(now, [weighing(&u64::MAX.per_minute(), 1, u64::MAX, now)]).is_allowed());
     }
 
     #[test]
     fn without_limits_everything_passes_and_no_numbers_are_shown() {
-        let decision = Decision::weigh(at(0), 1, []);
+        let decision = Decision::weigh(at(0), []);
         assert!(decision.is_allowed());
         assert_eq!(decision.governing(), None);
     }
 
     #[test]
-    fn a_late_arrival_joins_the_newer_window_and_a_clock_set_back_starts_afresh() {
-        let counter = Counter { ends_at: 102 * 60, used: 7 };
-        assert_eq!(counter.at(Window::MINUTE, 101 * 60 - 1), counter, "late");
-        assert_eq!(counter.at(Window::MINUTE, 100 * 60), counter, "a whole window late");
-        assert_eq!(counter.at(Window::MINUTE, 101 * 60), counter);
-        assert_eq!(counter.at(Window::MINUTE, 102 * 60 - 1), counter);
-        assert_eq!(counter.at(Window::MINUTE, 102 * 60), Counter { ends_at: 103 * 60, used: 0 });
-        assert_eq!(counter.at(Window::MINUTE, 100 * 60 - 1), Counter { ends_at: 100 * 60, used: 0 });
-
-        let counter = Counter { ends_at: 1_001, used: 7 };
-        assert_eq!(counter.at(Window::SECOND, 940), counter, "a minute late");
-        assert_eq!(counter.at(Window::SECOND, 939), Counter { ends_at: 940, used: 0 });
-
-        let day = Counter { ends_at: 2 * 86_400, used: 7 };
-        assert_eq!(day.at(Window::DAY, 0), day, "a day is longer than a minute");
-    }
-
-    #[test]
     fn stacked_decisions_refuse_if_either_does() {
         let now = at(0);
-        let allowed = Decision::weigh(now, 1, [minute(0, 60, now)]);
-        let refused = Decision::weigh(now, 1, [hour(9, 9, now)]);
+        let allowed = Decision::weigh(now, [minute(0, 60, now)]);
+        let refused = Decision::weigh(now, [hour(9, 9, now)]);
         let both = allowed.and(&refused);
         assert!(!both.is_allowed());
         assert_eq!(both.windows().len(), 2);
         assert_eq!(both.governing().unwrap().window, Window::HOUR);
     }
 
-    /// The naive model: a list of the times that were admitted, counted anew for every request.
-    fn model(admitted: &[u64], millis: u64, limits: &[(u64, u64)]) -> bool {
-        limits.iter().all(|&(length, limit)| {
-            let window_start = millis - millis % length;
-            let used = admitted.iter().filter(|&&time| time >= window_start && time <= millis).count();
-            (used as u64) < limit
-        })
+    #[test]
+    fn room_may_be_asked_for_without_being_taken_and_taken_without_being_asked_for() {
+        let (now, quota) = (at(0), 2.per_minute());
+        let charge = Charge::new("key", "ada", "ada", &quota);
+        let weigh = |charge: &Charge<'_>, used: u64| {
+            let counter = FixedWindow { ends_at: 60, used };
+            Decision::weigh(now, [Weighing::of_fixed_window(charge, &quota.limits()[0], counter)])
+        };
+        let checked = weigh(&charge.with_cost_later(), 1);
+        assert_eq!((checked.is_allowed(), checked.windows()[0].used), (true, 1));
+        assert!(!weigh(&charge.with_cost_later(), 2).is_allowed());
+        let settled = weigh(&charge.settling(5), 2);
+        assert_eq!((settled.is_allowed(), settled.windows()[0].used), (true, 7));
     }
 
-    proptest! {
-        #[test]
-        fn agrees_with_a_list_of_admitted_times(
-            steps in prop::collection::vec(0_u64..40_000, 1..200),
-            (per_minute, per_hour) in (0_u64..6, 0_u64..20),
-        ) {
-            let mut admitted = Vec::new();
-            let mut counters = [Counter::default(); 2];
-            let mut millis = 0;
-            for step in steps {
-                millis += step;
-                let now = at(millis);
-                let second = second_of(now);
-                counters = [counters[0].at(Window::MINUTE, second), counters[1].at(Window::HOUR, second)];
-                let decision = Decision::weigh(now, 1, [
-                    WindowState::new("key", Window::MINUTE, per_minute, counters[0]),
-                    WindowState::new("key", Window::HOUR, per_hour, counters[1]),
-                ]);
-                prop_assert_eq!(
-                    decision.is_allowed(),
-                    model(&admitted, millis, &[(60_000, per_minute), (3_600_000, per_hour)])
-                );
-                if decision.is_allowed() {
-                    admitted.push(millis);
-                }
-                for (counter, state) in counters.iter_mut().zip(decision.windows()) {
-                    *counter = state.counter;
-                }
-            }
-        }
+    #[test]
+    fn a_refusal_waits_for_the_window_that_opens_last_whatever_resets_last() {
+        let now = at(0);
+        // A sliding window resets long after it has room again.
+        let sliding = weighing(&60.per_minute().sliding(), 60, 1, now);
+        let fixed = weighing(&60.per(Window::lasting(Duration::from_secs(70))), 60, 1, now);
+        let decision = Decision::weigh(now, [sliding, fixed]);
+        assert_eq!(decision.retry_after(), Some(Duration::from_secs(70)));
+        assert_eq!(decision.governing().unwrap().reset_second, 70);
+        assert_eq!(Decision::weigh(now, [sliding]).retry_after(), Some(Duration::from_secs(61)));
+    }
+
+    #[test]
+    fn newer_numbers_take_the_place_of_older_ones() {
+        let now = at(0);
+        let older = Decision::weigh(now, [minute(0, 60, now), hour(0, 1_000, now)]);
+        let newer = Decision::weigh(now, [minute(41, 60, now)]);
+        let used: Vec<_> = older.refreshed_by(&newer).windows().iter().map(|state| state.used).collect();
+        assert_eq!(used, [42, 1]);
     }
 }

@@ -8,7 +8,7 @@
 //! | issued secrets | [`KeyFormat`], [`ApiKey`], [`Digest`], [`Peppers`] |
 //! | who a caller is | [`Head`], [`Credential`], [`Principal`], [`Plan`], [`EndSignal`] |
 //! | what they may do | [`Scopes`], [`Requirement`], [`scope()`] |
-//! | how much | [`Quota`], [`PerWindow`], [`Decision`] |
+//! | how much | [`Quota`], [`PerWindow`], [`Algorithm`], [`Counter`], [`Decision`] |
 //! | why not | [`Denial`], [`DenialKind`] |
 //! | the ports | [`Verify`], [`KeyStore`], [`Limiter`], [`Entitlements`], [`Respond`], [`Clock`], and [`Answer`] |
 #![forbid(unsafe_code)]
@@ -16,6 +16,7 @@
 
 mod answer;
 mod clock;
+mod counter;
 mod credential;
 mod decision;
 mod denial;
@@ -26,11 +27,13 @@ mod port;
 mod principal;
 mod quota;
 mod scope;
+mod window;
 
 pub use answer::{Answer, Pending};
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use counter::{Counter, FixedWindow, SlidingWindow, TokenBucket};
 pub use credential::{Credential, CredentialSource};
-pub use decision::{Counter, Decision, WindowState};
+pub use decision::{Decision, Weighing, WindowState};
 pub use denial::{Denial, DenialKind, Outcome, Unavailable};
 pub use end::{EndReason, EndSignal};
 pub use head::Head;
@@ -43,5 +46,6 @@ pub use port::{
     Verify,
 };
 pub use principal::{Plan, Principal};
-pub use quota::{PerWindow, Quota, Window, WindowLimit};
+pub use quota::{Algorithm, PerWindow, Quota, WindowLimit};
 pub use scope::{InvalidScope, Requirement, Scope, Scopes, scope};
+pub use window::Window;

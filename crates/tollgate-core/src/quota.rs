@@ -1,12 +1,10 @@
 //! Quotas: how many requests a window admits, said the way one speaks.
 
-use std::{
-    cell::Cell,
-    fmt,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::fmt;
 
 use smallvec::{SmallVec, smallvec};
+
+use crate::Window;
 
 /// Limits per window, all of which hold at once.
 ///
@@ -17,11 +15,20 @@ use smallvec::{SmallVec, smallvec};
 /// assert_eq!(quota.to_string(), "60 per minute, 1000 per hour, 10000 per day");
 /// ```
 ///
-/// Windows are aligned to UTC: a minute begins at second 0, a day at midnight UTC. Naming a window twice keeps the
-/// smaller limit, since both must hold. A limit of 0 admits nothing.
+/// Windows are aligned to UTC: a minute begins at second 0, a day at midnight UTC. [`sliding`](Self::sliding) and
+/// [`with_burst`](Self::with_burst) choose another [algorithm](Algorithm) for the limits named before them:
+///
+/// ```
+/// use tollgate_core::PerWindow;
+///
+/// let quota = 10.per_second().with_burst(30).and(1_000.per_hour().sliding()).and(10_000.per_day());
+/// assert_eq!(quota.to_string(), "10 per second in bursts of 30, 1000 per sliding hour, 10000 per day");
+/// ```
+///
+/// Naming a window twice keeps the smaller limit, since both must hold. A limit of 0 admits nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Quota {
-    // Sorted by window, shortest first. Four windows (second, minute, hour, day) stay off the heap.
+    // Sorted by window, shortest first, of each algorithm one at most. Four (second, minute, hour, day) stay off the heap.
     limits: SmallVec<[WindowLimit; 4]>,
 }
 
@@ -33,22 +40,39 @@ impl Quota {
 
     /// `limit` requests in each `window`.
     pub fn new(limit: u64, window: Window) -> Self {
-        Self { limits: smallvec![WindowLimit { window, limit }] }
+        Self { limits: smallvec![WindowLimit { window, limit, algorithm: Algorithm::FixedWindow }] }
     }
 
     /// Both quotas at once.
     pub fn and(mut self, other: Quota) -> Self {
         for added in other.limits {
-            match self.limits.binary_search_by_key(&added.window, |own| own.window) {
+            match self.limits.binary_search_by_key(&added.key(), WindowLimit::key) {
                 Ok(at) => {
                     if let Some(own) = self.limits.get_mut(at) {
-                        own.limit = own.limit.min(added.limit);
+                        own.tighten(added);
                     }
                 }
                 Err(at) => self.limits.insert(at, added),
             }
         }
         self
+    }
+
+    /// Holds all limits named so far by [sliding windows](Algorithm::SlidingWindow).
+    pub fn sliding(self) -> Self {
+        self.by(Algorithm::SlidingWindow)
+    }
+
+    /// Holds all limits named so far by [token buckets](Algorithm::TokenBucket) of this size.
+    pub fn with_burst(self, burst: u64) -> Self {
+        self.by(Algorithm::TokenBucket { burst })
+    }
+
+    fn by(self, algorithm: Algorithm) -> Self {
+        let limits = self.limits.into_iter().map(|limit| WindowLimit { algorithm, ..limit });
+        // Put together anew: what was apart by algorithm may be the same limit now.
+        let single = limits.map(|limit| Self { limits: smallvec![limit] });
+        single.fold(Self::unlimited(), Self::and)
     }
 
     /// The limits, shortest window first.
@@ -63,9 +87,9 @@ impl fmt::Display for Quota {
         if self.limits.is_empty() {
             return f.write_str("unlimited");
         }
-        for (at, WindowLimit { window, limit }) in self.limits.iter().enumerate() {
+        for (at, limit) in self.limits.iter().enumerate() {
             let comma = if at == 0 { "" } else { ", " };
-            write!(f, "{comma}{limit} per {window}")?;
+            write!(f, "{comma}{limit}")?;
         }
         Ok(())
     }
@@ -79,6 +103,83 @@ pub struct WindowLimit {
     pub window: Window,
     /// How many requests (or units of cost) it admits.
     pub limit: u64,
+    /// What is counted, and when it is forgotten.
+    pub algorithm: Algorithm,
+}
+
+impl WindowLimit {
+    /// The most that is admitted at once: a window's limit, or what a full bucket holds.
+    pub fn capacity(&self) -> u64 {
+        match self.algorithm {
+            Algorithm::TokenBucket { burst } if self.limit > 0 => burst,
+            _ => self.limit,
+        }
+    }
+
+    fn key(&self) -> (Window, u8) {
+        (self.window, self.algorithm.number())
+    }
+
+    /// Keeps the smaller of two limits for one window by one algorithm.
+    fn tighten(&mut self, other: Self) {
+        self.limit = self.limit.min(other.limit);
+        if let (Algorithm::TokenBucket { burst }, Algorithm::TokenBucket { burst: other }) =
+            (&mut self.algorithm, other.algorithm)
+        {
+            *burst = other.min(*burst);
+        }
+    }
+}
+
+impl fmt::Display for WindowLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { window, limit, algorithm } = self;
+        match algorithm {
+            Algorithm::FixedWindow => write!(f, "{limit} per {window}"),
+            Algorithm::SlidingWindow => write!(f, "{limit} per sliding {window}"),
+            Algorithm::TokenBucket { burst } => write!(f, "{limit} per {window} in bursts of {burst}"),
+        }
+    }
+}
+
+/// What is counted for a limit, and when it is forgotten.
+///
+/// For each of them, the *reset* that callers are shown is the instant from which on the whole limit is there again, if
+/// nothing more is sent until then; `Retry-After` is the time until a refused request would have fitted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Algorithm {
+    /// Windows aligned to UTC, each of which begins at zero: the default, and what published limits mean that "reset on the
+    /// minute". Whoever spends one window late and the next one early sends twice the limit in a short time.
+    ///
+    /// Reset: the end of the window. `Retry-After`: the same.
+    #[default]
+    FixedWindow,
+    /// At every instant, the last so many seconds: the present window's count, and of the one before it the share that still
+    /// lies within them, as if that had been spread evenly. There is no boundary to crowd at.
+    ///
+    /// Reset: the end of the window after the present one, when the last of what was sent has slid out. `Retry-After`:
+    /// when enough has slid out, which is sooner.
+    SlidingWindow,
+    /// A bucket that is filled at an even rate, the limit in each window, and holds so many tokens at most: the generic cell
+    /// rate algorithm. The bucket's size is the limit that callers are shown, and what they have left is counted of it.
+    ///
+    /// Reset: when the bucket is full again. `Retry-After`: when it holds enough, which is sooner.
+    TokenBucket {
+        /// How many tokens the bucket holds. 0 admits nothing.
+        burst: u64,
+    },
+}
+
+impl Algorithm {
+    /// Tells algorithms apart, whatever their parameters.
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Self::FixedWindow => 0,
+            Self::SlidingWindow => 1,
+            Self::TokenBucket { .. } => 2,
+        }
+    }
 }
 
 /// Reads as a sentence: `60.per_minute()`.
@@ -117,106 +218,6 @@ impl PerWindow for u64 {
     }
 }
 
-/// A length of time that repeats, aligned to the Unix epoch: whole seconds, at least one.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Window {
-    seconds: u32,
-}
-
-impl Window {
-    /// Every second.
-    pub const SECOND: Self = Self { seconds: 1 };
-    /// Every minute.
-    pub const MINUTE: Self = Self { seconds: 60 };
-    /// Every hour.
-    pub const HOUR: Self = Self { seconds: 3_600 };
-    /// Every day, from midnight UTC.
-    pub const DAY: Self = Self { seconds: 86_400 };
-
-    /// A window of another length, rounded up to whole seconds; from one second to 136 years.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use tollgate_core::{PerWindow, Window};
-    ///
-    /// let quota = 15.per(Window::lasting(Duration::from_secs(900)));
-    /// assert_eq!(quota.to_string(), "15 per 900 s");
-    /// ```
-    pub fn lasting(length: Duration) -> Self {
-        let seconds = length.as_secs().saturating_add(u64::from(length.subsec_nanos() > 0));
-        Self { seconds: u32::try_from(seconds).unwrap_or(u32::MAX).max(1) }
-    }
-
-    /// How long the window lasts.
-    pub fn length(self) -> Duration {
-        Duration::from_secs(self.seconds.into())
-    }
-
-    /// How many seconds the window lasts; at least one.
-    pub fn seconds(self) -> u32 {
-        self.seconds
-    }
-
-    /// The second at which the window that `second` lies in ends and the next one begins, both counted from the Unix epoch.
-    pub fn end_after(self, second: u64) -> u64 {
-        let length = u64::from(self.seconds);
-        second.saturating_add(length - second % length)
-    }
-
-    /// How many seconds before its beginning a request may be dated and still be a late arrival's: whole windows that
-    /// fit into a minute, at least one.
-    pub(crate) fn late_arrivals(self) -> u64 {
-        u64::from((60 / self.seconds).max(1)) * u64::from(self.seconds)
-    }
-}
-
-/// Whole seconds since the Unix epoch; 0 for any time before it.
-#[inline]
-pub(crate) fn second_of(instant: SystemTime) -> u64 {
-    thread_local! {
-        // A second's beginning, its end, and its number. To subtract takes longer than all that a window's arithmetic does,
-        // and a second has many requests.
-        static LAST: Cell<(SystemTime, SystemTime, u64)> = const { Cell::new((UNIX_EPOCH, UNIX_EPOCH, 0)) };
-    }
-    #[cold]
-    fn subtract(instant: SystemTime) -> u64 {
-        let second = instant.duration_since(UNIX_EPOCH).map_or(0, |since_epoch| since_epoch.as_secs());
-        let begins = instant_of(second);
-        if let Some(ends) = begins.checked_add(Duration::from_secs(1))
-            && begins <= instant
-        {
-            LAST.set((begins, ends, second));
-        }
-        second
-    }
-
-    let (begins, ends, second) = LAST.get();
-    if begins <= instant && instant < ends { second } else { subtract(instant) }
-}
-
-/// The instant of a second; the Unix epoch for one that no `SystemTime` holds, and no clock can show.
-pub(crate) fn instant_of(second: u64) -> SystemTime {
-    UNIX_EPOCH.checked_add(Duration::from_secs(second)).unwrap_or(UNIX_EPOCH)
-}
-
-impl fmt::Display for Window {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::SECOND => f.write_str("second"),
-            Self::MINUTE => f.write_str("minute"),
-            Self::HOUR => f.write_str("hour"),
-            Self::DAY => f.write_str("day"),
-            Self { seconds } => write!(f, "{seconds} s"),
-        }
-    }
-}
-
-impl fmt::Debug for Window {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Window({self})")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,31 +233,23 @@ mod tests {
     fn naming_a_window_twice_keeps_the_smaller_limit() {
         assert_eq!(60.per_minute().and(30.per_minute()), 30.per_minute());
         assert_eq!(30.per_minute().and(60.per_minute()), 30.per_minute());
+        let buckets = 60.per_minute().with_burst(5).and(30.per_minute().with_burst(9));
+        assert_eq!(buckets, 30.per_minute().with_burst(5));
     }
 
     #[test]
-    fn windows_are_aligned_to_utc() {
-        let noon_and_a_bit = 1_000_000_000; // 2001-09-09T01:46:40Z
-        assert_eq!(Window::MINUTE.end_after(noon_and_a_bit), 1_000_000_020);
-        assert_eq!(Window::HOUR.end_after(noon_and_a_bit), 1_000_000_800);
-        assert_eq!(Window::DAY.end_after(noon_and_a_bit), 1_000_080_000);
-        assert_eq!(Window::DAY.end_after(86_399), 86_400);
-        assert_eq!(Window::DAY.end_after(86_400), 172_800, "an end belongs to the next window");
+    fn one_window_by_two_algorithms_is_two_limits_until_they_are_made_one() {
+        let both = 60.per_minute().and(30.per_minute().sliding());
+        assert_eq!(both.to_string(), "60 per minute, 30 per sliding minute");
+        assert_eq!(both.sliding(), 30.per_minute().sliding());
     }
 
     #[test]
-    fn odd_lengths_and_odd_times_are_bounded() {
-        assert_eq!(Window::lasting(Duration::ZERO), Window::SECOND);
-        assert_eq!(Window::lasting(Duration::from_millis(1_500)).length(), Duration::from_secs(2));
-        assert_eq!(Window::lasting(Duration::MAX).length(), Duration::from_secs(u32::MAX.into()));
-        assert_eq!(second_of(UNIX_EPOCH - Duration::from_secs(5)), 0);
-        for nanos in
-            [0, 1, 999_999_999, 1_000_000_000, 1_000_000_001, 999_999_999, 1_999_999_999, 2_000_000_000]
-        {
-            let instant = UNIX_EPOCH + Duration::from_nanos(nanos);
-            assert_eq!(second_of(instant), nanos / 1_000_000_000, "{nanos}");
-        }
-        assert_eq!(Window::DAY.end_after(u64::MAX), u64::MAX);
-        assert_eq!(instant_of(u64::MAX), UNIX_EPOCH);
+    fn a_bucket_admits_what_it_holds_at_once() {
+        let capacity = |quota: Quota| quota.limits()[0].capacity();
+        assert_eq!(capacity(60.per_minute()), 60);
+        assert_eq!(capacity(60.per_minute().sliding()), 60);
+        assert_eq!(capacity(60.per_minute().with_burst(7)), 7);
+        assert_eq!(capacity(0.per_minute().with_burst(7)), 0, "never filled");
     }
 }

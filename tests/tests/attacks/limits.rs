@@ -25,7 +25,7 @@ fn decide(limiter: &MemoryLimiter, take: &Take<'_>) -> Decision {
 }
 
 fn is_allowed(limiter: &MemoryLimiter, subject: &str, quota: &Quota, now: SystemTime) -> bool {
-    decide(limiter, &Take::one(&[Charge::new("key", subject, subject, quota)], now)).is_allowed()
+    decide(limiter, &Take::new(&[Charge::new("key", subject, subject, quota)], now)).is_allowed()
 }
 
 /// Chooses the name of somebody else's tenant as the identifier of a key without one, and uses up the tenant's quota.
@@ -113,11 +113,21 @@ fn no_extreme_of_time_quota_or_cost_panics() {
     let latest = SystemTime::UNIX_EPOCH.checked_add(far).unwrap();
     let earliest = SystemTime::UNIX_EPOCH.checked_sub(far).unwrap();
     let limiter = MemoryLimiter::new();
-    for quota in [u64::MAX.per_second(), Quota::new(1, Window::lasting(Duration::MAX)), 0.per_day()] {
+    for quota in [
+        u64::MAX.per_second(),
+        Quota::new(1, Window::lasting(Duration::MAX)),
+        0.per_day(),
+        u64::MAX.per_day().sliding(),
+        1.per(Window::lasting(Duration::MAX)).sliding(),
+        u64::MAX.per_second().with_burst(u64::MAX),
+        1.per(Window::lasting(Duration::MAX)).with_burst(u64::MAX),
+        0.per_day().with_burst(5),
+    ] {
         for now in [latest, earliest, SystemTime::UNIX_EPOCH, latest - Duration::from_nanos(1)] {
             for cost in [0, 1, u64::MAX] {
-                let charges = ["here", "there"].map(|group| Charge::new("key", "ada", group, &quota));
-                let decision = decide(&limiter, &Take::one(&charges, now).with_cost(cost));
+                let charges =
+                    ["here", "there"].map(|group| Charge::new("key", "ada", group, &quota).with_cost(cost));
+                let decision = decide(&limiter, &Take::new(&charges, now));
                 let governing = decision.governing().unwrap();
                 assert!(governing.remaining() <= governing.limit);
                 assert_eq!(decision.retry_after().is_some(), !decision.is_allowed(), "{quota} {cost}");
@@ -145,7 +155,7 @@ fn charges_to_two_groups_in_either_order_neither_lock_up_nor_let_one_too_many_pa
                     charges.reverse();
                 }
                 for _ in 0..1_000 {
-                    let is_allowed = decide(limiter, &Take::one(&charges, at(0))).is_allowed();
+                    let is_allowed = decide(limiter, &Take::new(&charges, at(0))).is_allowed();
                     passed.fetch_add(usize::from(is_allowed), Ordering::Relaxed);
                 }
             });

@@ -235,7 +235,7 @@ async fn a_flood_of_new_subjects_in_every_window_stays_bounded() {
         for subject in 0..2_000 {
             let subject = format!("{window}-{subject}");
             let charges = [tollgate::Charge::new("key", &subject, &subject, &quota)];
-            let take = tollgate::Take::one(&charges, tollgate::Clock::now(&clock));
+            let take = tollgate::Take::new(&charges, tollgate::Clock::now(&clock));
             assert!(limiter.take(&take).wait().await.unwrap().is_allowed());
         }
         most = most.max(limiter.subjects());

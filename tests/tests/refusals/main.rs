@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use tests::suite::{Inner, Stack, erase};
 use tollgate::{
-    Answer, CredentialLayer, Decision, Denial, DenialKind, Presented, Principal, Respond, Verify,
-    VerifyLayer, Window, WindowState,
+    Answer, Charge, Counter, CredentialLayer, Decision, Denial, DenialKind, PerWindow as _, Presented,
+    Principal, Respond, Verify, VerifyLayer, Weighing,
 };
 use tower::ServiceBuilder;
 
@@ -68,7 +68,8 @@ fn every_denial() -> Vec<Denial> {
 /// A minute of 60 requests that is used up, 20.5 seconds before its end.
 fn used_up() -> Decision {
     let now = tests::suite::at(39) + std::time::Duration::from_millis(500);
-    let second = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    let counter = tollgate::Counter { ends_at: Window::MINUTE.end_after(second), used: 60 };
-    Decision::weigh(now, 1, [WindowState::new("key", Window::MINUTE, 60, counter)])
+    let quota = 60.per_minute();
+    let limit = &quota.limits()[0];
+    let counter = Counter::new(limit.algorithm).at(limit, now).counting(limit, 60);
+    Decision::weigh(now, [Weighing::new(&Charge::new("key", "ada", "ada", &quota), limit, counter, now)])
 }

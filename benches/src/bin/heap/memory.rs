@@ -44,7 +44,7 @@ fn tollgate() -> (i64, i64) {
 fn take(limiter: &MemoryLimiter, quota: &Quota, number: usize, now: SystemTime) {
     let (subject, group) = (format!("key_{number}"), format!("tenant_{number}"));
     let charge = Charge::new("default", &subject, &group, quota);
-    let Answer::Now(Ok(decision)) = limiter.take(&Take::one(&[charge], now)) else {
+    let Answer::Now(Ok(decision)) = limiter.take(&Take::new(&[charge], now)) else {
         panic!("the limiter waits")
     };
     assert!(decision.is_allowed(), "a fresh subject was refused");

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use crate::{Answer, Decision, Quota, Unavailable, quota::second_of};
+use crate::{Answer, Decision, Quota, Unavailable, window::second_of};
 
 /// One counter that a request is charged to.
 ///
@@ -20,12 +20,31 @@ pub struct Charge<'r> {
     pub group: &'r str,
     /// What the counter is held against.
     pub quota: &'r Quota,
+    /// How much room the counter must have for the request to be admitted. 0: it is admitted whatever is used.
+    pub room: u64,
+    /// How much is counted if it is admitted.
+    pub cost: u64,
 }
 
 impl<'r> Charge<'r> {
-    /// A charge to the counter of `subject` under `policy`, which lives in `group`.
+    /// A charge of 1 to the counter of `subject` under `policy`, which lives in `group`.
     pub fn new(policy: &'static str, subject: &'r str, group: &'r str, quota: &'r Quota) -> Self {
-        Self { policy, subject, group, quota }
+        Self { policy, subject, group, quota, room: 1, cost: 1 }
+    }
+
+    /// A charge of so much, for which there must be room. 0 is a peek: admitted and not counted.
+    pub fn with_cost(self, cost: u64) -> Self {
+        Self { room: cost, cost, ..self }
+    }
+
+    /// A charge whose cost is known later: now there must be room for 1, and nothing is counted.
+    pub fn with_cost_later(self) -> Self {
+        Self { room: 1, cost: 0, ..self }
+    }
+
+    /// What a request has cost that was admitted before: counted whether there is room or not.
+    pub fn settling(self, cost: u64) -> Self {
+        Self { room: 0, cost, ..self }
     }
 }
 
@@ -35,22 +54,14 @@ impl<'r> Charge<'r> {
 pub struct Take<'r> {
     /// The counters that it is charged to.
     pub charges: &'r [Charge<'r>],
-    /// How much it takes from each. 0 reads without counting.
-    pub cost: u64,
     /// The request's instant. A limiter with a clock of its own may use that instead, and says so in the decision.
     pub now: SystemTime,
 }
 
 impl<'r> Take<'r> {
-    /// A request that takes 1 from each counter.
-    pub fn one(charges: &'r [Charge<'r>], now: SystemTime) -> Self {
-        Self { charges, cost: 1, now }
-    }
-
-    /// Takes another amount.
-    pub fn with_cost(mut self, cost: u64) -> Self {
-        self.cost = cost;
-        self
+    /// A request at `now` and all its charges.
+    pub fn new(charges: &'r [Charge<'r>], now: SystemTime) -> Self {
+        Self { charges, now }
     }
 
     /// The request's instant in whole seconds since the Unix epoch; 0 for any time before it.
@@ -63,6 +74,9 @@ impl<'r> Take<'r> {
 /// Counts requests, and decides whether there is room for one more.
 pub trait Limiter: Send + Sync + 'static {
     /// Weighs a request against all its charges and counts it in all of them or in none, in one step.
+    ///
+    /// What a response has cost is [settled](Charge::settling) by this as well. Whoever settles when a body ends may be gone
+    /// before an answer that comes later: a limiter begins its work when it is asked, not when its answer is first polled.
     ///
     /// # Errors
     /// [`Unavailable`] if the counters cannot be reached.

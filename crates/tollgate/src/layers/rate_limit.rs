@@ -156,7 +156,7 @@ impl RateLimitGate {
         for (policy, subject) in &subjects {
             charges.push(policy.charge(subject, passage));
         }
-        (!charges.is_empty()).then(|| self.limiter.take(&Take::one(&charges, passage.instant())))
+        (!charges.is_empty()).then(|| self.limiter.take(&Take::new(&charges, passage.instant())))
     }
 }
 
@@ -194,7 +194,7 @@ impl Gate for RateLimitGate {
                 return Asked::Answered(Ok(()));
             };
             let charges = [policy.charge(&subject, passage)];
-            let answer = self.limiter.take(&Take::one(&charges, passage.instant()));
+            let answer = self.limiter.take(&Take::new(&charges, passage.instant()));
             return self.settle(entrant, answer, Learned::Decision);
         }
         match self.charge_all(entrant.head(), passage) {
@@ -220,7 +220,7 @@ impl Gate for RateLimitGate {
         stamp.numbers = passage.decision().and_then(Decision::governing).map(|window| Numbers {
             limit: window.limit,
             remaining: window.remaining(),
-            resets_at: window.counter.ends_at,
+            resets_at: window.reset_second,
             are_merged: passage.is_decision_stacked(),
         });
     }

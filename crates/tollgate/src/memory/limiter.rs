@@ -1,47 +1,60 @@
 //! Counters in this process.
 
 mod fingerprint;
+mod room;
 mod shard;
 mod subject;
+mod sync;
 mod table;
 mod wide;
 
-use std::{
-    fmt,
-    hash::BuildHasher,
-    sync::{Mutex, MutexGuard},
-};
+use std::{fmt, hash::BuildHasher};
 
 use hashbrown::DefaultHashBuilder;
 use smallvec::SmallVec;
 use tollgate_core::{
-    Answer, Charge, Counter, Decision, Limiter, Take, Unavailable, WindowLimit, WindowState,
+    Answer, Charge, Decision, FixedWindow, Limiter, Take, Unavailable, Weighing, WindowLimit,
 };
 
 use self::{
     fingerprint::{Fingerprint, Fingerprinter},
-    shard::Shard,
-    subject::WINDOWS,
+    room::Room,
+    shard::{Name, Shard},
+    subject::{SLOTS, Windows, counter_of},
+    sync::{Mutex, MutexGuard, lock},
 };
-use super::lock;
 
 /// Counts in this process, exactly.
 ///
 /// The counters of one group (a tenant and its keys) live in one shard, behind one lock. A request is weighed against all of
 /// its counters and counted in all or none while all their shards are locked. Names are not kept, but fingerprints of 128 bits
-/// that nobody can forge: a subject takes about 60 bytes, whatever it is called, with up to three windows and counts below
-/// 2^32. Every so many requests one of them drops a few subjects whose windows have passed, of one shard after the other, and
+/// that nobody can forge: a subject takes about 60 bytes, whatever it is called, with up to three aligned windows or token
+/// buckets (a sliding window counts for two) and counts below 2^32; with more of them about 250 bytes.
+///
+/// # Memory
+///
+/// Every so many requests one of them drops a few subjects whose windows have passed, of one shard after the other, and
 /// more while it finds many: memory follows the number of subjects that are active now, without a task in the background and
 /// without a scan of all.
+///
+/// There is a hard cap on subjects, [a million](Self::DEFAULT_CAPACITY) unless [chosen](Self::with_capacity) otherwise, which is about
+/// 64 MB. It ought to be above the number of callers that there can be in the longest window. If strangers can invent subjects
+/// (limits by address), it is reached by a flood of them. Then whoever is counted already goes on as before; whoever is new
+/// shares counters with other newcomers, and is refused as soon as they have used up one quota between them. Nobody gets more
+/// than their quota by it.
 pub struct MemoryLimiter {
     shards: Box<[OnItsOwn<Mutex<Shard>>]>,
+    room: Room,
     fingerprinter: Fingerprinter,
     // Chooses the shard: whoever guesses it gains nothing but a neighbour.
     hasher: DefaultHashBuilder,
 }
 
 /// Enough that two cores seldom meet in one, few enough to cost nothing when idle.
+#[cfg(not(tollgate_loom))]
 const SHARDS: usize = 64;
+#[cfg(tollgate_loom)]
+const SHARDS: usize = 2;
 
 /// On cache lines that hold nothing else, or cores at work in two shards would wait for each other: two lines, since processors
 /// fetch them in pairs.
@@ -50,10 +63,19 @@ const SHARDS: usize = 64;
 struct OnItsOwn<T>(T);
 
 impl MemoryLimiter {
+    /// How many subjects are counted at most, unless chosen otherwise.
+    pub const DEFAULT_CAPACITY: usize = 1_000_000;
+
     /// Without any counts.
     pub fn new() -> Self {
+        Self::with_capacity(Self::DEFAULT_CAPACITY)
+    }
+
+    /// Without any counts, for so many subjects at most. A subject is one name under one policy. Nothing is reserved.
+    pub fn with_capacity(subjects: usize) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| OnItsOwn::default()).collect(),
+            room: Room::for_subjects(subjects),
             fingerprinter: Fingerprinter::new(),
             hasher: DefaultHashBuilder::default(),
         }
@@ -66,11 +88,11 @@ impl MemoryLimiter {
 
     /// Decides about a single charge to a known subject, as nearly all are. `None`, and nothing is done, for any other.
     #[inline]
-    fn take_one(&self, charge: &Charge<'_>, cost: u64, second: u64) -> Option<[Counter; WINDOWS]> {
+    fn take_one(&self, charge: &Charge<'_>, second: u64) -> Option<[FixedWindow; SLOTS]> {
         let place = self.place(charge);
         let (before, due) = {
             let mut shard = lock(&self.shards.get(place.shard)?.0);
-            (shard.take(place.name, charge, cost, second)?, shard.next_sweep())
+            (shard.take(place.name, charge, second)?, shard.next_sweep())
         };
         self.sweep(place.shard, due, second);
         Some(before)
@@ -82,23 +104,27 @@ impl MemoryLimiter {
         let places: SmallVec<[Place; 2]> = take.charges.iter().map(|charge| self.place(charge)).collect();
         let mut locked = Locked::new(&self.shards, &places);
 
-        let mut states = SmallVec::<[WindowState; 4]>::new();
+        let mut weighings = SmallVec::<[Weighing; 4]>::new();
+        let mut taken = SmallVec::<[Windows; 2]>::new();
         for (charge, place) in take.charges.iter().zip(&places) {
-            if let Some(shard) = locked.shard(*place) {
-                states.extend(shard.states(place.name, charge, second));
+            let name = self.name(charge, *place);
+            let windows = locked.shard(*place).map(|shard| shard.windows(name, second)).unwrap_or_default();
+            let mut after = Windows::new();
+            for limit in charge.quota.limits() {
+                let counter = counter_of(&windows, limit).at(limit, take.now);
+                weighings.push(Weighing::new(charge, limit, counter, take.now));
+                after.push((limit.window, counter.counting(limit, charge.cost)));
             }
+            taken.push(after);
         }
-        let decision = Decision::weigh(take.now, take.cost, states);
+        let decision = Decision::weigh(take.now, weighings);
 
-        if decision.is_allowed() && take.cost > 0 {
-            let mut rest = decision.windows();
-            for (charge, place) in take.charges.iter().zip(&places) {
-                let Some((states, others)) = rest.split_at_checked(charge.quota.limits().len()) else {
-                    break;
-                };
-                rest = others;
-                if let Some(shard) = locked.shard(*place) {
-                    shard.record(place.name, states, second);
+        if decision.is_allowed() {
+            for ((charge, place), counted) in take.charges.iter().zip(&places).zip(&taken) {
+                if charge.cost > 0
+                    && let Some(shard) = locked.shard(*place)
+                {
+                    shard.record(self.name(charge, *place), counted, second, &self.room);
                 }
             }
         }
@@ -117,6 +143,10 @@ impl MemoryLimiter {
         Place { shard, name: self.fingerprinter.of(charge.policy, charge.subject) }
     }
 
+    fn name(&self, charge: &Charge<'_>, place: Place) -> Name<'_> {
+        Name { own: place.name, policy: charge.policy, fingerprinter: &self.fingerprinter }
+    }
+
     /// Sweeps a shard if that is due: all of them in turn, as the requests of one come.
     #[inline]
     fn sweep(&self, own: usize, due: Option<u32>, second: u64) {
@@ -129,7 +159,7 @@ impl MemoryLimiter {
     fn sweep_shard(&self, shard: usize, second: u64) {
         // Unless somebody is at work there.
         if let Some(Ok(mut shard)) = self.shards.get(shard).map(|shard| shard.0.try_lock()) {
-            shard.sweep(second);
+            shard.sweep(second, &self.room);
         }
     }
 }
@@ -145,14 +175,14 @@ impl Limiter for MemoryLimiter {
     fn take(&self, take: &Take<'_>) -> Answer<Result<Decision, Unavailable>> {
         let second = take.second();
         if let [charge] = take.charges
-            && let Some(before) = self.take_one(charge, take.cost, second)
+            && let Some(before) = self.take_one(charge, second)
         {
             // Weighed once more, by what was found behind the lock: so nobody waits while it is written down.
-            let state = |(limit, counter): (&WindowLimit, Counter)| {
-                WindowState::new(charge.policy, limit.window, limit.limit, counter)
+            let weighing = |(limit, counter): (&WindowLimit, FixedWindow)| {
+                Weighing::of_fixed_window(charge, limit, counter)
             };
-            let states = charge.quota.limits().iter().zip(before).map(state);
-            return Answer::Now(Ok(Decision::weigh(take.now, take.cost, states)));
+            let weighings = charge.quota.limits().iter().zip(before).map(weighing);
+            return Answer::Now(Ok(Decision::weigh(take.now, weighings)));
         }
         Answer::Now(Ok(self.take_all(take, second)))
     }

@@ -1,10 +1,11 @@
 //! The subjects behind one lock.
 
-use tollgate_core::{Charge, Counter, WindowState};
+use tollgate_core::{Charge, FixedWindow};
 
 use super::{
-    fingerprint::Fingerprint,
-    subject::{self, Shapes, Subject, WINDOWS, Windows},
+    fingerprint::{Fingerprint, Fingerprinter},
+    room::Room,
+    subject::{self, SLOTS, Shapes, Subject, Windows},
     table::Table,
     wide::WideSubjects,
 };
@@ -24,9 +25,29 @@ pub(super) struct Shard {
     shapes: Shapes,
     // Those that the table is too narrow for: usually none.
     wide: Option<Box<WideSubjects>>,
+    // The second until which there may be crowds here.
+    crowded_until: u64,
     // Where the last sweep of this shard ended, and how often the next one's length is doubled.
     swept_to: usize,
     doublings: u32,
+}
+
+/// Whose counters are asked for.
+#[derive(Clone, Copy)]
+pub(super) struct Name<'l> {
+    pub(super) own: Fingerprint,
+    pub(super) policy: &'static str,
+    pub(super) fingerprinter: &'l Fingerprinter,
+}
+
+/// So many crowds of one policy there may be in a shard.
+const CROWDS: u64 = 64;
+
+impl Name<'_> {
+    /// By which those who find no room share counters with others.
+    fn crowd(&self) -> Fingerprint {
+        self.fingerprinter.of_crowd(self.policy, self.own.place() % CROWDS)
+    }
 }
 
 impl Shard {
@@ -42,66 +63,91 @@ impl Shard {
     }
 
     /// Weighs a request against one charge and counts it if there is room, and tells what the counters were before. `None`, and
-    /// nothing is done, if the subject is not one that is known by just these windows.
+    /// nothing is done, if the subject is not one that is known by just these windows, all of them aligned.
     #[inline]
     pub(super) fn take(
         &mut self,
         name: Fingerprint,
         charge: &Charge<'_>,
-        cost: u64,
         second: u64,
-    ) -> Option<[Counter; WINDOWS]> {
+    ) -> Option<[FixedWindow; SLOTS]> {
         let subject = self.subjects.get_mut(name)?;
         let shape = self.shapes.get(subject.shape())?;
-        subject.take(shape, charge.quota.limits(), cost, second)
+        subject.take(shape, charge.quota.limits(), (charge.room, charge.cost), second)
     }
 
-    /// Where a charge's windows stand, before anything is taken.
-    pub(super) fn states<'c>(
-        &mut self,
-        name: Fingerprint,
-        charge: &'c Charge<'_>,
-        second: u64,
-    ) -> impl Iterator<Item = WindowState> + use<'c> {
-        let windows = self.windows(name);
-        charge.quota.limits().iter().map(move |limit| {
-            let own = windows.iter().find(|(own, _)| *own == limit.window);
-            let counter = own.map(|(_, counter)| *counter).unwrap_or_default();
-            WindowState::new(charge.policy, limit.window, limit.limit, counter.at(limit.window, second))
-        })
+    /// What is known of a subject. One that is new begins with what its crowd has used, if there is one: or whoever was counted
+    /// there would begin anew.
+    pub(super) fn windows(&mut self, name: Name<'_>, second: u64) -> Windows {
+        let own = self.windows_of(name.own);
+        if own.is_none() && second < self.crowded_until {
+            return self.windows_of(name.crowd()).unwrap_or_default();
+        }
+        own.unwrap_or_default()
     }
 
-    fn windows(&mut self, name: Fingerprint) -> Windows {
+    fn windows_of(&mut self, name: Fingerprint) -> Option<Windows> {
         if let Some(subject) = self.subjects.get_mut(name) {
-            return self.shapes.get(subject.shape()).map(|shape| subject.windows(shape)).unwrap_or_default();
+            return self.shapes.get(subject.shape()).map(|shape| subject.windows(shape));
         }
-        self.wide_mut(name).cloned().unwrap_or_default()
+        self.wide.as_mut()?.get_mut(name).cloned()
     }
 
-    fn wide_mut(&mut self, name: Fingerprint) -> Option<&mut Windows> {
-        self.wide.as_mut()?.get_mut(name)
-    }
-
-    /// Takes over what was decided about a subject.
-    pub(super) fn record(&mut self, name: Fingerprint, states: &[WindowState], second: u64) {
-        let known = self.subjects.get_mut(name);
-        let known = known.and_then(|subject| Some((self.shapes.get(subject.shape())?, subject)));
-        let is_recorded = known.and_then(|(shape, subject)| subject.record(shape, states)).is_some();
-        if !is_recorded {
-            self.reshape(name, states, second);
-        }
-    }
-
-    /// The same for a subject that is new, is wide, or does not fit as it was.
-    #[cold]
-    fn reshape(&mut self, name: Fingerprint, states: &[WindowState], second: u64) {
-        let mut windows = self.windows(name);
-        subject::merge(&mut windows, states, second);
-        if windows.is_empty() {
+    /// Takes over what was counted for a subject.
+    pub(super) fn record(&mut self, name: Name<'_>, counted: &Windows, second: u64, room: &Room) {
+        if counted.is_empty() {
             return;
         }
+        let mut windows = self.windows(name, second);
+        subject::merge(&mut windows, counted, second);
+        if self.knows(name.own) {
+            self.keep(name.own, windows, second, room);
+        } else if room.take() || self.makes_room(second, room) {
+            self.add(name.own, windows, second, room);
+        } else {
+            let crowd = name.crowd();
+            let idle_from = windows.iter().map(|(window, counter)| subject::idle_from(*window, *counter));
+            self.crowded_until = idle_from.fold(self.crowded_until, u64::max);
+            if self.knows(crowd) {
+                self.keep(crowd, windows, second, room);
+            } else {
+                // Crowds are few, and must have a place where nobody else has.
+                room.take_beyond();
+                self.add(crowd, windows, second, room);
+            }
+        }
+    }
+
+    fn knows(&mut self, name: Fingerprint) -> bool {
+        self.subjects.get_mut(name).is_some()
+            || self.wide.as_mut().is_some_and(|wide| wide.get_mut(name).is_some())
+    }
+
+    /// Clears away what is idle, as much as one request may be kept waiting for, and takes a place of it.
+    #[cold]
+    fn makes_room(&mut self, second: u64, room: &Room) -> bool {
+        self.sweep(second, room);
+        room.take()
+    }
+
+    /// Adds a subject, for which a place was taken.
+    fn add(&mut self, name: Fingerprint, windows: Windows, second: u64, room: &Room) {
+        let expected = self.subjects() + 1;
+        self.put(name, windows, second);
+        room.give_back(expected.saturating_sub(self.subjects()));
+    }
+
+    /// Changes a subject that is known.
+    fn keep(&mut self, name: Fingerprint, windows: Windows, second: u64, room: &Room) {
+        let expected = self.subjects();
+        self.put(name, windows, second);
+        room.give_back(expected.saturating_sub(self.subjects()));
+    }
+
+    /// Puts a subject where it fits, at the expense of those that are idle.
+    fn put(&mut self, name: Fingerprint, windows: Windows, second: u64) {
         let is_idle = |subject: &Subject| subject.is_idle(second);
-        if let Some(wide) = self.wide_mut(name) {
+        if let Some(wide) = self.wide.as_mut().and_then(|wide| wide.get_mut(name)) {
             *wide = windows;
         } else if let Some(subject) = Subject::new(&mut self.shapes, &windows) {
             match self.subjects.get_mut(name) {
@@ -123,7 +169,8 @@ impl Shard {
 
     /// Drops some of the subjects whose windows have passed. While there are many of them, it goes further each time: so a
     /// flood is cleared away at the expense of those who come next, and each of its subjects costs no more than its arrival did.
-    pub(super) fn sweep(&mut self, second: u64) {
+    pub(super) fn sweep(&mut self, second: u64, room: &Room) {
+        let before = self.subjects();
         if let Some(wide) = &mut self.wide {
             wide.sweep(second);
             if wide.len() == 0 {
@@ -141,5 +188,6 @@ impl Shard {
         self.subjects.shrink();
         // A smaller table has the same order: what was swept of it is still the same part.
         self.swept_to = swept.to * self.subjects.places() / all.max(1);
+        room.give_back(before.saturating_sub(self.subjects()));
     }
 }

@@ -1,118 +1,182 @@
 //! What is kept for one subject under one policy.
 
-use std::{num::NonZeroU16, time::Duration};
+use std::num::NonZeroU16;
 
 use smallvec::SmallVec;
-use tollgate_core::{Counter, Window, WindowLimit, WindowState};
+use tollgate_core::{Algorithm, Counter, FixedWindow, SlidingWindow, TokenBucket, Window, WindowLimit};
 
-/// How many windows a subject has in the table. Hardly any quota names more.
-pub(super) const WINDOWS: usize = 3;
+/// How many slots a subject has in the table. An aligned window and a token bucket take one, a sliding window takes two. Hardly
+/// any quota needs more.
+pub(super) const SLOTS: usize = 3;
 
 /// A subject as nearly all are: few windows, and counts and times that 32 bits hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Subject {
-    // Which windows these are.
+    // What the slots hold.
     shape: ShapeNumber,
-    counters: [Narrow; WINDOWS],
+    slots: [Slot; SLOTS],
 }
 
-/// A counter in half as many bits.
+/// A counter, or half of one, in 64 bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Narrow {
-    ends_at: u32,
-    used: u32,
+struct Slot {
+    // The second from which on it need not be kept, whatever it holds; 0 if it holds nothing.
+    idle_from: u32,
+    number: u32,
 }
 
-impl Narrow {
+impl Slot {
     #[inline]
-    fn new(counter: Counter) -> Option<Self> {
-        let (ends_at, used) = (u32::try_from(counter.ends_at).ok()?, u32::try_from(counter.used).ok()?);
-        Some(Self { ends_at, used })
+    fn new(idle_from: u64, number: u64) -> Option<Self> {
+        Some(Self { idle_from: u32::try_from(idle_from).ok()?, number: u32::try_from(number).ok()? })
     }
 
     #[inline]
-    fn counter(self) -> Counter {
-        Counter { ends_at: self.ends_at.into(), used: self.used.into() }
+    fn fixed_window(self) -> FixedWindow {
+        FixedWindow { ends_at: self.idle_from.into(), used: self.number.into() }
     }
 }
 
 impl Subject {
     /// `None` if these are too many windows, or too large numbers.
-    pub(super) fn new(shapes: &mut Shapes, windows: &[(Window, Counter)]) -> Option<Self> {
+    pub(super) fn new(shapes: &mut Shapes, windows: &Windows) -> Option<Self> {
         let mut shape = Shape::default();
-        let mut counters = [Narrow::default(); WINDOWS];
-        for (at, (window, counter)) in windows.iter().enumerate() {
-            *shape.0.get_mut(at)? = window.seconds();
-            *counters.get_mut(at)? = Narrow::new(*counter)?;
+        let mut slots = [Slot::default(); SLOTS];
+        let mut places = shape.0.iter_mut().zip(&mut slots);
+        for (window, counter) in windows {
+            let idle_from = idle_from(*window, *counter);
+            let mut put = |content, number| {
+                let (place, slot) = places.next()?;
+                *place = Some(Content { window: *window, ..content });
+                *slot = Slot::new(idle_from, number)?;
+                Some(())
+            };
+            match *counter {
+                Counter::FixedWindow(FixedWindow { used, .. }) => put(Content::FIXED_WINDOW, used)?,
+                Counter::SlidingWindow(SlidingWindow { used, used_before, .. }) => {
+                    put(Content::SLIDING_WINDOW, used)?;
+                    put(Content::SLIDING_WINDOW_BEFORE, used_before)?;
+                }
+                Counter::TokenBucket(TokenBucket { full_at, interval }) => {
+                    put(Content { interval, ..Content::TOKEN_BUCKET }, full_at % NANOS_PER_SECOND)?;
+                }
+                _ => return None,
+            }
         }
-        Some(Self { shape: shapes.number_of(shape)?, counters })
+        Some(Self { shape: shapes.number_of(shape)?, slots })
     }
 
     pub(super) fn shape(&self) -> ShapeNumber {
         self.shape
     }
 
-    /// Weighs a request against a quota, counts it if there is room, and tells where the windows stood before, in the quota's
-    /// order. `None`, and nothing is done, if a window has no place or a number is too large.
+    /// Counts a request for which all windows have room, and tells where they stood before, in the quota's order. `None`, and
+    /// nothing is done, if one of them is not an aligned window that has a slot, or a number is too large.
     #[inline]
     pub(super) fn take(
         &mut self,
         shape: &Shape,
         limits: &[WindowLimit],
-        cost: u64,
+        (room, cost): (u64, u64),
         second: u64,
-    ) -> Option<[Counter; WINDOWS]> {
-        let mut before = [Counter::default(); WINDOWS];
-        let mut after = self.counters;
+    ) -> Option<[FixedWindow; SLOTS]> {
+        let mut before = [FixedWindow::default(); SLOTS];
+        let mut after = self.slots;
         let mut has_room = true;
         for (at, limit) in limits.iter().enumerate() {
-            let own = after.get_mut(shape.place_of(limit.window, at)?)?;
-            let counter = own.counter().at(limit.window, second);
+            let slot = after.get_mut(shape.fixed_window(limit, at)?)?;
+            let counter = slot.fixed_window().at(limit.window, second);
             *before.get_mut(at)? = counter;
-            match counter.taking(cost, limit.limit) {
-                Some(counter) => *own = Narrow::new(counter)?,
-                None => has_room = false,
-            }
+            has_room &= counter.has_room(room, limit.limit);
+            let counter = counter.counting(cost);
+            *slot = Slot::new(counter.ends_at, counter.used)?;
         }
         if has_room && cost > 0 {
-            self.counters = after;
+            self.slots = after;
         }
         Some(before)
     }
 
-    /// Takes over what was decided. `None`, and perhaps a part of it only, if a window has no place or a number is too large.
-    pub(super) fn record(&mut self, shape: &Shape, states: &[WindowState]) -> Option<()> {
-        for (at, state) in states.iter().enumerate() {
-            *self.counters.get_mut(shape.place_of(state.window, at)?)? = Narrow::new(state.counter)?;
-        }
-        Some(())
-    }
-
     pub(super) fn windows(&self, shape: &Shape) -> Windows {
-        let windows = shape.0.iter().zip(&self.counters).filter(|(seconds, _)| **seconds > 0);
-        let window = |seconds: u32| Window::lasting(Duration::from_secs(seconds.into()));
-        windows.map(|(seconds, own)| (window(*seconds), own.counter())).collect()
+        let mut windows = Windows::new();
+        let mut slots = shape.0.iter().flatten().zip(&self.slots);
+        while let Some((content, slot)) = slots.next() {
+            let length = u64::from(content.window.seconds());
+            let counter = match content.kind {
+                Kind::FixedWindow => Counter::FixedWindow(slot.fixed_window()),
+                Kind::SlidingWindow => Counter::SlidingWindow(SlidingWindow {
+                    ends_at: u64::from(slot.idle_from).saturating_sub(length),
+                    used: slot.number.into(),
+                    used_before: slots.next().map_or(0, |(_, before)| before.number.into()),
+                }),
+                Kind::TokenBucket => Counter::TokenBucket(TokenBucket {
+                    full_at: u64::from(slot.idle_from).saturating_sub(1) * NANOS_PER_SECOND
+                        + u64::from(slot.number),
+                    interval: content.interval,
+                }),
+                // Read with the first half.
+                Kind::SlidingWindowBefore => continue,
+            };
+            windows.push((content.window, counter));
+        }
+        windows
     }
 
     /// Whether all its windows have passed.
     #[inline]
     pub(super) fn is_idle(&self, second: u64) -> bool {
-        self.counters.iter().all(|own| u64::from(own.ends_at) <= second)
+        self.slots.iter().all(|slot| u64::from(slot.idle_from) <= second)
     }
 }
 
-/// The seconds of each window; 0 for none.
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
+
+/// What each slot holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Shape([u32; WINDOWS]);
+pub(super) struct Shape([Option<Content>; SLOTS]);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Content {
+    kind: Kind,
+    window: Window,
+    // Of a token bucket: how many nanoseconds lie between two tokens.
+    interval: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    FixedWindow,
+    SlidingWindow,
+    SlidingWindowBefore,
+    TokenBucket,
+}
+
+impl Content {
+    const FIXED_WINDOW: Self = Self { kind: Kind::FixedWindow, window: Window::SECOND, interval: 0 };
+    const SLIDING_WINDOW: Self = Self { kind: Kind::SlidingWindow, ..Self::FIXED_WINDOW };
+    const SLIDING_WINDOW_BEFORE: Self = Self { kind: Kind::SlidingWindowBefore, ..Self::FIXED_WINDOW };
+    const TOKEN_BUCKET: Self = Self { kind: Kind::TokenBucket, ..Self::FIXED_WINDOW };
+
+    #[inline]
+    fn is_fixed_window(&self, window: Window) -> bool {
+        self.kind == Kind::FixedWindow && self.window == window
+    }
+}
 
 impl Shape {
-    /// Where a window is, which is best looked for where it is in the quota.
+    /// Where the counter for this limit is, which is best looked for where it is in the quota; `None` for a limit that is no
+    /// aligned window.
     #[inline]
-    fn place_of(&self, window: Window, expected: usize) -> Option<usize> {
-        if self.0.get(expected) == Some(&window.seconds()) {
+    fn fixed_window(&self, limit: &WindowLimit, expected: usize) -> Option<usize> {
+        if limit.algorithm != Algorithm::FixedWindow {
+            return None;
+        }
+        let is_it =
+            |content: &Option<Content>| content.is_some_and(|content| content.is_fixed_window(limit.window));
+        if self.0.get(expected).is_some_and(is_it) {
             return Some(expected);
         }
-        self.0.iter().position(|seconds| *seconds == window.seconds())
+        self.0.iter().position(is_it)
     }
 }
 
@@ -145,21 +209,37 @@ impl Shapes {
 }
 
 /// Windows and where they stand.
-pub(super) type Windows = SmallVec<[(Window, Counter); WINDOWS + 1]>;
+pub(super) type Windows = SmallVec<[(Window, Counter); SLOTS]>;
 
-/// Takes over what was decided. Windows that the quota no longer names are dropped when they have passed.
-pub(super) fn merge(windows: &mut Windows, states: &[WindowState], second: u64) {
-    for state in states {
-        if let Some((_, own)) = windows.iter_mut().find(|(window, _)| *window == state.window) {
-            *own = state.counter;
+/// The counter that a limit is held against.
+pub(super) fn counter_of(windows: &Windows, limit: &WindowLimit) -> Counter {
+    let is_its = |(window, counter): &&(Window, Counter)| {
+        *window == limit.window && counter.counts_by(limit.algorithm)
+    };
+    windows.iter().find(is_its).map_or_else(|| Counter::new(limit.algorithm), |(_, counter)| *counter)
+}
+
+/// Takes over what was counted. Windows that the quota no longer names are dropped when they have passed.
+pub(super) fn merge(windows: &mut Windows, counted: &Windows, second: u64) {
+    for (window, counter) in counted {
+        let is_same = |(own, other): &&mut (Window, Counter)| {
+            own == window && std::mem::discriminant(other) == std::mem::discriminant(counter)
+        };
+        if let Some((_, own)) = windows.iter_mut().find(is_same) {
+            *own = *counter;
         } else {
-            windows.retain(|(_, own)| !has_passed(*own, second));
-            windows.push((state.window, state.counter));
+            windows.retain(|(window, counter)| idle_from(*window, *counter) > second);
+            windows.push((*window, *counter));
         }
     }
 }
 
-/// A counter from the future, left by a clock that was set back, has not passed.
-pub(super) fn has_passed(counter: Counter, second: u64) -> bool {
-    counter.ends_at <= second
+/// The second from which on a counter need not be kept. One from the future, left by a clock that was set back, is kept.
+pub(super) fn idle_from(window: Window, counter: Counter) -> u64 {
+    match counter {
+        Counter::FixedWindow(counter) => counter.ends_at,
+        Counter::SlidingWindow(counter) => counter.ends_at.saturating_add(window.seconds().into()),
+        Counter::TokenBucket(bucket) => bucket.full_at / NANOS_PER_SECOND + 1,
+        _ => u64::MAX,
+    }
 }

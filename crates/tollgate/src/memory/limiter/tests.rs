@@ -2,18 +2,20 @@
 
 use std::{
     collections::HashMap,
+    mem::{Discriminant, discriminant},
     time::{Duration, UNIX_EPOCH},
 };
 
 use proptest::prelude::*;
-use tollgate_core::{PerWindow as _, Quota, Window};
+use tollgate_core::{Algorithm, Counter, PerWindow as _, Quota, Window};
 
 use super::*;
 
 const START: u64 = 1_000_000_000;
 
 fn decide(limiter: &MemoryLimiter, charges: &[Charge<'_>], cost: u64, second: u64) -> Decision {
-    let take = Take::one(charges, UNIX_EPOCH + Duration::from_secs(second)).with_cost(cost);
+    let charges: Vec<_> = charges.iter().map(|charge| charge.with_cost(cost)).collect();
+    let take = Take::new(&charges, UNIX_EPOCH + Duration::from_secs(second));
     let Answer::Now(Ok(decision)) = limiter.take(&take) else { panic!("counts at once") };
     decision
 }
@@ -23,7 +25,7 @@ fn take(limiter: &MemoryLimiter, subject: &str, quota: &Quota, seconds: u64) -> 
 }
 
 fn used(decision: &Decision) -> Vec<u64> {
-    decision.windows().iter().map(|state| state.counter.used).collect()
+    decision.windows().iter().map(|state| state.used).collect()
 }
 
 fn places(limiter: &MemoryLimiter) -> usize {
@@ -167,26 +169,26 @@ fn one_subject_charged_twice_at_once_is_counted_in_each_window() {
 
 /// The naive model: every counter there has ever been.
 #[derive(Default)]
-struct Model(HashMap<(&'static str, usize, Window), Counter>);
+struct Model(HashMap<(&'static str, usize, Window, Discriminant<Algorithm>), Counter>);
 
 impl Model {
     fn decide(&mut self, charges: &[(&'static str, usize, &Quota)], cost: u64, second: u64) -> Decision {
-        let mut states = Vec::new();
+        let now = UNIX_EPOCH + Duration::from_secs(second);
+        let mut weighings = Vec::new();
+        let mut after = Vec::new();
         for (policy, subject, quota) in charges {
             for limit in quota.limits() {
-                let counter = self.0.get(&(*policy, *subject, limit.window)).copied().unwrap_or_default();
-                let counter = counter.at(limit.window, second);
-                states.push(WindowState::new(policy, limit.window, limit.limit, counter));
+                let key = (*policy, *subject, limit.window, discriminant(&limit.algorithm));
+                let counter =
+                    self.0.get(&key).copied().unwrap_or(Counter::new(limit.algorithm)).at(limit, now);
+                let charge = Charge::new(policy, "", "", quota).with_cost(cost);
+                weighings.push(Weighing::new(&charge, limit, counter, now));
+                after.push((key, counter.counting(limit, cost)));
             }
         }
-        let decision = Decision::weigh(UNIX_EPOCH + Duration::from_secs(second), cost, states);
+        let decision = Decision::weigh(now, weighings);
         if decision.is_allowed() && cost > 0 {
-            let mut states = decision.windows().iter();
-            for (policy, subject, quota) in charges {
-                for state in states.by_ref().take(quota.limits().len()) {
-                    self.0.insert((*policy, *subject, state.window), state.counter);
-                }
-            }
+            self.0.extend(after);
         }
         decision
     }
@@ -195,11 +197,16 @@ impl Model {
 fn quota() -> impl Strategy<Value = Quota> {
     let seconds = prop::sample::select(vec![1, 7, 60, 90, 3_600, 86_400]);
     let limit = prop_oneof![4 => 0_u64..9, 1 => Just(1 << 33), 1 => Just(u64::MAX)];
-    let limits = prop::collection::vec((seconds, limit), 0..5);
+    let limits = prop::collection::vec((seconds, limit, 0..5), 0..5);
     limits.prop_map(|limits| {
-        let quotas = limits
-            .into_iter()
-            .map(|(seconds, limit)| limit.per(Window::lasting(Duration::from_secs(seconds))));
+        let quotas = limits.into_iter().map(|(seconds, limit, algorithm)| {
+            let quota = limit.per(Window::lasting(Duration::from_secs(seconds)));
+            match algorithm {
+                0 => quota.sliding(),
+                1 => quota.with_burst(limit / 2),
+                _ => quota,
+            }
+        });
         quotas.fold(Quota::unlimited(), Quota::and)
     })
 }

@@ -68,6 +68,6 @@ impl Wide {
     }
 
     fn is_idle(&self, second: u64) -> bool {
-        self.windows.iter().all(|(_, counter)| subject::has_passed(*counter, second))
+        self.windows.iter().all(|(window, counter)| subject::idle_from(*window, *counter) <= second)
     }
 }

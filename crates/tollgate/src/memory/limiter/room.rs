@@ -1,0 +1,34 @@
+//! How many subjects there may be.
+
+use super::sync::{AtomicUsize, Ordering};
+
+/// How many subjects there are in all shards, and how many there may be.
+pub(super) struct Room {
+    taken: AtomicUsize,
+    most: usize,
+}
+
+impl Room {
+    pub(super) fn for_subjects(most: usize) -> Self {
+        Self { taken: AtomicUsize::new(0), most }
+    }
+
+    /// Takes a place, if one is free.
+    pub(super) fn take(&self) -> bool {
+        let one_more = |taken| (taken < self.most).then_some(taken + 1);
+        // Nothing else hangs on this number, so that its own order suffices.
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+    }
+
+    /// Takes a place beyond the last one.
+    pub(super) fn take_beyond(&self) {
+        self.taken.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Gives places back.
+    pub(super) fn give_back(&self, places: usize) {
+        if places > 0 {
+            self.taken.fetch_sub(places, Ordering::Relaxed);
+        }
+    }
+}

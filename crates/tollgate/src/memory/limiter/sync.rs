@@ -1,0 +1,21 @@
+//! What threads meet at: the standard library's, or loom's, which tries out every order in which they can.
+
+#[cfg(not(tollgate_loom))]
+pub(super) use std::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicUsize, Ordering},
+};
+
+#[cfg(tollgate_loom)]
+pub(super) use loom::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicUsize, Ordering},
+};
+
+#[cfg(not(tollgate_loom))]
+pub(super) use crate::memory::lock;
+
+#[cfg(tollgate_loom)]
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
