@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     Charge, Counter, FixedWindow, Window, WindowLimit,
-    window::{instant_of, nanos_of},
+    window::{NANOS_PER_SECOND, instant_of, nanos_of},
 };
 
 /// Where one window of one policy stands.
@@ -46,6 +46,14 @@ impl WindowState {
     /// The instant from which on the whole limit is there, if nothing more is sent: a whole second.
     pub fn resets_at(&self) -> SystemTime {
         instant_of(self.reset_second)
+    }
+
+    /// How many seconds after `at` that is, rounded up.
+    pub fn seconds_to_reset(&self, at: SystemTime) -> u64 {
+        self.reset_second
+            .saturating_mul(NANOS_PER_SECOND)
+            .saturating_sub(nanos_of(at))
+            .div_ceil(NANOS_PER_SECOND)
     }
 
     /// How long after `at` a refused request would have fitted, as `Retry-After` tells it: whole seconds, rounded up, at
@@ -260,13 +268,14 @@ impl Decision {
         Some(violated.retry_after(self.at))
     }
 
-    /// The same decision, with newer numbers for the windows that `newer` tells of.
+    /// The same decision, with the numbers of `newer` for the windows that it tells of.
     pub fn refreshed_by(mut self, newer: &Decision) -> Self {
         let mut windows: Vec<_> = self.windows().to_vec();
         for state in newer.windows() {
             let is_same = |own: &&mut WindowState| own.policy == state.policy && own.window == state.window;
-            if let Some(own) = windows.iter_mut().find(is_same) {
-                *own = *state;
+            match windows.iter_mut().find(is_same) {
+                Some(own) => *own = *state,
+                None => windows.push(*state),
             }
         }
         self.windows = Windows::Many(windows);

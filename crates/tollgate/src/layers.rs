@@ -4,13 +4,15 @@
     reason = "a walk is to be one function: that was seen to save 3 % of all instructions"
 )]
 
-use tollgate_core::Denial;
+use tollgate_core::{Denial, Head};
 
 use crate::{
-    ConfigurationError, Passage,
-    engine::{Asked, Entrant, Gate, Stamp},
+    ConfigurationError, Passage, RateLimitHeaders,
+    engine::{Asked, Entrant, Gate, Settlement, Stamp},
 };
 
+mod address;
+pub mod attempt_limit;
 pub mod credential;
 pub mod entitlement;
 pub mod rate_limit;
@@ -23,6 +25,7 @@ pub mod verify;
 #[derive(Clone, Debug)]
 pub(crate) enum AnyGate {
     RequestId(request_id::RequestIdGate),
+    AttemptLimit(attempt_limit::AttemptLimitGate),
     Credential(credential::CredentialGate),
     Verify(verify::VerifyGate),
     RateLimit(rate_limit::RateLimitGate),
@@ -34,6 +37,7 @@ macro_rules! whichever {
     ($any:expr, $gate:ident => $call:expr) => {
         match $any {
             AnyGate::RequestId($gate) => $call,
+            AnyGate::AttemptLimit($gate) => $call,
             AnyGate::Credential($gate) => $call,
             AnyGate::Verify($gate) => $call,
             AnyGate::RateLimit($gate) => $call,
@@ -68,6 +72,10 @@ impl Gate for AnyGate {
 
     fn span(&self, passage: &Passage) -> Option<tracing::Span> {
         whichever!(self, gate => gate.span(passage))
+    }
+
+    fn tell_expired(&self, head: Head<'_>, passage: &Passage) -> Option<(Settlement, RateLimitHeaders)> {
+        whichever!(self, gate => gate.tell_expired(head, passage))
     }
 
     fn stamps(&self) -> bool {

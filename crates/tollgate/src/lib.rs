@@ -5,6 +5,7 @@
 //! | layer | reads | gives | refuses with |
 //! |---|---|---|---|
 //! | [`RequestIdLayer`] | `x-request-id` | the request's identifier, on every response | nothing |
+//! | [`AttemptLimitLayer`] | the client's address | | 429 |
 //! | [`CredentialLayer`] | headers, in a stated order | the credential | 401, 400 |
 //! | [`VerifyLayer`] | the credential | the [`Principal`] | 401, 403 |
 //! | [`RateLimitLayer`] | the principal, or what you choose | a [`Decision`], `X-RateLimit-*` | 429 |
@@ -33,6 +34,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod client_address;
 mod configuration_error;
 mod engine;
 mod key_verifier;
@@ -40,21 +42,27 @@ pub mod layers;
 mod memory;
 mod request_id;
 pub mod respond;
+mod response_head;
 mod stack;
 
 pub use tollgate_core::*;
 
+pub use client_address::ClientAddress;
 pub use configuration_error::ConfigurationError;
-pub use engine::{Body, Gated, Passage, ReportOnly, ResponseFuture, refuse};
+pub use engine::{
+    Body, EXPOSED_HEADERS, Gated, Passage, RateLimitHeaders, ReportOnly, ResponseFuture, refuse,
+};
 pub use key_verifier::KeyVerifier;
 pub use layers::{
+    attempt_limit::AttemptLimitLayer,
     credential::CredentialLayer,
     entitlement::EntitlementLayer,
-    rate_limit::{CustomSubject, DEFAULT_POLICY, Policy, RateLimitLayer, Subject},
+    rate_limit::{Cost, CustomSubject, DEFAULT_POLICY, Policy, RateLimitLayer, Subject},
     request_id::RequestIdLayer,
     scope::{ScopeLayer, ScopeMap},
     verify::VerifyLayer,
 };
 pub use memory::{MemoryKeys, MemoryLimiter};
 pub use request_id::RequestId;
+pub use response_head::ResponseHead;
 pub use stack::{Tollgate, TollgateBuilder};

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tower_layer::Layer;
 
 use crate::{
-    ConfigurationError, CredentialLayer, EntitlementLayer, Gated, RateLimitLayer, ReportOnly, RequestIdLayer,
-    ScopeLayer, VerifyLayer,
+    AttemptLimitLayer, ConfigurationError, CredentialLayer, EntitlementLayer, Gated, RateLimitLayer,
+    ReportOnly, RequestIdLayer, ScopeLayer, VerifyLayer,
     engine::{Engine, Gate, GateLayer, Settings, Station},
     layers::{AnyGate, rate_limit::ANONYMOUS_UNCOUNTED},
 };
@@ -57,7 +57,7 @@ impl<S> Layer<S> for Tollgate {
 }
 
 /// Puts a [`Tollgate`] together. In whatever order the layers are named, a request meets them in this one: request ID,
-/// credential, verify, rate limit, entitlement, scope.
+/// attempt limit, credential, verify, rate limit, entitlement, scope.
 ///
 /// Responder, clock and realm are set here, for all; [`build`](Self::build) refuses a layer that has its own. A layer in
 /// report-only mode stays so.
@@ -65,6 +65,7 @@ impl<S> Layer<S> for Tollgate {
 #[must_use = "a builder does nothing until it is built"]
 pub struct TollgateBuilder {
     request_id: Slot,
+    attempt_limit: Slot,
     credential: Slot,
     verify: Slot,
     rate_limit: Slot,
@@ -82,6 +83,12 @@ impl TollgateBuilder {
     /// Another way to identify requests than the default one.
     pub fn request_id(mut self, layer: RequestIdLayer) -> Self {
         self.request_id.push(layer.into_parts());
+        self
+    }
+
+    /// How often an address may fail to prove who it is.
+    pub fn attempt_limit(mut self, layer: AttemptLimitLayer) -> Self {
+        self.attempt_limit.push(layer.into_parts());
         self
     }
 
@@ -161,8 +168,15 @@ impl TollgateBuilder {
         if self.credential.is_empty() {
             self.credential.push(CredentialLayer::new().into_parts());
         }
-        let slots =
-            [self.request_id, self.credential, self.verify, self.rate_limit, self.entitlement, self.scope];
+        let slots = [
+            self.request_id,
+            self.attempt_limit,
+            self.credential,
+            self.verify,
+            self.rate_limit,
+            self.entitlement,
+            self.scope,
+        ];
         let mut stations = Vec::new();
         for mut slot in slots {
             let Some((gate, own)) = slot.pop() else { continue };

@@ -3,12 +3,14 @@
 use std::{
     fmt,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes};
 use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
+
+use super::meter::Meter;
 
 pin_project! {
     /// The body of a response from behind gates: the inner service's body `B` as it is, or a refusal's.
@@ -27,14 +29,25 @@ pin_project! {
             #[pin]
             body: B,
         },
+        // Its bytes cost something.
+        Metered {
+            #[pin]
+            body: B,
+            meter: Box<Meter>,
+        },
         // Empty once the bytes were given out.
         Refusal { bytes: Bytes },
     }
 }
 
 impl<B> Body<B> {
-    pub(super) fn inner(body: B) -> Self {
-        Self { kind: Kind::Inner { body } }
+    #[inline]
+    pub(super) fn inner(body: B, meter: Option<Box<Meter>>) -> Self {
+        let kind = match meter {
+            None => Kind::Inner { body },
+            Some(meter) => Kind::Metered { body, meter },
+        };
+        Self { kind }
     }
 
     pub(super) fn refusal(bytes: Bytes) -> Self {
@@ -70,6 +83,16 @@ where
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         match self.project().kind.project() {
             KindProjection::Inner { body } => body.poll_frame(context),
+            KindProjection::Metered { body, meter } => match ready!(body.poll_frame(context)) {
+                Some(Ok(frame)) => {
+                    meter.count(frame.data_ref().map_or(0, Buf::remaining));
+                    Poll::Ready(Some(Ok(frame)))
+                }
+                end => {
+                    ready!(meter.poll_settled(context));
+                    Poll::Ready(end)
+                }
+            },
             KindProjection::Refusal { bytes } if bytes.is_empty() => Poll::Ready(None),
             KindProjection::Refusal { bytes } => {
                 let data = std::mem::take(bytes);
@@ -81,13 +104,15 @@ where
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Inner { body } => body.is_end_stream(),
+            // Whoever asks stops reading if it is, and nobody would wait for what the limiters answer.
+            Kind::Metered { body, meter } => body.is_end_stream() && meter.is_settled(),
             Kind::Refusal { bytes } => bytes.is_empty(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Inner { body } => body.size_hint(),
+            Kind::Inner { body } | Kind::Metered { body, .. } => body.size_hint(),
             Kind::Refusal { bytes } => SizeHint::with_exact(bytes.remaining() as u64),
         }
     }
@@ -96,7 +121,7 @@ where
 impl<B> fmt::Debug for Body<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.kind {
-            Kind::Inner { .. } => "Body(inner)",
+            Kind::Inner { .. } | Kind::Metered { .. } => "Body(inner)",
             Kind::Refusal { .. } => "Body(refusal)",
         })
     }

@@ -3,13 +3,13 @@
 use std::{
     fmt,
     future::Future,
+    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
     time::SystemTime,
 };
 
-use bytes::Bytes;
 use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tollgate_core::{Denial, Pending};
@@ -20,8 +20,10 @@ use super::{
     Body, Engine, Entrant as _, Learned, Stamp,
     entrant::{Apart, Arrival},
     instant::Calling,
-    walk::Walk,
+    stamp::Settling,
+    walk::{Refusal, Walk},
 };
+use crate::ResponseHead;
 
 pin_project! {
     /// The future of a response from behind gates: see [`Gated`](crate::Gated).
@@ -47,8 +49,10 @@ pin_project! {
             stamp: Stamp,
             span: Option<Box<Span>>,
         },
-        // A gate refused, and the response is there. `None` once it was given out.
-        Refused { response: Option<Response<Bytes>> },
+        // The response is there, and limiters take their time to charge what it has cost. `None` once it was given out.
+        Settling { response: Option<S::Response>, settling: Box<(Stamp, Settling)> },
+        // A gate refused, and the response is there; so may what limiters take their time for. `None` once it was given out.
+        Refused { refusal: Option<Refusal> },
         // A gate waits for its backend. `None` once it has its answer. Boxed, or every future would have room for a request.
         Waiting { waiting: Option<Box<Waiting<S, RequestBody>>> },
     }
@@ -95,8 +99,8 @@ where
         Self { state: State::Inside { future, stamp, span } }
     }
 
-    pub(super) fn refused(response: Response<Bytes>) -> Self {
-        Self { state: State::Refused { response: Some(response) } }
+    pub(super) fn refused(refusal: Refusal) -> Self {
+        Self { state: State::Refused { refusal: Some(refusal) } }
     }
 
     pub(super) fn waiting(
@@ -144,6 +148,21 @@ where
     }
 }
 
+/// Completes a response from inside.
+#[inline]
+fn stamped<B>(stamp: &mut Stamp, mut response: Response<B>) -> Response<Body<B>> {
+    stamp.apply(&mut response);
+    let meter = stamp.meter();
+    response.map(|body| Body::inner(body, meter))
+}
+
+/// Waits for limiters, and takes up what they say.
+fn take_up((stamp, settling): &mut (Stamp, Settling), context: &mut Context<'_>) -> Poll<()> {
+    let settled = ready!(settling.as_mut().poll(context));
+    stamp.take_up(settled);
+    Poll::Ready(())
+}
+
 impl<S, RequestBody, ResponseBody> Future for ResponseFuture<S, RequestBody>
 where
     S: Service<Request<RequestBody>, Response = Response<ResponseBody>>,
@@ -155,16 +174,31 @@ where
         loop {
             match state.as_mut().project() {
                 StateProjection::Inside { future, stamp, span } => {
-                    let mut response = ready!(match span {
+                    let response = ready!(match span {
                         Some(span) => span.in_scope(|| future.poll(context)),
                         None => future.poll(context),
                     })?;
-                    stamp.apply(&mut response);
-                    return Poll::Ready(Ok(response.map(Body::inner)));
+                    if let Some(settling) = stamp.settle(ResponseHead::of(&response)) {
+                        let settling = Box::new((mem::take(stamp), settling));
+                        state.set(State::Settling { response: Some(response), settling });
+                        continue;
+                    }
+                    return Poll::Ready(Ok(stamped(stamp, response)));
                 }
-                StateProjection::Refused { response } => {
+                StateProjection::Settling { response, settling } => {
                     // A future that is polled after it was ready may stay pending for ever, but not panic.
+                    if response.is_some() {
+                        ready!(take_up(settling, context));
+                    }
                     let Some(response) = response.take() else { return Poll::Pending };
+                    return Poll::Ready(Ok(stamped(&mut settling.0, response)));
+                }
+                StateProjection::Refused { refusal } => {
+                    if let Some(Refusal { response, settling: Some(settling) }) = refusal {
+                        ready!(take_up(settling, context));
+                        settling.0.apply(response);
+                    }
+                    let Some(Refusal { response, .. }) = refusal.take() else { return Poll::Pending };
                     return Poll::Ready(Ok(response.map(Body::refusal)));
                 }
                 StateProjection::Waiting { waiting } => {

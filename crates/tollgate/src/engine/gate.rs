@@ -2,9 +2,9 @@
 
 use std::{fmt, sync::Arc};
 
-use tollgate_core::{Answer, Credential, Decision, Denial, Pending, Plan, Principal};
+use tollgate_core::{Answer, Credential, Decision, Denial, Head, Pending, Plan, Principal};
 
-use super::{Entrant, Passage, Stamp};
+use super::{Entrant, Passage, RateLimitHeaders, Settlement, Stamp};
 use crate::{ConfigurationError, RequestId};
 
 /// One decision about a request.
@@ -44,6 +44,11 @@ pub(crate) trait Gate: fmt::Debug {
 
     /// What the response carries of this gate, whether it comes from inside or is a refusal of this gate or of a later one.
     fn stamp(&self, _passage: &mut Passage, _stamp: &mut Stamp) {}
+
+    /// What the refusal of a principal that has expired, by a gate further out, shall tell all the same.
+    fn tell_expired(&self, _head: Head<'_>, _passage: &Passage) -> Option<(Settlement, RateLimitHeaders)> {
+        None
+    }
 
     /// Takes up an answer: one that is there is learned and judged at once, for the other the engine waits, and does the same.
     #[inline(always)]
@@ -95,4 +100,8 @@ pub(crate) enum Learned {
     Plan(Option<Arc<Plan>>),
     /// Where the caller's limits stand.
     Decision(Decision),
+    /// The same, and what is still to be charged if that was an admission. Boxed, as what follows: no other gate shall pay for it.
+    Charged(Box<(Decision, Settlement)>),
+    /// What is still to be charged.
+    Owes(Box<Settlement>),
 }

@@ -3,11 +3,13 @@
 use std::{fmt, sync::Arc, time::SystemTime};
 
 use http::Extensions;
-use tollgate_core::{
-    Clock, Credential, Decision, Denial, DenialKind, EndReason, Plan, Principal, Respond, SystemClock,
-};
+use tollgate_core::{Credential, Decision, Denial, DenialKind, EndReason, Limiter, Plan, Principal, Respond};
 
-use super::{Learned, settings::HandedDown};
+use super::{
+    Learned, RateLimitHeaders,
+    settings::HandedDown,
+    settlement::{OwedCharge, Settlement},
+};
 use crate::RequestId;
 
 /// What the layers have learned about a request: one request extension, filled layer by layer.
@@ -38,7 +40,15 @@ pub struct Passage {
     // Whether the decision is that of several limits, and whether the last of them refused.
     is_decision_stacked: bool,
     is_limit_used_up: bool,
+    // How limits further out want to be told of.
+    headers: RateLimitHeaders,
+    // What only the response will tell the cost of. Boxed, since hardly any request has such.
+    owed: Option<Box<Owed>>,
 }
+
+/// What is to be charged when the response is there.
+#[derive(Clone, Default)]
+pub(super) struct Owed(pub(super) Vec<Settlement>);
 
 /// Where the caller's plan is known from.
 #[derive(Clone)]
@@ -137,6 +147,8 @@ impl Passage {
             decision: None,
             is_decision_stacked: false,
             is_limit_used_up: false,
+            headers: RateLimitHeaders::none(),
+            owed: None,
         }
     }
 
@@ -158,8 +170,7 @@ impl Passage {
     }
 
     pub(super) fn read_clock(&mut self) {
-        let clock = self.handed_down.as_ref().and_then(|handed_down| handed_down.clock.as_ref());
-        self.now = Some(clock.map_or_else(|| SystemClock.now(), Clock::now));
+        self.now = Some(HandedDown::now(self.handed_down.as_deref()));
     }
 
     pub(crate) fn standing(&self) -> Standing {
@@ -179,6 +190,36 @@ impl Passage {
     /// Whether a limit further out has decided, too: then only the inner of the two writes the numbers.
     pub(crate) fn is_decision_stacked(&self) -> bool {
         self.is_decision_stacked
+    }
+
+    /// How the limits are told of: as this one asks for, and as those further out do.
+    #[inline]
+    pub(crate) fn tell_by(&mut self, headers: RateLimitHeaders) -> RateLimitHeaders {
+        if self.headers != headers {
+            self.headers = headers.and_outer(self.headers);
+        }
+        self.headers
+    }
+
+    /// What is to be charged to this limiter when the response is there.
+    pub(crate) fn settlement(&self, limiter: &Arc<dyn Limiter>, charges: Vec<OwedCharge>) -> Settlement {
+        Settlement::new(limiter, charges, self.handed_down.clone())
+    }
+
+    /// Takes what is to be charged when the response is there, to hand it to the response.
+    #[inline]
+    pub(super) fn take_owed(&mut self) -> Option<Box<Owed>> {
+        self.owed.take()
+    }
+
+    /// Whether anything is to be charged then.
+    #[inline]
+    pub(crate) fn owes(&self) -> bool {
+        self.owed.is_some()
+    }
+
+    fn owe(&mut self, settlement: Settlement) {
+        self.owed.get_or_insert_default().0.push(settlement);
     }
 
     /// What all limits have decided, if the last of them refused.
@@ -231,15 +272,26 @@ impl Passage {
                 self.principal = Some(principal);
             }
             Learned::Plan(plan) => self.plan = PlanSource::Asked(plan),
-            Learned::Decision(decision) => {
-                self.is_decision_stacked = self.decision.is_some();
-                self.is_limit_used_up = !decision.is_allowed();
-                if self.is_decision_stacked {
-                    self.stack(&decision);
-                } else {
-                    self.decision = Some(decision);
+            Learned::Decision(decision) => self.take_up(decision),
+            Learned::Charged(charged) => {
+                let (decision, settlement) = *charged;
+                if decision.is_allowed() {
+                    self.owe(settlement);
                 }
+                self.take_up(decision);
             }
+            Learned::Owes(settlement) => self.owe(*settlement),
+        }
+    }
+
+    #[inline(always)]
+    fn take_up(&mut self, decision: Decision) {
+        self.is_decision_stacked = self.decision.is_some();
+        self.is_limit_used_up = !decision.is_allowed();
+        if self.is_decision_stacked {
+            self.stack(&decision);
+        } else {
+            self.decision = Some(decision);
         }
     }
 

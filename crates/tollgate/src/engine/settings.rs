@@ -6,9 +6,10 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::SystemTime,
 };
 
-use tollgate_core::{Clock, Respond};
+use tollgate_core::{Clock, Respond, SystemClock};
 
 use super::Passage;
 use crate::layers::AnyGate;
@@ -74,6 +75,12 @@ pub(super) struct HandedDown {
 }
 
 impl HandedDown {
+    /// The present moment, by the clock that was handed down or by the machine's.
+    pub(super) fn now(handed_down: Option<&Self>) -> SystemTime {
+        let clock = handed_down.and_then(|handed_down| handed_down.clock.as_ref());
+        clock.map_or_else(|| SystemClock.now(), Clock::now)
+    }
+
     /// Hands these settings down to this layer and to those inside it.
     pub(super) fn hand_to(self: &Arc<Self>, passage: &mut Passage) {
         let outer = passage.handed_down.take();

@@ -3,12 +3,17 @@
 use std::sync::LazyLock;
 
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Response};
+use tollgate_core::{Answer, Decision, Pending, Unavailable};
 
 use super::{
     Caching,
     headers::set_header,
+    meter::Meter,
     numbers::{passing, recurring},
+    rate_limit_headers::RateLimitHeaders,
+    settlement::{self, Settlement},
 };
+use crate::ResponseHead;
 
 /// What a response will carry of the gates that its request has passed. Small, since futures hold it.
 #[derive(Default)]
@@ -19,22 +24,38 @@ pub(crate) struct Stamp {
     pub(crate) other_header: Option<HeaderName>,
     /// Where the caller's limits stand.
     pub(crate) numbers: Option<Numbers>,
+    /// Whether they tell of limits further out, too: of stacked limits only the innermost writes them, for all.
+    pub(crate) are_numbers_merged: bool,
     /// What caches may do with it.
     pub(crate) caching: Caching,
+    /// What hardly any response carries.
+    pub(super) more: Option<Box<More>>,
 }
 
-/// Where limits stand: the three numbers of one window. Of stacked limits only the innermost writes them, for all.
+/// What hardly any response carries.
+#[derive(Default)]
+pub(super) struct More {
+    /// Headers that tell more of the limits than three numbers.
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    /// What is still to be charged.
+    pub(super) settlements: Vec<Settlement>,
+    /// What is told of the limits, as of the admission, and how: to be told anew when something was charged.
+    pub(super) told: Option<(Decision, RateLimitHeaders)>,
+}
+
+/// Where limits stand: the three numbers of one window.
 #[derive(Clone, Copy)]
 pub(crate) struct Numbers {
     /// What the window admits.
     pub(crate) limit: u64,
     /// What it still admits.
     pub(crate) remaining: u64,
-    /// The second at which it ends, counted from the Unix epoch.
-    pub(crate) resets_at: u64,
-    /// Whether they tell of limits further out, too.
-    pub(crate) are_merged: bool,
+    /// When the whole limit is there again.
+    pub(crate) reset: u64,
 }
+
+/// What limiters take their time for.
+pub(super) type Settling = Pending<Vec<Result<Decision, Unavailable>>>;
 
 /// The header of a request's identifier, unless another one was chosen.
 pub(crate) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -47,12 +68,22 @@ impl Numbers {
     /// Limit, remaining and reset as the values of headers.
     #[inline]
     pub(super) fn text(self) -> [HeaderValue; 3] {
-        let (limit, reset) = recurring(self.limit, self.resets_at);
+        let (limit, reset) = recurring(self.limit, self.reset);
         [limit, passing(self.remaining), reset]
     }
 }
 
 impl Stamp {
+    pub(super) fn more_mut(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
+    }
+
+    /// Keeps what is told of the limits, since what is charged later changes it.
+    #[cold]
+    pub(crate) fn will_tell_anew(&mut self, decision: &Decision, headers: RateLimitHeaders) {
+        self.more_mut().told = Some((decision.clone(), headers));
+    }
+
     /// Completes a response. What the inner service says of the same headers is replaced.
     #[inline]
     pub(super) fn apply<B>(&mut self, response: &mut Response<B>) {
@@ -60,9 +91,71 @@ impl Stamp {
         let are_written = NumbersWritten::is_in(response.extensions());
         let numbers = self.numbers.filter(|_| !are_written);
         self.write(response.headers_mut(), numbers);
-        if numbers.is_some_and(|numbers| numbers.are_merged) {
+        if let Some(more) = &mut self.more
+            && !are_written
+        {
+            for (name, value) in more.headers.drain(..) {
+                set_header(response.headers_mut(), name, value);
+            }
+        }
+        if self.are_numbers_merged {
             response.extensions_mut().insert(NumbersWritten);
         }
+    }
+
+    /// Charges what the response's head tells. What that changes is told by the stamp, at once or when the limiters have
+    /// answered: see [`take_up`](Self::take_up).
+    #[inline]
+    pub(super) fn settle(&mut self, response: ResponseHead<'_>) -> Option<Settling> {
+        if self.more.is_some() { self.settle_more(response) } else { None }
+    }
+
+    #[cold]
+    fn settle_more(&mut self, response: ResponseHead<'_>) -> Option<Settling> {
+        let (mut settled, mut pending) = (Vec::new(), Vec::new());
+        for settlement in &self.more_mut().settlements {
+            match settlement.settle_head(response) {
+                None => {}
+                Some(Answer::Now(answer)) => settled.push(answer),
+                Some(Answer::Later(answer)) => pending.push(answer),
+            }
+        }
+        self.take_up(settled);
+        if pending.is_empty() {
+            return None;
+        }
+        Some(Box::pin(async {
+            let mut settled = Vec::new();
+            for answer in pending {
+                settled.push(answer.await);
+            }
+            settled
+        }))
+    }
+
+    /// Tells what has changed since the admission.
+    pub(super) fn take_up(&mut self, settled: Vec<Result<Decision, Unavailable>>) {
+        for answer in settled {
+            match answer {
+                Ok(newer) => self.tell_anew(&newer),
+                Err(error) => settlement::report(&error),
+            }
+        }
+    }
+
+    fn tell_anew(&mut self, newer: &Decision) {
+        let Some((decision, headers)) = self.more_mut().told.take() else { return };
+        let decision = decision.refreshed_by(newer);
+        headers.tell(&decision, self);
+        self.more_mut().told = Some((decision, headers));
+    }
+
+    /// What counts the body's bytes, if they cost anything.
+    #[inline]
+    pub(super) fn meter(&mut self) -> Option<Box<Meter>> {
+        let more = self.more.take()?;
+        let settlements: Vec<_> = more.settlements.into_iter().filter(Settlement::waits_for_body).collect();
+        (!settlements.is_empty()).then(|| Box::new(Meter::new(settlements)))
     }
 
     fn write(&mut self, headers: &mut HeaderMap, numbers: Option<Numbers>) {

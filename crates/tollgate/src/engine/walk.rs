@@ -1,17 +1,17 @@
 //! The walk of a request through the gates.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use bytes::Bytes;
-use http::{Request, Response};
-use tollgate_core::{Denial, Outcome, Pending};
+use http::{Request, Response, request};
+use tollgate_core::{Decision, Denial, DenialKind, Outcome, Pending};
 use tracing::{Level, Span};
 
 use super::{
     Asked, Entrant, Gate, GateLayer, Learned, Passage, ReportOnly, Settings, Stamp, instant, refusal,
-    settings::HandedDown,
+    settings::HandedDown, stamp::Settling,
 };
-use crate::{ConfigurationError, layers::AnyGate};
+use crate::{ConfigurationError, ResponseHead, layers::AnyGate};
 
 /// Gates in the order of a request, and what they have in common.
 #[derive(Debug)]
@@ -201,18 +201,37 @@ impl Engine {
     }
 
     /// The response to a refusal by gate number `at`, with what it and the gates before it stamp.
-    pub(super) fn refuse<B>(&self, at: usize, denial: Denial, request: Request<B>) -> Response<Bytes> {
+    pub(super) fn refuse<B>(&self, at: usize, denial: Denial, request: Request<B>) -> Refusal {
         let (mut head, _) = request.into_parts();
         let layer = self.stations.get(at).map_or("", |station| station.gate.layer());
-        let stamp = self.stamp(at, head.extensions.get_or_insert_default());
-        let mut response = refusal::respond(layer, &denial, &mut head, stamp);
+        let mut stamp = self.stamp(at, head.extensions.get_or_insert_default());
+        if denial.kind() == DenialKind::KeyExpired {
+            self.tell_expired(at, &head, &mut stamp);
+        }
+        let is_usual = stamp.more.is_none();
+        // What is charged for a refusal is charged when there is one, and stamped then.
+        let at_once = if is_usual { mem::take(&mut stamp) } else { Stamp::default() };
+        let mut response = refusal::respond(layer, &denial, &mut head, at_once);
         if response.extensions().is_empty() {
             // Nobody needs the request's map any more, and the response needs one.
             head.extensions.clear();
             *response.extensions_mut() = head.extensions;
         }
         response.extensions_mut().insert(denial);
-        response
+        if is_usual { Refusal::stamped(response) } else { Refusal::settle(response, stamp) }
+    }
+
+    /// Has the gates after number `at` tell somebody whose key has expired where their limits stand, if they are to.
+    #[cold]
+    fn tell_expired(&self, at: usize, head: &request::Parts, stamp: &mut Stamp) {
+        let Some(passage) = Passage::of(&head.extensions) else { return };
+        for station in self.stations.iter().skip(at + 1) {
+            if let Some((settlement, headers)) = station.gate.tell_expired(head.into(), passage) {
+                let more = stamp.more_mut();
+                more.settlements.push(settlement);
+                more.told = Some((Decision::weigh(passage.instant(), []), headers));
+            }
+        }
     }
 
     /// What a response carries of the gates up to number `at`.
@@ -223,6 +242,32 @@ impl Engine {
                 station.gate.stamp(passage, &mut stamp);
             }
         }
+        if let Some(owed) = passage.take_owed() {
+            stamp.more_mut().settlements = owed.0;
+        }
         stamp
+    }
+}
+
+/// The response to a refusal.
+pub(super) struct Refusal {
+    pub(super) response: Response<Bytes>,
+    // What limiters take their time for, before the response is stamped.
+    pub(super) settling: Option<Box<(Stamp, Settling)>>,
+}
+
+impl Refusal {
+    fn stamped(response: Response<Bytes>) -> Self {
+        Self { response, settling: None }
+    }
+
+    #[cold]
+    fn settle(mut response: Response<Bytes>, mut stamp: Stamp) -> Self {
+        let settling = stamp.settle(ResponseHead::of(&response));
+        if let Some(settling) = settling {
+            return Self { response, settling: Some(Box::new((stamp, settling))) };
+        }
+        stamp.apply(&mut response);
+        Self::stamped(response)
     }
 }

@@ -63,13 +63,20 @@ use smallvec::SmallVec;
 use tollgate_core::{Answer, Charge, Decision, Denial, Head, Limiter, Quota, Take, Unavailable};
 
 use crate::{
-    ConfigurationError, MemoryLimiter, Passage,
-    engine::{Asked, Entrant, Gate, Learned, Numbers, Settings, Stamp, Standing, impl_layer},
+    ConfigurationError, MemoryLimiter, Passage, RateLimitHeaders,
+    engine::{
+        Asked, Entrant, Gate, LaterCost, Learned, OwedCharge, Settings, Settlement, Stamp, Standing,
+        impl_layer,
+    },
 };
 
+mod cost;
 mod policy;
+mod subject;
 
-pub use policy::{CustomSubject, Policy, Subject};
+pub use cost::Cost;
+pub use policy::Policy;
+pub use subject::{CustomSubject, Subject};
 
 /// The name of the policy of [`RateLimitLayer::new`].
 pub const DEFAULT_POLICY: &str = "default";
@@ -89,12 +96,14 @@ impl RateLimitLayer {
 
     /// Each request is charged to every one of these policies, or refused and charged to none.
     pub fn from_policies(policies: impl IntoIterator<Item = Policy>) -> Self {
-        let limiter = Arc::new(MemoryLimiter::new());
         let policies: Arc<[Policy]> = policies.into_iter().collect();
         let gate = RateLimitGate {
-            limiter,
+            limiter: Arc::new(MemoryLimiter::new()),
             counts_principals: policies.iter().any(Policy::counts_by_principal),
+            is_plain: matches!(&*policies, [policy] if policy.is_plain()),
             policies,
+            headers: RateLimitHeaders::new(),
+            tells_expired: false,
         };
         Self { gate, settings: Settings::default() }
     }
@@ -102,6 +111,24 @@ impl RateLimitLayer {
     /// Counts in `limiter`, which other layers may share.
     pub fn with_limiter(mut self, limiter: impl Limiter) -> Self {
         self.gate.limiter = Arc::new(limiter);
+        self
+    }
+
+    /// Tells callers where they stand by other headers than the three usual ones.
+    pub fn with_headers(mut self, headers: RateLimitHeaders) -> Self {
+        self.gate.headers = headers;
+        self
+    }
+
+    /// Also tells callers whose key is genuine but has expired where their limits stand, on the 401 that they get. Nothing is
+    /// counted for it.
+    ///
+    /// Only in a [built](crate::Tollgate) stack: a layer that stands alone does not see what is refused outside it. Only for
+    /// verifiers that hand over the principal of an expired key, as [`KeyVerifier`](crate::KeyVerifier) does, and leave it to
+    /// `VerifyLayer` to refuse it. Whoever has found an old key can watch its owner's traffic by it, so this is not the
+    /// default.
+    pub fn with_numbers_for_expired(mut self) -> Self {
+        self.gate.tells_expired = true;
         self
     }
 }
@@ -120,6 +147,20 @@ pub(crate) struct RateLimitGate {
     policies: Arc<[Policy]>,
     // Whether one of them counts by principal.
     counts_principals: bool,
+    // Whether there is one, by which each request costs 1.
+    is_plain: bool,
+    headers: RateLimitHeaders,
+    tells_expired: bool,
+}
+
+/// The policies that concern a request: the subject of each, and what its counter is held against.
+type Matters<'r> = SmallVec<[(&'r Policy, Cow<'r, str>, Cow<'r, Quota>); 4]>;
+
+/// What a limiter says of a request that it was charged for.
+enum Charged {
+    Wholly(Answer<Result<Decision, Unavailable>>),
+    /// The rest is charged when the response is there, if the request is admitted.
+    InPart(Answer<Result<Box<(Decision, Settlement)>, Unavailable>>),
 }
 
 /// Why optional credentials and limits by principal do not go together.
@@ -144,19 +185,39 @@ impl RateLimitGate {
     }
 
     /// Charges the request to all policies that have a subject for it; `None` if none has.
-    fn charge_all(&self, head: Head<'_>, passage: &Passage) -> Option<Answer<Result<Decision, Unavailable>>> {
+    #[inline(never)]
+    fn charge_all(&self, head: Head<'_>, passage: &Passage) -> Option<Charged> {
+        let matters = self.matters(head, passage);
+        let mut charges = SmallVec::<[Charge<'_>; 4]>::new();
+        let mut owed = Vec::new();
+        for (policy, subject, quota) in &matters {
+            let (charge, later) = policy.charge(subject, quota, head, passage);
+            owed.extend(later.map(|cost| OwedCharge::new(&charge, cost)));
+            charges.push(charge);
+        }
+        if charges.is_empty() {
+            return None;
+        }
+        let answer = self.limiter.take(&Take::new(&charges, passage.instant()));
+        if owed.is_empty() {
+            return Some(Charged::Wholly(answer));
+        }
+        let settlement = passage.settlement(&self.limiter, owed);
+        let with_settlement =
+            |decided: Result<_, _>| decided.map(|decision| Box::new((decision, settlement)));
+        Some(Charged::InPart(answer.map(with_settlement)))
+    }
+
+    /// The policies that concern the request, whose counter it is charged to, and what that is held against.
+    fn matters<'r>(&'r self, head: Head<'r>, passage: &'r Passage) -> Matters<'r> {
         let principal = passage.principal().map(Arc::as_ref);
-        let mut subjects: SmallVec<[(&Policy, Cow<'_, str>); 4]> = SmallVec::new();
+        let mut matters = Matters::new();
         for policy in self.policies.iter() {
             if let Some(subject) = policy.subject(head, principal) {
-                subjects.push((policy, subject));
+                matters.push((policy, subject, policy.quota_for(head, passage)));
             }
         }
-        let mut charges = SmallVec::<[Charge<'_>; 4]>::new();
-        for (policy, subject) in &subjects {
-            charges.push(policy.charge(subject, passage));
-        }
-        (!charges.is_empty()).then(|| self.limiter.take(&Take::new(&charges, passage.instant())))
+        matters
     }
 }
 
@@ -189,17 +250,20 @@ impl Gate for RateLimitGate {
             return Asked::Answered(Err(denial));
         }
         // The usual case needs no list, and its answer is taken up where it is given.
-        if let [policy] = &*self.policies {
+        if let [policy] = &*self.policies
+            && self.is_plain
+        {
             let Some(subject) = policy.subject(entrant.head(), passage.principal().map(Arc::as_ref)) else {
                 return Asked::Answered(Ok(()));
             };
-            let charges = [policy.charge(&subject, passage)];
+            let charges = [policy.plain_charge(&subject, passage)];
             let answer = self.limiter.take(&Take::new(&charges, passage.instant()));
             return self.settle(entrant, answer, Learned::Decision);
         }
         match self.charge_all(entrant.head(), passage) {
-            Some(answer) => self.settle(entrant, answer, Learned::Decision),
             None => Asked::Answered(Ok(())),
+            Some(Charged::Wholly(answer)) => self.settle(entrant, answer, Learned::Decision),
+            Some(Charged::InPart(answer)) => self.settle(entrant, answer, Learned::Charged),
         }
     }
 
@@ -217,12 +281,26 @@ impl Gate for RateLimitGate {
 
     #[inline]
     fn stamp(&self, passage: &mut Passage, stamp: &mut Stamp) {
-        stamp.numbers = passage.decision().and_then(Decision::governing).map(|window| Numbers {
-            limit: window.limit,
-            remaining: window.remaining(),
-            resets_at: window.reset_second,
-            are_merged: passage.is_decision_stacked(),
-        });
+        let headers = passage.tell_by(self.headers);
+        stamp.are_numbers_merged = passage.is_decision_stacked();
+        if let Some(decision) = passage.decision() {
+            headers.tell(decision, stamp);
+            if passage.owes() {
+                stamp.will_tell_anew(decision, headers);
+            }
+        }
+    }
+
+    fn tell_expired(&self, head: Head<'_>, passage: &Passage) -> Option<(Settlement, RateLimitHeaders)> {
+        if !self.tells_expired || passage.principal().is_none() {
+            return None;
+        }
+        let peek = |(policy, subject, quota): &(&Policy, Cow<'_, str>, Cow<'_, Quota>)| {
+            let charge = Charge::new(policy.name(), subject, policy.group(subject, passage), quota);
+            OwedCharge::new(&charge, LaterCost::Peek)
+        };
+        let peeks = self.matters(head, passage).iter().map(peek).collect();
+        Some((passage.settlement(&self.limiter, peeks), self.headers))
     }
 }
 

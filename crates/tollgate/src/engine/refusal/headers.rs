@@ -38,12 +38,13 @@ pub(super) fn of(
     realm: &str,
     stamp: &mut Stamp,
 ) -> Option<HeaderMap> {
-    let is_usual =
-        response.headers().len() == 1 && is_error(response.status()) && stamp.other_header.is_none();
+    let is_usual = response.headers().len() == 1
+        && is_error(response.status())
+        && stamp.other_header.is_none()
+        // Or others are to be told that the numbers are written.
+        && !stamp.are_numbers_merged;
     let media_type = response.headers().get(CONTENT_TYPE).filter(|_| is_usual)?.clone();
     let [limit, remaining, reset] = match stamp.numbers {
-        // Others are to be told that they are written.
-        Some(numbers) if numbers.are_merged => return None,
         Some(numbers) => numbers.text().map(Some),
         None => [None, None, None],
     };

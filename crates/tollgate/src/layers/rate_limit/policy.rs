@@ -4,7 +4,11 @@ use std::{borrow::Cow, fmt, sync::Arc};
 
 use tollgate_core::{Charge, Head, Principal, Quota};
 
-use crate::Passage;
+use super::{
+    cost::{self, Cost},
+    subject::{CustomSubject, Subject},
+};
+use crate::{Passage, engine::LaterCost, layers::address};
 
 /// A named quota, and whose counter it is held against.
 ///
@@ -16,12 +20,26 @@ pub struct Policy {
     subject: Subject,
     quota: Quota,
     tiers: Vec<(Box<str>, Quota)>,
+    quota_function: Option<Arc<QuotaFunction>>,
+    cost: Cost,
 }
+
+/// The subject of all requests whose address is not known.
+const NOBODYS_ADDRESS: &str = "unknown";
+
+type QuotaFunction = dyn for<'r> Fn(Head<'r>, Option<&'r Principal>) -> Option<Quota> + Send + Sync;
 
 impl Policy {
     /// Each key has this quota, unless its principal has [one of its own](Principal::with_quota) under the policy's name.
     pub fn new(name: &'static str, quota: Quota) -> Self {
-        Self { name, subject: Subject::Key, quota, tiers: Vec::new() }
+        Self {
+            name,
+            subject: Subject::Key,
+            quota,
+            tiers: Vec::new(),
+            quota_function: None,
+            cost: Cost::units(1),
+        }
     }
 
     /// Counts by another subject than the key.
@@ -35,6 +53,34 @@ impl Policy {
     pub fn with_tier(mut self, tier: impl Into<Box<str>>, quota: Quota) -> Self {
         self.tiers.push((tier.into(), quota));
         self
+    }
+
+    /// Requests have the quota that a function reads from their head and their principal; where it says nothing, it is as without
+    /// it. A principal's quota of its own takes the place of this one, too. The count stays whatever the quota.
+    ///
+    /// ```
+    /// use tollgate::{PerWindow, Policy};
+    ///
+    /// let policy = Policy::new("key", 60.per_minute())
+    ///     .with_quota_by(|head, _principal| head.uri.path().starts_with("/bulk").then(|| 6.per_minute()));
+    /// ```
+    pub fn with_quota_by(
+        mut self,
+        quota: impl for<'r> Fn(Head<'r>, Option<&'r Principal>) -> Option<Quota> + Send + Sync + 'static,
+    ) -> Self {
+        self.quota_function = Some(Arc::new(quota));
+        self
+    }
+
+    /// What a request costs. Default: 1.
+    pub fn with_cost(mut self, cost: Cost) -> Self {
+        self.cost = cost;
+        self
+    }
+
+    /// Whether a request costs 1, and nothing but its principal decides about its quota.
+    pub(super) fn is_plain(&self) -> bool {
+        self.quota_function.is_none() && matches!(self.cost.0, cost::Kind::Units(1))
     }
 
     pub(super) fn counts_by_principal(&self) -> bool {
@@ -56,31 +102,73 @@ impl Policy {
                 // is no text to a database, and none that anybody would type.
                 None => Cow::Owned(format!("\0{}", principal.id())),
             }),
+            Subject::Address(address) => Some(match address::subject(address, head, "RateLimitLayer") {
+                Some(address) => Cow::Owned(address),
+                None => Cow::Borrowed(NOBODYS_ADDRESS),
+            }),
             Subject::Custom(CustomSubject(name)) => name(head, principal),
         }
     }
 
-    /// The charge to a subject's counter.
+    /// Where a subject's counter lives.
     #[inline]
-    pub(super) fn charge<'c>(&'c self, subject: &'c str, passage: &'c Passage) -> Charge<'c> {
-        let tenant = passage.principal().and_then(|principal| principal.tenant());
-        let group = match self.subject {
+    pub(super) fn group<'c>(&self, subject: &'c str, passage: &'c Passage) -> &'c str {
+        match self.subject {
             // A tenant's counter and those of its keys are decided together.
-            Subject::Key | Subject::Tenant => tenant.unwrap_or(subject),
+            Subject::Key | Subject::Tenant => {
+                passage.principal().and_then(|principal| principal.tenant()).unwrap_or(subject)
+            }
             // Another subject may be shared by many tenants, and still has one counter.
-            Subject::Custom(_) => subject,
-        };
-        Charge::new(self.name, subject, group, self.quota(passage))
+            Subject::Address(_) | Subject::Custom(_) => subject,
+        }
+    }
+
+    /// A charge by a [plain](Self::is_plain) policy.
+    #[inline]
+    pub(super) fn plain_charge<'c>(&'c self, subject: &'c str, passage: &'c Passage) -> Charge<'c> {
+        Charge::new(self.name, subject, self.group(subject, passage), self.quota(passage))
+    }
+
+    /// A charge of what the request costs as far as that is known, and the cost that is not.
+    pub(super) fn charge<'c>(
+        &self,
+        subject: &'c str,
+        quota: &'c Quota,
+        head: Head<'_>,
+        passage: &'c Passage,
+    ) -> (Charge<'c>, Option<LaterCost>) {
+        let charge = Charge::new(self.name, subject, self.group(subject, passage), quota);
+        match &self.cost.0 {
+            cost::Kind::Units(units) => (charge.with_cost(*units), None),
+            cost::Kind::Request(cost) => {
+                (charge.with_cost(cost(head, passage.principal().map(Arc::as_ref))), None)
+            }
+            cost::Kind::Later(cost) => (charge.with_cost_later(), Some(cost.clone())),
+        }
     }
 
     pub(super) fn name(&self) -> &'static str {
         self.name
     }
 
-    /// What the counter is held against: the principal's own quota, else its tier's, else the policy's.
+    /// What the counter is held against: the principal's own quota, else what a function says, else its tier's, else the policy's.
+    pub(super) fn quota_for<'c>(&'c self, head: Head<'_>, passage: &'c Passage) -> Cow<'c, Quota> {
+        if let Some(function) = &self.quota_function
+            && self.own_quota(passage).is_none()
+            && let Some(quota) = function(head, passage.principal().map(Arc::as_ref))
+        {
+            return Cow::Owned(quota);
+        }
+        Cow::Borrowed(self.quota(passage))
+    }
+
+    fn own_quota<'c>(&self, passage: &'c Passage) -> Option<&'c Quota> {
+        passage.principal()?.quota(self.name)
+    }
+
+    /// The same where no function has a say.
     fn quota<'c>(&'c self, passage: &'c Passage) -> &'c Quota {
-        let principal = passage.principal();
-        let own = principal.and_then(|principal| principal.quota(self.name));
+        let own = self.own_quota(passage);
         let tier = || {
             // A plan that was asked for elsewhere counts; that there is none there does not, or trying an `EntitlementLayer` in
             // report-only mode would already change the limits.
@@ -99,51 +187,7 @@ impl fmt::Debug for Policy {
             .field("subject", &self.subject)
             .field("quota", &self.quota)
             .field("tiers", &self.tiers)
-            .finish()
-    }
-}
-
-/// Whose counter a request is charged to.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Subject {
-    /// The principal's key (or subject).
-    Key,
-    /// The principal's tenant: all its keys share the counter.
-    Tenant,
-    /// Whatever a function reads from the request: see [`Subject::custom`].
-    Custom(CustomSubject),
-}
-
-/// A function that names a subject: see [`Subject::custom`].
-#[derive(Clone)]
-pub struct CustomSubject(Arc<Namer>);
-
-type Namer = dyn for<'r> Fn(Head<'r>, Option<&'r Principal>) -> Option<Cow<'r, str>> + Send + Sync;
-
-impl Subject {
-    /// A subject of your own, read from the request's head and its principal, if it has one. `None`: the policy does not
-    /// concern this request.
-    ///
-    /// Beware of what strangers can invent: a counter by a header that anybody may set limits nobody.
-    ///
-    /// ```
-    /// use tollgate::{PerWindow, Policy, Subject};
-    ///
-    /// let exports = Policy::new("exports", 5.per_hour()).by(Subject::custom(|head, principal| {
-    ///     let is_export = head.uri.path().ends_with("/export");
-    ///     principal.filter(|_| is_export).map(|principal| principal.id().into())
-    /// }));
-    /// ```
-    pub fn custom(
-        name: impl for<'r> Fn(Head<'r>, Option<&'r Principal>) -> Option<Cow<'r, str>> + Send + Sync + 'static,
-    ) -> Self {
-        Self::Custom(CustomSubject(Arc::new(name)))
-    }
-}
-
-impl fmt::Debug for CustomSubject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CustomSubject(..)")
+            .field("cost", &self.cost)
+            .finish_non_exhaustive()
     }
 }

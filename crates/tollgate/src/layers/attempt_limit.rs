@@ -1,0 +1,171 @@
+//! Limits how often a client's address may fail to prove who it is.
+//!
+//! # What is refused
+//!
+//! | condition | status | headers |
+//! |---|---|---|
+//! | too many failed attempts from one address | 429 | `Retry-After` |
+//! | the counters cannot be reached | 503 | |
+//!
+//! An attempt has failed if the request was refused for its credential: missing, empty, malformed, repeated or conflicting;
+//! unknown, revoked, expired, or of another environment. Nothing else counts, and no response tells how many attempts are left.
+//!
+//! # Where it stands
+//!
+//! Outside `CredentialLayer`: an address that has failed too often is refused before its credential is looked at, so that
+//! neither a store nor a cache is asked.
+//!
+//! # Examples
+//!
+//! ```
+//! use std::net::IpAddr;
+//!
+//! use tollgate::{AttemptLimitLayer, ClientAddress, PerWindow};
+//!
+//! /// What the server attaches to each request. With axum it is `ClientAddress::of_peer(tollgate_axum::peer_address)`.
+//! #[derive(Clone)]
+//! struct Peer(IpAddr);
+//!
+//! let address = ClientAddress::of_peer(|head| head.extensions.get::<Peer>().map(|peer| peer.0));
+//! let layer = AttemptLimitLayer::new(1_000.per_minute(), address);
+//! ```
+//!
+//! Behind a load balancer, and with a bucket that forgives a burst of failures after a wrong deployment:
+//!
+//! ```
+//! # use std::net::IpAddr;
+//! # #[derive(Clone)]
+//! # struct Peer(IpAddr);
+//! use tollgate::{AttemptLimitLayer, ClientAddress, PerWindow};
+//!
+//! let address = ClientAddress::of_peer(|head| head.extensions.get::<Peer>().map(|peer| peer.0))
+//!     .behind(["10.0.0.0/8"])?
+//!     .with_ipv6_prefix(56);
+//! let layer = AttemptLimitLayer::new(100.per_minute().with_burst(5_000), address);
+//! # Ok::<(), tollgate::ConfigurationError>(())
+//! ```
+//!
+//! # Security
+//!
+//! Keys of 128 random bits cannot be guessed. What this layer guards is the work that attempts cost, and keys that are
+//! weaker than that. An address may stand for many callers, so be generous: whoever shares one with somebody who fails too often
+//! is refused together with them, good keys included.
+//!
+//! Attempts that are under way at once are all let through if there was room for one: they are counted when they have failed.
+//!
+//! A request whose address nobody knows is let through to be verified, and the log says at the level `ERROR` what to do: a guard
+//! against load must not turn everybody away because the server was started in another way.
+
+use std::{fmt, sync::Arc};
+
+use tollgate_core::{Answer, Charge, Decision, Denial, DenialKind, Limiter, Quota, Take, Unavailable};
+
+use super::address;
+use crate::{
+    ClientAddress, MemoryLimiter, Passage, ResponseHead,
+    engine::{Asked, Entrant, Gate, LaterCost, Learned, OwedCharge, Settings, Settlement, impl_layer},
+};
+
+/// Limits how often a client's address may fail to prove who it is. See the [module](self).
+#[derive(Clone, Debug)]
+pub struct AttemptLimitLayer {
+    gate: AttemptLimitGate,
+    settings: Settings,
+}
+
+impl AttemptLimitLayer {
+    /// Each address may fail this often. Counts in this process.
+    pub fn new(quota: Quota, address: ClientAddress) -> Self {
+        let gate = AttemptLimitGate { limiter: Arc::new(MemoryLimiter::new()), quota, address };
+        Self { gate, settings: Settings::default() }
+    }
+
+    /// Counts in `limiter`, which other layers may share, by a policy named `failed-attempts`.
+    pub fn with_limiter(mut self, limiter: impl Limiter) -> Self {
+        self.gate.limiter = Arc::new(limiter);
+        self
+    }
+}
+
+impl_layer!(AttemptLimitLayer, AttemptLimit);
+
+const POLICY: &str = "failed-attempts";
+
+#[derive(Clone)]
+pub(crate) struct AttemptLimitGate {
+    limiter: Arc<dyn Limiter>,
+    quota: Quota,
+    address: ClientAddress,
+}
+
+impl AttemptLimitGate {
+    /// Admits an address that has not failed too often, and then knows what to charge it for if it fails now.
+    fn decide(
+        decided: Result<Decision, Unavailable>,
+        settlement: Settlement,
+    ) -> Result<Box<Settlement>, Denial> {
+        match decided?.retry_after() {
+            None => Ok(Box::new(settlement)),
+            // Without the numbers, which are nobody's that has proven who they are.
+            Some(wait) => Err(Denial::new(DenialKind::RateLimited).with_retry_after(wait)),
+        }
+    }
+}
+
+impl Gate for AttemptLimitGate {
+    fn layer(&self) -> &'static str {
+        "AttemptLimitLayer"
+    }
+
+    #[inline(never)]
+    fn ask(&self, entrant: &mut impl Entrant) -> Asked {
+        let Some(subject) = address::subject(&self.address, entrant.head(), self.layer()) else {
+            return Asked::Answered(Ok(()));
+        };
+        let passage = entrant.passage();
+        let charge = Charge::new(POLICY, &subject, &subject, &self.quota).with_cost_later();
+        let cost = LaterCost::Response(Arc::new(cost_of));
+        let settlement = passage.settlement(&self.limiter, vec![OwedCharge::new(&charge, cost)]);
+        let answer = self.limiter.take(&Take::new(&[charge], passage.instant()));
+        let answer: Answer<_> = answer.map(|decided| Self::decide(decided, settlement));
+        self.settle(entrant, answer, Learned::Owes)
+    }
+
+    /// All was said when it was asked.
+    fn judge(&self, _passage: &Passage) -> Result<(), Denial> {
+        Ok(())
+    }
+
+    fn stamps(&self) -> bool {
+        true
+    }
+}
+
+/// 1 for a response to a failed attempt.
+fn cost_of(response: ResponseHead<'_>) -> u64 {
+    u64::from(response.denial().is_some_and(|denial| is_for_credential(denial.kind())))
+}
+
+fn is_for_credential(kind: DenialKind) -> bool {
+    matches!(
+        kind,
+        DenialKind::CredentialMissing
+            | DenialKind::CredentialEmpty
+            | DenialKind::CredentialMalformed
+            | DenialKind::CredentialRepeated
+            | DenialKind::CredentialConflicting
+            | DenialKind::KeyUnknown
+            | DenialKind::KeyRevoked
+            | DenialKind::KeyExpired
+            | DenialKind::WrongEnvironment
+    )
+}
+
+impl fmt::Debug for AttemptLimitGate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AttemptLimitGate")
+            .field("quota", &self.quota)
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}

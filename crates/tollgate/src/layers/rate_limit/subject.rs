@@ -1,0 +1,54 @@
+//! Subjects: whose counter a request is charged to.
+
+use std::{borrow::Cow, fmt, sync::Arc};
+
+use tollgate_core::{Head, Principal};
+
+use crate::ClientAddress;
+
+/// Whose counter a request is charged to.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Subject {
+    /// The principal's key (or subject).
+    Key,
+    /// The principal's tenant: all its keys share the counter.
+    Tenant,
+    /// The client's address. Requests whose address nobody knows share one counter, and the log says what to do.
+    Address(ClientAddress),
+    /// Whatever a function reads from the request: see [`Subject::custom`].
+    Custom(CustomSubject),
+}
+
+/// A function that names a subject: see [`Subject::custom`].
+#[derive(Clone)]
+pub struct CustomSubject(pub(super) Arc<Namer>);
+
+type Namer = dyn for<'r> Fn(Head<'r>, Option<&'r Principal>) -> Option<Cow<'r, str>> + Send + Sync;
+
+impl Subject {
+    /// A subject of your own, read from the request's head and its principal, if it has one. `None`: the policy does not
+    /// concern this request.
+    ///
+    /// Beware of what strangers can invent: a counter by a header that anybody may set limits nobody.
+    ///
+    /// ```
+    /// use tollgate::{PerWindow, Policy, Subject};
+    ///
+    /// let exports = Policy::new("exports", 5.per_hour()).by(Subject::custom(|head, principal| {
+    ///     let is_export = head.uri.path().ends_with("/export");
+    ///     principal.filter(|_| is_export).map(|principal| principal.id().into())
+    /// }));
+    /// ```
+    pub fn custom(
+        name: impl for<'r> Fn(Head<'r>, Option<&'r Principal>) -> Option<Cow<'r, str>> + Send + Sync + 'static,
+    ) -> Self {
+        Self::Custom(CustomSubject(Arc::new(name)))
+    }
+}
+
+impl fmt::Debug for CustomSubject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CustomSubject(..)")
+    }
+}
