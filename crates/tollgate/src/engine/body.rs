@@ -3,14 +3,14 @@
 use std::{
     fmt,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::{Buf, Bytes};
 use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::meter::Meter;
+use super::{metered::Metered, settlement::Settlement};
 
 pin_project! {
     /// The body of a response from behind gates: the inner service's body `B` as it is, or a refusal's.
@@ -29,12 +29,8 @@ pin_project! {
             #[pin]
             body: B,
         },
-        // Its bytes cost something.
-        Metered {
-            #[pin]
-            body: B,
-            meter: Box<Meter>,
-        },
+        // Its bytes cost something. Boxed, or bodies behind several layers would have room for as many meters.
+        Metered { body: Pin<Box<Metered<B>>> },
         // Empty once the bytes were given out.
         Refusal { bytes: Bytes },
     }
@@ -42,12 +38,13 @@ pin_project! {
 
 impl<B> Body<B> {
     #[inline]
-    pub(super) fn inner(body: B, meter: Option<Box<Meter>>) -> Self {
-        let kind = match meter {
-            None => Kind::Inner { body },
-            Some(meter) => Kind::Metered { body, meter },
-        };
-        Self { kind }
+    pub(super) fn inner(body: B) -> Self {
+        Self { kind: Kind::Inner { body } }
+    }
+
+    #[cold]
+    pub(super) fn metered(body: B, settlements: Vec<Settlement>) -> Self {
+        Self { kind: Kind::Metered { body: Box::pin(Metered::new(body, settlements)) } }
     }
 
     pub(super) fn refusal(bytes: Bytes) -> Self {
@@ -83,16 +80,7 @@ where
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         match self.project().kind.project() {
             KindProjection::Inner { body } => body.poll_frame(context),
-            KindProjection::Metered { body, meter } => match ready!(body.poll_frame(context)) {
-                Some(Ok(frame)) => {
-                    meter.count(frame.data_ref().map_or(0, Buf::remaining));
-                    Poll::Ready(Some(Ok(frame)))
-                }
-                end => {
-                    ready!(meter.poll_settled(context));
-                    Poll::Ready(end)
-                }
-            },
+            KindProjection::Metered { body } => body.as_mut().poll_frame(context),
             KindProjection::Refusal { bytes } if bytes.is_empty() => Poll::Ready(None),
             KindProjection::Refusal { bytes } => {
                 let data = std::mem::take(bytes);
@@ -104,15 +92,15 @@ where
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Inner { body } => body.is_end_stream(),
-            // Whoever asks stops reading if it is, and nobody would wait for what the limiters answer.
-            Kind::Metered { body, meter } => body.is_end_stream() && meter.is_settled(),
+            Kind::Metered { body } => body.is_end_stream(),
             Kind::Refusal { bytes } => bytes.is_empty(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Inner { body } | Kind::Metered { body, .. } => body.size_hint(),
+            Kind::Inner { body } => body.size_hint(),
+            Kind::Metered { body } => body.size_hint(),
             Kind::Refusal { bytes } => SizeHint::with_exact(bytes.remaining() as u64),
         }
     }

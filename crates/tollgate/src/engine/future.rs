@@ -149,11 +149,13 @@ where
 }
 
 /// Completes a response from inside.
-#[inline]
+#[inline(always)]
 fn stamped<B>(stamp: &mut Stamp, mut response: Response<B>) -> Response<Body<B>> {
     stamp.apply(&mut response);
-    let meter = stamp.meter();
-    response.map(|body| Body::inner(body, meter))
+    match stamp.settlements() {
+        None => response.map(Body::inner),
+        Some(settlements) => response.map(|body| Body::metered(body, settlements)),
+    }
 }
 
 /// Waits for limiters, and takes up what they say.

@@ -267,7 +267,7 @@ impl Gate for RateLimitGate {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn judge(&self, passage: &Passage) -> Result<(), Denial> {
         match passage.used_up() {
             Some(decision) => Err(Denial::rate_limited(decision.clone())),

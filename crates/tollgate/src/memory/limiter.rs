@@ -10,7 +10,6 @@ mod wide;
 
 use std::{fmt, hash::BuildHasher};
 
-use hashbrown::DefaultHashBuilder;
 use smallvec::SmallVec;
 use tollgate_core::{
     Answer, Charge, Decision, FixedWindow, Limiter, Take, Unavailable, Weighing, WindowLimit,
@@ -21,7 +20,7 @@ use self::{
     room::Room,
     shard::{Name, Shard},
     subject::{SLOTS, Windows, counter_of},
-    sync::{Mutex, MutexGuard, lock},
+    sync::{GroupHasher, Mutex, MutexGuard, lock},
 };
 
 /// Counts in this process, exactly.
@@ -47,7 +46,7 @@ pub struct MemoryLimiter {
     room: Room,
     fingerprinter: Fingerprinter,
     // Chooses the shard: whoever guesses it gains nothing but a neighbour.
-    hasher: DefaultHashBuilder,
+    hasher: GroupHasher,
 }
 
 /// Enough that two cores seldom meet in one, few enough to cost nothing when idle.
@@ -77,7 +76,7 @@ impl MemoryLimiter {
             shards: (0..SHARDS).map(|_| OnItsOwn::default()).collect(),
             room: Room::for_subjects(subjects),
             fingerprinter: Fingerprinter::new(),
-            hasher: DefaultHashBuilder::default(),
+            hasher: GroupHasher::default(),
         }
     }
 
@@ -218,5 +217,7 @@ impl fmt::Debug for MemoryLimiter {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, tollgate_loom))]
+mod every_order;
+#[cfg(all(test, not(tollgate_loom)))]
 mod tests;

@@ -13,6 +13,11 @@ impl Room {
         Self { taken: AtomicUsize::new(0), most }
     }
 
+    #[cfg(test)]
+    pub(super) fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
     /// Takes a place, if one is free.
     pub(super) fn take(&self) -> bool {
         let one_more = |taken| (taken < self.most).then_some(taken + 1);

@@ -15,7 +15,7 @@ const PLACES_PER_SWEEP: usize = 64;
 const MOST_DOUBLINGS: u32 = 4;
 
 /// How often the requests of a shard sweep: two places for each request, while there is little to clear away.
-const REQUESTS_PER_SWEEP: u32 = 32;
+const REQUESTS_PER_SWEEP: u32 = if cfg!(tollgate_loom) { 1 } else { 32 };
 
 #[derive(Default)]
 pub(super) struct Shard {
@@ -57,7 +57,7 @@ impl Shard {
     }
 
     /// How many subjects there is room for.
-    #[cfg(test)]
+    #[cfg(all(test, not(tollgate_loom)))]
     pub(super) fn places(&self) -> usize {
         self.subjects.places() + self.wide.as_ref().map_or(0, |wide| wide.places())
     }
