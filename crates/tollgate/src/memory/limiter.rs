@@ -100,6 +100,9 @@ impl MemoryLimiter {
     /// Decides about any charges.
     #[inline(never)]
     fn take_all(&self, take: &Take<'_>, second: u64) -> Decision {
+        if self.room.is_full() {
+            self.make_room(second);
+        }
         let places: SmallVec<[Place; 2]> = take.charges.iter().map(|charge| self.place(charge)).collect();
         let mut locked = Locked::new(&self.shards, &places);
 
@@ -151,6 +154,17 @@ impl MemoryLimiter {
     fn sweep(&self, own: usize, due: Option<u32>, second: u64) {
         if let Some(number) = due {
             self.sweep_shard(own.wrapping_add(number as usize) % SHARDS, second);
+        }
+    }
+
+    /// Clears away what is idle, as far as one request may be kept waiting for it.
+    #[cold]
+    fn make_room(&self, second: u64) {
+        for _ in 0..SHARDS.min(4) {
+            self.sweep_shard(self.room.next_turn() % SHARDS, second);
+            if !self.room.is_full() {
+                break;
+            }
         }
     }
 

@@ -102,7 +102,7 @@ impl Shard {
         subject::merge(&mut windows, counted, second);
         if self.knows(name.own) {
             self.keep(name.own, windows, second, room);
-        } else if room.take() || self.makes_room(second, room) {
+        } else if room.take() {
             self.add(name.own, windows, second, room);
         } else {
             let crowd = name.crowd();
@@ -121,13 +121,6 @@ impl Shard {
     fn knows(&mut self, name: Fingerprint) -> bool {
         self.subjects.get_mut(name).is_some()
             || self.wide.as_mut().is_some_and(|wide| wide.get_mut(name).is_some())
-    }
-
-    /// Clears away what is idle, as much as one request may be kept waiting for, and takes a place of it.
-    #[cold]
-    fn makes_room(&mut self, second: u64, room: &Room) -> bool {
-        self.sweep(second, room);
-        room.take()
     }
 
     /// Adds a subject, for which a place was taken.
