@@ -1,5 +1,10 @@
 //! A flood of subjects that somebody invents: memory stays under its cap, and whoever is known already notices nothing.
-#![expect(clippy::unwrap_used, reason = "whatever goes wrong in a test fails it")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "whatever goes wrong in a test fails it"
+)]
 
 use std::time::{Duration, SystemTime};
 
