@@ -269,8 +269,10 @@ impl Decision {
     #[inline]
     pub fn governing(&self) -> Option<&WindowState> {
         if self.is_allowed {
+            // From the last one on, so that ties are broken as they are below.
             self.windows()
                 .iter()
+                .rev()
                 .min_by_key(|state| (state.remaining(), std::cmp::Reverse(state.reset_second)))
         } else {
             self.windows().iter().filter(|state| state.is_violated).max_by_key(|state| state.opens_at())

@@ -231,7 +231,9 @@ impl fmt::Debug for MemoryLimiter {
     }
 }
 
-#[cfg(all(test, tollgate_loom))]
+#[cfg(test)]
+#[cfg(tollgate_loom)]
 mod every_order;
-#[cfg(all(test, not(tollgate_loom)))]
+#[cfg(test)]
+#[cfg(not(tollgate_loom))]
 mod tests;

@@ -15,7 +15,7 @@ impl Room {
         Self { taken: AtomicUsize::new(0), most, turn: AtomicUsize::new(0) }
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, tollgate_loom))]
     pub(super) fn taken(&self) -> usize {
         self.taken.load(Ordering::Relaxed)
     }
