@@ -7,10 +7,10 @@ use std::error::Error;
 use axum::{Router, routing::get};
 use support::Host;
 use tollgate::{
-    ApiKey, EntitlementLayer, Environment, KeyFormat, KeyVerifier, MemoryKeys, PerWindow, Plan, Principal,
-    ScopeLayer, ScopeMap, Scopes, Tollgate, WindowState, scope,
+    ApiKey, AttemptLimitLayer, ClientAddress, EntitlementLayer, Environment, KeyFormat, KeyVerifier,
+    MemoryKeys, PerWindow, Plan, Principal, ScopeLayer, ScopeMap, Scopes, Tollgate, WindowState, scope,
 };
-use tollgate_axum::{Authenticated, RateLimit};
+use tollgate_axum::{Authenticated, RateLimit, peer_address};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -31,9 +31,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         caller("hasty")?.with_quota(tollgate::DEFAULT_POLICY, 5.per_minute()),
     )?;
 
-    // In whatever order these are named, a request meets them in the right one: request ID, credential, key, quota,
-    // subscription, scope.
+    // In whatever order these are named, a request meets them in the right one: request ID, failed attempts, credential, key,
+    // quota, subscription, scope.
     let tollgate = Tollgate::builder()
+        .attempt_limit(AttemptLimitLayer::new(1_000.per_minute(), ClientAddress::of_peer(peer_address)))
         .verify(KeyVerifier::new(format, keys))
         .rate_limit(60.per_minute().and(1_000.per_hour()))
         .entitlement(EntitlementLayer::new())

@@ -35,7 +35,11 @@ use axum::Router;
 use clap::Args;
 use jiff::Timestamp;
 use support::Host;
-use tollgate::{Clock, EntitlementLayer, KeyFormat, KeyVerifier, MemoryKeys, RateLimitLayer, Tollgate};
+use tollgate::{
+    AttemptLimitLayer, ClientAddress, Clock, EntitlementLayer, KeyFormat, KeyVerifier, MemoryKeys, PerWindow,
+    RateLimitLayer, Tollgate,
+};
+use tollgate_axum::peer_address;
 
 use crate::clock::ServiceClock;
 
@@ -62,6 +66,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 /// tier, each route asks for itself.
 fn app(verifier: KeyVerifier, clock: ServiceClock) -> Result<Router, Box<dyn Error>> {
     let tollgate = Tollgate::builder()
+        .attempt_limit(AttemptLimitLayer::new(3_000.per_minute(), ClientAddress::of_peer(peer_address)))
         .verify(verifier)
         .rate_limit(RateLimitLayer::from_policies([tiers::limits()]))
         .entitlement(EntitlementLayer::new())

@@ -20,9 +20,10 @@ use std::error::Error;
 use axum::Router;
 use support::{Host, Shutdown};
 use tollgate::{
-    ApiKey, EntitlementLayer, Environment, KeyFormat, KeyVerifier, MemoryKeys, Plan, Principal, ScopeLayer,
-    Scopes, Tollgate,
+    ApiKey, AttemptLimitLayer, ClientAddress, EntitlementLayer, Environment, KeyFormat, KeyVerifier,
+    MemoryKeys, PerWindow, Plan, Principal, ScopeLayer, Scopes, Tollgate,
 };
+use tollgate_axum::peer_address;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -38,6 +39,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 /// The whole API behind its gate: the key first, then the subscription, then the scope.
 fn app(verifier: KeyVerifier, shutdown: Shutdown) -> Result<Router, Box<dyn Error>> {
     let tollgate = Tollgate::builder()
+        .attempt_limit(AttemptLimitLayer::new(3_000.per_minute(), ClientAddress::of_peer(peer_address)))
         .verify(verifier)
         .entitlement(EntitlementLayer::new())
         .scope(ScopeLayer::per_route(routes::scopes())?)

@@ -1,6 +1,9 @@
 //! What a stream does when its key ends, and which channel asks for which scope.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
@@ -58,7 +61,9 @@ async fn connect(keys: &MemoryKeys, principal: Principal) -> WebSocketStream<Tcp
     let app = app(KeyVerifier::new(format, keys.clone()), Shutdown::never()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(async move { axum::serve(listener, app).await });
+    tokio::spawn(async move {
+        axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await
+    });
 
     let mut request = format!("ws://{address}{}", socket::PATH).into_client_request().unwrap();
     request.headers_mut().insert("x-api-key", key.expose_secret().parse().unwrap());
