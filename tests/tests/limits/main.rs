@@ -7,6 +7,7 @@ mod exact;
 
 mod model;
 mod numbers;
+mod settling;
 
 use std::{sync::Arc, time::SystemTime};
 

@@ -83,16 +83,20 @@ where
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         match self.project().kind.project() {
             KindProjection::Inner { body } => body.poll_frame(context),
-            KindProjection::Metered { body, meter } => match ready!(body.poll_frame(context)) {
-                Some(Ok(frame)) => {
-                    meter.count(frame.data_ref().map_or(0, Buf::remaining));
-                    Poll::Ready(Some(Ok(frame)))
+            KindProjection::Metered { body, meter } => {
+                // A body that has ended is not asked again while its end waits: that may panic.
+                if !meter.has_ended()
+                    && let Some(frame) = ready!(body.poll_frame(context))
+                {
+                    match &frame {
+                        Ok(frame) => meter.count(frame.data_ref().map_or(0, Buf::remaining)),
+                        // Told at once: it would be lost in a wait.
+                        Err(_) => meter.settle(),
+                    }
+                    return Poll::Ready(Some(frame));
                 }
-                end => {
-                    ready!(meter.poll_settled(context));
-                    Poll::Ready(end)
-                }
-            },
+                meter.poll_settled(context).map(|()| None)
+            }
             KindProjection::Refusal { bytes } if bytes.is_empty() => Poll::Ready(None),
             KindProjection::Refusal { bytes } => {
                 let data = std::mem::take(bytes);

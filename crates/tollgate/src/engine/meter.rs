@@ -14,6 +14,7 @@ pub(super) struct Meter {
     bytes: u64,
     // None are left once they are charged.
     settlements: Vec<Settlement>,
+    has_ended: bool,
     is_settled: bool,
     // What limiters take their time for. Never locked: only that makes it something that bodies may hold, which are shared.
     pending: Mutex<Vec<Pending<()>>>,
@@ -21,11 +22,16 @@ pub(super) struct Meter {
 
 impl Meter {
     pub(super) fn new(settlements: Vec<Settlement>) -> Self {
-        Self { bytes: 0, settlements, is_settled: false, pending: Mutex::default() }
+        Self { bytes: 0, settlements, has_ended: false, is_settled: false, pending: Mutex::default() }
     }
 
     pub(super) fn count(&mut self, bytes: usize) {
         self.bytes = self.bytes.saturating_add(bytes as u64);
+    }
+
+    /// Whether the body has, and only limiters are waited for.
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended
     }
 
     pub(super) fn is_settled(&self) -> bool {
@@ -34,6 +40,7 @@ impl Meter {
 
     /// Charges for a body that has ended, and waits for those who take their time.
     pub(super) fn poll_settled(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.has_ended = true;
         self.settle();
         let pending = self.pending.get_mut().unwrap_or_else(PoisonError::into_inner);
         while let Some(answer) = pending.last_mut() {
@@ -44,7 +51,8 @@ impl Meter {
         Poll::Ready(())
     }
 
-    fn settle(&mut self) {
+    /// Asks for what the bytes cost, once.
+    pub(super) fn settle(&mut self) {
         let pending = self.pending.get_mut().unwrap_or_else(PoisonError::into_inner);
         for settlement in self.settlements.drain(..) {
             match settlement.settle_body(self.bytes) {
