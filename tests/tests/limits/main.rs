@@ -8,6 +8,7 @@ mod exact;
 mod model;
 mod numbers;
 mod settling;
+mod skannr;
 mod traffic;
 
 use std::{sync::Arc, time::SystemTime};

@@ -221,11 +221,12 @@ impl Engine {
         if is_usual { Refusal::stamped(response) } else { Refusal::settle(response, stamp) }
     }
 
-    /// Has the gates after number `at` tell somebody whose key has expired where their limits stand, if they are to.
+    /// Has the gates from number `at` on tell somebody whose key has expired where their limits stand, if they are to.
     #[cold]
     fn tell_expired(&self, at: usize, head: &request::Parts, stamp: &mut Stamp) {
         let Some(passage) = Passage::of(&head.extensions) else { return };
-        for station in self.stations.iter().skip(at + 1) {
+        // That one, too: it may have refused for what has happened while it waited, before it learned anything.
+        for station in self.stations.iter().skip(at) {
             if let Some((settlement, headers)) = station.gate.tell_expired(head.into(), passage) {
                 let more = stamp.more_mut();
                 more.settlements.push(settlement);
