@@ -5,6 +5,7 @@ mod clock;
 mod cost;
 mod exact;
 
+mod headers;
 mod model;
 mod numbers;
 mod settling;
