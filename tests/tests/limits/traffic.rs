@@ -137,6 +137,19 @@ async fn a_body_that_is_dropped_half_way_costs_what_was_read() {
 }
 
 #[tokio::test]
+async fn a_refusal_further_in_costs_its_bytes_whatever_stands_between() {
+    for how in How::BOTH {
+        let traffic = Traffic::new();
+        let mut stack = guarding(how, &traffic.clock, traffic.limit(), Inner::new());
+        let refused = send(&mut stack, asking("ada", "/elsewhere")).await;
+        assert_eq!(refused.status(), StatusCode::FORBIDDEN);
+        let length = refused.body().len() as u64;
+        assert!(length > 10);
+        assert_eq!(traffic.bodies(), [length], "{how:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_refusal_by_the_limit_itself_costs_nothing() {
     for how in How::BOTH {
         let traffic = Traffic::new();

@@ -37,7 +37,15 @@ pin_project! {
         },
         // Empty once the bytes were given out.
         Refusal { bytes: Bytes },
+        MeteredRefusal { refusal: Box<MeteredRefusal> },
     }
+}
+
+/// A refusal whose bytes cost something. Boxed, since every body has room for whatever a body may be.
+struct MeteredRefusal {
+    // Empty once they were given out.
+    bytes: Bytes,
+    meter: Box<Meter>,
 }
 
 impl<B> Body<B> {
@@ -50,22 +58,26 @@ impl<B> Body<B> {
         Self { kind }
     }
 
-    pub(super) fn refusal(bytes: Bytes) -> Self {
-        Self { kind: Kind::Refusal { bytes } }
+    pub(super) fn refusal(bytes: Bytes, meter: Option<Box<Meter>>) -> Self {
+        let kind = match meter {
+            None => Kind::Refusal { bytes },
+            Some(meter) => Kind::MeteredRefusal { refusal: Box::new(MeteredRefusal { bytes, meter }) },
+        };
+        Self { kind }
     }
 }
 
 impl<B> Default for Body<B> {
     /// An empty body.
     fn default() -> Self {
-        Self::refusal(Bytes::new())
+        Self::refusal(Bytes::new(), None)
     }
 }
 
 impl<B> From<Bytes> for Body<B> {
     /// The body of a refusal of the application's own.
     fn from(bytes: Bytes) -> Self {
-        Self::refusal(bytes)
+        Self::refusal(bytes, None)
     }
 }
 
@@ -102,6 +114,14 @@ where
                 let data = std::mem::take(bytes);
                 Poll::Ready(Some(Ok(Frame::data(data.into()))))
             }
+            KindProjection::MeteredRefusal { refusal } if refusal.bytes.is_empty() => {
+                refusal.meter.poll_settled(context).map(|()| None)
+            }
+            KindProjection::MeteredRefusal { refusal } => {
+                let data = std::mem::take(&mut refusal.bytes);
+                refusal.meter.count(data.len());
+                Poll::Ready(Some(Ok(Frame::data(data.into()))))
+            }
         }
     }
 
@@ -111,6 +131,7 @@ where
             // Whoever asks stops reading if it is, and nobody would wait for what the limiters answer.
             Kind::Metered { body, meter } => body.is_end_stream() && meter.is_settled(),
             Kind::Refusal { bytes } => bytes.is_empty(),
+            Kind::MeteredRefusal { refusal } => refusal.bytes.is_empty() && refusal.meter.is_settled(),
         }
     }
 
@@ -118,6 +139,7 @@ where
         match &self.kind {
             Kind::Inner { body } | Kind::Metered { body, .. } => body.size_hint(),
             Kind::Refusal { bytes } => SizeHint::with_exact(bytes.remaining() as u64),
+            Kind::MeteredRefusal { refusal } => SizeHint::with_exact(refusal.bytes.remaining() as u64),
         }
     }
 }
@@ -126,7 +148,7 @@ impl<B> fmt::Debug for Body<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.kind {
             Kind::Inner { .. } | Kind::Metered { .. } => "Body(inner)",
-            Kind::Refusal { .. } => "Body(refusal)",
+            Kind::Refusal { .. } | Kind::MeteredRefusal { .. } => "Body(refusal)",
         })
     }
 }

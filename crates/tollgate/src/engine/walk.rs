@@ -253,22 +253,19 @@ impl Engine {
 /// The response to a refusal.
 pub(super) struct Refusal {
     pub(super) response: Response<Bytes>,
-    // What limiters take their time for, before the response is stamped.
-    pub(super) settling: Option<Box<(Stamp, Settling)>>,
+    // What is still to be stamped, what costs by the body, and what limiters take their time for before both. Boxed, since
+    // hardly any refusal has such.
+    pub(super) owing: Option<Box<(Stamp, Option<Settling>)>>,
 }
 
 impl Refusal {
     fn stamped(response: Response<Bytes>) -> Self {
-        Self { response, settling: None }
+        Self { response, owing: None }
     }
 
     #[cold]
-    fn settle(mut response: Response<Bytes>, mut stamp: Stamp) -> Self {
+    fn settle(response: Response<Bytes>, mut stamp: Stamp) -> Self {
         let settling = stamp.settle(ResponseHead::of(&response));
-        if let Some(settling) = settling {
-            return Self { response, settling: Some(Box::new((stamp, settling))) };
-        }
-        stamp.apply(&mut response);
-        Self::stamped(response)
+        Self { response, owing: Some(Box::new((stamp, settling))) }
     }
 }
