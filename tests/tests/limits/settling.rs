@@ -26,13 +26,13 @@ use tracing::Level;
 use crate::{Honest, asking, from, guarding, numbers};
 
 /// A limit of ten, whose limiter falls ill as soon as the inner service is called.
-struct Illness {
+struct Patient {
     clock: ManualClock,
     limiter: Backend,
     illness: Backend,
 }
 
-impl Illness {
+impl Patient {
     fn new(illness: Backend) -> Self {
         Self { clock: ManualClock::at(at(0)), limiter: Backend::prompt(), illness }
     }
@@ -70,10 +70,10 @@ fn bytes() -> Cost {
 async fn a_limiter_that_is_slow_to_admit_settles_all_the_same() {
     for how in How::BOTH {
         let latch = Latch::shut();
-        let illness = Illness::new(Backend::slow(&latch));
-        illness.limiter.turn_into(&illness.illness);
-        let inner = illness.inner();
-        let mut stack = guarding(how, &illness.clock, illness.limit(three()), inner.clone());
+        let patient = Patient::new(Backend::slow(&latch));
+        patient.limiter.turn_into(&patient.illness);
+        let inner = patient.inner();
+        let mut stack = guarding(how, &patient.clock, patient.limit(three()), inner.clone());
         assert!(is_ready_now(&mut stack));
         let mut response = pin!(stack.call(from("ada")));
         assert!(is_pending(response.as_mut()));
@@ -88,9 +88,9 @@ async fn a_limiter_that_is_slow_to_admit_settles_all_the_same() {
 async fn a_response_waits_for_a_limiter_that_is_slow_to_settle() {
     for how in How::BOTH {
         let latch = Latch::shut();
-        let illness = Illness::new(Backend::slow(&latch));
-        let inner = illness.inner();
-        let mut stack = guarding(how, &illness.clock, illness.limit(three()), inner.clone());
+        let patient = Patient::new(Backend::slow(&latch));
+        let inner = patient.inner();
+        let mut stack = guarding(how, &patient.clock, patient.limit(three()), inner.clone());
         assert!(is_ready_now(&mut stack));
         let mut response = pin!(stack.call(from("ada")));
         assert!(is_pending(response.as_mut()) && is_pending(response.as_mut()));
@@ -136,8 +136,8 @@ async fn a_limiter_that_is_down_at_the_settlement_loses_no_response() {
     for how in How::BOTH {
         for down in [Backend::down(), Backend::down_later(&latch)] {
             for cost in [three(), bytes()] {
-                let illness = Illness::new(down.clone());
-                let mut stack = guarding(how, &illness.clock, illness.limit(cost), illness.inner());
+                let patient = Patient::new(down.clone());
+                let mut stack = guarding(how, &patient.clock, patient.limit(cost), patient.inner());
                 let log = Log::start();
                 let reply = send(&mut stack, from("ada")).await;
                 assert_eq!(numbers(&reply), (404, Some(10), Some(10), Some(60), None), "as of its admission");
@@ -154,7 +154,7 @@ async fn a_limiter_that_is_down_at_the_settlement_loses_no_response() {
                 assert_eq!(warnings[0].field("detail"), Some("the test has switched this backend off"));
                 let refused = send(&mut stack, from("ada")).await;
                 assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE, "the next one is not admitted");
-                illness.recover();
+                patient.recover();
                 assert_eq!(numbers(&send(&mut stack, from("ada")).await).0, 404);
             }
         }
@@ -164,9 +164,9 @@ async fn a_limiter_that_is_down_at_the_settlement_loses_no_response() {
 #[tokio::test]
 async fn the_end_of_a_body_waits_for_a_limiter_that_is_slow_to_settle() {
     let latch = Latch::shut();
-    let illness = Illness::new(Backend::slow(&latch));
-    let tollgate = Tollgate::builder().verify(Honest).rate_limit(illness.limit(bytes()));
-    let mut service = tollgate.clock(illness.clock.clone()).build().unwrap().layer(illness.inner());
+    let patient = Patient::new(Backend::slow(&latch));
+    let tollgate = Tollgate::builder().verify(Honest).rate_limit(patient.limit(bytes()));
+    let mut service = tollgate.clock(patient.clock.clone()).build().unwrap().layer(patient.inner());
     assert!(is_ready_now(&mut service));
     let mut body = service.call(from("ada")).await.unwrap().into_body();
     assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "inside");
@@ -177,7 +177,7 @@ async fn the_end_of_a_body_waits_for_a_limiter_that_is_slow_to_settle() {
     assert!(body.is_end_stream());
     drop(body);
 
-    illness.recover();
+    patient.recover();
     assert!(is_ready_now(&mut service));
     let next = service.call(from("ada")).await.unwrap();
     assert_eq!(next.headers()["x-ratelimit-remaining"], "4");
@@ -199,14 +199,14 @@ fn strict(is_broken: bool) -> impl http_body::Body<Data = Bytes, Error = io::Err
 async fn a_body_that_has_ended_is_not_read_again_while_its_end_waits() {
     for is_broken in [false, true] {
         let latch = Latch::shut();
-        let illness = Illness::new(Backend::slow(&latch));
-        let (limiter, slow) = (illness.limiter.clone(), illness.illness.clone());
+        let patient = Patient::new(Backend::slow(&latch));
+        let (limiter, slow) = (patient.limiter.clone(), patient.illness.clone());
         let inner = service_fn(move |_: Request<String>| {
             limiter.turn_into(&slow);
             ready(Ok::<_, Infallible>(Response::new(strict(is_broken))))
         });
-        let tollgate = Tollgate::builder().verify(Honest).rate_limit(illness.limit(bytes()));
-        let mut service = tollgate.clock(illness.clock.clone()).build().unwrap().layer(inner);
+        let tollgate = Tollgate::builder().verify(Honest).rate_limit(patient.limit(bytes()));
+        let mut service = tollgate.clock(patient.clock.clone()).build().unwrap().layer(inner);
         assert!(is_ready_now(&mut service));
         let mut body = pin!(service.call(from("ada")).await.unwrap().into_body());
         assert!(body.as_mut().frame().await.unwrap().is_ok());
@@ -224,13 +224,13 @@ async fn a_body_that_has_ended_is_not_read_again_while_its_end_waits() {
 #[tokio::test]
 async fn what_a_dropped_body_has_cost_is_charged_although_nobody_waits() {
     for how in How::BOTH {
-        let illness = Illness::new(Backend::slow(&Latch::shut()));
-        let mut stack = guarding(how, &illness.clock, illness.limit(bytes()), illness.inner());
+        let patient = Patient::new(Backend::slow(&Latch::shut()));
+        let mut stack = guarding(how, &patient.clock, patient.limit(bytes()), patient.inner());
         assert!(is_ready_now(&mut stack));
         let mut body = stack.call(from("ada")).await.unwrap().into_body();
         assert!(body.frame().await.is_some());
         drop(body);
-        illness.recover();
+        patient.recover();
         assert!(is_ready_now(&mut stack));
         let next = stack.call(from("ada")).await.unwrap();
         assert_eq!(next.headers()["x-ratelimit-remaining"], "4", "{how:?}");
@@ -242,16 +242,16 @@ async fn a_future_that_is_polled_after_its_end_stays_silent() {
     let map = || ScopeLayer::per_route(ScopeMap::new().get("/jobs", Requirement::none())).unwrap();
     for (path, status) in [("/jobs", 404), ("/elsewhere", 403)] {
         let latch = Latch::shut();
-        let illness = Illness::new(Backend::prompt());
+        let patient = Patient::new(Backend::prompt());
         let cost = {
-            let (limiter, slow) = (illness.limiter.clone(), Backend::slow(&latch));
+            let (limiter, slow) = (patient.limiter.clone(), Backend::slow(&latch));
             Cost::by_response(move |_| {
                 limiter.turn_into(&slow);
                 3
             })
         };
-        let tollgate = Tollgate::builder().verify(Honest).rate_limit(illness.limit(cost)).scope(map());
-        let mut service = tollgate.clock(illness.clock.clone()).build().unwrap().layer(illness.inner());
+        let tollgate = Tollgate::builder().verify(Honest).rate_limit(patient.limit(cost)).scope(map());
+        let mut service = tollgate.clock(patient.clock.clone()).build().unwrap().layer(patient.inner());
         assert!(is_ready_now(&mut service));
         let mut response = pin!(service.call(asking("ada", path)));
         assert!(is_pending(response.as_mut()));
