@@ -10,7 +10,7 @@ use std::{
 };
 
 use axum::Router;
-use clap::{CommandFactory, FromArgMatches, Parser};
+use clap::{Args, CommandFactory, FromArgMatches, Parser};
 use serde_json::{Map, Value, json};
 use tokio::{net::TcpListener, sync::watch, time::sleep};
 use tollgate::ApiKey;
@@ -28,10 +28,14 @@ pub struct Host {
 }
 
 #[derive(Parser)]
-struct Arguments {
+// Without a group, whose name would be the struct's, and clash with that of an example's.
+#[group(skip)]
+struct Arguments<Own: Args> {
     /// Where to listen; port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
+    #[command(flatten)]
+    own: Own,
 }
 
 impl Host {
@@ -41,8 +45,17 @@ impl Host {
     /// # Errors
     /// If the address cannot be listened on.
     pub async fn start(about: &'static str) -> Result<Self, Box<dyn Error>> {
-        let arguments = Arguments::command().about(about).get_matches();
-        let Arguments { listen } =
+        let (host, ()) = Self::start_with(about).await?;
+        Ok(host)
+    }
+
+    /// The same for an example that has arguments of its own.
+    ///
+    /// # Errors
+    /// If the address cannot be listened on.
+    pub async fn start_with<Own: Args>(about: &'static str) -> Result<(Self, Own), Box<dyn Error>> {
+        let arguments = Arguments::<Own>::command().about(about).get_matches();
+        let Arguments { listen, own } =
             Arguments::from_arg_matches(&arguments).unwrap_or_else(|error| error.exit());
 
         let level = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
@@ -56,7 +69,7 @@ impl Host {
             format!("cannot listen on {listen}: {error}; choose another address with --listen")
         })?;
         let address = listener.local_addr()?;
-        Ok(Self { listener, address, shutdown: watch::Sender::new(false) })
+        Ok((Self { listener, address, shutdown: watch::Sender::new(false) }, own))
     }
 
     /// Where the service is found: `http://127.0.0.1:PORT`.
@@ -75,11 +88,17 @@ impl Host {
     ///
     /// # Errors
     /// If the signals cannot be watched.
-    pub async fn serve(self, app: Router, credentials: &[(&str, ApiKey)]) -> Result<(), Box<dyn Error>> {
+    pub async fn serve(
+        self,
+        app: Router,
+        credentials: &[(impl AsRef<str>, ApiKey)],
+    ) -> Result<(), Box<dyn Error>> {
         // Watched before the ready line is out: whoever reads it may end the service at once.
         let asked_to_end = asked_to_end()?;
-        let credentials: Map<String, Value> =
-            credentials.iter().map(|(name, key)| ((*name).to_owned(), key.expose_secret().into())).collect();
+        let credentials: Map<String, Value> = credentials
+            .iter()
+            .map(|(name, key)| (name.as_ref().to_owned(), key.expose_secret().into()))
+            .collect();
         println!("{}", json!({ "url": self.url(), "credentials": credentials }));
 
         let shutdown = self.shutdown.clone();

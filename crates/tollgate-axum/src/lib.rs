@@ -118,11 +118,15 @@ an extractor takes it *before* `WebSocketUpgrade`, which leaves no upgrade for a
 #![deny(missing_docs)]
 
 mod authenticated;
+#[cfg(feature = "connect-info")]
+mod connect_info;
 mod rate_limit;
 mod rejection;
 mod request_id;
 
 pub use authenticated::Authenticated;
+#[cfg(feature = "connect-info")]
+pub use connect_info::peer_address;
 pub use rate_limit::RateLimit;
 pub use rejection::Rejection;
 pub use request_id::RequestId;

@@ -27,7 +27,7 @@ pub struct WindowState {
     pub reset_second: u64,
     /// Whether this window refused the request.
     pub is_violated: bool,
-    // The nanosecond from which on a refused request would have fitted.
+    // The nanosecond from which on a refused request would have fitted; 0 if that is the reset.
     opens_at: u64,
 }
 
@@ -42,6 +42,12 @@ impl WindowState {
         is_violated: false,
         opens_at: 0,
     };
+
+    #[inline]
+    fn count(&mut self, (cost, reset_second): (u64, u64)) {
+        self.used = self.used.saturating_add(cost);
+        self.reset_second = reset_second;
+    }
 
     /// The instant from which on the whole limit is there, if nothing more is sent: a whole second.
     pub fn resets_at(&self) -> SystemTime {
@@ -59,7 +65,11 @@ impl WindowState {
     /// How long after `at` a refused request would have fitted, as `Retry-After` tells it: whole seconds, rounded up, at
     /// least one.
     pub fn retry_after(&self, at: SystemTime) -> Duration {
-        whole_seconds(Duration::from_nanos(self.opens_at.saturating_sub(nanos_of(at))))
+        whole_seconds(Duration::from_nanos(self.opens_at().saturating_sub(nanos_of(at))))
+    }
+
+    fn opens_at(&self) -> u64 {
+        if self.opens_at > 0 { self.opens_at } else { self.reset_second.saturating_mul(NANOS_PER_SECOND) }
     }
 
     /// What the window still admits; never below zero.
@@ -81,8 +91,6 @@ pub struct Weighing {
 }
 
 impl Weighing {
-    const NONE: Self = Self { state: WindowState::NONE, room: 0, cost: 0, reset_second_after: 0 };
-
     /// A charge, one of its quota's limits, and the counter for it, which is [up to date](Counter::at).
     pub fn new(charge: &Charge<'_>, limit: &WindowLimit, counter: Counter, now: SystemTime) -> Self {
         let mut state = WindowState {
@@ -109,23 +117,16 @@ impl Weighing {
             used: counter.used,
             reset_second: counter.ends_at,
             is_violated: false,
-            opens_at: counter.opens_at(),
+            opens_at: 0,
         };
         Self { state, room: charge.room, cost: charge.cost, reset_second_after: counter.ends_at }
     }
 
     #[inline]
-    fn weighed(mut self) -> Self {
-        let has_room = self.room == 0
-            || self.state.used.checked_add(self.room).is_some_and(|used| used <= self.state.limit);
-        self.state.is_violated = !has_room;
-        self
-    }
-
-    #[inline]
-    fn counted(self) -> WindowState {
-        let used = self.state.used.saturating_add(self.cost);
-        WindowState { used, reset_second: self.reset_second_after, ..self.state }
+    fn weighed(&self) -> WindowState {
+        let used = self.state.used.checked_add(self.room);
+        let has_room = self.room == 0 || used.is_some_and(|used| used <= self.state.limit);
+        WindowState { is_violated: !has_room, ..self.state }
     }
 }
 
@@ -206,30 +207,44 @@ impl Decision {
     #[inline]
     pub fn weigh(at: SystemTime, windows: impl IntoIterator<Item = Weighing>) -> Self {
         let mut rest = windows.into_iter();
-        let mut weighed = [Weighing::NONE; FEW];
+        let mut windows = [WindowState::NONE; FEW];
+        // What is counted, and the reset once it is.
+        let mut counted = [(0, 0); FEW];
         let (mut length, mut is_allowed) = (0, true);
-        for place in &mut weighed {
-            let Some(window) = rest.next() else { break };
-            *place = window.weighed();
-            is_allowed &= !place.state.is_violated;
+        for (place, counted) in windows.iter_mut().zip(&mut counted) {
+            let Some(weighing) = rest.next() else { break };
+            *place = weighing.weighed();
+            *counted = (weighing.cost, weighing.reset_second_after);
+            is_allowed &= !place.is_violated;
             length += 1;
         }
         if length == FEW
             && let Some(next) = rest.next()
         {
-            let more = std::iter::once(next).chain(rest).map(Weighing::weighed);
-            return Self::of_many(at, weighed.into_iter().chain(more).collect());
+            let few = windows.into_iter().zip(counted);
+            let more = std::iter::once(next)
+                .chain(rest)
+                .map(|weighing| (weighing.weighed(), (weighing.cost, weighing.reset_second_after)));
+            return Self::of_many(at, few.chain(more).collect());
         }
-        // Also those that stand for none, which nobody sees: this takes fewer instructions than to spare them.
-        let windows = weighed.map(|window| if is_allowed { window.counted() } else { window.state });
+        if is_allowed {
+            // Also those that stand for none, which nobody sees: this takes fewer instructions than to spare them.
+            for (state, counted) in windows.iter_mut().zip(counted) {
+                state.count(counted);
+            }
+        }
         Self { at, is_allowed, windows: Windows::Few { length, windows } }
     }
 
     #[cold]
-    fn of_many(at: SystemTime, weighed: Vec<Weighing>) -> Self {
-        let is_allowed = weighed.iter().all(|window| !window.state.is_violated);
-        let state = |window: Weighing| if is_allowed { window.counted() } else { window.state };
-        Self { at, is_allowed, windows: Windows::Many(weighed.into_iter().map(state).collect()) }
+    fn of_many(at: SystemTime, mut windows: Vec<(WindowState, (u64, u64))>) -> Self {
+        let is_allowed = windows.iter().all(|(state, _)| !state.is_violated);
+        if is_allowed {
+            for (state, counted) in &mut windows {
+                state.count(*counted);
+            }
+        }
+        Self { at, is_allowed, windows: Windows::Many(windows.into_iter().map(|(state, _)| state).collect()) }
     }
 
     /// Whether the request may pass.
@@ -254,11 +269,13 @@ impl Decision {
     #[inline]
     pub fn governing(&self) -> Option<&WindowState> {
         if self.is_allowed {
+            // From the last one on, so that ties are broken as they are below.
             self.windows()
                 .iter()
+                .rev()
                 .min_by_key(|state| (state.remaining(), std::cmp::Reverse(state.reset_second)))
         } else {
-            self.windows().iter().filter(|state| state.is_violated).max_by_key(|state| state.opens_at)
+            self.windows().iter().filter(|state| state.is_violated).max_by_key(|state| state.opens_at())
         }
     }
 

@@ -24,7 +24,7 @@ mod future;
 mod gate;
 mod headers;
 mod instant;
-mod meter;
+mod metered;
 mod numbers;
 mod passage;
 mod rate_limit_headers;

@@ -25,7 +25,7 @@
 //! |---|---|
 //! | `layer` | who refused |
 //! | `reason` | the precise reason: [`DenialKind::reason`] |
-//! | `code`, `status` | what the caller was told |
+//! | `code`, `status` | what the caller is told, unless the responder has words of its own |
 //! | `detail` | what only the log may know |
 //! | `request_id`, `principal`, `tenant` | if they are known |
 //! | `report_only` | whether the request was let through all the same |

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -12,7 +12,7 @@ use crate::service::Service;
 
 /// One connection over HTTP/1.1.
 pub(crate) struct Client {
-    sender: SendRequest<Empty<Bytes>>,
+    sender: SendRequest<Full<Bytes>>,
     host: String,
 }
 
@@ -36,10 +36,21 @@ impl Client {
     }
 
     pub(crate) async fn send(&mut self, method: Method, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.send_body(method, path, headers, "").await
+    }
+
+    pub(crate) async fn send_body(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
         let mut request = Request::builder().method(method).uri(path).header("host", &self.host);
         append(request.headers_mut().unwrap(), headers);
         self.sender.ready().await.unwrap();
-        let response = self.sender.send_request(request.body(Empty::new()).unwrap()).await.unwrap();
+        let response =
+            self.sender.send_request(request.body(Full::from(body.to_owned())).unwrap()).await.unwrap();
         let (head, body) = response.into_parts();
         let body = String::from_utf8(body.collect().await.unwrap().to_bytes().into()).unwrap();
         Answer { status: head.status, headers: head.headers, body }

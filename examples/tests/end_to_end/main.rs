@@ -3,6 +3,8 @@
 
 mod client;
 mod quickstart;
+mod scanr;
+mod scanr_limits;
 mod service;
 mod stratalerts;
 mod stratalerts_socket;

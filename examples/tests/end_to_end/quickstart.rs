@@ -2,7 +2,7 @@
 
 use tokio::{io::AsyncBufReadExt, process::Command};
 
-use crate::service::{Service, command};
+use crate::service::{Service, output};
 
 #[tokio::test]
 async fn the_printed_curl_lines_show_what_they_promise() {
@@ -41,7 +41,7 @@ async fn the_printed_curl_lines_show_what_they_promise() {
 
 #[tokio::test]
 async fn an_unknown_argument_ends_it_with_a_message() {
-    let output = command("quickstart").arg("--bogus").output().await.unwrap();
+    let output = output("quickstart", &["--bogus"]).await;
     assert_eq!(output.status.code(), Some(2));
     assert!(output.stdout.is_empty());
     assert!(String::from_utf8_lossy(&output.stderr).contains("--bogus"));
@@ -49,7 +49,7 @@ async fn an_unknown_argument_ends_it_with_a_message() {
 
 #[tokio::test]
 async fn help_names_the_argument_there_is() {
-    let output = command("quickstart").arg("--help").output().await.unwrap();
+    let output = output("quickstart", &["--help"]).await;
     assert_eq!(output.status.code(), Some(0));
     assert!(String::from_utf8_lossy(&output.stdout).contains("--listen"));
 }

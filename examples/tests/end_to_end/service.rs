@@ -1,6 +1,11 @@
 //! A running example.
 
-use std::{env::consts::EXE_SUFFIX, path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    env::consts::EXE_SUFFIX,
+    path::PathBuf,
+    process::{Output, Stdio},
+    time::Duration,
+};
 
 use serde_json::Value;
 use tokio::{
@@ -21,7 +26,13 @@ pub(crate) struct Service {
 impl Service {
     /// Starts an example and waits for its ready line.
     pub(crate) async fn start(name: &str) -> Self {
+        Self::start_with(name, &[]).await
+    }
+
+    /// The same with arguments.
+    pub(crate) async fn start_with(name: &str, arguments: &[&str]) -> Self {
         let mut child = command(name)
+            .args(arguments)
             .env("RUST_LOG", "warn")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -67,8 +78,14 @@ impl Service {
     }
 }
 
+/// What an example says that ends by itself, as it must soon.
+pub(crate) async fn output(name: &str, arguments: &[&str]) -> Output {
+    let output = command(name).args(arguments).kill_on_drop(true).output();
+    timeout(PATIENCE, output).await.expect("it did not end").unwrap()
+}
+
 /// The program of an example, where `cargo build` puts it.
-pub(crate) fn command(name: &str) -> Command {
+fn command(name: &str) -> Command {
     let this_test = std::env::current_exe().unwrap();
     let target: PathBuf = this_test.ancestors().nth(2).unwrap().into();
     let program = target.join("examples").join(format!("{name}{EXE_SUFFIX}"));

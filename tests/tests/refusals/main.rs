@@ -69,7 +69,7 @@ fn every_denial() -> Vec<Denial> {
 fn used_up() -> Decision {
     let now = tests::suite::at(39) + std::time::Duration::from_millis(500);
     let quota = 60.per_minute();
-    let limit = &quota.limits()[0];
+    let limit = quota.limits().first().unwrap();
     let counter = Counter::new(limit.algorithm).at(limit, now).counting(limit, 60);
     Decision::weigh(now, [Weighing::new(&Charge::new("key", "ada", "ada", &quota), limit, counter, now)])
 }

@@ -51,8 +51,7 @@ impl FixedWindow {
     }
 
     /// The nanosecond at which the window ends.
-    #[inline]
-    pub(crate) fn opens_at(self) -> u64 {
+    pub(super) fn opens_at(self) -> u64 {
         self.ends_at.saturating_mul(NANOS_PER_SECOND)
     }
 }

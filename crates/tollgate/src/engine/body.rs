@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes};
 use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::meter::Meter;
+use super::{metered::Metered, settlement::Settlement};
 
 pin_project! {
     /// The body of a response from behind gates: the inner service's body `B` as it is, or a refusal's.
@@ -29,55 +29,48 @@ pin_project! {
             #[pin]
             body: B,
         },
-        // Its bytes cost something.
-        Metered {
-            #[pin]
-            body: B,
-            meter: Box<Meter>,
-        },
+        // Its bytes cost something. Boxed, or bodies behind several layers would have room for as many meters.
+        Metered { body: Pin<Box<Metered<B>>> },
         // Empty once the bytes were given out.
         Refusal { bytes: Bytes },
-        MeteredRefusal { refusal: Box<MeteredRefusal> },
+        // A refusal whose bytes cost something.
+        MeteredRefusal { body: Pin<Box<Metered<Body<String>>>> },
     }
-}
-
-/// A refusal whose bytes cost something. Boxed, since every body has room for whatever a body may be.
-struct MeteredRefusal {
-    // Empty once they were given out.
-    bytes: Bytes,
-    meter: Box<Meter>,
 }
 
 impl<B> Body<B> {
     #[inline]
-    pub(super) fn inner(body: B, meter: Option<Box<Meter>>) -> Self {
-        let kind = match meter {
-            None => Kind::Inner { body },
-            Some(meter) => Kind::Metered { body, meter },
-        };
-        Self { kind }
+    pub(super) fn inner(body: B) -> Self {
+        Self { kind: Kind::Inner { body } }
     }
 
-    pub(super) fn refusal(bytes: Bytes, meter: Option<Box<Meter>>) -> Self {
-        let kind = match meter {
-            None => Kind::Refusal { bytes },
-            Some(meter) => Kind::MeteredRefusal { refusal: Box::new(MeteredRefusal { bytes, meter }) },
-        };
-        Self { kind }
+    #[cold]
+    pub(super) fn metered(body: B, settlements: Vec<Settlement>) -> Self {
+        Self { kind: Kind::Metered { body: Box::pin(Metered::new(body, settlements)) } }
+    }
+
+    pub(super) fn refusal(bytes: Bytes) -> Self {
+        Self { kind: Kind::Refusal { bytes } }
+    }
+
+    #[cold]
+    pub(super) fn metered_refusal(bytes: Bytes, settlements: Vec<Settlement>) -> Self {
+        let body = Box::pin(Metered::new(Body::refusal(bytes), settlements));
+        Self { kind: Kind::MeteredRefusal { body } }
     }
 }
 
 impl<B> Default for Body<B> {
     /// An empty body.
     fn default() -> Self {
-        Self::refusal(Bytes::new(), None)
+        Self::refusal(Bytes::new())
     }
 }
 
 impl<B> From<Bytes> for Body<B> {
     /// The body of a refusal of the application's own.
     fn from(bytes: Bytes) -> Self {
-        Self::refusal(bytes, None)
+        Self::refusal(bytes)
     }
 }
 
@@ -95,32 +88,15 @@ where
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         match self.project().kind.project() {
             KindProjection::Inner { body } => body.poll_frame(context),
-            KindProjection::Metered { body, meter } => {
-                // A body that has ended is not asked again while its end waits: that may panic.
-                if !meter.has_ended()
-                    && let Some(frame) = ready!(body.poll_frame(context))
-                {
-                    match &frame {
-                        Ok(frame) => meter.count(frame.data_ref().map_or(0, Buf::remaining)),
-                        // Told at once: it would be lost in a wait.
-                        Err(_) => meter.settle(),
-                    }
-                    return Poll::Ready(Some(frame));
-                }
-                meter.poll_settled(context).map(|()| None)
-            }
+            KindProjection::Metered { body } => body.as_mut().poll_frame(context),
             KindProjection::Refusal { bytes } if bytes.is_empty() => Poll::Ready(None),
             KindProjection::Refusal { bytes } => {
                 let data = std::mem::take(bytes);
                 Poll::Ready(Some(Ok(Frame::data(data.into()))))
             }
-            KindProjection::MeteredRefusal { refusal } if refusal.bytes.is_empty() => {
-                refusal.meter.poll_settled(context).map(|()| None)
-            }
-            KindProjection::MeteredRefusal { refusal } => {
-                let data = std::mem::take(&mut refusal.bytes);
-                refusal.meter.count(data.len());
-                Poll::Ready(Some(Ok(Frame::data(data.into()))))
+            KindProjection::MeteredRefusal { body } => {
+                let frame = ready!(body.as_mut().poll_frame(context));
+                Poll::Ready(frame.map(|Ok(frame)| Ok(frame.map_data(Into::into))))
             }
         }
     }
@@ -128,18 +104,18 @@ where
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Inner { body } => body.is_end_stream(),
-            // Whoever asks stops reading if it is, and nobody would wait for what the limiters answer.
-            Kind::Metered { body, meter } => body.is_end_stream() && meter.is_settled(),
+            Kind::Metered { body } => body.is_end_stream(),
             Kind::Refusal { bytes } => bytes.is_empty(),
-            Kind::MeteredRefusal { refusal } => refusal.bytes.is_empty() && refusal.meter.is_settled(),
+            Kind::MeteredRefusal { body } => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Inner { body } | Kind::Metered { body, .. } => body.size_hint(),
+            Kind::Inner { body } => body.size_hint(),
+            Kind::Metered { body } => body.size_hint(),
             Kind::Refusal { bytes } => SizeHint::with_exact(bytes.remaining() as u64),
-            Kind::MeteredRefusal { refusal } => SizeHint::with_exact(refusal.bytes.remaining() as u64),
+            Kind::MeteredRefusal { body } => body.size_hint(),
         }
     }
 }

@@ -149,11 +149,13 @@ where
 }
 
 /// Completes a response from inside.
-#[inline]
+#[inline(always)]
 fn stamped<B>(stamp: &mut Stamp, mut response: Response<B>) -> Response<Body<B>> {
     stamp.apply(&mut response);
-    let meter = stamp.meter();
-    response.map(|body| Body::inner(body, meter))
+    match stamp.settlements() {
+        None => response.map(Body::inner),
+        Some(settlements) => response.map(|body| Body::metered(body, settlements)),
+    }
 }
 
 /// Waits for limiters, and takes up what they say.
@@ -195,17 +197,20 @@ where
                     return Poll::Ready(Ok(stamped(stamp, response)));
                 }
                 StateProjection::Refused { refusal } => {
-                    let mut meter = None;
+                    let mut settlements = None;
                     if let Some(Refusal { response, owing: Some(owing) }) = refusal {
                         let (stamp, settling) = &mut **owing;
                         if let Some(settling) = settling {
                             ready!(take_up(stamp, settling, context));
                         }
                         stamp.apply(response);
-                        meter = stamp.meter();
+                        settlements = stamp.settlements();
                     }
                     let Some(Refusal { response, .. }) = refusal.take() else { return Poll::Pending };
-                    return Poll::Ready(Ok(response.map(|bytes| Body::refusal(bytes, meter))));
+                    return Poll::Ready(Ok(match settlements {
+                        None => response.map(Body::refusal),
+                        Some(settlements) => response.map(|bytes| Body::metered_refusal(bytes, settlements)),
+                    }));
                 }
                 StateProjection::Waiting { waiting } => {
                     let Some(asked) = waiting else { return Poll::Pending };

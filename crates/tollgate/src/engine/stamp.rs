@@ -1,6 +1,6 @@
 //! What a response will carry: known before the inner service is called.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Response};
 use tollgate_core::{Answer, Decision, Pending, Unavailable};
@@ -8,20 +8,20 @@ use tollgate_core::{Answer, Decision, Pending, Unavailable};
 use super::{
     Caching,
     headers::set_header,
-    meter::Meter,
     numbers::{passing, recurring},
     rate_limit_headers::RateLimitHeaders,
     settlement::{self, Settlement},
 };
 use crate::ResponseHead;
 
-/// What a response will carry of the gates that its request has passed. Small, since futures hold it.
+/// What a response will carry of the gates that its request has passed. Small, since futures hold it: up to 128 bytes are moved
+/// without a call.
 #[derive(Default)]
 pub(crate) struct Stamp {
     /// The request's identifier, and the header for it.
     pub(crate) request_id: Option<HeaderValue>,
     /// The header for it, where it is not `x-request-id`.
-    pub(crate) other_header: Option<HeaderName>,
+    pub(crate) other_header: Option<Arc<HeaderName>>,
     /// Where the caller's limits stand.
     pub(crate) numbers: Option<Numbers>,
     /// Whether they tell of limits further out, too: of stacked limits only the innermost writes them, for all.
@@ -85,15 +85,14 @@ impl Stamp {
     }
 
     /// Completes a response. What the inner service says of the same headers is replaced.
-    #[inline]
+    #[inline(always)]
     pub(super) fn apply<B>(&mut self, response: &mut Response<B>) {
         std::mem::take(&mut self.caching).apply(response.headers_mut());
-        let are_written = NumbersWritten::is_in(response.extensions());
-        let numbers = self.numbers.filter(|_| !are_written);
+        let are_numbers_due =
+            (self.numbers.is_some() || self.more.is_some()) && !NumbersWritten::is_in(response.extensions());
+        let numbers = self.numbers.filter(|_| are_numbers_due);
         self.write(response.headers_mut(), numbers);
-        if let Some(more) = &mut self.more
-            && !are_written
-        {
+        if are_numbers_due && let Some(more) = &mut self.more {
             for (name, value) in more.headers.drain(..) {
                 set_header(response.headers_mut(), name, value);
             }
@@ -151,12 +150,12 @@ impl Stamp {
         self.more_mut().told = Some((decision, headers));
     }
 
-    /// What counts the body's bytes, if they cost anything.
+    /// What is to be charged when the body has ended.
     #[inline]
-    pub(super) fn meter(&mut self) -> Option<Box<Meter>> {
+    pub(super) fn settlements(&mut self) -> Option<Vec<Settlement>> {
         let more = self.more.take()?;
         let settlements: Vec<_> = more.settlements.into_iter().filter(Settlement::waits_for_body).collect();
-        (!settlements.is_empty()).then(|| Box::new(Meter::new(settlements)))
+        (!settlements.is_empty()).then_some(settlements)
     }
 
     fn write(&mut self, headers: &mut HeaderMap, numbers: Option<Numbers>) {
@@ -175,7 +174,8 @@ impl Stamp {
                     set_header(headers, RESET.clone(), reset);
                 }
                 if let Some(request_id) = request_id {
-                    set_header(headers, other_header.unwrap_or_else(|| X_REQUEST_ID.clone()), request_id);
+                    let name = other_header.map_or_else(|| X_REQUEST_ID.clone(), Arc::unwrap_or_clone);
+                    set_header(headers, name, request_id);
                 }
             }
         }

@@ -10,7 +10,10 @@
 //! | an anonymous request, where every policy counts by principal | 500 | |
 //!
 //! Every response from here on, refusals further in included, carries `X-RateLimit-Limit`, `-Remaining` and `-Reset` (epoch
-//! seconds), all three from the same window: the one with the least left.
+//! seconds), all three from the same window: the one with the least left. [`RateLimitHeaders`] are the other forms there are.
+//!
+//! A caller that waits for `Retry-After` seconds (whole ones, rounded up) finds room for the same request, and one that waits for
+//! the reset whenever nothing is left is never refused, if nobody else is counted with it.
 //!
 //! # Where it stands
 //!
@@ -37,6 +40,22 @@
 //! ]);
 //! ```
 //!
+//! Windows are aligned to UTC unless a quota says otherwise: [`sliding`](Quota::sliding) ones have no boundary to crowd at, and token
+//! buckets let [bursts](Quota::with_burst) through that the rate makes good. Requests may [cost](Cost) more or less than 1, or
+//! what only their response tells:
+//!
+//! ```
+//! use tollgate::{Cost, PerWindow, Policy, RateLimitHeaders, RateLimitLayer};
+//!
+//! let layer = RateLimitLayer::from_policies([
+//!     Policy::new("requests", 10.per_second().with_burst(50).and(20_000.per_hour().sliding()))
+//!         .with_cost(Cost::by_request(|head, _principal| if head.uri.path() == "/search" { 5 } else { 1 })),
+//!     Policy::new("failures", 100.per_hour())
+//!         .with_cost(Cost::by_response(|response| u64::from(response.status.is_client_error()))),
+//! ])
+//! .with_headers(RateLimitHeaders::new().with_ietf_draft_10());
+//! ```
+//!
 //! Beside optional credentials, strangers share a counter of their own; what counts by principal does not concern them:
 //!
 //! ```
@@ -51,8 +70,9 @@
 //!
 //! # Security
 //!
-//! Counting is exact: of any number of concurrent requests as many pass as the quota says. A refused request is counted in
-//! no window, of no policy. One that a guard further in refuses has been counted. A policy's name is part of its
+//! Counting is exact: of any number of concurrent requests as many pass as the quota says; but what is charged by the response
+//! cannot be, since requests are under way before anybody knows their cost. A refused request is counted in no window, of no
+//! policy. One that a guard further in refuses has been counted. A policy's name is part of its
 //! counters' identity, its quota is not: whoever changes their plan keeps their count.
 //!
 //! A CORS preflight is not counted.
@@ -267,7 +287,7 @@ impl Gate for RateLimitGate {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn judge(&self, passage: &Passage) -> Result<(), Denial> {
         match passage.used_up() {
             Some(decision) => Err(Denial::rate_limited(decision.clone())),

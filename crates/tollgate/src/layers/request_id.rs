@@ -38,6 +38,8 @@
 //! A caller chooses its own identifier, within the alphabet above: good for finding a request again, useless as proof of
 //! anything. A malformed value is taken out of the request, so that nothing inside logs it.
 
+use std::sync::Arc;
+
 use http::{HeaderName, HeaderValue};
 use tollgate_core::Denial;
 
@@ -62,7 +64,7 @@ impl RequestIdLayer {
 
     /// Reads and writes another header.
     pub fn with_header(mut self, header: HeaderName) -> Self {
-        self.gate.other_header = Some(header).filter(|header| *header != X_REQUEST_ID);
+        self.gate.other_header = Some(header).filter(|header| *header != X_REQUEST_ID).map(Arc::new);
         self
     }
 
@@ -89,15 +91,15 @@ impl_layer!(RequestIdLayer, RequestId);
 
 #[derive(Clone, Debug)]
 pub(crate) struct RequestIdGate {
-    // Instead of `x-request-id`.
-    other_header: Option<HeaderName>,
+    // Instead of `x-request-id`. Shared, since a stamp has to be small.
+    other_header: Option<Arc<HeaderName>>,
     accept: fn(&HeaderValue) -> Option<RequestId>,
     is_propagated: bool,
 }
 
 impl RequestIdGate {
     fn header(&self) -> &HeaderName {
-        self.other_header.as_ref().unwrap_or(&X_REQUEST_ID)
+        self.other_header.as_deref().unwrap_or(&X_REQUEST_ID)
     }
 }
 

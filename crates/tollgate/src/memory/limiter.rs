@@ -10,7 +10,6 @@ mod wide;
 
 use std::{fmt, hash::BuildHasher};
 
-use hashbrown::DefaultHashBuilder;
 use smallvec::SmallVec;
 use tollgate_core::{
     Answer, Charge, Decision, FixedWindow, Limiter, Take, Unavailable, Weighing, WindowLimit,
@@ -21,7 +20,7 @@ use self::{
     room::Room,
     shard::{Name, Shard},
     subject::{SLOTS, Windows, counter_of},
-    sync::{Mutex, MutexGuard, lock},
+    sync::{GroupHasher, Mutex, MutexGuard, lock},
 };
 
 /// Counts in this process, exactly.
@@ -47,7 +46,7 @@ pub struct MemoryLimiter {
     room: Room,
     fingerprinter: Fingerprinter,
     // Chooses the shard: whoever guesses it gains nothing but a neighbour.
-    hasher: DefaultHashBuilder,
+    hasher: GroupHasher,
 }
 
 /// Enough that two cores seldom meet in one, few enough to cost nothing when idle.
@@ -77,7 +76,7 @@ impl MemoryLimiter {
             shards: (0..SHARDS).map(|_| OnItsOwn::default()).collect(),
             room: Room::for_subjects(subjects),
             fingerprinter: Fingerprinter::new(),
-            hasher: DefaultHashBuilder::default(),
+            hasher: GroupHasher::default(),
         }
     }
 
@@ -101,6 +100,9 @@ impl MemoryLimiter {
     /// Decides about any charges.
     #[inline(never)]
     fn take_all(&self, take: &Take<'_>, second: u64) -> Decision {
+        if self.room.is_full() {
+            self.make_room(second);
+        }
         let places: SmallVec<[Place; 2]> = take.charges.iter().map(|charge| self.place(charge)).collect();
         let mut locked = Locked::new(&self.shards, &places);
 
@@ -152,6 +154,17 @@ impl MemoryLimiter {
     fn sweep(&self, own: usize, due: Option<u32>, second: u64) {
         if let Some(number) = due {
             self.sweep_shard(own.wrapping_add(number as usize) % SHARDS, second);
+        }
+    }
+
+    /// Clears away what is idle, as far as one request may be kept waiting for it.
+    #[cold]
+    fn make_room(&self, second: u64) {
+        for _ in 0..SHARDS.min(4) {
+            self.sweep_shard(self.room.next_turn() % SHARDS, second);
+            if !self.room.is_full() {
+                break;
+            }
         }
     }
 
@@ -219,4 +232,8 @@ impl fmt::Debug for MemoryLimiter {
 }
 
 #[cfg(test)]
+#[cfg(tollgate_loom)]
+mod every_order;
+#[cfg(test)]
+#[cfg(not(tollgate_loom))]
 mod tests;

@@ -49,7 +49,9 @@ impl Fingerprinter {
     /// With a key from the operating system.
     pub(super) fn new() -> Self {
         let mut key = [0; 16];
-        if getrandom::fill(&mut key).is_err() {
+        if cfg!(tollgate_loom) {
+            // Which tries the same again and again.
+        } else if getrandom::fill(&mut key).is_err() {
             // The standard library asks in other ways, too, and its maps have no other source either.
             let random = RandomState::new();
             for (number, word) in key.as_chunks_mut::<8>().0.iter_mut().enumerate() {
@@ -62,7 +64,21 @@ impl Fingerprinter {
     /// The fingerprint of a subject under a policy.
     #[inline]
     pub(super) fn of(&self, policy: &str, subject: &str) -> Fingerprint {
-        self.of_bytes(policy, subject.as_bytes())
+        let mut name = [BETWEEN; LONGEST_WHOLE];
+        let length = policy.len() + 1 + subject.len();
+        let Hash128 { h1, h2 } = match name.get_mut(..length) {
+            Some(name) => {
+                if let Some(place) = name.get_mut(..policy.len()) {
+                    place.copy_from_slice(policy.as_bytes());
+                }
+                if let Some(place) = name.get_mut(policy.len() + 1..) {
+                    place.copy_from_slice(subject.as_bytes());
+                }
+                self.0.hash(name)
+            }
+            None => self.of_long(policy, subject.as_bytes()),
+        };
+        Fingerprint::new(h1, h2)
     }
 
     /// The fingerprint of a crowd under a policy: no subject's, since it is no text.
@@ -72,25 +88,7 @@ impl Fingerprinter {
         if let Some(place) = name.first_chunk_mut() {
             *place = number.to_le_bytes();
         }
-        self.of_bytes(policy, &name)
-    }
-
-    #[inline]
-    fn of_bytes(&self, policy: &str, subject: &[u8]) -> Fingerprint {
-        let mut name = [BETWEEN; LONGEST_WHOLE];
-        let length = policy.len() + 1 + subject.len();
-        let Hash128 { h1, h2 } = match name.get_mut(..length) {
-            Some(name) => {
-                if let Some(place) = name.get_mut(..policy.len()) {
-                    place.copy_from_slice(policy.as_bytes());
-                }
-                if let Some(place) = name.get_mut(policy.len() + 1..) {
-                    place.copy_from_slice(subject);
-                }
-                self.0.hash(name)
-            }
-            None => self.of_long(policy, subject),
-        };
+        let Hash128 { h1, h2 } = self.of_long(policy, &name);
         Fingerprint::new(h1, h2)
     }
 

@@ -6,11 +6,27 @@ use super::sync::{AtomicUsize, Ordering};
 pub(super) struct Room {
     taken: AtomicUsize,
     most: usize,
+    // Whose turn it is to make room.
+    turn: AtomicUsize,
 }
 
 impl Room {
     pub(super) fn for_subjects(most: usize) -> Self {
-        Self { taken: AtomicUsize::new(0), most }
+        Self { taken: AtomicUsize::new(0), most, turn: AtomicUsize::new(0) }
+    }
+
+    #[cfg(all(test, tollgate_loom))]
+    pub(super) fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) >= self.most
+    }
+
+    /// The number of the shard whose turn it is to make room, without end.
+    pub(super) fn next_turn(&self) -> usize {
+        self.turn.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Takes a place, if one is free.

@@ -15,7 +15,7 @@ const PLACES_PER_SWEEP: usize = 64;
 const MOST_DOUBLINGS: u32 = 4;
 
 /// How often the requests of a shard sweep: two places for each request, while there is little to clear away.
-const REQUESTS_PER_SWEEP: u32 = 32;
+const REQUESTS_PER_SWEEP: u32 = if cfg!(tollgate_loom) { 1 } else { 32 };
 
 #[derive(Default)]
 pub(super) struct Shard {
@@ -57,7 +57,7 @@ impl Shard {
     }
 
     /// How many subjects there is room for.
-    #[cfg(test)]
+    #[cfg(all(test, not(tollgate_loom)))]
     pub(super) fn places(&self) -> usize {
         self.subjects.places() + self.wide.as_ref().map_or(0, |wide| wide.places())
     }
@@ -102,7 +102,7 @@ impl Shard {
         subject::merge(&mut windows, counted, second);
         if self.knows(name.own) {
             self.keep(name.own, windows, second, room);
-        } else if room.take() || self.makes_room(second, room) {
+        } else if room.take() {
             self.add(name.own, windows, second, room);
         } else {
             let crowd = name.crowd();
@@ -121,13 +121,6 @@ impl Shard {
     fn knows(&mut self, name: Fingerprint) -> bool {
         self.subjects.get_mut(name).is_some()
             || self.wide.as_mut().is_some_and(|wide| wide.get_mut(name).is_some())
-    }
-
-    /// Clears away what is idle, as much as one request may be kept waiting for, and takes a place of it.
-    #[cold]
-    fn makes_room(&mut self, second: u64, room: &Room) -> bool {
-        self.sweep(second, room);
-        room.take()
     }
 
     /// Adds a subject, for which a place was taken.

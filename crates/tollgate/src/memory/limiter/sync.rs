@@ -1,4 +1,5 @@
-//! What threads meet at: the standard library's, or loom's, which tries out every order in which they can.
+//! What threads meet at: the standard library's, or loom's, which tries out every order in which they can. For loom, nothing may
+//! be random.
 
 #[cfg(not(tollgate_loom))]
 pub(super) use std::sync::{
@@ -6,14 +7,20 @@ pub(super) use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+#[cfg(not(tollgate_loom))]
+pub(super) use hashbrown::DefaultHashBuilder as GroupHasher;
+
+#[cfg(not(tollgate_loom))]
+pub(super) use crate::memory::lock;
+
 #[cfg(tollgate_loom)]
 pub(super) use loom::sync::{
     Mutex, MutexGuard,
     atomic::{AtomicUsize, Ordering},
 };
 
-#[cfg(not(tollgate_loom))]
-pub(super) use crate::memory::lock;
+#[cfg(tollgate_loom)]
+pub(super) type GroupHasher = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
 
 #[cfg(tollgate_loom)]
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

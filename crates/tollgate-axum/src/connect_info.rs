@@ -1,0 +1,34 @@
+//! Whom axum's server is connected with.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::extract::ConnectInfo;
+use tollgate::Head;
+
+/// The address of the connection's other end, for [`ClientAddress::of_peer`](tollgate::ClientAddress::of_peer).
+///
+/// `None` unless the router is served by `into_make_service_with_connect_info::<SocketAddr>()`:
+///
+/// ```no_run
+/// use std::net::SocketAddr;
+///
+/// use axum::{Router, routing::get};
+/// use tollgate::{AttemptLimitLayer, ClientAddress, PerWindow};
+/// use tollgate_axum::peer_address;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let address = ClientAddress::of_peer(peer_address).behind(["10.0.0.0/8"])?;
+/// let app = Router::new()
+///     .route("/", get(async || "Hello!"))
+///     .layer(AttemptLimitLayer::new(1_000.per_minute(), address));
+///
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+/// axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await?;
+/// # Ok(())
+/// # }
+/// ```
+pub fn peer_address(head: Head<'_>) -> Option<IpAddr> {
+    let ConnectInfo(peer) = head.extensions.get::<ConnectInfo<SocketAddr>>()?;
+    Some(peer.ip())
+}

@@ -1,0 +1,210 @@
+use http::{HeaderValue, Request};
+use proptest::prelude::*;
+
+use super::*;
+
+const PROXY: &str = "10.0.0.1";
+
+/// Whom a request comes from whose peer and header lines are these.
+fn find(header: &str, peer: &str, lines: &[&[u8]]) -> String {
+    let address = trusting();
+    let address = if header == "forwarded" { address.with_forwarded() } else { address };
+    let mut request = Request::builder();
+    for line in lines {
+        request = request.header(header, HeaderValue::from_bytes(line).unwrap());
+    }
+    let mut request = request.body(()).unwrap();
+    request.extensions_mut().insert(peer.parse::<IpAddr>().unwrap());
+    address.find(Head::of(&request)).unwrap().to_string()
+}
+
+fn trusting() -> ClientAddress {
+    ClientAddress::of_peer(|head| head.extensions.get::<IpAddr>().copied())
+        .behind(["10.0.0.0/8", "2001:db8:aaaa::/48"])
+        .unwrap()
+}
+
+fn x_forwarded_for(peer: &str, lines: &[&str]) -> String {
+    find("x-forwarded-for", peer, &lines.iter().map(|line| line.as_bytes()).collect::<Vec<_>>())
+}
+
+fn forwarded(peer: &str, lines: &[&str]) -> String {
+    find("forwarded", peer, &lines.iter().map(|line| line.as_bytes()).collect::<Vec<_>>())
+}
+
+#[test]
+fn a_peer_that_is_not_trusted_is_the_client_whatever_it_says() {
+    assert_eq!(x_forwarded_for("192.0.2.1", &["198.51.100.4"]), "192.0.2.1");
+    assert_eq!(forwarded("192.0.2.1", &["for=198.51.100.4"]), "192.0.2.1");
+}
+
+#[test]
+fn the_first_from_the_right_that_is_not_trusted_is_the_client() {
+    assert_eq!(x_forwarded_for(PROXY, &["198.51.100.4"]), "198.51.100.4");
+    assert_eq!(x_forwarded_for(PROXY, &["203.0.113.9, 198.51.100.4, 10.9.9.9"]), "198.51.100.4");
+    assert_eq!(x_forwarded_for(PROXY, &["203.0.113.9", "198.51.100.4,10.9.9.9", "10.8.8.8"]), "198.51.100.4");
+    assert_eq!(x_forwarded_for("2001:db8:aaaa::1", &["198.51.100.4"]), "198.51.100.4");
+    assert_eq!(
+        forwarded(PROXY, &["for=203.0.113.9, For=198.51.100.4;proto=https", "FOR=10.9.9.9"]),
+        "198.51.100.4"
+    );
+}
+
+#[test]
+fn a_proxy_that_names_nobody_is_the_client() {
+    assert_eq!(x_forwarded_for(PROXY, &[]), PROXY);
+    assert_eq!(x_forwarded_for(PROXY, &["10.9.9.9"]), "10.9.9.9", "trusted to the end");
+    for nobody in
+        ["", "unknown", "_hidden", "198.51.100", "198.51.100.4:", "198.51.100.4:99999", "[::1", "::1%eth0"]
+    {
+        assert_eq!(x_forwarded_for(PROXY, &[&format!("203.0.113.9, {nobody}")]), PROXY, "{nobody}");
+        assert_eq!(
+            x_forwarded_for(PROXY, &[&format!("203.0.113.9, {nobody}, 10.9.9.9")]),
+            "10.9.9.9",
+            "{nobody}"
+        );
+        assert_eq!(forwarded(PROXY, &[&format!("for=203.0.113.9, for=\"{nobody}\"")]), PROXY, "{nobody}");
+    }
+    for nobody in [
+        "proto=https",
+        "for",
+        "=198.51.100.4",
+        "for=198.51.100.4;for=198.51.100.5",
+        "for=198.51.100.4;",
+        "a b=c;for=198.51.100.4",
+    ] {
+        assert_eq!(forwarded(PROXY, &[&format!("for=203.0.113.9, {nobody}")]), PROXY, "{nobody}");
+    }
+}
+
+#[test]
+fn addresses_have_many_forms() {
+    for form in [
+        "198.51.100.4",
+        "198.51.100.4:8080",
+        " 198.51.100.4\t",
+        "::ffff:198.51.100.4",
+        "[::ffff:198.51.100.4]:80",
+    ] {
+        assert_eq!(x_forwarded_for(PROXY, &[form]), "198.51.100.4", "{form}");
+    }
+    for form in ["2001:db8::1:2:3:4", "[2001:db8::1:2:3:4]", "[2001:db8::5:6:7:8]:443"] {
+        assert_eq!(x_forwarded_for(PROXY, &[form]), "2001:db8::", "{form}");
+        assert_eq!(forwarded(PROXY, &[&format!("for=\"{form}\";by=_x")]), "2001:db8::", "{form}");
+    }
+    assert_eq!(x_forwarded_for("::ffff:10.0.0.1", &["198.51.100.4"]), "198.51.100.4");
+}
+
+#[test]
+fn only_the_chosen_header_is_read() {
+    assert_eq!(find("x-forwarded-for", PROXY, &[]), PROXY);
+    let mut request = Request::new(());
+    request.extensions_mut().insert(PROXY.parse::<IpAddr>().unwrap());
+    request.headers_mut().insert("forwarded", HeaderValue::from_static("for=198.51.100.4"));
+    assert_eq!(trusting().find(Head::of(&request)), Some(PROXY.parse().unwrap()));
+    request.headers_mut().insert("x-forwarded-for", HeaderValue::from_static("198.51.100.5"));
+    assert_eq!(trusting().with_forwarded().find(Head::of(&request)), Some([198, 51, 100, 4].into()));
+}
+
+#[test]
+fn ipv6_addresses_of_one_prefix_are_one_client() {
+    let masked = |bits: u8| {
+        let address =
+            ClientAddress::of_peer(|_| "2001:db8:1:ff02:3:4:5:6".parse().ok()).with_ipv6_prefix(bits);
+        address.find(Head::of(&Request::new(()))).unwrap().to_string()
+    };
+    assert_eq!(masked(64), "2001:db8:1:ff02::");
+    assert_eq!(masked(56), "2001:db8:1:ff00::");
+    assert_eq!(masked(128), "2001:db8:1:ff02:3:4:5:6");
+    assert_eq!(masked(255), "2001:db8:1:ff02:3:4:5:6");
+    assert_eq!(masked(0), "::");
+}
+
+#[test]
+fn without_a_peer_nobody_is_found() {
+    let mut request = Request::new(());
+    request.headers_mut().insert("x-forwarded-for", HeaderValue::from_static("198.51.100.4"));
+    assert_eq!(trusting().find(Head::of(&request)), None);
+}
+
+#[test]
+fn a_proxy_that_is_no_network_is_an_error_that_says_what_would_be_one() {
+    let bad = |text: &str| ClientAddress::of_peer(|_| None).behind([text]).unwrap_err().to_string();
+    for text in ["", "localhost", "10.0.0.0/33", "10.0.0", "::ffff:0.0.0.0/90"] {
+        let error = bad(text);
+        assert!(error.contains(&format!("\"{text}\"")) && error.contains("10.0.0.0/8"), "{error}");
+    }
+    let mapped = ClientAddress::of_peer(|_| None).behind(["::ffff:10.0.0.0/104", " 192.0.2.1 "]).unwrap();
+    assert!(mapped.trusts([10, 200, 0, 1].into()) && mapped.trusts([192, 0, 2, 1].into()));
+    assert!(!mapped.trusts([11, 0, 0, 1].into()) && !mapped.trusts([192, 0, 2, 2].into()));
+}
+
+/// Whether an address is one of the proxies', told by its text.
+fn is_proxy(address: &str) -> bool {
+    address.starts_with("10.")
+}
+
+fn hop() -> impl Strategy<Value = String> {
+    prop_oneof![
+        (0_u8..3).prop_map(|last| format!("10.0.0.{last}")),
+        (0_u8..3).prop_map(|last| format!("198.51.100.{last}")),
+        Just("unknown".to_owned()),
+    ]
+}
+
+/// What a client may write: whatever a header line may hold.
+fn junk() -> impl Strategy<Value = Vec<u8>> {
+    let byte = prop_oneof![3 => prop::sample::select(b"\\\",;= \tfor1.[]:".to_vec()), 1 => 32_u8..=255];
+    prop::collection::vec(byte.prop_filter("no header holds it", |byte| *byte != 127), 0..30)
+}
+
+proptest! {
+    /// The model: hops in the order in which the request took them, whom each proxy has named.
+    #[test]
+    fn agrees_with_a_walk_along_the_hops(hops in prop::collection::vec(hop(), 0..6), is_split in any::<bool>()) {
+        let mut expected = PROXY.to_owned();
+        for hop in hops.iter().rev() {
+            if !is_proxy(&expected) || hop == "unknown" {
+                break;
+            }
+            expected.clone_from(hop);
+        }
+        let entries: Vec<_> = hops.iter().map(|hop| format!("for={hop};proto=http")).collect();
+        let (plain, tagged) = if is_split {
+            (hops.clone(), entries)
+        } else {
+            (vec![hops.join(", ")], vec![entries.join(",")])
+        };
+        let plain: Vec<_> = plain.iter().map(String::as_str).collect();
+        let tagged: Vec<_> = tagged.iter().map(String::as_str).collect();
+        prop_assert_eq!(x_forwarded_for(PROXY, &plain), expected.clone());
+        prop_assert_eq!(forwarded(PROXY, &tagged), expected);
+    }
+
+    /// Whatever a client writes before what the proxy adds, in the same line or in one before it.
+    #[test]
+    fn nothing_that_a_client_writes_changes_what_a_proxy_adds(
+        written in junk(),
+        is_another_line in any::<bool>(),
+    ) {
+        let adds = [
+            ("x-forwarded-for", "198.51.100.4"),
+            ("forwarded", "for=198.51.100.4"),
+            ("forwarded", "for=\"198.51.100.4:80\""),
+            ("forwarded", "for=198.51.100.4;host=\"example.org:80\";by=_edge"),
+        ];
+        for (header, added) in adds {
+            let line = [&written[..], b", ", added.as_bytes()].concat();
+            let lines: Vec<&[u8]> = if is_another_line { vec![&written, added.as_bytes()] } else { vec![&line] };
+            prop_assert_eq!(find(header, PROXY, &lines), "198.51.100.4");
+        }
+    }
+
+    #[test]
+    fn no_line_panics(lines in prop::collection::vec(junk(), 0..4)) {
+        let lines: Vec<&[u8]> = lines.iter().map(Vec::as_slice).collect();
+        for header in ["x-forwarded-for", "forwarded"] {
+            find(header, PROXY, &lines);
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! What holds in whatever order threads come to the locks: tried out by loom, one order after the other.
+//!
+//! `./test loom`, or `RUSTFLAGS="--cfg tollgate_loom" cargo test -p tollgate --lib every_order`.
+
+use std::{
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use loom::thread;
+use tollgate_core::{PerWindow as _, Quota};
+
+use super::*;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Whether a request passes that is charged to all these counters: policy, subject and group of each.
+fn passes(limiter: &MemoryLimiter, charges: &[(&'static str, &str, &str, &Quota)], second: u64) -> bool {
+    let charge = |&(policy, subject, group, quota)| Charge::new(policy, subject, group, quota);
+    let charges: Vec<_> = charges.iter().map(charge).collect();
+    let take = Take::new(&charges, UNIX_EPOCH + Duration::from_secs(second));
+    let Answer::Now(Ok(decision)) = limiter.take(&take) else { panic!("counts at once") };
+    decision.is_allowed()
+}
+
+fn used(limiter: &MemoryLimiter, policy: &'static str, subject: &str, group: &str, second: u64) -> u64 {
+    let quota = u64::MAX.per_minute();
+    let charges = [Charge::new(policy, subject, group, &quota).with_cost(0)];
+    let take = Take::new(&charges, UNIX_EPOCH + Duration::from_secs(second));
+    let Answer::Now(Ok(decision)) = limiter.take(&take) else { panic!("counts at once") };
+    decision.windows()[0].used
+}
+
+/// How often the threads' work succeeds, all of them at once, in every order.
+fn all_at_once<const THREADS: usize>(work: [impl FnOnce() -> usize + Send + 'static; THREADS]) -> usize {
+    let threads = work.map(thread::spawn);
+    threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+}
+
+#[test]
+fn of_three_requests_on_a_quota_of_two_exactly_two_pass() {
+    // A subject that nobody knows takes the long way, one that is known the short one.
+    for is_known in [false, true] {
+        loom::model(move || {
+            let limiter = Arc::new(MemoryLimiter::new());
+            let quota = (2 + u64::from(is_known)).per_minute();
+            if is_known {
+                assert!(passes(&limiter, &[("key", "ada", "acme", &quota)], SECOND));
+            }
+            let ask = |requests: usize| {
+                let (limiter, quota) = (Arc::clone(&limiter), quota.clone());
+                move || {
+                    (0..requests)
+                        .filter(|_| passes(&limiter, &[("key", "ada", "acme", &quota)], SECOND))
+                        .count()
+                }
+            };
+            assert_eq!(all_at_once([ask(2), ask(1)]), 2);
+        });
+    }
+}
+
+#[test]
+fn charges_to_two_shards_in_either_order_wait_for_each_other_and_a_refusal_burns_nothing() {
+    loom::model(|| {
+        let limiter = Arc::new(MemoryLimiter::new());
+        let (two, one) = (2.per_minute(), 1.per_minute());
+        // In different shards, of which there are two.
+        let groups = ["a", "b", "c", "d"];
+        let shard = |group: &str| limiter.place(&Charge::new("key", "ada", group, &two)).shard;
+        let [here, there] = [0, 1].map(|at| groups.into_iter().find(|group| shard(group) == at).unwrap());
+        let ask = |is_turned: bool| {
+            let (limiter, two, one) = (Arc::clone(&limiter), two.clone(), one.clone());
+            move || {
+                let mut charges = [("wide", "all", here, &two), ("narrow", "all", there, &one)];
+                if is_turned {
+                    charges.reverse();
+                }
+                usize::from(passes(&limiter, &charges, SECOND))
+            }
+        };
+        assert_eq!(all_at_once([ask(false), ask(true)]), 1);
+        assert_eq!(used(&limiter, "wide", "all", here, SECOND), 1, "the refused one has burnt nothing");
+    });
+}
+
+#[test]
+fn whoever_finds_no_room_is_counted_all_the_same() {
+    loom::model(|| {
+        let limiter = Arc::new(MemoryLimiter::with_capacity(1));
+        let ask = |subject: &'static str| {
+            let limiter = Arc::clone(&limiter);
+            move || {
+                let quota = 1.per_minute();
+                (0..2).filter(|_| passes(&limiter, &[("key", subject, "acme", &quota)], SECOND)).count()
+            }
+        };
+        let passed = all_at_once([ask("ada"), ask("bob")]);
+        assert!((1..=2).contains(&passed), "{passed}");
+        assert_eq!(limiter.room.taken(), limiter.subjects(), "nobody is forgotten or counted twice");
+        assert_eq!(limiter.subjects(), 2, "one, and a crowd");
+    });
+}
+
+#[test]
+fn a_window_that_turns_while_others_sweep_begins_at_zero_once() {
+    loom::model(|| {
+        let limiter = Arc::new(MemoryLimiter::new());
+        let quota = 1.per_second();
+        assert!(passes(&limiter, &[("key", "ada", "acme", &quota)], SECOND));
+        let ask = |subject: &'static str| {
+            let (limiter, quota) = (Arc::clone(&limiter), quota.clone());
+            move || usize::from(passes(&limiter, &[("key", subject, "acme", &quota)], SECOND + 1))
+        };
+        assert_eq!(all_at_once([ask("ada"), ask("ada")]), 1);
+    });
+}

@@ -1,0 +1,113 @@
+//! The service's clock: the machine's own, or with `--now` one that stands still until somebody moves it, forwards or
+//! backwards.
+//!
+//! ```text
+//! > POST /_demo/clock {"advance_s":30}
+//! < {"now":"2026-03-01T22:59:00Z"}
+//! ```
+
+use std::{
+    error::Error,
+    sync::{Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use http::StatusCode;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use tollgate::{Clock, ManualClock, SystemClock};
+
+use crate::{body::JsonObject, error};
+
+#[derive(Clone)]
+pub(crate) enum ServiceClock {
+    Running,
+    Stopped(ManualClock),
+}
+
+impl ServiceClock {
+    /// Stands still at `now`, or runs with the machine's.
+    pub(crate) fn new(now: Option<Timestamp>) -> Result<Self, Box<dyn Error>> {
+        match now {
+            Some(now) => Ok(Self::Stopped(ManualClock::at(now.try_into()?))),
+            None => Ok(Self::Running),
+        }
+    }
+
+    /// The present moment, to be shown; the Unix epoch for one that has no date.
+    pub(crate) fn timestamp(&self) -> Timestamp {
+        timestamp(self.now())
+    }
+}
+
+impl Clock for ServiceClock {
+    fn now(&self) -> SystemTime {
+        match self {
+            Self::Running => SystemClock.now(),
+            Self::Stopped(clock) => clock.now(),
+        }
+    }
+}
+
+/// Reads an instant of the command line.
+pub(crate) fn parse(text: &str) -> Result<Timestamp, String> {
+    let instant: Result<Timestamp, _> = text.parse();
+    instant
+        .ok()
+        .filter(is_countable)
+        .ok_or_else(|| "say an instant from 1970 to 9999, such as 2026-03-01T22:58:30Z".to_owned())
+}
+
+pub(crate) fn router(clock: ServiceClock) -> Router {
+    let method = post(turn).fallback(async || error::method_not_allowed());
+    Router::new().route("/_demo/clock", method).with_state(clock)
+}
+
+async fn turn(State(clock): State<ServiceClock>, body: Result<JsonObject, Response>) -> Response {
+    let ServiceClock::Stopped(clock) = clock else {
+        let message = "The machine's clock runs by itself. To have one that can be moved, start the service with \
+            --now 2026-03-01T22:58:30Z, or another instant.";
+        return error::response(StatusCode::CONFLICT, "clock_runs", message);
+    };
+    let JsonObject(body) = match body {
+        Ok(body) => body,
+        Err(refusal) => return refusal,
+    };
+    let Some(seconds) = body.get("advance_s").and_then(Value::as_i64) else {
+        let message = r#"Send {"advance_s": N}, with a whole number of seconds, which may be negative."#;
+        return error::response(StatusCode::BAD_REQUEST, "malformed_body", message);
+    };
+    let Some(now) = advance(&clock, seconds) else {
+        let message = "The clock shows instants from 1970 to 9999. It was left as it is.";
+        return error::response(StatusCode::BAD_REQUEST, "out_of_range", message);
+    };
+    tracing::info!(%now, "the clock was moved");
+    Json(json!({ "now": now.to_string() })).into_response()
+}
+
+/// Moves the clock, forwards or backwards, and says what it shows then. `None`: it cannot show that, and was left alone.
+fn advance(clock: &ManualClock, seconds: i64) -> Option<Timestamp> {
+    static TURNING: Mutex<()> = Mutex::new(());
+
+    // One after the other, or of two steps at once one could be lost.
+    let _turning = TURNING.lock().unwrap_or_else(PoisonError::into_inner);
+    let now =
+        timestamp(clock.now()).checked_add(SignedDuration::from_secs(seconds)).ok().filter(is_countable)?;
+    clock.set(now.try_into().ok()?);
+    Some(now)
+}
+
+fn timestamp(instant: SystemTime) -> Timestamp {
+    instant.try_into().unwrap_or_default()
+}
+
+/// Resets are told in seconds since the Unix epoch.
+fn is_countable(instant: &Timestamp) -> bool {
+    *instant >= Timestamp::UNIX_EPOCH
+}

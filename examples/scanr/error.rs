@@ -1,0 +1,42 @@
+//! The contract's statuses, and the body of an error, of which the contract says nothing:
+//!
+//! ```json
+//! {"error":{"code":"invalid_credential","message":"The credential is not valid."}}
+//! ```
+
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
+use http::StatusCode;
+use serde_json::{Value, json};
+use tollgate::{Denial, Respond, respond};
+
+/// Refuses in the words of the gate, and by the contract's statuses: it knows no 400 for credentials, so that two of them
+/// are as bad as a malformed one.
+pub(crate) fn responder() -> impl Respond {
+    respond::Json::new(|denial| body(denial.code(), denial.detail())).with_status(|denial: &Denial| {
+        match denial.status() {
+            StatusCode::BAD_REQUEST => StatusCode::UNAUTHORIZED,
+            status => status,
+        }
+    })
+}
+
+pub(crate) fn not_found() -> Response {
+    response(StatusCode::NOT_FOUND, "not_found", "There is nothing here.")
+}
+
+pub(crate) fn method_not_allowed() -> Response {
+    let message = "This path has other methods: see the Allow header.";
+    response(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+}
+
+/// An error of the service's own.
+pub(crate) fn response(status: StatusCode, code: &str, message: &str) -> Response {
+    (status, Json(body(code, message))).into_response()
+}
+
+fn body(code: &str, message: &str) -> Value {
+    json!({ "error": { "code": code, "message": message } })
+}
