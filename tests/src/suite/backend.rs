@@ -7,9 +7,11 @@ use std::{
 
 use tokio::sync::watch;
 use tollgate::{
-    Answer, Decision, Denial, DenialKind, Entitlements, Limiter, MemoryLimiter, Plan, Presented, Principal,
-    Take, Unavailable, Verify,
+    Answer, Charge, Decision, Denial, DenialKind, Entitlements, Limiter, MemoryLimiter, Plan, Presented,
+    Principal, Quota, Take, Unavailable, Verify,
 };
+
+use super::at;
 
 /// How a backend behaves. Clones are the same backend.
 #[derive(Clone, Default)]
@@ -59,7 +61,8 @@ impl Backend {
         self.0.lock().unwrap().clone()
     }
 
-    fn answer<T: Send + 'static>(&self, value: T) -> Answer<Result<T, Unavailable>> {
+    /// The answer, as this backend gives it.
+    pub fn answer<T: Send + 'static>(&self, value: T) -> Answer<Result<T, Unavailable>> {
         match self.mode() {
             Mode::Prompt => Answer::Now(Ok(value)),
             Mode::Slow(latch) => Answer::later(async move {
@@ -137,6 +140,15 @@ impl SlowLimiter {
     /// Without any counts.
     pub fn new(backend: &Backend) -> Self {
         Self { backend: backend.clone(), counters: MemoryLimiter::new() }
+    }
+
+    /// Has a subject use up a quota by a policy, at the instant at which [worlds](super::World) begin.
+    pub fn use_up(&self, policy: &'static str, subject: &str, quota: &Quota) {
+        for limit in quota.limits() {
+            let charge = Charge::new(policy, subject, subject, quota).settling(limit.limit);
+            // The counters in this process answer at once.
+            drop(self.counters.take(&Take::new(&[charge], at(0))));
+        }
     }
 }
 

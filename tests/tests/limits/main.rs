@@ -1,6 +1,7 @@
 //! How often a caller may ask: exactness, what a refusal burns, and the numbers that callers see.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "whatever goes wrong in a test fails it")]
 
+mod attempts;
 mod clock;
 mod cost;
 mod exact;
