@@ -93,6 +93,9 @@ pub struct Weighing {
 impl Weighing {
     /// A charge, one of its quota's limits, and the counter for it, which is [up to date](Counter::at).
     pub fn new(charge: &Charge<'_>, limit: &WindowLimit, counter: Counter, now: SystemTime) -> Self {
+        if let Counter::FixedWindow(counter) = counter {
+            return Self::of_fixed_window(charge, limit, counter);
+        }
         let mut state = WindowState {
             policy: charge.policy,
             window: counter.fills_in(limit),
