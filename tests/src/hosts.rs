@@ -5,7 +5,7 @@
 #![expect(clippy::expect_used, clippy::missing_panics_doc, reason = "a test fails by panicking")]
 
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     time::{Duration, SystemTime},
 };
 
@@ -18,7 +18,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     service::TowerToHyperService,
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tollgate::{
     Answer, Change, Changes, CredentialLayer, Digest, EntitlementLayer, Environment, KeyFormat, KeyRecord,
     KeyStore, KeyVerifier, ManualClock, MemoryKeys, PerWindow as _, Plan, Principal, Quota, RateLimitLayer,
@@ -222,6 +222,14 @@ pub async fn serve(router: Router) -> SocketAddr {
     address
 }
 
+/// The same, with the address of the connection's other end in every request's extensions.
+pub async fn serve_with_peers(router: Router) -> SocketAddr {
+    let (listener, address) = listen().await;
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    tokio::spawn(axum::serve(listener, service).into_future());
+    address
+}
+
 /// Serves a service by hyper alone, over HTTP/1.1 and HTTP/2.
 pub async fn serve_by_hyper<S, B>(service: S) -> SocketAddr
 where
@@ -261,6 +269,16 @@ impl Connection {
     /// Connects for HTTP/1.1.
     pub async fn http1(address: SocketAddr) -> Self {
         let stream = TokioIo::new(within(TcpStream::connect(address)).await.expect("a server"));
+        let (sender, connection) = within(http1::handshake(stream)).await.expect("HTTP/1.1");
+        tokio::spawn(connection);
+        Self { address, sender: Sender::Http1(sender) }
+    }
+
+    /// Connects for HTTP/1.1 from another address of the loopback.
+    pub async fn http1_from(own: Ipv4Addr, address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind((own, 0).into()).expect("an address of the loopback");
+        let stream = TokioIo::new(within(socket.connect(address)).await.expect("a server"));
         let (sender, connection) = within(http1::handshake(stream)).await.expect("HTTP/1.1");
         tokio::spawn(connection);
         Self { address, sender: Sender::Http1(sender) }

@@ -15,6 +15,7 @@ pub use log::{Entry, Log};
 use std::{
     convert::Infallible,
     fmt,
+    pin::Pin,
     task::{Context, Poll, Waker},
     time::{Duration, SystemTime},
 };
@@ -144,6 +145,11 @@ pub async fn send(stack: &mut Stack, request: Request<String>) -> Reply {
 /// Whether a service is ready at once, without waiting for anybody.
 pub fn is_ready_now<S: Service<Request<String>>>(service: &mut S) -> bool {
     matches!(service.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(())))
+}
+
+/// Whether a future waits for somebody.
+pub fn is_pending<F: Future>(future: Pin<&mut F>) -> bool {
+    future.poll(&mut Context::from_waker(Waker::noop())).is_pending()
 }
 
 /// A `GET` of this path with these headers, in this order.

@@ -290,15 +290,18 @@ impl Decision {
 
     /// The same decision, with the numbers of `newer` for the windows that it tells of.
     pub fn refreshed_by(mut self, newer: &Decision) -> Self {
-        let mut windows: Vec<_> = self.windows().to_vec();
+        let mut windows: Vec<_> = self.windows().iter().map(|own| (*own, false)).collect();
         for state in newer.windows() {
-            let is_same = |own: &&mut WindowState| own.policy == state.policy && own.window == state.window;
+            // A quota may name a window twice, by two algorithms: then both decisions tell of both in the same order.
+            let is_same = |(own, is_new): &&mut (WindowState, bool)| {
+                !*is_new && own.policy == state.policy && own.window == state.window
+            };
             match windows.iter_mut().find(is_same) {
-                Some(own) => *own = *state,
-                None => windows.push(*state),
+                Some(own) => *own = (*state, true),
+                None => windows.push((*state, true)),
             }
         }
-        self.windows = Windows::Many(windows);
+        self.windows = Windows::Many(windows.into_iter().map(|(state, _)| state).collect());
         self
     }
 
@@ -439,5 +442,15 @@ mod tests {
         let newer = Decision::weigh(now, [minute(41, 60, now)]);
         let used: Vec<_> = older.refreshed_by(&newer).windows().iter().map(|state| state.used).collect();
         assert_eq!(used, [42, 1]);
+    }
+
+    #[test]
+    fn newer_numbers_of_one_window_by_two_algorithms_are_not_mixed_up() {
+        let now = at(0);
+        let both = |used| {
+            let sliding = weighing(&100.per_minute().sliding(), used, 1, now);
+            Decision::weigh(now, [minute(used, 2, now), sliding])
+        };
+        assert_eq!(both(0).refreshed_by(&both(1)), both(1));
     }
 }

@@ -7,9 +7,11 @@ use std::{
 
 use tokio::sync::watch;
 use tollgate::{
-    Answer, Decision, Denial, DenialKind, Entitlements, Limiter, MemoryLimiter, Plan, Presented, Principal,
-    Take, Unavailable, Verify,
+    Answer, Charge, Decision, Denial, DenialKind, Entitlements, Limiter, MemoryLimiter, Plan, Presented,
+    Principal, Quota, Take, Unavailable, Verify,
 };
+
+use super::at;
 
 /// How a backend behaves. Clones are the same backend.
 #[derive(Clone, Default)]
@@ -21,6 +23,8 @@ enum Mode {
     Prompt,
     Slow(Latch),
     Down,
+    // Finds out only after a while.
+    DownLater(Latch),
 }
 
 impl Backend {
@@ -39,16 +43,43 @@ impl Backend {
         Self(Arc::new(Mutex::new(Mode::Down)))
     }
 
-    fn answer<T: Send + 'static>(&self, value: T) -> Answer<Result<T, Unavailable>> {
-        match self.0.lock().unwrap().clone() {
+    /// Has no answer, which takes until the latch is opened.
+    pub fn down_later(latch: &Latch) -> Self {
+        Self(Arc::new(Mutex::new(Mode::DownLater(latch.clone()))))
+    }
+
+    /// Behaves from now on as the other one does at the moment.
+    ///
+    /// # Panics
+    /// If somebody has panicked while a backend changed.
+    pub fn turn_into(&self, other: &Self) {
+        let mode = other.mode();
+        *self.0.lock().unwrap() = mode;
+    }
+
+    fn mode(&self) -> Mode {
+        self.0.lock().unwrap().clone()
+    }
+
+    /// The answer, as this backend gives it.
+    pub fn answer<T: Send + 'static>(&self, value: T) -> Answer<Result<T, Unavailable>> {
+        match self.mode() {
             Mode::Prompt => Answer::Now(Ok(value)),
             Mode::Slow(latch) => Answer::later(async move {
                 latch.opened().await;
                 Ok(value)
             }),
-            Mode::Down => Answer::Now(Err(Unavailable::new("the test has switched this backend off"))),
+            Mode::Down => Answer::Now(Err(outage())),
+            Mode::DownLater(latch) => Answer::later(async move {
+                latch.opened().await;
+                Err(outage())
+            }),
         }
     }
+}
+
+fn outage() -> Unavailable {
+    Unavailable::new("the test has switched this backend off")
 }
 
 /// Holds answers back until it is opened. Clones are the same latch.
@@ -110,13 +141,26 @@ impl SlowLimiter {
     pub fn new(backend: &Backend) -> Self {
         Self { backend: backend.clone(), counters: MemoryLimiter::new() }
     }
+
+    /// Has a subject use up a quota by a policy, at the instant at which [worlds](super::World) begin.
+    pub fn use_up(&self, policy: &'static str, subject: &str, quota: &Quota) {
+        for limit in quota.limits() {
+            let charge = Charge::new(policy, subject, subject, quota).settling(limit.limit);
+            // The counters in this process answer at once.
+            drop(self.counters.take(&Take::new(&[charge], at(0))));
+        }
+    }
 }
 
 impl Limiter for SlowLimiter {
     fn take(&self, take: &Take<'_>) -> Answer<Result<Decision, Unavailable>> {
-        match self.counters.take(take) {
-            Answer::Now(Ok(decision)) => self.backend.answer(decision),
-            other => other,
+        // One that is down counts nothing; a slow one begins when it is asked.
+        match self.backend.mode() {
+            Mode::Down | Mode::DownLater(_) => self.backend.answer(Decision::weigh(take.now, [])),
+            Mode::Prompt | Mode::Slow(_) => match self.counters.take(take) {
+                Answer::Now(Ok(decision)) => self.backend.answer(decision),
+                other => other,
+            },
         }
     }
 }

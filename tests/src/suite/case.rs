@@ -1,10 +1,12 @@
 //! One case for each layer: how it is built with what must stand outside it, and what it allows and refuses.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use http::{Request, StatusCode};
 use tollgate::{
-    CredentialLayer, DenialKind, EntitlementLayer, Environment, Gated, ManualClock, PerWindow as _, Plan,
-    Principal, RateLimitLayer, ReportOnly, RequestIdLayer, ScopeLayer, ScopeMap, Scopes, Tollgate,
-    VerifyLayer, scope,
+    AttemptLimitLayer, ClientAddress, CredentialLayer, DenialKind, EntitlementLayer, Environment, Gated,
+    ManualClock, PerWindow as _, Plan, Principal, RateLimitLayer, ReportOnly, RequestIdLayer, ScopeLayer,
+    ScopeMap, Scopes, Tollgate, VerifyLayer, scope,
 };
 use tower::{Layer, Service, ServiceBuilder, limit::ConcurrencyLimit};
 
@@ -98,6 +100,10 @@ const USED_UP: &str = "s3cr3t-of-bob";
 const LAPSED: &str = "s3cr3t-of-cyd";
 /// A key without scopes.
 const POWERLESS: &str = "s3cr3t-of-dan";
+/// Names the address of a request's client, in place of a connection. Without it, it is nobody's who has failed.
+const ADDRESS: &str = "x-address";
+/// An address that has failed too often.
+const SHUT_OUT: &str = "192.0.2.66";
 
 fn directory(backend: &Backend) -> Directory {
     let principal = |id: &str| {
@@ -130,6 +136,17 @@ macro_rules! settle {
 
 fn request_id(world: &World) -> RequestIdLayer {
     settle!(RequestIdLayer::new(), world)
+}
+
+fn attempt_limit(world: &World) -> AttemptLimitLayer {
+    let address = ClientAddress::of_peer(|head| {
+        let named = head.headers.get(ADDRESS).and_then(|address| address.to_str().ok()?.parse().ok());
+        Some(named.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)))
+    });
+    let quota = 1.per_minute();
+    let limiter = SlowLimiter::new(&world.backend);
+    limiter.use_up("failed-attempts", SHUT_OUT, &quota);
+    settle!(AttemptLimitLayer::new(quota, address).with_limiter(limiter), world)
 }
 
 fn credential(world: &World) -> CredentialLayer {
@@ -223,6 +240,23 @@ impl Case {
         has_backend: false,
         refusal: None,
         debug: |world, request| debug(&request_id(world), request),
+        outside: erase,
+    };
+
+    /// Refuses an address that has failed too often, whatever it presents.
+    pub const ATTEMPT_LIMIT: Self = Self {
+        layer: "AttemptLimitLayer",
+        stack: |world, inner| identified(attempt_limit(world), inner),
+        alone: |world, inner| identified(attempt_limit(world), inner),
+        needs: None,
+        has_backend: true,
+        refusal: Some(Refusal {
+            request: || get("/jobs", &[(ADDRESS, SHUT_OUT), ("authorization", &format!("Bearer {GOOD}"))]),
+            status: StatusCode::TOO_MANY_REQUESTS,
+            kind: DenialKind::RateLimited,
+            is_proven: false,
+        }),
+        debug: |world, request| debug(&attempt_limit(world), request),
         outside: erase,
     };
 

@@ -14,8 +14,8 @@ use http::Response;
 use http_body_util::Full;
 use tests::hosts::SixLayers;
 use tollgate::{
-    CredentialLayer, EntitlementLayer, Gated, RateLimitLayer, RequestIdLayer, ResponseFuture, ScopeLayer,
-    Tollgate, VerifyLayer,
+    AttemptLimitLayer, CredentialLayer, EntitlementLayer, Gated, RateLimitLayer, RequestIdLayer,
+    ResponseFuture, ScopeLayer, Tollgate, VerifyLayer,
 };
 use tonic::service::Routes;
 use tower::{BoxError, Layer, Service, service_fn};
@@ -68,6 +68,7 @@ fn layers_services_and_futures_fit_every_host() {
     }
     fit!(
         RequestIdLayer,
+        AttemptLimitLayer,
         CredentialLayer,
         VerifyLayer,
         RateLimitLayer,

@@ -13,6 +13,7 @@ use tests::suite::Case;
 macro_rules! for_every_layer {
     ($($module:ident::$property:ident,)*) => {
         for_every_layer!(@layer request_id REQUEST_ID $($module::$property,)*);
+        for_every_layer!(@layer attempt_limit ATTEMPT_LIMIT $($module::$property,)*);
         for_every_layer!(@layer credential CREDENTIAL $($module::$property,)*);
         for_every_layer!(@layer verify VERIFY $($module::$property,)*);
         for_every_layer!(@layer rate_limit RATE_LIMIT $($module::$property,)*);

@@ -1,13 +1,10 @@
 //! The contract of `poll_ready`: `ConcurrencyLimit` panics when it is called without being ready, and gives its permit
 //! back only when the ready service is called or dropped. So does the inner service's own check.
 
-use std::{
-    pin::{Pin, pin},
-    task::{Context, Waker},
-};
+use std::pin::pin;
 
 use http::{Request, StatusCode};
-use tests::suite::{Backend, Case, Inner, Latch, Reply, Stack, World, is_ready_now, send};
+use tests::suite::{Backend, Case, Inner, Latch, Reply, Stack, World, is_pending, is_ready_now, send};
 use tower::Service;
 
 pub(crate) async fn calls_only_ready_services(case: &Case) {
@@ -110,8 +107,4 @@ fn slow(case: &Case) -> Option<(Stack, Inner, Latch)> {
 fn call(stack: &mut Stack, request: Request<String>) -> <Stack as Service<Request<String>>>::Future {
     assert!(is_ready_now(stack));
     stack.call(request)
-}
-
-fn is_pending<F: Future>(future: Pin<&mut F>) -> bool {
-    future.poll(&mut Context::from_waker(Waker::noop())).is_pending()
 }

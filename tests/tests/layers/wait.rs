@@ -1,14 +1,11 @@
 //! What a wait may change: the time, and the principal.
 
-use std::{
-    pin::pin,
-    task::{Context, Waker},
-    time::Duration,
-};
+use std::{pin::pin, time::Duration};
 
 use http::StatusCode;
 use tests::suite::{
-    Backend, Directory, Inner, Latch, Reply, SlowLimiter, Stack, World, at, erase, is_ready_now, with_key,
+    Backend, Directory, Inner, Latch, Reply, SlowLimiter, Stack, World, at, erase, is_pending, is_ready_now,
+    with_key,
 };
 use tollgate::{
     CredentialLayer, DenialKind, EndReason, EndSignal, ManualClock, PerWindow as _, Principal,
@@ -70,7 +67,7 @@ impl Slow {
     async fn send(&mut self, meanwhile: impl FnOnce(&ManualClock, &EndSignal)) -> Reply {
         assert!(is_ready_now(&mut self.stack));
         let mut response = pin!(self.stack.call(with_key("key")));
-        assert!(response.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert!(is_pending(response.as_mut()));
         meanwhile(&self.clock, &self.signal);
         self.latch.open();
         Reply::read(response.await.unwrap()).await

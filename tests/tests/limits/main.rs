@@ -1,18 +1,28 @@
 //! How often a caller may ask: exactness, what a refusal burns, and the numbers that callers see.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "whatever goes wrong in a test fails it")]
 
+mod attempts;
 mod clock;
+mod cost;
 mod exact;
+
+mod headers;
 mod model;
 mod numbers;
+mod settling;
+mod skannr;
+mod traffic;
 
 use std::{sync::Arc, time::SystemTime};
 
 use http::{Request, StatusCode};
-use tests::suite::{Failure, Inner, Reply, Stack, erase, with_key};
+use tests::{
+    hosts::How,
+    suite::{Failure, Inner, Reply, Stack, erase, with_key},
+};
 use tollgate::{
     Answer, CredentialLayer, Denial, ManualClock, PerWindow as _, Plan, Presented, Principal, RateLimitLayer,
-    Verify, VerifyLayer,
+    Requirement, ScopeLayer, ScopeMap, Tollgate, Verify, VerifyLayer,
 };
 use tower::{Layer, Service, ServiceBuilder};
 
@@ -45,7 +55,7 @@ fn split(text: &str, separator: char) -> (&str, &str) {
 
 /// A request of this caller. `@` and `+` are not in the alphabet of bearer tokens, so the key comes in a header.
 fn from(caller: &str) -> Request<String> {
-    tests::suite::get("/jobs", &[("x-api-key", caller)])
+    asking(caller, "/jobs")
 }
 
 /// A limit, or several layers, behind a credential and its verification.
@@ -66,6 +76,39 @@ where
             .layer(layer)
             .service(Inner::new()),
     )
+}
+
+/// A limit behind a verifier, and before a guard that knows no path but those under `/jobs`: all as one stack, or one by one.
+fn guarding<S, B>(how: How, clock: &ManualClock, limit: RateLimitLayer, inner: S) -> Stack
+where
+    S: Service<Request<String>, Response = http::Response<B>, Error = Failure, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    B: http_body::Body<Data = bytes::Bytes, Error = std::convert::Infallible> + Send + 'static,
+{
+    let map = ScopeMap::new().get("/jobs", Requirement::none()).get("/jobs/{*rest}", Requirement::none());
+    let scope = ScopeLayer::per_route(map).unwrap();
+    match how {
+        How::Built => {
+            let tollgate = Tollgate::builder().verify(Honest).rate_limit(limit).scope(scope);
+            erase(tollgate.clock(clock.clone()).build().unwrap().layer(inner))
+        }
+        How::Separate => erase(
+            ServiceBuilder::new()
+                .layer(CredentialLayer::new().with_clock(clock.clone()))
+                .layer(VerifyLayer::new(Honest))
+                .layer(limit)
+                .layer(scope)
+                .service(inner),
+        ),
+    }
+}
+
+/// A request of this caller for a path.
+fn asking(caller: &str, path: &str) -> Request<String> {
+    tests::suite::get(path, &[("x-api-key", caller)])
 }
 
 /// What a caller reads off a response: status, limit, remaining, reset in seconds after [`tests::suite::at`]`(0)`, and

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes};
@@ -33,6 +33,8 @@ pin_project! {
         Metered { body: Pin<Box<Metered<B>>> },
         // Empty once the bytes were given out.
         Refusal { bytes: Bytes },
+        // A refusal whose bytes cost something.
+        MeteredRefusal { body: Pin<Box<Metered<Body<String>>>> },
     }
 }
 
@@ -49,6 +51,12 @@ impl<B> Body<B> {
 
     pub(super) fn refusal(bytes: Bytes) -> Self {
         Self { kind: Kind::Refusal { bytes } }
+    }
+
+    #[cold]
+    pub(super) fn metered_refusal(bytes: Bytes, settlements: Vec<Settlement>) -> Self {
+        let body = Box::pin(Metered::new(Body::refusal(bytes), settlements));
+        Self { kind: Kind::MeteredRefusal { body } }
     }
 }
 
@@ -86,6 +94,10 @@ where
                 let data = std::mem::take(bytes);
                 Poll::Ready(Some(Ok(Frame::data(data.into()))))
             }
+            KindProjection::MeteredRefusal { body } => {
+                let frame = ready!(body.as_mut().poll_frame(context));
+                Poll::Ready(frame.map(|Ok(frame)| Ok(frame.map_data(Into::into))))
+            }
         }
     }
 
@@ -94,6 +106,7 @@ where
             Kind::Inner { body } => body.is_end_stream(),
             Kind::Metered { body } => body.is_end_stream(),
             Kind::Refusal { bytes } => bytes.is_empty(),
+            Kind::MeteredRefusal { body } => body.is_end_stream(),
         }
     }
 
@@ -102,6 +115,7 @@ where
             Kind::Inner { body } => body.size_hint(),
             Kind::Metered { body } => body.size_hint(),
             Kind::Refusal { bytes } => SizeHint::with_exact(bytes.remaining() as u64),
+            Kind::MeteredRefusal { body } => body.size_hint(),
         }
     }
 }
@@ -110,7 +124,7 @@ impl<B> fmt::Debug for Body<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.kind {
             Kind::Inner { .. } | Kind::Metered { .. } => "Body(inner)",
-            Kind::Refusal { .. } => "Body(refusal)",
+            Kind::Refusal { .. } | Kind::MeteredRefusal { .. } => "Body(refusal)",
         })
     }
 }

@@ -159,7 +159,7 @@ fn stamped<B>(stamp: &mut Stamp, mut response: Response<B>) -> Response<Body<B>>
 }
 
 /// Waits for limiters, and takes up what they say.
-fn take_up((stamp, settling): &mut (Stamp, Settling), context: &mut Context<'_>) -> Poll<()> {
+fn take_up(stamp: &mut Stamp, settling: &mut Settling, context: &mut Context<'_>) -> Poll<()> {
     let settled = ready!(settling.as_mut().poll(context));
     stamp.take_up(settled);
     Poll::Ready(())
@@ -189,19 +189,28 @@ where
                 }
                 StateProjection::Settling { response, settling } => {
                     // A future that is polled after it was ready may stay pending for ever, but not panic.
+                    let (stamp, settling) = &mut **settling;
                     if response.is_some() {
-                        ready!(take_up(settling, context));
+                        ready!(take_up(stamp, settling, context));
                     }
                     let Some(response) = response.take() else { return Poll::Pending };
-                    return Poll::Ready(Ok(stamped(&mut settling.0, response)));
+                    return Poll::Ready(Ok(stamped(stamp, response)));
                 }
                 StateProjection::Refused { refusal } => {
-                    if let Some(Refusal { response, settling: Some(settling) }) = refusal {
-                        ready!(take_up(settling, context));
-                        settling.0.apply(response);
+                    let mut settlements = None;
+                    if let Some(Refusal { response, owing: Some(owing) }) = refusal {
+                        let (stamp, settling) = &mut **owing;
+                        if let Some(settling) = settling {
+                            ready!(take_up(stamp, settling, context));
+                        }
+                        stamp.apply(response);
+                        settlements = stamp.settlements();
                     }
                     let Some(Refusal { response, .. }) = refusal.take() else { return Poll::Pending };
-                    return Poll::Ready(Ok(response.map(Body::refusal)));
+                    return Poll::Ready(Ok(match settlements {
+                        None => response.map(Body::refusal),
+                        Some(settlements) => response.map(|bytes| Body::metered_refusal(bytes, settlements)),
+                    }));
                 }
                 StateProjection::Waiting { waiting } => {
                     let Some(asked) = waiting else { return Poll::Pending };

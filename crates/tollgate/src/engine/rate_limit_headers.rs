@@ -198,7 +198,7 @@ fn name_of(window: Window) -> String {
 ///
 /// let cors = CorsLayer::new().expose_headers(EXPOSED_HEADERS);
 /// ```
-pub const EXPOSED_HEADERS: [HeaderName; 19] = [
+pub const EXPOSED_HEADERS: [HeaderName; 20] = [
     HeaderName::from_static("x-request-id"),
     HeaderName::from_static("x-ratelimit-limit"),
     HeaderName::from_static("x-ratelimit-remaining"),
@@ -218,4 +218,5 @@ pub const EXPOSED_HEADERS: [HeaderName; 19] = [
     HeaderName::from_static("ratelimit-policy"),
     HeaderName::from_static("ratelimit"),
     HeaderName::from_static("retry-after"),
+    HeaderName::from_static("www-authenticate"),
 ];

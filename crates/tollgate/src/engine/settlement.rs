@@ -15,6 +15,8 @@ pub(crate) struct Settlement {
     charges: Vec<OwedCharge>,
     // Tells the time.
     handed_down: Option<Arc<HandedDown>>,
+    // Whether callers may know where these counters stand.
+    is_told: bool,
 }
 
 /// A charge that outlives its request.
@@ -41,8 +43,8 @@ pub(crate) enum LaterCost {
 type OfResponse = dyn for<'r> Fn(ResponseHead<'r>) -> u64 + Send + Sync;
 type OfBody = dyn Fn(u64) -> u64 + Send + Sync;
 
-/// What a limiter says of a settlement: always that it is admitted, and where the limits stand by then.
-pub(super) type Settled = Answer<Result<Decision, Unavailable>>;
+/// What a limiter says of a settlement: where the limits stand by then, if callers may know.
+pub(super) type Settled = Answer<Result<Option<Decision>, Unavailable>>;
 
 impl OwedCharge {
     pub(crate) fn new(charge: &Charge<'_>, cost: LaterCost) -> Self {
@@ -62,7 +64,12 @@ impl Settlement {
         charges: Vec<OwedCharge>,
         handed_down: Option<Arc<HandedDown>>,
     ) -> Self {
-        Self { limiter: Arc::clone(limiter), charges, handed_down }
+        Self { limiter: Arc::clone(limiter), charges, handed_down, is_told: true }
+    }
+
+    /// The same, but no response tells of it.
+    pub(crate) fn untold(self) -> Self {
+        Self { is_told: false, ..self }
     }
 
     /// Charges what the response's head tells. `None` if that is nothing.
@@ -95,7 +102,12 @@ impl Settlement {
                 charges.push(charge.settling(cost));
             }
         }
-        (!charges.is_empty()).then(|| self.limiter.take(&Take::new(&charges, self.now())))
+        if charges.is_empty() {
+            return None;
+        }
+        let is_told = self.is_told;
+        let settled = self.limiter.take(&Take::new(&charges, self.now()));
+        Some(settled.map(move |settled| settled.map(|decision| is_told.then_some(decision))))
     }
 
     fn now(&self) -> SystemTime {

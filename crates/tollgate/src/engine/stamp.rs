@@ -55,7 +55,7 @@ pub(crate) struct Numbers {
 }
 
 /// What limiters take their time for.
-pub(super) type Settling = Pending<Vec<Result<Decision, Unavailable>>>;
+pub(super) type Settling = Pending<Vec<Result<Option<Decision>, Unavailable>>>;
 
 /// The header of a request's identifier, unless another one was chosen.
 pub(crate) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -133,10 +133,11 @@ impl Stamp {
     }
 
     /// Tells what has changed since the admission.
-    pub(super) fn take_up(&mut self, settled: Vec<Result<Decision, Unavailable>>) {
+    pub(super) fn take_up(&mut self, settled: Vec<Result<Option<Decision>, Unavailable>>) {
         for answer in settled {
             match answer {
-                Ok(newer) => self.tell_anew(&newer),
+                Ok(None) => {}
+                Ok(Some(newer)) => self.tell_anew(&newer),
                 Err(error) => settlement::report(&error),
             }
         }

@@ -221,11 +221,12 @@ impl Engine {
         if is_usual { Refusal::stamped(response) } else { Refusal::settle(response, stamp) }
     }
 
-    /// Has the gates after number `at` tell somebody whose key has expired where their limits stand, if they are to.
+    /// Has the gates from number `at` on tell somebody whose key has expired where their limits stand, if they are to.
     #[cold]
     fn tell_expired(&self, at: usize, head: &request::Parts, stamp: &mut Stamp) {
         let Some(passage) = Passage::of(&head.extensions) else { return };
-        for station in self.stations.iter().skip(at + 1) {
+        // That one, too: it may have refused for what has happened while it waited, before it learned anything.
+        for station in self.stations.iter().skip(at) {
             if let Some((settlement, headers)) = station.gate.tell_expired(head.into(), passage) {
                 let more = stamp.more_mut();
                 more.settlements.push(settlement);
@@ -252,22 +253,19 @@ impl Engine {
 /// The response to a refusal.
 pub(super) struct Refusal {
     pub(super) response: Response<Bytes>,
-    // What limiters take their time for, before the response is stamped.
-    pub(super) settling: Option<Box<(Stamp, Settling)>>,
+    // What is still to be stamped, what costs by the body, and what limiters take their time for before both. Boxed, since
+    // hardly any refusal has such.
+    pub(super) owing: Option<Box<(Stamp, Option<Settling>)>>,
 }
 
 impl Refusal {
     fn stamped(response: Response<Bytes>) -> Self {
-        Self { response, settling: None }
+        Self { response, owing: None }
     }
 
     #[cold]
-    fn settle(mut response: Response<Bytes>, mut stamp: Stamp) -> Self {
+    fn settle(response: Response<Bytes>, mut stamp: Stamp) -> Self {
         let settling = stamp.settle(ResponseHead::of(&response));
-        if let Some(settling) = settling {
-            return Self { response, settling: Some(Box::new((stamp, settling))) };
-        }
-        stamp.apply(&mut response);
-        Self::stamped(response)
+        Self { response, owing: Some(Box::new((stamp, settling))) }
     }
 }

@@ -125,7 +125,7 @@ impl Gate for AttemptLimitGate {
         let passage = entrant.passage();
         let charge = Charge::new(POLICY, &subject, &subject, &self.quota).with_cost_later();
         let cost = LaterCost::Response(Arc::new(cost_of));
-        let settlement = passage.settlement(&self.limiter, vec![OwedCharge::new(&charge, cost)]);
+        let settlement = passage.settlement(&self.limiter, vec![OwedCharge::new(&charge, cost)]).untold();
         let answer = self.limiter.take(&Take::new(&[charge], passage.instant()));
         let answer: Answer<_> = answer.map(|decided| Self::decide(decided, settlement));
         self.settle(entrant, answer, Learned::Owes)

@@ -1,0 +1,377 @@
+//! Which headers tell where the limits stand, and what exactly they say.
+
+use std::time::Duration;
+
+use axum::{Router, routing::get};
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::Full;
+use tests::{
+    hosts::{Connection, How, serve},
+    suite::{Inner, Reply, at, send},
+};
+use tollgate::{
+    Cost, DEFAULT_POLICY, EXPOSED_HEADERS, ManualClock, PerWindow as _, Policy, Quota, RateLimitHeaders,
+    RateLimitLayer, Tollgate, Window, scope,
+};
+use tower_http::cors::CorsLayer;
+
+use crate::{Honest, asking, behind, from, guarding};
+
+/// All headers of limits, as `name: value`, sorted.
+fn told(reply: &Reply) -> Vec<String> {
+    let is_of_limits = |name: &str| name.contains("ratelimit") || name == "retry-after";
+    let all = reply.headers().iter().filter(|(name, _)| is_of_limits(name.as_str()));
+    sorted(all.map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())))
+}
+
+fn sorted(lines: impl IntoIterator<Item: Into<String>>) -> Vec<String> {
+    let mut lines: Vec<String> = lines.into_iter().map(Into::into).collect();
+    lines.sort();
+    lines
+}
+
+/// The clock stands 30 seconds after midnight.
+fn clock() -> ManualClock {
+    ManualClock::at(at(30))
+}
+
+/// A second of that day since the Unix epoch.
+fn second(of_day: u64) -> u64 {
+    2_000_073_600 + of_day
+}
+
+/// What the first request of `ada` is told.
+async fn first(headers: RateLimitHeaders, quota: Quota) -> Vec<String> {
+    let mut stack =
+        guarding(How::Built, &clock(), RateLimitLayer::new(quota).with_headers(headers), Inner::new());
+    told(&send(&mut stack, from("ada")).await)
+}
+
+fn two_windows() -> Quota {
+    60.per_minute().and(1_000.per_hour())
+}
+
+#[tokio::test]
+async fn the_usual_headers_tell_of_the_tightest_window() {
+    let [minute, hour] = [second(60), second(3_600)];
+    let usual = ["x-ratelimit-limit: 60".to_owned(), "x-ratelimit-remaining: 59".to_owned()];
+    for headers in [RateLimitHeaders::new(), RateLimitHeaders::default()] {
+        let reset = format!("x-ratelimit-reset: {minute}");
+        assert_eq!(first(headers, two_windows()).await, sorted([usual.to_vec(), vec![reset]].concat()));
+    }
+    let tight = first(RateLimitHeaders::new(), 60.per_minute().and(5.per_hour())).await;
+    let reset = format!("x-ratelimit-reset: {hour}");
+    assert_eq!(tight, ["x-ratelimit-limit: 5", "x-ratelimit-remaining: 4", &reset]);
+}
+
+#[tokio::test]
+async fn each_option_adds_its_headers() {
+    let (new, none) = (RateLimitHeaders::new(), RateLimitHeaders::none());
+    let [minute, hour] = [second(60), second(3_600)].map(|second| second.to_string());
+    let usual = |reset: &str| {
+        vec![
+            "x-ratelimit-limit: 60".to_owned(),
+            "x-ratelimit-remaining: 59".to_owned(),
+            format!("x-ratelimit-reset: {reset}"),
+        ]
+    };
+    let each = |minute: &str, hour: &str| {
+        vec![
+            "x-ratelimit-limit-hour: 1000".to_owned(),
+            "x-ratelimit-limit-minute: 60".to_owned(),
+            "x-ratelimit-remaining-hour: 999".to_owned(),
+            "x-ratelimit-remaining-minute: 59".to_owned(),
+            format!("x-ratelimit-reset-hour: {hour}"),
+            format!("x-ratelimit-reset-minute: {minute}"),
+        ]
+    };
+    let draft = vec![
+        r#"ratelimit: "minute";r=59;t=30, "hour";r=999;t=3570"#.to_owned(),
+        r#"ratelimit-policy: "minute";q=60;w=60, "hour";q=1000;w=3600"#.to_owned(),
+    ];
+    for (headers, parts) in [
+        (none, vec![]),
+        (none.with_seconds_to_reset(), vec![usual("30")]),
+        (new.with_seconds_to_reset(), vec![usual("30")]),
+        (none.with_each_window(), vec![each(&minute, &hour)]),
+        (new.with_each_window(), vec![usual(&minute), each(&minute, &hour)]),
+        (new.with_each_window().with_seconds_to_reset(), vec![usual("30"), each("30", "3570")]),
+        (none.with_ietf_draft_10(), vec![draft.clone()]),
+        (new.with_ietf_draft_10(), vec![usual(&minute), draft.clone()]),
+        (none.with_ietf_draft_10().with_each_window(), vec![each(&minute, &hour), draft.clone()]),
+        (
+            new.with_seconds_to_reset().with_each_window().with_ietf_draft_10(),
+            vec![usual("30"), each("30", "3570"), draft],
+        ),
+    ] {
+        assert_eq!(first(headers, two_windows()).await, sorted(parts.concat()), "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_in_the_same_headers_and_when_to_come_again() {
+    let headers = RateLimitHeaders::new().with_seconds_to_reset().with_each_window().with_ietf_draft_10();
+    for how in How::BOTH {
+        let limit = RateLimitLayer::new(1.per_minute().and(9.per_hour())).with_headers(headers);
+        let mut stack = guarding(how, &clock(), limit, Inner::new());
+        send(&mut stack, from("ada")).await;
+        let refused = send(&mut stack, from("ada")).await;
+        assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(
+            told(&refused),
+            sorted([
+                r#"ratelimit: "minute";r=0;t=30, "hour";r=8;t=3570"#,
+                r#"ratelimit-policy: "minute";q=1;w=60, "hour";q=9;w=3600"#,
+                "retry-after: 30",
+                "x-ratelimit-limit-hour: 9",
+                "x-ratelimit-limit-minute: 1",
+                "x-ratelimit-limit: 1",
+                "x-ratelimit-remaining-hour: 8",
+                "x-ratelimit-remaining-minute: 0",
+                "x-ratelimit-remaining: 0",
+                "x-ratelimit-reset-hour: 3570",
+                "x-ratelimit-reset-minute: 30",
+                "x-ratelimit-reset: 30",
+            ]),
+            "{how:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn without_headers_a_refusal_still_tells_how_long_to_wait() {
+    for how in How::BOTH {
+        let limit = RateLimitLayer::new(1.per_minute()).with_headers(RateLimitHeaders::none());
+        let mut stack = guarding(how, &clock(), limit, Inner::new());
+        assert_eq!(told(&send(&mut stack, from("ada")).await), [""; 0]);
+        assert_eq!(told(&send(&mut stack, from("ada")).await), sorted(["retry-after: 30"]), "{how:?}");
+    }
+}
+
+#[tokio::test]
+async fn refusals_further_in_carry_all_of_them() {
+    let headers = RateLimitHeaders::none().with_each_window().with_ietf_draft_10();
+    for how in How::BOTH {
+        let limit = RateLimitLayer::new(7.per_day()).with_headers(headers);
+        let mut stack = guarding(how, &clock(), limit, Inner::new());
+        let refused = send(&mut stack, asking("ada", "/elsewhere")).await;
+        assert_eq!(refused.status(), StatusCode::FORBIDDEN);
+        assert_eq!(
+            told(&refused),
+            sorted([
+                r#"ratelimit: "day";r=6;t=86370"#.to_owned(),
+                r#"ratelimit-policy: "day";q=7;w=86400"#.to_owned(),
+                "x-ratelimit-limit-day: 7".to_owned(),
+                "x-ratelimit-remaining-day: 6".to_owned(),
+                format!("x-ratelimit-reset-day: {}", second(86_400)),
+            ]),
+            "{how:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn of_stacked_limits_each_adds_its_headers_and_the_inner_one_says_how_time_is_told() {
+    let epoch = format!("x-ratelimit-reset: {}", second(60));
+    let usual = |reset: &str| {
+        ["x-ratelimit-limit: 2".to_owned(), "x-ratelimit-remaining: 1".to_owned(), reset.to_owned()]
+    };
+    let (new, none) = (RateLimitHeaders::new(), RateLimitHeaders::none());
+    let draft = [
+        r#"ratelimit: "outer-minute";r=1;t=30, "inner-hour";r=8;t=3570"#.to_owned(),
+        r#"ratelimit-policy: "outer-minute";q=2;w=60, "inner-hour";q=9;w=3600"#.to_owned(),
+    ];
+    for (outer, inner, expected) in [
+        (new, new.with_seconds_to_reset(), usual("x-ratelimit-reset: 30").to_vec()),
+        (new.with_seconds_to_reset(), new, usual(&epoch).to_vec()),
+        (new.with_seconds_to_reset(), none, usual("x-ratelimit-reset: 30").to_vec()),
+        (none, new, usual(&epoch).to_vec()),
+        (none, none, vec![]),
+        (none.with_ietf_draft_10(), none, draft.to_vec()),
+        (none, none.with_ietf_draft_10(), draft.to_vec()),
+        (none.with_ietf_draft_10(), new, [draft.to_vec(), usual(&epoch).to_vec()].concat()),
+    ] {
+        let clock = clock();
+        let limit = |name, quota, headers| {
+            RateLimitLayer::from_policies([Policy::new(name, quota)])
+                .with_headers(headers)
+                .with_clock(clock.clone())
+        };
+        let both = (limit("outer", 2.per_minute(), outer), limit("inner", 9.per_hour(), inner));
+        let mut stack = behind(&clock, both);
+        let told = told(&send(&mut stack, from("ada")).await);
+        assert_eq!(told, sorted(expected), "{outer:?} around {inner:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_window_without_a_name_is_called_by_its_seconds() {
+    let quota = 5.per(Window::lasting(Duration::from_secs(900)));
+    let headers = RateLimitHeaders::none().with_each_window().with_ietf_draft_10();
+    assert_eq!(
+        first(headers, quota).await,
+        sorted([
+            r#"ratelimit: "900s";r=4;t=870"#.to_owned(),
+            r#"ratelimit-policy: "900s";q=5;w=900"#.to_owned(),
+            "x-ratelimit-limit-900s: 5".to_owned(),
+            "x-ratelimit-remaining-900s: 4".to_owned(),
+            format!("x-ratelimit-reset-900s: {}", second(900)),
+        ])
+    );
+}
+
+#[tokio::test]
+async fn a_bucket_shows_what_it_holds_and_the_time_in_which_it_is_filled() {
+    let headers = RateLimitHeaders::new().with_seconds_to_reset().with_each_window().with_ietf_draft_10();
+    assert_eq!(
+        first(headers, 60.per_minute().with_burst(10)).await,
+        sorted([
+            r#"ratelimit: "10s";r=9;t=1"#,
+            r#"ratelimit-policy: "10s";q=10;w=10"#,
+            "x-ratelimit-limit-10s: 10",
+            "x-ratelimit-limit: 10",
+            "x-ratelimit-remaining-10s: 9",
+            "x-ratelimit-remaining: 9",
+            "x-ratelimit-reset-10s: 1",
+            "x-ratelimit-reset: 1",
+        ])
+    );
+}
+
+#[tokio::test]
+async fn of_policies_with_one_window_the_tighter_one_is_told_under_its_name() {
+    let policies = [
+        Policy::new("key", 9.per_minute()),
+        Policy::new("tenant", 5.per_minute()).by(tollgate::Subject::Tenant),
+        Policy::new("day", 7.per_day()),
+    ];
+    let limit = RateLimitLayer::from_policies(policies)
+        .with_headers(RateLimitHeaders::none().with_each_window().with_seconds_to_reset());
+    let mut stack = guarding(How::Built, &clock(), limit, Inner::new());
+    let reply = send(&mut stack, from("ada@acme")).await;
+    for (name, value) in [
+        ("x-ratelimit-limit-minute", "5"),
+        ("x-ratelimit-remaining-minute", "4"),
+        ("x-ratelimit-limit-day", "7"),
+        ("x-ratelimit-limit", "5"),
+    ] {
+        assert_eq!(reply.header(name), value);
+    }
+}
+
+/// RFC 9651 section 3.3.3: of a string's letters, quotes and backslashes would have to be escaped, and no others than ASCII's
+/// visible ones may stand there.
+#[tokio::test]
+async fn whatever_a_policy_is_called_a_structured_field_stays_one() {
+    for (name, entry) in [
+        ("organization", "organization-minute"),
+        (DEFAULT_POLICY, "minute"),
+        ("a \"quoted\" name", "a quoted name-minute"),
+        ("back\\slash", "backslash-minute"),
+        ("schlüssel\r\nx: y", "schlsselx: y-minute"),
+    ] {
+        let limit = RateLimitLayer::from_policies([Policy::new(name, 60.per_minute())])
+            .with_headers(RateLimitHeaders::none().with_ietf_draft_10());
+        let mut stack = guarding(How::Built, &clock(), limit, Inner::new());
+        assert_eq!(
+            told(&send(&mut stack, from("ada")).await),
+            sorted([
+                format!(r#"ratelimit: "{entry}";r=59;t=30"#),
+                format!(r#"ratelimit-policy: "{entry}";q=60;w=60"#),
+            ])
+        );
+    }
+}
+
+#[tokio::test]
+async fn no_number_is_larger_than_a_structured_field_may_hold() {
+    let told = first(RateLimitHeaders::none().with_ietf_draft_10(), u64::MAX.per_day()).await;
+    let expected = [
+        r#"ratelimit: "day";r=999999999999999;t=86370"#,
+        r#"ratelimit-policy: "day";q=999999999999999;w=86400"#,
+    ];
+    assert_eq!(told, sorted(expected));
+}
+
+#[tokio::test]
+async fn an_unlimited_quota_adds_no_headers() {
+    let all = RateLimitHeaders::new().with_each_window().with_ietf_draft_10();
+    assert_eq!(first(all, Quota::unlimited()).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_charge_for_the_response_is_told_in_all_headers() {
+    let limit = RateLimitLayer::from_policies([
+        Policy::new(DEFAULT_POLICY, 60.per_minute()).with_cost(Cost::by_response(|_| 5))
+    ])
+    .with_headers(RateLimitHeaders::new().with_seconds_to_reset().with_each_window().with_ietf_draft_10());
+    let mut stack = guarding(How::Built, &clock(), limit, Inner::new());
+    let reply = send(&mut stack, from("ada")).await;
+    for (name, value) in [
+        ("x-ratelimit-remaining", "55"),
+        ("x-ratelimit-remaining-minute", "55"),
+        ("ratelimit", r#""minute";r=55;t=30"#),
+    ] {
+        assert_eq!(reply.header(name), value);
+    }
+}
+
+/// A router whose limits are told in every way that there is, behind CORS.
+async fn serve_across_origins() -> std::net::SocketAddr {
+    let quota = 1_000.per_second().and(3.per_minute()).and(1_000.per_hour()).and(1_000.per_day());
+    let headers = RateLimitHeaders::new().with_each_window().with_ietf_draft_10();
+    let tollgate = Tollgate::builder()
+        .verify(Honest)
+        .rate_limit(RateLimitLayer::new(quota).with_headers(headers))
+        .scope(scope("none"))
+        .clock(clock());
+    let cors = CorsLayer::new().allow_origin(tower_http::cors::Any).expose_headers(EXPOSED_HEADERS);
+    let router = Router::new().route("/jobs", get(async || "jobs"));
+    serve(router.layer(tollgate.build().unwrap()).layer(cors)).await
+}
+
+/// A request by a page of another origin.
+fn from_a_page(key: Option<&str>) -> Request<Full<bytes::Bytes>> {
+    let mut request = tests::hosts::request(Method::GET, "/jobs", key);
+    request.headers_mut().insert("origin", "https://page.example".parse().unwrap());
+    request
+}
+
+/// The names that a page may read: those exposed, and those that every page may (the Fetch standard, section 3.3.3).
+fn readable(headers: &HeaderMap) -> Vec<String> {
+    let exposed = headers["access-control-expose-headers"].to_str().unwrap();
+    let always = "cache-control,content-language,content-length,content-type,expires,last-modified,pragma";
+    exposed.split(',').chain(always.split(',')).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn a_page_of_another_origin_may_read_what_the_layers_tell() {
+    let server = serve_across_origins().await;
+    let mut caller = Connection::http1(server).await;
+    // What is not Tollgate's, or tells a page nothing.
+    let others = ["date", "vary", "access-control-allow-origin", "access-control-expose-headers"];
+    let mut statuses = Vec::new();
+    for key in [None, Some("ada"), Some("ada"), Some("ada"), Some("ada")] {
+        let response = caller.send(from_a_page(key)).await;
+        let readable = readable(response.headers());
+        for name in response.headers().keys().map(http::HeaderName::as_str) {
+            assert!(others.contains(&name) || readable.iter().any(|known| known == name), "{name}");
+        }
+        statuses.push(response.status().as_u16());
+    }
+    assert_eq!(statuses, [401, 403, 403, 403, 429]);
+}
+
+#[tokio::test]
+async fn every_exposed_header_is_one_that_the_layers_set() {
+    let server = serve_across_origins().await;
+    let mut caller = Connection::http1(server).await;
+    let mut seen = Vec::new();
+    for key in [None, Some("ada"), Some("ada"), Some("ada"), Some("ada")] {
+        let response = caller.send(from_a_page(key)).await;
+        seen.extend(response.headers().keys().cloned());
+    }
+    for name in EXPOSED_HEADERS {
+        assert!(seen.contains(&name), "{name}");
+    }
+}

@@ -1,0 +1,272 @@
+//! Limiters that take their time, or fail, when a request's cost is settled: no response is lost.
+
+use std::{
+    convert::Infallible,
+    future::ready,
+    io,
+    pin::{Pin, pin},
+};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{Request, Response, StatusCode};
+use http_body::{Body as _, Frame};
+use http_body_util::{BodyExt as _, StreamBody};
+use tests::{
+    hosts::How,
+    suite::{Backend, Inner, Latch, Log, Reply, SlowLimiter, at, is_pending, is_ready_now, send},
+};
+use tollgate::{
+    Cost, ManualClock, PerWindow as _, Policy, RateLimitLayer, Requirement, ResponseFuture, ScopeLayer,
+    ScopeMap, Tollgate,
+};
+use tower::{Layer as _, Service as _, service_fn};
+use tracing::Level;
+
+use crate::{Honest, asking, from, guarding, numbers};
+
+/// A limit of ten, whose limiter falls ill as soon as the inner service is called.
+struct Patient {
+    clock: ManualClock,
+    limiter: Backend,
+    illness: Backend,
+}
+
+impl Patient {
+    fn new(illness: Backend) -> Self {
+        Self { clock: ManualClock::at(at(0)), limiter: Backend::prompt(), illness }
+    }
+
+    fn limit(&self, cost: Cost) -> RateLimitLayer {
+        let policy = Policy::new("key", 10.per_minute()).with_cost(cost);
+        RateLimitLayer::from_policies([policy]).with_limiter(SlowLimiter::new(&self.limiter))
+    }
+
+    /// Answers 404, once the limiter has fallen ill.
+    fn inner(&self) -> Inner {
+        let (limiter, illness) = (self.limiter.clone(), self.illness.clone());
+        Inner::answering(move |_| {
+            limiter.turn_into(&illness);
+            let mut response = Response::new("inside".to_owned());
+            *response.status_mut() = StatusCode::NOT_FOUND;
+            Ok(response)
+        })
+    }
+
+    fn recover(&self) {
+        self.limiter.turn_into(&Backend::prompt());
+    }
+}
+
+fn three() -> Cost {
+    Cost::by_response(|_| 3)
+}
+
+fn bytes() -> Cost {
+    Cost::by_body(|bytes| bytes)
+}
+
+#[tokio::test]
+async fn a_limiter_that_is_slow_to_admit_settles_all_the_same() {
+    for how in How::BOTH {
+        let latch = Latch::shut();
+        let patient = Patient::new(Backend::slow(&latch));
+        patient.limiter.turn_into(&patient.illness);
+        let inner = patient.inner();
+        let mut stack = guarding(how, &patient.clock, patient.limit(three()), inner.clone());
+        assert!(is_ready_now(&mut stack));
+        let mut response = pin!(stack.call(from("ada")));
+        assert!(is_pending(response.as_mut()));
+        assert_eq!(inner.calls(), 0);
+        latch.open();
+        let reply = Reply::read(response.await.unwrap()).await;
+        assert_eq!(numbers(&reply), (404, Some(10), Some(7), Some(60), None), "{how:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_response_waits_for_a_limiter_that_is_slow_to_settle() {
+    for how in How::BOTH {
+        let latch = Latch::shut();
+        let patient = Patient::new(Backend::slow(&latch));
+        let inner = patient.inner();
+        let mut stack = guarding(how, &patient.clock, patient.limit(three()), inner.clone());
+        assert!(is_ready_now(&mut stack));
+        let mut response = pin!(stack.call(from("ada")));
+        assert!(is_pending(response.as_mut()) && is_pending(response.as_mut()));
+        assert_eq!(inner.calls(), 1, "the response is there");
+        latch.open();
+        let reply = Reply::read(response.await.unwrap()).await;
+        assert_eq!(numbers(&reply), (404, Some(10), Some(7), Some(60), None), "{how:?}");
+        assert_eq!(reply.body(), "inside");
+        assert_eq!(numbers(&send(&mut stack, from("ada")).await).2, Some(4), "charged once");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_further_in_waits_for_it_too() {
+    for how in How::BOTH {
+        let (latch, backend) = (Latch::shut(), Backend::prompt());
+        let cost = {
+            let (backend, slow) = (backend.clone(), Backend::slow(&latch));
+            // Asked for what a response costs, before the limiter is.
+            Cost::by_response(move |_| {
+                backend.turn_into(&slow);
+                3
+            })
+        };
+        let policy = Policy::new("key", 10.per_minute()).with_cost(cost);
+        let limit = RateLimitLayer::from_policies([policy]).with_limiter(SlowLimiter::new(&backend));
+        let mut stack = guarding(how, &ManualClock::at(at(0)), limit, Inner::new());
+        assert!(is_ready_now(&mut stack));
+        let mut response = pin!(stack.call(asking("ada", "/elsewhere")));
+        assert!(is_pending(response.as_mut()));
+        latch.open();
+        let reply = Reply::read(response.await.unwrap()).await;
+        assert_eq!(numbers(&reply), (403, Some(10), Some(7), Some(60), None), "{how:?}");
+        assert_eq!(reply.header("content-type"), "application/problem+json");
+        assert_eq!(reply.header("cache-control"), "private, no-store");
+    }
+}
+
+#[tokio::test]
+async fn a_limiter_that_is_down_at_the_settlement_loses_no_response() {
+    let latch = Latch::shut();
+    latch.open();
+    for how in How::BOTH {
+        for down in [Backend::down(), Backend::down_later(&latch)] {
+            for cost in [three(), bytes()] {
+                let patient = Patient::new(down.clone());
+                let mut stack = guarding(how, &patient.clock, patient.limit(cost), patient.inner());
+                let log = Log::start();
+                let reply = send(&mut stack, from("ada")).await;
+                assert_eq!(numbers(&reply), (404, Some(10), Some(10), Some(60), None), "as of its admission");
+                assert_eq!(reply.body(), "inside");
+
+                let warnings: Vec<_> =
+                    log.entries().into_iter().filter(|entry| entry.level <= Level::WARN).collect();
+                assert_eq!(warnings.len(), 1, "{warnings:?}");
+                assert_eq!((&*warnings[0].target, warnings[0].level), ("tollgate", Level::WARN));
+                assert_eq!(
+                    warnings[0].field("message"),
+                    Some("what a response has cost could not be charged")
+                );
+                assert_eq!(warnings[0].field("detail"), Some("the test has switched this backend off"));
+                let refused = send(&mut stack, from("ada")).await;
+                assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE, "the next one is not admitted");
+                patient.recover();
+                assert_eq!(numbers(&send(&mut stack, from("ada")).await).0, 404);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_a_body_waits_for_a_limiter_that_is_slow_to_settle() {
+    let latch = Latch::shut();
+    let patient = Patient::new(Backend::slow(&latch));
+    let tollgate = Tollgate::builder().verify(Honest).rate_limit(patient.limit(bytes()));
+    let mut service = tollgate.clock(patient.clock.clone()).build().unwrap().layer(patient.inner());
+    assert!(is_ready_now(&mut service));
+    let mut body = service.call(from("ada")).await.unwrap().into_body();
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "inside");
+    assert!(!body.is_end_stream(), "whoever believes that would not wait");
+    assert!(is_pending(pin!(body.frame())) && is_pending(pin!(body.frame())));
+    latch.open();
+    assert!(body.frame().await.is_none());
+    assert!(body.is_end_stream());
+    drop(body);
+
+    patient.recover();
+    assert!(is_ready_now(&mut service));
+    let next = service.call(from("ada")).await.unwrap();
+    assert_eq!(next.headers()["x-ratelimit-remaining"], "4");
+}
+
+/// Two frames, the second of which may be an error. Panics when it is read past its end, as streams may.
+fn strict(is_broken: bool) -> impl http_body::Body<Data = Bytes, Error = io::Error> {
+    let frames = stream::unfold(0, move |at| {
+        ready(match at {
+            0 => Some((Ok(Frame::data(Bytes::from("half"))), 1)),
+            1 if is_broken => Some((Err(io::Error::other("the body's own")), 2)),
+            _ => None,
+        })
+    });
+    StreamBody::new(Box::pin(frames))
+}
+
+#[tokio::test]
+async fn a_body_that_has_ended_is_not_read_again_while_its_end_waits() {
+    for is_broken in [false, true] {
+        let latch = Latch::shut();
+        let patient = Patient::new(Backend::slow(&latch));
+        let (limiter, slow) = (patient.limiter.clone(), patient.illness.clone());
+        let inner = service_fn(move |_: Request<String>| {
+            limiter.turn_into(&slow);
+            ready(Ok::<_, Infallible>(Response::new(strict(is_broken))))
+        });
+        let tollgate = Tollgate::builder().verify(Honest).rate_limit(patient.limit(bytes()));
+        let mut service = tollgate.clock(patient.clock.clone()).build().unwrap().layer(inner);
+        assert!(is_ready_now(&mut service));
+        let mut body = pin!(service.call(from("ada")).await.unwrap().into_body());
+        assert!(body.as_mut().frame().await.unwrap().is_ok());
+        if is_broken {
+            let error = body.as_mut().frame().await.unwrap().unwrap_err();
+            assert_eq!(error.to_string(), "the body's own", "an error is told at once, and not lost");
+            continue;
+        }
+        assert!(is_pending(pin!(body.as_mut().frame())) && is_pending(pin!(body.as_mut().frame())));
+        latch.open();
+        assert!(body.as_mut().frame().await.is_none());
+    }
+}
+
+#[tokio::test]
+async fn what_a_dropped_body_has_cost_is_charged_although_nobody_waits() {
+    for how in How::BOTH {
+        let patient = Patient::new(Backend::slow(&Latch::shut()));
+        let mut stack = guarding(how, &patient.clock, patient.limit(bytes()), patient.inner());
+        assert!(is_ready_now(&mut stack));
+        let mut body = stack.call(from("ada")).await.unwrap().into_body();
+        assert!(body.frame().await.is_some());
+        drop(body);
+        patient.recover();
+        assert!(is_ready_now(&mut stack));
+        let next = stack.call(from("ada")).await.unwrap();
+        assert_eq!(next.headers()["x-ratelimit-remaining"], "4", "{how:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_future_that_is_polled_after_its_end_stays_silent() {
+    let map = || ScopeLayer::per_route(ScopeMap::new().get("/jobs", Requirement::none())).unwrap();
+    for (path, status) in [("/jobs", 404), ("/elsewhere", 403)] {
+        let latch = Latch::shut();
+        let patient = Patient::new(Backend::prompt());
+        let cost = {
+            let (limiter, slow) = (patient.limiter.clone(), Backend::slow(&latch));
+            Cost::by_response(move |_| {
+                limiter.turn_into(&slow);
+                3
+            })
+        };
+        let tollgate = Tollgate::builder().verify(Honest).rate_limit(patient.limit(cost)).scope(map());
+        let mut service = tollgate.clock(patient.clock.clone()).build().unwrap().layer(patient.inner());
+        assert!(is_ready_now(&mut service));
+        let mut response = pin!(service.call(asking("ada", path)));
+        assert!(is_pending(response.as_mut()));
+        latch.open();
+        assert_eq!(response.as_mut().await.unwrap().status(), status);
+        assert!(is_pending(response.as_mut()) && is_pending(response.as_mut()));
+    }
+}
+
+/// Checked by the compiler: a meter in a body, and settlements in a future, take nothing of what servers ask of both.
+#[test]
+fn futures_can_be_sent_and_bodies_shared() {
+    fn is_sent<T: Send>() {}
+    fn is_shared<T: Send + Sync + Unpin>() {}
+    is_sent::<ResponseFuture<Inner, String>>();
+    is_shared::<tollgate::Body<String>>();
+    is_shared::<Pin<Box<tollgate::Body<StreamBody<stream::Empty<Result<Frame<Bytes>, Infallible>>>>>>>();
+}
