@@ -5,6 +5,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use smallvec::SmallVec;
+
 use crate::{
     Charge, Counter, FixedWindow, Window, WindowLimit,
     window::{NANOS_PER_SECOND, instant_of, nanos_of},
@@ -271,9 +273,14 @@ impl Decision {
     /// The same decision, with the numbers of `newer` for the windows that it tells of.
     pub fn refreshed_by(mut self, newer: &Decision) -> Self {
         let mut windows: Vec<_> = self.windows().to_vec();
+        // A window may have several limits, by different algorithms: each takes the place of one.
+        let mut refreshed = SmallVec::<[usize; FEW]>::new();
         for state in newer.windows() {
-            let is_same = |own: &&mut WindowState| own.policy == state.policy && own.window == state.window;
-            match windows.iter_mut().find(is_same) {
+            let is_same = |own: &WindowState| own.policy == state.policy && own.window == state.window;
+            let mut places = windows.iter().enumerate();
+            let place = places.find(|(at, own)| is_same(own) && !refreshed.contains(at)).map(|(at, _)| at);
+            refreshed.push(place.unwrap_or(windows.len()));
+            match place.and_then(|at| windows.get_mut(at)) {
                 Some(own) => *own = *state,
                 None => windows.push(*state),
             }
@@ -417,7 +424,13 @@ mod tests {
         let now = at(0);
         let older = Decision::weigh(now, [minute(0, 60, now), hour(0, 1_000, now)]);
         let newer = Decision::weigh(now, [minute(41, 60, now)]);
-        let used: Vec<_> = older.refreshed_by(&newer).windows().iter().map(|state| state.used).collect();
-        assert_eq!(used, [42, 1]);
+        let used = |decision: Decision| decision.windows().iter().map(|state| state.used).collect::<Vec<_>>();
+        assert_eq!(used(older.refreshed_by(&newer)), [42, 1]);
+
+        let both = |fixed, sliding| {
+            let sliding = weighing(&9.per_minute().sliding(), sliding, 1, now);
+            Decision::weigh(now, [minute(fixed, 60, now), sliding])
+        };
+        assert_eq!(used(both(0, 0).refreshed_by(&both(41, 6))), [42, 7], "one window by two algorithms");
     }
 }
