@@ -5,6 +5,7 @@ mod clock;
 mod exact;
 mod model;
 mod numbers;
+mod obedient;
 
 use std::{sync::Arc, time::SystemTime};
 

@@ -13,10 +13,14 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use self::{
-    headers::{Form, number},
+    headers::Form,
     plain_bound::PlainBound,
-    quota::{Limits, any_limits},
+    quota::Limits,
     side_by_side::{Arrangement, Event, KEYS, PLANS, Plans, SideBySide},
+};
+pub(crate) use self::{
+    headers::{entries, number},
+    quota::{any_limits, quota},
 };
 
 fn config() -> ProptestConfig {
