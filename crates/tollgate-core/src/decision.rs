@@ -440,8 +440,14 @@ mod tests {
         let now = at(0);
         let older = Decision::weigh(now, [minute(0, 60, now), hour(0, 1_000, now)]);
         let newer = Decision::weigh(now, [minute(41, 60, now)]);
-        let used: Vec<_> = older.refreshed_by(&newer).windows().iter().map(|state| state.used).collect();
-        assert_eq!(used, [42, 1]);
+        let used = |decision: Decision| decision.windows().iter().map(|state| state.used).collect::<Vec<_>>();
+        assert_eq!(used(older.refreshed_by(&newer)), [42, 1]);
+
+        let both = |fixed, sliding| {
+            let sliding = weighing(&9.per_minute().sliding(), sliding, 1, now);
+            Decision::weigh(now, [minute(fixed, 60, now), sliding])
+        };
+        assert_eq!(used(both(0, 0).refreshed_by(&both(41, 6))), [42, 7], "one window by two algorithms");
     }
 
     #[test]

@@ -5,10 +5,10 @@ mod attempts;
 mod clock;
 mod cost;
 mod exact;
-
 mod headers;
 mod model;
 mod numbers;
+mod obedient;
 mod settling;
 mod skannr;
 mod traffic;
@@ -69,10 +69,24 @@ where
         + 'static,
     B: http_body::Body<Data = bytes::Bytes, Error = std::convert::Infallible> + Send + 'static,
 {
+    behind_verifier(clock, Honest, layer)
+}
+
+/// The same behind somebody else who knows the callers.
+fn behind_verifier<L, B>(clock: &ManualClock, verifier: impl Verify, layer: L) -> Stack
+where
+    L: Layer<Inner>,
+    L::Service: Service<Request<String>, Response = http::Response<B>, Error = Failure, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    B: http_body::Body<Data = bytes::Bytes, Error = std::convert::Infallible> + Send + 'static,
+{
     erase(
         ServiceBuilder::new()
             .layer(CredentialLayer::new().optional().dangerous_preflights().with_clock(clock.clone()))
-            .layer(VerifyLayer::new(Honest).with_clock(clock.clone()))
+            .layer(VerifyLayer::new(verifier).with_clock(clock.clone()))
             .layer(layer)
             .service(Inner::new()),
     )

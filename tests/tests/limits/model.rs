@@ -1,147 +1,152 @@
-//! The whole layer against a naive model: a list of what was admitted, counted anew for every request. They share no code.
+//! The whole layer against a naive model: a list of what was admitted, counted anew for every request, by the definition of
+//! each algorithm. They share no code.
+
+mod headers;
+mod history;
+mod ledger;
+mod plain_bound;
+mod quota;
+mod side_by_side;
 
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tests::suite::{at, send};
-use tollgate::{ManualClock, PerWindow as _, Policy, RateLimitLayer, Subject};
 
-use crate::{behind, from, numbers};
+use self::{
+    headers::Form,
+    plain_bound::PlainBound,
+    quota::Limits,
+    side_by_side::{Arrangement, Event, KEYS, PLANS, Plans, SideBySide},
+};
+pub(crate) use self::{
+    headers::{entries, number},
+    quota::{any_limits, quota},
+};
 
-const MINUTE: u64 = 60_000;
-const HOUR: u64 = 60 * MINUTE;
-const DAY: u64 = 24 * HOUR;
-
-/// What happens next.
-#[derive(Clone, Debug)]
-enum Event {
-    Request { key: usize },
-    Wait { millis: u64 },
-    ChangeTier { key: usize, tier: usize },
-}
-
-const KEYS: [&str; 3] = ["ada@acme", "bob@acme", "cyd@other"];
-const TIERS: [&str; 3] = ["basic", "pro", "unranked"];
-
-fn event() -> impl Strategy<Value = Event> {
-    let waits = prop_oneof![
-        0..2_000_u64,
-        0..2 * MINUTE,
-        0..2 * HOUR,
-        Just(MINUTE),
-        Just(HOUR),
-        Just(DAY),
-        (0..DAY).prop_map(|millis| millis + HOUR),
-    ];
-    prop_oneof![
-        8 => (0..KEYS.len()).prop_map(|key| Event::Request { key }),
-        2 => waits.prop_map(|millis| Event::Wait { millis }),
-        1 => (0..KEYS.len(), 0..TIERS.len()).prop_map(|(key, tier)| Event::ChangeTier { key, tier }),
-    ]
-}
-
-/// A request that was admitted: when, in milliseconds after midnight, and whose.
-struct Admitted {
-    millis: u64,
-    key: usize,
-}
-
-/// One window as the caller may be shown it.
-#[derive(Debug)]
-struct Shown {
-    limit: u64,
-    remaining: u64,
-    resets_at_second: u64,
-}
-
-#[derive(Default)]
-struct Model {
-    admitted: Vec<Admitted>,
-}
-
-impl Model {
-    /// Whether a request passes, and every window whose numbers may be shown for it.
-    fn ask(&mut self, key: usize, tier: usize, now: u64) -> (bool, Vec<Shown>) {
-        let tenant = |key: usize| KEYS[key].rsplit('@').next();
-        let own: [(u64, u64); 3] = match TIERS[tier] {
-            "pro" => [(MINUTE, 4), (HOUR, 9), (DAY, 15)],
-            _ => [(MINUTE, 2), (HOUR, 6), (DAY, 11)],
-        };
-        let mut windows = Vec::new();
-        for (length, limit) in own {
-            windows.push((length, limit, self.count(now, length, |other| other == key)));
-        }
-        windows.push((HOUR, 8, self.count(now, HOUR, |other| tenant(other) == tenant(key))));
-
-        let passes = windows.iter().all(|(_, limit, used)| used < limit);
-        if passes {
-            self.admitted.push(Admitted { millis: now, key });
-        }
-        let cost = u64::from(passes);
-        let mut shown: Vec<_> = windows
-            .iter()
-            .filter(|(_, limit, used)| passes || used >= limit)
-            .map(|(length, limit, used)| Shown {
-                limit: *limit,
-                remaining: limit.saturating_sub(used + cost),
-                resets_at_second: (now / length + 1) * length / 1_000,
-            })
-            .collect();
-        // Admitted: the least left. Then, as for a refusal: the one that opens last.
-        if passes {
-            let least = shown.iter().map(|window| window.remaining).min();
-            shown.retain(|window| Some(window.remaining) == least);
-        }
-        let last = shown.iter().map(|window| window.resets_at_second).max();
-        shown.retain(|window| Some(window.resets_at_second) == last);
-        (passes, shown)
-    }
-
-    fn count(&self, now: u64, length: u64, concerns: impl Fn(usize) -> bool) -> u64 {
-        let same_window = |earlier: u64| earlier / length == now / length;
-        self.admitted.iter().filter(|one| concerns(one.key) && same_window(one.millis)).count() as u64
-    }
+fn config() -> ProptestConfig {
+    let cases = tests::cases(300, 20_000);
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
-    fn the_layer_agrees_with_a_list_of_what_was_admitted(events in prop::collection::vec(event(), 1..150)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let clock = ManualClock::at(at(0));
-        let key = Policy::new("key", 2.per_minute().and(6.per_hour()).and(11.per_day()))
-            .with_tier("pro", 4.per_minute().and(9.per_hour()).and(15.per_day()));
-        let tenant = Policy::new("tenant", 8.per_hour()).by(Subject::Tenant);
-        let layer = RateLimitLayer::from_policies([key, tenant]).with_clock(clock.clone());
-        let mut stack = behind(&clock, layer);
+    fn one_policy_agrees(plans in any_plans(), events in any_events()) {
+        compare(&plans, Arrangement::KeyAlone, Form::Usual, &events)?;
+    }
 
-        let mut model = Model::default();
-        let mut tiers = [0; KEYS.len()];
-        let mut now = 0;
-        for event in events {
-            match event {
-                Event::Wait { millis } => {
-                    now += millis;
-                    clock.advance(Duration::from_millis(millis));
-                }
-                Event::ChangeTier { key, tier } => tiers[key] = tier,
-                Event::Request { key } => {
-                    let caller = format!("{}.{}", KEYS[key], TIERS[tiers[key]]);
-                    let reply = runtime.block_on(send(&mut stack, from(&caller)));
-                    let (status, limit, remaining, reset, retry_after) = numbers(&reply);
+    #[test]
+    fn two_policies_in_one_layer_agree(plans in any_plans(), events in any_events()) {
+        compare(&plans, Arrangement::OneLayer, Form::Usual, &events)?;
+    }
 
-                    let (passes, shown) = model.ask(key, tiers[key], now);
-                    prop_assert_eq!(status, if passes { 200 } else { 429 });
-                    let is_shown = shown.iter().any(|window| {
-                        (limit, remaining, reset)
-                            == (Some(window.limit), Some(window.remaining), Some(window.resets_at_second))
-                    });
-                    prop_assert!(is_shown, "{:?}, but the model shows {:?}", numbers(&reply), shown);
-                    let wait = shown[0].resets_at_second * 1_000 - now;
-                    prop_assert_eq!(retry_after, (!passes).then_some(wait.div_ceil(1_000).max(1)));
+    #[test]
+    fn two_policies_in_two_layers_agree(plans in any_plans(), events in any_events()) {
+        compare(&plans, Arrangement::TwoLayers, Form::Usual, &events)?;
+    }
+
+    #[test]
+    fn all_headers_of_one_layer_agree(plans in any_plans(), events in any_events()) {
+        compare(&plans, Arrangement::OneLayer, Form::Every, &events)?;
+    }
+
+    #[test]
+    fn all_headers_of_two_layers_agree(plans in any_plans(), events in any_events()) {
+        compare(&plans, Arrangement::TwoLayers, Form::Every, &events)?;
+    }
+
+    /// One caller on one plan: whatever has passed may be forgotten to make room for others, which shows once the clock steps
+    /// back, and a counter that is alone makes room for nobody.
+    #[test]
+    fn clocks_that_jump_agree(
+        (limits, form) in (any_limits(0), any_form()),
+        events in prop::collection::vec(any_event_of_a_jumping_clock(1), 60..140),
+    ) {
+        let plans = Plans { key: [limits.clone(), Limits::new(), Limits::new()], tenant: [limits, Limits::new()] };
+        compare(&plans, Arrangement::KeyAlone, form, &events)?;
+    }
+
+    /// Many callers: no more than one quota for each step back, whatever was forgotten.
+    #[test]
+    fn clocks_that_jump_hand_out_one_quota_for_each_step_back_at_most(
+        plans in any_plans(),
+        events in prop::collection::vec(any_event_of_a_jumping_clock(KEYS.len()), 60..140),
+    ) {
+        let mut both = SideBySide::new(&plans, Arrangement::OneLayer, Form::Usual);
+        let mut bound = PlainBound::new(&plans);
+        for event in &events {
+            if let Event::Request { key, key_cost, tenant_cost } = *event {
+                let reply = both.send(key, key_cost, tenant_cost);
+                if reply.status() == 200 {
+                    prop_assert_eq!(number(&reply, "retry-after"), None);
+                    bound.admit(key, key_cost, tenant_cost, both.now())?;
+                } else {
+                    prop_assert_eq!(reply.status(), 429);
+                    prop_assert!(number(&reply, "retry-after") >= Some(1));
                 }
+            } else {
+                both.live_through(event)?;
+                bound.live_through(event);
             }
         }
     }
+}
+
+fn compare(
+    plans: &Plans,
+    arrangement: Arrangement,
+    form: Form,
+    events: &[Event],
+) -> Result<(), TestCaseError> {
+    let mut both = SideBySide::new(plans, arrangement, form);
+    events.iter().try_for_each(|event| both.live_through(event))
+}
+
+fn any_plans() -> impl Strategy<Value = Plans> {
+    let key = [any_limits(0).boxed(), any_limits(0).boxed(), any_limits(0).boxed()];
+    let tenant = [any_limits(0).boxed(), any_limits(0).boxed()];
+    (key, tenant).prop_map(|(key, tenant)| Plans { key, tenant })
+}
+
+fn any_form() -> impl Strategy<Value = Form> {
+    prop_oneof![Just(Form::Usual), Just(Form::Every)]
+}
+
+fn any_events() -> impl Strategy<Value = Vec<Event>> {
+    let event = prop_oneof![
+        8 => any_request(KEYS.len()),
+        2 => any_time().prop_map(Event::Wait),
+        1 => (0..KEYS.len(), 0..PLANS.len()).prop_map(|(key, plan)| Event::ChangePlan { key, plan }),
+    ];
+    prop::collection::vec(event, 60..140)
+}
+
+fn any_event_of_a_jumping_clock(keys: usize) -> impl Strategy<Value = Event> {
+    prop_oneof![
+        8 => any_request(keys),
+        2 => any_time().prop_map(Event::Wait),
+        1 => any_time().prop_map(Event::StepBack),
+    ]
+}
+
+fn any_request(keys: usize) -> impl Strategy<Value = Event> {
+    // Mostly 1.
+    let cost = || prop::sample::select(vec![0, 1, 1, 1, 2, 3]);
+    (0..keys, cost(), cost()).prop_map(|(key, key_cost, tenant_cost)| Event::Request {
+        key,
+        key_cost,
+        tenant_cost,
+    })
+}
+
+/// From a nanosecond to days, and just as long as windows are.
+fn any_time() -> impl Strategy<Value = Duration> {
+    prop_oneof![
+        (0..2_000_000_000_u64).prop_map(Duration::from_nanos),
+        (0..9_000_u64).prop_map(Duration::from_millis),
+        (0..120_000_u64).prop_map(Duration::from_millis),
+        (0..7_200_u64).prop_map(Duration::from_secs),
+        prop::sample::select(vec![1, 7, 60, 61, 900, 3_600, 86_400, 90_000]).prop_map(Duration::from_secs),
+    ]
 }

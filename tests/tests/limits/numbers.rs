@@ -3,8 +3,8 @@
 use http::StatusCode;
 use tests::suite::{Inner, at, erase, get, send};
 use tollgate::{
-    DenialKind, EntitlementLayer, ManualClock, Passage, PerWindow as _, Policy, Quota, RateLimitLayer,
-    RequestIdLayer, ScopeLayer, Subject, Tollgate, scope,
+    Cost, DenialKind, EntitlementLayer, ManualClock, Passage, PerWindow as _, Policy, Quota,
+    RateLimitHeaders, RateLimitLayer, RequestIdLayer, ScopeLayer, Subject, Tollgate, scope,
 };
 use tower::{Layer as _, layer::layer_fn};
 
@@ -140,4 +140,19 @@ async fn the_service_inside_finds_the_decision_of_all_limits() {
     let both = (limit(&clock, "outer", 9.per_minute()), limit(&clock, "inner", 9.per_hour()));
     let mut stack = behind(&clock, (RequestIdLayer::new(), both, layer_fn(move |_: Inner| inner.clone())));
     assert_eq!(send(&mut stack, from("ada")).await.body(), "outer inner");
+}
+
+/// Once both were taken for one: the sliding window's numbers stood in the place of the other's, its own stayed as they were.
+#[tokio::test]
+async fn what_a_response_has_cost_is_told_of_each_of_two_limits_for_one_window() {
+    let clock = ManualClock::at(at(0));
+    let policy = Policy::new(tollgate::DEFAULT_POLICY, 9.per_minute().and(5.per_minute().sliding()))
+        .with_cost(Cost::by_response(|_| 2));
+    let layer = RateLimitLayer::from_policies([policy])
+        .with_headers(RateLimitHeaders::none().with_ietf_draft_10())
+        .with_clock(clock.clone());
+    let mut stack = behind(&clock, layer);
+    let reply = send(&mut stack, from("ada")).await;
+    assert_eq!(reply.header("ratelimit-policy"), r#""minute";q=9;w=60, "minute";q=5;w=60"#);
+    assert_eq!(reply.header("ratelimit"), r#""minute";r=7;t=60, "minute";r=3;t=120"#);
 }

@@ -14,26 +14,39 @@ use crate::{Window, WindowLimit, window::NANOS_PER_SECOND};
 pub struct TokenBucket {
     /// The nanosecond at which the bucket is full, counted from the Unix epoch: of a full one, the present.
     pub full_at: u64,
-    /// How many nanoseconds lie between two tokens; 0 for a bucket that nobody has taken from. Kept so that a changed quota keeps
-    /// the count.
+    /// The nanosecond as of which that holds: when something was last taken from it.
+    pub as_of: u64,
+    /// How many nanoseconds lay between two tokens then; 0 for a bucket that nobody has taken from.
     pub interval: u64,
 }
 
+/// How much earlier than another one's a request's instant may be that is counted after it.
+const LATE_ARRIVALS: u64 = 60 * NANOS_PER_SECOND;
+
 impl TokenBucket {
-    /// The bucket under this limit, at `nanos`. If the limit has changed, as many tokens are missing as before, and they
-    /// come at the new rate.
+    /// The bucket under this limit, at `nanos`. If the rate has changed, the tokens that were missing when something was last taken
+    /// come at the new one from then on.
     ///
-    /// A bucket that misses more than it can hold, by more than one window, was left by a clock that was set back: what it
-    /// misses counts no further.
+    /// A request that took its instant up to a minute earlier than the last one finds the bucket as that one left it. Any
+    /// earlier, and the clock was set back: then it starts afresh, which hands out one full bucket, and locks nobody out.
     pub(super) fn at(self, limit: &WindowLimit, nanos: u64) -> Self {
         let interval = interval(limit);
-        let full_at = if self.interval == interval || self.interval == 0 {
-            self.full_at
-        } else {
-            nanos.saturating_add(self.used_at(nanos).saturating_mul(interval))
+        let was_set_back = self.as_of > nanos.saturating_add(LATE_ARRIVALS);
+        // A bucket that has been full is full at any rate: nobody need remember it.
+        if self.full_at <= nanos || was_set_back {
+            return Self { full_at: nanos, as_of: nanos, interval };
+        }
+        let missing = self.full_at.saturating_sub(self.as_of);
+        // A changed rate is told as of the last time, and not as of now: so a refusal, which keeps nothing, changes nothing.
+        let missing = match self.interval {
+            same if same == interval => missing,
+            before => {
+                let missing = (u128::from(missing) * u128::from(interval)).div_ceil(before.max(1).into());
+                u64::try_from(missing).unwrap_or(u64::MAX)
+            }
         };
-        let most = limit.capacity().saturating_mul(interval).saturating_add(limit.window.nanos());
-        Self { full_at: full_at.clamp(nanos, nanos.saturating_add(most)), interval }
+        let full_at = self.as_of.saturating_add(missing).max(nanos);
+        Self { full_at, as_of: self.as_of.max(nanos), interval }
     }
 
     /// How many tokens are missing at `nanos`; one that is half there is missing.
@@ -44,7 +57,7 @@ impl TokenBucket {
     /// The bucket after so many tokens were taken from it: perhaps more than it holds, which then are owed.
     pub(super) fn counting(self, limit: &WindowLimit, cost: u64) -> Self {
         let interval = interval(limit);
-        Self { full_at: self.full_at.saturating_add(cost.saturating_mul(interval)), interval }
+        Self { full_at: self.full_at.saturating_add(cost.saturating_mul(interval)), interval, ..self }
     }
 
     /// The first second in which the bucket is full.
@@ -95,20 +108,30 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_rate_keeps_the_count() {
+    fn a_changed_rate_keeps_the_count_and_is_the_same_however_often_it_is_asked_for() {
         let (basic, pro) = (limit(&1.per_second().with_burst(9)), limit(&10.per_second().with_burst(90)));
-        let bucket = TokenBucket::default().at(&basic, 0).counting(&basic, 5);
-        let upgraded = bucket.at(&pro, SECOND);
-        assert_eq!((upgraded.used_at(SECOND), upgraded.resets_at()), (4, 2));
-        assert_eq!(upgraded.at(&basic, SECOND), TokenBucket { full_at: 5 * SECOND, interval: SECOND });
+        let bucket = TokenBucket::default().at(&basic, 100 * SECOND).counting(&basic, 5);
+        let upgraded = bucket.at(&pro, 100 * SECOND);
+        assert_eq!(
+            (upgraded.used_at(100 * SECOND), upgraded.opens_at(&pro, 86)),
+            (5, 100 * SECOND + SECOND / 10)
+        );
+        assert_eq!(bucket.at(&pro, 100 * SECOND + SECOND / 10).used_at(100 * SECOND + SECOND / 10), 4);
+        assert_eq!(upgraded.at(&basic, 100 * SECOND), bucket, "and back again");
+        assert_eq!(bucket.at(&basic, 103 * SECOND).used_at(103 * SECOND), 2);
     }
 
     #[test]
-    fn a_clock_that_was_set_back_locks_out_for_no_longer_than_an_empty_bucket_and_one_window() {
+    fn a_late_arrival_finds_the_bucket_as_it_was_left_and_a_clock_set_back_starts_afresh() {
         let limit = limit(&1.per_second().with_burst(9));
         let bucket = TokenBucket::default().at(&limit, 3_600 * SECOND).counting(&limit, 9);
-        let set_back = bucket.at(&limit, 100 * SECOND);
-        assert_eq!(set_back.opens_at(&limit, 1), (100 + 9 + 1 - 8) * SECOND);
+        assert_eq!(
+            bucket.at(&limit, 3_599 * SECOND).used_at(3_599 * SECOND),
+            10,
+            "one more comes until then"
+        );
+        assert_eq!(bucket.at(&limit, 3_540 * SECOND).full_at, bucket.full_at, "a minute late");
+        assert_eq!(bucket.at(&limit, 3_540 * SECOND - 1).used_at(3_540 * SECOND - 1), 0);
     }
 
     #[test]
@@ -162,12 +185,13 @@ mod tests {
 
         #[test]
         fn no_numbers_overflow(
-            (full_at, interval, nanos, cost) in any::<(u64, u64, u64, u64)>(),
+            (full_at, as_of, interval) in any::<(u64, u64, u64)>(),
+            (nanos, cost) in any::<(u64, u64)>(),
             (most, burst, seconds) in any::<(u64, u64, u32)>(),
         ) {
             let window = Window::lasting(Duration::from_secs(seconds.into()));
             let limit = limit(&Quota::new(most, window).with_burst(burst));
-            let bucket = TokenBucket { full_at, interval };
+            let bucket = TokenBucket { full_at, as_of, interval };
             let bucket = bucket.at(&limit, nanos).counting(&limit, cost);
             let _ = (bucket.used_at(nanos), bucket.resets_at(), bucket.opens_at(&limit, cost));
         }

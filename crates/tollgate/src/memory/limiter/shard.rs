@@ -164,8 +164,10 @@ impl Shard {
     /// flood is cleared away at the expense of those who come next, and each of its subjects costs no more than its arrival did.
     pub(super) fn sweep(&mut self, second: u64, room: &Room) {
         let before = self.subjects();
+        let places = PLACES_PER_SWEEP << self.doublings;
+        let mut is_worth_more = false;
         if let Some(wide) = &mut self.wide {
-            wide.sweep(second);
+            is_worth_more = wide.sweep(places, second);
             if wide.len() == 0 {
                 self.wide = None;
             }
@@ -174,9 +176,8 @@ impl Shard {
         if self.swept_to >= all {
             self.swept_to = 0;
         }
-        let places = PLACES_PER_SWEEP << self.doublings;
         let swept = self.subjects.sweep(self.swept_to, places, |subject| subject.is_idle(second));
-        let is_worth_more = swept.removed > (swept.to - self.swept_to) / 4;
+        is_worth_more |= swept.removed > (swept.to - self.swept_to) / 4;
         self.doublings = if is_worth_more { (self.doublings + 2).min(MOST_DOUBLINGS) } else { 0 };
         self.subjects.shrink();
         // A smaller table has the same order: what was swept of it is still the same part.

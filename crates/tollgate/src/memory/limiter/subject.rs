@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 use smallvec::SmallVec;
 use tollgate_core::{Algorithm, Counter, FixedWindow, SlidingWindow, TokenBucket, Window, WindowLimit};
 
-/// How many slots a subject has in the table. An aligned window and a token bucket take one, a sliding window takes two. Hardly
+/// How many slots a subject has in the table. An aligned window takes one, a sliding window and a token bucket take two. Hardly
 /// any quota needs more.
 pub(super) const SLOTS: usize = 3;
 
@@ -20,7 +20,7 @@ pub(super) struct Subject {
 /// A counter, or half of one, in 64 bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Slot {
-    // The second from which on it need not be kept, whatever it holds; 0 if it holds nothing.
+    // The second from which on the counter need not be kept, or an earlier one; 0 if the slot holds nothing.
     idle_from: u32,
     number: u32,
 }
@@ -45,20 +45,27 @@ impl Subject {
         let mut places = shape.0.iter_mut().zip(&mut slots);
         for (window, counter) in windows {
             let idle_from = idle_from(*window, *counter);
-            let mut put = |content, number| {
+            let mut put = |content: Content, second, number| {
                 let (place, slot) = places.next()?;
                 *place = Some(Content { window: *window, ..content });
-                *slot = Slot::new(idle_from, number)?;
+                *slot = Slot::new(second, number)?;
                 Some(())
             };
             match *counter {
-                Counter::FixedWindow(FixedWindow { used, .. }) => put(Content::FIXED_WINDOW, used)?,
-                Counter::SlidingWindow(SlidingWindow { used, used_before, .. }) => {
-                    put(Content::SLIDING_WINDOW, used)?;
-                    put(Content::SLIDING_WINDOW_BEFORE, used_before)?;
+                Counter::FixedWindow(FixedWindow { used, .. }) => {
+                    put(Content::FIXED_WINDOW, idle_from, used)?;
                 }
-                Counter::TokenBucket(TokenBucket { full_at, interval }) => {
-                    put(Content { interval, ..Content::TOKEN_BUCKET }, full_at % NANOS_PER_SECOND)?;
+                Counter::SlidingWindow(SlidingWindow { used, used_before, .. }) => {
+                    put(Content::SLIDING_WINDOW, idle_from, used)?;
+                    put(Content::SECOND_HALF, idle_from, used_before)?;
+                }
+                Counter::TokenBucket(TokenBucket { full_at, as_of, interval }) => {
+                    put(
+                        Content { interval, ..Content::TOKEN_BUCKET },
+                        idle_from,
+                        full_at % NANOS_PER_SECOND,
+                    )?;
+                    put(Content::SECOND_HALF, as_of / NANOS_PER_SECOND, as_of % NANOS_PER_SECOND)?;
                 }
                 _ => return None,
             }
@@ -101,21 +108,24 @@ impl Subject {
         let mut windows = Windows::new();
         let mut slots = shape.0.iter().flatten().zip(&self.slots);
         while let Some((content, slot)) = slots.next() {
-            let length = u64::from(content.window.seconds());
+            let mut second_half = || slots.next().map(|(_, slot)| *slot).unwrap_or_default();
             let counter = match content.kind {
                 Kind::FixedWindow => Counter::FixedWindow(slot.fixed_window()),
                 Kind::SlidingWindow => Counter::SlidingWindow(SlidingWindow {
-                    ends_at: u64::from(slot.idle_from).saturating_sub(length),
+                    ends_at: u64::from(slot.idle_from).saturating_sub(content.window.seconds().into()),
                     used: slot.number.into(),
-                    used_before: slots.next().map_or(0, |(_, before)| before.number.into()),
+                    used_before: second_half().number.into(),
                 }),
-                Kind::TokenBucket => Counter::TokenBucket(TokenBucket {
-                    full_at: u64::from(slot.idle_from).saturating_sub(1) * NANOS_PER_SECOND
-                        + u64::from(slot.number),
-                    interval: content.interval,
-                }),
+                Kind::TokenBucket => {
+                    let (last, as_of) = (u64::from(slot.idle_from).saturating_sub(1), second_half());
+                    Counter::TokenBucket(TokenBucket {
+                        full_at: last * NANOS_PER_SECOND + u64::from(slot.number),
+                        as_of: u64::from(as_of.idle_from) * NANOS_PER_SECOND + u64::from(as_of.number),
+                        interval: content.interval,
+                    })
+                }
                 // Read with the first half.
-                Kind::SlidingWindowBefore => continue,
+                Kind::SecondHalf => continue,
             };
             windows.push((content.window, counter));
         }
@@ -147,15 +157,16 @@ struct Content {
 enum Kind {
     FixedWindow,
     SlidingWindow,
-    SlidingWindowBefore,
     TokenBucket,
+    /// Of what is in the slot before.
+    SecondHalf,
 }
 
 impl Content {
     const FIXED_WINDOW: Self = Self { kind: Kind::FixedWindow, window: Window::SECOND, interval: 0 };
     const SLIDING_WINDOW: Self = Self { kind: Kind::SlidingWindow, ..Self::FIXED_WINDOW };
-    const SLIDING_WINDOW_BEFORE: Self = Self { kind: Kind::SlidingWindowBefore, ..Self::FIXED_WINDOW };
     const TOKEN_BUCKET: Self = Self { kind: Kind::TokenBucket, ..Self::FIXED_WINDOW };
+    const SECOND_HALF: Self = Self { kind: Kind::SecondHalf, ..Self::FIXED_WINDOW };
 
     #[inline]
     fn is_fixed_window(&self, window: Window) -> bool {

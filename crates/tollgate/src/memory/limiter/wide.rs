@@ -7,9 +7,6 @@ use super::{
     subject::{self, Windows},
 };
 
-/// How many places a sweep looks at.
-const PLACES_PER_SWEEP: usize = 64;
-
 #[derive(Default)]
 pub(super) struct WideSubjects {
     subjects: HashTable<Wide>,
@@ -45,20 +42,24 @@ impl WideSubjects {
         self.subjects.insert_unique(name.place(), Wide { name, windows }, Wide::place);
     }
 
-    /// Drops a few subjects whose windows have passed.
-    pub(super) fn sweep(&mut self, second: u64) {
-        let places = self.subjects.num_buckets();
-        for _ in 0..PLACES_PER_SWEEP.min(places) {
-            self.swept_to = (self.swept_to + 1) % places;
+    /// Drops those subjects whose windows have passed, of so many places; whether these were more than a quarter.
+    pub(super) fn sweep(&mut self, places: usize, second: u64) -> bool {
+        let all = self.subjects.num_buckets();
+        let places = places.min(all);
+        let before = self.subjects.len();
+        for _ in 0..places {
+            self.swept_to = (self.swept_to + 1) % all;
             if let Ok(entry) = self.subjects.get_bucket_entry(self.swept_to)
                 && entry.get().is_idle(second)
             {
                 entry.remove();
             }
         }
+        let removed = before - self.subjects.len();
         if self.subjects.len() < self.subjects.capacity() / 8 {
             self.subjects.shrink_to(self.subjects.len() * 2, Wide::place);
         }
+        removed > places / 4
     }
 }
 

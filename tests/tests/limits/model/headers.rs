@@ -1,0 +1,162 @@
+//! What a caller reads off a response, compared with what the model says it must be told.
+
+use std::collections::BTreeMap;
+
+use http::HeaderMap;
+use proptest::prelude::*;
+use tests::suite::Reply;
+use tollgate::RateLimitHeaders;
+
+use super::{
+    history::SECOND,
+    ledger::{Shown, Verdict},
+};
+
+/// Which headers the layers are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// The three usual ones.
+    Usual,
+    /// All there are, with seconds to go.
+    Every,
+}
+
+impl Form {
+    pub(crate) fn headers(self) -> RateLimitHeaders {
+        match self {
+            Self::Usual => RateLimitHeaders::new(),
+            Self::Every => {
+                RateLimitHeaders::new().with_seconds_to_reset().with_each_window().with_ietf_draft_10()
+            }
+        }
+    }
+
+    /// A reset as `X-RateLimit-Reset` tells it.
+    fn reset(self, window: &Shown, now: u64) -> u64 {
+        match self {
+            Self::Usual => window.standing.resets_at,
+            Self::Every => seconds_to_reset(window, now),
+        }
+    }
+
+    fn numbers(self, window: &Shown, now: u64) -> [u64; 3] {
+        [window.limit.capacity(), window.remaining(), self.reset(window, now)]
+    }
+}
+
+fn seconds_to_reset(window: &Shown, now: u64) -> u64 {
+    (window.standing.resets_at * SECOND).saturating_sub(now).div_ceil(SECOND)
+}
+
+fn retry_after(window: &Shown, now: u64) -> u64 {
+    window.standing.opens_at.saturating_sub(now).div_ceil(SECOND).max(1)
+}
+
+/// Compares every header that tells of limits, those included that must not be there.
+pub(crate) fn check(reply: &Reply, verdict: &Verdict, form: Form, now: u64) -> Result<(), TestCaseError> {
+    prop_assert_eq!(reply.status(), if verdict.passes() { 200 } else { 429 });
+    let governing = verdict.governing();
+    let wait = governing.first().filter(|_| !verdict.passes()).map(|window| retry_after(window, now));
+    prop_assert_eq!(number(reply, "retry-after"), wait);
+
+    let (mut triples, mut lists) = (0, 0);
+    if !governing.is_empty() {
+        check_triple(reply, "", &governing, form, now)?;
+        triples += 1;
+        if form == Form::Every {
+            for (name, windows) in by_name(verdict) {
+                check_triple(reply, &format!("-{name}"), &windows, form, now)?;
+                triples += 1;
+            }
+            check_draft_10(reply, verdict, now)?;
+            lists += 2;
+        }
+    }
+    prop_assert_eq!(count(reply.headers(), "x-ratelimit-"), 3 * triples);
+    prop_assert_eq!(count(reply.headers(), "ratelimit"), lists);
+    Ok(())
+}
+
+/// `X-RateLimit-Limit`, `-Remaining` and `-Reset`, which tell of one of these windows.
+fn check_triple(
+    reply: &Reply,
+    suffix: &str,
+    windows: &[Shown],
+    form: Form,
+    now: u64,
+) -> Result<(), TestCaseError> {
+    let told =
+        ["limit", "remaining", "reset"].map(|kind| number(reply, &format!("x-ratelimit-{kind}{suffix}")));
+    let is_one = windows.iter().any(|window| form.numbers(window, now).map(Some) == told);
+    prop_assert!(is_one, "{suffix} {told:?} is none of {windows:?}");
+    Ok(())
+}
+
+/// The tightest windows of each length.
+fn by_name(verdict: &Verdict) -> BTreeMap<String, Vec<Shown>> {
+    let mut named: BTreeMap<String, Vec<Shown>> = BTreeMap::new();
+    for window in &verdict.windows {
+        let same = named.entry(name(window)).or_default();
+        same.push(*window);
+        let least = same.iter().map(Shown::remaining).min();
+        same.retain(|window| Some(window.remaining()) == least);
+    }
+    named
+}
+
+fn name(window: &Shown) -> String {
+    match window.limit.shown_seconds() {
+        1 => "second".to_owned(),
+        60 => "minute".to_owned(),
+        3_600 => "hour".to_owned(),
+        86_400 => "day".to_owned(),
+        seconds => format!("{seconds}s"),
+    }
+}
+
+/// One entry for every window of every policy, in both lists.
+fn check_draft_10(reply: &Reply, verdict: &Verdict, now: u64) -> Result<(), TestCaseError> {
+    let (mut policies, mut limits) = (Vec::new(), Vec::new());
+    for window in &verdict.windows {
+        let policy =
+            if window.policy == tollgate::DEFAULT_POLICY { "" } else { &format!("{}-", window.policy) };
+        let name = format!("\"{policy}{}\"", name(window));
+        let to_go = if window.is_violated { retry_after(window, now) } else { seconds_to_reset(window, now) };
+        policies.push((name.clone(), ("q", window.limit.capacity()), ("w", window.limit.shown_seconds())));
+        limits.push((name, ("r", window.remaining()), ("t", to_go)));
+    }
+    for (header, mut expected) in [("ratelimit-policy", policies), ("ratelimit", limits)] {
+        let text = reply.header(header);
+        let mut told = entries(&text);
+        // The order within one window is nobody's business.
+        expected.sort();
+        told.sort();
+        let expected: Vec<_> =
+            expected.iter().map(|(name, first, second)| (name.as_str(), vec![*first, *second])).collect();
+        prop_assert_eq!(told, expected, "{}: {}", header, text);
+    }
+    Ok(())
+}
+
+/// A list of names, each with parameters that are numbers.
+pub(crate) fn entries(text: &str) -> Vec<(&str, Vec<(&str, u64)>)> {
+    text.split(", ").map(entry).collect()
+}
+
+fn entry<'t>(text: &'t str) -> (&'t str, Vec<(&'t str, u64)>) {
+    let (name, parameters) = text.split_once(';').unwrap();
+    let parameter = |text: &'t str| {
+        let (name, value) = text.split_once('=').unwrap();
+        (name, value.parse().unwrap())
+    };
+    (name, parameters.split(';').map(parameter).collect())
+}
+
+/// A header's number; `None` if it is not there.
+pub(crate) fn number(reply: &Reply, name: &str) -> Option<u64> {
+    Some(reply.header(name)).filter(|text| !text.is_empty()).map(|text| text.parse().unwrap())
+}
+
+fn count(headers: &HeaderMap, prefix: &str) -> usize {
+    headers.keys().filter(|name| name.as_str().starts_with(prefix)).count()
+}
