@@ -263,21 +263,43 @@ async fn a_bucket_is_owed_what_was_taken_beyond_its_size() {
 }
 
 #[tokio::test]
-async fn what_an_inner_limit_charges_is_told_among_the_numbers_of_both() {
+async fn what_one_of_two_limits_charges_is_told_among_the_numbers_of_both() {
+    for is_outer in [false, true] {
+        let clock = ManualClock::at(at(0));
+        let requests = RateLimitLayer::from_policies([Policy::new("requests", 9.per_hour())]);
+        let failing = Policy::new("failures", 3.per_minute()).with_cost(failures());
+        let failing = RateLimitLayer::from_policies([failing]);
+        let (outer, inner) = if is_outer { (failing, requests) } else { (requests, failing) };
+        let replaced = layer_fn(|_| statuses());
+        let mut stack = behind(&clock, (outer.with_clock(clock.clone()), inner, replaced));
+        for (path, expected) in [
+            ("/jobs", (200, Some(3), Some(3), Some(60), None)),
+            ("/jobs/404", (404, Some(3), Some(2), Some(60), None)),
+            ("/jobs/404", (404, Some(3), Some(1), Some(60), None)),
+            ("/jobs/404", (404, Some(3), Some(0), Some(60), None)),
+            ("/jobs", (429, Some(3), Some(0), Some(60), Some(60))),
+        ] {
+            let reply = send(&mut stack, asking("ada", path)).await;
+            assert_eq!(numbers(&reply), expected, "{path}, outer: {is_outer}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_both_of_two_limits_charge_is_told_of_both() {
     let clock = ManualClock::at(at(0));
-    let outer = RateLimitLayer::from_policies([Policy::new("requests", 9.per_hour())]);
-    let inner = Policy::new("failures", 3.per_minute()).with_cost(failures());
-    let replaced = layer_fn(|_| statuses());
-    let inner = RateLimitLayer::from_policies([inner]);
-    let mut stack = behind(&clock, (outer.with_clock(clock.clone()), inner, replaced));
-    for (path, expected) in [
-        ("/jobs", (200, Some(3), Some(3), Some(60), None)),
-        ("/jobs/404", (404, Some(3), Some(2), Some(60), None)),
-        ("/jobs/404", (404, Some(3), Some(1), Some(60), None)),
-        ("/jobs/404", (404, Some(3), Some(0), Some(60), None)),
-        ("/jobs", (429, Some(3), Some(0), Some(60), Some(60))),
+    let by_failures = |name, quota: Quota| {
+        let layer = RateLimitLayer::from_policies([Policy::new(name, quota).with_cost(failures())]);
+        layer.with_clock(clock.clone()).with_headers(RateLimitHeaders::none().with_ietf_draft_10())
+    };
+    let innermost = RateLimitLayer::from_policies([Policy::new("requests", 9.per_day())]);
+    let both = (by_failures("outer", 3.per_minute()), by_failures("inner", 5.per_hour()));
+    let mut stack = behind(&clock, (both, innermost, layer_fn(|_| statuses())));
+    for expected in [
+        r#""outer-minute";r=2;t=60, "inner-hour";r=4;t=3600, "requests-day";r=8;t=86400"#,
+        r#""outer-minute";r=1;t=60, "inner-hour";r=3;t=3600, "requests-day";r=7;t=86400"#,
     ] {
-        assert_eq!(numbers(&send(&mut stack, asking("ada", path)).await), expected, "{path}");
+        assert_eq!(send(&mut stack, asking("ada", "/jobs/404")).await.header("ratelimit"), expected);
     }
 }
 

@@ -36,12 +36,7 @@ pub struct Passage {
     credential: Option<Credential>,
     principal: Option<Arc<Principal>>,
     plan: PlanSource,
-    decision: Option<Decision>,
-    // Whether the decision is that of several limits, and whether the last of them refused.
-    is_decision_stacked: bool,
-    is_limit_used_up: bool,
-    // How limits further out want to be told of.
-    headers: RateLimitHeaders,
+    limits: Limits,
     // What only the response will tell the cost of. Boxed, since hardly any request has such.
     owed: Option<Box<Owed>>,
 }
@@ -49,6 +44,18 @@ pub struct Passage {
 /// What is to be charged when the response is there.
 #[derive(Clone, Default)]
 pub(super) struct Owed(pub(super) Vec<Settlement>);
+
+/// What limits have said.
+#[derive(Clone)]
+struct Limits {
+    decision: Option<Decision>,
+    // Whether the decision is that of several limits, and whether the last of them refused.
+    is_stacked: bool,
+    is_used_up: bool,
+    // How those further out want to be told of, and whether one of them may have to be told anew when the response is there.
+    headers: RateLimitHeaders,
+    is_told_anew: bool,
+}
 
 /// Where the caller's plan is known from.
 #[derive(Clone)]
@@ -114,7 +121,7 @@ impl Passage {
 
     /// Where the caller's limits stand, if a `RateLimitLayer` has run: of stacked limits, all together.
     pub fn decision(&self) -> Option<&Decision> {
-        self.decision.as_ref()
+        self.limits.decision.as_ref()
     }
 
     /// The instant of the request: of the innermost layer that has seen it, taken anew after each wait.
@@ -144,10 +151,13 @@ impl Passage {
             credential: None,
             principal: None,
             plan: PlanSource::Principal,
-            decision: None,
-            is_decision_stacked: false,
-            is_limit_used_up: false,
-            headers: RateLimitHeaders::none(),
+            limits: Limits {
+                decision: None,
+                is_stacked: false,
+                is_used_up: false,
+                headers: RateLimitHeaders::none(),
+                is_told_anew: false,
+            },
             owed: None,
         }
     }
@@ -189,16 +199,16 @@ impl Passage {
 
     /// Whether a limit further out has decided, too: then only the inner of the two writes the numbers.
     pub(crate) fn is_decision_stacked(&self) -> bool {
-        self.is_decision_stacked
+        self.limits.is_stacked
     }
 
     /// How the limits are told of: as this one asks for, and as those further out do.
     #[inline]
     pub(crate) fn tell_by(&mut self, headers: RateLimitHeaders) -> RateLimitHeaders {
-        if self.headers != headers {
-            self.headers = headers.and_outer(self.headers);
+        if self.limits.headers != headers {
+            self.limits.headers = headers.and_outer(self.limits.headers);
         }
-        self.headers
+        self.limits.headers
     }
 
     /// What is to be charged to this limiter when the response is there.
@@ -212,19 +222,20 @@ impl Passage {
         self.owed.take()
     }
 
-    /// Whether anything is to be charged then.
+    /// Whether where the limits stand may have to be told anew then: by this one, or by one further out.
     #[inline]
-    pub(crate) fn owes(&self) -> bool {
-        self.owed.is_some()
+    pub(crate) fn is_told_anew(&self) -> bool {
+        self.limits.is_told_anew
     }
 
     fn owe(&mut self, settlement: Settlement) {
+        self.limits.is_told_anew |= settlement.is_told();
         self.owed.get_or_insert_default().0.push(settlement);
     }
 
     /// What all limits have decided, if the last of them refused.
     pub(crate) fn used_up(&self) -> Option<&Decision> {
-        self.decision.as_ref().filter(|_| self.is_limit_used_up)
+        self.limits.decision.as_ref().filter(|_| self.limits.is_used_up)
     }
 
     /// Refuses a principal that has ended or expired as of this request's instant.
@@ -286,18 +297,18 @@ impl Passage {
 
     #[inline(always)]
     fn take_up(&mut self, decision: Decision) {
-        self.is_decision_stacked = self.decision.is_some();
-        self.is_limit_used_up = !decision.is_allowed();
-        if self.is_decision_stacked {
+        self.limits.is_stacked = self.limits.decision.is_some();
+        self.limits.is_used_up = !decision.is_allowed();
+        if self.limits.is_stacked {
             self.stack(&decision);
         } else {
-            self.decision = Some(decision);
+            self.limits.decision = Some(decision);
         }
     }
 
     #[cold]
     fn stack(&mut self, decision: &Decision) {
-        self.decision = self.decision.take().map(|outer| outer.and(decision));
+        self.limits.decision = self.limits.decision.take().map(|outer| outer.and(decision));
     }
 
     /// Asks anew who is calling: what a stack further out has proven counts no more.
@@ -319,7 +330,7 @@ impl Passage {
         }
         self.is_waived = true;
         // A limit further in judges by its own decision.
-        self.is_limit_used_up = false;
+        self.limits.is_used_up = false;
     }
 }
 
@@ -335,7 +346,7 @@ impl fmt::Debug for Passage {
             .field("request_id", &self.request_id)
             .field("credential", &self.credential)
             .field("principal", &self.principal)
-            .field("decision", &self.decision)
+            .field("decision", &self.limits.decision)
             .finish_non_exhaustive()
     }
 }

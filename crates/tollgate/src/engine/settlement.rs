@@ -72,6 +72,10 @@ impl Settlement {
         Self { is_told: false, ..self }
     }
 
+    pub(super) fn is_told(&self) -> bool {
+        self.is_told
+    }
+
     /// Charges what the response's head tells. `None` if that is nothing.
     pub(super) fn settle_head(&self, response: ResponseHead<'_>) -> Option<Settled> {
         self.settle(|cost| match cost {

@@ -40,8 +40,13 @@ pub(super) struct More {
     /// What is still to be charged.
     pub(super) settlements: Vec<Settlement>,
     /// What is told of the limits, as of the admission, and how: to be told anew when something was charged.
-    pub(super) told: Option<(Decision, RateLimitHeaders)>,
+    pub(super) told: Option<Told>,
+    /// Whether it was: then it takes the place of what limits further in have written.
+    is_told_anew: bool,
 }
+
+/// Where limits stand, and how callers are told.
+pub(super) type Told = (Decision, RateLimitHeaders);
 
 /// Where limits stand: the three numbers of one window.
 #[derive(Clone, Copy)]
@@ -88,8 +93,8 @@ impl Stamp {
     #[inline(always)]
     pub(super) fn apply<B>(&mut self, response: &mut Response<B>) {
         std::mem::take(&mut self.caching).apply(response.headers_mut());
-        let are_numbers_due =
-            (self.numbers.is_some() || self.more.is_some()) && !NumbersWritten::is_in(response.extensions());
+        let are_numbers_due = (self.numbers.is_some() || self.more.is_some())
+            && (NumbersWritten::of(response.extensions()).is_none() || self.is_told_anew());
         let numbers = self.numbers.filter(|_| are_numbers_due);
         self.write(response.headers_mut(), numbers);
         if are_numbers_due && let Some(more) = &mut self.more {
@@ -98,8 +103,13 @@ impl Stamp {
             }
         }
         if self.are_numbers_merged {
-            response.extensions_mut().insert(NumbersWritten);
+            let told = self.more.as_mut().and_then(|more| more.told.take()).map(Arc::new);
+            response.extensions_mut().insert(NumbersWritten(told));
         }
+    }
+
+    fn is_told_anew(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| more.is_told_anew)
     }
 
     /// Charges what the response's head tells. What that changes is told by the stamp, at once or when the limiters have
@@ -111,6 +121,10 @@ impl Stamp {
 
     #[cold]
     fn settle_more(&mut self, response: ResponseHead<'_>) -> Option<Settling> {
+        // A limit further in has told of this one as well, and of itself.
+        if let Some(NumbersWritten(Some(told))) = NumbersWritten::of(response.extensions) {
+            self.more_mut().told = Some(Told::clone(told));
+        }
         let (mut settled, mut pending) = (Vec::new(), Vec::new());
         for settlement in &self.more_mut().settlements {
             match settlement.settle_head(response) {
@@ -147,7 +161,9 @@ impl Stamp {
         let Some((decision, headers)) = self.more_mut().told.take() else { return };
         let decision = decision.refreshed_by(newer);
         headers.tell(&decision, self);
-        self.more_mut().told = Some((decision, headers));
+        let more = self.more_mut();
+        more.told = Some((decision, headers));
+        more.is_told_anew = true;
     }
 
     /// What is to be charged when the body has ended.
@@ -182,13 +198,14 @@ impl Stamp {
     }
 }
 
-/// In a response's extensions: a limit further in has written the numbers of all.
+/// In a response's extensions: a limit further in has written the numbers of all. What it told is there if one further out may have
+/// to tell it anew.
 #[derive(Clone)]
-struct NumbersWritten;
+struct NumbersWritten(Option<Arc<Told>>);
 
 impl NumbersWritten {
-    fn is_in(extensions: &Extensions) -> bool {
-        !extensions.is_empty() && extensions.get::<Self>().is_some()
+    fn of(extensions: &Extensions) -> Option<&Self> {
+        if extensions.is_empty() { None } else { extensions.get() }
     }
 }
 
