@@ -153,6 +153,6 @@ async fn what_a_response_has_cost_is_told_of_each_of_two_limits_for_one_window()
         .with_clock(clock.clone());
     let mut stack = behind(&clock, layer);
     let reply = send(&mut stack, from("ada")).await;
-    assert_eq!(reply.header("ratelimit-policy"), r#""minute";q=9;w=60, "minute";q=5;w=60"#);
-    assert_eq!(reply.header("ratelimit"), r#""minute";r=7;t=60, "minute";r=3;t=120"#);
+    assert_eq!(reply.header("ratelimit-policy"), r#""minute";q=9;w=60, "minute-2";q=5;w=60"#);
+    assert_eq!(reply.header("ratelimit"), r#""minute";r=7;t=60, "minute-2";r=3;t=120"#);
 }

@@ -140,9 +140,10 @@ fn each_window(reset: Reset, decision: &Decision, headers: &mut Vec<(HeaderName,
 /// Structured fields (RFC 9651): lists of strings, each with parameters that are integers.
 fn draft_10(decision: &Decision, headers: &mut Vec<(HeaderName, HeaderValue)>) {
     let (mut policies, mut limits) = (String::new(), String::new());
+    let mut names = Vec::new();
     for state in decision.windows() {
         let comma = if policies.is_empty() { "" } else { ", " };
-        let name = entry_name(state);
+        let name = distinct(entry_name(state), &mut names);
         // A refused caller is told when to come again, which may be before all of the limit is there.
         let to_go = if state.is_violated {
             state.retry_after(decision.at()).as_secs()
@@ -181,6 +182,14 @@ fn entry_name(state: &WindowState) -> String {
         name.push('-');
     }
     name + &name_of(state.window)
+}
+
+/// Two limits may share a name, as a window by two algorithms does: the second one is told by its number.
+fn distinct(name: String, names: &mut Vec<String>) -> String {
+    let before = names.iter().filter(|other| **other == name).count();
+    let own = if before == 0 { name.clone() } else { format!("{name}-{}", before + 1) };
+    names.push(name);
+    own
 }
 
 fn name_of(window: Window) -> String {
