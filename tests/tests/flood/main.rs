@@ -14,8 +14,8 @@ use tollgate::{Answer, Charge, Decision, Limiter as _, MemoryLimiter, PerWindow 
 /// How many bytes of counters a subject may take at most, all in all. What is stated is "about 64".
 const BYTES_PER_SUBJECT: usize = 68;
 
-/// The same for those that are too wide for a table. What is stated is "about 300".
-const BYTES_PER_WIDE_SUBJECT: usize = 400;
+/// The same for those that are too wide for a table. What is stated is "some 200".
+const BYTES_PER_WIDE_SUBJECT: usize = 260;
 
 /// One in so many requests of the flood is one of a customer's.
 const ONE_IN: usize = 1_000;

@@ -28,7 +28,7 @@ use self::{
 /// The counters of one group (a tenant and its keys) live in one shard, behind one lock. A request is weighed against all of
 /// its counters and counted in all or none while all their shards are locked. Names are not kept, but fingerprints of 128 bits
 /// that nobody can forge: a subject takes about 60 bytes, whatever it is called, with up to three aligned windows (a sliding
-/// window or a token bucket counts for two) and counts below 2^32; with more of them about 300 bytes.
+/// window or a token bucket counts for two) and counts below 2^32; with more of them some 200 bytes.
 ///
 /// # Memory
 ///

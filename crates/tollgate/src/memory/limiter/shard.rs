@@ -90,7 +90,7 @@ impl Shard {
         if let Some(subject) = self.subjects.get_mut(name) {
             return self.shapes.get(subject.shape()).map(|shape| subject.windows(shape));
         }
-        self.wide.as_mut()?.get_mut(name).cloned()
+        self.wide.as_ref()?.get(name)
     }
 
     /// Takes over what was counted for a subject.
@@ -101,48 +101,48 @@ impl Shard {
         let mut windows = self.windows(name, second);
         subject::merge(&mut windows, counted, second);
         if self.knows(name.own) {
-            self.keep(name.own, windows, second, room);
+            self.keep(name.own, &windows, second, room);
         } else if room.take() {
-            self.add(name.own, windows, second, room);
+            self.add(name.own, &windows, second, room);
         } else {
             let crowd = name.crowd();
             let idle_from = windows.iter().map(|(window, counter)| subject::idle_from(*window, *counter));
             self.crowded_until = idle_from.fold(self.crowded_until, u64::max);
             if self.knows(crowd) {
-                self.keep(crowd, windows, second, room);
+                self.keep(crowd, &windows, second, room);
             } else {
                 // Crowds are few, and must have a place where nobody else has.
                 room.take_beyond();
-                self.add(crowd, windows, second, room);
+                self.add(crowd, &windows, second, room);
             }
         }
     }
 
     fn knows(&mut self, name: Fingerprint) -> bool {
-        self.subjects.get_mut(name).is_some()
-            || self.wide.as_mut().is_some_and(|wide| wide.get_mut(name).is_some())
+        self.subjects.get_mut(name).is_some() || self.wide.as_ref().is_some_and(|wide| wide.has(name))
     }
 
     /// Adds a subject, for which a place was taken.
-    fn add(&mut self, name: Fingerprint, windows: Windows, second: u64, room: &Room) {
+    fn add(&mut self, name: Fingerprint, windows: &Windows, second: u64, room: &Room) {
         let expected = self.subjects() + 1;
         self.put(name, windows, second);
         room.give_back(expected.saturating_sub(self.subjects()));
     }
 
     /// Changes a subject that is known.
-    fn keep(&mut self, name: Fingerprint, windows: Windows, second: u64, room: &Room) {
+    fn keep(&mut self, name: Fingerprint, windows: &Windows, second: u64, room: &Room) {
         let expected = self.subjects();
         self.put(name, windows, second);
         room.give_back(expected.saturating_sub(self.subjects()));
     }
 
     /// Puts a subject where it fits, at the expense of those that are idle.
-    fn put(&mut self, name: Fingerprint, windows: Windows, second: u64) {
+    fn put(&mut self, name: Fingerprint, windows: &Windows, second: u64) {
         let is_idle = |subject: &Subject| subject.is_idle(second);
-        if let Some(wide) = self.wide.as_mut().and_then(|wide| wide.get_mut(name)) {
-            *wide = windows;
-        } else if let Some(subject) = Subject::new(&mut self.shapes, &windows) {
+        if self.wide.as_mut().is_some_and(|wide| wide.replace(name, windows)) {
+            return;
+        }
+        if let Some(subject) = Subject::new(&mut self.shapes, windows) {
             match self.subjects.get_mut(name) {
                 Some(own) => *own = subject,
                 None => self.subjects.insert(name, subject, is_idle),

@@ -1,6 +1,7 @@
 //! Subjects that are too wide for the table: with many windows, or large numbers. Usually there are none.
 
 use hashbrown::HashTable;
+use tollgate_core::{Counter, Window};
 
 use super::{
     fingerprint::Fingerprint,
@@ -16,7 +17,8 @@ pub(super) struct WideSubjects {
 
 struct Wide {
     name: Fingerprint,
-    windows: Windows,
+    // Apart, or the free places of the map would be as large as those that are taken.
+    windows: Box<[(Window, Counter)]>,
 }
 
 impl WideSubjects {
@@ -29,16 +31,30 @@ impl WideSubjects {
         self.subjects.capacity()
     }
 
-    pub(super) fn get_mut(&mut self, name: Fingerprint) -> Option<&mut Windows> {
-        let subject = self.subjects.find_mut(name.place(), |subject| subject.name == name)?;
-        Some(&mut subject.windows)
+    pub(super) fn get(&self, name: Fingerprint) -> Option<Windows> {
+        let subject = self.subjects.find(name.place(), |subject| subject.name == name)?;
+        Some(Windows::from_slice(&subject.windows))
     }
 
-    pub(super) fn insert(&mut self, name: Fingerprint, windows: Windows, second: u64) {
+    pub(super) fn has(&self, name: Fingerprint) -> bool {
+        self.subjects.find(name.place(), |subject| subject.name == name).is_some()
+    }
+
+    /// Takes over what was counted for a subject, if it is here.
+    pub(super) fn replace(&mut self, name: Fingerprint, windows: &Windows) -> bool {
+        let subject = self.subjects.find_mut(name.place(), |subject| subject.name == name);
+        subject.is_some_and(|subject| {
+            subject.windows = windows.as_slice().into();
+            true
+        })
+    }
+
+    pub(super) fn insert(&mut self, name: Fingerprint, windows: &Windows, second: u64) {
         if self.subjects.len() == self.subjects.capacity() {
             // Better to look everywhere once than to grow for counters that nobody needs.
             self.subjects.retain(|subject| !subject.is_idle(second));
         }
+        let windows = windows.as_slice().into();
         self.subjects.insert_unique(name.place(), Wide { name, windows }, Wide::place);
     }
 
