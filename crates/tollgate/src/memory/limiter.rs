@@ -106,9 +106,51 @@ impl MemoryLimiter {
         let places: SmallVec<[Place; 2]> = take.charges.iter().map(|charge| self.place(charge)).collect();
         let mut locked = Locked::new(&self.shards, &places);
 
+        let decision = Self::take_fixed_windows(take, &places, &mut locked, second)
+            .unwrap_or_else(|| self.take_any(take, &places, &mut locked, second));
+        let first = places.first();
+        let due = first.and_then(|place| locked.shard(*place)?.next_sweep());
+        drop(locked);
+        if let Some(place) = first {
+            self.sweep(place.shard, due, second);
+        }
+        decision
+    }
+
+    /// Decides about charges to known subjects by aligned windows, as most are. `None`, and nothing is done, for any others.
+    fn take_fixed_windows(
+        take: &Take<'_>,
+        places: &[Place],
+        locked: &mut Locked<'_>,
+        second: u64,
+    ) -> Option<Decision> {
+        let is_repeated = |at: usize| places.iter().take(at).any(|before| Some(before) == places.get(at));
+        if (1..places.len()).any(is_repeated) {
+            return None;
+        }
+        let mut weighings = SmallVec::<[Weighing; 4]>::new();
+        for (charge, place) in take.charges.iter().zip(places) {
+            let before = locked.shard(*place)?.look(place.name, charge, second)?;
+            for (limit, counter) in charge.quota.limits().iter().zip(before) {
+                weighings.push(Weighing::of_fixed_window(charge, limit, counter));
+            }
+        }
+        let decision = Decision::weigh(take.now, weighings);
+        if decision.is_allowed() {
+            for (charge, place) in take.charges.iter().zip(places) {
+                // There is room, in all of them.
+                let charge = charge.settling(charge.cost);
+                let _ = locked.shard(*place).and_then(|shard| shard.take(place.name, &charge, second));
+            }
+        }
+        Some(decision)
+    }
+
+    /// Decides about whatever charges.
+    fn take_any(&self, take: &Take<'_>, places: &[Place], locked: &mut Locked<'_>, second: u64) -> Decision {
         let mut weighings = SmallVec::<[Weighing; 4]>::new();
         let mut taken = SmallVec::<[Windows; 2]>::new();
-        for (charge, place) in take.charges.iter().zip(&places) {
+        for (charge, place) in take.charges.iter().zip(places) {
             let name = self.name(charge, *place);
             let windows = locked.shard(*place).map(|shard| shard.windows(name, second)).unwrap_or_default();
             let mut after = Windows::new();
@@ -122,19 +164,13 @@ impl MemoryLimiter {
         let decision = Decision::weigh(take.now, weighings);
 
         if decision.is_allowed() {
-            for ((charge, place), counted) in take.charges.iter().zip(&places).zip(&taken) {
+            for ((charge, place), counted) in take.charges.iter().zip(places).zip(&taken) {
                 if charge.cost > 0
                     && let Some(shard) = locked.shard(*place)
                 {
                     shard.record(self.name(charge, *place), counted, second, &self.room);
                 }
             }
-        }
-        let first = places.first();
-        let due = first.and_then(|place| locked.shard(*place)?.next_sweep());
-        drop(locked);
-        if let Some(place) = first {
-            self.sweep(place.shard, due, second);
         }
         decision
     }
@@ -178,7 +214,7 @@ impl MemoryLimiter {
 }
 
 /// Where a counter lives: its shard, and its name within that.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Place {
     shard: usize,
     name: Fingerprint,
