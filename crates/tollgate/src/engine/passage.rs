@@ -37,8 +37,8 @@ pub struct Passage {
     principal: Option<Arc<Principal>>,
     plan: PlanSource,
     limits: Limits,
-    // What only the response will tell the cost of. Boxed, since hardly any request has such.
-    owed: Option<Box<Owed>>,
+    // What only the response will tell the cost of. Shared, so that passages are cheap to copy: hardly any has such.
+    owed: Option<Arc<Owed>>,
 }
 
 /// What is to be charged when the response is there.
@@ -218,8 +218,8 @@ impl Passage {
 
     /// Takes what is to be charged when the response is there, to hand it to the response.
     #[inline]
-    pub(super) fn take_owed(&mut self) -> Option<Box<Owed>> {
-        self.owed.take()
+    pub(super) fn take_owed(&mut self) -> Option<Owed> {
+        self.owed.take().map(Arc::unwrap_or_clone)
     }
 
     /// Whether where the limits stand may have to be told anew then: by this one, or by one further out.
@@ -230,7 +230,7 @@ impl Passage {
 
     fn owe(&mut self, settlement: Settlement) {
         self.limits.is_told_anew |= settlement.is_told();
-        self.owed.get_or_insert_default().0.push(settlement);
+        Arc::make_mut(self.owed.get_or_insert_default()).0.push(settlement);
     }
 
     /// What all limits have decided, if the last of them refused.

@@ -77,7 +77,6 @@ impl Shard {
     }
 
     /// The same, and nothing is counted.
-    #[inline]
     pub(super) fn look(
         &mut self,
         name: Fingerprint,
