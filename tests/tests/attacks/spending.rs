@@ -82,9 +82,8 @@ async fn whoever_waits_as_an_inner_limit_says_is_admitted() {
     assert_eq!(send(&mut stack, with_key(&key)).await.status(), StatusCode::OK);
 }
 
-/// Two limits that are called alike: the settlement of the inner one is told in the place of the outer one, of which less is left.
+/// Two limits that are called alike: the settlement of the inner one was told in the place of the outer one, of which less was left.
 #[tokio::test]
-#[ignore = "what is told anew is found by the policy's name and the window, which two layers may share"]
 async fn a_settlement_is_told_of_the_limit_that_it_was_charged_to() {
     let outer = RateLimitLayer::from_policies([Policy::new("default", 10.per_minute()).by(Subject::Tenant)]);
     let cost = Cost::by_response(|_| 2);
