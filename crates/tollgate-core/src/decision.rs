@@ -292,9 +292,11 @@ impl Decision {
     pub fn refreshed_by(mut self, newer: &Decision) -> Self {
         let mut windows: Vec<_> = self.windows().iter().map(|own| (*own, false)).collect();
         for state in newer.windows() {
-            // A quota may name a window twice, by two algorithms: then both decisions tell of both in the same order.
+            // A quota may name a window twice, by two algorithms: then both decisions tell of both in the same order. Policies of
+            // stacked limits may have one name, and are told apart by what they admit, which is the same in both decisions.
             let is_same = |(own, is_new): &&mut (WindowState, bool)| {
-                !*is_new && own.policy == state.policy && own.window == state.window
+                let is_its = own.policy == state.policy && own.window == state.window;
+                !*is_new && is_its && own.limit == state.limit
             };
             match windows.iter_mut().find(is_same) {
                 Some(own) => *own = (*state, true),

@@ -8,6 +8,7 @@ mod keys;
 mod limits;
 mod own_parts;
 mod report_only;
+mod spending;
 mod time;
 
 use http::{Method, Request};

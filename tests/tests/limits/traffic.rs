@@ -9,7 +9,10 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_LENGTH};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version,
+    header::{CONTENT_LENGTH, CONTENT_TYPE},
+};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt as _, Empty, StreamBody};
 use tests::{
@@ -193,6 +196,27 @@ async fn a_body_says_of_itself_what_it_would_say_alone() {
     let mut body = pin!(body);
     assert_eq!(body.as_mut().collect().await.unwrap().to_bytes(), "inside");
     assert!(body.is_end_stream());
+}
+
+/// A status of gRPC without a message is told by headers that end the stream; where an empty frame of data follows them, clients
+/// take it for a message that never came, and their callers for an error of the server. It was so behind a meter.
+#[tokio::test]
+async fn a_body_without_bytes_still_ends_with_its_headers_and_is_charged() {
+    for how in How::BOTH {
+        let traffic = Traffic::new();
+        let empty = service_fn(async |_| Ok::<_, Failure>(Response::new(Empty::<Bytes>::new())));
+        let mut stack = guarding(how, &traffic.clock, traffic.limit(), empty);
+        for path in ["/jobs", "/elsewhere"] {
+            let mut request = asking("ada", path);
+            *request.method_mut() = Method::POST;
+            *request.version_mut() = Version::HTTP_2;
+            request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            let response = stack.ready().await.unwrap().call(request).await.unwrap();
+            assert_eq!(response.status(), StatusCode::OK);
+            assert!(response.body().is_end_stream(), "{how:?} {path}");
+        }
+        assert_eq!((traffic.used("ada").await, traffic.bodies()), (2, vec![0, 0]), "{how:?}");
+    }
 }
 
 /// Ten frames of five bytes each, with whatever headers a test wants.

@@ -56,9 +56,10 @@ impl<B: Body> Body for Metered<B> {
         }
     }
 
-    /// Whoever asks stops reading if it has, and nobody would wait for what the limiters answer.
+    /// Whoever asks stops reading if it has, and nobody would wait for what the limiters answer. A body without any bytes says so all
+    /// the same: over HTTP/2 the headers then end the stream, by which gRPC tells a status without a message from one that got lost.
     fn is_end_stream(&self) -> bool {
-        self.meter.is_settled && self.body.is_end_stream()
+        (self.meter.is_settled || self.meter.bytes == 0) && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -51,7 +51,9 @@
 //! weaker than that. An address may stand for many callers, so be generous: whoever shares one with somebody who fails too often
 //! is refused together with them, good keys included.
 //!
-//! Attempts that are under way at once are all let through if there was room for one: they are counted when they have failed.
+//! Attempts that are under way at once are all let through if there was room for one: they are counted when they have failed. One
+//! whose caller hangs up before that, or that a timeout ends, is not counted. Nobody learns anything by it, but a store that takes its
+//! time was asked: where that is dear, have a layer outside run requests to their end in a task of their own.
 //!
 //! A request whose address nobody knows is let through to be verified, and the log says at the level `ERROR` what to do: a guard
 //! against load must not turn everybody away because the server was started in another way.

@@ -13,7 +13,9 @@
 //! seconds), all three from the same window: the one with the least left. [`RateLimitHeaders`] are the other forms there are.
 //!
 //! A caller that waits for `Retry-After` seconds (whole ones, rounded up) finds room for the same request, and one that waits for
-//! the reset whenever nothing is left is never refused, if nobody else is counted with it.
+//! the reset whenever nothing is left is never refused, if nobody else is counted with it. This is promised of one layer: of stacked
+//! ones the outer has counted what the inner one refuses, and may have nothing left when that wait is over. Policies that belong
+//! together belong into one layer.
 //!
 //! # Where it stands
 //!

@@ -65,6 +65,9 @@ impl Cost {
 
     /// What a function says of the number of bytes in the response's body. Charged when the body has ended, or is dropped:
     /// then for what was sent of it. The response's own numbers cannot tell of it, the next one's do.
+    ///
+    /// Bodies under way are not counted yet, and a caller may hold as many of them open as it likes: where that matters, bound
+    /// how many there may be at once and how long one may take, as `tower`'s limits and a server's timeouts do.
     pub fn by_body(cost: impl Fn(u64) -> u64 + Send + Sync + 'static) -> Self {
         Self(Kind::Later(LaterCost::Body(Arc::new(cost))))
     }

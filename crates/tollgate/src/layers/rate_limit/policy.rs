@@ -58,6 +58,10 @@ impl Policy {
     /// Requests have the quota that a function reads from their head and their principal; where it says nothing, it is as without
     /// it. A principal's quota of its own takes the place of this one, too. The count stays whatever the quota.
     ///
+    /// Token buckets keep their tokens alike, which come at the rate of the quota that was asked for last: so whoever may ask for a
+    /// fast one in between fills a slow one with it. Requests that need a slow bucket need a policy of their own, by a subject that
+    /// names only them.
+    ///
     /// ```
     /// use tollgate::{PerWindow, Policy};
     ///
