@@ -52,7 +52,7 @@ pub(crate) trait Gate: fmt::Debug {
 
     /// Takes up an answer: one that is there is learned and judged at once, for the other the engine waits, and does the same.
     #[inline(always)]
-    fn settle<T, E>(
+    fn take_up<T, E>(
         &self,
         entrant: &mut impl Entrant,
         answer: Answer<Result<T, E>>,

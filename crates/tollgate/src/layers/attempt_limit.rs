@@ -128,7 +128,7 @@ impl Gate for AttemptLimitGate {
         let settlement = passage.settlement(&self.limiter, vec![OwedCharge::new(&charge, cost)]).untold();
         let answer = self.limiter.take(&Take::new(&[charge], passage.instant()));
         let answer: Answer<_> = answer.map(|decided| Self::decide(decided, settlement));
-        self.settle(entrant, answer, Learned::Owes)
+        self.take_up(entrant, answer, Learned::Owes)
     }
 
     /// All was said when it was asked.

@@ -278,12 +278,12 @@ impl Gate for RateLimitGate {
             };
             let charges = [policy.plain_charge(&subject, passage)];
             let answer = self.limiter.take(&Take::new(&charges, passage.instant()));
-            return self.settle(entrant, answer, Learned::Decision);
+            return self.take_up(entrant, answer, Learned::Decision);
         }
         match self.charge_all(entrant.head(), passage) {
             None => Asked::Answered(Ok(())),
-            Some(Charged::Wholly(answer)) => self.settle(entrant, answer, Learned::Decision),
-            Some(Charged::InPart(answer)) => self.settle(entrant, answer, Learned::Charged),
+            Some(Charged::Wholly(answer)) => self.take_up(entrant, answer, Learned::Decision),
+            Some(Charged::InPart(answer)) => self.take_up(entrant, answer, Learned::Charged),
         }
     }
 
