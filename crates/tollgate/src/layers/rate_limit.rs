@@ -305,7 +305,7 @@ impl Gate for RateLimitGate {
         stamp.are_numbers_merged = passage.is_decision_stacked();
         if let Some(decision) = passage.decision() {
             headers.tell(decision, stamp);
-            if passage.is_told_anew() {
+            if passage.may_be_told_anew() {
                 stamp.will_tell_anew(decision, headers);
             }
         }
