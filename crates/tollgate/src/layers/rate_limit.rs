@@ -173,8 +173,12 @@ pub(crate) struct RateLimitGate {
     tells_expired: bool,
 }
 
-/// The policies that concern a request: the subject of each, and what its counter is held against.
-type Matters<'r> = SmallVec<[(&'r Policy, Cow<'r, str>, Cow<'r, Quota>); 4]>;
+/// A policy that concerns a request.
+struct Applicable<'r> {
+    policy: &'r Policy,
+    subject: Cow<'r, str>,
+    quota: Cow<'r, Quota>,
+}
 
 /// What a limiter says of a request that it was charged for.
 enum Charged {
@@ -207,10 +211,10 @@ impl RateLimitGate {
     /// Charges the request to all policies that have a subject for it; `None` if none has.
     #[inline(never)]
     fn charge_all(&self, head: Head<'_>, passage: &Passage) -> Option<Charged> {
-        let matters = self.matters(head, passage);
+        let policies = self.applicable(head, passage);
         let mut charges = SmallVec::<[Charge<'_>; 4]>::new();
         let mut owed = Vec::new();
-        for (policy, subject, quota) in &matters {
+        for Applicable { policy, subject, quota } in &policies {
             let (charge, later) = policy.charge(subject, quota, head, passage);
             owed.extend(later.map(|cost| OwedCharge::new(&charge, cost)));
             charges.push(charge);
@@ -229,15 +233,15 @@ impl RateLimitGate {
     }
 
     /// The policies that concern the request, whose counter it is charged to, and what that is held against.
-    fn matters<'r>(&'r self, head: Head<'r>, passage: &'r Passage) -> Matters<'r> {
+    fn applicable<'r>(&'r self, head: Head<'r>, passage: &'r Passage) -> SmallVec<[Applicable<'r>; 4]> {
         let principal = passage.principal().map(Arc::as_ref);
-        let mut matters = Matters::new();
+        let mut applicable = SmallVec::new();
         for policy in self.policies.iter() {
             if let Some(subject) = policy.subject(head, principal) {
-                matters.push((policy, subject, policy.quota_for(head, passage)));
+                applicable.push(Applicable { policy, subject, quota: policy.quota_for(head, passage) });
             }
         }
-        matters
+        applicable
     }
 }
 
@@ -315,11 +319,10 @@ impl Gate for RateLimitGate {
         if !self.tells_expired || passage.principal().is_none() {
             return None;
         }
-        let peek = |(policy, subject, quota): &(&Policy, Cow<'_, str>, Cow<'_, Quota>)| {
-            let charge = Charge::new(policy.name(), subject, policy.group(subject, passage), quota);
-            OwedCharge::new(&charge, LaterCost::Peek)
+        let peek = |Applicable { policy, subject, quota }: &Applicable<'_>| {
+            OwedCharge::new(&policy.charge_of_one(subject, quota, passage), LaterCost::Peek)
         };
-        let peeks = self.matters(head, passage).iter().map(peek).collect();
+        let peeks = self.applicable(head, passage).iter().map(peek).collect();
         Some((passage.settlement(&self.limiter, peeks), self.headers))
     }
 }
