@@ -14,6 +14,7 @@ use crate::ConfigurationError;
 
 mod entry;
 mod proxies;
+mod subject;
 
 use entry::{forwarded, forwarded_for};
 use proxies::network;

@@ -60,7 +60,6 @@ use std::{fmt, sync::Arc};
 
 use tollgate_core::{Answer, Charge, Decision, Denial, DenialKind, Limiter, Quota, Take, Unavailable};
 
-use super::address;
 use crate::{
     ClientAddress, MemoryLimiter, Passage, ResponseHead,
     engine::{Asked, Entrant, Gate, LaterCost, Learned, OwedCharge, Settings, Settlement, impl_layer},
@@ -119,7 +118,7 @@ impl Gate for AttemptLimitGate {
 
     #[inline(never)]
     fn ask(&self, entrant: &mut impl Entrant) -> Asked {
-        let Some(subject) = address::subject(&self.address, entrant.head(), self.layer()) else {
+        let Some(subject) = self.address.subject(entrant.head(), self.layer()) else {
             return Asked::Answered(Ok(()));
         };
         let passage = entrant.passage();

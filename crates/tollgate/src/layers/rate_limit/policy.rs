@@ -8,7 +8,7 @@ use super::{
     cost::{self, Cost},
     subject::{CustomSubject, Subject},
 };
-use crate::{Passage, engine::LaterCost, layers::address};
+use crate::{Passage, engine::LaterCost};
 
 /// A named quota, and whose counter it is held against.
 ///
@@ -102,7 +102,7 @@ impl Policy {
                 // is no text to a database, and none that anybody would type.
                 None => Cow::Owned(format!("\0{}", principal.id())),
             }),
-            Subject::Address(address) => Some(match address::subject(address, head, "RateLimitLayer") {
+            Subject::Address(address) => Some(match address.subject(head, "RateLimitLayer") {
                 Some(address) => Cow::Owned(address),
                 None => Cow::Borrowed(NOBODYS_ADDRESS),
             }),
