@@ -37,7 +37,7 @@ pub(crate) trait Gate: fmt::Debug {
         None
     }
 
-    /// Whether responses carry anything of this gate.
+    /// Whether responses carry anything of this gate, or are charged for by it.
     fn stamps(&self) -> bool {
         false
     }

@@ -130,11 +130,12 @@ impl Gate for AttemptLimitGate {
         self.take_up(entrant, answer, Learned::Owes)
     }
 
-    /// All was said when it was asked.
+    /// It judged by the answer itself: in the passage the decision would be shown to the caller as one of its own.
     fn judge(&self, _passage: &Passage) -> Result<(), Denial> {
         Ok(())
     }
 
+    // Nothing but what is owed.
     fn stamps(&self) -> bool {
         true
     }

@@ -9,16 +9,17 @@
 //! | a policy counts by principal and no `VerifyLayer` ran outside | 500 | |
 //! | an anonymous request, where every policy counts by principal | 500 | |
 //!
-//! Every response from here on, refusals further in included, carries `X-RateLimit-Limit`, `-Remaining` and `-Reset` (epoch
-//! seconds), all three from the same window: the one with the least left. [`RateLimitHeaders`] are the other forms there are.
+//! Every response from here on, refusals further in included, carries `X-RateLimit-Limit`, `-Remaining` and `-Reset` (a second
+//! since the Unix epoch), all three from the same window: the one with the least left. [`RateLimitHeaders`] has the other forms
+//! there are.
 //!
 //! A caller that waits for `Retry-After` seconds (whole ones, rounded up) finds room for the same request, and one that waits for
 //! the reset whenever nothing is left is never refused, if nobody else is counted with it.
 //!
 //! # Where it stands
 //!
-//! Inside `VerifyLayer`: then numbers are shown to nobody but their owner, and invented keys count nowhere. With
-//! [subjects](Subject::custom) that are read from the request it works alone, too.
+//! Inside `VerifyLayer`: then numbers are shown to nobody but their owner, and invented keys count nowhere. With subjects that are
+//! read from the request, its [address](Subject::Address) or [another](Subject::custom), it works alone, too.
 //!
 //! # Examples
 //!
@@ -189,7 +190,7 @@ enum Charged {
 
 /// Why optional credentials and limits by principal do not go together.
 pub(crate) const ANONYMOUS_UNCOUNTED: &str = "RateLimitLayer has no counter for anonymous requests, which CredentialLayer's \
-    optional mode lets through: add a policy by Subject::custom, which may name their address or count them all together";
+    optional mode lets through: add a policy by Subject::Address, or by Subject::custom, which may count them all together";
 
 impl RateLimitGate {
     /// Whether somebody has thought of requests without a principal.
