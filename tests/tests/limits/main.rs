@@ -18,13 +18,13 @@ use std::{sync::Arc, time::SystemTime};
 use http::{Request, StatusCode};
 use tests::{
     hosts::How,
-    suite::{Failure, Inner, Reply, Stack, erase, with_key},
+    suite::{Erasable, Inner, Reply, Stack, erase, with_key},
 };
 use tollgate::{
     Answer, CredentialLayer, Denial, ManualClock, PerWindow as _, Plan, Presented, Principal, RateLimitLayer,
     Requirement, ScopeLayer, ScopeMap, Tollgate, Verify, VerifyLayer,
 };
-use tower::{Layer, Service, ServiceBuilder};
+use tower::{Layer, ServiceBuilder};
 
 /// Everybody is who they say they are: `ada@acme.pro` is the key `ada` of the tenant `acme`, on the tier `pro`; `+5` at
 /// its end gives it a quota of its own, 5 per minute.
@@ -62,11 +62,7 @@ fn from(caller: &str) -> Request<String> {
 fn behind<L, B>(clock: &ManualClock, layer: L) -> Stack
 where
     L: Layer<Inner>,
-    L::Service: Service<Request<String>, Response = http::Response<B>, Error = Failure, Future: Send>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    L::Service: Erasable<B>,
     B: http_body::Body<Data = bytes::Bytes, Error = std::convert::Infallible> + Send + 'static,
 {
     behind_verifier(clock, Honest, layer)
@@ -76,11 +72,7 @@ where
 fn behind_verifier<L, B>(clock: &ManualClock, verifier: impl Verify, layer: L) -> Stack
 where
     L: Layer<Inner>,
-    L::Service: Service<Request<String>, Response = http::Response<B>, Error = Failure, Future: Send>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    L::Service: Erasable<B>,
     B: http_body::Body<Data = bytes::Bytes, Error = std::convert::Infallible> + Send + 'static,
 {
     erase(
@@ -93,13 +85,8 @@ where
 }
 
 /// A limit behind a verifier, and before a guard that knows no path but those under `/jobs`: all as one stack, or one by one.
-fn guarding<S, B>(how: How, clock: &ManualClock, limit: RateLimitLayer, inner: S) -> Stack
+fn guarding<B>(how: How, clock: &ManualClock, limit: RateLimitLayer, inner: impl Erasable<B>) -> Stack
 where
-    S: Service<Request<String>, Response = http::Response<B>, Error = Failure, Future: Send>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
     B: http_body::Body<Data = bytes::Bytes, Error = std::convert::Infallible> + Send + 'static,
 {
     let map = ScopeMap::new().get("/jobs", Requirement::none()).get("/jobs/{*rest}", Requirement::none());
