@@ -119,14 +119,18 @@ fn numbers(reply: &Reply) -> (u16, Option<u64>, Option<u64>, Option<u64>, Option
         "" => None,
         text => Some(text.parse::<u64>().unwrap()),
     };
-    let midnight = tests::suite::at(0).duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     (
         reply.status().as_u16(),
         number("x-ratelimit-limit"),
         number("x-ratelimit-remaining"),
-        number("x-ratelimit-reset").map(|reset| reset - midnight),
+        number("x-ratelimit-reset").map(|reset| reset - midnight()),
         number("retry-after"),
     )
+}
+
+/// [`tests::suite::at`]`(0)` in seconds since the Unix epoch.
+fn midnight() -> u64 {
+    tests::suite::at(0).duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
 }
 
 /// How many of so many requests of one caller pass.
