@@ -33,18 +33,32 @@ pub type Stack = BoxCloneSyncService<Request<String>, Response<Body>, Failure>;
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Forgets a stack's types.
-pub fn erase<S, B>(service: S) -> Stack
+pub fn erase<B>(service: impl Erasable<B>) -> Stack
 where
-    S: Service<Request<String>, Response = Response<B>, Error = Failure, Future: Send>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
     B: http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
 {
     let erased =
         service.map_response(|response: Response<B>| response.map(http_body_util::BodyExt::boxed_unsync));
     BoxCloneSyncService::new(erased)
+}
+
+/// A service whose types can be forgotten, and whose bodies are `B`.
+pub trait Erasable<B>:
+    Service<Request<String>, Response = Response<B>, Error = Failure, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S, B> Erasable<B> for S where
+    S: Service<Request<String>, Response = Response<B>, Error = Failure, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
 }
 
 /// A response that has been read to its end.

@@ -39,6 +39,13 @@
 //! Where the layer is missing, the answer is 500, and the log names the layer: a mistake in the wiring must not look like
 //! an anonymous caller.
 #![cfg_attr(
+    feature = "connect-info",
+    doc = r"
+# Limits by address
+
+Layers that count by the client's address learn from [`peer_address`] whom the server is connected with."
+)]
+#![cfg_attr(
     feature = "ws",
     doc = r#"
 # When a WebSocket is refused

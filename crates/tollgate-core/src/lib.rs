@@ -8,7 +8,7 @@
 //! | issued secrets | [`KeyFormat`], [`ApiKey`], [`Digest`], [`Peppers`] |
 //! | who a caller is | [`Head`], [`Credential`], [`Principal`], [`Plan`], [`EndSignal`] |
 //! | what they may do | [`Scopes`], [`Requirement`], [`scope()`] |
-//! | how much | [`Quota`], [`PerWindow`], [`Algorithm`], [`Counter`], [`Decision`] |
+//! | how much | [`Quota`], [`PerWindow`], [`Window`], [`Algorithm`], [`Charge`], [`Counter`], [`Weighing`], [`Decision`] |
 //! | why not | [`Denial`], [`DenialKind`] |
 //! | the ports | [`Verify`], [`KeyStore`], [`Limiter`], [`Entitlements`], [`Respond`], [`Clock`], and [`Answer`] |
 #![forbid(unsafe_code)]

@@ -14,6 +14,7 @@ use crate::ConfigurationError;
 
 mod entry;
 mod proxies;
+mod subject;
 
 use entry::{forwarded, forwarded_for};
 use proxies::network;
@@ -70,7 +71,10 @@ impl ClientAddress {
     }
 
     /// Trusts these proxies, single addresses or networks, and reads `X-Forwarded-For`. Each proxy must add the address that it
-    /// serves at the header's right end, or in a line of its own after the others.
+    /// serves at the header's right end, or in a line of its own after the others. What was named before is trusted no more.
+    ///
+    /// A header that holds one address and no list (`X-Real-IP`, `CF-Connecting-IP`) is for [`of_peer`](Self::of_peer) to read, where
+    /// nobody but the proxy that sets it can reach the service.
     ///
     /// # Errors
     /// If one of them is not an address or a network.

@@ -20,6 +20,7 @@
 mod body;
 mod caching;
 mod entrant;
+mod exposed_headers;
 mod future;
 mod gate;
 mod headers;
@@ -36,9 +37,10 @@ mod stamp;
 mod walk;
 
 pub use body::Body;
+pub use exposed_headers::EXPOSED_HEADERS;
 pub use future::ResponseFuture;
 pub use passage::Passage;
-pub use rate_limit_headers::{EXPOSED_HEADERS, RateLimitHeaders};
+pub use rate_limit_headers::RateLimitHeaders;
 pub use refusal::refuse;
 pub use service::Gated;
 pub use settings::ReportOnly;

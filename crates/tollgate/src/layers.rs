@@ -11,7 +11,6 @@ use crate::{
     engine::{Asked, Entrant, Gate, Settlement, Stamp},
 };
 
-mod address;
 pub mod attempt_limit;
 pub mod credential;
 pub mod entitlement;

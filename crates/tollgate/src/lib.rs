@@ -5,7 +5,7 @@
 //! | layer | reads | gives | refuses with |
 //! |---|---|---|---|
 //! | [`RequestIdLayer`] | `x-request-id` | the request's identifier, on every response | nothing |
-//! | [`AttemptLimitLayer`] | the client's address | | 429 |
+//! | [`AttemptLimitLayer`] | the [client's address](ClientAddress) | | 429 |
 //! | [`CredentialLayer`] | headers, in a stated order | the credential | 401, 400 |
 //! | [`VerifyLayer`] | the credential | the [`Principal`] | 401, 403 |
 //! | [`RateLimitLayer`] | the principal, or what you choose | a [`Decision`], `X-RateLimit-*` | 429 |
@@ -29,6 +29,9 @@
 //! | `detail` | what only the log may know |
 //! | `request_id`, `principal`, `tenant` | if they are known |
 //! | `report_only` | whether the request was let through all the same |
+//!
+//! Two more events of that target tell what refuses nobody: at the level `WARN`, that what a response has cost could not be charged
+//! (`detail`), and at `ERROR`, ever more rarely, that a limit by address does not hold, since nobody knows any (`layer`).
 //!
 //! What is inside a [`RequestIdLayer`] runs in a span `request` with the field `request_id`.
 #![forbid(unsafe_code)]

@@ -123,7 +123,7 @@ fn directory(backend: &Backend) -> Directory {
 }
 
 /// Gives a layer the world's clock and mode.
-macro_rules! settle {
+macro_rules! in_world {
     ($layer:expr, $world:expr) => {{
         let layer = $layer;
         let layer = if $world.is_inside_a_builder { layer } else { layer.with_clock($world.clock.clone()) };
@@ -135,7 +135,7 @@ macro_rules! settle {
 }
 
 fn request_id(world: &World) -> RequestIdLayer {
-    settle!(RequestIdLayer::new(), world)
+    in_world!(RequestIdLayer::new(), world)
 }
 
 fn attempt_limit(world: &World) -> AttemptLimitLayer {
@@ -146,31 +146,31 @@ fn attempt_limit(world: &World) -> AttemptLimitLayer {
     let quota = 1.per_minute();
     let limiter = SlowLimiter::new(&world.backend);
     limiter.use_up("failed-attempts", SHUT_OUT, &quota);
-    settle!(AttemptLimitLayer::new(quota, address).with_limiter(limiter), world)
+    in_world!(AttemptLimitLayer::new(quota, address).with_limiter(limiter), world)
 }
 
 fn credential(world: &World) -> CredentialLayer {
-    settle!(CredentialLayer::new(), world)
+    in_world!(CredentialLayer::new(), world)
 }
 
 fn verify(world: &World) -> VerifyLayer {
-    settle!(VerifyLayer::new(directory(&world.backend)), world)
+    in_world!(VerifyLayer::new(directory(&world.backend)), world)
 }
 
 fn rate_limit(world: &World) -> RateLimitLayer {
-    settle!(RateLimitLayer::new(60.per_minute()).with_limiter(SlowLimiter::new(&world.backend)), world)
+    in_world!(RateLimitLayer::new(60.per_minute()).with_limiter(SlowLimiter::new(&world.backend)), world)
 }
 
 fn entitlement(world: &World) -> EntitlementLayer {
-    settle!(EntitlementLayer::new().with_entitlements(SlowEntitlements(world.backend.clone())), world)
+    in_world!(EntitlementLayer::new().with_entitlements(SlowEntitlements(world.backend.clone())), world)
 }
 
 fn one_scope(world: &World) -> ScopeLayer {
-    settle!(ScopeLayer::new(scope("read")), world)
+    in_world!(ScopeLayer::new(scope("read")), world)
 }
 
 fn scope_map(world: &World) -> ScopeLayer {
-    settle!(ScopeLayer::per_route(ScopeMap::new().get("/jobs", scope("read"))).unwrap(), world)
+    in_world!(ScopeLayer::per_route(ScopeMap::new().get("/jobs", scope("read"))).unwrap(), world)
 }
 
 fn tollgate(world: &World) -> Tollgate {

@@ -18,13 +18,13 @@ use std::{sync::Arc, time::SystemTime};
 use http::{Request, StatusCode};
 use tests::{
     hosts::How,
-    suite::{Failure, Inner, Reply, Stack, erase, with_key},
+    suite::{Erasable, Inner, Reply, Stack, erase, with_key},
 };
 use tollgate::{
     Answer, CredentialLayer, Denial, ManualClock, PerWindow as _, Plan, Presented, Principal, RateLimitLayer,
     Requirement, ScopeLayer, ScopeMap, Tollgate, Verify, VerifyLayer,
 };
-use tower::{Layer, Service, ServiceBuilder};
+use tower::{Layer, ServiceBuilder};
 
 /// Everybody is who they say they are: `ada@acme.pro` is the key `ada` of the tenant `acme`, on the tier `pro`; `+5` at
 /// its end gives it a quota of its own, 5 per minute.
@@ -62,11 +62,7 @@ fn from(caller: &str) -> Request<String> {
 fn behind<L, B>(clock: &ManualClock, layer: L) -> Stack
 where
     L: Layer<Inner>,
-    L::Service: Service<Request<String>, Response = http::Response<B>, Error = Failure, Future: Send>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    L::Service: Erasable<B>,
     B: http_body::Body<Data = bytes::Bytes, Error = std::convert::Infallible> + Send + 'static,
 {
     behind_verifier(clock, Honest, layer)
@@ -76,11 +72,7 @@ where
 fn behind_verifier<L, B>(clock: &ManualClock, verifier: impl Verify, layer: L) -> Stack
 where
     L: Layer<Inner>,
-    L::Service: Service<Request<String>, Response = http::Response<B>, Error = Failure, Future: Send>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
+    L::Service: Erasable<B>,
     B: http_body::Body<Data = bytes::Bytes, Error = std::convert::Infallible> + Send + 'static,
 {
     erase(
@@ -93,13 +85,8 @@ where
 }
 
 /// A limit behind a verifier, and before a guard that knows no path but those under `/jobs`: all as one stack, or one by one.
-fn guarding<S, B>(how: How, clock: &ManualClock, limit: RateLimitLayer, inner: S) -> Stack
+fn guarding<B>(how: How, clock: &ManualClock, limit: RateLimitLayer, inner: impl Erasable<B>) -> Stack
 where
-    S: Service<Request<String>, Response = http::Response<B>, Error = Failure, Future: Send>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
     B: http_body::Body<Data = bytes::Bytes, Error = std::convert::Infallible> + Send + 'static,
 {
     let map = ScopeMap::new().get("/jobs", Requirement::none()).get("/jobs/{*rest}", Requirement::none());
@@ -132,14 +119,18 @@ fn numbers(reply: &Reply) -> (u16, Option<u64>, Option<u64>, Option<u64>, Option
         "" => None,
         text => Some(text.parse::<u64>().unwrap()),
     };
-    let midnight = tests::suite::at(0).duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     (
         reply.status().as_u16(),
         number("x-ratelimit-limit"),
         number("x-ratelimit-remaining"),
-        number("x-ratelimit-reset").map(|reset| reset - midnight),
+        number("x-ratelimit-reset").map(|reset| reset - midnight()),
         number("retry-after"),
     )
+}
+
+/// [`tests::suite::at`]`(0)` in seconds since the Unix epoch.
+fn midnight() -> u64 {
+    tests::suite::at(0).duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
 }
 
 /// How many of so many requests of one caller pass.

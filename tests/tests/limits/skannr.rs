@@ -30,6 +30,8 @@ use tollgate::{
 };
 use tower::{Layer as _, Service as _};
 
+use crate::midnight;
+
 fn error(status: StatusCode, message: &str) -> Answer {
     let body = json!({ "message": message }).to_string();
     (status, [(CONTENT_TYPE, "application/json")], body).into_response()
@@ -107,10 +109,9 @@ fn told(response: &Response<Bytes>) -> Told {
         let error: Value = serde_json::from_slice(response.body()).unwrap();
         assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{error}");
     }
-    let midnight = 2_000_073_600;
     let numbers = ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"].map(number);
     let numbers = match numbers {
-        [Some(limit), Some(remaining), Some(reset)] => Some([limit, remaining, reset - midnight]),
+        [Some(limit), Some(remaining), Some(reset)] => Some([limit, remaining, reset - midnight()]),
         some => {
             assert_eq!(some, [None; 3], "all of them or none");
             None

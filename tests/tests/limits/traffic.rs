@@ -17,13 +17,13 @@ use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt as _, Empty, StreamBody};
 use tests::{
     hosts::{Connection, How, header, request, serve_by_hyper},
-    suite::{Failure, Inner, at, is_ready_now, send},
+    suite::{Erasable, Inner, at, is_ready_now, send},
 };
 use tollgate::{
     Charge, Cost, CredentialLayer, Limiter as _, ManualClock, MemoryLimiter, PerWindow as _, Policy,
     RateLimitLayer, Take, Tollgate, VerifyLayer,
 };
-use tower::{Layer as _, Service, ServiceBuilder, ServiceExt as _, service_fn};
+use tower::{Layer as _, Service as _, ServiceBuilder, ServiceExt as _, service_fn};
 
 use crate::{Honest, asking, from, guarding, numbers, passing};
 
@@ -78,13 +78,7 @@ fn streamed(pieces: &[&'static str]) -> StreamBody<Frames> {
 }
 
 /// A service that answers with such a body.
-fn streaming(
-    pieces: &'static [&'static str],
-) -> impl Service<Request<String>, Response = Response<StreamBody<Frames>>, Error = Failure, Future: Send>
-+ Clone
-+ Send
-+ Sync
-+ 'static {
+fn streaming(pieces: &'static [&'static str]) -> impl Erasable<StreamBody<Frames>> {
     service_fn(async |_| Ok(Response::new(streamed(pieces))))
 }
 

@@ -4,30 +4,30 @@ use std::{sync::Arc, time::SystemTime};
 
 use crate::{Answer, Decision, Quota, Unavailable, window::second_of};
 
-/// One counter that a request is charged to.
+/// What a request is charged to: the counters of one subject under one policy, one for each of the quota's limits.
 ///
-/// The counter's identity is the policy's name, the subject and the window. The quota is not part of it: when a plan is
-/// upgraded, the count stays and the limit rises.
+/// A counter's identity is the policy's name, the subject, the window and the algorithm. The quota is not part of it: when
+/// a plan is upgraded, the count stays and the limit rises.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Charge<'r> {
     /// The policy's name.
     pub policy: &'static str,
-    /// Whose counter: a key's identifier, a tenant, an address.
+    /// Whose counters: a key's identifier, a tenant, an address.
     pub subject: &'r str,
-    /// Where the counter lives: counters of one group, usually a tenant and its keys, live in one place, so that they can be
+    /// Where the counters live: those of one group, usually a tenant and its keys, live in one place, so that they can be
     /// decided together everywhere. Always the same for one counter: named in another group, it may be another one.
     pub group: &'r str,
-    /// What the counter is held against.
+    /// What the counters are held against.
     pub quota: &'r Quota,
-    /// How much room the counter must have for the request to be admitted. 0: it is admitted whatever is used.
+    /// How much room each counter must have for the request to be admitted. 0: it is admitted whatever is used.
     pub room: u64,
-    /// How much is counted if it is admitted.
+    /// How much each of them counts if it is admitted.
     pub cost: u64,
 }
 
 impl<'r> Charge<'r> {
-    /// A charge of 1 to the counter of `subject` under `policy`, which lives in `group`.
+    /// A charge of 1 to the counters of `subject` under `policy`, which live in `group`.
     pub fn new(policy: &'static str, subject: &'r str, group: &'r str, quota: &'r Quota) -> Self {
         Self { policy, subject, group, quota, room: 1, cost: 1 }
     }
@@ -52,7 +52,7 @@ impl<'r> Charge<'r> {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Take<'r> {
-    /// The counters that it is charged to.
+    /// What it is charged to.
     pub charges: &'r [Charge<'r>],
     /// The request's instant. A limiter with a clock of its own may use that instead, and says so in the decision.
     pub now: SystemTime,
@@ -72,6 +72,11 @@ impl<'r> Take<'r> {
 }
 
 /// Counts requests, and decides whether there is room for one more.
+///
+/// [`Decision`] has the arithmetic, and an example of it. What is left for a limiter is to keep a [`Counter`](crate::Counter) for
+/// each limit of each charge, at least until it [resets](crate::Counter::resets_at), and to let nobody come between reading
+/// the counters of a request and writing them: a lock, a transaction, or one that is tried again if they have changed
+/// meanwhile. A counter that is found nowhere is a [new](crate::Counter::new) one.
 pub trait Limiter: Send + Sync + 'static {
     /// Weighs a request against all its charges and counts it in all of them or in none, in one step.
     ///

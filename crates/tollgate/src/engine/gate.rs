@@ -37,7 +37,7 @@ pub(crate) trait Gate: fmt::Debug {
         None
     }
 
-    /// Whether responses carry anything of this gate.
+    /// Whether responses carry anything of this gate, or are charged for by it.
     fn stamps(&self) -> bool {
         false
     }
@@ -52,7 +52,7 @@ pub(crate) trait Gate: fmt::Debug {
 
     /// Takes up an answer: one that is there is learned and judged at once, for the other the engine waits, and does the same.
     #[inline(always)]
-    fn settle<T, E>(
+    fn take_up<T, E>(
         &self,
         entrant: &mut impl Entrant,
         answer: Answer<Result<T, E>>,

@@ -54,7 +54,7 @@ struct Limits {
     is_used_up: bool,
     // How those further out want to be told of, and whether one of them may have to be told anew when the response is there.
     headers: RateLimitHeaders,
-    is_told_anew: bool,
+    may_be_told_anew: bool,
 }
 
 /// Where the caller's plan is known from.
@@ -156,7 +156,7 @@ impl Passage {
                 is_stacked: false,
                 is_used_up: false,
                 headers: RateLimitHeaders::none(),
-                is_told_anew: false,
+                may_be_told_anew: false,
             },
             owed: None,
         }
@@ -224,12 +224,12 @@ impl Passage {
 
     /// Whether where the limits stand may have to be told anew then: by this one, or by one further out.
     #[inline]
-    pub(crate) fn is_told_anew(&self) -> bool {
-        self.limits.is_told_anew
+    pub(crate) fn may_be_told_anew(&self) -> bool {
+        self.limits.may_be_told_anew
     }
 
     fn owe(&mut self, settlement: Settlement) {
-        self.limits.is_told_anew |= settlement.is_told();
+        self.limits.may_be_told_anew |= settlement.is_told();
         Arc::make_mut(self.owed.get_or_insert_default()).0.push(settlement);
     }
 

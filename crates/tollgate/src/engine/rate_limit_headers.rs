@@ -46,14 +46,15 @@ impl RateLimitHeaders {
         Self { reset: None, has_each_window: false, has_draft_10: false }
     }
 
-    /// `X-RateLimit-Reset` in seconds from the request's instant on, rounded up, in place of a second since the Unix epoch.
+    /// `X-RateLimit-Reset` in seconds from the request's instant on, rounded up, in place of a second since the Unix epoch. Asks for
+    /// the three usual headers again where [`none`](Self::none) has left them out.
     pub const fn with_seconds_to_reset(mut self) -> Self {
         self.reset = Some(Reset::SecondsToGo);
         self
     }
 
     /// Three headers more for each window, named after it: `X-RateLimit-Remaining-Minute`, or `-900s` for one that has no name.
-    /// Where several policies have one window, it is the tighter one.
+    /// Where several policies have one window, it is the tighter one. A token bucket's window is the time in which it is filled.
     pub const fn with_each_window(mut self) -> Self {
         self.has_each_window = true;
         self
@@ -198,34 +199,3 @@ fn name_of(window: Window) -> String {
         other => format!("{}s", other.seconds()),
     }
 }
-
-/// The headers of Tollgate's that a browser's scripts can read across origins only where a CORS layer exposes them.
-///
-/// ```
-/// use tollgate::EXPOSED_HEADERS;
-/// use tower_http::cors::CorsLayer;
-///
-/// let cors = CorsLayer::new().expose_headers(EXPOSED_HEADERS);
-/// ```
-pub const EXPOSED_HEADERS: [HeaderName; 20] = [
-    HeaderName::from_static("x-request-id"),
-    HeaderName::from_static("x-ratelimit-limit"),
-    HeaderName::from_static("x-ratelimit-remaining"),
-    HeaderName::from_static("x-ratelimit-reset"),
-    HeaderName::from_static("x-ratelimit-limit-second"),
-    HeaderName::from_static("x-ratelimit-remaining-second"),
-    HeaderName::from_static("x-ratelimit-reset-second"),
-    HeaderName::from_static("x-ratelimit-limit-minute"),
-    HeaderName::from_static("x-ratelimit-remaining-minute"),
-    HeaderName::from_static("x-ratelimit-reset-minute"),
-    HeaderName::from_static("x-ratelimit-limit-hour"),
-    HeaderName::from_static("x-ratelimit-remaining-hour"),
-    HeaderName::from_static("x-ratelimit-reset-hour"),
-    HeaderName::from_static("x-ratelimit-limit-day"),
-    HeaderName::from_static("x-ratelimit-remaining-day"),
-    HeaderName::from_static("x-ratelimit-reset-day"),
-    HeaderName::from_static("ratelimit-policy"),
-    HeaderName::from_static("ratelimit"),
-    HeaderName::from_static("retry-after"),
-    HeaderName::from_static("www-authenticate"),
-];

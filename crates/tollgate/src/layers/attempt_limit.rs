@@ -62,7 +62,6 @@ use std::{fmt, sync::Arc};
 
 use tollgate_core::{Answer, Charge, Decision, Denial, DenialKind, Limiter, Quota, Take, Unavailable};
 
-use super::address;
 use crate::{
     ClientAddress, MemoryLimiter, Passage, ResponseHead,
     engine::{Asked, Entrant, Gate, LaterCost, Learned, OwedCharge, Settings, Settlement, impl_layer},
@@ -121,7 +120,7 @@ impl Gate for AttemptLimitGate {
 
     #[inline(never)]
     fn ask(&self, entrant: &mut impl Entrant) -> Asked {
-        let Some(subject) = address::subject(&self.address, entrant.head(), self.layer()) else {
+        let Some(subject) = self.address.subject(entrant.head(), self.layer()) else {
             return Asked::Answered(Ok(()));
         };
         let passage = entrant.passage();
@@ -130,14 +129,15 @@ impl Gate for AttemptLimitGate {
         let settlement = passage.settlement(&self.limiter, vec![OwedCharge::new(&charge, cost)]).untold();
         let answer = self.limiter.take(&Take::new(&[charge], passage.instant()));
         let answer: Answer<_> = answer.map(|decided| Self::decide(decided, settlement));
-        self.settle(entrant, answer, Learned::Owes)
+        self.take_up(entrant, answer, Learned::Owes)
     }
 
-    /// All was said when it was asked.
+    /// It judged by the answer itself: in the passage the decision would be shown to the caller as one of its own.
     fn judge(&self, _passage: &Passage) -> Result<(), Denial> {
         Ok(())
     }
 
+    // Nothing but what is owed.
     fn stamps(&self) -> bool {
         true
     }

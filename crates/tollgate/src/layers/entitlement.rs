@@ -108,7 +108,7 @@ impl Gate for EntitlementGate {
         match entrant.passage().guarded(self.layer()) {
             Ok(Some(principal)) => {
                 let plan = entitlements.plan(principal);
-                self.settle(entrant, plan, Learned::Plan)
+                self.take_up(entrant, plan, Learned::Plan)
             }
             Ok(None) => Asked::Answered(Ok(())),
             Err(denial) => Asked::Answered(Err(denial)),

@@ -9,8 +9,9 @@
 //! | a policy counts by principal and no `VerifyLayer` ran outside | 500 | |
 //! | an anonymous request, where every policy counts by principal | 500 | |
 //!
-//! Every response from here on, refusals further in included, carries `X-RateLimit-Limit`, `-Remaining` and `-Reset` (epoch
-//! seconds), all three from the same window: the one with the least left. [`RateLimitHeaders`] are the other forms there are.
+//! Every response from here on, refusals further in included, carries `X-RateLimit-Limit`, `-Remaining` and `-Reset` (a second
+//! since the Unix epoch), all three from the same window: the one with the least left. [`RateLimitHeaders`] has the other forms
+//! there are.
 //!
 //! A caller that waits for `Retry-After` seconds (whole ones, rounded up) finds room for the same request, and one that waits for
 //! the reset whenever nothing is left is never refused, if nobody else is counted with it. This is promised of one layer: of stacked
@@ -19,8 +20,8 @@
 //!
 //! # Where it stands
 //!
-//! Inside `VerifyLayer`: then numbers are shown to nobody but their owner, and invented keys count nowhere. With
-//! [subjects](Subject::custom) that are read from the request it works alone, too.
+//! Inside `VerifyLayer`: then numbers are shown to nobody but their owner, and invented keys count nowhere. With subjects that are
+//! read from the request, its [address](Subject::Address) or [another](Subject::custom), it works alone, too.
 //!
 //! # Examples
 //!
@@ -175,8 +176,12 @@ pub(crate) struct RateLimitGate {
     tells_expired: bool,
 }
 
-/// The policies that concern a request: the subject of each, and what its counter is held against.
-type Matters<'r> = SmallVec<[(&'r Policy, Cow<'r, str>, Cow<'r, Quota>); 4]>;
+/// A policy that concerns a request.
+struct Applicable<'r> {
+    policy: &'r Policy,
+    subject: Cow<'r, str>,
+    quota: Cow<'r, Quota>,
+}
 
 /// What a limiter says of a request that it was charged for.
 enum Charged {
@@ -187,7 +192,7 @@ enum Charged {
 
 /// Why optional credentials and limits by principal do not go together.
 pub(crate) const ANONYMOUS_UNCOUNTED: &str = "RateLimitLayer has no counter for anonymous requests, which CredentialLayer's \
-    optional mode lets through: add a policy by Subject::custom, which may name their address or count them all together";
+    optional mode lets through: add a policy by Subject::Address, or by Subject::custom, which may count them all together";
 
 impl RateLimitGate {
     /// Whether somebody has thought of requests without a principal.
@@ -209,10 +214,10 @@ impl RateLimitGate {
     /// Charges the request to all policies that have a subject for it; `None` if none has.
     #[inline(never)]
     fn charge_all(&self, head: Head<'_>, passage: &Passage) -> Option<Charged> {
-        let matters = self.matters(head, passage);
+        let policies = self.applicable(head, passage);
         let mut charges = SmallVec::<[Charge<'_>; 4]>::new();
         let mut owed = Vec::new();
-        for (policy, subject, quota) in &matters {
+        for Applicable { policy, subject, quota } in &policies {
             let (charge, later) = policy.charge(subject, quota, head, passage);
             owed.extend(later.map(|cost| OwedCharge::new(&charge, cost)));
             charges.push(charge);
@@ -231,15 +236,15 @@ impl RateLimitGate {
     }
 
     /// The policies that concern the request, whose counter it is charged to, and what that is held against.
-    fn matters<'r>(&'r self, head: Head<'r>, passage: &'r Passage) -> Matters<'r> {
+    fn applicable<'r>(&'r self, head: Head<'r>, passage: &'r Passage) -> SmallVec<[Applicable<'r>; 4]> {
         let principal = passage.principal().map(Arc::as_ref);
-        let mut matters = Matters::new();
+        let mut applicable = SmallVec::new();
         for policy in self.policies.iter() {
             if let Some(subject) = policy.subject(head, principal) {
-                matters.push((policy, subject, policy.quota_for(head, passage)));
+                applicable.push(Applicable { policy, subject, quota: policy.quota_for(head, passage) });
             }
         }
-        matters
+        applicable
     }
 }
 
@@ -280,12 +285,12 @@ impl Gate for RateLimitGate {
             };
             let charges = [policy.plain_charge(&subject, passage)];
             let answer = self.limiter.take(&Take::new(&charges, passage.instant()));
-            return self.settle(entrant, answer, Learned::Decision);
+            return self.take_up(entrant, answer, Learned::Decision);
         }
         match self.charge_all(entrant.head(), passage) {
             None => Asked::Answered(Ok(())),
-            Some(Charged::Wholly(answer)) => self.settle(entrant, answer, Learned::Decision),
-            Some(Charged::InPart(answer)) => self.settle(entrant, answer, Learned::Charged),
+            Some(Charged::Wholly(answer)) => self.take_up(entrant, answer, Learned::Decision),
+            Some(Charged::InPart(answer)) => self.take_up(entrant, answer, Learned::Charged),
         }
     }
 
@@ -307,7 +312,7 @@ impl Gate for RateLimitGate {
         stamp.are_numbers_merged = passage.is_decision_stacked();
         if let Some(decision) = passage.decision() {
             headers.tell(decision, stamp);
-            if passage.is_told_anew() {
+            if passage.may_be_told_anew() {
                 stamp.will_tell_anew(decision, headers);
             }
         }
@@ -317,11 +322,10 @@ impl Gate for RateLimitGate {
         if !self.tells_expired || passage.principal().is_none() {
             return None;
         }
-        let peek = |(policy, subject, quota): &(&Policy, Cow<'_, str>, Cow<'_, Quota>)| {
-            let charge = Charge::new(policy.name(), subject, policy.group(subject, passage), quota);
-            OwedCharge::new(&charge, LaterCost::Peek)
+        let peek = |Applicable { policy, subject, quota }: &Applicable<'_>| {
+            OwedCharge::new(&policy.charge_of_one(subject, quota, passage), LaterCost::Peek)
         };
-        let peeks = self.matters(head, passage).iter().map(peek).collect();
+        let peeks = self.applicable(head, passage).iter().map(peek).collect();
         Some((passage.settlement(&self.limiter, peeks), self.headers))
     }
 }

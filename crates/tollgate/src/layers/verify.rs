@@ -127,7 +127,7 @@ impl Gate for VerifyGate {
             (_, Some(credential)) => {
                 let presented = Presented::new(credential, entrant.head(), passage.instant());
                 let answer = self.verifier.verify(&presented);
-                self.settle(entrant, answer, Learned::Principal)
+                self.take_up(entrant, answer, Learned::Principal)
             }
             (Standing::Anonymous | Standing::Preflight, None) => Asked::Answered(self.judge(passage)),
             (Standing::Waived, None) => Asked::Answered(Err(Denial::new(DenialKind::CredentialMissing))),

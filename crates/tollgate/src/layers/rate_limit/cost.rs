@@ -43,6 +43,7 @@ pub(super) enum Kind {
 }
 
 pub(super) type OfRequest = dyn for<'r> Fn(Head<'r>, Option<&'r Principal>) -> u64 + Send + Sync;
+
 impl Cost {
     /// So much for each request.
     pub const fn units(units: u64) -> Self {

@@ -8,7 +8,7 @@ use super::{
     cost::{self, Cost},
     subject::{CustomSubject, Subject},
 };
-use crate::{Passage, engine::LaterCost, layers::address};
+use crate::{Passage, engine::LaterCost};
 
 /// A named quota, and whose counter it is held against.
 ///
@@ -106,7 +106,7 @@ impl Policy {
                 // is no text to a database, and none that anybody would type.
                 None => Cow::Owned(format!("\0{}", principal.id())),
             }),
-            Subject::Address(address) => Some(match address::subject(address, head, "RateLimitLayer") {
+            Subject::Address(address) => Some(match address.subject(head, "RateLimitLayer") {
                 Some(address) => Cow::Owned(address),
                 None => Cow::Borrowed(NOBODYS_ADDRESS),
             }),
@@ -114,23 +114,10 @@ impl Policy {
         }
     }
 
-    /// Where a subject's counter lives.
-    #[inline]
-    pub(super) fn group<'c>(&self, subject: &'c str, passage: &'c Passage) -> &'c str {
-        match self.subject {
-            // A tenant's counter and those of its keys are decided together.
-            Subject::Key | Subject::Tenant => {
-                passage.principal().and_then(|principal| principal.tenant()).unwrap_or(subject)
-            }
-            // Another subject may be shared by many tenants, and still has one counter.
-            Subject::Address(_) | Subject::Custom(_) => subject,
-        }
-    }
-
     /// A charge by a [plain](Self::is_plain) policy.
     #[inline]
     pub(super) fn plain_charge<'c>(&'c self, subject: &'c str, passage: &'c Passage) -> Charge<'c> {
-        Charge::new(self.name, subject, self.group(subject, passage), self.quota(passage))
+        self.charge_of_one(subject, self.quota(passage), passage)
     }
 
     /// A charge of what the request costs as far as that is known, and the cost that is not.
@@ -141,13 +128,37 @@ impl Policy {
         head: Head<'_>,
         passage: &'c Passage,
     ) -> (Charge<'c>, Option<LaterCost>) {
-        let charge = Charge::new(self.name, subject, self.group(subject, passage), quota);
+        let charge = self.charge_of_one(subject, quota, passage);
         match &self.cost.0 {
             cost::Kind::Units(units) => (charge.with_cost(*units), None),
             cost::Kind::Request(cost) => {
                 (charge.with_cost(cost(head, passage.principal().map(Arc::as_ref))), None)
             }
             cost::Kind::Later(cost) => (charge.with_cost_later(), Some(cost.clone())),
+        }
+    }
+
+    /// A charge of 1, whatever the request costs.
+    #[inline]
+    pub(super) fn charge_of_one<'c>(
+        &self,
+        subject: &'c str,
+        quota: &'c Quota,
+        passage: &'c Passage,
+    ) -> Charge<'c> {
+        Charge::new(self.name, subject, self.group(subject, passage), quota)
+    }
+
+    /// Where a subject's counter lives.
+    #[inline]
+    fn group<'c>(&self, subject: &'c str, passage: &'c Passage) -> &'c str {
+        match self.subject {
+            // A tenant's counter and those of its keys are decided together.
+            Subject::Key | Subject::Tenant => {
+                passage.principal().and_then(|principal| principal.tenant()).unwrap_or(subject)
+            }
+            // Another subject may be shared by many tenants, and still has one counter.
+            Subject::Address(_) | Subject::Custom(_) => subject,
         }
     }
 

@@ -4,16 +4,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tollgate_core::Head;
 
-use crate::ClientAddress;
+use super::ClientAddress;
 
-/// The address of a request's client as a subject. `None` if nobody knows it: the service is put together wrongly, of which the log
-/// tells.
-pub(super) fn subject(address: &ClientAddress, head: Head<'_>, layer: &'static str) -> Option<String> {
-    let found = address.find(head);
-    if found.is_none() {
-        report_missing(layer);
+impl ClientAddress {
+    /// The address of a request's client as a subject of `layer`. `None` if nobody knows it: the service is put together wrongly,
+    /// of which the log tells.
+    pub(crate) fn subject(&self, head: Head<'_>, layer: &'static str) -> Option<String> {
+        let found = self.find(head);
+        if found.is_none() {
+            report_missing(layer);
+        }
+        found.map(|address| address.to_string())
     }
-    found.map(|address| address.to_string())
 }
 
 /// A service that knows no addresses knows none for any request: after the first one, the log is told ever more rarely.
