@@ -9,6 +9,7 @@ mod sliding_window;
 mod token_bucket;
 
 pub use fixed_window::FixedWindow;
+pub(crate) use fixed_window::has_room;
 pub use sliding_window::SlidingWindow;
 pub use token_bucket::TokenBucket;
 

@@ -7,6 +7,7 @@ use std::{
 
 use crate::{
     Charge, Counter, FixedWindow, Window, WindowLimit,
+    counter::has_room,
     window::{NANOS_PER_SECOND, instant_of, nanos_of},
 };
 
@@ -127,8 +128,7 @@ impl Weighing {
 
     #[inline]
     fn weighed(&self) -> WindowState {
-        let used = self.state.used.checked_add(self.room);
-        let has_room = self.room == 0 || used.is_some_and(|used| used <= self.state.limit);
+        let has_room = has_room(self.state.used, self.room, self.state.limit);
         WindowState { is_violated: !has_room, ..self.state }
     }
 }

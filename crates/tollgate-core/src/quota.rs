@@ -4,7 +4,7 @@ use std::fmt;
 
 use smallvec::{SmallVec, smallvec};
 
-use crate::Window;
+use crate::{TokenBucket, Window};
 
 /// Limits per window, all of which hold at once.
 ///
@@ -111,7 +111,7 @@ impl WindowLimit {
     /// The most that is admitted at once: a window's limit, or what a full bucket holds.
     pub fn capacity(&self) -> u64 {
         match self.algorithm {
-            Algorithm::TokenBucket { burst } if self.limit > 0 => burst,
+            Algorithm::TokenBucket { burst } => TokenBucket::capacity(self, burst),
             _ => self.limit,
         }
     }
@@ -166,7 +166,7 @@ pub enum Algorithm {
     ///
     /// Reset: when the bucket is full again. `Retry-After`: when it holds enough, which is sooner.
     TokenBucket {
-        /// How many tokens the bucket holds. 0 admits nothing.
+        /// How many tokens the bucket holds: as many as come in a hundred years at most. 0 admits nothing.
         burst: u64,
     },
 }

@@ -37,7 +37,7 @@ mod stamp;
 mod walk;
 
 pub use body::Body;
-pub use exposed_headers::EXPOSED_HEADERS;
+pub use exposed_headers::exposed_headers;
 pub use future::ResponseFuture;
 pub use passage::Passage;
 pub use rate_limit_headers::RateLimitHeaders;

@@ -53,7 +53,7 @@ pub use tollgate_core::*;
 pub use client_address::ClientAddress;
 pub use configuration_error::ConfigurationError;
 pub use engine::{
-    Body, EXPOSED_HEADERS, Gated, Passage, RateLimitHeaders, ReportOnly, ResponseFuture, refuse,
+    Body, Gated, Passage, RateLimitHeaders, ReportOnly, ResponseFuture, exposed_headers, refuse,
 };
 pub use key_verifier::KeyVerifier;
 pub use layers::{

@@ -310,6 +310,19 @@ async fn a_limiter_that_falls_ill_meanwhile_keeps_no_refusal_back() {
 }
 
 #[tokio::test]
+async fn the_log_tells_which_address_was_shut_out() {
+    for how in How::BOTH {
+        let (mut stack, ..) = stack(how, 1.per_minute());
+        send(&mut stack, with_key(HERE, "guess")).await;
+        let log = Log::start();
+        assert!(is_shut_out(&send(&mut stack, with_key(HERE, "guess")).await), "{how:?}");
+        let refusals = log.refusals();
+        let told: Vec<_> = ["layer", "reason", "detail"].map(|field| refusals[0].field(field)).into();
+        assert_eq!(told, [Some("AttemptLimitLayer"), Some("rate_limited"), Some(HERE)]);
+    }
+}
+
+#[tokio::test]
 async fn grpc_callers_are_told_that_a_resource_is_exhausted() {
     for how in How::BOTH {
         let (mut stack, ..) = stack(how, 1.per_minute());

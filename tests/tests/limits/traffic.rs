@@ -17,7 +17,7 @@ use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt as _, Empty, StreamBody};
 use tests::{
     hosts::{Connection, How, header, request, serve_by_hyper},
-    suite::{Erasable, Inner, at, is_ready_now, send},
+    suite::{Erasable, Failure, Inner, at, is_ready_now, send},
 };
 use tollgate::{
     Charge, Cost, CredentialLayer, Limiter as _, ManualClock, MemoryLimiter, PerWindow as _, Policy,

@@ -41,7 +41,7 @@ impl FixedWindow {
     /// Whether there is room for so much below a limit. For nothing there always is.
     #[inline]
     pub fn has_room(self, room: u64, limit: u64) -> bool {
-        room == 0 || self.used.checked_add(room).is_some_and(|used| used <= limit)
+        has_room(self.used, room, limit)
     }
 
     /// The counter after so much was counted.
@@ -54,6 +54,12 @@ impl FixedWindow {
     pub(super) fn opens_at(self) -> u64 {
         self.ends_at.saturating_mul(NANOS_PER_SECOND)
     }
+}
+
+/// Whether there is room for so much below a limit of which so much is used, whatever the algorithm. For nothing there always is.
+#[inline]
+pub(crate) fn has_room(used: u64, room: u64, limit: u64) -> bool {
+    room == 0 || used.checked_add(room).is_some_and(|used| used <= limit)
 }
 
 #[cfg(test)]

@@ -23,6 +23,9 @@ pub struct TokenBucket {
 /// How much earlier than another one's a request's instant may be that is counted after it.
 const LATE_ARRIVALS: u64 = 60 * NANOS_PER_SECOND;
 
+/// A hundred years.
+const LONGEST_TO_FILL: u64 = 36_525 * 86_400 * NANOS_PER_SECOND;
+
 impl TokenBucket {
     /// The bucket under this limit, at `nanos`. If the rate has changed, the tokens that were missing when something was last taken
     /// come at the new one from then on.
@@ -47,6 +50,12 @@ impl TokenBucket {
         };
         let full_at = self.as_of.saturating_add(missing).max(nanos);
         Self { full_at, as_of: self.as_of.max(nanos), interval }
+    }
+
+    /// How many tokens a bucket of this size holds under this limit.
+    pub(crate) fn capacity(limit: &WindowLimit, burst: u64) -> u64 {
+        // Instants end with the year 2554: what is missing must be told by one of them.
+        if limit.limit == 0 { 0 } else { burst.min(LONGEST_TO_FILL / interval(limit)) }
     }
 
     /// How many tokens are missing at `nanos`; one that is half there is missing.

@@ -8,30 +8,34 @@ use http::HeaderName;
 /// other than the second, the minute, the hour and the day, and a request's identifier in another header than `x-request-id`.
 ///
 /// ```
-/// use tollgate::EXPOSED_HEADERS;
+/// use tollgate::exposed_headers;
 /// use tower_http::cors::CorsLayer;
 ///
-/// let cors = CorsLayer::new().expose_headers(EXPOSED_HEADERS);
+/// let cors = CorsLayer::new().expose_headers(exposed_headers());
 /// ```
-pub const EXPOSED_HEADERS: [HeaderName; 20] = [
-    HeaderName::from_static("x-request-id"),
-    HeaderName::from_static("x-ratelimit-limit"),
-    HeaderName::from_static("x-ratelimit-remaining"),
-    HeaderName::from_static("x-ratelimit-reset"),
-    HeaderName::from_static("x-ratelimit-limit-second"),
-    HeaderName::from_static("x-ratelimit-remaining-second"),
-    HeaderName::from_static("x-ratelimit-reset-second"),
-    HeaderName::from_static("x-ratelimit-limit-minute"),
-    HeaderName::from_static("x-ratelimit-remaining-minute"),
-    HeaderName::from_static("x-ratelimit-reset-minute"),
-    HeaderName::from_static("x-ratelimit-limit-hour"),
-    HeaderName::from_static("x-ratelimit-remaining-hour"),
-    HeaderName::from_static("x-ratelimit-reset-hour"),
-    HeaderName::from_static("x-ratelimit-limit-day"),
-    HeaderName::from_static("x-ratelimit-remaining-day"),
-    HeaderName::from_static("x-ratelimit-reset-day"),
-    HeaderName::from_static("ratelimit-policy"),
-    HeaderName::from_static("ratelimit"),
-    HeaderName::from_static("retry-after"),
-    HeaderName::from_static("www-authenticate"),
+pub fn exposed_headers() -> Vec<HeaderName> {
+    NAMES.into_iter().map(HeaderName::from_static).collect()
+}
+
+const NAMES: [&str; 20] = [
+    "x-request-id",
+    "x-ratelimit-limit",
+    "x-ratelimit-remaining",
+    "x-ratelimit-reset",
+    "x-ratelimit-limit-second",
+    "x-ratelimit-remaining-second",
+    "x-ratelimit-reset-second",
+    "x-ratelimit-limit-minute",
+    "x-ratelimit-remaining-minute",
+    "x-ratelimit-reset-minute",
+    "x-ratelimit-limit-hour",
+    "x-ratelimit-remaining-hour",
+    "x-ratelimit-reset-hour",
+    "x-ratelimit-limit-day",
+    "x-ratelimit-remaining-day",
+    "x-ratelimit-reset-day",
+    "ratelimit-policy",
+    "ratelimit",
+    "retry-after",
+    "www-authenticate",
 ];

@@ -23,9 +23,10 @@ use super::{
 /// Of stacked limits each adds the headers that it asks for, and all of them tell of all limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimitHeaders {
-    reset: Option<Reset>,
+    has_usual: bool,
     has_each_window: bool,
     has_draft_10: bool,
+    reset: Reset,
 }
 
 /// How `X-RateLimit-Reset` tells the time.
@@ -35,21 +36,31 @@ enum Reset {
     SecondsToGo,
 }
 
+impl Reset {
+    #[inline]
+    fn number(self, window: &WindowState, decision: &Decision) -> u64 {
+        match self {
+            Self::Second => window.reset_second,
+            Self::SecondsToGo => window.seconds_to_reset(decision.at()),
+        }
+    }
+}
+
 impl RateLimitHeaders {
     /// `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset`, all three of the tightest window.
     pub const fn new() -> Self {
-        Self { reset: Some(Reset::Second), ..Self::none() }
+        Self { has_usual: true, ..Self::none() }
     }
 
     /// No headers. A refusal still tells how long to wait.
     pub const fn none() -> Self {
-        Self { reset: None, has_each_window: false, has_draft_10: false }
+        Self { has_usual: false, has_each_window: false, has_draft_10: false, reset: Reset::Second }
     }
 
-    /// `X-RateLimit-Reset` in seconds from the request's instant on, rounded up, in place of a second since the Unix epoch. Asks for
-    /// the three usual headers again where [`none`](Self::none) has left them out.
+    /// `X-RateLimit-Reset`, and that of each window, in seconds from the request's instant on, rounded up, in place of a second
+    /// since the Unix epoch.
     pub const fn with_seconds_to_reset(mut self) -> Self {
-        self.reset = Some(Reset::SecondsToGo);
+        self.reset = Reset::SecondsToGo;
         self
     }
 
@@ -71,23 +82,24 @@ impl RateLimitHeaders {
     /// What both ask for; where they differ, it is as the inner one says.
     pub(super) fn and_outer(self, outer: Self) -> Self {
         Self {
-            reset: self.reset.or(outer.reset),
+            has_usual: self.has_usual || outer.has_usual,
             has_each_window: self.has_each_window || outer.has_each_window,
             has_draft_10: self.has_draft_10 || outer.has_draft_10,
+            // One that writes no reset has no say in how it is told.
+            reset: if self.has_usual || self.has_each_window { self.reset } else { outer.reset },
         }
     }
 
     /// Has a response tell where the limits stand.
     #[inline]
     pub(crate) fn tell(self, decision: &Decision, stamp: &mut Stamp) {
-        if let (Some(reset), Some(window)) = (self.reset, decision.governing()) {
+        if self.has_usual
+            && let Some(window) = decision.governing()
+        {
             stamp.numbers = Some(Numbers {
                 limit: window.limit,
                 remaining: window.remaining(),
-                reset: match reset {
-                    Reset::Second => window.reset_second,
-                    Reset::SecondsToGo => window.seconds_to_reset(decision.at()),
-                },
+                reset: self.reset.number(window, decision),
             });
         }
         if self.has_each_window || self.has_draft_10 {
@@ -99,7 +111,7 @@ impl RateLimitHeaders {
     fn more(self, decision: &Decision) -> Vec<(HeaderName, HeaderValue)> {
         let mut headers = Vec::new();
         if self.has_each_window {
-            each_window(self.reset.unwrap_or(Reset::Second), decision, &mut headers);
+            each_window(self.reset, decision, &mut headers);
         }
         if self.has_draft_10 {
             draft_10(decision, &mut headers);
@@ -124,11 +136,11 @@ fn each_window(reset: Reset, decision: &Decision, headers: &mut Vec<(HeaderName,
         }
     }
     for state in windows {
-        let reset = match reset {
-            Reset::Second => state.reset_second,
-            Reset::SecondsToGo => state.seconds_to_reset(decision.at()),
-        };
-        let numbers = [("limit", state.limit), ("remaining", state.remaining()), ("reset", reset)];
+        let numbers = [
+            ("limit", state.limit),
+            ("remaining", state.remaining()),
+            ("reset", reset.number(state, decision)),
+        ];
         for (kind, number) in numbers {
             let name = format!("x-ratelimit-{kind}-{}", name_of(state.window));
             if let Ok(name) = HeaderName::try_from(name) {

@@ -9,6 +9,7 @@
 //!
 //! An attempt has failed if the request was refused for its credential: missing, empty, malformed, repeated or conflicting;
 //! unknown, revoked, expired, or of another environment. Nothing else counts, and no response tells how many attempts are left.
+//! The log tells the address as the refusal's `detail`.
 //!
 //! # Where it stands
 //!
@@ -77,7 +78,8 @@ pub struct AttemptLimitLayer {
 impl AttemptLimitLayer {
     /// Each address may fail this often. Counts in this process.
     pub fn new(quota: Quota, address: ClientAddress) -> Self {
-        let gate = AttemptLimitGate { limiter: Arc::new(MemoryLimiter::new()), quota, address };
+        let cost = LaterCost::Response(Arc::new(cost_of));
+        let gate = AttemptLimitGate { limiter: Arc::new(MemoryLimiter::new()), quota, address, cost };
         Self { gate, settings: Settings::default() }
     }
 
@@ -97,6 +99,7 @@ pub(crate) struct AttemptLimitGate {
     limiter: Arc<dyn Limiter>,
     quota: Quota,
     address: ClientAddress,
+    cost: LaterCost,
 }
 
 impl AttemptLimitGate {
@@ -104,12 +107,11 @@ impl AttemptLimitGate {
     fn decide(
         decided: Result<Decision, Unavailable>,
         settlement: Settlement,
+        address: String,
     ) -> Result<Box<Settlement>, Denial> {
-        match decided?.retry_after() {
-            None => Ok(Box::new(settlement)),
-            // Without the numbers, which are nobody's that has proven who they are.
-            Some(wait) => Err(Denial::new(DenialKind::RateLimited).with_retry_after(wait)),
-        }
+        let Some(wait) = decided?.retry_after() else { return Ok(Box::new(settlement)) };
+        // Without the numbers, which are nobody's that has proven who they are.
+        Err(Denial::new(DenialKind::RateLimited).with_retry_after(wait).with_log_detail(address))
     }
 }
 
@@ -125,10 +127,10 @@ impl Gate for AttemptLimitGate {
         };
         let passage = entrant.passage();
         let charge = Charge::new(POLICY, &subject, &subject, &self.quota).with_cost_later();
-        let cost = LaterCost::Response(Arc::new(cost_of));
-        let settlement = passage.settlement(&self.limiter, vec![OwedCharge::new(&charge, cost)]).untold();
+        let owed = vec![OwedCharge::new(&charge, self.cost.clone())];
+        let settlement = passage.settlement(&self.limiter, owed).untold();
         let answer = self.limiter.take(&Take::new(&[charge], passage.instant()));
-        let answer: Answer<_> = answer.map(|decided| Self::decide(decided, settlement));
+        let answer: Answer<_> = answer.map(|decided| Self::decide(decided, settlement, subject));
         self.take_up(entrant, answer, Learned::Owes)
     }
 

@@ -74,6 +74,19 @@ impl Cost {
     }
 }
 
+impl Default for Cost {
+    /// 1.
+    fn default() -> Self {
+        Self::units(1)
+    }
+}
+
+impl From<u64> for Cost {
+    fn from(units: u64) -> Self {
+        Self::units(units)
+    }
+}
+
 impl fmt::Debug for Cost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {

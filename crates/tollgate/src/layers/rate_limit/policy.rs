@@ -38,7 +38,7 @@ impl Policy {
             quota,
             tiers: Vec::new(),
             quota_function: None,
-            cost: Cost::units(1),
+            cost: Cost::default(),
         }
     }
 
@@ -77,8 +77,8 @@ impl Policy {
     }
 
     /// What a request costs. Default: 1.
-    pub fn with_cost(mut self, cost: Cost) -> Self {
-        self.cost = cost;
+    pub fn with_cost(mut self, cost: impl Into<Cost>) -> Self {
+        self.cost = cost.into();
         self
     }
 
