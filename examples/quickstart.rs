@@ -34,7 +34,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // In whatever order these are named, a request meets them in the right one: request ID, failed attempts, credential, key,
     // quota, subscription, scope.
     let tollgate = Tollgate::builder()
-        .attempt_limit(AttemptLimitLayer::new(1_000.per_minute(), ClientAddress::of_peer(peer_address)))
+        .attempt_limit(AttemptLimitLayer::new(3_000.per_minute(), ClientAddress::of_peer(peer_address)))
         .verify(KeyVerifier::new(format, keys))
         .rate_limit(60.per_minute().and(1_000.per_hour()))
         .entitlement(EntitlementLayer::new())
