@@ -54,9 +54,19 @@ fn the_first_from_the_right_that_is_not_trusted_is_the_client() {
 fn a_proxy_that_names_nobody_is_the_client() {
     assert_eq!(x_forwarded_for(PROXY, &[]), PROXY);
     assert_eq!(x_forwarded_for(PROXY, &["10.9.9.9"]), "10.9.9.9", "trusted to the end");
-    for nobody in
-        ["", "unknown", "_hidden", "198.51.100", "198.51.100.4:", "198.51.100.4:99999", "[::1", "::1%eth0"]
-    {
+    for nobody in [
+        "",
+        "unknown",
+        "_hidden",
+        "198.51.100",
+        "198.51.100.4:",
+        "198.51.100.4:99999",
+        "[::1",
+        "::1%eth0",
+        "[2001:db8::1]x",
+        "[2001:db8::1]:",
+        "[2001:db8::1]:99999",
+    ] {
         assert_eq!(x_forwarded_for(PROXY, &[&format!("203.0.113.9, {nobody}")]), PROXY, "{nobody}");
         assert_eq!(
             x_forwarded_for(PROXY, &[&format!("203.0.113.9, {nobody}, 10.9.9.9")]),
@@ -72,9 +82,22 @@ fn a_proxy_that_names_nobody_is_the_client() {
         "for=198.51.100.4;for=198.51.100.5",
         "for=198.51.100.4;",
         "a b=c;for=198.51.100.4",
+        "=c;for=198.51.100.4",
     ] {
         assert_eq!(forwarded(PROXY, &[&format!("for=203.0.113.9, {nobody}")]), PROXY, "{nobody}");
     }
+}
+
+#[test]
+fn what_a_proxy_quotes_of_a_client_is_no_entry() {
+    for host in
+        ["x, for=203.0.113.9", ", for=203.0.113.9;x=y", ", for=203.0.113.9;x=", ", for=203.0.113.9;x=\""]
+    {
+        let added = format!("for=198.51.100.4;host={}", in_quotes(host));
+        assert_eq!(forwarded(PROXY, &[&added]), PROXY, "{added}");
+    }
+    let added = format!("for=198.51.100.4;host={}", in_quotes("x;for=203.0.113.9;x="));
+    assert_eq!(forwarded(PROXY, &[&added]), PROXY, "{added}");
 }
 
 #[test]
@@ -110,14 +133,16 @@ fn only_the_chosen_header_is_read() {
 fn ipv6_addresses_of_one_prefix_are_one_client() {
     let masked = |bits: u8| {
         let address =
-            ClientAddress::of_peer(|_| "2001:db8:1:ff02:3:4:5:6".parse().ok()).with_ipv6_prefix(bits);
+            ClientAddress::of_peer(|_| "2001:db8:1:ff02:3:4:5:7".parse().ok()).with_ipv6_prefix(bits);
         address.find(Head::of(&Request::new(()))).unwrap().to_string()
     };
     assert_eq!(masked(64), "2001:db8:1:ff02::");
     assert_eq!(masked(56), "2001:db8:1:ff00::");
-    assert_eq!(masked(128), "2001:db8:1:ff02:3:4:5:6");
-    assert_eq!(masked(255), "2001:db8:1:ff02:3:4:5:6");
+    assert_eq!(masked(128), "2001:db8:1:ff02:3:4:5:7");
+    assert_eq!(masked(255), "2001:db8:1:ff02:3:4:5:7");
+    assert_eq!(masked(127), "2001:db8:1:ff02:3:4:5:6");
     assert_eq!(masked(0), "::");
+    assert_eq!(x_forwarded_for(PROXY, &["2001:db8:1:ff02:3:4:5:7"]), "2001:db8:1:ff02::", "64 by default");
 }
 
 #[test]
@@ -134,9 +159,21 @@ fn a_proxy_that_is_no_network_is_an_error_that_says_what_would_be_one() {
         let error = bad(text);
         assert!(error.contains(&format!("\"{text}\"")) && error.contains("10.0.0.0/8"), "{error}");
     }
-    let mapped = ClientAddress::of_peer(|_| None).behind(["::ffff:10.0.0.0/104", " 192.0.2.1 "]).unwrap();
+    let mapped = ClientAddress::of_peer(|_| None)
+        .behind(["::ffff:10.0.0.0/104", " 192.0.2.1 ", "::ffff:192.0.2.7"])
+        .unwrap();
+    assert!(mapped.trusts([192, 0, 2, 7].into()));
     assert!(mapped.trusts([10, 200, 0, 1].into()) && mapped.trusts([192, 0, 2, 1].into()));
     assert!(!mapped.trusts([11, 0, 0, 1].into()) && !mapped.trusts([192, 0, 2, 2].into()));
+}
+
+#[test]
+fn debug_shows_the_settings() {
+    let shown = format!("{:?}", trusting().with_forwarded().with_ipv6_prefix(56));
+    assert!(
+        ["10.0.0.0/8", "2001:db8:aaaa::/48", "Forwarded", "56"].iter().all(|setting| shown.contains(setting)),
+        "{shown}"
+    );
 }
 
 /// Whether an address is one of the proxies', told by its text.
@@ -156,6 +193,18 @@ fn hop() -> impl Strategy<Value = String> {
 fn junk() -> impl Strategy<Value = Vec<u8>> {
     let byte = prop_oneof![3 => prop::sample::select(b"\\\",;= \tfor1.[]:".to_vec()), 1 => 32_u8..=255];
     prop::collection::vec(byte.prop_filter("no header holds it", |byte| *byte != 127), 0..30)
+}
+
+/// What a client may have a proxy quote, its `Host` foremost: mostly pieces of an entry that would name somebody else.
+fn quoted() -> impl Strategy<Value = String> {
+    let entry = prop::sample::select(vec![", for=203.0.113.9", ";for=203.0.113.9", ";x=", ";x"]);
+    let sign = prop::sample::select(vec![",", ";", "=", "\"", "\\", " ", "a"]);
+    prop::collection::vec(prop_oneof![2 => entry, 1 => sign], 0..7).prop_map(|pieces| pieces.concat())
+}
+
+/// RFC 9110 section 5.6.4.
+fn in_quotes(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 proptest! {
@@ -197,6 +246,22 @@ proptest! {
             let line = [&written[..], b", ", added.as_bytes()].concat();
             let lines: Vec<&[u8]> = if is_another_line { vec![&written, added.as_bytes()] } else { vec![&line] };
             prop_assert_eq!(find(header, PROXY, &lines), "198.51.100.4");
+        }
+    }
+
+    /// A proxy may repeat what a client chose, as a quoted string. That may make its entry one that names nobody, but never one
+    /// that names somebody else.
+    #[test]
+    fn nothing_that_a_proxy_quotes_of_a_client_names_another(quoted in quoted()) {
+        let host = format!("host={}", in_quotes(&quoted));
+        for added in [
+            format!("for=198.51.100.4;{host}"),
+            format!("{host};for=198.51.100.4"),
+            format!("proto=http;{host};by=_edge;for=\"198.51.100.4:80\""),
+            format!("for=198.51.100.4;{host};proto=http"),
+        ] {
+            let found = forwarded(PROXY, &[&added]);
+            prop_assert!(found == "198.51.100.4" || found == PROXY, "{found}: {added}");
         }
     }
 
