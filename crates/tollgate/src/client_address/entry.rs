@@ -15,8 +15,12 @@ pub(super) fn forwarded_for(entry: &[u8]) -> Option<IpAddr> {
 pub(super) fn forwarded(entry: &[u8]) -> Option<IpAddr> {
     let entry = str::from_utf8(entry).ok()?;
     let mut found = None;
-    for pair in entry.split(';') {
-        let (name, value) = pair.trim_ascii().split_once('=')?;
+    for pair in entry.split(';').map(str::trim_ascii) {
+        // The RFC lets a pair be left out, as after a last semicolon.
+        if pair.is_empty() {
+            continue;
+        }
+        let (name, value) = pair.split_once('=')?;
         let value = unquoted(value)?;
         if name.eq_ignore_ascii_case("for") {
             // Named once, or the entry says nothing.

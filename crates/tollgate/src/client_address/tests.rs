@@ -80,7 +80,7 @@ fn a_proxy_that_names_nobody_is_the_client() {
         "for",
         "=198.51.100.4",
         "for=198.51.100.4;for=198.51.100.5",
-        "for=198.51.100.4;",
+        ";",
         "a b=c;for=198.51.100.4",
         "=c;for=198.51.100.4",
     ] {
@@ -116,6 +116,13 @@ fn addresses_have_many_forms() {
         assert_eq!(forwarded(PROXY, &[&format!("for=\"{form}\";by=_x")]), "2001:db8::", "{form}");
     }
     assert_eq!(x_forwarded_for("::ffff:10.0.0.1", &["198.51.100.4"]), "198.51.100.4");
+}
+
+#[test]
+fn a_pair_may_be_left_out() {
+    for entry in ["for=198.51.100.4;", ";for=198.51.100.4", "proto=https; ;for=198.51.100.4"] {
+        assert_eq!(forwarded(PROXY, &[entry]), "198.51.100.4", "{entry}");
+    }
 }
 
 #[test]
