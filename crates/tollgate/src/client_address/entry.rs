@@ -4,7 +4,7 @@
 //! written further left, an open quote included, changes nothing of what a proxy has added. In return an entry whose quoted text has
 //! a comma cannot be read, since none of its parts is an entry by itself.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddrV4};
+use std::net::IpAddr;
 
 /// The address in an entry of `X-Forwarded-For`.
 pub(super) fn forwarded_for(entry: &[u8]) -> Option<IpAddr> {
@@ -53,11 +53,25 @@ fn is_token(byte: u8) -> bool {
 /// An address, with a port or without: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`.
 fn address(text: &str) -> Option<IpAddr> {
     if let Some(rest) = text.strip_prefix('[') {
-        let (address, port) = rest.split_once(']')?;
-        let is_port =
-            port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok());
-        return address.parse::<Ipv6Addr>().ok().filter(|_| is_port).map(IpAddr::V6);
+        let (address, after) = rest.split_once(']')?;
+        let is_whole = after.is_empty() || after.strip_prefix(':').is_some_and(is_port);
+        return address.parse().ok().filter(|_| is_whole).map(IpAddr::V6);
     }
-    let with_port = || text.parse::<SocketAddrV4>().ok().map(|address| IpAddr::V4(*address.ip()));
+    let with_port = || {
+        let (address, port) = text.split_once(':')?;
+        address.parse().ok().filter(|_| is_port(port)).map(IpAddr::V4)
+    };
     text.parse().ok().or_else(with_port)
+}
+
+/// A number, or a name that a proxy has made up to hide it (RFC 7239 section 6).
+fn is_port(port: &str) -> bool {
+    match port.strip_prefix('_') {
+        Some(name) => {
+            !name.is_empty()
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        }
+        // A sign, too, would be parsed.
+        None => port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok(),
+    }
 }

@@ -66,6 +66,11 @@ fn a_proxy_that_names_nobody_is_the_client() {
         "[2001:db8::1]x",
         "[2001:db8::1]:",
         "[2001:db8::1]:99999",
+        "[2001:db8::1]:+80",
+        "198.51.100.4:+80",
+        "198.51.100.4:_",
+        "198.51.100.4:_a b",
+        "[198.51.100.4]",
     ] {
         assert_eq!(x_forwarded_for(PROXY, &[&format!("203.0.113.9, {nobody}")]), PROXY, "{nobody}");
         assert_eq!(
@@ -105,13 +110,16 @@ fn addresses_have_many_forms() {
     for form in [
         "198.51.100.4",
         "198.51.100.4:8080",
+        "198.51.100.4:_hidden",
         " 198.51.100.4\t",
         "::ffff:198.51.100.4",
         "[::ffff:198.51.100.4]:80",
     ] {
         assert_eq!(x_forwarded_for(PROXY, &[form]), "198.51.100.4", "{form}");
     }
-    for form in ["2001:db8::1:2:3:4", "[2001:db8::1:2:3:4]", "[2001:db8::5:6:7:8]:443"] {
+    for form in
+        ["2001:db8::1:2:3:4", "[2001:db8::1:2:3:4]", "[2001:db8::5:6:7:8]:443", "[2001:db8::1]:_a.b-c_"]
+    {
         assert_eq!(x_forwarded_for(PROXY, &[form]), "2001:db8::", "{form}");
         assert_eq!(forwarded(PROXY, &[&format!("for=\"{form}\";by=_x")]), "2001:db8::", "{form}");
     }
