@@ -2,7 +2,10 @@
 
 use std::time::SystemTime;
 
-use crate::{Algorithm, Window, WindowLimit};
+use crate::{
+    Algorithm, Window, WindowLimit,
+    window::{nanos_of, second_of},
+};
 
 mod fixed_window;
 mod sliding_window;
@@ -12,8 +15,6 @@ pub use fixed_window::FixedWindow;
 pub(crate) use fixed_window::has_room;
 pub use sliding_window::SlidingWindow;
 pub use token_bucket::TokenBucket;
-
-use crate::window::{nanos_of, second_of};
 
 /// What a limiter keeps for one limit of one subject: small, and without the limit itself, so that a changed quota keeps the
 /// count.

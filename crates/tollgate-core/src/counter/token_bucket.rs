@@ -157,6 +157,7 @@ mod tests {
         assert_eq!(limit.capacity(), 0);
         let bucket = TokenBucket::default().at(&limit, 0);
         assert_eq!(bucket.used_at(0), 0);
+        assert_eq!(bucket.counting(&limit, 0), bucket, "nothing was taken");
     }
 
     proptest! {

@@ -40,7 +40,8 @@ use self::{
 /// 64 MB. It ought to be above the number of callers that there can be in the longest window. If strangers can invent subjects
 /// (limits by address), it is reached by a flood of them. Then whoever is counted already goes on as before; whoever is new
 /// shares counters with other newcomers, and is refused as soon as they have used up one quota between them. Nobody gets more
-/// than their quota by it.
+/// than their quota by it, but for token buckets that one policy fills at different rates: those of a crowd come at the rate of
+/// whoever asked last.
 pub struct MemoryLimiter {
     shards: Box<[OnItsOwn<Mutex<Shard>>]>,
     room: Room,
