@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::Future,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU8, Ordering},
     },
 };
@@ -64,6 +64,11 @@ impl EndSignal {
         from_code(self.0.reason.load(Ordering::Acquire))
     }
 
+    /// The signal, for whoever is to send it and not to keep it.
+    pub(crate) fn downgrade(&self) -> WeakEndSignal {
+        WeakEndSignal(Arc::downgrade(&self.0))
+    }
+
     /// Waits for the end, on any runtime. Expiry alone sends no signal, since that would take a timer: whoever holds a
     /// stream open combines this with the principal's expiry.
     pub fn wait(&self) -> impl Future<Output = EndReason> + Send + Sync + use<> {
@@ -78,6 +83,20 @@ impl EndSignal {
                 listener.await;
             }
         }
+    }
+}
+
+/// A signal that does not live on only to be sent.
+pub(crate) struct WeakEndSignal(Weak<Inner>);
+
+impl WeakEndSignal {
+    pub(crate) fn upgrade(&self) -> Option<EndSignal> {
+        self.0.upgrade().map(EndSignal)
+    }
+
+    /// Whether anybody could still be told.
+    pub(crate) fn is_held(&self) -> bool {
+        self.0.strong_count() > 0
     }
 }
 

@@ -10,7 +10,8 @@
 //! | what they may do | [`Scopes`], [`Requirement`], [`scope()`] |
 //! | how much | [`Quota`], [`PerWindow`], [`Window`], [`Algorithm`], [`Charge`], [`Counter`], [`Weighing`], [`Decision`] |
 //! | why not | [`Denial`], [`DenialKind`] |
-//! | the ports | [`Verify`], [`KeyStore`], [`Limiter`], [`Entitlements`], [`Respond`], [`Clock`], and [`Answer`] |
+//! | keys that are managed | [`KeyDetails`], [`KeyChange`], [`KeyQuery`], [`KeyEvent`], [`Operator`], [`Metadata`] |
+//! | the ports | [`Verify`], [`KeyStore`], [`KeyAdmin`], [`UsageSink`], [`UsageStore`], [`Limiter`], [`Entitlements`], [`Respond`], [`Clock`], and [`Answer`] |
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
@@ -21,8 +22,11 @@ mod credential;
 mod decision;
 mod denial;
 mod end;
+mod end_signals;
 mod head;
 mod key;
+mod key_details;
+mod metadata;
 mod port;
 mod principal;
 mod quota;
@@ -36,16 +40,21 @@ pub use credential::{Credential, CredentialSource};
 pub use decision::{Decision, Weighing, WindowState};
 pub use denial::{Denial, DenialKind, Outcome, Unavailable};
 pub use end::{EndReason, EndSignal};
+pub use end_signals::{ChangedMeanwhile, EndSignals, LookUpUnderWay};
 pub use head::Head;
 pub use key::{
     ApiKey, Digest, Digests, Environment, InvalidEnvironment, InvalidKeyFormat, InvalidPepper, KeyFormat,
     MalformedKey, ParsedKey, Pepper, PepperId, Peppers, RandomnessUnavailable,
 };
+pub use key_details::KeyDetails;
+pub use metadata::{InvalidMetadata, Metadata};
 pub use port::{
-    Change, Changes, Charge, Entitlements, KeyRecord, KeyStatus, KeyStore, Limiter, Presented, Respond, Take,
-    Verify,
+    Change, Charge, Command, Entitlements, HistoryQuery, HourlyUsage, KeyAction, KeyAdmin, KeyAdminError,
+    KeyChange, KeyEvent, KeyLookUp, KeyQuery, KeyRecord, KeyStatus, KeyStore, KeyUpdate, Limiter, Operator,
+    Page, Presented, Respond, Take, TenantChange, Usage, UsageBatch, UsageCount, UsageSink, UsageStore,
+    Verify, WatchKeys, Watchers,
 };
 pub use principal::{Plan, Principal};
-pub use quota::{Algorithm, PerWindow, Quota, WindowLimit};
+pub use quota::{Algorithm, InvalidQuota, PerWindow, Quota, WindowLimit};
 pub use scope::{InvalidScope, Requirement, Scope, Scopes, scope};
 pub use window::Window;

@@ -4,13 +4,20 @@
 //! [`Unavailable`](crate::Unavailable), and whoever asked decides what that means.
 
 mod entitlements;
+mod key_admin;
 mod key_store;
 mod limiter;
 mod respond;
+mod usage;
 mod verify;
 
 pub use entitlements::Entitlements;
-pub use key_store::{Change, Changes, KeyRecord, KeyStatus, KeyStore};
+pub use key_admin::{
+    Command, HistoryQuery, KeyAction, KeyAdmin, KeyAdminError, KeyChange, KeyEvent, KeyQuery, KeyUpdate,
+    Operator, Page, TenantChange,
+};
+pub use key_store::{Change, KeyLookUp, KeyRecord, KeyStatus, KeyStore, WatchKeys, Watchers};
 pub use limiter::{Charge, Limiter, Take};
 pub use respond::Respond;
+pub use usage::{HourlyUsage, Usage, UsageBatch, UsageCount, UsageSink, UsageStore};
 pub use verify::{Presented, Verify};

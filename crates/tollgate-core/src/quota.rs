@@ -1,6 +1,6 @@
 //! Quotas: how many requests a window admits, said the way one speaks.
 
-use std::fmt;
+use std::{error::Error, fmt, str::FromStr, time::Duration};
 
 use smallvec::{SmallVec, smallvec};
 
@@ -94,6 +94,70 @@ impl fmt::Display for Quota {
         Ok(())
     }
 }
+
+impl FromStr for Quota {
+    type Err = InvalidQuota;
+
+    /// Reads what `Display` writes, and `60/minute` for `60 per minute`.
+    ///
+    /// # Errors
+    /// [`InvalidQuota`] for every other text.
+    fn from_str(text: &str) -> Result<Self, InvalidQuota> {
+        if text.trim() == "unlimited" {
+            return Ok(Self::unlimited());
+        }
+        let limits =
+            text.split(',').map(|limit| read_limit(limit).ok_or_else(|| InvalidQuota(limit.trim().into())));
+        limits.into_iter().try_fold(Self::unlimited(), |quota, limit| Ok(quota.and(limit?)))
+    }
+}
+
+/// One limit of a quota, as `Display` writes it.
+fn read_limit(text: &str) -> Option<Quota> {
+    let (limit, rest) = text.split_once(" per ").or_else(|| text.split_once('/'))?;
+    let (rest, burst) = match rest.split_once(" in bursts of ") {
+        Some((rest, burst)) => (rest, Some(burst.trim().parse().ok()?)),
+        None => (rest, None),
+    };
+    let (window, is_sliding) = match rest.trim().strip_prefix("sliding ") {
+        Some(window) => (window, true),
+        None => (rest.trim(), false),
+    };
+    let window = match window {
+        "second" => Window::SECOND,
+        "minute" => Window::MINUTE,
+        "hour" => Window::HOUR,
+        "day" => Window::DAY,
+        other => match other.strip_suffix('s')?.trim().parse::<u32>().ok()? {
+            0 => return None,
+            seconds => Window::lasting(Duration::from_secs(seconds.into())),
+        },
+    };
+    let quota = Quota::new(limit.trim().parse().ok()?, window);
+    match (is_sliding, burst) {
+        (false, None) => Some(quota),
+        (true, None) => Some(quota.sliding()),
+        (false, Some(burst)) => Some(quota.with_burst(burst)),
+        (true, Some(_)) => None,
+    }
+}
+
+/// A text that is no [`Quota`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidQuota(Box<str>);
+
+impl fmt::Display for InvalidQuota {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "`{}` is no limit: write `60 per minute`, `1000 per sliding hour`, `10 per second in bursts of 30`, `15 per 900 s`, \
+             several with commas between, or `unlimited`",
+            self.0.escape_debug()
+        )
+    }
+}
+
+impl Error for InvalidQuota {}
 
 /// One window's limit within a [`Quota`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -221,6 +285,38 @@ impl PerWindow for u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reads_what_it_writes() {
+        for quota in [
+            Quota::unlimited(),
+            60.per_minute(),
+            0.per_day(),
+            60.per_minute().and(1_000.per_hour().sliding()).and(10.per_second().with_burst(30)),
+            15.per(Window::lasting(Duration::from_secs(900))).sliding().and(u64::MAX.per_day()),
+        ] {
+            assert_eq!(quota.to_string().parse(), Ok(quota));
+        }
+        assert_eq!("60/minute,5/second".parse(), Ok(60.per_minute().and(5.per_second())));
+    }
+
+    #[test]
+    fn says_how_a_limit_is_written() {
+        for text in [
+            "",
+            "60",
+            "60 per",
+            "60 per week",
+            "-1/minute",
+            "1/0 s",
+            "1/minute,",
+            "1 per sliding hour in bursts of 2",
+            "x/day",
+        ] {
+            let error = text.parse::<Quota>().unwrap_err().to_string();
+            assert!(error.contains("60 per minute"), "{text}: {error}");
+        }
+    }
 
     #[test]
     fn reads_as_one_speaks_and_sorts_its_windows() {

@@ -3,8 +3,8 @@
 use std::{fmt, sync::Arc, time::SystemTime};
 
 use tollgate_core::{
-    Answer, Denial, DenialKind, KeyFormat, KeyRecord, KeyStatus, KeyStore, MalformedKey, Peppers, Presented,
-    Principal, Unavailable, Verify,
+    Answer, Denial, DenialKind, KeyFormat, KeyLookUp, KeyRecord, KeyStatus, KeyStore, MalformedKey, Peppers,
+    Presented, Principal, Unavailable, Verify,
 };
 
 /// Verifies issued keys: their shape first, so that junk costs no look-up, then their digest against a [`KeyStore`].
@@ -58,11 +58,11 @@ impl Verify for KeyVerifier {
             let denial = Denial::new(DenialKind::CredentialMalformed).with_log_detail(problem.reason());
             return Answer::Now(Err(denial));
         }
-        let found = match self.peppers.only(secret) {
-            Some(digest) => self.store.find(&[digest]),
-            None => self.store.find(&self.peppers.all(secret)),
-        };
         let now = presented.now;
+        let found = match self.peppers.only(secret) {
+            Some(digest) => self.store.find(&KeyLookUp::new(&[digest], now)),
+            None => self.store.find(&KeyLookUp::new(&self.peppers.all(secret), now)),
+        };
         match found {
             Answer::Now(found) => Answer::Now(judge(found, now)),
             later @ Answer::Later(_) => later.map(move |found| judge(found, now)),

@@ -1,6 +1,5 @@
 //! The backends that live in this process: the reference for all others.
 
-mod feeds;
 mod keys;
 mod limiter;
 

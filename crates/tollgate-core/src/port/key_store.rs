@@ -1,36 +1,57 @@
-//! The port that keeps keys.
+//! The port that finds keys.
 
 use std::{
     fmt,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::SystemTime,
 };
 
-use futures_core::Stream;
+use crate::{Answer, Digest, EndReason, Principal, Unavailable};
 
-use crate::{Answer, Digest, Principal, Unavailable};
-
-/// Keeps keys by their digests: a table in memory, in a database, or one of the application's own.
+/// Finds keys by their digests: in memory, in a database, or in a table of the application's own.
+///
+/// A store ends the principals that it handed out (by their [signal](Principal::end_signal)) when their key is revoked or
+/// deleted or their tenant is suspended, and tells its watchers of every change *before* it answers whoever made it: so a
+/// key that was revoked is refused by the whole process once `revoke` has returned.
 pub trait KeyStore: Send + Sync + 'static {
-    /// The record of the key with one of these digests; `None` if there is none. Several digests are one key under
-    /// several peppers, current first.
+    /// The record of the key with one of these digests; `None` if there is none.
     ///
     /// # Errors
     /// [`Unavailable`] if the store cannot be reached: the key is then refused, never let through.
-    fn find(&self, digests: &[Digest]) -> Answer<Result<Option<KeyRecord>, Unavailable>>;
+    fn find(&self, look_up: &KeyLookUp<'_>) -> Answer<Result<Option<KeyRecord>, Unavailable>>;
 
-    /// News of what changed from now on, for caches to obey.
-    fn changes(&self) -> Changes;
+    /// Tells `watcher` from now on what changes, for as long as it is there; and at once that news flow
+    /// ([`Change::Resumed`]), if they do.
+    ///
+    /// A store that never learns of changes says that they flow all the same, if what is known of a key may be trusted
+    /// for as long as a cache is told to keep it.
+    fn watch(&self, watcher: Weak<dyn WatchKeys>);
 }
 
 impl<S: KeyStore + ?Sized> KeyStore for Arc<S> {
-    fn find(&self, digests: &[Digest]) -> Answer<Result<Option<KeyRecord>, Unavailable>> {
-        (**self).find(digests)
+    fn find(&self, look_up: &KeyLookUp<'_>) -> Answer<Result<Option<KeyRecord>, Unavailable>> {
+        (**self).find(look_up)
     }
 
-    fn changes(&self) -> Changes {
-        (**self).changes()
+    fn watch(&self, watcher: Weak<dyn WatchKeys>) {
+        (**self).watch(watcher);
+    }
+}
+
+/// What a key is looked up by.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct KeyLookUp<'r> {
+    /// One key's digests under several peppers, current first.
+    pub digests: &'r [Digest],
+    /// The request's instant.
+    pub now: SystemTime,
+}
+
+impl<'r> KeyLookUp<'r> {
+    /// A look-up of a key with one of these digests, by a request at `now`.
+    pub fn new(digests: &'r [Digest], now: SystemTime) -> Self {
+        Self { digests, now }
     }
 }
 
@@ -43,7 +64,8 @@ pub struct KeyRecord {
 }
 
 impl KeyRecord {
-    /// A record. `generation` rises with every change to the key, so that an older record never replaces a newer one.
+    /// A record. `generation` rises with every change to the key or its tenant, so that an older record never replaces a
+    /// newer one.
     pub fn new(principal: Arc<Principal>, status: KeyStatus, generation: u64) -> Self {
         Self { principal, status, generation }
     }
@@ -85,34 +107,95 @@ pub enum KeyStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Change {
-    /// The key with this identifier: forget what is known of it.
-    Key(Box<str>),
-    /// All keys of this tenant.
-    Tenant(Box<str>),
-    /// News may have been lost: forget everything.
+    /// A key was issued, changed, or ended: forget what is known of it.
+    Key {
+        /// Its identifier, which its principal has.
+        id: Box<str>,
+        /// Records of this generation or a later one know of the change.
+        generation: u64,
+        /// Why principals of earlier generations have ended, if they have.
+        end: Option<EndReason>,
+    },
+    /// All keys of a tenant.
+    Tenant {
+        /// The tenant.
+        tenant: Box<str>,
+        /// Records of this generation or a later one know of the change.
+        generation: u64,
+        /// Why principals of earlier generations have ended, if they have.
+        end: Option<EndReason>,
+    },
+    /// News may have been missed, and more may be: forget everything, and keep nothing until they are resumed.
     Lost,
+    /// From now on no news are missed.
+    Resumed,
 }
 
-/// A feed of [`Change`]s: a stream that ends only with its store.
-pub struct Changes(Pin<Box<dyn Stream<Item = Change> + Send>>);
+/// Is told what changes in a store: implemented by caches, and by closures.
+pub trait WatchKeys: Send + Sync {
+    /// Called by whoever makes or hears of a change, who waits for it: quick, and never blocking.
+    fn changed(&self, change: &Change);
+}
 
-impl Changes {
-    /// The feed that `stream` delivers.
-    pub fn new(stream: impl Stream<Item = Change> + Send + 'static) -> Self {
-        Self(Box::pin(stream))
+impl<F: Fn(&Change) + Send + Sync> WatchKeys for F {
+    fn changed(&self, change: &Change) {
+        self(change);
     }
 }
 
-impl Stream for Changes {
-    type Item = Change;
+/// Whoever watches a store: what a [`KeyStore`] needs in order to tell its news.
+#[derive(Default)]
+pub struct Watchers(Mutex<Vec<Weak<dyn WatchKeys>>>);
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Change>> {
-        self.0.as_mut().poll_next(context)
+impl Watchers {
+    /// Nobody yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Tells one more from now on.
+    pub fn add(&self, watcher: Weak<dyn WatchKeys>) {
+        let mut watchers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        watchers.retain(|watcher| watcher.strong_count() > 0);
+        watchers.push(watcher);
+    }
+
+    /// Tells all that are still there, one after another. No lock is held meanwhile: a watcher may use the store.
+    pub fn tell(&self, change: &Change) {
+        let watchers: Vec<_> = {
+            let watchers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            watchers.iter().filter_map(Weak::upgrade).collect()
+        };
+        for watcher in watchers {
+            watcher.changed(change);
+        }
     }
 }
 
-impl fmt::Debug for Changes {
+impl fmt::Debug for Watchers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Changes(..)")
+        f.write_str("Watchers(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_those_that_are_still_there() {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let watcher = |name: &'static str| -> Arc<dyn WatchKeys> {
+            let heard = Arc::clone(&heard);
+            Arc::new(move |change: &Change| heard.lock().unwrap().push((name, change.clone())))
+        };
+        let (watchers, one, two) = (Watchers::new(), watcher("one"), watcher("two"));
+        watchers.add(Arc::downgrade(&one));
+        watchers.add(Arc::downgrade(&two));
+        watchers.tell(&Change::Resumed);
+        drop(one);
+        watchers.tell(&Change::Lost);
+        let expected = [("one", Change::Resumed), ("two", Change::Resumed), ("two", Change::Lost)];
+        assert_eq!(*heard.lock().unwrap(), expected);
     }
 }

@@ -5,16 +5,16 @@ mod table;
 use std::{
     collections::{HashMap, HashSet},
     fmt,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Weak},
 };
 
 use tollgate_core::{
-    Answer, ApiKey, Change, Changes, Digest, EndReason, EndSignal, Environment, KeyFormat, KeyRecord,
-    KeyStatus, KeyStore, Peppers, Principal, RandomnessUnavailable, Unavailable,
+    Answer, ApiKey, Change, Digest, EndReason, EndSignal, Environment, KeyFormat, KeyLookUp, KeyRecord,
+    KeyStatus, KeyStore, Peppers, Principal, RandomnessUnavailable, Unavailable, WatchKeys, Watchers,
 };
 
 use self::table::Table;
-use super::{feeds::Feeds, lock};
+use super::lock;
 
 /// Keys in this process: for tests, for demonstrations, and for services whose keys come from a file at start-up.
 ///
@@ -40,7 +40,7 @@ struct Inner {
     by_digest: Table,
     // Whoever changes keys holds this lock, so that changes happen one after another; whoever finds a key does not.
     ledger: Mutex<Ledger>,
-    feeds: Feeds,
+    watchers: Watchers,
 }
 
 /// What only changes need to know.
@@ -93,7 +93,7 @@ impl MemoryKeys {
         let id: Box<str> = principal.id().into();
         let digest = self.0.peppers.current(secret);
         let mut endings = Endings::default();
-        {
+        let generation = {
             let mut ledger = lock(&self.0.ledger);
             let is_suspended = principal.tenant().is_some_and(|tenant| ledger.suspended.contains(tenant));
             let status = if is_suspended { KeyStatus::TenantSuspended } else { KeyStatus::Active };
@@ -124,23 +124,25 @@ impl MemoryKeys {
             }
             let principal = Arc::new(principal.with_end_signal(signal));
             self.0.by_digest.insert(digest, KeyRecord::new(principal, status, generation));
-        }
-        self.0.announce(endings, &Change::Key(id));
+            generation
+        };
+        self.0.announce(endings, &Change::Key { id, generation, end: None });
     }
 
     /// Revokes the key with this identifier: it is refused from now on, and open streams are told. The record is kept.
     /// `false` if there is no such key.
     pub fn revoke(&self, id: &str) -> bool {
         let mut endings = Endings::default();
-        {
+        let generation = {
             let mut ledger = lock(&self.0.ledger);
             let generation = ledger.next_generation();
             let Some(digest) = ledger.digests.get(id) else { return false };
             self.0.by_digest.change(digest, |record| {
                 set_status(record, KeyStatus::Revoked, generation, &mut endings);
             });
-        }
-        self.0.announce(endings, &Change::Key(id.into()));
+            generation
+        };
+        self.0.announce(endings, &Change::Key { id: id.into(), generation, end: Some(EndReason::Revoked) });
         true
     }
 
@@ -148,12 +150,13 @@ impl MemoryKeys {
     /// there is no such key.
     pub fn delete(&self, id: &str) -> bool {
         let mut endings = Endings::default();
-        {
+        let generation = {
             let mut ledger = lock(&self.0.ledger);
             let Some(digest) = ledger.digests.remove(id) else { return false };
             self.0.remove(&digest, &mut endings);
-        }
-        self.0.announce(endings, &Change::Key(id.into()));
+            ledger.next_generation()
+        };
+        self.0.announce(endings, &Change::Key { id: id.into(), generation, end: Some(EndReason::Revoked) });
         true
     }
 
@@ -173,7 +176,7 @@ impl MemoryKeys {
 
     fn change_tenant(&self, tenant: &str, from: KeyStatus, to: KeyStatus, note: impl FnOnce(&mut Ledger)) {
         let mut endings = Endings::default();
-        {
+        let generation = {
             let mut ledger = lock(&self.0.ledger);
             note(&mut ledger);
             let generation = ledger.next_generation();
@@ -182,18 +185,24 @@ impl MemoryKeys {
                     set_status(record, to, generation, &mut endings);
                 }
             });
-        }
-        self.0.announce(endings, &Change::Tenant(tenant.into()));
+            generation
+        };
+        let end = (to == KeyStatus::TenantSuspended).then_some(EndReason::TenantSuspended);
+        self.0.announce(endings, &Change::Tenant { tenant: tenant.into(), generation, end });
     }
 }
 
 impl KeyStore for MemoryKeys {
-    fn find(&self, digests: &[Digest]) -> Answer<Result<Option<KeyRecord>, Unavailable>> {
-        Answer::Now(Ok(digests.iter().find_map(|digest| self.0.by_digest.find(digest))))
+    fn find(&self, look_up: &KeyLookUp<'_>) -> Answer<Result<Option<KeyRecord>, Unavailable>> {
+        Answer::Now(Ok(look_up.digests.iter().find_map(|digest| self.0.by_digest.find(digest))))
     }
 
-    fn changes(&self) -> Changes {
-        self.0.feeds.subscribe()
+    fn watch(&self, watcher: Weak<dyn WatchKeys>) {
+        let told_first = watcher.upgrade();
+        self.0.watchers.add(watcher);
+        if let Some(watcher) = told_first {
+            watcher.changed(&Change::Resumed);
+        }
     }
 }
 
@@ -209,7 +218,7 @@ impl Inner {
         for (signal, reason) in endings.0 {
             signal.end(reason);
         }
-        self.feeds.tell(change);
+        self.watchers.tell(change);
     }
 }
 

@@ -1,0 +1,131 @@
+//! The ports of usage: who notes it, and who keeps it.
+
+use std::{sync::Arc, time::SystemTime};
+
+use crate::{Answer, Principal, Unavailable};
+
+/// Notes that a principal has used the API.
+pub trait UsageSink: Send + Sync + 'static {
+    /// Called on a request's path: it notes, and never waits.
+    fn note(&self, usage: &Usage<'_>);
+}
+
+impl<S: UsageSink + ?Sized> UsageSink for Arc<S> {
+    fn note(&self, usage: &Usage<'_>) {
+        (**self).note(usage);
+    }
+}
+
+/// One use of the API.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Usage<'r> {
+    /// Whose.
+    pub principal: &'r Principal,
+    /// The request's instant.
+    pub now: SystemTime,
+}
+
+impl<'r> Usage<'r> {
+    /// A use by this principal at `now`.
+    pub fn new(principal: &'r Principal, now: SystemTime) -> Self {
+        Self { principal, now }
+    }
+}
+
+/// Keeps what was used, by key and hour.
+pub trait UsageStore: Send + Sync + 'static {
+    /// Adds what one writer has counted since its batch before, all or nothing. A batch that is added again, since nobody
+    /// knew whether it had arrived, changes nothing.
+    ///
+    /// A key's last use only ever moves forward. What belongs to keys that are unknown is dropped.
+    ///
+    /// # Errors
+    /// [`Unavailable`] if nobody knows whether it was added: the same batch is added again later.
+    fn add(&self, batch: UsageBatch) -> Answer<Result<(), Unavailable>>;
+
+    /// How often a key was used in each hour that begins at `from` or later, and before `until`; the earliest first, hours
+    /// without use left out.
+    ///
+    /// # Errors
+    /// [`Unavailable`] if the store cannot be reached.
+    fn usage(
+        &self,
+        key: &str,
+        from: SystemTime,
+        until: SystemTime,
+    ) -> Answer<Result<Vec<HourlyUsage>, Unavailable>>;
+}
+
+impl<S: UsageStore + ?Sized> UsageStore for Arc<S> {
+    fn add(&self, batch: UsageBatch) -> Answer<Result<(), Unavailable>> {
+        (**self).add(batch)
+    }
+
+    fn usage(
+        &self,
+        key: &str,
+        from: SystemTime,
+        until: SystemTime,
+    ) -> Answer<Result<Vec<HourlyUsage>, Unavailable>> {
+        (**self).usage(key, from, until)
+    }
+}
+
+/// What one writer has counted since its batch before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UsageBatch {
+    /// Who counted: a number that no other process, and no other run of this one, has.
+    pub writer: u128,
+    /// Which of the writer's batches this is: each has the number after the one before. A store adds those that are higher
+    /// than the last one it has added.
+    pub number: u64,
+    /// What was counted: each key and hour once.
+    pub counts: Vec<UsageCount>,
+}
+
+impl UsageBatch {
+    /// A writer's batch of this number.
+    pub fn new(writer: u128, number: u64, counts: Vec<UsageCount>) -> Self {
+        Self { writer, number, counts }
+    }
+}
+
+/// How often one key was used in one hour, as far as a batch tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UsageCount {
+    /// The key's identifier.
+    pub key: Box<str>,
+    /// When the hour began.
+    pub hour: SystemTime,
+    /// How many requests.
+    pub requests: u64,
+    /// When the last of them came.
+    pub last_used_at: SystemTime,
+}
+
+impl UsageCount {
+    /// So many requests by a key in the hour that began at `hour`, the last of them at `last_used_at`.
+    pub fn new(key: impl Into<Box<str>>, hour: SystemTime, requests: u64, last_used_at: SystemTime) -> Self {
+        Self { key: key.into(), hour, requests, last_used_at }
+    }
+}
+
+/// How often a key was used in one hour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HourlyUsage {
+    /// When the hour began.
+    pub hour: SystemTime,
+    /// How many requests.
+    pub requests: u64,
+}
+
+impl HourlyUsage {
+    /// So many requests in the hour that began at `hour`.
+    pub fn new(hour: SystemTime, requests: u64) -> Self {
+        Self { hour, requests }
+    }
+}
