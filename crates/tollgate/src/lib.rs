@@ -40,6 +40,7 @@
 mod client_address;
 mod configuration_error;
 mod engine;
+mod key_manager;
 mod key_verifier;
 pub mod layers;
 mod memory;
@@ -55,6 +56,7 @@ pub use configuration_error::ConfigurationError;
 pub use engine::{
     Body, Gated, Passage, RateLimitHeaders, ReportOnly, ResponseFuture, exposed_headers, refuse,
 };
+pub use key_manager::{IssuedKey, KeyManager, NewKey};
 pub use key_verifier::KeyVerifier;
 pub use layers::{
     attempt_limit::AttemptLimitLayer,

@@ -22,13 +22,8 @@ const UUID_LENGTH: usize = uuid::fmt::Hyphenated::LENGTH;
 impl RequestId {
     /// A new identifier, which begins with the millisecond of `now`, so that identifiers sort by time.
     pub fn generate(now: SystemTime) -> Self {
-        let millis = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
-        let uuid = uuid::Builder::from_unix_timestamp_millis(
-            u64::try_from(millis).unwrap_or(u64::MAX),
-            &random_bytes(),
-        );
         let mut text = [0; UUID_LENGTH];
-        uuid.into_uuid().hyphenated().encode_lower(&mut text);
+        new_uuid(now).hyphenated().encode_lower(&mut text);
         Self(Text::Short(text))
     }
 
@@ -105,6 +100,13 @@ impl PartialEq for RequestId {
 }
 
 impl Eq for RequestId {}
+
+/// A new UUID version 7, which begins with the millisecond of `now`.
+pub(crate) fn new_uuid(now: SystemTime) -> Uuid {
+    let millis = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+    let millis = u64::try_from(millis).unwrap_or(u64::MAX);
+    uuid::Builder::from_unix_timestamp_millis(millis, &random_bytes()).into_uuid()
+}
 
 const BYTES_PER_ID: usize = 10;
 

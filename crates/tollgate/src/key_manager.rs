@@ -1,0 +1,323 @@
+//! Manages keys: issues, lists, renames, rotates, revokes and deletes them.
+
+mod check;
+mod new_key;
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tollgate_core::{
+    Answer, ApiKey, Clock, Command, HistoryQuery, KeyAdmin, KeyAdminError, KeyChange, KeyDetails, KeyEvent,
+    KeyFormat, KeyQuery, KeyUpdate, Operator, Page, Peppers, Scopes, SystemClock, TenantChange, Unavailable,
+};
+
+pub use new_key::NewKey;
+
+use crate::request_id::new_uuid;
+
+/// Manages the keys in a store.
+///
+/// It makes the secrets, checks what is asked for, and hands the store digests: a secret is in the answer to
+/// [`issue`](Self::issue) and [`rotate`](Self::rotate), and nowhere else.
+///
+/// ```
+/// use tollgate::{KeyFormat, KeyManager, MemoryKeys, NewKey, Operator, Scopes};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = MemoryKeys::new();
+/// let manager = KeyManager::new(KeyFormat::new("sk")?, store.clone())
+///     .with_known_scopes(Scopes::new(["read", "write"])?)
+///     .with_default_scopes(Scopes::new(["read"])?);
+///
+/// let ada = Operator::of_tenant("ada", "acme"); // as the session of an account page says
+/// let issued = manager.issue(NewKey::named("my-backtest-notebook"), &ada).await?;
+/// println!("Copy it now, it is not shown again: {}", issued.secret.expose_secret());
+///
+/// let typo = NewKey::named("other").with_scopes(Scopes::new(["raed"])?);
+/// let error = manager.issue(typo, &ada).await.unwrap_err();
+/// assert_eq!(error.to_string(), "unknown scope `raed`: there are `read`, `write`");
+///
+/// manager.revoke(&issued.details.id, &ada).await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Clones manage the same keys.
+#[derive(Clone)]
+pub struct KeyManager {
+    store: Arc<dyn KeyAdmin>,
+    rules: Arc<Rules>,
+}
+
+#[derive(Clone)]
+struct Rules {
+    format: KeyFormat,
+    peppers: Peppers,
+    clock: Arc<dyn Clock>,
+    known_scopes: Option<Scopes>,
+    default_scopes: Scopes,
+}
+
+/// A key that was issued or rotated just now.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct IssuedKey {
+    /// What there is to know of it.
+    pub details: KeyDetails,
+    /// The secret, to be shown to its owner this once.
+    pub secret: ApiKey,
+}
+
+impl KeyManager {
+    /// Manages the keys in `store`. New ones have this format, and are stored by their plain SHA-256.
+    pub fn new(format: KeyFormat, store: impl KeyAdmin) -> Self {
+        let rules = Rules {
+            format,
+            peppers: Peppers::none(),
+            clock: Arc::new(SystemClock),
+            known_scopes: None,
+            default_scopes: Scopes::none(),
+        };
+        Self { store: Arc::new(store), rules: Arc::new(rules) }
+    }
+
+    /// Stores digests that are made with the current one of these peppers. Give the verifier the same ones.
+    pub fn with_peppers(mut self, peppers: Peppers) -> Self {
+        self.rules_mut().peppers = peppers;
+        self
+    }
+
+    /// Takes the time from `clock`.
+    pub fn with_clock(mut self, clock: impl Clock) -> Self {
+        self.rules_mut().clock = Arc::new(clock);
+        self
+    }
+
+    /// The scopes that there are: a key is given no others. A wildcard, such as `jobs:*`, is given only if it is listed
+    /// itself. By default every well-formed scope is known.
+    pub fn with_known_scopes(mut self, scopes: Scopes) -> Self {
+        self.rules_mut().known_scopes = Some(scopes);
+        self
+    }
+
+    /// The scopes of a key for which none are asked. By default it has none then.
+    pub fn with_default_scopes(mut self, scopes: Scopes) -> Self {
+        self.rules_mut().default_scopes = scopes;
+        self
+    }
+
+    fn rules_mut(&mut self) -> &mut Rules {
+        Arc::make_mut(&mut self.rules)
+    }
+
+    /// Issues a key. That of an operator of one tenant is that tenant's.
+    ///
+    /// # Errors
+    /// [`KeyAdminError::Invalid`] for what makes no sense, [`NotPermitted`](KeyAdminError::NotPermitted) for another tenant's
+    /// key, [`NameTaken`](KeyAdminError::NameTaken), [`Unavailable`](KeyAdminError::Unavailable).
+    pub async fn issue(&self, key: NewKey, operator: &Operator) -> Result<IssuedKey, KeyAdminError> {
+        let now = self.now();
+        let mut details = key.into_details(format!("key_{}", new_uuid(now).simple()), now);
+        if details.tenant.is_none() {
+            details.tenant = operator.tenant().map(Into::into);
+        }
+        if !operator.manages(details.tenant.as_deref()) {
+            return Err(KeyAdminError::NotPermitted);
+        }
+        if details.scopes.is_empty() {
+            details.scopes = self.rules.default_scopes.clone();
+        }
+        check::name(&details.name)?;
+        check::tenant(details.tenant.as_deref())?;
+        check::scopes(&details.scopes, self.rules.known_scopes.as_ref())?;
+        check::expiry(details.expires_at, now)?;
+
+        let secret = self.generate(details.environment)?;
+        details.display_prefix = secret.display_prefix().into();
+        let digest = self.rules.peppers.current(secret.expose_secret());
+        let change = KeyChange::Issue { details: Box::new(details), digest };
+        Ok(IssuedKey { details: self.change(change, operator, now).await?, secret })
+    }
+
+    /// Gives a key another secret. The former one ends at the same moment, or once `overlap` is over: time to replace it
+    /// wherever it is used.
+    ///
+    /// What is being streamed under the former secret goes on for as long as the stream likes, where there is an overlap.
+    ///
+    /// # Errors
+    /// [`NotFound`](KeyAdminError::NotFound), [`Revoked`](KeyAdminError::Revoked),
+    /// [`Unavailable`](KeyAdminError::Unavailable); [`Invalid`](KeyAdminError::Invalid) for an overlap of more than a year.
+    pub async fn rotate(
+        &self,
+        id: &str,
+        overlap: Option<Duration>,
+        operator: &Operator,
+    ) -> Result<IssuedKey, KeyAdminError> {
+        let now = self.now();
+        let former_until = check::overlap(overlap, now)?;
+        let environment = self.show(id, operator).await?.environment;
+        let secret = self.generate(environment)?;
+        let change = KeyChange::Rotate {
+            id: id.into(),
+            digest: self.rules.peppers.current(secret.expose_secret()),
+            display_prefix: secret.display_prefix().into(),
+            former_until,
+        };
+        Ok(IssuedKey { details: self.change(change, operator, now).await?, secret })
+    }
+
+    /// Changes what a key is called, or what it may do.
+    ///
+    /// # Errors
+    /// As [`issue`](Self::issue), and [`NotFound`](KeyAdminError::NotFound) and [`Revoked`](KeyAdminError::Revoked).
+    pub async fn update(
+        &self,
+        id: &str,
+        mut update: KeyUpdate,
+        operator: &Operator,
+    ) -> Result<KeyDetails, KeyAdminError> {
+        let now = self.now();
+        update.expires_at = update.expires_at.map(|at| at.map(truncate));
+        update.name.as_deref().map_or(Ok(()), check::name)?;
+        let scopes = update.scopes.as_ref();
+        scopes.map_or(Ok(()), |scopes| check::scopes(scopes, self.rules.known_scopes.as_ref()))?;
+        check::expiry(update.expires_at.flatten(), now)?;
+        self.change(KeyChange::Update { id: id.into(), update: Box::new(update) }, operator, now).await
+    }
+
+    /// Calls a key something else.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub async fn rename(
+        &self,
+        id: &str,
+        name: &str,
+        operator: &Operator,
+    ) -> Result<KeyDetails, KeyAdminError> {
+        self.update(id, KeyUpdate::new().with_name(name), operator).await
+    }
+
+    /// Revokes a key: once this returns, the process refuses it. Its record and its history are kept. Again, it is no error.
+    ///
+    /// # Errors
+    /// [`NotFound`](KeyAdminError::NotFound), [`Unavailable`](KeyAdminError::Unavailable).
+    pub async fn revoke(&self, id: &str, operator: &Operator) -> Result<KeyDetails, KeyAdminError> {
+        self.change(KeyChange::Revoke { id: id.into() }, operator, self.now()).await
+    }
+
+    /// Deletes a key and its record, for good. Its history is kept.
+    ///
+    /// # Errors
+    /// [`NotFound`](KeyAdminError::NotFound), [`Unavailable`](KeyAdminError::Unavailable).
+    pub async fn delete(&self, id: &str, operator: &Operator) -> Result<KeyDetails, KeyAdminError> {
+        self.change(KeyChange::Delete { id: id.into() }, operator, self.now()).await
+    }
+
+    /// One key.
+    ///
+    /// # Errors
+    /// [`NotFound`](KeyAdminError::NotFound), [`Unavailable`](KeyAdminError::Unavailable).
+    pub async fn show(&self, id: &str, operator: &Operator) -> Result<KeyDetails, KeyAdminError> {
+        let page = self.list(KeyQuery::one(id), operator).await?;
+        page.items.into_iter().next().ok_or(KeyAdminError::NotFound)
+    }
+
+    /// The keys that a query asks for and the operator manages, the newest first.
+    ///
+    /// # Errors
+    /// [`InvalidCursor`](KeyAdminError::InvalidCursor), [`Unavailable`](KeyAdminError::Unavailable).
+    pub async fn list(
+        &self,
+        mut query: KeyQuery,
+        operator: &Operator,
+    ) -> Result<Page<KeyDetails>, KeyAdminError> {
+        if !operator.manages(query.tenant.as_deref()) {
+            // Asked for another tenant's, there are none; asked for anybody's, there are their own.
+            if query.tenant.is_some() {
+                return Ok(Page::new(Vec::new(), None));
+            }
+            query.tenant = operator.tenant().map(Into::into);
+        }
+        self.store.list(&query).wait().await
+    }
+
+    /// What happened to the keys that the operator manages, the latest first. Of a deleted key, too.
+    ///
+    /// # Errors
+    /// [`InvalidCursor`](KeyAdminError::InvalidCursor), [`Unavailable`](KeyAdminError::Unavailable).
+    pub async fn history(
+        &self,
+        mut query: HistoryQuery,
+        operator: &Operator,
+    ) -> Result<Page<KeyEvent>, KeyAdminError> {
+        if !operator.manages(query.tenant.as_deref()) {
+            if query.tenant.is_some() {
+                return Ok(Page::new(Vec::new(), None));
+            }
+            query.tenant = operator.tenant().map(Into::into);
+        }
+        self.store.history(&query).wait().await
+    }
+
+    /// Suspends a tenant: once this returns, the process refuses all its keys, those issued later included.
+    ///
+    /// # Errors
+    /// [`NotPermitted`](KeyAdminError::NotPermitted), [`Unavailable`](KeyAdminError::Unavailable).
+    pub async fn suspend_tenant(&self, tenant: &str, operator: &Operator) -> Result<(), KeyAdminError> {
+        self.change_tenant(TenantChange::Suspend { tenant: tenant.into() }, operator).await
+    }
+
+    /// Lifts the suspension of a tenant. Keys that are revoked stay revoked.
+    ///
+    /// # Errors
+    /// [`NotPermitted`](KeyAdminError::NotPermitted), [`Unavailable`](KeyAdminError::Unavailable).
+    pub async fn resume_tenant(&self, tenant: &str, operator: &Operator) -> Result<(), KeyAdminError> {
+        self.change_tenant(TenantChange::Resume { tenant: tenant.into() }, operator).await
+    }
+
+    async fn change_tenant(&self, change: TenantChange, operator: &Operator) -> Result<(), KeyAdminError> {
+        check::tenant(Some(change.tenant()))?;
+        self.store.change_tenant(Command::new(change, operator.clone(), self.now())).wait().await
+    }
+
+    fn change(
+        &self,
+        change: KeyChange,
+        operator: &Operator,
+        now: SystemTime,
+    ) -> impl Future<Output = Result<KeyDetails, KeyAdminError>> + Send + use<> {
+        let answer: Answer<_> = self.store.change(Command::new(change, operator.clone(), now));
+        answer.wait()
+    }
+
+    fn generate(&self, environment: tollgate_core::Environment) -> Result<ApiKey, KeyAdminError> {
+        let generated = self.rules.format.generate(environment);
+        generated.map_err(|error| KeyAdminError::Unavailable(Unavailable::new(error.to_string())))
+    }
+
+    fn now(&self) -> SystemTime {
+        truncate(self.rules.clock.now())
+    }
+}
+
+/// To whole microseconds, which databases keep: so that what is answered now is what is listed later.
+fn truncate(instant: SystemTime) -> SystemTime {
+    let since_epoch = instant.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let below = Duration::from_nanos(u64::from(since_epoch.subsec_nanos() % 1_000));
+    instant.checked_sub(below).unwrap_or(instant)
+}
+
+impl fmt::Debug for KeyManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyManager")
+            .field("format", &self.rules.format)
+            .field("known_scopes", &self.rules.known_scopes)
+            .field("default_scopes", &self.rules.default_scopes)
+            .finish_non_exhaustive()
+    }
+}
