@@ -6,6 +6,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    sync::Weak,
     time::{Duration, SystemTime},
 };
 
@@ -20,9 +21,9 @@ use hyper_util::{
 };
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tollgate::{
-    Answer, Change, Changes, CredentialLayer, Digest, EntitlementLayer, Environment, KeyFormat, KeyRecord,
-    KeyStore, KeyVerifier, ManualClock, MemoryKeys, PerWindow as _, Plan, Principal, Quota, RateLimitLayer,
-    RequestIdLayer, ScopeLayer, Scopes, Tollgate, Unavailable, VerifyLayer, scope,
+    Answer, CredentialLayer, EntitlementLayer, Environment, KeyFormat, KeyLookUp, KeyRecord, KeyStore,
+    KeyVerifier, ManualClock, MemoryKeys, PerWindow as _, Plan, Principal, Quota, RateLimitLayer,
+    RequestIdLayer, ScopeLayer, Scopes, Tollgate, Unavailable, VerifyLayer, WatchKeys, scope,
 };
 use tower::{
     Service, ServiceBuilder,
@@ -182,16 +183,16 @@ impl How {
 struct Slow(MemoryKeys);
 
 impl KeyStore for Slow {
-    fn find(&self, digests: &[Digest]) -> Answer<Result<Option<KeyRecord>, Unavailable>> {
-        let found = self.0.find(digests);
+    fn find(&self, look_up: &KeyLookUp<'_>) -> Answer<Result<Option<KeyRecord>, Unavailable>> {
+        let found = self.0.find(look_up);
         Answer::later(async {
             tokio::task::yield_now().await;
             found.wait().await
         })
     }
 
-    fn changes(&self) -> Changes {
-        self.0.changes()
+    fn watch(&self, watcher: Weak<dyn WatchKeys>) {
+        self.0.watch(watcher);
     }
 }
 
@@ -199,13 +200,11 @@ impl KeyStore for Slow {
 struct Down;
 
 impl KeyStore for Down {
-    fn find(&self, _digests: &[Digest]) -> Answer<Result<Option<KeyRecord>, Unavailable>> {
+    fn find(&self, _look_up: &KeyLookUp<'_>) -> Answer<Result<Option<KeyRecord>, Unavailable>> {
         Answer::Now(Err(Unavailable::new("the key store refused the connection")))
     }
 
-    fn changes(&self) -> Changes {
-        Changes::new(futures_util::stream::pending::<Change>())
-    }
+    fn watch(&self, _watcher: Weak<dyn WatchKeys>) {}
 }
 
 /// Listens on a free port of the loopback.

@@ -64,6 +64,11 @@ impl EndSignal {
         from_code(self.0.reason.load(Ordering::Acquire))
     }
 
+    /// Whether both are the same signal.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The signal, for whoever is to send it and not to keep it.
     pub(crate) fn downgrade(&self) -> WeakEndSignal {
         WeakEndSignal(Arc::downgrade(&self.0))

@@ -114,6 +114,12 @@ impl Principal {
         self
     }
 
+    /// The application's own data of another principal, besides its own.
+    pub fn with_extensions_of(mut self, other: &Self) -> Self {
+        self.extensions.extend(other.extensions.clone());
+        self
+    }
+
     /// The identifier of the key, or the subject.
     #[inline]
     pub fn id(&self) -> &str {
@@ -153,6 +159,11 @@ impl Principal {
     #[inline]
     pub fn quota(&self, policy: &str) -> Option<&Quota> {
         self.quotas.iter().rev().find(|(name, _)| **name == *policy).map(|(_, quota)| quota)
+    }
+
+    /// The quotas of its own, by policy, in the order in which they were given.
+    pub fn quotas(&self) -> &[(Box<str>, Quota)] {
+        &self.quotas
     }
 
     /// The instant from which it is refused.

@@ -1,7 +1,6 @@
 //! Whatever happens at the same time: a key that was taken away stays away, and everybody who must know is told.
 
 use std::{
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -12,12 +11,12 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{Stream as _, future::FutureExt as _};
+use futures_util::future::FutureExt as _;
 use http::{HeaderValue, Request};
 use tests::suite::at;
 use tollgate::{
-    Credential, CredentialSource, Denial, DenialKind, Digest, EndReason, EndSignal, Head, KeyRecord,
-    KeyStatus, KeyStore as _, MemoryKeys, Presented, Principal, Verify as _,
+    Change, Credential, CredentialSource, Denial, DenialKind, Digest, EndReason, EndSignal, Head, KeyLookUp,
+    KeyRecord, KeyStatus, KeyStore as _, MemoryKeys, Presented, Principal, Verify as _, WatchKeys,
 };
 
 use crate::Keys;
@@ -25,7 +24,7 @@ use crate::Keys;
 const SECRET: &str = "an-imported-secret";
 
 fn find(keys: &MemoryKeys, secret: &str) -> Option<KeyRecord> {
-    keys.find(&[Digest::of(secret)]).wait().now_or_never().unwrap().unwrap()
+    keys.find(&KeyLookUp::new(&[Digest::of(secret)], at(0))).wait().now_or_never().unwrap().unwrap()
 }
 
 /// What the verifier says of a key.
@@ -76,12 +75,18 @@ fn a_stream_may_change_keys_as_it_is_cut() {
     });
 }
 
-/// Reads the feed of changes by a task that changes keys when there are news.
+/// Changes keys in the very moment in which it is told of a change.
 #[test]
-fn a_reader_of_the_feed_may_change_keys_as_it_is_woken() {
-    without_deadlock(|keys, context| {
-        let mut changes = keys.changes();
-        assert!(Pin::new(&mut changes).poll_next(context).is_pending());
+fn a_watcher_may_change_keys_as_it_is_told() {
+    without_deadlock(|keys, _| {
+        let waker = Arc::new(ChangesKeys(keys.clone()));
+        let has_run = AtomicBool::new(false);
+        let watcher: Arc<dyn WatchKeys> = Arc::new(move |change: &Change| {
+            if *change != Change::Resumed && !has_run.swap(true, Ordering::SeqCst) {
+                Arc::clone(&waker).wake();
+            }
+        });
+        keys.watch(Arc::downgrade(&watcher));
         keys.import(SECRET, Principal::new("ada"));
     });
 }

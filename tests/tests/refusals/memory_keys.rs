@@ -1,16 +1,14 @@
 //! Keys in this process: issued, imported, revoked, suspended and resumed, and the news of it.
 
-use std::{
-    pin::Pin,
-    task::{Context, Poll, Waker},
-};
+use std::sync::{Arc, Mutex, Weak};
 
-use futures_util::{Stream as _, StreamExt as _, future::FutureExt as _};
+use futures_util::future::FutureExt as _;
 use http::StatusCode;
 use tests::suite::{Inner, Stack, at, erase, send, with_key};
 use tollgate::{
-    Change, Changes, CredentialLayer, DenialKind, Digest, EndReason, Environment, KeyFormat, KeyRecord,
+    Change, CredentialLayer, DenialKind, Digest, EndReason, Environment, KeyFormat, KeyLookUp, KeyRecord,
     KeyStatus, KeyStore as _, KeyVerifier, ManualClock, MemoryKeys, Passage, Principal, VerifyLayer,
+    WatchKeys,
 };
 use tower::{Layer as _, Service as _};
 
@@ -42,7 +40,8 @@ impl Api {
     }
 
     fn record(&self, secret: &str) -> KeyRecord {
-        let found = self.keys.find(&[Digest::of(secret)]).wait().now_or_never().unwrap();
+        let found =
+            self.keys.find(&KeyLookUp::new(&[Digest::of(secret)], at(0))).wait().now_or_never().unwrap();
         found.unwrap().unwrap()
     }
 }
@@ -211,65 +210,47 @@ async fn every_change_raises_the_generation() {
     assert_eq!(api.record(&key).status(), KeyStatus::Revoked);
 }
 
-/// What a feed has to tell at the moment.
-fn news(changes: &mut Changes) -> Vec<Change> {
-    std::iter::from_fn(|| changes.next().now_or_never().flatten()).collect()
+/// Keeps what it is told.
+#[derive(Default)]
+struct Heard(Mutex<Vec<Change>>);
+
+impl WatchKeys for Heard {
+    fn changed(&self, change: &Change) {
+        self.0.lock().unwrap().push(change.clone());
+    }
+}
+
+impl Heard {
+    fn take(&self) -> Vec<Change> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
 }
 
 #[tokio::test]
-async fn a_feed_tells_what_changed_from_now_on() {
+async fn watchers_are_told_what_changed_before_whoever_changed_it_is_answered() {
     let api = Api::new();
     api.issue(Principal::new("earlier"));
-    let mut changes = api.keys.changes();
-    assert_eq!(news(&mut changes), []);
+    let heard = Arc::new(Heard::default());
+    api.keys.watch(Arc::downgrade(&heard) as Weak<dyn WatchKeys>);
+    assert_eq!(heard.take(), [Change::Resumed], "in this process no news are missed");
+
     api.issue(Principal::new("ada").with_tenant("acme"));
+    assert_eq!(heard.take(), [Change::Key { id: "ada".into(), generation: 2, end: None }]);
+    api.keys.revoke("ada");
+    assert_eq!(
+        heard.take(),
+        [Change::Key { id: "ada".into(), generation: 3, end: Some(EndReason::Revoked) }]
+    );
     api.keys.revoke("ada");
     api.keys.revoke("nobody");
+    assert_eq!(heard.take(), [], "nothing changed");
     api.keys.suspend_tenant("acme");
+    let end = Some(EndReason::TenantSuspended);
+    assert_eq!(heard.take(), [Change::Tenant { tenant: "acme".into(), generation: 4, end }]);
     api.keys.clone().resume_tenant("acme");
-    let (key, tenant) = (|| Change::Key("ada".into()), || Change::Tenant("acme".into()));
-    assert_eq!(news(&mut changes), [key(), key(), tenant(), tenant()]);
-    assert_eq!(news(&mut changes), []);
-}
-
-#[tokio::test]
-async fn a_subscriber_that_falls_behind_is_told_to_forget_everything() {
-    let api = Api::new();
-    let (mut slow, mut quick) = (api.keys.changes(), api.keys.changes());
-    for at in 0..1_024 {
-        api.keys.import(&format!("imported-{at}"), Principal::new(format!("key{at}")));
-    }
-    assert_eq!(news(&mut quick).len(), 1_024, "so many it keeps");
-    api.keys.revoke("key7");
-    api.keys.revoke("key8");
-    assert_eq!(
-        news(&mut slow),
-        [Change::Lost, Change::Key("key8".into())],
-        "what came later is told after it"
-    );
-    assert_eq!(news(&mut quick), [Change::Key("key7".into()), Change::Key("key8".into())]);
-}
-
-#[tokio::test]
-async fn a_waiting_subscriber_is_woken() {
-    let api = Api::new();
-    let mut changes = api.keys.changes();
-    let reader = tokio::spawn(async move { changes.next().await });
-    tokio::task::yield_now().await;
-    assert!(!reader.is_finished());
-    api.keys.import("imported-key", Principal::new("ada"));
-    assert_eq!(reader.await.unwrap(), Some(Change::Key("ada".into())));
-}
-
-#[tokio::test]
-async fn a_feed_ends_with_its_store() {
-    let keys = MemoryKeys::new();
-    let mut changes = keys.changes();
-    keys.import("imported-key", Principal::new("ada"));
-    drop(keys);
-    let mut context = Context::from_waker(Waker::noop());
-    assert_eq!(Pin::new(&mut changes).poll_next(&mut context), Poll::Ready(Some(Change::Key("ada".into()))));
-    assert_eq!(Pin::new(&mut changes).poll_next(&mut context), Poll::Ready(None));
+    assert_eq!(heard.take(), [Change::Tenant { tenant: "acme".into(), generation: 5, end: None }]);
+    drop(heard);
+    api.keys.revoke("earlier");
 }
 
 #[tokio::test]

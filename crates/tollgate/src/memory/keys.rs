@@ -1,19 +1,23 @@
 //! Keys in this process.
 
+mod admin;
+mod ledger;
 mod table;
 
 use std::{
-    collections::{HashMap, HashSet},
     fmt,
     sync::{Arc, Mutex, Weak},
 };
 
 use tollgate_core::{
-    Answer, ApiKey, Change, Digest, EndReason, EndSignal, Environment, KeyFormat, KeyLookUp, KeyRecord,
-    KeyStatus, KeyStore, Peppers, Principal, RandomnessUnavailable, Unavailable, WatchKeys, Watchers,
+    Answer, ApiKey, Change, Clock as _, Environment, KeyFormat, KeyLookUp, KeyRecord, KeyStore, Operator,
+    Peppers, Principal, RandomnessUnavailable, SystemClock, Unavailable, WatchKeys, Watchers,
 };
 
-use self::table::Table;
+use self::{
+    ledger::{Ledger, News},
+    table::Table,
+};
 use super::lock;
 
 /// Keys in this process: for tests, for demonstrations, and for services whose keys come from a file at start-up.
@@ -31,6 +35,9 @@ use super::lock;
 /// assert!(keys.revoke("key_1"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// Those are shortcuts for whoever writes principals in code. A [`KeyManager`](crate::KeyManager) manages the same keys as it
+/// does those of any other store; of the history, the last 10,000 events are kept.
 #[derive(Clone, Default)]
 pub struct MemoryKeys(Arc<Inner>);
 
@@ -41,22 +48,6 @@ struct Inner {
     // Whoever changes keys holds this lock, so that changes happen one after another; whoever finds a key does not.
     ledger: Mutex<Ledger>,
     watchers: Watchers,
-}
-
-/// What only changes need to know.
-#[derive(Default)]
-struct Ledger {
-    digests: HashMap<Box<str>, Digest>,
-    suspended: HashSet<Box<str>>,
-    // The newest record's: it rises over all keys, so that one which comes back after it was deleted is newer than before.
-    generation: u64,
-}
-
-impl Ledger {
-    fn next_generation(&mut self) -> u64 {
-        self.generation = self.generation.saturating_add(1);
-        self.generation
-    }
 }
 
 impl MemoryKeys {
@@ -82,7 +73,8 @@ impl MemoryKeys {
         principal: Principal,
     ) -> Result<ApiKey, RandomnessUnavailable> {
         let key = format.generate(environment)?;
-        self.import(key.expose_secret(), principal.with_environment(environment));
+        let principal = principal.with_environment(environment);
+        self.put(key.expose_secret(), key.display_prefix(), principal);
         Ok(key)
     }
 
@@ -90,105 +82,60 @@ impl MemoryKeys {
     /// ones that slow look-ups down. Another key that the principal's identifier had before is replaced at the same
     /// moment. The same key, imported again, proves this principal from now on, also if it was revoked.
     pub fn import(&self, secret: &str, principal: Principal) {
-        let id: Box<str> = principal.id().into();
-        let digest = self.0.peppers.current(secret);
-        let mut endings = Endings::default();
-        let generation = {
-            let mut ledger = lock(&self.0.ledger);
-            let is_suspended = principal.tenant().is_some_and(|tenant| ledger.suspended.contains(tenant));
-            let status = if is_suspended { KeyStatus::TenantSuspended } else { KeyStatus::Active };
+        self.put(secret, "", principal);
+    }
 
-            if let Some(replaced) =
-                ledger.digests.insert(id.clone(), digest).filter(|former| *former != digest)
-            {
-                self.0.remove(&replaced, &mut endings);
-            }
-            let former = self.0.by_digest.find(&digest);
-            let generation = ledger.next_generation();
-            // A key has a signal of its own, or revoking it would end another that was made of the same principal. It keeps
-            // the one it has, since streams may wait for that.
-            let mut signal = EndSignal::new();
-            if let Some(former) = former {
-                let former = former.principal();
-                if status == KeyStatus::Active
-                    && *former.id() == *id
-                    && former.end_signal().reason().is_none()
-                {
-                    signal = former.end_signal().clone();
-                } else {
-                    endings.add(former, EndReason::Revoked);
-                }
-                if *former.id() != *id {
-                    ledger.digests.remove(former.id());
-                }
-            }
-            let principal = Arc::new(principal.with_end_signal(signal));
-            self.0.by_digest.insert(digest, KeyRecord::new(principal, status, generation));
-            generation
-        };
-        self.0.announce(endings, &Change::Key { id, generation, end: None });
+    fn put(&self, secret: &str, display_prefix: &str, principal: Principal) {
+        let digest = self.0.peppers.current(secret);
+        self.0.change(|ledger, records| {
+            ledger.put(records, digest, display_prefix, principal, SystemClock.now());
+        });
     }
 
     /// Revokes the key with this identifier: it is refused from now on, and open streams are told. The record is kept.
     /// `false` if there is no such key.
     pub fn revoke(&self, id: &str) -> bool {
-        let mut endings = Endings::default();
-        let generation = {
-            let mut ledger = lock(&self.0.ledger);
-            let generation = ledger.next_generation();
-            let Some(digest) = ledger.digests.get(id) else { return false };
-            self.0.by_digest.change(digest, |record| {
-                set_status(record, KeyStatus::Revoked, generation, &mut endings);
-            });
-            generation
-        };
-        self.0.announce(endings, &Change::Key { id: id.into(), generation, end: Some(EndReason::Revoked) });
-        true
+        self.0.change(|ledger, records| ledger.revoke(records, id, &in_process(), SystemClock.now()).is_ok())
     }
 
     /// Deletes the key with this identifier and its record: it is unknown from now on, and open streams are told. `false` if
     /// there is no such key.
     pub fn delete(&self, id: &str) -> bool {
-        let mut endings = Endings::default();
-        let generation = {
-            let mut ledger = lock(&self.0.ledger);
-            let Some(digest) = ledger.digests.remove(id) else { return false };
-            self.0.remove(&digest, &mut endings);
-            ledger.next_generation()
-        };
-        self.0.announce(endings, &Change::Key { id: id.into(), generation, end: Some(EndReason::Revoked) });
-        true
+        self.0.change(|ledger, records| ledger.delete(records, id, &in_process(), SystemClock.now()).is_ok())
     }
 
     /// Suspends a tenant: all its keys are refused from now on, those issued later included, and open streams are told.
     pub fn suspend_tenant(&self, tenant: &str) {
-        self.change_tenant(tenant, KeyStatus::Active, KeyStatus::TenantSuspended, |ledger| {
-            ledger.suspended.insert(tenant.into());
-        });
+        self.0.change(|ledger, records| ledger.suspend(records, tenant, &in_process(), SystemClock.now()));
     }
 
     /// Lifts the suspension of a tenant. Keys that are revoked stay revoked.
     pub fn resume_tenant(&self, tenant: &str) {
-        self.change_tenant(tenant, KeyStatus::TenantSuspended, KeyStatus::Active, |ledger| {
-            ledger.suspended.remove(tenant);
-        });
+        self.0.change(|ledger, records| ledger.resume(records, tenant, &in_process(), SystemClock.now()));
     }
+}
 
-    fn change_tenant(&self, tenant: &str, from: KeyStatus, to: KeyStatus, note: impl FnOnce(&mut Ledger)) {
-        let mut endings = Endings::default();
-        let generation = {
-            let mut ledger = lock(&self.0.ledger);
-            note(&mut ledger);
-            let generation = ledger.next_generation();
-            self.0.by_digest.change_all(|record| {
-                if record.principal().tenant() == Some(tenant) && record.status() == from {
-                    set_status(record, to, generation, &mut endings);
-                }
-            });
-            generation
+/// Who stands in the history for changes that the program itself makes.
+fn in_process() -> Operator {
+    Operator::new("in process")
+}
+
+impl Inner {
+    /// Makes a change, then tells everybody who is concerned, when no lock is held any more: a stream or a watcher may run at
+    /// once, and change keys.
+    fn change<T>(&self, change: impl FnOnce(&mut Ledger, &Table) -> T) -> T {
+        let (outcome, News { ended, change }) = {
+            let mut ledger = lock(&self.ledger);
+            let outcome = change(&mut ledger, &self.by_digest);
+            (outcome, ledger.take_news())
         };
-        let end = (to == KeyStatus::TenantSuspended).then_some(EndReason::TenantSuspended);
-        self.0.announce(endings, &Change::Tenant { tenant: tenant.into(), generation, end });
+        for (signal, reason) in ended {
+            signal.end(reason);
+        }
+        if let Some(change) = change {
+            self.watchers.tell(&change);
+        }
+        outcome
     }
 }
 
@@ -204,44 +151,6 @@ impl KeyStore for MemoryKeys {
             watcher.changed(&Change::Resumed);
         }
     }
-}
-
-impl Inner {
-    fn remove(&self, digest: &Digest, endings: &mut Endings) {
-        if let Some(record) = self.by_digest.remove(digest) {
-            endings.add(record.principal(), EndReason::Revoked);
-        }
-    }
-
-    /// Tells everybody who is concerned, when no lock is held any more: a stream or a reader may run at once, and change keys.
-    fn announce(&self, endings: Endings, change: &Change) {
-        for (signal, reason) in endings.0 {
-            signal.end(reason);
-        }
-        self.watchers.tell(change);
-    }
-}
-
-/// Signals to be sent once no lock is held.
-#[derive(Default)]
-struct Endings(Vec<(EndSignal, EndReason)>);
-
-impl Endings {
-    fn add(&mut self, principal: &Principal, reason: EndReason) {
-        self.0.push((principal.end_signal().clone(), reason));
-    }
-}
-
-/// Puts the record of a key in another status in the place of its record. What becomes active again gets a signal that was
-/// not sent yet.
-fn set_status(record: &mut KeyRecord, status: KeyStatus, generation: u64, endings: &mut Endings) {
-    let mut principal = Arc::clone(record.principal());
-    match status {
-        KeyStatus::Revoked => endings.add(&principal, EndReason::Revoked),
-        KeyStatus::TenantSuspended => endings.add(&principal, EndReason::TenantSuspended),
-        _ => principal = Arc::new(Principal::clone(&principal).with_end_signal(EndSignal::new())),
-    }
-    *record = KeyRecord::new(principal, status, generation);
 }
 
 impl fmt::Debug for MemoryKeys {

@@ -40,22 +40,10 @@ impl Table {
         }
     }
 
-    pub(super) fn remove(&self, digest: &Digest) -> Option<KeyRecord> {
-        let mut part = write(self.part(digest)?);
-        let entry = part.find_entry(hash(digest), |entry| entry.digest == *digest).ok()?;
-        Some(entry.remove().0.record)
-    }
-
-    pub(super) fn change(&self, digest: &Digest, change: impl FnOnce(&mut KeyRecord)) {
+    pub(super) fn remove(&self, digest: &Digest) {
         let Some(part) = self.part(digest) else { return };
-        if let Some(entry) = write(part).find_mut(hash(digest), |entry| entry.digest == *digest) {
-            change(&mut entry.record);
-        }
-    }
-
-    pub(super) fn change_all(&self, mut change: impl FnMut(&mut KeyRecord)) {
-        for part in &self.parts {
-            write(part).iter_mut().for_each(|entry| change(&mut entry.record));
+        if let Ok(entry) = write(part).find_entry(hash(digest), |entry| entry.digest == *digest) {
+            entry.remove();
         }
     }
 
@@ -131,8 +119,9 @@ mod tests {
         let steps = digests.iter().chain(digests.iter().step_by(3)).zip(1..);
         for (digest, step) in steps {
             if step % 5 == 4 {
-                let removed = table.remove(digest).map(|record| record.generation());
-                assert_eq!(removed, model.remove(digest));
+                table.remove(digest);
+                model.remove(digest);
+                assert_eq!(generation(&table, digest), None);
             } else {
                 table.insert(*digest, record(step));
                 model.insert(*digest, step);
@@ -143,20 +132,5 @@ mod tests {
         for digest in &digests {
             assert_eq!(generation(&table, digest), model.get(digest).copied());
         }
-    }
-
-    #[test]
-    fn changes_one_record_or_all() {
-        let (table, digests) = (Table::default(), alike());
-        for digest in &digests {
-            table.insert(*digest, record(1));
-        }
-        table.change(&digests[4], |changed| *changed = record(2));
-        table.change(&Digest::of("nobody's"), |_| panic!("there is no such record"));
-        let changed: Vec<_> = digests.iter().filter(|digest| generation(&table, digest) == Some(2)).collect();
-        assert_eq!(changed, [&digests[4]]);
-        table.change_all(|changed| *changed = record(changed.generation() + 10));
-        let sum: u64 = digests.iter().filter_map(|digest| generation(&table, digest)).sum();
-        assert_eq!(sum, 11 * digests.len() as u64 + 1);
     }
 }

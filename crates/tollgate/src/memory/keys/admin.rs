@@ -1,0 +1,110 @@
+//! The store as whoever manages keys sees it.
+
+use std::{
+    ops::Bound,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tollgate_core::{
+    Answer, Command, HistoryQuery, KeyAdmin, KeyAdminError, KeyChange, KeyDetails, KeyEvent, KeyQuery, Page,
+    TenantChange,
+};
+
+use super::{MemoryKeys, ledger::Ledger, lock};
+
+impl KeyAdmin for MemoryKeys {
+    fn change(&self, command: Command<KeyChange>) -> Answer<Result<KeyDetails, KeyAdminError>> {
+        let Command { change, operator, at, .. } = command;
+        Answer::Now(self.0.change(|ledger, records| match change {
+            KeyChange::Issue { details, digest } => ledger.issue(records, *details, digest, &operator),
+            KeyChange::Update { id, update } => ledger.update(records, &id, *update, &operator, at),
+            KeyChange::Rotate { id, digest, display_prefix, former_until } => {
+                ledger.rotate(records, &id, (digest, display_prefix), former_until, &operator, at)
+            }
+            KeyChange::Revoke { id } => ledger.revoke(records, &id, &operator, at),
+            KeyChange::Delete { id } => ledger.delete(records, &id, &operator, at),
+            _ => Err(KeyAdminError::Invalid("the store in memory does not know this kind of change".into())),
+        }))
+    }
+
+    fn change_tenant(&self, command: Command<TenantChange>) -> Answer<Result<(), KeyAdminError>> {
+        let Command { change, operator, at, .. } = command;
+        if operator.tenant().is_some() {
+            return Answer::Now(Err(KeyAdminError::NotPermitted));
+        }
+        self.0.change(|ledger, records| {
+            let turn = if change.suspends() { Ledger::suspend } else { Ledger::resume };
+            turn(ledger, records, change.tenant(), &operator, at);
+        });
+        Answer::Now(Ok(()))
+    }
+
+    fn list(&self, query: &KeyQuery) -> Answer<Result<Page<KeyDetails>, KeyAdminError>> {
+        let Ok(before) = query.after.as_deref().map(Place::read).transpose() else {
+            return Answer::Now(Err(KeyAdminError::InvalidCursor));
+        };
+        let ledger = lock(&self.0.ledger);
+        let end = before.map_or(Bound::Unbounded, |place| Bound::Excluded((place.created_at, place.id)));
+        let keys = ledger.by_age.range((Bound::Unbounded, end)).rev();
+        let mut wanted = keys
+            .filter_map(|(_, id)| ledger.keys.get(id).map(|held| &held.details))
+            .filter(|details| is_wanted(details, query));
+        let size = usize::try_from(query.page_size()).unwrap_or(usize::MAX);
+        let items: Vec<_> = wanted.by_ref().take(size).cloned().collect();
+        let next = wanted.next().and(items.last()).map(|last| Place::of(last).write());
+        Answer::Now(Ok(Page::new(items, next)))
+    }
+
+    fn history(&self, query: &HistoryQuery) -> Answer<Result<Page<KeyEvent>, KeyAdminError>> {
+        let Ok(before) = query.after.as_deref().map(str::parse::<u64>).transpose() else {
+            return Answer::Now(Err(KeyAdminError::InvalidCursor));
+        };
+        let ledger = lock(&self.0.ledger);
+        let mut wanted = ledger.history.iter().rev().filter(|event| {
+            before.is_none_or(|before| event.generation < before)
+                && (query.key.is_none() || query.key == event.key)
+                && (query.tenant.is_none() || query.tenant == event.tenant)
+        });
+        let size = usize::try_from(query.page_size()).unwrap_or(usize::MAX);
+        let items: Vec<_> = wanted.by_ref().take(size).cloned().collect();
+        let next = wanted.next().and(items.last()).map(|last| last.generation.to_string().into());
+        Answer::Now(Ok(Page::new(items, next)))
+    }
+}
+
+fn is_wanted(details: &KeyDetails, query: &KeyQuery) -> bool {
+    let begins = |beginning: &str| {
+        details.name.starts_with(beginning) || details.display_prefix.starts_with(beginning)
+    };
+    query.id.as_ref().is_none_or(|id| *id == details.id)
+        && (query.tenant.is_none() || query.tenant == details.tenant)
+        && query.status.is_none_or(|status| status == details.status)
+        && query.search.as_deref().is_none_or(begins)
+}
+
+/// Where a page ended.
+struct Place {
+    created_at: SystemTime,
+    id: Box<str>,
+}
+
+impl Place {
+    fn of(details: &KeyDetails) -> Self {
+        Self { created_at: details.created_at, id: details.id.clone() }
+    }
+
+    /// Nanoseconds, a full stop, the identifier: opaque to whoever passes it on.
+    fn write(&self) -> Box<str> {
+        let since_epoch = self.created_at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        format!("{}.{}", since_epoch.as_nanos(), self.id).into()
+    }
+
+    fn read(text: &str) -> Result<Self, KeyAdminError> {
+        let read = || {
+            let (nanos, id) = text.split_once('.')?;
+            let created_at = UNIX_EPOCH.checked_add(Duration::from_nanos(nanos.parse().ok()?))?;
+            Some(Self { created_at, id: id.into() })
+        };
+        read().ok_or(KeyAdminError::InvalidCursor)
+    }
+}
