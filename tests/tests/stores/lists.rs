@@ -1,0 +1,149 @@
+//! Pages, filters, and the history.
+
+use tests::suite::at;
+use tollgate::{
+    Command, Digest, HistoryQuery, KeyAction, KeyAdmin as _, KeyAdminError, KeyChange, KeyDetails, KeyQuery,
+    KeyStatus, NewKey,
+};
+
+use crate::world::{World, root};
+
+/// All that a query asks for, page by page.
+async fn all(world: &World, query: KeyQuery) -> Vec<KeyDetails> {
+    let (mut keys, mut query) = (Vec::new(), query);
+    loop {
+        let page = world.manager.list(query.clone(), &root()).await.unwrap();
+        assert!(page.items.len() <= usize::try_from(query.page_size()).unwrap());
+        assert!(page.next.is_none() || !page.items.is_empty());
+        keys.extend(page.items);
+        match page.next {
+            Some(next) => query = query.after(next),
+            None => return keys,
+        }
+    }
+}
+
+fn names(keys: &[KeyDetails]) -> Vec<&str> {
+    keys.iter().map(|key| &*key.name).collect()
+}
+
+pub(crate) async fn pages_show_every_key_once_the_newest_first(world: &World) {
+    // Several at the same instant, with identifiers in no order.
+    for number in 0..50_u64 {
+        let id = format!("key_{:02}", number * 37 % 50);
+        let mut details = KeyDetails::new(id, format!("name {number}"), at(number / 7));
+        details.tenant = (number % 2 == 0).then(|| "acme".into());
+        let change = KeyChange::Issue { details: Box::new(details), digest: Digest::of(format!("{number}")) };
+        world.store.change(Command::new(change, root(), at(number / 7))).wait().await.unwrap();
+    }
+    let everything = all(world, KeyQuery::all()).await;
+    assert_eq!(everything.len(), 50);
+    assert!(
+        everything
+            .is_sorted_by(|newer, older| { (newer.created_at, &newer.id) > (older.created_at, &older.id) })
+    );
+    for limit in [1, 7, 25, 49, 50, 51] {
+        assert_eq!(all(world, KeyQuery::all().limit(limit)).await, everything, "pages of {limit}");
+    }
+    let of_acme: Vec<_> = everything.iter().filter(|key| key.tenant.is_some()).cloned().collect();
+    assert_eq!(all(world, KeyQuery::all().of_tenant("acme").limit(4)).await, of_acme);
+    // What is issued or deleted meanwhile moves no other key to another page.
+    let page = world.manager.list(KeyQuery::all().limit(10), &root()).await.unwrap();
+    world.clock.set(at(1_000));
+    world.issue("meanwhile").await;
+    world.manager.delete(&page.items[3].id, &root()).await.unwrap();
+    let query = KeyQuery::all().limit(10).after(page.next.unwrap());
+    let second = world.manager.list(query, &root()).await.unwrap();
+    assert_eq!(second.items, everything[10..20]);
+}
+
+pub(crate) async fn a_list_shows_what_was_asked_for_and_no_more(world: &World) {
+    for (second, name) in
+        ["build", "Build", "bu%ld", "bu_ld", "deploy", "bü", "[a-z]*"].into_iter().enumerate()
+    {
+        world.clock.set(at(second as u64));
+        world.manager.issue(NewKey::named(name).with_tenant("acme"), &root()).await.unwrap();
+    }
+    let found = async |query: KeyQuery| all(world, query).await;
+    let search = |beginning: &str| KeyQuery::all().search(beginning);
+    assert_eq!(names(&found(search("bu")).await), ["bu_ld", "bu%ld", "build"]);
+    assert_eq!(names(&found(search("bu%")).await), ["bu%ld"]);
+    assert_eq!(names(&found(search("bu_")).await), ["bu_ld"]);
+    assert_eq!(names(&found(search("B")).await), ["Build"]);
+    assert_eq!(names(&found(search("bü")).await), ["bü"]);
+    assert_eq!(names(&found(search("[a-z]*")).await), ["[a-z]*"]);
+    assert_eq!(found(search("uild")).await, [], "only beginnings");
+    assert_eq!(found(search("\\")).await, []);
+    let deploy = found(search("deploy")).await.remove(0);
+    assert_eq!(found(search(&deploy.display_prefix)).await, std::slice::from_ref(&deploy));
+    assert_eq!(found(search("sk_live_")).await.len(), 7);
+
+    world.manager.revoke(&deploy.id, &root()).await.unwrap();
+    assert_eq!(names(&found(KeyQuery::all().with_status(KeyStatus::Revoked)).await), ["deploy"]);
+    assert_eq!(found(KeyQuery::all().with_status(KeyStatus::Active)).await.len(), 6);
+    assert_eq!(found(KeyQuery::all().with_status(KeyStatus::TenantSuspended)).await, []);
+    world.manager.suspend_tenant("acme", &root()).await.unwrap();
+    assert_eq!(found(KeyQuery::all().with_status(KeyStatus::TenantSuspended)).await.len(), 6);
+    assert_eq!(found(KeyQuery::all().with_status(KeyStatus::Active)).await, []);
+    assert_eq!(
+        names(&found(KeyQuery::all().with_status(KeyStatus::Revoked).search("dep")).await),
+        ["deploy"]
+    );
+    assert_eq!(names(&found(KeyQuery::one(&*deploy.id)).await), ["deploy"]);
+    assert_eq!(found(KeyQuery::one(&*deploy.id).of_tenant("umbrella")).await, []);
+    assert_eq!(found(KeyQuery::all().of_tenant("' OR 1=1 --")).await, []);
+}
+
+pub(crate) async fn the_history_tells_who_did_what_and_when(world: &World) {
+    let issued = world.issue_for("acme", "a").await;
+    let id = &issued.details.id;
+    world.wait(1);
+    world.manager.rename(id, "b", &root()).await.unwrap();
+    world.wait(1);
+    world.manager.suspend_tenant("acme", &root()).await.unwrap();
+    world.wait(1);
+    world.manager.revoke(id, &tollgate::Operator::of_tenant("ada", "acme")).await.unwrap();
+    world.issue("another").await;
+
+    let history = world.manager.history(HistoryQuery::of_key(&**id), &root()).await.unwrap();
+    let told: Vec<_> = history.items.iter().map(|event| (event.at, &*event.operator, event.action)).collect();
+    let expected = [
+        (at(3), "ada", KeyAction::Revoked),
+        (at(1), "root", KeyAction::Updated),
+        (at(0), "root", KeyAction::Issued),
+    ];
+    assert_eq!(told, expected);
+    assert!(history.items.iter().all(|event| event.key.as_ref() == Some(id)));
+    assert!(history.items.iter().all(|event| event.tenant.as_deref() == Some("acme")));
+    assert!(history.items[1].detail.contains("name"), "{:?}", history.items[1].detail);
+    assert!(history.items.is_sorted_by(|later, earlier| later.generation > earlier.generation));
+
+    let of_tenant =
+        world.manager.history(HistoryQuery::all().of_tenant("acme"), &root()).await.unwrap().items;
+    assert_eq!(of_tenant.len(), 4);
+    assert_eq!((of_tenant[1].action, &of_tenant[1].key), (KeyAction::TenantSuspended, &None));
+
+    let (mut paged, mut query) = (Vec::new(), HistoryQuery::all().limit(2));
+    loop {
+        let page = world.manager.history(query.clone(), &root()).await.unwrap();
+        paged.extend(page.items);
+        let Some(next) = page.next else { break };
+        query = query.after(next);
+    }
+    assert_eq!(paged, world.manager.history(HistoryQuery::all(), &root()).await.unwrap().items);
+    assert_eq!(paged.len(), 5);
+}
+
+pub(crate) async fn a_page_that_was_not_passed_on_as_it_was_is_refused(world: &World) {
+    world.issue("a").await;
+    for cursor in ["", "x", ".", "-1.key", "18446744073709551616.key", "1", "' OR 1=1 --", "ö.ö"] {
+        let list = world.manager.list(KeyQuery::all().after(cursor), &root()).await;
+        assert!(matches!(list, Err(KeyAdminError::InvalidCursor)), "{cursor}: {list:?}");
+    }
+    for cursor in ["", "x", "-1", "1.5", "18446744073709551616"] {
+        let mut query = HistoryQuery::all();
+        query.after = Some(cursor.into());
+        let history = world.store.history(&query).wait().await;
+        assert!(matches!(history, Err(KeyAdminError::InvalidCursor)), "{cursor}: {history:?}");
+    }
+}

@@ -1,0 +1,100 @@
+//! A store, its manager, and what a caller sees of it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use http::{HeaderValue, Request};
+use tests::suite::at;
+use tollgate::{
+    Credential, CredentialSource, Denial, DenialKind, EndReason, Head, IssuedKey, KeyAdmin, KeyFormat,
+    KeyManager, KeyStore, KeyVerifier, ManualClock, MemoryKeys, NewKey, Operator, Presented, Principal,
+    Scopes, Verify as _,
+};
+
+pub(crate) struct World {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) manager: KeyManager,
+    pub(crate) clock: ManualClock,
+    verifier: KeyVerifier,
+    /// Keeps what the store stands on until the test is over.
+    _ground: Box<dyn Send + Sync>,
+}
+
+pub(crate) trait Store: KeyStore + KeyAdmin {}
+
+impl<S: KeyStore + KeyAdmin> Store for S {}
+
+impl World {
+    #[expect(clippy::unused_async, reason = "other stores take their time to open")]
+    pub(crate) async fn memory() -> Self {
+        Self::on(Arc::new(MemoryKeys::new()), Box::new(()))
+    }
+
+    pub(crate) fn on(store: Arc<dyn Store>, ground: Box<dyn Send + Sync>) -> Self {
+        let format = KeyFormat::new("sk").unwrap();
+        let clock = ManualClock::at(at(0));
+        let manager = KeyManager::new(format.clone(), as_admin(&store))
+            .with_clock(clock.clone())
+            .with_known_scopes(Scopes::new(["read", "write", "admin:*"]).unwrap())
+            .with_default_scopes(Scopes::new(["read"]).unwrap());
+        let verifier = KeyVerifier::new(format, as_store(&store));
+        Self { store, manager, clock, verifier, _ground: ground }
+    }
+
+    pub(crate) async fn issue(&self, name: &str) -> IssuedKey {
+        self.manager.issue(NewKey::named(name), &root()).await.unwrap()
+    }
+
+    pub(crate) async fn issue_for(&self, tenant: &str, name: &str) -> IssuedKey {
+        self.manager.issue(NewKey::named(name).with_tenant(tenant), &root()).await.unwrap()
+    }
+
+    /// Presents a secret now.
+    pub(crate) async fn verify(&self, secret: &str) -> Result<Arc<Principal>, Denial> {
+        let credential = Credential::new(HeaderValue::from_str(secret).unwrap(), 0, CredentialSource::Bearer);
+        let (head, ()) = Request::new(()).into_parts();
+        let now = self.now();
+        let answer = self.verifier.verify(&Presented::new(&credential, Head::from(&head), now));
+        let principal = answer.wait().await?;
+        // As `VerifyLayer` does.
+        match principal.ended(now) {
+            None => Ok(principal),
+            Some(EndReason::Expired) => Err(Denial::new(DenialKind::KeyExpired)),
+            Some(EndReason::TenantSuspended) => Err(Denial::new(DenialKind::TenantSuspended)),
+            Some(_) => Err(Denial::new(DenialKind::KeyRevoked)),
+        }
+    }
+
+    /// Why a secret is refused; `None` if it is good.
+    pub(crate) async fn refusal(&self, secret: &IssuedKey) -> Option<DenialKind> {
+        self.verify(secret.secret.expose_secret()).await.err().map(|denial| denial.kind())
+    }
+
+    pub(crate) fn now(&self) -> SystemTime {
+        tollgate::Clock::now(&self.clock)
+    }
+
+    pub(crate) fn wait(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+    }
+
+    /// The actions in the history of a key, the latest first.
+    pub(crate) async fn actions(&self, id: &str) -> Vec<&'static str> {
+        let history = self.manager.history(tollgate::HistoryQuery::of_key(id), &root()).await.unwrap();
+        history.items.iter().map(|event| event.action.as_str()).collect()
+    }
+}
+
+pub(crate) fn root() -> Operator {
+    Operator::new("root")
+}
+
+fn as_admin(store: &Arc<dyn Store>) -> Arc<dyn KeyAdmin> {
+    Arc::clone(store) as _
+}
+
+fn as_store(store: &Arc<dyn Store>) -> Arc<dyn KeyStore> {
+    Arc::clone(store) as _
+}
