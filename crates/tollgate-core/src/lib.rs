@@ -11,7 +11,7 @@
 //! | how much | [`Quota`], [`PerWindow`], [`Window`], [`Algorithm`], [`Charge`], [`Counter`], [`Weighing`], [`Decision`] |
 //! | why not | [`Denial`], [`DenialKind`] |
 //! | keys that are managed | [`KeyDetails`], [`KeyChange`], [`KeyQuery`], [`KeyEvent`], [`Operator`], [`Metadata`] |
-//! | the ports | [`Verify`], [`KeyStore`], [`KeyAdmin`], [`UsageSink`], [`UsageStore`], [`Limiter`], [`Entitlements`], [`Respond`], [`Clock`], and [`Answer`] |
+//! | the ports | [`Verify`], [`KeyStore`], [`KeyAdmin`], [`LegacyKeys`], [`UsageSink`], [`UsageStore`], [`Limiter`], [`Entitlements`], [`Respond`], [`Clock`], and [`Answer`] |
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
@@ -50,9 +50,9 @@ pub use key_details::KeyDetails;
 pub use metadata::{InvalidMetadata, Metadata};
 pub use port::{
     Change, Charge, Command, Entitlements, HistoryQuery, HourlyUsage, KeyAction, KeyAdmin, KeyAdminError,
-    KeyChange, KeyEvent, KeyLookUp, KeyQuery, KeyRecord, KeyStatus, KeyStore, KeyUpdate, Limiter, Operator,
-    Page, Presented, Respond, Take, TenantChange, Usage, UsageBatch, UsageCount, UsageSink, UsageStore,
-    Verify, WatchKeys, Watchers,
+    KeyChange, KeyEvent, KeyLookUp, KeyQuery, KeyRecord, KeyStatus, KeyStore, KeyUpdate, LegacyKey,
+    LegacyKeys, Limiter, Operator, Page, Presented, Respond, Take, TenantChange, Usage, UsageBatch,
+    UsageCount, UsageSink, UsageStore, Verify, WatchKeys, Watchers,
 };
 pub use principal::{Plan, Principal};
 pub use quota::{Algorithm, InvalidQuota, PerWindow, Quota, WindowLimit};

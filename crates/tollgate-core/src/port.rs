@@ -6,6 +6,7 @@
 mod entitlements;
 mod key_admin;
 mod key_store;
+mod legacy_keys;
 mod limiter;
 mod respond;
 mod usage;
@@ -17,6 +18,7 @@ pub use key_admin::{
     Operator, Page, TenantChange,
 };
 pub use key_store::{Change, KeyLookUp, KeyRecord, KeyStatus, KeyStore, WatchKeys, Watchers};
+pub use legacy_keys::{LegacyKey, LegacyKeys};
 pub use limiter::{Charge, Limiter, Take};
 pub use respond::Respond;
 pub use usage::{HourlyUsage, Usage, UsageBatch, UsageCount, UsageSink, UsageStore};

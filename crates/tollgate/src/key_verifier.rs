@@ -7,6 +7,9 @@ use tollgate_core::{
     Presented, Principal, Unavailable, Verify,
 };
 
+#[cfg(feature = "legacy")]
+use crate::LegacyHashes;
+
 /// Verifies issued keys: their shape first, so that junk costs no look-up, then their digest against a [`KeyStore`].
 ///
 /// ```
@@ -22,12 +25,21 @@ pub struct KeyVerifier {
     more_formats: Vec<KeyFormat>,
     peppers: Peppers,
     store: Arc<dyn KeyStore>,
+    #[cfg(feature = "legacy")]
+    legacy: Option<LegacyHashes>,
 }
 
 impl KeyVerifier {
     /// Verifies keys of this format, by their plain SHA-256.
     pub fn new(format: KeyFormat, store: impl KeyStore) -> Self {
-        Self { format, more_formats: Vec::new(), peppers: Peppers::none(), store: Arc::new(store) }
+        Self {
+            format,
+            more_formats: Vec::new(),
+            peppers: Peppers::none(),
+            store: Arc::new(store),
+            #[cfg(feature = "legacy")]
+            legacy: None,
+        }
     }
 
     /// Accepts keys of another format, too.
@@ -42,12 +54,48 @@ impl KeyVerifier {
         self
     }
 
+    /// Checks secrets that the store does not know against hashes from before, and upgrades the keys of those that are
+    /// right.
+    #[cfg(feature = "legacy")]
+    pub fn with_legacy(mut self, legacy: LegacyHashes) -> Self {
+        self.legacy = Some(legacy);
+        self
+    }
+
     /// Whether a key of one of the formats can look so.
     fn recognise(&self, secret: &[u8]) -> Result<(), MalformedKey> {
         let Err(problem) = self.format.parse(secret) else { return Ok(()) };
         // What is wrong with it is told as of the first format.
         let is_another = self.more_formats.iter().any(|format| format.parse(secret).is_ok());
+        #[cfg(feature = "legacy")]
+        let is_another = is_another || self.legacy.as_ref().is_some_and(|legacy| legacy.recognises(secret));
         if is_another { Ok(()) } else { Err(problem) }
+    }
+}
+
+#[cfg(feature = "legacy")]
+type Found = Answer<Result<Option<KeyRecord>, Unavailable>>;
+
+#[cfg(feature = "legacy")]
+impl KeyVerifier {
+    /// Looks among the keys from before for one that the store has not found.
+    fn ask_legacy(&self, found: Found, presented: &Presented<'_>) -> Found {
+        let secret = presented.credential.expose_secret_bytes();
+        let Some(legacy) = self.legacy.as_ref().filter(|legacy| legacy.recognises(secret)) else {
+            return found;
+        };
+        if matches!(found, Answer::Now(Ok(Some(_)) | Err(_))) {
+            return found;
+        }
+        let (legacy, store, now) = (legacy.clone(), Arc::clone(&self.store), presented.now);
+        let (credential, digest) = (presented.credential.clone(), self.peppers.current(secret));
+        Answer::later(async move {
+            let found = found.wait().await?;
+            if found.is_none() && legacy.upgrade(credential, digest).await? {
+                return store.find(&KeyLookUp::new(&[digest], now)).wait().await;
+            }
+            Ok(found)
+        })
     }
 }
 
@@ -63,6 +111,8 @@ impl Verify for KeyVerifier {
             Some(digest) => self.store.find(&KeyLookUp::new(&[digest], now)),
             None => self.store.find(&KeyLookUp::new(&self.peppers.all(secret), now)),
         };
+        #[cfg(feature = "legacy")]
+        let found = self.ask_legacy(found, presented);
         match found {
             Answer::Now(found) => Answer::Now(judge(found, now)),
             later @ Answer::Later(_) => later.map(move |found| judge(found, now)),

@@ -43,6 +43,8 @@ mod engine;
 mod key_manager;
 mod key_verifier;
 pub mod layers;
+#[cfg(feature = "legacy")]
+mod legacy_hashes;
 mod memory;
 mod request_id;
 pub mod respond;
@@ -67,6 +69,8 @@ pub use layers::{
     scope::{ScopeLayer, ScopeMap},
     verify::VerifyLayer,
 };
+#[cfg(feature = "legacy")]
+pub use legacy_hashes::LegacyHashes;
 pub use memory::{MemoryKeys, MemoryLimiter};
 pub use request_id::RequestId;
 pub use response_head::ResponseHead;
