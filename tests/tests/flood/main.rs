@@ -113,6 +113,6 @@ fn whoever_leaves_a_crowd_within_its_window_begins_with_what_the_crowd_has_used(
     for used in 5..=200 {
         assert_eq!(ask(&limiter, "second", &hour, at(60)).windows()[0].used, used);
     }
-    let much_later = at(0) + Duration::from_secs(3_600);
+    let much_later = at(0) + Duration::from_hours(1);
     assert_eq!(ask(&limiter, "second", &hour, much_later).windows()[0].used, 1);
 }

@@ -92,7 +92,7 @@ async fn a_key_that_holds_through_the_wait_passes() {
 
 async fn expires(waits: Waits, built: Built) {
     let mut slow = Slow::new(waits, built);
-    let reply = slow.send(|clock, _| clock.advance(Duration::from_secs(60))).await;
+    let reply = slow.send(|clock, _| clock.advance(Duration::from_mins(1))).await;
     assert_eq!((reply.status(), reply.kind()), (StatusCode::UNAUTHORIZED, Some(DenialKind::KeyExpired)));
     assert_eq!(slow.inner.calls(), 0);
 }

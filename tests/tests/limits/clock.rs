@@ -29,7 +29,7 @@ async fn a_step_back_of_an_hour_hands_out_one_extra_window_at_most() {
     let quota = 3.per_minute().and(100.per_hour()).and(8.per_day());
     let mut stack = behind(&clock, RateLimitLayer::new(quota).with_clock(clock.clone()));
     assert_eq!(passing(&mut stack, "ada", 9).await, 3);
-    clock.rewind(Duration::from_secs(3_600));
+    clock.rewind(Duration::from_hours(1));
     assert_eq!(passing(&mut stack, "ada", 9).await, 3, "one extra window, and nobody is locked out");
     clock.advance(Duration::from_secs(59));
     assert_eq!(passing(&mut stack, "ada", 9).await, 0);
@@ -42,7 +42,7 @@ async fn a_sliding_window_hands_out_one_extra_window_at_most_by_a_step_back_of_a
     let clock = ManualClock::at(at(7_230));
     let mut stack = behind(&clock, RateLimitLayer::new(4.per_minute().sliding()).with_clock(clock.clone()));
     assert_eq!(passing(&mut stack, "ada", 9).await, 4);
-    clock.rewind(Duration::from_secs(3_600));
+    clock.rewind(Duration::from_hours(1));
     assert_eq!(passing(&mut stack, "ada", 9).await, 4, "one extra window, and nobody is locked out");
     clock.advance(Duration::from_secs(30));
     assert_eq!(passing(&mut stack, "ada", 9).await, 0);
@@ -68,7 +68,7 @@ async fn a_step_forwards_of_an_hour_hands_out_one_extra_window_or_one_full_bucke
         let clock = ManualClock::at(at(0));
         let mut stack = behind(&clock, RateLimitLayer::new(quota.clone()).with_clock(clock.clone()));
         assert_eq!(passing(&mut stack, "ada", 9).await, 3);
-        clock.advance(Duration::from_secs(3_600));
+        clock.advance(Duration::from_hours(1));
         assert_eq!(passing(&mut stack, "ada", 9).await, 3, "{quota}");
     }
 }
@@ -83,9 +83,9 @@ async fn a_small_step_back_fills_no_bucket_and_a_large_one_fills_it_once() {
     assert_eq!(passing(&mut stack, "ada", 9).await, 0);
     clock.advance(Duration::from_secs(2));
     assert_eq!(passing(&mut stack, "ada", 9).await, 1, "a second that is lived through twice fills it once");
-    clock.rewind(Duration::from_secs(3_600));
+    clock.rewind(Duration::from_hours(1));
     assert_eq!(passing(&mut stack, "ada", 9).await, 3, "one full bucket, and nobody is locked out");
-    clock.advance(Duration::from_secs(3_600));
+    clock.advance(Duration::from_hours(1));
     assert_eq!(passing(&mut stack, "ada", 9).await, 3);
 }
 

@@ -206,7 +206,7 @@ async fn of_stacked_limits_each_adds_its_headers_and_the_inner_one_says_how_time
 
 #[tokio::test]
 async fn a_window_without_a_name_is_called_by_its_seconds() {
-    let quota = 5.per(Window::lasting(Duration::from_secs(900)));
+    let quota = 5.per(Window::lasting(Duration::from_mins(15)));
     let headers = RateLimitHeaders::none().with_each_window().with_ietf_draft_10();
     assert_eq!(
         first(headers, quota).await,
