@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub mod hosts;
+pub mod relay;
 pub mod suite;
 
 /// How many cases a test runs that is worth more with more of them: `long` if `TOLLGATE_LONG` is set, as `./test --long`

@@ -1,0 +1,4 @@
+//! What other tests stand on: a network that fails when it is told to.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "whatever goes wrong in a test fails it")]
+
+mod relay;

@@ -1,0 +1,172 @@
+use std::{io::ErrorKind, net::SocketAddr, time::Duration};
+
+use futures_util::FutureExt as _;
+use tests::{
+    hosts::{listen, within},
+    relay::{Direction, Relay},
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    time::{Instant, sleep},
+};
+
+const HOUR: Duration = Duration::from_hours(1);
+
+/// A relay, the listener that it leads to, and a connection, of which the other end comes last.
+async fn connected() -> (Relay, TcpListener, TcpStream, TcpStream) {
+    let (upstream, address) = listen().await;
+    let relay = Relay::to(address);
+    let client = TcpStream::connect(relay.address()).await.unwrap();
+    let (server, _) = upstream.accept().await.unwrap();
+    (relay, upstream, client, server)
+}
+
+/// Reads so many bytes, as text.
+async fn read(stream: &mut TcpStream, length: usize) -> String {
+    let mut bytes = vec![0; length];
+    stream.read_exact(&mut bytes).await.unwrap();
+    String::from_utf8(bytes).unwrap()
+}
+
+/// Whether nothing arrives, even if everybody gets the time to pass it on: while the clock is paused, each of these
+/// is one look at all sockets.
+async fn stays_quiet(stream: &TcpStream) -> bool {
+    for _ in 0..100 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    // Neither bytes nor an end.
+    matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+}
+
+/// Not earlier, and no later than timers are: they tick once in a millisecond.
+fn assert_is_about(elapsed: Duration, expected: Duration) {
+    assert!(elapsed >= expected && elapsed <= expected + Duration::from_millis(5), "{elapsed:?}");
+}
+
+async fn is_refused(address: SocketAddr) -> bool {
+    matches!(TcpStream::connect(address).await, Err(error) if error.kind() == ErrorKind::ConnectionRefused)
+}
+
+#[tokio::test]
+async fn a_relay_forwards_both_ways_and_tells_each_side_that_the_other_has_finished() {
+    let (_relay, _upstream, mut client, mut server) = connected().await;
+    client.write_all(b"question").await.unwrap();
+    client.shutdown().await.unwrap();
+    let mut question = String::new();
+    within(server.read_to_string(&mut question)).await.unwrap();
+    assert_eq!(question, "question");
+
+    // More than all buffers between the two can hold.
+    let sent = "answer ".repeat(1_000_000);
+    let mut answer = String::new();
+    let answering = async {
+        server.write_all(sent.as_bytes()).await.unwrap();
+        drop(server);
+    };
+    let ((), read) = within(async { tokio::join!(answering, client.read_to_string(&mut answer)) }).await;
+    assert_eq!(read.unwrap(), sent.len());
+    assert!(answer == sent);
+}
+
+#[tokio::test]
+async fn a_relay_that_is_cut_closes_its_connections_and_refuses_others_until_it_is_mended() {
+    let (mut relay, upstream, mut client, mut server) = connected().await;
+    relay.cut().await;
+    // Without a chance for any task to do something about it only now.
+    let refused = std::net::TcpStream::connect(relay.address()).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    assert_eq!(within(client.read(&mut [0])).await.unwrap_or_default(), 0);
+    assert_eq!(within(server.read(&mut [0])).await.unwrap_or_default(), 0);
+    assert!(is_refused(relay.address()).await);
+    // A line is cut only once.
+    relay.cut().await;
+    assert!(is_refused(relay.address()).await);
+
+    relay.mend();
+    let mut client = TcpStream::connect(relay.address()).await.unwrap();
+    let (mut server, _) = within(upstream.accept()).await.unwrap();
+    client.write_all(b"again").await.unwrap();
+    assert_eq!(within(read(&mut server, 5)).await, "again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_relay_holds_back_bytes_ends_and_new_connections_until_it_is_mended() {
+    let (mut relay, upstream, mut client, mut server) = connected().await;
+    relay.silence();
+    client.write_all(b"question").await.unwrap();
+    assert!(stays_quiet(&server).await);
+    server.write_all(b"answer").await.unwrap();
+    server.shutdown().await.unwrap();
+    assert!(stays_quiet(&client).await);
+    let mut newcomer = TcpStream::connect(relay.address()).await.unwrap();
+    newcomer.write_all(b"hello").await.unwrap();
+    assert!(stays_quiet(&newcomer).await);
+    assert!(upstream.accept().now_or_never().is_none());
+
+    relay.mend();
+    assert_eq!(read(&mut server, 8).await, "question");
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer, "answer");
+    let (mut server, _) = upstream.accept().await.unwrap();
+    assert_eq!(read(&mut server, 5).await, "hello");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_relay_tells_nobody_that_the_other_end_is_gone() {
+    for is_reset in [true, false] {
+        let (mut relay, _upstream, mut client, server) = connected().await;
+        relay.silence();
+        if is_reset {
+            server.set_zero_linger().unwrap();
+        }
+        drop(server);
+        assert!(stays_quiet(&client).await);
+        relay.mend();
+        assert_eq!(client.read(&mut [0]).await.unwrap_or_default(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_direction_has_its_own_delay() {
+    let (mut relay, _upstream, mut client, mut server) = connected().await;
+    relay.delay(Direction::ToUpstream, HOUR);
+    relay.delay(Direction::FromUpstream, 2 * HOUR);
+    for hours in [1, 2] {
+        let (from, to) = if hours == 1 { (&mut client, &mut server) } else { (&mut server, &mut client) };
+        let begun = Instant::now();
+        from.write_all(b"x").await.unwrap();
+        read(to, 1).await;
+        assert_is_about(begun.elapsed(), hours * HOUR);
+    }
+}
+
+/// Were bytes read only when those before them have arrived, the second ones would be there half an hour too late.
+#[tokio::test(start_paused = true)]
+async fn a_delay_does_not_add_up() {
+    let (mut relay, _upstream, mut client, mut server) = connected().await;
+    relay.delay(Direction::ToUpstream, HOUR);
+    let begun = Instant::now();
+    let send = async {
+        client.write_all(b"1").await.unwrap();
+        sleep(HOUR / 2).await;
+        client.write_all(b"2").await.unwrap();
+    };
+    let receive = async {
+        read(&mut server, 1).await;
+        read(&mut server, 1).await;
+        begun.elapsed()
+    };
+    let ((), elapsed) = tokio::join!(send, receive);
+    assert_is_about(elapsed, HOUR + HOUR / 2);
+}
+
+#[tokio::test]
+async fn a_dropped_relay_closes_its_connections_and_its_port() {
+    let (relay, _upstream, mut client, _server) = connected().await;
+    let address = relay.address();
+    drop(relay);
+    assert_eq!(within(client.read(&mut [0])).await.unwrap_or_default(), 0);
+    assert!(is_refused(address).await);
+}
