@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub mod hosts;
+pub mod postgres;
 pub mod relay;
 pub mod suite;
 

@@ -1,8 +1,10 @@
 use std::{io::ErrorKind, net::SocketAddr, time::Duration};
 
 use futures_util::FutureExt as _;
+use sqlx::{Connection as _, PgConnection};
 use tests::{
     hosts::{listen, within},
+    postgres::Postgres,
     relay::{Direction, Relay},
 };
 use tokio::{
@@ -169,4 +171,22 @@ async fn a_dropped_relay_closes_its_connections_and_its_port() {
     drop(relay);
     assert_eq!(within(client.read(&mut [0])).await.unwrap_or_default(), 0);
     assert!(is_refused(address).await);
+}
+
+#[tokio::test]
+async fn a_database_behind_a_relay_that_is_cut_is_lost_at_once_and_found_again() {
+    let postgres = Postgres::start().await;
+    let mut relay = Relay::to(postgres.address());
+    let url = relay.reroute(&postgres.fresh_database().await);
+    let mut connection = PgConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql("CREATE TABLE things ()").execute(&mut connection).await.unwrap();
+
+    let sleeping = sqlx::query("SELECT pg_sleep(3600)");
+    let (result, ()) = tokio::join!(within(sleeping.execute(&mut connection)), relay.cut());
+    assert!(matches!(result, Err(sqlx::Error::Io(_))), "{result:?}");
+    assert!(matches!(PgConnection::connect(&url).await, Err(sqlx::Error::Io(_))));
+
+    relay.mend();
+    let mut connection = PgConnection::connect(&url).await.unwrap();
+    sqlx::query("SELECT FROM things").execute(&mut connection).await.unwrap();
 }
