@@ -212,7 +212,7 @@ pub(crate) async fn a_rotated_key_is_the_same_key_with_another_secret(world: &Wo
     assert_eq!(rotated.details, expected);
     assert_eq!(world.manager.show(id, &root()).await.unwrap(), expected);
     assert_eq!(world.actions(id).await, ["rotated", "issued"]);
-    let long = Duration::from_secs(367 * 86_400);
+    let long = Duration::from_hours(367 * 24);
     let error = world.manager.rotate(id, Some(long), &root()).await.unwrap_err();
     assert!(matches!(error, KeyAdminError::Invalid(_)), "{error}");
     assert!(matches!(world.manager.rotate("key_nobody", None, &root()).await, Err(KeyAdminError::NotFound)));
@@ -222,7 +222,7 @@ pub(crate) async fn a_former_secret_is_good_until_the_overlap_ends(world: &World
     let issued = world.issue("a").await;
     let held = world.verify(issued.secret.expose_secret()).await.unwrap();
     let rotated =
-        world.manager.rotate(&issued.details.id, Some(Duration::from_secs(60)), &root()).await.unwrap();
+        world.manager.rotate(&issued.details.id, Some(Duration::from_mins(1)), &root()).await.unwrap();
     assert_eq!(rotated.details.former_until, Some(at(60)));
     assert_eq!((world.refusal(&issued).await, world.refusal(&rotated).await), (None, None));
     let former = world.verify(issued.secret.expose_secret()).await.unwrap();
@@ -241,7 +241,7 @@ pub(crate) async fn a_former_secret_is_good_until_the_overlap_ends(world: &World
 pub(crate) async fn a_second_rotation_ends_what_the_first_left(world: &World) {
     let first = world.issue("a").await;
     let id = &first.details.id;
-    let overlap = Some(Duration::from_secs(60));
+    let overlap = Some(Duration::from_mins(1));
     let second = world.manager.rotate(id, overlap, &root()).await.unwrap();
     let third = world.manager.rotate(id, overlap, &root()).await.unwrap();
     assert!(world.refusal(&first).await.is_some());
@@ -257,7 +257,7 @@ pub(crate) async fn a_second_rotation_ends_what_the_first_left(world: &World) {
 pub(crate) async fn a_revoked_key_is_refused_and_kept(world: &World) {
     let issued = world.issue("a").await;
     let id = &issued.details.id;
-    let rotated = world.manager.rotate(id, Some(Duration::from_secs(60)), &root()).await.unwrap();
+    let rotated = world.manager.rotate(id, Some(Duration::from_mins(1)), &root()).await.unwrap();
     let held = world.verify(rotated.secret.expose_secret()).await.unwrap();
     let former = world.verify(issued.secret.expose_secret()).await.unwrap();
     world.wait(7);

@@ -33,7 +33,7 @@ pub(crate) async fn watchers_are_told_of_every_change_before_it_is_answered(worl
     assert_eq!(told(id), Some((issued.details.generation, None)));
     let renamed = world.manager.rename(id, "b", &root()).await.unwrap();
     assert_eq!(told(id), Some((renamed.generation, None)));
-    let rotated = world.manager.rotate(id, Some(Duration::from_secs(60)), &root()).await.unwrap();
+    let rotated = world.manager.rotate(id, Some(Duration::from_mins(1)), &root()).await.unwrap();
     assert_eq!(told(id), Some((rotated.details.generation, None)));
     let rotated = world.manager.rotate(id, None, &root()).await.unwrap();
     assert_eq!(told(id), Some((rotated.details.generation, Some(EndReason::Revoked))));
@@ -59,7 +59,7 @@ pub(crate) async fn streams_are_told_of_their_end_and_of_nothing_else(world: &Wo
     );
     let id = &key.details.id;
     world.manager.rename(id, "c", &root()).await.unwrap();
-    world.manager.rotate(id, Some(Duration::from_secs(60)), &root()).await.unwrap();
+    world.manager.rotate(id, Some(Duration::from_mins(1)), &root()).await.unwrap();
     assert_eq!(held.end_signal().reason(), None, "its secret is still good");
     let ended = held.wait_until_ended();
     world.manager.revoke(id, &root()).await.unwrap();
@@ -86,7 +86,7 @@ pub(crate) async fn every_change_raises_the_generation(world: &World) {
     generations.push(found().await);
     world.manager.resume_tenant("acme", &root()).await.unwrap();
     generations.push(found().await);
-    world.manager.rotate(id, Some(Duration::from_secs(60)), &root()).await.unwrap();
+    world.manager.rotate(id, Some(Duration::from_mins(1)), &root()).await.unwrap();
     generations.push(found().await);
     world.manager.revoke(id, &root()).await.unwrap();
     generations.push(world.manager.show(id, &root()).await.unwrap().generation);
