@@ -1,0 +1,110 @@
+//! What there is to choose about a store.
+
+use std::time::Duration;
+
+use crate::{ConnectError, SqlKeys};
+
+/// What there is to choose about a store, before it is opened.
+///
+/// ```
+/// use std::time::Duration;
+/// use tollgate_sql::SqlKeys;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), tollgate_sql::ConnectError> {
+/// let keys = SqlKeys::builder()
+///     .with_deadline(Duration::from_millis(100))
+///     .with_connections(4)
+///     .with_heartbeat(Duration::from_millis(500))
+///     .connect("sqlite::memory:")
+///     .await?;
+/// # keys.close().await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a builder opens nothing until it connects"]
+pub struct SqlKeysBuilder(Settings);
+
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) deadline: Duration,
+    pub(crate) admin_deadline: Duration,
+    pub(crate) connections: u32,
+    pub(crate) heartbeat: Duration,
+    pub(crate) poll_interval: Duration,
+    pub(crate) may_migrate: bool,
+}
+
+impl Default for SqlKeysBuilder {
+    fn default() -> Self {
+        Self(Settings {
+            deadline: Duration::from_millis(250),
+            admin_deadline: Duration::from_secs(5),
+            connections: 10,
+            heartbeat: Duration::from_secs(1),
+            poll_interval: Duration::from_millis(100),
+            may_migrate: true,
+        })
+    }
+}
+
+impl SqlKeysBuilder {
+    /// How long a look-up of a key may take, the wait for a connection included: 250 ms if nobody says. Then the store is
+    /// [`Unavailable`](tollgate_core::Unavailable), and the key is refused.
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.0.deadline = deadline;
+        self
+    }
+
+    /// How long everything else may take: to open the store, to change, list and count. 5 s if nobody says.
+    pub fn with_admin_deadline(mut self, deadline: Duration) -> Self {
+        self.0.admin_deadline = deadline;
+        self
+    }
+
+    /// How many connections to the database are open at most, besides one for news: 10 if nobody says. SQLite has one more,
+    /// for whoever writes; a database in memory is a single connection.
+    pub fn with_connections(mut self, connections: u32) -> Self {
+        self.0.connections = connections;
+        self
+    }
+
+    /// PostgreSQL: how often to try out whether news would get through, and how long to wait for the answer each time: 1 s if
+    /// nobody says. Twice that is how long a link may be cut without anybody's notice.
+    pub fn with_heartbeat(mut self, heartbeat: Duration) -> Self {
+        self.0.heartbeat = heartbeat;
+        self
+    }
+
+    /// SQLite: how often to look whether another process has changed the file: every 100 ms if nobody says.
+    pub fn with_poll_interval(mut self, interval: Duration) -> Self {
+        self.0.poll_interval = interval;
+        self
+    }
+
+    /// Makes no tables and changes none: where another program, which may, has opened the store before.
+    pub fn without_migration(mut self) -> Self {
+        self.0.may_migrate = false;
+        self
+    }
+
+    /// Opens the store: makes its tables if they are missing, brings them up to date if they are of an earlier version.
+    ///
+    /// Must be called within a tokio runtime, which then keeps the store going.
+    ///
+    /// # Errors
+    /// [`ConnectError`], which says what to do.
+    pub async fn connect(self, url: &str) -> Result<SqlKeys, ConnectError> {
+        let settings = self.0;
+        let nonzero =
+            [settings.deadline, settings.admin_deadline, settings.heartbeat, settings.poll_interval];
+        if nonzero.iter().any(Duration::is_zero) || settings.connections == 0 {
+            return Err(ConnectError::InvalidSetting(
+                "a key store needs at least one connection, and more than no time for each thing it does"
+                    .into(),
+            ));
+        }
+        SqlKeys::open(url, settings).await
+    }
+}
