@@ -56,7 +56,7 @@ pub(crate) async fn change_tenant(
 
 fn tell(shared: &Shared, news: Option<Event>) {
     if let Some(change) = news.and_then(|event| event.to_change()) {
-        shared.news.tell(&change);
+        shared.news.tell_first(&change);
     }
 }
 

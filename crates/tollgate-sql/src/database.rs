@@ -7,11 +7,11 @@ pub(crate) mod sqlite;
 
 use std::{pin::Pin, time::Duration};
 
-use sqlx::{AssertSqlSafe, Row as _, SqlSafeStr, pool::PoolConnection};
 #[cfg(feature = "postgres")]
-use sqlx::{Postgres, postgres::PgRow};
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Row as _, SqlSafeStr};
 #[cfg(feature = "sqlite")]
-use sqlx::{Sqlite, sqlite::SqliteRow};
+use sqlx::{Sqlite, pool::PoolConnection, sqlite::SqliteRow};
 use tokio::time::{Instant, timeout_at};
 
 use crate::fault::Fault;
@@ -37,7 +37,7 @@ pub(crate) enum Connection {
     #[cfg(feature = "sqlite")]
     Sqlite(PoolConnection<Sqlite>),
     #[cfg(feature = "postgres")]
-    Postgres(PoolConnection<Postgres>),
+    Postgres(postgres::Lease),
 }
 
 /// What is put in the place of `$1`, `$2`, … in a statement, which both databases write so.
@@ -101,12 +101,8 @@ impl Database {
         steps: impl for<'c> FnOnce(&'c mut Connection) -> Steps<'c, T, E>,
     ) -> Result<T, E> {
         let until = Instant::now() + limit;
-        let mut connection = self.acquire(Purpose::Read, until).await?;
-        if let Ok(answer) = timeout_at(until, steps(&mut connection)).await {
-            return answer;
-        }
-        connection.give_up();
-        Err(Fault::TooSlow.into())
+        let mut connection = self.lend(Purpose::Read, until).await?;
+        timeout_at(until, steps(&mut connection)).await.unwrap_or_else(|_| Err(Fault::TooSlow.into()))
     }
 
     /// Lends a connection to these steps, which are one transaction, and gives them so much time.
@@ -118,9 +114,7 @@ impl Database {
         steps: impl for<'c> FnOnce(&'c mut Connection) -> Steps<'c, Done<T>, E>,
     ) -> Result<T, E> {
         let until = Instant::now() + limit;
-        let connection = self.acquire(Purpose::Write, until).await?;
-        let mut transaction = OpenTransaction(Some(connection));
-        let work = transaction.run(steps);
+        let work = async { self.begin(until).await?.run(steps).await };
         if self.is_local() {
             // What may wait has a time limit of its own: the other process that writes. All else is this machine's disk, and
             // whoever gave up on a commit would not know what came of it.
@@ -129,27 +123,37 @@ impl Database {
         timeout_at(until, work).await.unwrap_or_else(|_| Err(Fault::TooSlow.into()))
     }
 
-    async fn acquire(&self, purpose: Purpose, until: Instant) -> Result<Connection, Fault> {
-        let acquire = async {
-            Ok(match self {
-                #[cfg(feature = "sqlite")]
-                Self::Sqlite(pools) => Connection::Sqlite(pools.of(purpose).acquire().await?),
-                #[cfg(feature = "postgres")]
-                Self::Postgres(pool) => Connection::Postgres(pool.connections.acquire().await?),
-            })
-        };
-        let _ = purpose;
-        timeout_at(until, acquire).await.unwrap_or(Err(Fault::Database(sqlx::Error::PoolTimedOut)))
+    async fn begin(&self, until: Instant) -> Result<Transaction, Fault> {
+        let mut had_dead_connection = false;
+        loop {
+            let mut transaction = Transaction(Some(self.lend(Purpose::Write, until).await?));
+            match transaction.begin().await {
+                Ok(()) => return Ok(transaction),
+                // The database was started anew since. Nothing was done yet.
+                Err(fault) if fault.is_of_the_connection() && !had_dead_connection => {
+                    had_dead_connection = true;
+                }
+                Err(fault) => return Err(fault),
+            }
+        }
+    }
+
+    #[cfg_attr(not(feature = "sqlite"), expect(unused_variables, reason = "only SQLite asks what for"))]
+    async fn lend(&self, purpose: Purpose, until: Instant) -> Result<Connection, Fault> {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(pools) => match timeout_at(until, pools.of(purpose).acquire()).await {
+                Ok(connection) => Ok(Connection::Sqlite(connection?)),
+                Err(_) => Err(Fault::Database(sqlx::Error::PoolTimedOut)),
+            },
+            #[cfg(feature = "postgres")]
+            Self::Postgres(pool) => Ok(Connection::Postgres(pool.lend(until).await?)),
+        }
     }
 
     /// Closes all connections, when whoever has one has given it back.
     pub(crate) async fn close(&self) {
-        match self {
-            #[cfg(feature = "sqlite")]
-            Self::Sqlite(pools) => pools.close().await,
-            #[cfg(feature = "postgres")]
-            Self::Postgres(pool) => pool.connections.close().await,
-        }
+        for_either!(self, pool => pool.close().await);
     }
 
     fn is_local(&self) -> bool {
@@ -162,20 +166,39 @@ impl Database {
     }
 }
 
-/// The connection of a transaction. Dropped before it came to an end, it is closed, and the database rolls back.
-struct OpenTransaction(Option<Connection>);
+/// The connection of a transaction. Dropped before that came to an end, the connection ends, and the database rolls back.
+struct Transaction(Option<Connection>);
 
-impl OpenTransaction {
+impl Transaction {
+    async fn begin(&mut self) -> Result<(), Fault> {
+        let Some(connection) = &mut self.0 else { return Err(Fault::Stopped) };
+        let sql = match connection {
+            // At once, since a reader that wants to become a writer may be refused without a wait.
+            #[cfg(feature = "sqlite")]
+            Connection::Sqlite(_) => "BEGIN IMMEDIATE",
+            #[cfg(feature = "postgres")]
+            Connection::Postgres(lease) => {
+                lease.set_in_transaction(true);
+                "BEGIN"
+            }
+        };
+        connection.script(sql).await
+    }
+
     async fn run<T, E: From<Fault>>(
-        &mut self,
+        mut self,
         steps: impl for<'c> FnOnce(&'c mut Connection) -> Steps<'c, Done<T>, E>,
     ) -> Result<T, E> {
         let Some(connection) = &mut self.0 else { return Err(Fault::Stopped.into()) };
-        connection.begin().await?;
         let done = steps(connection).await;
         let end = if matches!(done, Ok(Done::Commit(_))) { "COMMIT" } else { "ROLLBACK" };
         let ended = connection.script(end).await;
         if ended.is_ok() {
+            #[cfg(feature = "postgres")]
+            #[cfg_attr(not(feature = "sqlite"), expect(irrefutable_let_patterns, reason = "there are two"))]
+            if let Connection::Postgres(lease) = connection {
+                lease.set_in_transaction(false);
+            }
             self.0 = None;
         }
         match done {
@@ -186,10 +209,15 @@ impl OpenTransaction {
     }
 }
 
-impl Drop for OpenTransaction {
+impl Drop for Transaction {
     fn drop(&mut self) {
-        if let Some(connection) = self.0.take() {
-            connection.close_at_once();
+        match self.0.take() {
+            #[cfg(feature = "sqlite")]
+            Some(Connection::Sqlite(connection)) => drop(connection.detach()),
+            // It knows that it is within a transaction.
+            #[cfg(feature = "postgres")]
+            Some(Connection::Postgres(lease)) => drop(lease),
+            None => {}
         }
     }
 }
@@ -201,18 +229,18 @@ impl Connection {
         sql: impl SqlSafeStr,
         values: impl IntoIterator<Item = Value>,
     ) -> Result<Vec<Row>, Fault> {
-        Ok(match self {
+        match self {
             #[cfg(feature = "sqlite")]
             Self::Sqlite(connection) => {
                 let rows = bound!(sqlx::query(sql), values).fetch_all(&mut **connection).await?;
-                rows.into_iter().map(Row::Sqlite).collect()
+                Ok(rows.into_iter().map(Row::Sqlite).collect())
             }
             #[cfg(feature = "postgres")]
-            Self::Postgres(connection) => {
-                let rows = bound!(sqlx::query(sql), values).fetch_all(&mut **connection).await?;
-                rows.into_iter().map(Row::Postgres).collect()
+            Self::Postgres(lease) => {
+                let rows = bound!(sqlx::query(sql), values).fetch_all(lease.ask()?).await;
+                Ok(lease.answered(rows)?.into_iter().map(Row::Postgres).collect())
             }
-        })
+        }
     }
 
     /// The first row that a statement gives.
@@ -230,14 +258,32 @@ impl Connection {
         sql: impl SqlSafeStr,
         values: impl IntoIterator<Item = Value>,
     ) -> Result<u64, Fault> {
-        Ok(for_either!(self, connection => {
-            bound!(sqlx::query(sql), values).execute(&mut **connection).await?.rows_affected()
-        }))
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(connection) => {
+                Ok(bound!(sqlx::query(sql), values).execute(&mut **connection).await?.rows_affected())
+            }
+            #[cfg(feature = "postgres")]
+            Self::Postgres(lease) => {
+                let done = bound!(sqlx::query(sql), values).execute(lease.ask()?).await;
+                Ok(lease.answered(done)?.rows_affected())
+            }
+        }
     }
 
     /// Runs several statements, without values.
     pub(crate) async fn script(&mut self, sql: impl SqlSafeStr) -> Result<(), Fault> {
-        for_either!(self, connection => { sqlx::raw_sql(sql).execute(&mut **connection).await?; });
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(connection) => {
+                sqlx::raw_sql(sql).execute(&mut **connection).await?;
+            }
+            #[cfg(feature = "postgres")]
+            Self::Postgres(lease) => {
+                let done = sqlx::raw_sql(sql).execute(lease.ask()?).await;
+                lease.answered(done)?;
+            }
+        }
         Ok(())
     }
 
@@ -261,32 +307,6 @@ impl Connection {
             #[cfg(feature = "postgres")]
             Self::Postgres(_) => AssertSqlSafe(format!("{sql} {lock}")),
         }
-    }
-
-    async fn begin(&mut self) -> Result<(), Fault> {
-        self.script(match self {
-            // At once, since a reader that wants to become a writer may be refused without a wait.
-            #[cfg(feature = "sqlite")]
-            Self::Sqlite(_) => "BEGIN IMMEDIATE",
-            #[cfg(feature = "postgres")]
-            Self::Postgres(_) => "BEGIN",
-        })
-        .await
-    }
-
-    /// Does not wait for what it was asked last. A connection over a network is closed, since it may never answer again; SQLite
-    /// does answer, and a database in memory is its connection.
-    fn give_up(self) {
-        match self {
-            #[cfg(feature = "sqlite")]
-            Self::Sqlite(connection) => drop(connection),
-            #[cfg(feature = "postgres")]
-            Self::Postgres(connection) => drop(connection.detach()),
-        }
-    }
-
-    fn close_at_once(self) {
-        for_either!(self, connection => drop(connection.detach()));
     }
 }
 

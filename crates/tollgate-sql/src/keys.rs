@@ -98,6 +98,11 @@ impl SqlKeys {
     }
 
     pub(crate) async fn open(url: &str, settings: Settings) -> Result<Self, ConnectError> {
+        let runtime = Runtime::try_current().map_err(|_| {
+            ConnectError::InvalidSetting(
+                "a key store is opened within a tokio runtime, which keeps it going".into(),
+            )
+        })?;
         let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
         let database = match scheme {
             #[cfg(feature = "sqlite")]
@@ -110,7 +115,8 @@ impl SqlKeys {
             #[cfg(feature = "postgres")]
             "postgres" | "postgresql" => {
                 let options = crate::database::postgres::options_of(url)?;
-                Database::Postgres(crate::database::postgres::open(options, &settings).await?)
+                let pool = crate::database::postgres::Pool::open(options, &settings).await;
+                Database::Postgres(pool.map_err(|fault| ConnectError::from_fault(&fault))?)
             }
             #[cfg(not(feature = "postgres"))]
             "postgres" | "postgresql" => return Err(ConnectError::NotBuiltIn { feature: "postgres" }),
@@ -124,13 +130,7 @@ impl SqlKeys {
             .transact(limit, |connection| Box::pin(news::channel(connection)))
             .await
             .map_err(|fault: Fault| ConnectError::from_fault(&fault))?;
-        let shared = Arc::new(Shared {
-            database,
-            news: News::default(),
-            settings,
-            channel,
-            runtime: Runtime::current(),
-        });
+        let shared = Arc::new(Shared { database, news: News::default(), settings, channel, runtime });
         let (stop, stopped) = watch::channel(());
         let task = news::follow(&shared, stopped).await?;
         let handle = Handle { shared, stop: Mutex::new(Some(stop)), task: Mutex::new(task) };

@@ -33,7 +33,12 @@ pub(crate) async fn keys(shared: &Shared, query: KeyQuery) -> Result<Page<KeyDet
             statement.only("k.revoked_at IS NULL AND COALESCE(t.is_suspended, 0) = 0", []);
         }
         Some(KeyStatus::Revoked) => statement.only("k.revoked_at IS NOT NULL", []),
-        Some(KeyStatus::TenantSuspended) => statement.only("k.revoked_at IS NULL AND t.is_suspended = 1", []),
+        Some(KeyStatus::TenantSuspended) => {
+            statement.only(
+                "k.revoked_at IS NULL AND k.tenant IN (SELECT tenant FROM tollgate_tenants WHERE is_suspended = 1)",
+                [],
+            );
+        }
         // A status that this version does not know is no key's.
         Some(_) => return Ok(Page::new(Vec::new(), None)),
     }

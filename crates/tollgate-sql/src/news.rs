@@ -10,9 +10,10 @@ mod poll;
 mod recheck;
 
 use std::{
+    collections::HashSet,
     fmt,
     sync::{
-        Arc, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -36,7 +37,12 @@ pub(crate) struct News {
     watchers: Watchers,
     // How often news were lost or resumed: they flow while it is odd.
     turns: AtomicU64,
+    // The generations that this process has told of itself, and that it will hear of from its database as well.
+    told: Mutex<HashSet<u64>>,
 }
+
+/// How many generations are kept that were not heard of yet. To tell of one twice does no harm.
+const MOST_TOLD: usize = 1_024;
 
 impl News {
     /// Begins a look-up, before the database is asked.
@@ -44,8 +50,33 @@ impl News {
         self.signals.begin()
     }
 
+    /// Tells of a change that this process has made.
+    pub(crate) fn tell_first(&self, change: &Change) {
+        if let Some(generation) = generation_of(change) {
+            let mut told = self.told();
+            if told.len() >= MOST_TOLD {
+                told.clear();
+            }
+            told.insert(generation);
+        }
+        self.tell(change);
+    }
+
+    /// Tells of a change that the database tells of: of another process, or of this one, which was told already.
+    fn hear(&self, change: &Change) {
+        let was_told = generation_of(change).is_some_and(|generation| self.told().remove(&generation));
+        if !was_told {
+            self.tell(change);
+        }
+    }
+
+    fn told(&self) -> MutexGuard<'_, HashSet<u64>> {
+        // Nothing is ever left half changed, so a panic of another thread has left it whole.
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Ends what a change has ended, then tells whoever watches.
-    pub(crate) fn tell(&self, change: &Change) {
+    fn tell(&self, change: &Change) {
         self.signals.end(change);
         self.watchers.tell(change);
     }
@@ -86,6 +117,13 @@ impl News {
             }
             told.changed(&Change::Lost);
         }
+    }
+}
+
+fn generation_of(change: &Change) -> Option<u64> {
+    match change {
+        Change::Key { generation, .. } | Change::Tenant { generation, .. } => Some(*generation),
+        _ => None,
     }
 }
 

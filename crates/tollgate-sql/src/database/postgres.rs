@@ -1,16 +1,13 @@
-//! PostgreSQL: pooled connections, and the options that all connections share.
+//! PostgreSQL: what a URL says, and pooled connections.
 
-use std::{str::FromStr, sync::Arc, time::Duration};
+mod pool;
 
-use sqlx::{
-    ConnectOptions as _, Connection as _, Executor as _, PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use std::str::FromStr;
 
-use crate::{builder::Settings, connect_error::ConnectError};
+use sqlx::{ConnectOptions as _, postgres::PgConnectOptions};
 
-/// From how long without use on a connection is tried out before it is used again.
-const IDLE: Duration = Duration::from_secs(1);
+pub(crate) use self::pool::{Lease, Pool};
+use crate::connect_error::ConnectError;
 
 /// What a URL may say. A misspelt `password` must not get into sqlx's log.
 const PARAMETERS: [&str; 20] = [
@@ -36,20 +33,7 @@ const PARAMETERS: [&str; 20] = [
     "connect_timeout",
 ];
 
-/// Pooled connections, and what it takes to make one of one's own.
-#[derive(Clone)]
-pub(crate) struct Pool {
-    pub(crate) connections: PgPool,
-    pub(crate) options: Arc<PgConnectOptions>,
-}
-
-impl std::fmt::Debug for Pool {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The options hold a password.
-        f.debug_struct("Pool").field("connections", &self.connections.size()).finish_non_exhaustive()
-    }
-}
-
+/// How connections are made, as a URL says it.
 pub(crate) fn options_of(url: &str) -> Result<PgConnectOptions, ConnectError> {
     let query = url.split_once('?').map_or("", |(_, query)| query);
     let names =
@@ -71,33 +55,4 @@ pub(crate) fn options_of(url: &str) -> Result<PgConnectOptions, ConnectError> {
     let is_named = options.get_application_name().is_some();
     let options = if is_named { options } else { options.application_name("tollgate") };
     Ok(options.disable_statement_logging())
-}
-
-pub(crate) async fn open(options: PgConnectOptions, settings: &Settings) -> Result<Pool, ConnectError> {
-    // Also the server gives up then: on what nobody waits for any more, and on whoever holds a lock and is gone.
-    let limits = settings.admin_deadline.as_millis().clamp(1, 3_600_000);
-    let limits =
-        format!("SET statement_timeout = {limits}; SET idle_in_transaction_session_timeout = {limits}");
-    let connections = PgPoolOptions::new()
-        .max_connections(settings.connections)
-        .acquire_timeout(settings.admin_deadline)
-        .test_before_acquire(false)
-        .after_connect(move |connection, _| {
-            let limits = limits.clone();
-            Box::pin(
-                async move { connection.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(limits))).await.map(drop) },
-            )
-        })
-        .before_acquire(|connection, state| {
-            Box::pin(async move {
-                if state.idle_for >= IDLE {
-                    connection.ping().await?;
-                }
-                Ok(true)
-            })
-        })
-        .connect_with(options.clone())
-        .await
-        .map_err(|error| ConnectError::from_fault(&error.into()))?;
-    Ok(Pool { connections, options: Arc::new(options) })
 }

@@ -41,6 +41,7 @@ async fn keep_listening(shared: &Shared, pool: &Pool, mut listener: PgListener) 
     loop {
         let fault = hear(shared, listener).await;
         tracing::warn!(target: "tollgate", detail = %fault, "news of keys are lost");
+        pool.forget_idle();
         shared.news.lost();
         let mut backoff = BACKOFF.0;
         listener = loop {
@@ -68,18 +69,19 @@ async fn listen(shared: &Shared, pool: &Pool) -> Result<PgListener, Fault> {
         .max_lifetime(None)
         .idle_timeout(None)
         .test_before_acquire(false)
-        .connect_lazy_with((*pool.options).clone());
+        .connect_lazy_with(pool.options().clone());
     let mut listener = PgListener::connect_with(&own).await?;
     listener.ignore_pool_close_event(true);
     // It would make a new link without a word, and what was told meanwhile would be missed.
     listener.eager_reconnect(false);
     listener.listen(channel).await?;
     // A pooler that hands out connections by transaction takes the order to listen and forgets about it.
-    sqlx::query("SELECT pg_notify($1, $2)")
-        .bind(channel)
-        .bind(Message::TRIAL)
-        .execute(&pool.connections)
-        .await?;
+    let (limit, channel) = (shared.settings.admin_deadline, channel.clone());
+    let trial = shared.database.read(limit, |connection| {
+        let values = [channel.into(), Message::TRIAL.into()];
+        Box::pin(connection.execute("SELECT pg_notify($1, $2)", values))
+    });
+    trial.await?;
     loop {
         let Some(heard) = listener.try_recv().await? else { return Err(closed()) };
         if let Message::Trial = take_in(shared, heard.payload()).await? {
@@ -121,7 +123,7 @@ async fn hear(shared: &Shared, mut listener: PgListener) -> Fault {
 async fn take_in(shared: &Shared, payload: &str) -> Result<Message, Fault> {
     let message = Message::read(payload);
     match &message {
-        Message::Change(change) => shared.news.tell(change),
+        Message::Change(change) => shared.news.hear(change),
         Message::LookUp(generation) => {
             let generation = *generation;
             let event = shared.database.read(shared.settings.deadline, |connection| {
@@ -131,7 +133,7 @@ async fn take_in(shared: &Shared, payload: &str) -> Result<Message, Fault> {
                 })
             });
             let change = event.await?.and_then(|event| event.to_change());
-            shared.news.tell(&change.ok_or(Fault::Unreadable("history"))?);
+            shared.news.hear(&change.ok_or(Fault::Unreadable("history"))?);
         }
         Message::Trial => {}
         // All is forgotten and looked up again: the safe side.

@@ -102,7 +102,7 @@ async fn tell_since(shared: &Shared, generation: &mut i64) -> Result<(), Fault> 
         let Some(last) = events.last() else { return Ok(()) };
         let last = last.generation;
         for change in events.iter().filter_map(Event::to_change) {
-            shared.news.tell(&change);
+            shared.news.hear(&change);
         }
         *generation = last;
     }

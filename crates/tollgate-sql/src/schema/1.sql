@@ -33,6 +33,10 @@ CREATE UNIQUE INDEX tollgate_keys_name ON tollgate_keys (tenant, name);
 CREATE UNIQUE INDEX tollgate_keys_name_of_nobody ON tollgate_keys (name) WHERE tenant IS NULL;
 CREATE INDEX tollgate_keys_newest ON tollgate_keys (created_at, id);
 CREATE INDEX tollgate_keys_newest_of_tenant ON tollgate_keys (tenant, created_at, id);
+CREATE INDEX tollgate_keys_newest_revoked ON tollgate_keys (created_at, id) WHERE revoked_at IS NOT NULL;
+-- By these a beginning is searched for.
+CREATE INDEX tollgate_keys_by_name ON tollgate_keys (name);
+CREATE INDEX tollgate_keys_by_display_prefix ON tollgate_keys (display_prefix);
 
 -- What keys are found by. Whoever has a `valid_until` is the former secret of a key that was rotated.
 CREATE TABLE tollgate_digests (
