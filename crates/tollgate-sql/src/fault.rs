@@ -80,6 +80,10 @@ impl From<Fault> for Unavailable {
 
 impl From<Fault> for KeyAdminError {
     fn from(fault: Fault) -> Self {
-        Self::Unavailable(fault.into())
+        match fault.code().as_deref() {
+            // PostgreSQL's `program_limit_exceeded`: what it looks up by an index has 2,700 bytes at most.
+            Some("54000") => Self::Invalid("a text is too long for the database: make it shorter".into()),
+            _ => Self::Unavailable(fault.into()),
+        }
     }
 }

@@ -1,0 +1,137 @@
+//! What is changed, listed and remembered.
+
+use tollgate::{
+    Command, HistoryQuery, KeyAction, KeyAdmin as _, KeyAdminError, KeyChange, KeyQuery, KeyStatus,
+    KeyUpdate, Operator, TenantChange,
+};
+
+use super::{at, change, digest, find, issue, key, on_each, revoke, tenant};
+
+#[tokio::test]
+async fn what_is_taken_is_refused_and_nothing_changes() {
+    on_each(async |keys| {
+        let named = |id: &str, of, name: &str| {
+            let mut key = key(id, of);
+            key.name = name.into();
+            key
+        };
+        issue(&keys, named("a", Some("acme"), "build")).await.unwrap();
+        issue(&keys, named("b", None, "build")).await.unwrap();
+        issue(&keys, named("c", Some("umbrella"), "build")).await.unwrap();
+        let taken = |result| matches!(result, Err(KeyAdminError::NameTaken));
+        assert!(taken(issue(&keys, named("d", Some("acme"), "build")).await));
+        assert!(taken(issue(&keys, named("d", None, "build")).await));
+        assert!(matches!(issue(&keys, named("a", None, "other")).await, Err(KeyAdminError::KeyTaken)));
+        let stolen = KeyChange::Issue { details: Box::new(named("d", None, "other")), digest: digest("a") };
+        assert!(matches!(change(&keys, stolen).await, Err(KeyAdminError::KeyTaken)));
+        assert!(find(&keys, "d").await.is_none());
+
+        issue(&keys, named("d", Some("acme"), "deploy")).await.unwrap();
+        let rename = |name: &str| KeyChange::Update {
+            id: "d".into(),
+            update: Box::new(KeyUpdate::new().with_name(name)),
+        };
+        assert!(taken(change(&keys, rename("build")).await));
+        revoke(&keys, "a").await.unwrap();
+        assert!(taken(change(&keys, rename("build")).await), "until it is deleted");
+        change(&keys, KeyChange::Delete { id: "a".into() }).await.unwrap();
+        assert_eq!(&*change(&keys, rename("build")).await.unwrap().name, "build");
+        assert_eq!(keys.history(&HistoryQuery::of_key("d")).wait().await.unwrap().items.len(), 2);
+        assert!(matches!(issue(&keys, named("nul\0", None, "x")).await, Err(KeyAdminError::Invalid(_))));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_history_tells_what_happened_and_not_what_did_not() {
+    on_each(async |keys| {
+        issue(&keys, key("key", Some("acme"))).await.unwrap();
+        let update = KeyUpdate::new().with_name("new").with_expiry(Some(at(9)));
+        for _ in 0..2 {
+            let update = Box::new(update.clone());
+            change(&keys, KeyChange::Update { id: "key".into(), update }).await.unwrap();
+        }
+        for _ in 0..2 {
+            assert_eq!(revoke(&keys, "key").await.unwrap().revoked_at, Some(at(1)));
+        }
+        tenant(&keys, TenantChange::Resume { tenant: "acme".into() }).await;
+        tenant(&keys, TenantChange::Suspend { tenant: "acme".into() }).await;
+        tenant(&keys, TenantChange::Suspend { tenant: "acme".into() }).await;
+        change(&keys, KeyChange::Delete { id: "key".into() }).await.unwrap();
+        let events = keys.history(&HistoryQuery::all().of_tenant("acme")).wait().await.unwrap().items;
+        let told: Vec<_> = events.iter().map(|event| (event.action, &*event.detail)).collect();
+        let updated = "name: name of key -> new, expiry: never -> 2023-11-14T22:13:29Z";
+        assert_eq!(
+            told,
+            [
+                (KeyAction::Deleted, "name: new"),
+                (KeyAction::TenantSuspended, ""),
+                (KeyAction::Revoked, ""),
+                (KeyAction::Updated, updated),
+                (KeyAction::Issued, "name: name of key"),
+            ]
+        );
+        assert!(events.iter().all(|event| &*event.operator == "cli:ada"));
+        assert!(events.windows(2).all(|pair| pair[0].generation > pair[1].generation));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn whoever_manages_one_tenant_sees_no_other() {
+    on_each(async |keys| {
+        issue(&keys, key("theirs", Some("umbrella"))).await.unwrap();
+        let by_eve = |change| keys.change(Command::new(change, Operator::of_tenant("eve", "acme"), at(1)));
+        let result = by_eve(KeyChange::Revoke { id: "theirs".into() }).wait().await;
+        assert!(matches!(result, Err(KeyAdminError::NotFound)));
+        let details = Box::new(key("new", Some("umbrella")));
+        let result = by_eve(KeyChange::Issue { details, digest: digest("new") }).wait().await;
+        assert!(matches!(result, Err(KeyAdminError::NotPermitted)));
+        let change = TenantChange::Suspend { tenant: "acme".into() };
+        let result =
+            keys.change_tenant(Command::new(change, Operator::of_tenant("eve", "acme"), at(1))).wait().await;
+        assert!(matches!(result, Err(KeyAdminError::NotPermitted)));
+        let details = Box::new(key("ours", Some("acme")));
+        assert!(by_eve(KeyChange::Issue { details, digest: digest("ours") }).wait().await.is_ok());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn pages_hold_every_key_once_the_newest_first() {
+    on_each(async |keys| {
+        for number in 0..10_u64 {
+            let mut key = key(&format!("k%_{number}"), Some(if number % 2 == 0 { "even" } else { "odd" }));
+            key.created_at = at(number / 3);
+            issue(&keys, key).await.unwrap();
+        }
+        revoke(&keys, "k%_4").await.unwrap();
+        let all = async |mut query: KeyQuery| {
+            let mut ids = Vec::new();
+            loop {
+                let page = keys.list(&query).wait().await.unwrap();
+                assert!(page.items.len() <= 2);
+                ids.extend(page.items.iter().map(|key| key.id[3..].parse::<u64>().unwrap()));
+                let Some(next) = page.next else { return ids };
+                query = query.after(next);
+            }
+        };
+        let query = || KeyQuery::all().limit(2);
+        assert_eq!(all(query()).await, [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]);
+        assert_eq!(all(query().of_tenant("even")).await, [8, 6, 4, 2, 0]);
+        assert_eq!(all(query().with_status(KeyStatus::Revoked)).await, [4]);
+        assert_eq!(all(query().with_status(KeyStatus::Active).of_tenant("even")).await, [8, 6, 2, 0]);
+        assert_eq!(all(query().search("name of k%_7")).await, [7]);
+        assert_eq!(all(query().search("sk_live_k%_3")).await, [3]);
+        assert_eq!(all(query().search("sk_live_k__3")).await, [] as [u64; 0]);
+        assert_eq!(all(query().search("Name")).await, [] as [u64; 0]);
+        assert_eq!(all(query().search("")).await.len(), 10);
+        assert_eq!(all(KeyQuery::one("k%_5").limit(2)).await, [5]);
+        assert_eq!(all(query().of_tenant("nul\0")).await, [] as [u64; 0]);
+        let error = keys.list(&KeyQuery::all().after("nonsense")).wait().await;
+        assert!(matches!(error, Err(KeyAdminError::InvalidCursor)));
+        let error = keys.history(&HistoryQuery::all().after("nonsense")).wait().await;
+        assert!(matches!(error, Err(KeyAdminError::InvalidCursor)));
+    })
+    .await;
+}
