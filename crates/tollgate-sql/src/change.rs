@@ -121,7 +121,8 @@ impl Work<'_> {
         if self.connection.execute(sql, values).await? == 0 {
             let sql = "SELECT id FROM tollgate_keys WHERE id = $1";
             let is_id_taken = self.connection.row(sql, [(&*details.id).into()]).await?.is_some();
-            return Err(if is_id_taken { KeyAdminError::KeyTaken } else { KeyAdminError::NameTaken });
+            let is_taken = is_id_taken || self.is_digest_taken(digest).await?;
+            return Err(if is_taken { KeyAdminError::KeyTaken } else { KeyAdminError::NameTaken });
         }
         self.add_digest(&details.id, digest).await?;
         // Whatever was known of a key of this identifier that was deleted is older.
@@ -143,6 +144,9 @@ impl Work<'_> {
 
     async fn rotate(&mut self, key: KeyDetails, digest: &Digest) -> Result<Made, KeyAdminError> {
         refuse_unstorable([Some(&*key.display_prefix)])?;
+        if self.is_digest_taken(digest).await? {
+            return Err(KeyAdminError::KeyTaken);
+        }
         let sql = "SELECT key_id FROM tollgate_digests WHERE key_id = $1 AND valid_until > $2";
         let had_former = self.connection.row(sql, [(&*key.id).into(), self.at.into()]).await?.is_some();
         let former_until = key.former_until.map(to_micros);
@@ -167,8 +171,12 @@ impl Work<'_> {
         if key.status == KeyStatus::Revoked {
             return Ok((key, None));
         }
-        let sql = "UPDATE tollgate_keys SET revoked_at = $2 WHERE id = $1";
+        let sql = "UPDATE tollgate_keys SET revoked_at = $2, former_until = NULL WHERE id = $1";
         self.connection.execute(sql, [id.into(), self.at.into()]).await?;
+        // Also by its former secret it is known as revoked from now on.
+        let sql =
+            "UPDATE tollgate_digests SET valid_until = NULL WHERE key_id = $1 AND valid_until IS NOT NULL";
+        self.connection.execute(sql, [id.into()]).await?;
         let event = self.note_key(KeyAction::Revoked, &key, Some(EndReason::Revoked), String::new()).await?;
         self.stamp(id, event.generation, true).await?;
         Ok((self.read(id).await?, Some(event)))

@@ -59,12 +59,12 @@ pub(crate) async fn keys(shared: &Shared, query: KeyQuery) -> Result<Page<KeyDet
     }
     let rows = statement.page(shared, "k.created_at DESC, k.id DESC", query.page_size()).await?;
     let keys: Vec<_> = rows.iter().map(read_listed).collect::<Result<_, _>>()?;
-    let place = |key: &KeyDetails| format!("{}.{}", to_micros(key.created_at), key.id);
+    let place = |key: &KeyDetails| format!("k{}.{}", to_micros(key.created_at), key.id);
     Ok(to_page(keys, query.page_size(), place))
 }
 
 pub(crate) async fn history(shared: &Shared, query: HistoryQuery) -> Result<Page<KeyEvent>, KeyAdminError> {
-    let after = query.after.as_deref().map(read_number).transpose()?;
+    let after = query.after.as_deref().map(|next| read_number(next, "e")).transpose()?;
     if cannot_be([query.key.as_deref(), query.tenant.as_deref(), None]) {
         return Ok(Page::new(Vec::new(), None));
     }
@@ -82,7 +82,7 @@ pub(crate) async fn history(shared: &Shared, query: HistoryQuery) -> Result<Page
     }
     let rows = statement.page(shared, "generation DESC", query.page_size()).await?;
     let events: Vec<_> = rows.iter().map(read_event).collect::<Result<_, _>>()?;
-    Ok(to_page(events, query.page_size(), |event: &KeyEvent| event.generation.to_string()))
+    Ok(to_page(events, query.page_size(), |event: &KeyEvent| format!("e{}", event.generation)))
 }
 
 fn read_event(row: &Row) -> Result<KeyEvent, Fault> {
@@ -144,11 +144,12 @@ fn read_place(next: &str) -> Result<(i64, Box<str>), KeyAdminError> {
     if id.contains('\0') {
         return Err(KeyAdminError::InvalidCursor);
     }
-    Ok((read_number(created_at)?, id.into()))
+    Ok((read_number(created_at, "k")?, id.into()))
 }
 
-fn read_number(next: &str) -> Result<i64, KeyAdminError> {
-    next.parse().map_err(|_| KeyAdminError::InvalidCursor)
+/// A number behind the letter of its list, so that none is taken for the other.
+fn read_number(next: &str, letter: &str) -> Result<i64, KeyAdminError> {
+    next.strip_prefix(letter).and_then(|number| number.parse().ok()).ok_or(KeyAdminError::InvalidCursor)
 }
 
 /// Whether a text is asked for that no table holds.
@@ -193,8 +194,8 @@ mod tests {
 
     #[test]
     fn a_place_is_what_a_page_said_and_nothing_else() {
-        assert_eq!(read_place("-5.key.1").unwrap(), (-5, "key.1".into()));
-        for next in ["", "5", ".key", "x.key", "5.a\0b", "99999999999999999999.key"] {
+        assert_eq!(read_place("k-5.key.1").unwrap(), (-5, "key.1".into()));
+        for next in ["", "k5", "k.key", "kx.key", "e5.key", "5.key", "k5.a\0b", "k99999999999999999999.key"] {
             assert!(matches!(read_place(next), Err(KeyAdminError::InvalidCursor)), "{next:?}");
         }
     }

@@ -62,6 +62,11 @@ impl Work<'_> {
         self.connection.row(sql, [id.into()]).await?.map(|row| row.text(0)).transpose()
     }
 
+    pub(super) async fn is_digest_taken(&mut self, digest: &Digest) -> Result<bool, Fault> {
+        let sql = "SELECT key_id FROM tollgate_digests WHERE digest = $1 AND pepper = $2";
+        Ok(self.connection.row(sql, digest_columns(digest)).await?.is_some())
+    }
+
     pub(super) async fn add_digest(&mut self, id: &str, digest: &Digest) -> Result<(), KeyAdminError> {
         let sql = "INSERT INTO tollgate_digests (digest, pepper, key_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
         let values = digest_columns(digest).into_iter().chain([id.into()]);
