@@ -252,6 +252,27 @@ async fn no_principal_outlives_the_suspension_of_its_tenant() {
     .await;
 }
 
+/// Without that, a suspension could commit after a change that took a later generation, and not end what was found between.
+#[tokio::test]
+async fn keys_are_not_changed_while_their_tenant_is() {
+    let postgres = Postgres::start().await;
+    let url = postgres.fresh_database().await;
+    let keys = builder().connect(&url).await.unwrap();
+    issue(&keys, key("old", Some("acme"))).await.unwrap();
+    let mut suspends = sqlx::PgConnection::connect(&url).await.unwrap();
+    let steps = "BEGIN; UPDATE tollgate_tenants SET is_suspended = 1 WHERE tenant = 'acme'";
+    sqlx::raw_sql(steps).execute(&mut suspends).await.unwrap();
+
+    let update = Box::new(KeyUpdate::new().with_name("renamed"));
+    let mut issues = std::pin::pin!(issue(&keys, key("new", Some("acme"))));
+    let mut updates = std::pin::pin!(change(&keys, KeyChange::Update { id: "old".into(), update }));
+    assert!(timeout(Duration::from_millis(200), &mut issues).await.is_err(), "it waits");
+    assert!(timeout(Duration::from_millis(200), &mut updates).await.is_err(), "it waits");
+    sqlx::raw_sql("COMMIT").execute(&mut suspends).await.unwrap();
+    assert_eq!(issues.await.unwrap().status, KeyStatus::TenantSuspended);
+    assert_eq!(updates.await.unwrap().status, KeyStatus::TenantSuspended);
+}
+
 #[tokio::test]
 async fn whoever_gives_up_waiting_has_made_the_change_all_the_same() {
     on_each_shared(async |url| {
