@@ -26,6 +26,12 @@ use crate::{ConnectError, SqlKeys};
 #[must_use = "a builder opens nothing until it connects"]
 pub struct SqlKeysBuilder(Settings);
 
+/// Longer, and it is no bound.
+const LONGEST: Duration = Duration::from_hours(1);
+
+/// More than any server has.
+const MOST_CONNECTIONS: u32 = 10_000;
+
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) deadline: Duration,
@@ -97,13 +103,14 @@ impl SqlKeysBuilder {
     /// [`ConnectError`], which says what to do.
     pub async fn connect(self, url: &str) -> Result<SqlKeys, ConnectError> {
         let settings = self.0;
-        let nonzero =
-            [settings.deadline, settings.admin_deadline, settings.heartbeat, settings.poll_interval];
-        if nonzero.iter().any(Duration::is_zero) || settings.connections == 0 {
+        let times = [settings.deadline, settings.admin_deadline, settings.heartbeat, settings.poll_interval];
+        if times.iter().any(|time| time.is_zero() || *time > LONGEST) {
             return Err(ConnectError::InvalidSetting(
-                "a key store needs at least one connection, and more than no time for each thing it does"
-                    .into(),
+                "each deadline, heartbeat and interval of a key store is more than nothing and at most an hour".into(),
             ));
+        }
+        if !(1..=MOST_CONNECTIONS).contains(&settings.connections) {
+            return Err(ConnectError::InvalidSetting("a key store has 1 to 10,000 connections".into()));
         }
         SqlKeys::open(url, settings).await
     }

@@ -50,6 +50,10 @@ impl ConnectError {
             // SQLITE_READONLY and SQLITE_NOTADB, whatever their extended codes say on top.
             Some(code) if sqlite_code(code) == Some(8) => Self::ReadOnly,
             Some(code) if sqlite_code(code) == Some(26) => Self::NotADatabase,
+            // SQLITE_CANTOPEN
+            Some(code) if sqlite_code(code) == Some(14) => Self::Unreachable(
+                "SQLite cannot open the file: check that its folder exists and that this program may write there".into(),
+            ),
             // SQLITE_BUSY
             Some(code) if sqlite_code(code) == Some(5) => {
                 Self::Unreachable("another process keeps the database locked: end it, or wait for it".into())

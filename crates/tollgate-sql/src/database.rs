@@ -223,21 +223,40 @@ impl Drop for Transaction {
 }
 
 impl Connection {
-    /// The rows that a statement gives.
+    /// The rows that a statement gives. It is prepared, and stays so.
     pub(crate) async fn rows(
         &mut self,
         sql: impl SqlSafeStr,
         values: impl IntoIterator<Item = Value>,
     ) -> Result<Vec<Row>, Fault> {
+        self.all_rows(sql, values, true).await
+    }
+
+    /// The rows that a statement of many shapes gives: it is planned anew, by the values that it has this time.
+    pub(crate) async fn rows_of_once(
+        &mut self,
+        sql: impl SqlSafeStr,
+        values: impl IntoIterator<Item = Value>,
+    ) -> Result<Vec<Row>, Fault> {
+        self.all_rows(sql, values, false).await
+    }
+
+    async fn all_rows(
+        &mut self,
+        sql: impl SqlSafeStr,
+        values: impl IntoIterator<Item = Value>,
+        stays: bool,
+    ) -> Result<Vec<Row>, Fault> {
         match self {
             #[cfg(feature = "sqlite")]
             Self::Sqlite(connection) => {
-                let rows = bound!(sqlx::query(sql), values).fetch_all(&mut **connection).await?;
+                let rows =
+                    bound!(sqlx::query(sql).persistent(stays), values).fetch_all(&mut **connection).await?;
                 Ok(rows.into_iter().map(Row::Sqlite).collect())
             }
             #[cfg(feature = "postgres")]
             Self::Postgres(lease) => {
-                let rows = bound!(sqlx::query(sql), values).fetch_all(lease.ask()?).await;
+                let rows = bound!(sqlx::query(sql).persistent(stays), values).fetch_all(lease.ask()?).await;
                 Ok(lease.answered(rows)?.into_iter().map(Row::Postgres).collect())
             }
         }

@@ -48,14 +48,21 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooSlow => f.write_str("the database did not answer in time"),
-            Self::Unreadable(what) => {
-                write!(f, "the database holds a key whose {what} this version does not understand")
-            }
+            Self::Unreadable(what) => write!(
+                f,
+                "this version does not understand {what} in the database: update it to that of the program that wrote it"
+            ),
             Self::Stopped => f.write_str("the key store was stopped"),
             Self::Database(error) => match error {
                 sqlx::Error::Database(error) => write!(f, "the database says: {}", error.message()),
                 sqlx::Error::Io(error) => write!(f, "the database cannot be reached: {error}"),
-                sqlx::Error::Tls(error) => write!(f, "no TLS connection to the database: {error}"),
+                sqlx::Error::Tls(error) if cfg!(feature = "postgres-tls") => {
+                    write!(f, "no TLS connection to the database: {error}")
+                }
+                sqlx::Error::Tls(error) => write!(
+                    f,
+                    "no TLS connection to the database: {error}; build with the feature `postgres-tls` of tollgate-sql"
+                ),
                 sqlx::Error::PoolTimedOut => f.write_str("no connection to the database came free in time"),
                 sqlx::Error::PoolClosed => f.write_str("the key store was closed"),
                 sqlx::Error::WorkerCrashed => f.write_str("SQLite's thread has crashed"),

@@ -86,7 +86,7 @@ pub(crate) async fn history(shared: &Shared, query: HistoryQuery) -> Result<Page
 }
 
 fn read_event(row: &Row) -> Result<KeyEvent, Fault> {
-    let action = KeyAction::from_name(&row.text(3)?).ok_or(Fault::Unreadable("history"))?;
+    let action = KeyAction::from_name(&row.text(3)?).ok_or(Fault::Unreadable("the history"))?;
     let mut event =
         KeyEvent::new(generation(row.number(0)?), from_micros(row.number(1)?), row.text(2)?, action);
     event.key = row.some_text(4)?;
@@ -125,7 +125,10 @@ impl Statement {
         let Self { sql, values } = self;
         let sql = format!("{sql} ORDER BY {order} LIMIT ${}", values.len());
         let limit = shared.settings.admin_deadline;
-        shared.database.read(limit, |connection| Box::pin(connection.rows(AssertSqlSafe(sql), values))).await
+        shared
+            .database
+            .read(limit, |connection| Box::pin(connection.rows_of_once(AssertSqlSafe(sql), values)))
+            .await
     }
 }
 

@@ -143,7 +143,7 @@ pub(crate) async fn channel(connection: &mut Connection) -> Result<Done<Option<S
     }
     // Other schemas of the database may have tables of the same names.
     let sql = "SELECT relnamespace::int8 FROM pg_class WHERE oid = 'tollgate_keys'::regclass";
-    let row = connection.row(sql, []).await?.ok_or(Fault::Unreadable("table"))?;
+    let row = connection.row(sql, []).await?.ok_or(Fault::Unreadable("the tables"))?;
     Ok(Done::RollBack(Some(format!("tollgate_{}", row.number(0)?))))
 }
 

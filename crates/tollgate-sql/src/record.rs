@@ -45,15 +45,15 @@ pub(crate) fn read_details(row: &Row) -> Result<KeyDetails, Fault> {
     let mut details = KeyDetails::new(row.text(0)?, row.text(1)?, from_micros(row.number(11)?));
     details.display_prefix = row.text(2)?;
     details.tenant = row.some_text(3)?;
-    details.scopes = row.text(4)?.parse().map_err(|_| Fault::Unreadable("scopes"))?;
+    details.scopes = row.text(4)?.parse().map_err(|_| Fault::Unreadable("a key's scopes"))?;
     let is_plan_active = row.some_number(6)? == Some(1);
     details.plan =
         row.some_text(5)?.map(|tier| if is_plan_active { Plan::active(tier) } else { Plan::lapsed(tier) });
-    details.environment = row.text(7)?.parse().map_err(|_| Fault::Unreadable("environment"))?;
+    details.environment = row.text(7)?.parse().map_err(|_| Fault::Unreadable("a key's environment"))?;
     details.role = row.some_text(8)?;
     details.quotas =
-        serde_json::from_str::<Quotas>(&row.text(9)?).map_err(|_| Fault::Unreadable("quotas"))?.0;
-    details.metadata = row.text(10)?.parse().map_err(|_| Fault::Unreadable("metadata"))?;
+        serde_json::from_str::<Quotas>(&row.text(9)?).map_err(|_| Fault::Unreadable("a key's quotas"))?.0;
+    details.metadata = row.text(10)?.parse().map_err(|_| Fault::Unreadable("a key's metadata"))?;
     details.expires_at = row.some_number(12)?.map(from_micros);
     details.revoked_at = row.some_number(13)?.map(from_micros);
     details.former_until = row.some_number(14)?.map(from_micros);

@@ -86,7 +86,7 @@ async fn add_chunk(connection: &mut Connection, counts: &[((Box<str>, i64), Coun
     let values = counts.iter().flat_map(|((key, hour), count)| -> [Value; 3] {
         [(&**key).into(), (*hour).into(), i64::try_from(count.requests).unwrap_or(i64::MAX).into()]
     });
-    connection.execute(AssertSqlSafe(sql), values).await?;
+    connection.rows_of_once(AssertSqlSafe(sql), values).await?;
 
     let mut last_uses = BTreeMap::<&str, i64>::new();
     for ((key, _), count) in counts {
@@ -99,7 +99,7 @@ async fn add_chunk(connection: &mut Connection, counts: &[((Box<str>, i64), Coun
         known_of(connection, last_uses.len(), 2)
     );
     let values = last_uses.into_iter().flat_map(|(key, at)| -> [Value; 2] { [key.into(), at.into()] });
-    connection.execute(AssertSqlSafe(sql), values).await?;
+    connection.rows_of_once(AssertSqlSafe(sql), values).await?;
     Ok(())
 }
 

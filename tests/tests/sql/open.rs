@@ -25,8 +25,15 @@ async fn what_cannot_be_opened_says_why() {
     builder().connect(&folder.url()).await.unwrap().close().await;
     builder().without_migration().connect(&folder.url()).await.unwrap().close().await;
     assert_eq!(error(&format!("{}?mode=ro", folder.url())).await, ConnectError::ReadOnly);
-    let zero = builder().with_deadline(Duration::ZERO).connect("sqlite::memory:").await;
-    assert!(matches!(zero, Err(ConnectError::InvalidSetting(_))));
+    for settings in [
+        builder().with_deadline(Duration::ZERO),
+        builder().with_heartbeat(Duration::MAX),
+        builder().with_connections(0),
+        builder().with_connections(u32::MAX),
+    ] {
+        let refused = settings.connect("sqlite::memory:").await;
+        assert!(matches!(refused, Err(ConnectError::InvalidSetting(_))));
+    }
 }
 
 #[tokio::test]

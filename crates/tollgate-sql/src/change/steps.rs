@@ -35,7 +35,8 @@ impl Work<'_> {
     /// A key as it is now.
     pub(super) async fn read(&mut self, id: &str) -> Result<KeyDetails, Fault> {
         let sql = concat!(select_listed!(), " WHERE k.id = $1");
-        let row = self.connection.row(sql, [id.into()]).await?.ok_or(Fault::Unreadable("identifier"))?;
+        let row =
+            self.connection.row(sql, [id.into()]).await?.ok_or(Fault::Unreadable("what became of a key"))?;
         read_listed(&row)
     }
 
@@ -125,7 +126,7 @@ impl Work<'_> {
             ended.map(reason_word).into(),
             detail.into(),
         ];
-        let row = self.connection.row(sql, values).await?.ok_or(Fault::Unreadable("history"))?;
+        let row = self.connection.row(sql, values).await?.ok_or(Fault::Unreadable("the history"))?;
         let event = Event {
             generation: row.number(0)?,
             key: key.map(Into::into),

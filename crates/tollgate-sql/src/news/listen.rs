@@ -133,11 +133,11 @@ async fn take_in(shared: &Shared, payload: &str) -> Result<Message, Fault> {
                 })
             });
             let change = event.await?.and_then(|event| event.to_change());
-            shared.news.hear(&change.ok_or(Fault::Unreadable("history"))?);
+            shared.news.hear(&change.ok_or(Fault::Unreadable("the history"))?);
         }
         Message::Trial => {}
         // All is forgotten and looked up again: the safe side.
-        Message::Unknown => return Err(Fault::Unreadable("news")),
+        Message::Unknown => return Err(Fault::Unreadable("the news")),
     }
     Ok(message)
 }
