@@ -37,6 +37,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod cached_keys;
 mod client_address;
 mod configuration_error;
 mod engine;
@@ -53,6 +54,7 @@ mod stack;
 
 pub use tollgate_core::*;
 
+pub use cached_keys::CachedKeys;
 pub use client_address::ClientAddress;
 pub use configuration_error::ConfigurationError;
 pub use engine::{

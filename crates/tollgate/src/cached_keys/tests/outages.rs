@@ -1,0 +1,121 @@
+//! What the cache does while the store is down.
+
+use std::time::Duration;
+
+use tollgate_core::EndReason;
+
+use super::*;
+
+fn stale_for_a_minute() -> (ByHand, CachedKeys) {
+    cached_as(|keys| keys.dangerous_serve_stale_for(Duration::from_secs(60)))
+}
+
+#[test]
+fn by_default_a_key_whose_time_is_up_is_refused() {
+    let (store, keys) = cached();
+    keys.ask_of(&store, 1, 0, active(1, 1));
+    assert!(keys.ask_of(&store, 1, 30_000, down()).is_unavailable());
+    store.tell(&Change::Lost);
+    assert!(keys.ask_of(&store, 1, 0, down()).is_unavailable());
+}
+
+#[test]
+fn a_failure_is_not_kept() {
+    let (store, keys) = cached();
+    assert!(keys.ask_of(&store, 1, 0, down()).is_unavailable());
+    assert_eq!(keys.ask_of(&store, 1, 0, active(1, 1)).generation(), Some(1));
+}
+
+#[test]
+fn a_stale_key_is_served_for_so_long_since_the_store_vouched_for_it() {
+    let (store, keys) = stale_for_a_minute();
+    keys.ask_of(&store, 1, 10_000, active(1, 1));
+    assert_eq!(keys.ask_of(&store, 1, 40_000, down()).generation(), Some(1));
+    assert_eq!(keys.ask_of(&store, 1, 69_999, down()).generation(), Some(1), "to be served is no renewal");
+    assert!(keys.ask_of(&store, 1, 70_000, down()).is_unavailable());
+    assert!(keys.ask_of(&store, 1, 9_999, down()).is_unavailable(), "a clock that was set back");
+}
+
+#[test]
+fn a_stale_key_is_served_after_news_were_lost_and_resumed() {
+    let (store, keys) = stale_for_a_minute();
+    keys.ask_of(&store, 1, 0, active(1, 1));
+    store.tell(&Change::Lost);
+    assert_eq!(keys.ask_of(&store, 1, 1, down()).generation(), Some(1), "the store is asked first");
+    assert_eq!(keys.ask_of(&store, 1, 2, active(1, 2)).generation(), Some(2));
+    assert_eq!(
+        keys.ask_of(&store, 1, 60_001, down()).generation(),
+        Some(2),
+        "the store has vouched for it anew"
+    );
+    store.tell(&Change::Resumed);
+    assert_eq!(keys.ask_of(&store, 1, 60_001, down()).generation(), Some(2));
+    assert!(keys.ask_of(&store, 1, 60_002, down()).is_unavailable());
+}
+
+#[test]
+fn a_stale_key_is_served_to_nobody_once_anything_was_told_or_answered_of_it() {
+    type End = fn(&ByHand, &CachedKeys);
+    let ends: [End; 4] = [
+        |store, _| store.tell(&change_of(1, 2)),
+        |store, _| store.tell(&Change::Tenant { tenant: "acme".into(), generation: 2, end: None }),
+        |store, keys| drop(keys.ask_of(store, 1, 1, revoked(1, 2))),
+        |store, keys| drop(keys.ask_of(store, 1, 1, Ok(None))),
+    ];
+    for end in ends {
+        let (store, keys) = stale_for_a_minute();
+        keys.ask_of(&store, 1, 0, active(1, 1));
+        store.tell(&Change::Lost);
+        end(&store, &keys);
+        assert!(keys.ask_of(&store, 1, 2, down()).is_unavailable());
+    }
+}
+
+#[test]
+fn a_stale_key_that_is_revoked_while_the_store_is_asked_is_not_served() {
+    let (store, keys) = stale_for_a_minute();
+    keys.ask_of(&store, 1, 0, active(1, 1));
+    let mut request = keys.request(1, 30_000);
+    store.tell(&change_of(1, 2));
+    store.oldest().answer(down());
+    assert!(request.is_unavailable());
+}
+
+#[test]
+fn a_stale_key_is_served_neither_past_its_expiry_nor_after_its_signal() {
+    let (store, keys) = stale_for_a_minute();
+    keys.ask_of(&store, 1, 0, found(principal(1).with_expiry(at(40_000)), KeyStatus::Active, 1));
+    assert_eq!(keys.ask_of(&store, 1, 39_999, down()).generation(), Some(1));
+    assert!(keys.ask_of(&store, 1, 40_000, down()).is_unavailable());
+
+    let ending = principal(2);
+    let signal = ending.end_signal().clone();
+    keys.ask_of(&store, 2, 0, found(ending, KeyStatus::Active, 1));
+    signal.end(EndReason::Revoked);
+    assert!(keys.ask_of(&store, 2, 1, down()).is_unavailable());
+}
+
+#[test]
+fn a_store_that_does_not_answer_is_asked_once_a_second() {
+    let (store, keys) = stale_for_a_minute();
+    keys.ask_of(&store, 1, 0, active(1, 1));
+    for key in 11..=15 {
+        keys.ask_of(&store, key, 30_000, down());
+    }
+    let asked = store.asked();
+    assert!(keys.request(20, 30_999).is_unavailable());
+    assert_eq!(keys.request(1, 30_999).generation(), Some(1), "stale, and at once");
+    assert_eq!(store.asked(), asked);
+    assert!(keys.ask_of(&store, 20, 31_000, down()).is_unavailable());
+    assert!(keys.request(20, 31_999).is_unavailable());
+    keys.ask_of(&store, 20, 32_000, active(20, 1));
+    keys.ask_of(&store, 21, 32_000, Ok(None));
+}
+
+#[test]
+fn known_keys_go_on_while_the_store_is_down() {
+    let (store, keys) = cached();
+    keys.ask_of(&store, 1, 0, active(1, 1));
+    (11..=15).for_each(|key| drop(keys.ask_of(&store, key, 1, down())));
+    assert_eq!(keys.request(1, 29_999).generation(), Some(1));
+}
