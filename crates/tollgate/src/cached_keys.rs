@@ -265,13 +265,12 @@ impl Inner {
         let entry = |fresh_until| Entry::new(digests.clone(), record.cloned(), now, fresh_until);
         let after = |ttl| now.checked_add(ttl).unwrap_or(now);
 
-        if let Some(record) = record.filter(|record| is_live(record, now)) {
+        if record.is_some_and(|record| is_live(record, now)) {
             self.refused.remove(hash, digests);
             // What is kept without news is never fresh.
             let fresh_until = if as_of.flows() { after(self.settings.ttl) } else { now };
-            let expires_at = record.principal().expires_at().unwrap_or(fresh_until);
             if as_of.flows() || self.may_serve_stale() {
-                self.live.insert(hash, entry(fresh_until.min(expires_at)), is_current);
+                self.live.insert(hash, entry(fresh_until), is_current);
             }
             return;
         }

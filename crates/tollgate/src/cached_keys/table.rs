@@ -324,3 +324,118 @@ impl fmt::Debug for Table {
         f.debug_struct("Table").field("entries", &self.len()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::HashMap,
+        sync::Arc,
+        time::{Duration, UNIX_EPOCH},
+    };
+
+    use proptest::prelude::*;
+    use tollgate_core::KeyStatus;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert { digests: u8, id: u8, generation: u64 },
+        Remove { digests: u8 },
+        RemoveKey { id: u8, generation: u64 },
+        RemoveTenant { tenant: u8, generation: u64 },
+        Clear,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let (digests, id, generation) = (0..40_u8, 0..12_u8, 0..4_u64);
+        let step = prop_oneof![
+            12 => (digests.clone(), id.clone(), generation.clone())
+                .prop_map(|(digests, id, generation)| Step::Insert { digests, id, generation }),
+            3 => digests.prop_map(|digests| Step::Remove { digests }),
+            2 => (id, generation.clone()).prop_map(|(id, generation)| Step::RemoveKey { id, generation }),
+            1 => (0..3_u8, generation)
+                .prop_map(|(tenant, generation)| Step::RemoveTenant { tenant, generation }),
+            1 => Just(Step::Clear),
+        ];
+        prop::collection::vec(step, 0..200)
+    }
+
+    fn entry(digests: u8, id: u8, generation: u64) -> Entry {
+        let principal = Principal::new(id.to_string()).with_tenant((id % 3).to_string());
+        let record = KeyRecord::new(Arc::new(principal), KeyStatus::Active, generation);
+        // Never fresh, so that an older generation is as good as a newer one.
+        Entry::new(of(digests), Some(record), UNIX_EPOCH, UNIX_EPOCH)
+    }
+
+    fn of(digests: u8) -> Digests {
+        [Digest::of([digests])].as_slice().into()
+    }
+
+    proptest! {
+        /// A model that never evicts anything: what the table still has must be what that has.
+        #[test]
+        fn keeps_what_a_map_would_keep_or_less(steps in steps(), capacity in 1..60_usize) {
+            let table = Table::new(capacity, Hashes::default());
+            let mut model: HashMap<u8, (u8, u64)> = HashMap::new();
+            for step in steps {
+                match step {
+                    Step::Insert { digests, id, generation } => {
+                        let hash = table.hashes.of(&of(digests));
+                        table.insert(hash, entry(digests, id, generation), || true);
+                        model.insert(digests, (id, generation));
+                        prop_assert!(table.find(hash, &of(digests), |_| true).is_some());
+                    }
+                    Step::Remove { digests } => {
+                        table.remove(table.hashes.of(&of(digests)), &of(digests));
+                        model.remove(&digests);
+                    }
+                    Step::RemoveKey { id, generation } => {
+                        table.remove_key(&id.to_string(), generation);
+                        model.retain(|_, kept| kept.0 != id || kept.1 >= generation);
+                    }
+                    Step::RemoveTenant { tenant, generation } => {
+                        table.remove_tenant(&tenant.to_string(), generation);
+                        model.retain(|_, kept| kept.0 % 3 != tenant || kept.1 >= generation);
+                    }
+                    Step::Clear => {
+                        table.clear();
+                        model.clear();
+                    }
+                }
+                prop_assert!(table.len() <= capacity);
+                if capacity >= 40 {
+                    prop_assert_eq!(table.len(), model.len(), "there was room for all");
+                }
+                for digests in 0..40 {
+                    if let Some(Ok(Some(record))) = table.find(table.hashes.of(&of(digests)), &of(digests), |_| true) {
+                        let kept = model.get(&digests).map(|(id, generation)| (id.to_string(), *generation));
+                        prop_assert_eq!(kept, Some((record.principal().id().to_owned(), record.generation())));
+                    }
+                }
+                let places: usize = table.parts.iter().map(|part| part.read().places.len()).sum();
+                prop_assert_eq!(places, table.len());
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_the_capacity_the_parts_have_it_together() {
+        for capacity in [0, 1, 255, 256, 1_000, 10_000, 99_999, 100_000, 1_000_001] {
+            let table = Table::new(capacity, Hashes::default());
+            assert_eq!(table.parts.iter().map(|part| part.capacity).sum::<usize>(), capacity);
+        }
+    }
+
+    #[test]
+    fn a_large_table_fills_nearly_all_of_its_room() {
+        let table = Table::new(20_000, Hashes::default());
+        for number in 0..40_000_u32 {
+            let digests: Digests = [Digest::of(number.to_le_bytes())].as_slice().into();
+            let hash = table.hashes.of(&digests);
+            let entry = Entry::new(digests, None, UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(1));
+            table.insert(hash, entry, || true);
+        }
+        assert!((19_000..=20_000).contains(&table.len()), "{} are kept", table.len());
+    }
+}

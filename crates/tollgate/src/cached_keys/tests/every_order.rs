@@ -38,12 +38,13 @@ const STEPS: [Step; 8] = [
 ];
 
 /// A world of one key, and what may be answered in it: nothing that is older than what was told when a request began; and if
-/// news were lost, nothing older than what the store held then.
+/// news were lost, nothing older than what the store held then, and nothing at once.
 struct World {
     store: ByHand,
     keys: CachedKeys,
     serves_stale: bool,
     generation: u64,
+    news_flow: bool,
     told: u64,
     // As of the last time that news were lost or resumed.
     held: u64,
@@ -54,12 +55,19 @@ struct World {
 
 impl World {
     fn new(serves_stale: bool) -> Self {
-        let (store, keys) = cached_as(|keys| {
-            let keys = keys.with_capacity(10).with_refused_capacity(10);
-            if serves_stale { keys.dangerous_serve_stale_for(Duration::from_secs(600)) } else { keys }
-        });
+        let store = ByHand::default();
+        // All settings at once: so many tables that are made to be replaced would be most of the work.
+        let settings = Settings {
+            capacity: 10,
+            ttl: Duration::from_secs(30),
+            refused_capacity: 10,
+            refused_ttl: Duration::from_secs(5),
+            stale_for: Duration::from_secs(if serves_stale { 600 } else { 0 }),
+        };
+        let keys = CachedKeys::with_settings(Arc::new(store.clone()), settings);
+        store.tell(&Change::Resumed);
         let (asked, requests) = (Vec::new(), Vec::new());
-        Self { store, keys, serves_stale, generation: 1, told: 0, held: 0, asked, requests }
+        Self { store, keys, serves_stale, generation: 1, news_flow: true, told: 0, held: 0, asked, requests }
     }
 
     fn take(&mut self, step: Step) {
@@ -72,6 +80,7 @@ impl World {
                 }
                 let fresh = self.told.max(self.held);
                 if let Some(generation) = request.generation() {
+                    assert!(self.news_flow, "{generation} is answered at once, and no news flow");
                     assert!(generation >= fresh, "{generation} is answered at once, and {fresh} was told");
                 }
                 // One that the store does not answer may be served what was told last.
@@ -86,8 +95,8 @@ impl World {
                 self.told = self.generation;
             }
             Step::Lost | Step::Resumed => {
-                let is_lost = matches!(step, Step::Lost);
-                self.store.tell(if is_lost { &Change::Lost } else { &Change::Resumed });
+                self.news_flow = matches!(step, Step::Resumed);
+                self.store.tell(if self.news_flow { &Change::Resumed } else { &Change::Lost });
                 self.held = self.generation;
             }
             _ => {}

@@ -43,6 +43,7 @@ fn a_stale_key_is_served_after_news_were_lost_and_resumed() {
     store.tell(&Change::Lost);
     assert_eq!(keys.ask_of(&store, 1, 1, down()).generation(), Some(1), "the store is asked first");
     assert_eq!(keys.ask_of(&store, 1, 2, active(1, 2)).generation(), Some(2));
+    assert_eq!(keys.ask_of(&store, 1, 3, down()).generation(), Some(2), "and asked again");
     assert_eq!(
         keys.ask_of(&store, 1, 60_001, down()).generation(),
         Some(2),
