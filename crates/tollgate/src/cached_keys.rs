@@ -69,8 +69,8 @@ type Found = Result<Option<KeyRecord>, Unavailable>;
 /// | refusals: unknown, revoked, suspended and expired keys | 10,000 | 5 seconds, or until anything changes |
 ///
 /// The two are apart, so that neither a flood of invented keys nor many that are revoked at once drive good ones out; and
-/// a client that goes on sending one revoked key asks the store no more than every 5 seconds. An entry takes about
-/// 170 bytes and its principal. An entry's time runs by the requests' instants, is not lengthened by use, and a clock that is set
+/// a client that goes on sending one revoked key asks the store no more than every 5 seconds. An entry takes 200
+/// to 370 bytes and its principal. An entry's time runs by the requests' instants, is not lengthened by use, and a clock that is set
 /// back ends it.
 ///
 /// # When the store is slow or down

@@ -20,6 +20,16 @@ use crate::LegacyHashes;
 ///     .with_format(KeyFormat::new("old")?.without_checksum()); // keys from before
 /// # Ok::<(), tollgate::InvalidKeyFormat>(())
 /// ```
+///
+/// A store that has to be waited for, such as a database, is put behind a cache:
+///
+/// ```
+/// use tollgate::{CachedKeys, KeyFormat, KeyStore, KeyVerifier};
+///
+/// fn verifier(store: impl KeyStore) -> Result<KeyVerifier, tollgate::InvalidKeyFormat> {
+///     Ok(KeyVerifier::new(KeyFormat::new("sk")?, CachedKeys::new(store)))
+/// }
+/// ```
 pub struct KeyVerifier {
     format: KeyFormat,
     more_formats: Vec<KeyFormat>,
