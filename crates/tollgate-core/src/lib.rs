@@ -51,8 +51,8 @@ pub use metadata::{InvalidMetadata, Metadata};
 pub use port::{
     Change, Charge, Command, Entitlements, HistoryQuery, HourlyUsage, KeyAction, KeyAdmin, KeyAdminError,
     KeyChange, KeyEvent, KeyLookUp, KeyQuery, KeyRecord, KeyStatus, KeyStore, KeyUpdate, LegacyKey,
-    LegacyKeys, Limiter, Operator, Page, Presented, Respond, Take, TenantChange, Usage, UsageBatch,
-    UsageCount, UsageSink, UsageStore, Verify, WatchKeys, Watchers,
+    LegacyKeys, Limiter, Operator, Page, Presented, Respond, StoredUsage, Take, TenantChange, Usage,
+    UsageBatch, UsageCount, UsageQuery, UsageSink, UsageStore, Verify, WatchKeys, Watchers,
 };
 pub use principal::{Plan, Principal};
 pub use quota::{Algorithm, InvalidQuota, PerWindow, Quota, WindowLimit};

@@ -21,5 +21,5 @@ pub use key_store::{Change, KeyLookUp, KeyRecord, KeyStatus, KeyStore, WatchKeys
 pub use legacy_keys::{LegacyKey, LegacyKeys};
 pub use limiter::{Charge, Limiter, Take};
 pub use respond::Respond;
-pub use usage::{HourlyUsage, Usage, UsageBatch, UsageCount, UsageSink, UsageStore};
+pub use usage::{HourlyUsage, StoredUsage, Usage, UsageBatch, UsageCount, UsageQuery, UsageSink, UsageStore};
 pub use verify::{Presented, Verify};

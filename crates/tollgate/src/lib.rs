@@ -73,7 +73,7 @@ pub use layers::{
 };
 #[cfg(feature = "legacy")]
 pub use legacy_hashes::LegacyHashes;
-pub use memory::{MemoryKeys, MemoryLimiter};
+pub use memory::{MemoryKeys, MemoryLimiter, MemoryUsage};
 pub use request_id::RequestId;
 pub use response_head::ResponseHead;
 pub use stack::{Tollgate, TollgateBuilder};

@@ -2,13 +2,15 @@
 
 mod keys;
 mod limiter;
+mod usage;
 
 pub use keys::MemoryKeys;
 pub use limiter::MemoryLimiter;
+pub use usage::MemoryUsage;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Nothing behind these locks is ever left half changed, so a panic of another thread has left it whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
