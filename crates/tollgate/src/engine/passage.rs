@@ -179,6 +179,11 @@ impl Passage {
         passage.principal = Some(principal);
     }
 
+    /// That of a request of this principal's of which nothing else is known.
+    pub(crate) fn proven(principal: Arc<Principal>) -> Self {
+        Self { standing: Standing::Proven, principal: Some(principal), ..Self::new() }
+    }
+
     pub(super) fn read_clock(&mut self) {
         self.now = Some(HandedDown::now(self.handed_down.as_deref()));
     }

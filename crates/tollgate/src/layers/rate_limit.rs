@@ -80,10 +80,10 @@
 //!
 //! A CORS preflight is not counted.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc, time::SystemTime};
 
 use smallvec::SmallVec;
-use tollgate_core::{Answer, Charge, Decision, Denial, Head, Limiter, Quota, Take, Unavailable};
+use tollgate_core::{Answer, Charge, Decision, Denial, Head, Limiter, Principal, Quota, Take, Unavailable};
 
 use crate::{
     ConfigurationError, MemoryLimiter, Passage, RateLimitHeaders,
@@ -153,6 +153,42 @@ impl RateLimitLayer {
     pub fn with_numbers_for_expired(mut self) -> Self {
         self.gate.tells_expired = true;
         self
+    }
+
+    /// Where a principal's limits stand at `now`, as its next response would tell, and counts nothing: for pages that show it
+    /// to the principal's owner, who may have its [details](tollgate_core::KeyDetails) and no request of its own.
+    ///
+    /// Clones of a layer count together, so keep one of what a stack is built with:
+    ///
+    /// ```
+    /// use std::time::SystemTime;
+    ///
+    /// use tollgate::{EndSignal, KeyDetails, PerWindow, RateLimitLayer, Unavailable};
+    ///
+    /// let limits = RateLimitLayer::new(60.per_minute().and(1_000.per_hour()));
+    /// let guard = limits.clone(); // .rate_limit(guard)
+    ///
+    /// async fn live_limits(limits: &RateLimitLayer, key: &KeyDetails, now: SystemTime) -> Result<Vec<String>, Unavailable> {
+    ///     let decision = limits.peek(key.to_principal(EndSignal::new()), now).await?;
+    ///     let windows = decision.windows().iter();
+    ///     Ok(windows.map(|window| format!("{} of {} left", window.remaining(), window.limit)).collect())
+    /// }
+    /// # let _ = guard;
+    /// ```
+    ///
+    /// Each policy by key or tenant is told of, with the quota of the principal or of its plan. What only a request decides is
+    /// left out: policies by address or by a [function](Subject::custom), and those whose [quota](Policy::with_quota_by) a function
+    /// names. A plan that an `EntitlementLayer` would ask for elsewhere is not known here: give it to the principal.
+    ///
+    /// # Errors
+    /// [`Unavailable`] if the counters cannot be reached.
+    pub async fn peek(
+        &self,
+        principal: impl Into<Arc<Principal>>,
+        now: SystemTime,
+    ) -> Result<Decision, Unavailable> {
+        let answer = self.gate.peek(&Passage::proven(principal.into()), now);
+        answer.wait().await
     }
 }
 
@@ -245,6 +281,20 @@ impl RateLimitGate {
             }
         }
         applicable
+    }
+}
+
+impl RateLimitGate {
+    /// Where the limits stand that hold for a principal whatever it asks for.
+    fn peek(&self, passage: &Passage, now: SystemTime) -> Answer<Result<Decision, Unavailable>> {
+        let of_principal =
+            |policy| Policy::of_principal(policy, passage).map(|(subject, quota)| (policy, subject, quota));
+        let concerned: Vec<_> = self.policies.iter().filter_map(of_principal).collect();
+        let peeks = concerned
+            .iter()
+            .map(|(policy, subject, quota)| policy.charge_of_one(subject, quota, passage).with_cost(0));
+        let charges: Vec<_> = peeks.collect();
+        self.limiter.take(&Take::new(&charges, now))
     }
 }
 

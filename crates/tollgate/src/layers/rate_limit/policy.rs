@@ -99,19 +99,35 @@ impl Policy {
         principal: Option<&'r Principal>,
     ) -> Option<Cow<'r, str>> {
         match &self.subject {
-            Subject::Key => principal.map(|principal| Cow::Borrowed(principal.id())),
-            Subject::Tenant => principal.map(|principal| match principal.tenant() {
-                Some(tenant) => Cow::Borrowed(tenant),
-                // A key that belongs to nobody is a tenant of its own. Nobody's tenant is called so: what begins with a zero byte
-                // is no text to a database, and none that anybody would type.
-                None => Cow::Owned(format!("\0{}", principal.id())),
-            }),
+            Subject::Key | Subject::Tenant => self.subject_of(principal?),
             Subject::Address(address) => Some(match address.subject(head, "RateLimitLayer") {
                 Some(address) => Cow::Owned(address),
                 None => Cow::Borrowed(NOBODYS_ADDRESS),
             }),
             Subject::Custom(CustomSubject(name)) => name(head, principal),
         }
+    }
+
+    /// Whose counter a principal is charged to; `None` if its request decides.
+    #[inline]
+    fn subject_of<'r>(&self, principal: &'r Principal) -> Option<Cow<'r, str>> {
+        match &self.subject {
+            Subject::Key => Some(Cow::Borrowed(principal.id())),
+            Subject::Tenant => Some(match principal.tenant() {
+                Some(tenant) => Cow::Borrowed(tenant),
+                // A key that belongs to nobody is a tenant of its own. Nobody's tenant is called so: what begins with a zero byte
+                // is no text to a database, and none that anybody would type.
+                None => Cow::Owned(format!("\0{}", principal.id())),
+            }),
+            Subject::Address(_) | Subject::Custom(_) => None,
+        }
+    }
+
+    /// Whose counter a principal is charged to, and what that is held against, whatever it asks for; `None` if that depends.
+    pub(super) fn of_principal<'c>(&'c self, passage: &'c Passage) -> Option<(Cow<'c, str>, &'c Quota)> {
+        let is_fixed = self.quota_function.is_none() || self.own_quota(passage).is_some();
+        let subject = self.subject_of(passage.principal()?).filter(|_| is_fixed)?;
+        Some((subject, self.quota(passage)))
     }
 
     /// A charge by a [plain](Self::is_plain) policy.
