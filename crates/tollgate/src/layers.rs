@@ -17,6 +17,7 @@ pub mod entitlement;
 pub mod rate_limit;
 pub mod request_id;
 pub mod scope;
+pub mod usage;
 pub mod verify;
 
 /// The gates that there are. The engine is made of these and of no others, so that a walk through them is one function, in
@@ -30,6 +31,7 @@ pub(crate) enum AnyGate {
     RateLimit(rate_limit::RateLimitGate),
     Entitlement(entitlement::EntitlementGate),
     Scope(scope::ScopeGate),
+    Usage(usage::UsageGate),
 }
 
 macro_rules! whichever {
@@ -42,6 +44,7 @@ macro_rules! whichever {
             AnyGate::RateLimit($gate) => $call,
             AnyGate::Entitlement($gate) => $call,
             AnyGate::Scope($gate) => $call,
+            AnyGate::Usage($gate) => $call,
         }
     };
 }

@@ -11,6 +11,7 @@
 //! | [`RateLimitLayer`] | the principal, or what you choose | a [`Decision`], `X-RateLimit-*` | 429 |
 //! | [`EntitlementLayer`] | the principal's [`Plan`] | | 403 |
 //! | [`ScopeLayer`] | the principal's [`Scopes`], the route | | 403 |
+//! | [`UsageLayer`] | the principal | its use, to a [`UsageRecorder`] | nothing |
 //!
 //! What the layers learn stands in one request extension, the [`Passage`]. A refusal is a [`Denial`]; a
 //! [responder](respond) turns it into bytes. A guard that runs without what it reads answers 500, and the log names the
@@ -30,8 +31,9 @@
 //! | `request_id`, `principal`, `tenant` | if they are known |
 //! | `report_only` | whether the request was let through all the same |
 //!
-//! Two more events of that target tell what refuses nobody: at the level `WARN`, that what a response has cost could not be charged
-//! (`detail`), and at `ERROR`, ever more rarely, that a limit by address does not hold, since nobody knows any (`layer`).
+//! More events of that target tell what refuses nobody: at the level `WARN`, that what a response has cost could not be charged
+//! (`detail`), that usage could not be flushed (`detail`), or how many uses were dropped (`uses`); and at `ERROR`, ever more rarely,
+//! that a limit by address does not hold, since nobody knows any (`layer`).
 //!
 //! What is inside a [`RequestIdLayer`] runs in a span `request` with the field `request_id`.
 #![forbid(unsafe_code)]
@@ -51,6 +53,7 @@ mod request_id;
 pub mod respond;
 mod response_head;
 mod stack;
+mod usage_recorder;
 
 pub use tollgate_core::*;
 
@@ -69,6 +72,7 @@ pub use layers::{
     rate_limit::{Cost, CustomSubject, DEFAULT_POLICY, Policy, RateLimitLayer, Subject},
     request_id::RequestIdLayer,
     scope::{ScopeLayer, ScopeMap},
+    usage::UsageLayer,
     verify::VerifyLayer,
 };
 #[cfg(feature = "legacy")]
@@ -77,3 +81,6 @@ pub use memory::{MemoryKeys, MemoryLimiter, MemoryUsage};
 pub use request_id::RequestId;
 pub use response_head::ResponseHead;
 pub use stack::{Tollgate, TollgateBuilder};
+#[cfg(feature = "tokio")]
+pub use usage_recorder::UsageFlushing;
+pub use usage_recorder::UsageRecorder;

@@ -6,7 +6,7 @@ use tower_layer::Layer;
 
 use crate::{
     AttemptLimitLayer, ConfigurationError, CredentialLayer, EntitlementLayer, Gated, RateLimitLayer,
-    ReportOnly, RequestIdLayer, ScopeLayer, VerifyLayer,
+    ReportOnly, RequestIdLayer, ScopeLayer, UsageLayer, VerifyLayer,
     engine::{Engine, Gate, GateLayer, Settings, Station},
     layers::{AnyGate, rate_limit::ANONYMOUS_UNCOUNTED},
 };
@@ -57,7 +57,7 @@ impl<S> Layer<S> for Tollgate {
 }
 
 /// Puts a [`Tollgate`] together. In whatever order the layers are named, a request meets them in this one: request ID,
-/// attempt limit, credential, verify, rate limit, entitlement, scope.
+/// attempt limit, credential, verify, rate limit, entitlement, scope, usage.
 ///
 /// Responder, clock and realm are set here, for all; [`build`](Self::build) refuses a layer that has its own. A layer in
 /// report-only mode stays so.
@@ -71,6 +71,7 @@ pub struct TollgateBuilder {
     rate_limit: Slot,
     entitlement: Slot,
     scope: Slot,
+    usage: Slot,
     settings: Settings,
     is_optional: bool,
     leaves_anonymous_uncounted: bool,
@@ -125,6 +126,12 @@ impl TollgateBuilder {
         self
     }
 
+    /// Who is told that a caller was let through: a recorder, another sink, or a layer made of one.
+    pub fn usage(mut self, layer: impl Into<UsageLayer>) -> Self {
+        self.usage.push(layer.into().into_parts());
+        self
+    }
+
     /// Turns refusals into responses. By default gRPC requests get a gRPC status, all others an RFC 9457 problem.
     pub fn responder(mut self, responder: impl tollgate_core::Respond) -> Self {
         self.settings.responder = Some(Arc::new(responder));
@@ -176,6 +183,7 @@ impl TollgateBuilder {
             self.rate_limit,
             self.entitlement,
             self.scope,
+            self.usage,
         ];
         let mut stations = Vec::new();
         for mut slot in slots {

@@ -1,0 +1,186 @@
+//! What was noted since the last flush.
+
+use std::{
+    hash::BuildHasher as _,
+    mem,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use crossbeam_utils::CachePadded;
+use hashbrown::{DefaultHashBuilder, HashTable};
+use tollgate_core::UsageCount;
+
+use crate::memory::lock;
+
+/// Counts by key and hour. Each key's are in one shard, behind one lock, which is held for no longer than it takes to find and to
+/// raise a count.
+pub(super) struct Counts {
+    shards: Box<[CachePadded<Mutex<Shard>>]>,
+    hasher: DefaultHashBuilder,
+    capacity: usize,
+    // How many entries there are. Changes with keys that come and go, not with each use.
+    length: AtomicUsize,
+    dropped: AtomicU64,
+}
+
+type Shard = HashTable<Entry>;
+
+/// Enough that two cores seldom meet in one.
+const SHARDS: usize = 64;
+
+const SECONDS_PER_HOUR: u64 = 3_600;
+
+/// How often a key was used in one hour. It stays when it is flushed, at 0, so that the next use need not copy its name anew; what
+/// is still at 0 when the next flush comes goes.
+struct Entry {
+    key: Box<str>,
+    // Since the Unix epoch.
+    hour: u64,
+    requests: u64,
+    last_used_at: SystemTime,
+}
+
+/// What noting a use has led to.
+pub(super) enum Noted {
+    Counted,
+    /// Counted, and from this one on half of the room is used.
+    Crowded,
+    Dropped,
+}
+
+impl Noted {
+    #[inline]
+    pub(super) fn is_crowded_now(&self) -> bool {
+        matches!(self, Self::Crowded)
+    }
+}
+
+impl Counts {
+    pub(super) fn with_capacity(capacity: usize) -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| CachePadded::default()).collect(),
+            hasher: DefaultHashBuilder::default(),
+            capacity,
+            length: AtomicUsize::new(0),
+            dropped: AtomicU64::new(0),
+        }
+    }
+
+    #[inline]
+    pub(super) fn note(&self, key: &str, now: SystemTime) -> Noted {
+        let hour = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / SECONDS_PER_HOUR;
+        let hash = self.hasher.hash_one(key);
+        let Some(shard) = self.shard(hash) else { return Noted::Dropped };
+        let mut shard = lock(shard);
+        match shard.find_mut(hash, |entry| entry.hour == hour && *entry.key == *key) {
+            Some(entry) => {
+                entry.requests = entry.requests.saturating_add(1);
+                entry.last_used_at = entry.last_used_at.max(now);
+                Noted::Counted
+            }
+            None => self.note_first(
+                &mut shard,
+                hash,
+                Entry { key: key.into(), hour, requests: 1, last_used_at: now },
+            ),
+        }
+    }
+
+    /// Half of the room: what is beyond is for what comes while a flush takes its time.
+    pub(super) fn are_crowded(&self) -> bool {
+        self.length.load(Ordering::Relaxed) >= self.crowd()
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.length.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// What was noted of one key.
+    pub(super) fn of(&self, key: &str) -> Vec<UsageCount> {
+        let hash = self.hasher.hash_one(key);
+        let Some(shard) = self.shard(hash) else { return Vec::new() };
+        let shard = lock(shard);
+        let its = shard.iter_hash(hash).filter(|entry| *entry.key == *key && entry.requests > 0);
+        its.map(|entry| entry.count(entry.key.clone())).collect()
+    }
+
+    /// Takes all that was noted, in ascending order.
+    pub(super) fn take(&self) -> Vec<UsageCount> {
+        let mut counts = Vec::new();
+        let is_crowded = self.are_crowded();
+        for shard in &self.shards {
+            if is_crowded {
+                self.take_entries(shard, &mut counts);
+            } else {
+                self.take_counts(shard, &mut counts);
+            }
+        }
+        counts.sort_unstable_by(|one, other| (&one.key, one.hour).cmp(&(&other.key, other.hour)));
+        counts
+    }
+
+    /// Takes a shard's counts, and leaves the entries for what comes next.
+    fn take_counts(&self, shard: &Mutex<Shard>, counts: &mut Vec<UsageCount>) {
+        let mut shard = lock(shard);
+        let before = shard.len();
+        shard.retain(|entry| {
+            let is_used = entry.requests > 0;
+            if is_used {
+                counts.push(entry.count(entry.key.clone()));
+                entry.requests = 0;
+            }
+            is_used
+        });
+        self.length.fetch_sub(before - shard.len(), Ordering::Relaxed);
+    }
+
+    /// Takes a shard's entries, and leaves all of the room.
+    fn take_entries(&self, shard: &Mutex<Shard>, counts: &mut Vec<UsageCount>) {
+        let entries = mem::take(&mut *lock(shard));
+        self.length.fetch_sub(entries.len(), Ordering::Relaxed);
+        let used = entries.into_iter().filter(|entry| entry.requests > 0);
+        counts.extend(used.map(|mut entry| {
+            let key = mem::take(&mut entry.key);
+            entry.count(key)
+        }));
+    }
+
+    #[cold]
+    fn note_first(&self, shard: &mut Shard, hash: u64, entry: Entry) -> Noted {
+        let one_more = |length| (length < self.capacity).then_some(length + 1);
+        let Ok(before) = self.length.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more) else {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return Noted::Dropped;
+        };
+        shard.insert_unique(hash, entry, |entry| self.hasher.hash_one(&*entry.key));
+        if before + 1 == self.crowd() { Noted::Crowded } else { Noted::Counted }
+    }
+
+    fn crowd(&self) -> usize {
+        self.capacity.div_ceil(2).max(1)
+    }
+
+    /// Never absent: the number is taken modulo how many there are.
+    #[inline]
+    fn shard(&self, hash: u64) -> Option<&Mutex<Shard>> {
+        // By other bits than those that find the place in a table.
+        let number = usize::try_from(hash >> 32 & (SHARDS as u64 - 1)).ok()?;
+        self.shards.get(number).map(|shard| &**shard)
+    }
+}
+
+impl Entry {
+    fn count(&self, key: Box<str>) -> UsageCount {
+        let begin = UNIX_EPOCH.checked_add(Duration::from_secs(self.hour.saturating_mul(SECONDS_PER_HOUR)));
+        UsageCount::new(key, begin.unwrap_or(UNIX_EPOCH), self.requests, self.last_used_at)
+    }
+}

@@ -1,0 +1,255 @@
+#[cfg(feature = "tokio")]
+mod in_the_background;
+mod model;
+mod store;
+
+use std::{
+    pin::{Pin, pin},
+    task::{Context, Waker},
+    thread,
+    time::Duration,
+};
+
+use tollgate_core::Principal;
+
+use self::store::{Fate, TestStore};
+use super::*;
+use crate::MemoryUsage;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+fn hour(number: u32) -> SystemTime {
+    SystemTime::UNIX_EPOCH + HOUR * number
+}
+
+fn note(recorder: &UsageRecorder, key: &str, now: SystemTime) {
+    recorder.note(&Usage::new(&Principal::new(key), now));
+}
+
+/// What a recorder says of a key: the number of each hour, and how often it was used in that.
+async fn used(recorder: &UsageRecorder, key: &str) -> Vec<(u32, u64)> {
+    let hours = recorder.usage(key, hour(0), hour(1_000)).await.unwrap();
+    hours.iter().map(told).collect()
+}
+
+/// What its store says.
+async fn stored(store: &impl UsageStore, key: &str) -> Vec<(u32, u64)> {
+    let query = UsageQuery::new(key, hour(0), hour(1_000));
+    store.usage(&query).wait().await.unwrap().hours.iter().map(told).collect()
+}
+
+fn told(hourly: &HourlyUsage) -> (u32, u64) {
+    let seconds = hourly.hour.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    assert_eq!(seconds % 3_600, 0, "hours begin on the hour");
+    (u32::try_from(seconds / 3_600).unwrap(), hourly.requests)
+}
+
+fn is_pending<F: Future + ?Sized>(future: Pin<&mut F>) -> bool {
+    future.poll(&mut Context::from_waker(Waker::noop())).is_pending()
+}
+
+#[tokio::test]
+async fn counts_by_key_and_hour() {
+    let store = MemoryUsage::new();
+    let recorder = UsageRecorder::new(store.clone());
+    let moment = Duration::from_nanos(1);
+    for now in [hour(5), hour(6) - moment, hour(6), hour(5) + moment] {
+        note(&recorder, "ada", now);
+    }
+    note(&recorder, "bob", hour(6));
+    assert_eq!(stored(&store, "ada").await, []);
+    assert_eq!(used(&recorder, "ada").await, [(5, 3), (6, 1)]);
+
+    recorder.flush().await.unwrap();
+    assert_eq!(stored(&store, "ada").await, [(5, 3), (6, 1)]);
+    assert_eq!(stored(&store, "bob").await, [(6, 1)]);
+    assert_eq!(store.last_used_at("ada"), Some(hour(6)), "whatever came later");
+    assert_eq!(used(&recorder, "ada").await, [(5, 3), (6, 1)]);
+}
+
+#[tokio::test]
+async fn tells_of_the_hours_that_begin_within_a_span() {
+    let recorder = UsageRecorder::new(MemoryUsage::new());
+    for number in 1..=4 {
+        note(&recorder, "ada", hour(number) + Duration::from_secs(9));
+        if number == 2 {
+            recorder.flush().await.unwrap();
+        }
+    }
+    let hours = recorder.usage("ada", hour(2), hour(4)).await.unwrap();
+    assert_eq!(hours.iter().map(told).collect::<Vec<_>>(), [(2, 1), (3, 1)]);
+}
+
+#[tokio::test]
+async fn a_time_before_the_epoch_is_its_first_hour() {
+    let recorder = UsageRecorder::new(MemoryUsage::new());
+    note(&recorder, "ada", hour(0) - HOUR);
+    assert_eq!(used(&recorder, "ada").await, [(0, 1)]);
+}
+
+#[tokio::test]
+async fn adds_nothing_where_nothing_was_noted() {
+    let store = TestStore::default();
+    let recorder = UsageRecorder::new(store.clone());
+    recorder.flush().await.unwrap();
+    note(&recorder, "ada", hour(1));
+    recorder.flush().await.unwrap();
+    recorder.flush().await.unwrap();
+    assert_eq!(store.numbers(), [1]);
+}
+
+#[tokio::test]
+async fn a_batch_whose_fate_is_unknown_is_added_again_before_newer_ones() {
+    for fate in [Fate::Vanishes, Fate::AnswerVanishes] {
+        let store = TestStore::default();
+        let recorder = UsageRecorder::new(store.clone());
+        note(&recorder, "ada", hour(1));
+        store.next_is(fate);
+        assert!(recorder.flush().await.is_err());
+        note(&recorder, "ada", hour(1));
+        store.next_is(fate);
+        assert!(recorder.flush().await.is_err());
+        assert_eq!(used(&recorder, "ada").await, [(1, 2)], "{fate:?}");
+
+        recorder.flush().await.unwrap();
+        assert_eq!(stored(&store, "ada").await, [(1, 2)], "{fate:?}");
+        assert_eq!(store.numbers(), [1, 1, 1, 2], "{fate:?}");
+    }
+}
+
+#[tokio::test]
+async fn batches_are_in_ascending_order() {
+    let store = TestStore::default();
+    let recorder = UsageRecorder::new(store.clone());
+    for number in (0..500).rev() {
+        note(&recorder, &format!("key_{}", number % 100), hour(number % 7));
+    }
+    recorder.flush().await.unwrap();
+    let batch = store.batches().remove(0);
+    assert!(batch.counts.is_sorted_by(|one, next| (&one.key, one.hour) < (&next.key, next.hour)));
+    assert_eq!(batch.counts.iter().map(|count| count.requests).sum::<u64>(), 500);
+}
+
+#[tokio::test]
+async fn a_flush_that_is_dropped_half_way_loses_nothing() {
+    for fate in [Fate::Vanishes, Fate::AnswerVanishes] {
+        let store = TestStore::default();
+        let recorder = UsageRecorder::new(store.clone());
+        note(&recorder, "ada", hour(1));
+        store.next_is(fate);
+        store.wait(true);
+        assert!(is_pending(pin!(recorder.flush())));
+        note(&recorder, "ada", hour(1));
+
+        store.wait(false);
+        assert_eq!(used(&recorder, "ada").await, [(1, 2)], "{fate:?}");
+        recorder.flush().await.unwrap();
+        assert_eq!(stored(&store, "ada").await, [(1, 2)], "{fate:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_flush_that_nobody_polls_any_more_keeps_no_other_waiting() {
+    let store = TestStore::default();
+    let recorder = UsageRecorder::new(store.clone());
+    note(&recorder, "ada", hour(1));
+    store.wait(true);
+    let mut forgotten = pin!(recorder.flush());
+    assert!(is_pending(forgotten.as_mut()));
+    store.wait(false);
+    note(&recorder, "ada", hour(1));
+    recorder.flush().await.unwrap();
+    assert_eq!(stored(&store, "ada").await, [(1, 2)]);
+
+    forgotten.await.unwrap();
+    assert_eq!(stored(&store, "ada").await, [(1, 2)], "its batch came late, and again");
+}
+
+#[tokio::test]
+async fn keys_beyond_the_capacity_are_dropped_until_there_is_room() {
+    let store = TestStore::default();
+    let recorder = UsageRecorder::with_capacity(store.clone(), 3);
+    for number in 0..5 {
+        note(&recorder, &format!("key_{number}"), hour(1));
+        note(&recorder, "key_0", hour(1));
+    }
+    assert_eq!(recorder.dropped(), 2);
+    assert_eq!(used(&recorder, "key_0").await, [(1, 6)], "whoever is counted goes on to be");
+    assert_eq!(used(&recorder, "key_4").await, []);
+
+    store.next_is(Fate::Vanishes);
+    assert!(recorder.flush().await.is_err());
+    for number in 4..9 {
+        note(&recorder, &format!("key_{number}"), hour(1));
+    }
+    assert_eq!(recorder.dropped(), 4, "there is room while a batch is under way, and no more than that");
+    recorder.flush().await.unwrap();
+    assert_eq!(stored(&store, "key_4").await, [(1, 1)]);
+    assert_eq!(stored(&store, "key_8").await, []);
+    assert_eq!(recorder.0.counts.len(), 0, "a crowd is cleared away");
+}
+
+#[tokio::test]
+async fn whoever_is_idle_for_a_flush_gives_its_place_back() {
+    let recorder = UsageRecorder::new(MemoryUsage::new());
+    note(&recorder, "ada", hour(1));
+    note(&recorder, "ada", hour(2));
+    recorder.flush().await.unwrap();
+    assert_eq!(recorder.0.counts.len(), 2);
+    note(&recorder, "ada", hour(2));
+    recorder.flush().await.unwrap();
+    assert_eq!(recorder.0.counts.len(), 1);
+    recorder.flush().await.unwrap();
+    assert_eq!(recorder.0.counts.len(), 0);
+    assert_eq!(used(&recorder, "ada").await, [(1, 1), (2, 2)]);
+}
+
+#[tokio::test]
+async fn tells_when_half_of_the_room_is_used() {
+    let recorder = UsageRecorder::with_capacity(MemoryUsage::new(), 5);
+    let mut crowded = pin!(recorder.wait_until_crowded());
+    note(&recorder, "key_1", hour(1));
+    note(&recorder, "key_2", hour(1));
+    note(&recorder, "key_2", hour(1));
+    assert!(is_pending(crowded.as_mut()));
+    note(&recorder, "key_3", hour(1));
+    crowded.await;
+    recorder.wait_until_crowded().await;
+    recorder.flush().await.unwrap();
+    assert!(is_pending(pin!(recorder.wait_until_crowded())));
+}
+
+#[tokio::test]
+async fn threads_count_exactly_whatever_is_flushed_meanwhile() {
+    const EACH: u32 = 20_000;
+    let store = MemoryUsage::new();
+    let recorder = UsageRecorder::new(store.clone());
+    thread::scope(|scope| {
+        for own in ["ada", "bob"] {
+            let recorder = &recorder;
+            scope.spawn(move || {
+                for number in 0..EACH {
+                    note(recorder, own, hour(number % 3));
+                    note(recorder, "both", hour(0));
+                }
+            });
+        }
+        scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let mut before = 0;
+            for _ in 0..200 {
+                runtime.block_on(recorder.flush()).unwrap();
+                let now =
+                    runtime.block_on(used(&recorder, "both")).first().map_or(0, |(_, requests)| *requests);
+                assert!(before <= now, "only ever forward");
+                before = now;
+            }
+        });
+    });
+    recorder.flush().await.unwrap();
+    for key in ["ada", "bob"] {
+        let sum: u64 = stored(&store, key).await.iter().map(|(_, requests)| requests).sum();
+        assert_eq!(sum, u64::from(EACH));
+    }
+    assert_eq!(stored(&store, "both").await, [(0, 2 * u64::from(EACH))]);
+}
