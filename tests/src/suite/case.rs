@@ -1,12 +1,15 @@
 //! One case for each layer: how it is built with what must stand outside it, and what it allows and refuses.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 use http::{Request, StatusCode};
 use tollgate::{
     AttemptLimitLayer, ClientAddress, CredentialLayer, DenialKind, EntitlementLayer, Environment, Gated,
-    ManualClock, PerWindow as _, Plan, Principal, RateLimitLayer, ReportOnly, RequestIdLayer, ScopeLayer,
-    ScopeMap, Scopes, Tollgate, VerifyLayer, scope,
+    ManualClock, MemoryUsage, Passage, PerWindow as _, Plan, Principal, RateLimitLayer, ReportOnly,
+    RequestIdLayer, ScopeLayer, ScopeMap, Scopes, Tollgate, UsageLayer, UsageRecorder, VerifyLayer, scope,
 };
 use tower::{Layer, Service, ServiceBuilder, limit::ConcurrencyLimit};
 
@@ -173,6 +176,10 @@ fn scope_map(world: &World) -> ScopeLayer {
     in_world!(ScopeLayer::per_route(ScopeMap::new().get("/jobs", scope("read"))).unwrap(), world)
 }
 
+fn usage(world: &World) -> UsageLayer {
+    in_world!(UsageLayer::new(UsageRecorder::new(MemoryUsage::new())), world)
+}
+
 fn tollgate(world: &World) -> Tollgate {
     let inside = &World { is_inside_a_builder: true, report_only: None, ..world.clone() };
     let builder = Tollgate::builder()
@@ -180,6 +187,7 @@ fn tollgate(world: &World) -> Tollgate {
         .rate_limit(rate_limit(inside))
         .entitlement(entitlement(inside))
         .scope(one_scope(inside))
+        .usage(usage(inside))
         .clock(world.clock.clone());
     let builder = match &world.report_only {
         Some(report) => builder.report_only(report),
@@ -364,6 +372,21 @@ impl Case {
         ..Self::SCOPE
     };
 
+    /// Notes whoever it was told of, and refuses nobody.
+    pub const USAGE: Self = Self {
+        layer: "UsageLayer",
+        stack: |world, inner| {
+            let builder = ServiceBuilder::new().layer(request_id(&World::new())).map_request(vouched);
+            erase(builder.layer(usage(world)).service(inner))
+        },
+        alone: |world, inner| identified(usage(world), inner),
+        needs: Some("VerifyLayer"),
+        has_backend: false,
+        refusal: None,
+        debug: |world, request| debug(&usage(world), request),
+        outside: proven,
+    };
+
     /// The whole stack, which refuses by its last guard: all backends before it are asked.
     pub const TOLLGATE: Self = Self {
         layer: "ScopeLayer",
@@ -410,6 +433,12 @@ impl Case {
     pub fn build_alone(&self, world: &World, inner: &Inner) -> Stack {
         (self.alone)(world, ConcurrencyLimit::new(inner.clone(), 1))
     }
+}
+
+/// A request whose caller is known in another way than by a credential.
+fn vouched(mut request: Request<String>) -> Request<String> {
+    Passage::identify(request.extensions_mut(), Arc::new(Principal::new("ada")));
+    request
 }
 
 fn proven(inner: Inner) -> Stack {

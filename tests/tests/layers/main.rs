@@ -20,6 +20,7 @@ macro_rules! for_every_layer {
         for_every_layer!(@layer entitlement ENTITLEMENT $($module::$property,)*);
         for_every_layer!(@layer scope SCOPE $($module::$property,)*);
         for_every_layer!(@layer scope_map SCOPE_MAP $($module::$property,)*);
+        for_every_layer!(@layer usage USAGE $($module::$property,)*);
         for_every_layer!(@layer tollgate TOLLGATE $($module::$property,)*);
         for_every_layer!(@layer tollgate_refusing_in_its_midst TOLLGATE_MIDST $($module::$property,)*);
         for_every_layer!(@layer tollgate_refusing_at_once TOLLGATE_FIRST $($module::$property,)*);

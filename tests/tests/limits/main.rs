@@ -9,6 +9,7 @@ mod headers;
 mod model;
 mod numbers;
 mod obedient;
+mod peek;
 mod settling;
 mod skannr;
 mod traffic;
