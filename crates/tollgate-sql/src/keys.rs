@@ -3,14 +3,14 @@
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError, Weak},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tokio::{runtime::Handle as Runtime, sync::watch, task::JoinHandle, time::timeout};
 use tollgate_core::{
-    Answer, Command, HistoryQuery, HourlyUsage, KeyAdmin, KeyAdminError, KeyChange, KeyDetails, KeyEvent,
-    KeyLookUp, KeyQuery, KeyRecord, KeyStore, Page, TenantChange, Unavailable, UsageBatch, UsageStore,
-    WatchKeys,
+    Answer, Command, HistoryQuery, KeyAdmin, KeyAdminError, KeyChange, KeyDetails, KeyEvent, KeyLookUp,
+    KeyQuery, KeyRecord, KeyStore, Page, StoredUsage, TenantChange, Unavailable, UsageBatch, UsageQuery,
+    UsageStore, WatchKeys,
 };
 
 use crate::{
@@ -192,14 +192,10 @@ impl UsageStore for SqlKeys {
         self.whatever_happens(async move { usage::add(&shared, batch).await })
     }
 
-    fn usage(
-        &self,
-        key: &str,
-        from: SystemTime,
-        until: SystemTime,
-    ) -> Answer<Result<Vec<HourlyUsage>, Unavailable>> {
-        let (shared, key) = (Arc::clone(&self.0.shared), Box::from(key));
-        Answer::later(async move { Ok(usage::usage(&shared, key, from, until).await?) })
+    fn usage(&self, query: &UsageQuery<'_>) -> Answer<Result<StoredUsage, Unavailable>> {
+        let (shared, key) = (Arc::clone(&self.0.shared), Box::from(query.key));
+        let (hours, writer) = ((query.from, query.until), query.writer);
+        Answer::later(async move { Ok(usage::usage(&shared, key, hours, writer).await?) })
     }
 }
 

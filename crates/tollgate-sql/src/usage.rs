@@ -6,7 +6,7 @@ use std::{
 };
 
 use sqlx::AssertSqlSafe;
-use tollgate_core::{Clock, HourlyUsage, SystemClock, Unavailable, UsageBatch};
+use tollgate_core::{Clock, HourlyUsage, StoredUsage, SystemClock, Unavailable, UsageBatch};
 
 use crate::{
     database::{Connection, Done, Value},
@@ -39,12 +39,12 @@ pub(crate) async fn add(shared: &Shared, batch: UsageBatch) -> Result<(), Unavai
     };
     // Each once and in order: so that two writers never wait for each other in a circle.
     let mut counts = BTreeMap::<_, Count>::new();
-    for count in batch.counts.into_iter().filter(|count| !count.key.contains('\0')) {
-        let sum = counts.entry((count.key, to_micros(count.hour))).or_default();
+    for count in batch.counts.iter().filter(|count| !count.key.contains('\0')) {
+        let sum = counts.entry((count.key.clone(), to_micros(count.hour))).or_default();
         sum.requests = sum.requests.saturating_add(count.requests).min(MOST);
         sum.last_used_at = sum.last_used_at.max(to_micros(count.last_used_at));
     }
-    let (writer, now) = (format!("{:032x}", batch.writer), to_micros(SystemClock.now()));
+    let (writer, now) = (name_of(batch.writer), to_micros(SystemClock.now()));
     let limit = shared.settings.admin_deadline;
     let added = shared.database.transact(limit, |connection| {
         Box::pin(async move {
@@ -119,30 +119,42 @@ fn known_of(connection: &Connection, rows: usize, columns: usize) -> String {
     )
 }
 
-/// How often a key was used, hour by hour.
+/// How often a key was used, hour by hour, and how far a writer had come by then: as one statement, which sees one moment.
 pub(crate) async fn usage(
     shared: &Shared,
     key: Box<str>,
-    from: SystemTime,
-    until: SystemTime,
-) -> Result<Vec<HourlyUsage>, Fault> {
+    (from, until): (SystemTime, SystemTime),
+    writer: Option<u128>,
+) -> Result<StoredUsage, Fault> {
+    const SQL: &str = "SELECT CAST(0 AS BIGINT), hour, requests FROM tollgate_usage \
+                       WHERE key_id = $1 AND hour >= $2 AND hour < $3 UNION ALL \
+                       SELECT CAST(1 AS BIGINT), number, CAST(0 AS BIGINT) FROM tollgate_usage_writers WHERE writer = $4 \
+                       ORDER BY 1, 2";
     if key.contains('\0') {
-        return Ok(Vec::new());
+        return Ok(StoredUsage::new(Vec::new(), 0));
     }
     // Hours that begin within the microsecond after `from`'s are at `from` or later only if that is a whole one.
-    let values = [Value::from(&*key), ceil_micros(from).into(), ceil_micros(until).into()];
+    let writer = writer.map(name_of).unwrap_or_default();
+    let values = [Value::from(&*key), ceil_micros(from).into(), ceil_micros(until).into(), writer.into()];
     let limit = shared.settings.admin_deadline;
-    let rows = shared.database.read(limit, |connection| {
-        Box::pin(async move {
-            let sql = "SELECT hour, requests FROM tollgate_usage WHERE key_id = $1 AND hour >= $2 AND hour < $3 ORDER BY hour";
-            connection.rows(sql, values).await
-        })
-    });
-    let read = |row: &crate::database::Row| -> Result<_, Fault> {
-        Ok(HourlyUsage::new(from_micros(row.number(0)?), generation(row.number(1)?)))
-    };
-    let rows: Vec<_> = rows.await?;
-    rows.iter().map(read).collect()
+    let rows: Vec<_> = shared
+        .database
+        .read(limit, |connection| Box::pin(async move { connection.rows(SQL, values).await }))
+        .await?;
+    let (mut hours, mut last_number) = (Vec::new(), 0);
+    for row in rows {
+        if row.number(0)? == 0 {
+            hours.push(HourlyUsage::new(from_micros(row.number(1)?), generation(row.number(2)?)));
+        } else {
+            last_number = generation(row.number(1)?);
+        }
+    }
+    Ok(StoredUsage::new(hours, last_number))
+}
+
+/// A writer, as its row is found by.
+fn name_of(writer: u128) -> String {
+    format!("{writer:032x}")
 }
 
 fn ceil_micros(instant: SystemTime) -> i64 {

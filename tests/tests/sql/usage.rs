@@ -2,7 +2,9 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use tollgate::{HourlyUsage, KeyAdmin as _, KeyChange, KeyQuery, UsageBatch, UsageCount, UsageStore as _};
+use tollgate::{
+    HourlyUsage, KeyAdmin as _, KeyChange, KeyQuery, UsageBatch, UsageCount, UsageQuery, UsageStore as _,
+};
 
 use super::{at, change, issue, key, on_each};
 
@@ -22,13 +24,16 @@ async fn usage_is_added_once_and_goes_with_its_key() {
         for (number, requests, last) in [(1, 5, 5), (1, 5, 5), (2, 6, 3), (1, 5, 5)] {
             keys.add(batch(number, requests, last)).wait().await.unwrap();
         }
-        let used = async |from, until| keys.usage("key", hour(from), hour(until)).wait().await.unwrap();
+        let used = async |from, until| {
+            let query = UsageQuery::new("key", hour(from), hour(until));
+            keys.usage(&query).wait().await.unwrap().hours
+        };
         assert_eq!(used(0, 100).await, [HourlyUsage::new(hour(7), 2), HourlyUsage::new(hour(8), 11)]);
         assert_eq!(used(7, 8).await, [HourlyUsage::new(hour(7), 2)]);
         let listed = keys.list(&KeyQuery::one("key")).wait().await.unwrap().items.remove(0);
         assert_eq!(listed.last_used_at, Some(at(5)));
-        let many = (0..1_234).map(|number| UsageCount::new("key", hour(100 + number), 1, at(6))).collect();
-        keys.add(UsageBatch::new(1, 0, many)).wait().await.unwrap();
+        let many = (0..1_234).map(|number| UsageCount::new("key", hour(100 + number), 1, at(6)));
+        keys.add(UsageBatch::new(1, 1, many.collect::<Vec<_>>())).wait().await.unwrap();
         assert_eq!(used(100, 5_000).await.len(), 1_234);
         change(&keys, KeyChange::Delete { id: "key".into() }).await.unwrap();
         issue(&keys, key("key", None)).await.unwrap();

@@ -32,6 +32,9 @@ use world::World;
 macro_rules! on_each_store {
     ($($module:ident::$case:ident),* $(,)?) => {
         on_each_store! { @store memory = World::memory() => $($module::$case),* }
+        on_each_store! { @store sqlite_in_memory = World::sqlite_in_memory() => $($module::$case),* }
+        on_each_store! { @store sqlite = World::sqlite() => $($module::$case),* }
+        on_each_store! { @store postgresql = World::postgresql() => $($module::$case),* }
     };
     (@store $store:ident = $open:expr => $($module:ident::$case:ident),*) => {
         mod $store {
@@ -73,5 +76,7 @@ on_each_store! {
     races::nobody_is_let_in_once_revoke_has_returned,
     races::no_key_of_a_suspended_tenant_is_left_active,
     races::a_change_that_nobody_waits_for_is_made_as_a_whole,
+    usage::what_was_used_is_counted_by_the_hour_and_once,
+    usage::what_unknown_and_deleted_keys_used_is_dropped,
     model::any_store_does_what_the_one_in_memory_does,
 }

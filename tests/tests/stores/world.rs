@@ -1,17 +1,18 @@
 //! A store, its manager, and what a caller sees of it.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
 use http::{HeaderValue, Request};
-use tests::suite::at;
+use tests::{postgres::Postgres, suite::at};
 use tollgate::{
     Credential, CredentialSource, Denial, DenialKind, EndReason, Head, IssuedKey, KeyAdmin, KeyFormat,
     KeyManager, KeyStore, KeyVerifier, ManualClock, MemoryKeys, NewKey, Operator, Presented, Principal,
-    Scopes, Verify as _,
+    Scopes, UsageStore, Verify as _,
 };
+use tollgate_sql::SqlKeys;
 
 pub(crate) struct World {
     pub(crate) store: Arc<dyn Store>,
@@ -22,9 +23,9 @@ pub(crate) struct World {
     _ground: Box<dyn Send + Sync>,
 }
 
-pub(crate) trait Store: KeyStore + KeyAdmin {}
+pub(crate) trait Store: KeyStore + KeyAdmin + UsageStore {}
 
-impl<S: KeyStore + KeyAdmin> Store for S {}
+impl<S: KeyStore + KeyAdmin + UsageStore> Store for S {}
 
 impl World {
     #[expect(clippy::unused_async, reason = "other stores take their time to open")]
@@ -32,7 +33,31 @@ impl World {
         Self::on(Arc::new(MemoryKeys::new()), Box::new(()))
     }
 
-    pub(crate) fn on(store: Arc<dyn Store>, ground: Box<dyn Send + Sync>) -> Self {
+    pub(crate) async fn sqlite_in_memory() -> Self {
+        Self::sql("sqlite::memory:", Box::new(())).await
+    }
+
+    pub(crate) async fn sqlite() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("keys.db").display());
+        Self::sql(&url, Box::new(folder)).await
+    }
+
+    pub(crate) async fn postgresql() -> Self {
+        let postgres = Postgres::start().await;
+        let database = postgres.fresh_database().await;
+        Self::sql(&database, Box::new(Mutex::new(postgres))).await
+    }
+
+    async fn sql(url: &str, ground: Box<dyn Send + Sync>) -> Self {
+        // The machine may be busy with other tests: what a deadline does is tested elsewhere.
+        let builder = SqlKeys::builder()
+            .with_deadline(Duration::from_secs(20))
+            .with_admin_deadline(Duration::from_secs(20));
+        Self::on(Arc::new(builder.connect(url).await.unwrap()), ground)
+    }
+
+    fn on(store: Arc<dyn Store>, ground: Box<dyn Send + Sync>) -> Self {
         let format = KeyFormat::new("sk").unwrap();
         let clock = ManualClock::at(at(0));
         let manager = KeyManager::new(format.clone(), as_admin(&store))

@@ -18,7 +18,7 @@ use self::{
     ledger::{Ledger, News},
     table::Table,
 };
-use super::lock;
+use super::{MemoryUsage, lock};
 
 /// Keys in this process: for tests, for demonstrations, and for services whose keys come from a file at start-up.
 ///
@@ -47,6 +47,7 @@ struct Inner {
     by_digest: Table,
     // Whoever changes keys holds this lock, so that changes happen one after another; whoever finds a key does not.
     ledger: Mutex<Ledger>,
+    usage: MemoryUsage,
     watchers: Watchers,
 }
 

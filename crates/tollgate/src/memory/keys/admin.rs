@@ -7,7 +7,7 @@ use std::{
 
 use tollgate_core::{
     Answer, Command, HistoryQuery, KeyAdmin, KeyAdminError, KeyChange, KeyDetails, KeyEvent, KeyQuery, Page,
-    TenantChange,
+    StoredUsage, TenantChange, Unavailable, UsageBatch, UsageQuery, UsageStore,
 };
 
 use super::{MemoryKeys, ledger::Ledger, lock};
@@ -15,7 +15,8 @@ use super::{MemoryKeys, ledger::Ledger, lock};
 impl KeyAdmin for MemoryKeys {
     fn change(&self, command: Command<KeyChange>) -> Answer<Result<KeyDetails, KeyAdminError>> {
         let Command { change, operator, at, .. } = command;
-        Answer::Now(self.0.change(|ledger, records| match change {
+        let is_deleted = matches!(change, KeyChange::Delete { .. });
+        let outcome = self.0.change(|ledger, records| match change {
             KeyChange::Issue { details, digest } => ledger.issue(records, *details, digest, &operator),
             KeyChange::Update { id, update } => ledger.update(records, &id, *update, &operator, at),
             KeyChange::Rotate { id, digest, display_prefix, former_until } => {
@@ -24,7 +25,12 @@ impl KeyAdmin for MemoryKeys {
             KeyChange::Revoke { id } => ledger.revoke(records, &id, &operator, at),
             KeyChange::Delete { id } => ledger.delete(records, &id, &operator, at),
             _ => Err(KeyAdminError::Invalid("the store in memory does not know this kind of change".into())),
-        }))
+        });
+        let outcome = outcome.map(|details| self.with_last_use(details));
+        if let (true, Ok(details)) = (is_deleted, &outcome) {
+            self.0.usage.forget(&details.id);
+        }
+        Answer::Now(outcome)
     }
 
     fn change_tenant(&self, command: Command<TenantChange>) -> Answer<Result<(), KeyAdminError>> {
@@ -50,7 +56,8 @@ impl KeyAdmin for MemoryKeys {
             .filter_map(|(_, id)| ledger.keys.get(id).map(|held| &held.details))
             .filter(|details| is_wanted(details, query));
         let size = usize::try_from(query.page_size()).unwrap_or(usize::MAX);
-        let items: Vec<_> = wanted.by_ref().take(size).cloned().collect();
+        let items: Vec<_> =
+            wanted.by_ref().take(size).map(|details| self.with_last_use(details.clone())).collect();
         let next = wanted.next().and(items.last()).map(|last| Place::of(last).write());
         Answer::Now(Ok(Page::new(items, next)))
     }
@@ -69,6 +76,27 @@ impl KeyAdmin for MemoryKeys {
         let items: Vec<_> = wanted.by_ref().take(size).cloned().collect();
         let next = wanted.next().and(items.last()).map(|last| last.generation.to_string().into());
         Answer::Now(Ok(Page::new(items, next)))
+    }
+}
+
+impl MemoryKeys {
+    /// When a key was last used stands beside the keys, since it changes with every flush.
+    fn with_last_use(&self, details: KeyDetails) -> KeyDetails {
+        let mut details = details;
+        details.last_used_at = self.0.usage.last_used_at(&details.id);
+        details
+    }
+}
+
+impl UsageStore for MemoryKeys {
+    fn add(&self, batch: UsageBatch) -> Answer<Result<(), Unavailable>> {
+        let ledger = lock(&self.0.ledger);
+        self.0.usage.add_known(&batch, |key| ledger.keys.contains_key(key));
+        Answer::Now(Ok(()))
+    }
+
+    fn usage(&self, query: &UsageQuery<'_>) -> Answer<Result<StoredUsage, Unavailable>> {
+        self.0.usage.usage(query)
     }
 }
 

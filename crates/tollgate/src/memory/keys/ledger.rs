@@ -203,8 +203,11 @@ impl Ledger {
             } else {
                 records.remove(&held.digest);
                 ended = Some(held.principal.end_signal().clone());
-                held.principal =
-                    Arc::new(Principal::clone(&held.principal).with_end_signal(EndSignal::new()));
+                let signal = EndSignal::new();
+                if held.details.status == KeyStatus::TenantSuspended {
+                    signal.end(EndReason::TenantSuspended);
+                }
+                held.principal = Arc::new(Principal::clone(&held.principal).with_end_signal(signal));
             }
             held.digest = digest;
             held.details.display_prefix = display_prefix;
