@@ -1,0 +1,90 @@
+//! A process of its own that holds keys: what the tests of several processes start, and kill.
+//!
+//! - `keyholder serve DATABASE`: a service behind cached verification; prints where it listens.
+//! - `keyholder change DATABASE SEED`: issues, rotates and revokes keys and notes usage for ever, and says before and after
+//!   each thing what it does, so that whoever kills it knows what must be there.
+#![expect(clippy::expect_used, reason = "whatever goes wrong fails the test that started it")]
+
+use std::{
+    io::{Write as _, stdout},
+    time::Duration,
+};
+
+use axum::{Router, routing::get};
+use tollgate::{
+    CachedKeys, Clock as _, KeyFormat, KeyManager, KeyVerifier, NewKey, Operator, Principal, SystemClock,
+    Tollgate, Usage, UsageRecorder, UsageSink as _,
+};
+use tollgate_sql::SqlKeys;
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    match *arguments {
+        ["serve", database] => serve(database).await,
+        ["change", database, seed] => change(database, seed.parse().expect("a number")).await,
+        _ => eprintln!("keyholder serve DATABASE, or keyholder change DATABASE SEED"),
+    }
+}
+
+async fn serve(database: &str) {
+    let store = SqlKeys::connect(database).await.expect("the store");
+    let format = KeyFormat::new("sk").expect("a format");
+    let verifier = KeyVerifier::new(format, CachedKeys::new(store));
+    let tollgate = Tollgate::builder().verify(verifier).build().expect("a stack");
+    let app = Router::new().route("/", get(async || "in")).layer(tollgate);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    say(&format!("listening {}", listener.local_addr().expect("its address")));
+    axum::serve(listener, app).await.expect("served");
+}
+
+/// What a killer must find: see `tests/fleet/kills.rs`, which reads it.
+async fn change(database: &str, seed: u64) {
+    let store = SqlKeys::connect(database).await.expect("the store");
+    let manager = KeyManager::new(KeyFormat::new("sk").expect("a format"), store.clone());
+    let operator = Operator::new(format!("run {seed}"));
+    let usage = UsageRecorder::new(store);
+    let _flushing = usage.spawn_every(Duration::from_millis(50)).expect("a runtime");
+    let used = manager.issue(NewKey::named(format!("used in {seed}")), &operator).await.expect("a key");
+    let principal = Principal::new(&*used.details.id);
+    say(&format!("used {}", used.details.id));
+
+    let mut ids: Vec<Box<str>> = Vec::new();
+    let mut dice = seed;
+    for number in 0_u64.. {
+        // Knuth's MMIX generator: any would do.
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let choice = usize::try_from(dice >> 33).expect("a small number");
+        let id = ids.get(choice % ids.len().max(1)).cloned();
+        match (choice / 7 % 4, id) {
+            (0, Some(id)) => {
+                say(&format!("rotating {id}"));
+                if let Ok(rotated) = manager.rotate(&id, None, &operator).await {
+                    say(&format!("rotated {id} {}", rotated.secret.expose_secret()));
+                }
+            }
+            (1, Some(id)) => {
+                say(&format!("revoking {id}"));
+                manager.revoke(&id, &operator).await.expect("revoked");
+                say(&format!("revoked {id}"));
+                ids.retain(|other| *other != id);
+            }
+            _ => {
+                say("issuing");
+                let name = format!("{seed}/{number}");
+                let issued = manager.issue(NewKey::named(name), &operator).await.expect("a key");
+                say(&format!("issued {} {}", issued.details.id, issued.secret.expose_secret()));
+                ids.push(issued.details.id);
+            }
+        }
+        usage.note(&Usage::new(&principal, SystemClock.now()));
+        say(&format!("noted {}", number + 1));
+    }
+}
+
+/// One line, which is out when this returns: whoever kills the process right after has it.
+fn say(line: &str) {
+    let mut out = stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).expect("somebody reads");
+}

@@ -1,0 +1,76 @@
+//! A process of its own that holds keys: the program `keyholder`.
+
+use std::{net::SocketAddr, process::Stdio, time::Duration};
+
+use http::StatusCode;
+use tests::hosts::{Connection, within};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+};
+
+/// A process that ends with this.
+pub(crate) struct Keyholder {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Keyholder {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_keyholder"))
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    /// The next line it says; `None` once it has said everything.
+    pub(crate) async fn line(&mut self) -> Option<String> {
+        within(self.lines.next_line()).await.unwrap()
+    }
+
+    /// Kills it with `SIGKILL`, and waits until it is dead. What it said before can still be read.
+    pub(crate) async fn kill(&mut self) {
+        self.child.kill().await.unwrap();
+    }
+}
+
+/// A service in a process of its own.
+pub(crate) struct Service {
+    pub(crate) address: SocketAddr,
+    _keyholder: Keyholder,
+}
+
+impl Service {
+    pub(crate) async fn start(database: &str) -> Self {
+        let mut keyholder = Keyholder::start(&["serve", database]);
+        let line = keyholder.line().await.unwrap();
+        let address = line.strip_prefix("listening ").unwrap().parse().unwrap();
+        Self { address, _keyholder: keyholder }
+    }
+
+    pub(crate) async fn caller(&self) -> Caller {
+        Caller(Connection::http1(self.address).await)
+    }
+}
+
+pub(crate) struct Caller(Connection);
+
+impl Caller {
+    pub(crate) async fn status(&mut self, key: &str) -> StatusCode {
+        self.0.get("/", Some(key)).await.status()
+    }
+
+    /// Asks until the answer is this one. A test that waits for ever fails.
+    pub(crate) async fn until(&mut self, key: &str, expected: StatusCode) {
+        within(async {
+            while self.status(key).await != expected {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await;
+    }
+}
