@@ -1,0 +1,109 @@
+//! Arguments that are more than a text. Each error says what to write instead.
+
+use std::time::{Duration, SystemTime};
+
+use jiff::{Span, SpanRelativeTo, Timestamp, civil::Date};
+use tollgate::{KeyFormat, Quota};
+
+/// A point in time, in the words of RFC 3339.
+pub(crate) fn instant(text: &str) -> Result<SystemTime, String> {
+    let instant = text.parse::<Timestamp>().ok().and_then(|instant| instant.try_into().ok());
+    instant.ok_or_else(|| "write an instant such as 2027-01-31T00:00:00Z".to_owned())
+}
+
+/// A point in time, or a day for the midnight at which it begins, in UTC.
+pub(crate) fn instant_or_day(text: &str) -> Result<SystemTime, String> {
+    // What is read as a date may be longer, and tell a time as well.
+    let is_day = text.len() == "2027-01-31".len() && text.parse::<Date>().is_ok();
+    let read = if is_day { instant(&format!("{text}T00:00:00Z")) } else { instant(text) };
+    read.map_err(|_| "write a day such as 2027-01-31, or an instant such as 2027-01-31T00:00:00Z".into())
+}
+
+/// A length of time that is longer than none.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let read = || {
+        let span = text.parse::<Span>().ok()?;
+        let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
+        Duration::try_from(duration).ok().filter(|duration| !duration.is_zero())
+    };
+    read().ok_or_else(|| {
+        "write a duration such as 30d, 12h or 1h30m: months and years have no fixed length".into()
+    })
+}
+
+/// A quota and the policy whose place it takes: `default=60/minute,1000/hour`.
+pub(crate) fn quota(text: &str) -> Result<(String, Quota), String> {
+    match text.split_once('=') {
+        Some((policy, quota)) if !policy.is_empty() => {
+            let quota = quota.parse().map_err(|error| format!("{error}"))?;
+            Ok((policy.to_owned(), quota))
+        }
+        _ => Err("write a policy and its quota, such as default=60/minute,1000/hour".to_owned()),
+    }
+}
+
+/// What keys begin with.
+pub(crate) fn prefix(text: &str) -> Result<KeyFormat, String> {
+    KeyFormat::new(text).map_err(|error| error.to_string())
+}
+
+/// A name for the history.
+pub(crate) fn operator(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() || text.chars().count() > 100 || text.chars().any(char::is_control) {
+        return Err("a name is 1 to 100 characters, none of them control characters".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use tollgate::PerWindow as _;
+
+    use super::*;
+
+    #[test]
+    fn reads_instants_with_any_offset() {
+        let hours = |hours: u64| UNIX_EPOCH + Duration::from_secs(hours * 60 * 60);
+        assert_eq!(instant("1970-01-01T10:00:00Z"), Ok(hours(10)));
+        assert_eq!(instant("1970-01-01T10:00:00+02:00"), Ok(hours(8)));
+        assert_eq!(instant_or_day("1970-01-01T10:00:00Z"), Ok(hours(10)));
+        assert_eq!(instant_or_day("1970-01-02"), Ok(hours(24)));
+        for text in ["", "1970-01-01", "1970-01-01T10:00:00", "tomorrow", "30d"] {
+            assert!(instant(text).is_err(), "{text}");
+        }
+        for text in ["", "1970-01-01T10:00:00", "1970-02-30", "tomorrow"] {
+            assert!(instant_or_day(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn reads_durations_of_a_fixed_length() {
+        let minutes = |minutes: u64| Ok(Duration::from_secs(minutes * 60));
+        assert_eq!(duration("90m"), minutes(90));
+        assert_eq!(duration("1h30m"), minutes(90));
+        assert_eq!(duration("30d"), minutes(30 * 24 * 60));
+        assert_eq!(duration("2w"), minutes(14 * 24 * 60));
+        for text in ["", "0s", "-1h", "1h ago", "1mo", "1y", "30", "soon"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn reads_quotas_of_policies() {
+        let both = 60.per_minute().and(1_000.per_hour());
+        assert_eq!(quota("default=60/minute,1000/hour"), Ok(("default".to_owned(), both)));
+        for text in ["", "60/minute", "=60/minute", "default=", "default=60"] {
+            assert!(quota(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_does_not_disturb_the_history() {
+        assert!(operator("Ada Lovelace").is_ok());
+        for name in ["", " ", "ada\nrevoked", "\x1b[31m"] {
+            assert!(operator(name).is_err(), "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! `keys`.
+
+use serde_json::json;
+use tollgate::{
+    HistoryQuery, IssuedKey, KeyAction, KeyAdminError, KeyDetails, KeyFormat, KeyManager, KeyQuery,
+    KeyStatus, NewKey, Operator, Page, Plan, Quota, Scopes,
+};
+
+use super::{Session, now, usage};
+use crate::{
+    arguments::keys::{Create, Keys, List, Rotate, Status},
+    failure::{Exit, Failure},
+    input,
+    output::{
+        describe,
+        table::{self, Stream},
+    },
+    store::show_waiting,
+};
+
+/// The most keys and events that a store gives at once.
+const LARGEST_PAGE: u32 = 1_000;
+
+pub(super) async fn run(command: Keys, mut session: Session<'_>) -> Result<Exit, Failure> {
+    match command {
+        Keys::Create(create) => self::create(*create, &mut session).await,
+        Keys::List(list) => self::list(list, &mut session).await,
+        Keys::Show { id } => show(&id, &mut session).await,
+        Keys::Rename { id, name } => {
+            let manager = session.keeper();
+            let work = manager.rename(&id, &name, &session.operator);
+            let renamed = show_waiting("Renaming", work).await.map_err(|error| about(error, &id))?;
+            let said = format!("{} is called {} now.", renamed.id, quoted(&renamed.name));
+            tell(&said, &renamed, &mut session)
+        }
+        Keys::Rotate(rotate) => self::rotate(rotate, &mut session).await,
+        Keys::Revoke { id } => {
+            let manager = session.keeper();
+            let work = manager.revoke(&id, &session.operator);
+            let revoked = show_waiting("Revoking", work).await.map_err(|error| about(error, &id))?;
+            let at = table::instant(revoked.revoked_at);
+            let said = format!("{} {} is revoked, since {at}.", revoked.id, quoted(&revoked.name));
+            tell(&said, &revoked, &mut session)
+        }
+        Keys::Delete { id, yes } => delete(&id, yes, &mut session).await,
+        Keys::Usage(usage) => usage::run(usage, &mut session).await,
+    }
+}
+
+async fn create(create: Create, session: &mut Session<'_>) -> Result<Exit, Failure> {
+    let mut manager = session.manager(create.prefix.clone());
+    if let Some(known) = create.known_scopes.clone() {
+        manager = manager.with_known_scopes(known);
+    }
+    let work = wanted(create)?;
+    let issued = show_waiting("Issuing", manager.issue(work, &session.operator)).await?;
+    hand_over(&issued, "issued", session)
+}
+
+fn wanted(create: Create) -> Result<NewKey, Failure> {
+    let mut key = NewKey::named(create.name).with_environment(create.environment);
+    let scopes: Scopes = create.scope.iter().flat_map(Scopes::iter).cloned().collect();
+    key = key.with_scopes(scopes);
+    if let Some(tenant) = create.tenant {
+        key = key.with_tenant(tenant);
+    }
+    if let Some(tier) = create.plan {
+        key = key.with_plan(if create.lapsed { Plan::lapsed(tier) } else { Plan::active(tier) });
+    }
+    if let Some(role) = create.role {
+        key = key.with_role(role);
+    }
+    if let Some(metadata) = create.metadata {
+        key = key.with_metadata(metadata);
+    }
+    for (policy, quota) in merged(create.quota) {
+        key = key.with_quota(policy, quota);
+    }
+    let too_late = || {
+        Failure::new(Exit::Refused, "the expiry lies too far ahead: leave it out, and the key never expires")
+    };
+    let expires_at = match create.expires_in {
+        Some(duration) => Some(now().checked_add(duration).ok_or_else(too_late)?),
+        None => create.expires,
+    };
+    Ok(match expires_at {
+        Some(expires_at) => key.with_expiry(expires_at),
+        None => key,
+    })
+}
+
+/// What is said of one policy twice holds at once.
+fn merged(quotas: Vec<(String, Quota)>) -> Vec<(String, Quota)> {
+    let mut merged: Vec<(String, Quota)> = Vec::new();
+    for (policy, quota) in quotas {
+        match merged.iter_mut().find(|(known, _)| *known == policy) {
+            Some((_, known)) => *known = known.clone().and(quota),
+            None => merged.push((policy, quota)),
+        }
+    }
+    merged
+}
+
+async fn rotate(rotate: Rotate, session: &mut Session<'_>) -> Result<Exit, Failure> {
+    let id = &rotate.id;
+    let format = match rotate.prefix {
+        Some(format) => format,
+        None => format_of(&find(id, session).await?)?,
+    };
+    let work = async { session.manager(format).rotate(id, rotate.overlap, &session.operator).await };
+    let issued = show_waiting("Rotating", work).await.map_err(|error| about(error, id))?;
+    hand_over(&issued, "rotated", session)
+}
+
+/// How secrets look that begin as a key's present one does.
+fn format_of(details: &KeyDetails) -> Result<KeyFormat, Failure> {
+    let environment = format!("_{}_", details.environment);
+    let prefix = details.display_prefix.rsplit_once(&environment).map(|(prefix, _)| prefix);
+    prefix.and_then(|prefix| KeyFormat::new(prefix).ok()).ok_or_else(|| {
+        Failure::new(
+            Exit::Usage,
+            "what the key begins with does not tell its prefix: say --prefix for the new one",
+        )
+    })
+}
+
+/// Writes the secret to the standard output, and what else there is to say to the standard error; or both as one JSON document.
+fn hand_over(issued: &IssuedKey, done: &str, session: &mut Session<'_>) -> Result<Exit, Failure> {
+    let IssuedKey { details, secret, .. } = issued;
+    let output = &mut *session.output;
+    let written = if output.is_json {
+        output.secret(&describe::issued(issued, now()).to_string())
+    } else {
+        output.note(&format!("The key is {done}:\n\n{}\n", table::key(details, now(), Stream::Err)));
+        output.note("Copy the secret now, it is not shown again:");
+        output.secret(secret.expose_secret())
+    };
+    written.map_err(|error| {
+        let sentence = format!(
+            "{} was {done}, but its secret could not be written ({error}): get another one by `tollgate keys rotate {}`",
+            details.id, details.id,
+        );
+        Failure::new(Exit::Output, sentence)
+    })?;
+    Ok(Exit::Done)
+}
+
+async fn list(list: List, session: &mut Session<'_>) -> Result<Exit, Failure> {
+    let mut query = KeyQuery::all().limit(if list.all { LARGEST_PAGE } else { list.limit });
+    query.tenant = list.tenant.map(Into::into);
+    query.search = list.search.map(Into::into);
+    query.after = list.after.map(Into::into);
+    query.status = match list.status {
+        Some(Status::Active) => Some(KeyStatus::Active),
+        Some(Status::Revoked) => Some(KeyStatus::Revoked),
+        Some(Status::Suspended) => Some(KeyStatus::TenantSuspended),
+        // Stores know when a key expires, not whether it has: that is looked at here.
+        Some(Status::Expired) | None => None,
+    };
+    let manager = session.keeper();
+    let mut listed = Page::new(Vec::new(), None);
+    loop {
+        let page = show_waiting("Listing", manager.list(query.clone(), &session.operator)).await?;
+        let now = now();
+        let is_wanted = |key: &KeyDetails| list.status.is_none_or(|status| Status::of(key, now) == status);
+        listed.items.extend(page.items.into_iter().filter(is_wanted));
+        match page.next {
+            Some(next) if list.all => query.after = Some(next),
+            next => {
+                listed.next = next;
+                break;
+            }
+        }
+    }
+    let output = &mut *session.output;
+    if output.is_json {
+        let items: Vec<_> = listed.items.iter().map(|key| describe::key(key, now())).collect();
+        output.json(&json!({ "items": items, "next": listed.next }))?;
+    } else if listed.items.is_empty() {
+        output.note("There are no such keys.");
+    } else {
+        output.result(&table::keys(&listed.items, now(), Stream::Out))?;
+    }
+    if let (Some(next), false) = (&listed.next, output.is_json) {
+        output.note(&format!("There may be more: --after {next}, or --all"));
+    }
+    Ok(Exit::Done)
+}
+
+async fn show(id: &str, session: &mut Session<'_>) -> Result<Exit, Failure> {
+    let details = find(id, session).await?;
+    let query = HistoryQuery::of_key(id).limit(LARGEST_PAGE);
+    let manager = session.keeper();
+    let history = show_waiting("Looking", manager.history(query, &session.operator)).await?;
+    let output = &mut *session.output;
+    if output.is_json {
+        let events = history.items.iter().map(describe::event).collect::<Vec<_>>();
+        output.json(&describe::with(describe::key(&details, now()), "history", events.into()))?;
+    } else {
+        let key = table::key(&details, now(), Stream::Out);
+        output.result(&format!("{key}\n\n{}", table::events(&history.items, Stream::Out)))?;
+    }
+    Ok(Exit::Done)
+}
+
+async fn delete(id: &str, yes: bool, session: &mut Session<'_>) -> Result<Exit, Failure> {
+    if !yes {
+        let details = find(id, session).await?;
+        let question = format!("Delete {id} {} for good?", quoted(&details.name));
+        if !input::confirm(&question, session.output).await? {
+            session.output.note("Nothing was deleted.");
+            return Ok(Exit::No);
+        }
+    }
+    let manager = session.keeper();
+    let deleted = manager.delete(id, &session.operator);
+    let deleted = show_waiting("Deleting", deleted).await.map_err(|error| about(error, id))?;
+    let said = format!("{id} {} is deleted.", quoted(&deleted.name));
+    tell(&said, &deleted, session)
+}
+
+/// A key that must be there. Of one that was deleted, it is told when.
+pub(super) async fn find(id: &str, session: &Session<'_>) -> Result<KeyDetails, Failure> {
+    let manager = session.keeper();
+    match show_waiting("Looking", manager.show(id, &session.operator)).await {
+        Err(KeyAdminError::NotFound) => Err(what_became_of(id, &manager, &session.operator).await),
+        found => Ok(found?),
+    }
+}
+
+async fn what_became_of(id: &str, manager: &KeyManager, operator: &Operator) -> Failure {
+    let latest = manager.history(HistoryQuery::of_key(id).limit(1), operator).await;
+    let deleted = latest.ok().and_then(|page| page.items.into_iter().next());
+    match deleted.filter(|event| event.action == KeyAction::Deleted) {
+        Some(event) => {
+            let (at, by) = (table::instant(Some(event.at)), table::visible(&event.operator));
+            Failure::new(Exit::NotFound, format!("{by} deleted {id} at {at}"))
+        }
+        None => Failure::no_such_key(id),
+    }
+}
+
+/// An error about one key says which.
+fn about(error: KeyAdminError, id: &str) -> Failure {
+    match error {
+        KeyAdminError::NotFound => Failure::no_such_key(id),
+        error => error.into(),
+    }
+}
+
+/// Says what was done to a key.
+fn tell(said: &str, details: &KeyDetails, session: &mut Session<'_>) -> Result<Exit, Failure> {
+    if session.output.is_json {
+        session.output.json(&describe::key(details, now()))?;
+    } else {
+        session.output.result(said)?;
+    }
+    Ok(Exit::Done)
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", table::visible(name))
+}

@@ -1,0 +1,37 @@
+//! `tenants`.
+
+use serde_json::json;
+
+use super::Session;
+use crate::{
+    arguments::Tenants,
+    failure::{Exit, Failure},
+    output::table,
+    store::show_waiting,
+};
+
+pub(super) async fn run(command: Tenants, session: Session<'_>) -> Result<Exit, Failure> {
+    let manager = session.keeper();
+    let operator = &session.operator;
+    let (tenant, suspended) = match command {
+        Tenants::Suspend { tenant } => {
+            show_waiting("Suspending", manager.suspend_tenant(&tenant, operator)).await?;
+            (tenant, true)
+        }
+        Tenants::Resume { tenant } => {
+            show_waiting("Resuming", manager.resume_tenant(&tenant, operator)).await?;
+            (tenant, false)
+        }
+    };
+    if session.output.is_json {
+        session.output.json(&json!({ "tenant": tenant, "suspended": suspended }))?;
+    } else {
+        let what = if suspended {
+            "is suspended: all its keys are refused"
+        } else {
+            "is not suspended: its keys are good, but for those that have expired or were revoked"
+        };
+        session.output.result(&format!("{} {what}.", table::visible(&tenant)))?;
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,49 @@
+//! `keys usage`.
+
+use std::time::{Duration, SystemTime};
+
+use super::{Session, keys, now};
+use crate::{
+    arguments::keys::Usage,
+    failure::{Exit, Failure},
+    output::{
+        describe,
+        table::{self, Stream},
+    },
+    store::show_waiting,
+};
+
+/// How far back is looked if nobody says.
+const WEEK: Duration = Duration::from_hours(7 * 24);
+
+pub(super) async fn run(usage: Usage, session: &mut Session<'_>) -> Result<Exit, Failure> {
+    let until = usage.until.unwrap_or_else(now);
+    let from =
+        usage.from.unwrap_or_else(|| hour_of(until.checked_sub(WEEK).unwrap_or(SystemTime::UNIX_EPOCH)));
+    if from >= until {
+        return Err(Failure::new(
+            Exit::Refused,
+            "the usage is asked for until an instant that is not after its beginning",
+        ));
+    }
+    // Nothing used and no such key are told apart.
+    let details = keys::find(&usage.id, session).await?;
+    let hours = session.store.usage.usage(&details.id, from, until).wait();
+    let hours = show_waiting("Adding up", hours).await?;
+    let output = &mut *session.output;
+    if output.is_json {
+        output.json(&describe::usage(&details.id, (from, until), &hours))?;
+    } else if hours.is_empty() {
+        let (from, until) = (table::instant(Some(from)), table::instant(Some(until)));
+        output.note(&format!("{} was not used from {from} to {until}.", details.id));
+    } else {
+        output.result(&table::usage(&hours, Stream::Out))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// When the hour of an instant began: the first hour is told as a whole.
+fn hour_of(instant: SystemTime) -> SystemTime {
+    let since_epoch = instant.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    SystemTime::UNIX_EPOCH + Duration::from_secs(since_epoch - since_epoch % 3_600)
+}

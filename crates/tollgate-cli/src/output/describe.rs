@@ -1,0 +1,102 @@
+//! Keys, events and usage as JSON. What keys look like here is what they look like in the answers of the management routes.
+
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+use tollgate::{EndReason, HourlyUsage, IssuedKey, KeyDetails, KeyEvent};
+
+use crate::arguments::keys::Status;
+
+/// A key.
+pub(crate) fn key(details: &KeyDetails, now: SystemTime) -> Value {
+    let KeyDetails { id, name, display_prefix, tenant, environment, role, metadata, .. } = details;
+    let scopes: Vec<_> = details.scopes.iter().map(tollgate::Scope::as_str).collect();
+    let plan = details.plan.as_ref();
+    let quotas = details.quotas.iter().map(|(policy, quota)| (policy.to_string(), quota.to_string().into()));
+    json!({
+        "id": id,
+        "name": name,
+        "prefix": display_prefix,
+        "tenant": tenant,
+        "scopes": scopes,
+        "plan": plan.map(|plan| json!({ "tier": plan.tier(), "active": plan.is_active() })),
+        "environment": environment.as_str(),
+        "role": role,
+        "quotas": Value::Object(quotas.collect()),
+        "metadata": metadata,
+        "status": Status::of(details, now).as_str(),
+        "created_at": instant(Some(details.created_at)),
+        "expires_at": instant(details.expires_at),
+        "last_used_at": instant(details.last_used_at),
+        "revoked_at": instant(details.revoked_at),
+        "former_until": instant(details.former_until),
+    })
+}
+
+/// A key that was issued or rotated just now: the only place where a secret is put into JSON.
+pub(crate) fn issued(issued: &IssuedKey, now: SystemTime) -> Value {
+    with(key(&issued.details, now), "secret", issued.secret.expose_secret().into())
+}
+
+/// An object with one more member.
+pub(crate) fn with(mut object: Value, member: &str, value: Value) -> Value {
+    if let Value::Object(members) = &mut object {
+        members.insert(member.to_owned(), value);
+    }
+    object
+}
+
+/// Something that happened.
+pub(crate) fn event(event: &KeyEvent) -> Value {
+    json!({
+        "at": instant(Some(event.at)),
+        "action": event.action.as_str(),
+        "operator": event.operator,
+        "detail": event.detail,
+    })
+}
+
+/// A key's use.
+pub(crate) fn usage(id: &str, range: (SystemTime, SystemTime), hours: &[HourlyUsage]) -> Value {
+    let total: u64 = hours.iter().map(|hour| hour.requests).sum();
+    let hours = hours.iter().map(|used| {
+        Value::Object(Map::from_iter([
+            ("hour".to_owned(), json!(instant(Some(used.hour)))),
+            ("requests".to_owned(), used.requests.into()),
+        ]))
+    });
+    json!({
+        "id": id,
+        "from": instant(Some(range.0)),
+        "until": instant(Some(range.1)),
+        "total": total,
+        "hours": hours.collect::<Vec<_>>(),
+    })
+}
+
+/// RFC 3339, in UTC.
+pub(crate) fn instant(instant: Option<SystemTime>) -> Option<String> {
+    Some(Timestamp::try_from(instant?).ok()?.to_string())
+}
+
+impl Status {
+    pub(crate) fn of(details: &KeyDetails, now: SystemTime) -> Self {
+        match details.ended(now) {
+            None => Self::Active,
+            Some(EndReason::Expired) => Self::Expired,
+            Some(EndReason::TenantSuspended) => Self::Suspended,
+            // A reason that this version does not know is no reason to call it good.
+            Some(_) => Self::Revoked,
+        }
+    }
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+            Self::Suspended => "suspended",
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Tables for people.
+
+use std::{
+    env,
+    io::{self, IsTerminal as _},
+    time::SystemTime,
+};
+
+use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, presets};
+use jiff::Timestamp;
+use tollgate::{HourlyUsage, KeyDetails, KeyEvent};
+
+use crate::arguments::keys::Status;
+
+/// Where a table is to be shown, which decides how wide it may be and whether it has colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Out,
+    Err,
+}
+
+/// Keys, one a line. Columns that would be empty are left out.
+pub(crate) fn keys(keys: &[KeyDetails], now: SystemTime, stream: Stream) -> String {
+    let mut columns: Vec<(&str, Vec<Cell>)> = Vec::new();
+    let mut add = |name, tell: &dyn Fn(&KeyDetails) -> String| {
+        let texts: Vec<_> = keys.iter().map(tell).collect();
+        if texts.iter().any(|text| !text.is_empty()) {
+            columns.push((name, texts.iter().map(cell).collect()));
+        }
+    };
+    add("ID", &|key| key.id.to_string());
+    add("NAME", &|key| key.name.to_string());
+    add("PREFIX", &|key| key.display_prefix.to_string());
+    add("TENANT", &|key| key.tenant.as_deref().unwrap_or_default().to_owned());
+    add("SCOPES", &|key| key.scopes.to_string());
+    add("PLAN", &|key| plan(key));
+    add("CREATED", &|key| day(Some(key.created_at)));
+    add("EXPIRES", &|key| day(key.expires_at));
+    add("LAST USED", &|key| day(key.last_used_at));
+    let statuses = keys.iter().map(|key| status(Status::of(key, now), stream)).collect();
+    columns.push(("STATUS", statuses));
+
+    let mut table = empty(stream);
+    table.set_header(columns.iter().map(|(name, _)| heading(name, stream)));
+    let mut cells: Vec<_> = columns.into_iter().map(|(_, cells)| cells.into_iter()).collect();
+    for _ in keys {
+        table.add_row(cells.iter_mut().filter_map(Iterator::next));
+    }
+    // An identifier is there to be copied.
+    keep_whole(&mut table, 0);
+    finished(table)
+}
+
+/// All there is to know of one key.
+pub(crate) fn key(details: &KeyDetails, now: SystemTime, stream: Stream) -> String {
+    let mut table = empty(stream);
+    let mut add = |name: &str, value: String| {
+        if !value.is_empty() {
+            table.add_row([heading(name, stream), cell(value)]);
+        }
+    };
+    add("id", details.id.to_string());
+    add("name", details.name.to_string());
+    add("prefix", details.display_prefix.to_string());
+    add("tenant", details.tenant.as_deref().unwrap_or_default().to_owned());
+    add("environment", details.environment.to_string());
+    add("scopes", if details.scopes.is_empty() { "none".to_owned() } else { details.scopes.to_string() });
+    add("plan", plan(details));
+    add("role", details.role.as_deref().unwrap_or_default().to_owned());
+    for (policy, quota) in &details.quotas {
+        add("quota", format!("{policy}: {quota}"));
+    }
+    if !details.metadata.is_empty() {
+        add("metadata", details.metadata.to_string());
+    }
+    add("created", instant(Some(details.created_at)));
+    add("expires", details.expires_at.map_or("never".to_owned(), |at| instant(Some(at))));
+    add("last used", instant(details.last_used_at));
+    add("revoked", instant(details.revoked_at));
+    add(
+        "former secret",
+        details.former_until.map_or(String::new(), |at| format!("good until {}", instant(Some(at)))),
+    );
+    let status = status(Status::of(details, now), stream);
+    table.add_row([heading("status", stream), status]);
+    finished(table)
+}
+
+/// What happened, one event a line.
+pub(crate) fn events(events: &[KeyEvent], stream: Stream) -> String {
+    let mut table = empty(stream);
+    table.set_header(["WHEN", "WHAT", "WHO", "DETAIL"].map(|name| heading(name, stream)));
+    for event in events {
+        let row = [&instant(Some(event.at)), event.action.as_str(), &event.operator, &event.detail];
+        table.add_row(row.map(cell));
+    }
+    keep_whole(&mut table, 0);
+    finished(table)
+}
+
+/// So many hours are told by the day.
+const MANY_HOURS: usize = 48;
+
+/// How often a key was used.
+pub(crate) fn usage(hours: &[HourlyUsage], stream: Stream) -> String {
+    let by_day = hours.len() > MANY_HOURS;
+    let mut rows: Vec<(String, u64)> = Vec::new();
+    for used in hours {
+        let begins = if by_day { day(Some(used.hour)) } else { minute(used.hour) };
+        match rows.last_mut() {
+            Some((last, requests)) if *last == begins => *requests += used.requests,
+            _ => rows.push((begins, used.requests)),
+        }
+    }
+    let mut table = empty(stream);
+    let first = if by_day { "DAY (UTC)" } else { "HOUR (UTC)" };
+    table.set_header([heading(first, stream), heading("REQUESTS", stream)]);
+    for (begins, requests) in rows {
+        table.add_row([cell(begins), number(requests)]);
+    }
+    let total = hours.iter().map(|hour| hour.requests).sum();
+    table.add_row([cell("total"), number(total)]);
+    finished(table)
+}
+
+fn number(number: u64) -> Cell {
+    cell(number.to_string()).set_alignment(comfy_table::CellAlignment::Right)
+}
+
+fn plan(details: &KeyDetails) -> String {
+    let Some(plan) = &details.plan else { return String::new() };
+    let lapsed = if plan.is_active() { "" } else { " (lapsed)" };
+    format!("{}{lapsed}", plan.tier())
+}
+
+fn status(status: Status, stream: Stream) -> Cell {
+    let cell = cell(status.as_str());
+    if !has_colours(stream) {
+        return cell;
+    }
+    cell.fg(match status {
+        Status::Active => Color::Green,
+        Status::Expired | Status::Suspended => Color::Yellow,
+        Status::Revoked => Color::Red,
+    })
+}
+
+fn heading(name: &str, stream: Stream) -> Cell {
+    let heading = Cell::new(name);
+    if has_colours(stream) { heading.add_attribute(Attribute::Bold) } else { heading }
+}
+
+/// A text that comes from somewhere else, and so might hold what a terminal obeys.
+fn cell(text: impl AsRef<str>) -> Cell {
+    Cell::new(visible(text.as_ref()))
+}
+
+/// A text whose control characters are written out.
+pub(crate) fn visible(text: &str) -> String {
+    let mut visible = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            visible.extend(character.escape_default());
+        } else {
+            visible.push(character);
+        }
+    }
+    visible
+}
+
+/// A table without lines, as wide as the terminal at most. Where there is none, nothing is wrapped.
+fn empty(stream: Stream) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    if stream == Stream::Err {
+        table.use_stderr();
+    }
+    if is_terminal(stream) {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    }
+    table
+}
+
+fn finished(mut table: Table) -> String {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.trim_fmt()
+}
+
+fn keep_whole(table: &mut Table, column: usize) {
+    if let Some(column) = table.column_mut(column) {
+        column.set_constraint(ColumnConstraint::ContentWidth);
+    }
+}
+
+fn is_terminal(stream: Stream) -> bool {
+    match stream {
+        Stream::Out => io::stdout().is_terminal(),
+        Stream::Err => io::stderr().is_terminal(),
+    }
+}
+
+/// See <https://no-color.org>.
+fn has_colours(stream: Stream) -> bool {
+    let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+    is_terminal(stream)
+        && !is_set("NO_COLOR")
+        && env::var_os("TERM").is_none_or(|terminal| terminal != "dumb")
+}
+
+/// To the second.
+pub(crate) fn instant(instant: Option<SystemTime>) -> String {
+    format(instant, "%Y-%m-%d %H:%M:%S UTC")
+}
+
+fn minute(instant: SystemTime) -> String {
+    format(Some(instant), "%Y-%m-%d %H:%M")
+}
+
+fn day(instant: Option<SystemTime>) -> String {
+    format(instant, "%Y-%m-%d")
+}
+
+fn format(instant: Option<SystemTime>, format: &str) -> String {
+    let instant = instant.and_then(|instant| Timestamp::try_from(instant).ok());
+    instant.map_or(String::new(), |instant| instant.strftime(format).to_string())
+}
