@@ -4,6 +4,8 @@ pub(crate) mod keys;
 pub(crate) mod values;
 mod verify;
 
+use std::time::Duration;
+
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -67,6 +69,18 @@ pub(crate) struct Global {
     /// Who does this, for the history, where it stands as `cli:NAME`; the user's name if it is absent.
     #[arg(long, global = true, value_name = "NAME", help_heading = GLOBAL, env = "TOLLGATE_OPERATOR", value_parser = values::operator)]
     pub(crate) operator: Option<String>,
+
+    /// How long to wait for the database, at each step.
+    #[arg(
+        long,
+        global = true,
+        value_name = "DURATION",
+        help_heading = GLOBAL,
+        env = "TOLLGATE_TIMEOUT",
+        default_value = "5s",
+        value_parser = values::duration
+    )]
+    pub(crate) timeout: Duration,
 }
 
 #[derive(Debug, Subcommand)]

@@ -15,19 +15,18 @@ use zeroize::Zeroizing;
 use crate::{
     arguments::{Arguments, Command, Global, Keys},
     failure::{Exit, Failure},
-    input,
-    output::Output,
+    input, output,
     store::{self, IfMissing, Store},
 };
 
 /// What a command works with.
-struct Session<'o> {
+struct Session {
     store: Store,
     operator: Operator,
-    output: &'o mut Output,
+    is_json: bool,
 }
 
-impl Session<'_> {
+impl Session {
     /// Manages the keys, whose new secrets have this format.
     fn manager(&self, format: KeyFormat) -> KeyManager {
         KeyManager::new(format, self.store.admin.clone())
@@ -39,12 +38,20 @@ impl Session<'_> {
     }
 }
 
-pub(crate) async fn run(arguments: Arguments, output: &mut Output) -> Result<Exit, Failure> {
+pub(crate) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let Arguments { global, command } = arguments;
     if let Command::Completions { shell } = command {
-        return completions(shell, output);
+        return completions(shell);
     }
     let url = url(&global)?;
+    if let Command::Verify(verify) = &command
+        && !verify.misplaced.is_empty()
+    {
+        return Err(Failure::new(
+            Exit::Usage,
+            "a key is never an argument, which others on this machine can read: write it to the standard input",
+        ));
+    }
     // Read first, so that no connection waits for somebody who types.
     let secret = match command {
         Command::Verify(_) => input::secret().await?,
@@ -54,8 +61,9 @@ pub(crate) async fn run(arguments: Arguments, output: &mut Output) -> Result<Exi
         Command::Keys(Keys::Create(_)) => IfMissing::Create,
         _ => IfMissing::Fail,
     };
-    let database = store::open(url, if_missing).await?;
-    let session = Session { store: Store::of(database.clone()), operator: operator(&global), output };
+    let database = store::open(url, if_missing, global.timeout).await?;
+    let session =
+        Session { store: Store::of(database.clone()), operator: operator(&global), is_json: global.json };
     let outcome = match command {
         Command::Keys(command) => keys::run(command, session).await,
         Command::Tenants(command) => tenants::run(command, session).await,
@@ -66,10 +74,10 @@ pub(crate) async fn run(arguments: Arguments, output: &mut Output) -> Result<Exi
     outcome
 }
 
-fn completions(shell: Shell, output: &mut Output) -> Result<Exit, Failure> {
+fn completions(shell: Shell) -> Result<Exit, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "tollgate", &mut script);
-    output.result(&String::from_utf8_lossy(&script))?;
+    output::result(&String::from_utf8_lossy(&script))?;
     Ok(Exit::Done)
 }
 

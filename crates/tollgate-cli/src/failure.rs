@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use tollgate::{KeyAdminError, Unavailable};
 
+use crate::output::table::visible;
+
 /// The exit codes. `--help` lists them, and scripts rely on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -40,10 +42,14 @@ impl Failure {
     }
 
     pub(crate) fn no_such_key(id: &str) -> Self {
-        Self::new(
-            Exit::NotFound,
-            format!("there is no key `{id}`: `tollgate keys list` lists those that there are"),
-        )
+        // A secret in the place of an identifier is a mistake to be told of, and not to be repeated.
+        let sentence = if ["_live_", "_test_"].iter().any(|environment| id.contains(environment)) {
+            "this is a secret, not an identifier: `tollgate verify` reads it from the standard input and tells whose it is"
+                .to_owned()
+        } else {
+            format!("there is no key `{}`: `tollgate keys list` lists those that there are", visible(id))
+        };
+        Self::new(Exit::NotFound, sentence)
     }
 }
 

@@ -68,34 +68,32 @@ use tokio::runtime;
 
 use arguments::Arguments;
 use failure::{Exit, Failure};
-use output::Output;
 
 /// Does what the command line says, and gives the exit code.
 pub fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let mut output = Output::standard(arguments.global.json);
-    let exit = match run(arguments, &mut output) {
+    let exit = match run(Arguments::parse()) {
         Ok(exit) => exit,
         Err(failure) => {
-            output.note(&format!("tollgate: {}", failure.sentence));
+            output::note(&format!("tollgate: {}", failure.sentence));
             failure.exit
         }
     };
     exit.into()
 }
 
-fn run(arguments: Arguments, output: &mut Output) -> Result<Exit, Failure> {
+fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime
         .map_err(|error| Failure::new(Exit::Database, format!("the system gives no resources: {error}")))?;
     let outcome = runtime.block_on(async {
         tokio::select! {
+            // First, so that it is heard before anything is done.
             biased;
-            outcome = commands::run(arguments, output) => outcome,
             () = interruption() => Err(Failure::new(
                 Exit::Interrupted,
                 "interrupted: a change that was under way is made wholly or not at all; look before trying again",
             )),
+            outcome = commands::run(arguments) => outcome,
         }
     });
     // Whoever still waits for input is not waited for.

@@ -4,12 +4,9 @@ use std::{path::Path, pin::pin, sync::Arc, time::Duration};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tollgate::{KeyAdmin, KeyStore, UsageStore};
-use tollgate_sql::{ConnectError, SqlKeys, SqlKeysBuilder};
+use tollgate_sql::{ConnectError, SqlKeys};
 
 use crate::failure::{Exit, Failure};
-
-/// How long one step may take: people wait longer than requests do.
-const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Waits shorter than this are not worth a sign of life.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -36,8 +33,10 @@ pub(crate) enum IfMissing {
     Fail,
 }
 
-/// Opens the database.
-pub(crate) async fn open(url: &str, if_missing: IfMissing) -> Result<SqlKeys, Failure> {
+/// Opens the database, which has so much time for each step.
+pub(crate) async fn open(url: &str, if_missing: IfMissing, limit: Duration) -> Result<SqlKeys, Failure> {
+    // One command asks one thing after another.
+    let builder = || SqlKeys::builder().with_deadline(limit).with_admin_deadline(limit).with_connections(1);
     let opening = async {
         if if_missing == IfMissing::Create {
             return builder().connect(url).await;
@@ -51,7 +50,7 @@ pub(crate) async fn open(url: &str, if_missing: IfMissing) -> Result<SqlKeys, Fa
     };
     show_waiting("Opening the database", opening).await.map_err(|error| {
         let exit = match error {
-            ConnectError::InvalidUrl(_) | ConnectError::NotBuiltIn { .. } => Exit::Usage,
+            ConnectError::InvalidUrl(_) | ConnectError::InvalidSetting(_) | ConnectError::NotBuiltIn { .. } => Exit::Usage,
             _ => Exit::Database,
         };
         let sentence = match error {
@@ -65,14 +64,6 @@ pub(crate) async fn open(url: &str, if_missing: IfMissing) -> Result<SqlKeys, Fa
         };
         Failure::new(exit, sentence)
     })
-}
-
-fn builder() -> SqlKeysBuilder {
-    SqlKeys::builder()
-        .with_deadline(DEADLINE)
-        .with_admin_deadline(DEADLINE)
-        // One command asks one thing after another.
-        .with_connections(1)
 }
 
 /// The URL by which a file is opened only if it is there; a server's as it is.

@@ -162,7 +162,8 @@ pub(crate) enum Status {
 /// Gives a key another secret, and shows that this once.
 ///
 /// Everything else stays as it is: identifier, counters, usage, history. The former secret ends at the same moment, or once the
-/// overlap is over. The new one begins as the former one does, but for the random part.
+/// overlap is over; one that is still good from an earlier rotation ends in any case. The new one begins as the former one does,
+/// but for the random part.
 #[derive(Debug, Args)]
 pub(crate) struct Rotate {
     /// The key's identifier.

@@ -1,6 +1,8 @@
 //! The arguments of `verify`.
 
-use clap::Args;
+use std::ffi::OsString;
+
+use clap::{Args, ValueHint};
 use tollgate::{Environment, KeyFormat};
 
 use super::values;
@@ -34,4 +36,8 @@ pub(crate) struct Verify {
     /// The environment that the key must be for: live or test.
     #[arg(long, value_name = "ENVIRONMENT")]
     pub(crate) environment: Option<Environment>,
+
+    // Taken so that it is refused without being repeated, as clap would.
+    #[arg(hide = true, value_hint = ValueHint::Other)]
+    pub(crate) misplaced: Vec<OsString>,
 }

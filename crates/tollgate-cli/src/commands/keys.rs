@@ -12,7 +12,7 @@ use crate::{
     failure::{Exit, Failure},
     input,
     output::{
-        describe,
+        self, describe,
         table::{self, Stream},
     },
     store::show_waiting,
@@ -21,33 +21,33 @@ use crate::{
 /// The most keys and events that a store gives at once.
 const LARGEST_PAGE: u32 = 1_000;
 
-pub(super) async fn run(command: Keys, mut session: Session<'_>) -> Result<Exit, Failure> {
+pub(super) async fn run(command: Keys, session: Session) -> Result<Exit, Failure> {
     match command {
-        Keys::Create(create) => self::create(*create, &mut session).await,
-        Keys::List(list) => self::list(list, &mut session).await,
-        Keys::Show { id } => show(&id, &mut session).await,
+        Keys::Create(create) => self::create(*create, &session).await,
+        Keys::List(list) => self::list(list, &session).await,
+        Keys::Show { id } => show(&id, &session).await,
         Keys::Rename { id, name } => {
             let manager = session.keeper();
             let work = manager.rename(&id, &name, &session.operator);
             let renamed = show_waiting("Renaming", work).await.map_err(|error| about(error, &id))?;
             let said = format!("{} is called {} now.", renamed.id, quoted(&renamed.name));
-            tell(&said, &renamed, &mut session)
+            tell(&said, &renamed, &session)
         }
-        Keys::Rotate(rotate) => self::rotate(rotate, &mut session).await,
+        Keys::Rotate(rotate) => self::rotate(rotate, &session).await,
         Keys::Revoke { id } => {
             let manager = session.keeper();
             let work = manager.revoke(&id, &session.operator);
             let revoked = show_waiting("Revoking", work).await.map_err(|error| about(error, &id))?;
             let at = table::instant(revoked.revoked_at);
             let said = format!("{} {} is revoked, since {at}.", revoked.id, quoted(&revoked.name));
-            tell(&said, &revoked, &mut session)
+            tell(&said, &revoked, &session)
         }
-        Keys::Delete { id, yes } => delete(&id, yes, &mut session).await,
-        Keys::Usage(usage) => usage::run(usage, &mut session).await,
+        Keys::Delete { id, yes } => delete(&id, yes, &session).await,
+        Keys::Usage(usage) => usage::run(usage, &session).await,
     }
 }
 
-async fn create(create: Create, session: &mut Session<'_>) -> Result<Exit, Failure> {
+async fn create(create: Create, session: &Session) -> Result<Exit, Failure> {
     let mut manager = session.manager(create.prefix.clone());
     if let Some(known) = create.known_scopes.clone() {
         manager = manager.with_known_scopes(known);
@@ -101,7 +101,7 @@ fn merged(quotas: Vec<(String, Quota)>) -> Vec<(String, Quota)> {
     merged
 }
 
-async fn rotate(rotate: Rotate, session: &mut Session<'_>) -> Result<Exit, Failure> {
+async fn rotate(rotate: Rotate, session: &Session) -> Result<Exit, Failure> {
     let id = &rotate.id;
     let format = match rotate.prefix {
         Some(format) => format,
@@ -125,15 +125,14 @@ fn format_of(details: &KeyDetails) -> Result<KeyFormat, Failure> {
 }
 
 /// Writes the secret to the standard output, and what else there is to say to the standard error; or both as one JSON document.
-fn hand_over(issued: &IssuedKey, done: &str, session: &mut Session<'_>) -> Result<Exit, Failure> {
+fn hand_over(issued: &IssuedKey, done: &str, session: &Session) -> Result<Exit, Failure> {
     let IssuedKey { details, secret, .. } = issued;
-    let output = &mut *session.output;
-    let written = if output.is_json {
-        output.secret(&describe::issued(issued, now()).to_string())
+    let written = if session.is_json {
+        output::secret(&describe::issued(issued, now()).to_string())
     } else {
-        output.note(&format!("The key is {done}:\n\n{}\n", table::key(details, now(), Stream::Err)));
-        output.note("Copy the secret now, it is not shown again:");
-        output.secret(secret.expose_secret())
+        output::note(&format!("The key is {done}:\n\n{}\n", table::key(details, now(), Stream::Err)));
+        output::note("Copy the secret now, it is not shown again:");
+        output::secret(secret.expose_secret())
     };
     written.map_err(|error| {
         let sentence = format!(
@@ -145,7 +144,7 @@ fn hand_over(issued: &IssuedKey, done: &str, session: &mut Session<'_>) -> Resul
     Ok(Exit::Done)
 }
 
-async fn list(list: List, session: &mut Session<'_>) -> Result<Exit, Failure> {
+async fn list(list: List, session: &Session) -> Result<Exit, Failure> {
     let mut query = KeyQuery::all().limit(if list.all { LARGEST_PAGE } else { list.limit });
     query.tenant = list.tenant.map(Into::into);
     query.search = list.search.map(Into::into);
@@ -172,43 +171,41 @@ async fn list(list: List, session: &mut Session<'_>) -> Result<Exit, Failure> {
             }
         }
     }
-    let output = &mut *session.output;
-    if output.is_json {
+    if session.is_json {
         let items: Vec<_> = listed.items.iter().map(|key| describe::key(key, now())).collect();
-        output.json(&json!({ "items": items, "next": listed.next }))?;
+        output::json(&json!({ "items": items, "next": listed.next }))?;
     } else if listed.items.is_empty() {
-        output.note("There are no such keys.");
+        output::note("There are no such keys.");
     } else {
-        output.result(&table::keys(&listed.items, now(), Stream::Out))?;
+        output::result(&table::keys(&listed.items, now(), Stream::Out))?;
     }
-    if let (Some(next), false) = (&listed.next, output.is_json) {
-        output.note(&format!("There may be more: --after {next}, or --all"));
+    if let (Some(next), false) = (&listed.next, session.is_json) {
+        output::note(&format!("There may be more: --after {next}, or --all"));
     }
     Ok(Exit::Done)
 }
 
-async fn show(id: &str, session: &mut Session<'_>) -> Result<Exit, Failure> {
+async fn show(id: &str, session: &Session) -> Result<Exit, Failure> {
     let details = find(id, session).await?;
     let query = HistoryQuery::of_key(id).limit(LARGEST_PAGE);
     let manager = session.keeper();
     let history = show_waiting("Looking", manager.history(query, &session.operator)).await?;
-    let output = &mut *session.output;
-    if output.is_json {
+    if session.is_json {
         let events = history.items.iter().map(describe::event).collect::<Vec<_>>();
-        output.json(&describe::with(describe::key(&details, now()), "history", events.into()))?;
+        output::json(&describe::with(describe::key(&details, now()), "history", events.into()))?;
     } else {
         let key = table::key(&details, now(), Stream::Out);
-        output.result(&format!("{key}\n\n{}", table::events(&history.items, Stream::Out)))?;
+        output::result(&format!("{key}\n\n{}", table::events(&history.items, Stream::Out)))?;
     }
     Ok(Exit::Done)
 }
 
-async fn delete(id: &str, yes: bool, session: &mut Session<'_>) -> Result<Exit, Failure> {
+async fn delete(id: &str, yes: bool, session: &Session) -> Result<Exit, Failure> {
     if !yes {
         let details = find(id, session).await?;
         let question = format!("Delete {id} {} for good?", quoted(&details.name));
-        if !input::confirm(&question, session.output).await? {
-            session.output.note("Nothing was deleted.");
+        if !input::confirm(&question).await? {
+            output::note("Nothing was deleted.");
             return Ok(Exit::No);
         }
     }
@@ -220,7 +217,7 @@ async fn delete(id: &str, yes: bool, session: &mut Session<'_>) -> Result<Exit, 
 }
 
 /// A key that must be there. Of one that was deleted, it is told when.
-pub(super) async fn find(id: &str, session: &Session<'_>) -> Result<KeyDetails, Failure> {
+pub(super) async fn find(id: &str, session: &Session) -> Result<KeyDetails, Failure> {
     let manager = session.keeper();
     match show_waiting("Looking", manager.show(id, &session.operator)).await {
         Err(KeyAdminError::NotFound) => Err(what_became_of(id, &manager, &session.operator).await),
@@ -249,11 +246,11 @@ fn about(error: KeyAdminError, id: &str) -> Failure {
 }
 
 /// Says what was done to a key.
-fn tell(said: &str, details: &KeyDetails, session: &mut Session<'_>) -> Result<Exit, Failure> {
-    if session.output.is_json {
-        session.output.json(&describe::key(details, now()))?;
+fn tell(said: &str, details: &KeyDetails, session: &Session) -> Result<Exit, Failure> {
+    if session.is_json {
+        output::json(&describe::key(details, now()))?;
     } else {
-        session.output.result(said)?;
+        output::result(said)?;
     }
     Ok(Exit::Done)
 }

@@ -6,11 +6,11 @@ use super::Session;
 use crate::{
     arguments::Tenants,
     failure::{Exit, Failure},
-    output::table,
+    output::{self, table},
     store::show_waiting,
 };
 
-pub(super) async fn run(command: Tenants, session: Session<'_>) -> Result<Exit, Failure> {
+pub(super) async fn run(command: Tenants, session: Session) -> Result<Exit, Failure> {
     let manager = session.keeper();
     let operator = &session.operator;
     let (tenant, suspended) = match command {
@@ -23,15 +23,15 @@ pub(super) async fn run(command: Tenants, session: Session<'_>) -> Result<Exit, 
             (tenant, false)
         }
     };
-    if session.output.is_json {
-        session.output.json(&json!({ "tenant": tenant, "suspended": suspended }))?;
+    if session.is_json {
+        output::json(&json!({ "tenant": tenant, "suspended": suspended }))?;
     } else {
         let what = if suspended {
             "is suspended: all its keys are refused"
         } else {
             "is not suspended: its keys are good, but for those that have expired or were revoked"
         };
-        session.output.result(&format!("{} {what}.", table::visible(&tenant)))?;
+        output::result(&format!("{} {what}.", table::visible(&tenant)))?;
     }
     Ok(Exit::Done)
 }

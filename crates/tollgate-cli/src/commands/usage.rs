@@ -7,7 +7,7 @@ use crate::{
     arguments::keys::Usage,
     failure::{Exit, Failure},
     output::{
-        describe,
+        self, describe,
         table::{self, Stream},
     },
     store::show_waiting,
@@ -16,7 +16,7 @@ use crate::{
 /// How far back is looked if nobody says.
 const WEEK: Duration = Duration::from_hours(7 * 24);
 
-pub(super) async fn run(usage: Usage, session: &mut Session<'_>) -> Result<Exit, Failure> {
+pub(super) async fn run(usage: Usage, session: &Session) -> Result<Exit, Failure> {
     let until = usage.until.unwrap_or_else(now);
     let from =
         usage.from.unwrap_or_else(|| hour_of(until.checked_sub(WEEK).unwrap_or(SystemTime::UNIX_EPOCH)));
@@ -30,14 +30,13 @@ pub(super) async fn run(usage: Usage, session: &mut Session<'_>) -> Result<Exit,
     let details = keys::find(&usage.id, session).await?;
     let hours = session.store.usage.usage(&details.id, from, until).wait();
     let hours = show_waiting("Adding up", hours).await?;
-    let output = &mut *session.output;
-    if output.is_json {
-        output.json(&describe::usage(&details.id, (from, until), &hours))?;
+    if session.is_json {
+        output::json(&describe::usage(&details.id, (from, until), &hours))?;
     } else if hours.is_empty() {
         let (from, until) = (table::instant(Some(from)), table::instant(Some(until)));
-        output.note(&format!("{} was not used from {from} to {until}.", details.id));
+        output::note(&format!("{} was not used from {from} to {until}.", details.id));
     } else {
-        output.result(&table::usage(&hours, Stream::Out))?;
+        output::result(&table::usage(&hours, Stream::Out))?;
     }
     Ok(Exit::Done)
 }

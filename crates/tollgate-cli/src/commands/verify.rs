@@ -12,7 +12,7 @@ use crate::{
     arguments::Verify,
     failure::{Exit, Failure},
     output::{
-        describe,
+        self, describe,
         table::{self, Stream},
     },
     store::show_waiting,
@@ -28,11 +28,11 @@ struct Verdict {
     remarks: Vec<String>,
 }
 
-pub(super) async fn run(command: Verify, secret: &[u8], session: Session<'_>) -> Result<Exit, Failure> {
+pub(super) async fn run(command: Verify, secret: &[u8], session: Session) -> Result<Exit, Failure> {
     let verdict = show_waiting("Verifying", judge(&command, secret, &session)).await?;
     let is_good = verdict.denial.is_none();
-    if session.output.is_json {
-        session.output.json(&json!({
+    if session.is_json {
+        output::json(&json!({
             "good": is_good,
             "reason": verdict.denial.as_ref().map(|denial| denial.kind().reason()),
             "detail": verdict.why_not(command.environment),
@@ -40,12 +40,12 @@ pub(super) async fn run(command: Verify, secret: &[u8], session: Session<'_>) ->
             "key": verdict.details.as_ref().map(|details| describe::key(details, now())),
         }))?;
     } else {
-        session.output.result(&verdict.to_text(command.environment))?;
+        output::result(&verdict.to_text(command.environment))?;
     }
     Ok(if is_good { Exit::Done } else { Exit::No })
 }
 
-async fn judge(command: &Verify, secret: &[u8], session: &Session<'_>) -> Result<Verdict, Failure> {
+async fn judge(command: &Verify, secret: &[u8], session: &Session) -> Result<Verdict, Failure> {
     let formats = formats(command);
     let denial = ask(formats.clone(), secret, session).await;
     let denial = match denial {
@@ -83,7 +83,7 @@ fn formats(command: &Verify) -> Vec<KeyFormat> {
 async fn ask(
     formats: Vec<KeyFormat>,
     secret: &[u8],
-    session: &Session<'_>,
+    session: &Session,
 ) -> Result<Option<Environment>, Denial> {
     let mut formats = formats.into_iter();
     let first = formats.next().unwrap_or_else(KeyFormat::opaque);
@@ -108,7 +108,7 @@ async fn ask(
     }
 }
 
-async fn details(secret: &[u8], session: &Session<'_>) -> Result<Option<KeyDetails>, Failure> {
+async fn details(secret: &[u8], session: &Session) -> Result<Option<KeyDetails>, Failure> {
     let digests = Peppers::none().all(secret);
     let found = session.store.keys.find(&KeyLookUp::new(&digests, now()));
     let Some(record) = found.wait().await? else { return Ok(None) };

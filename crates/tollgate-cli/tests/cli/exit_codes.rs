@@ -1,0 +1,178 @@
+//! How each failure ends, and what it says. What succeeds, and what `verify` says no to, is tried elsewhere.
+
+use std::fs::{self, File};
+
+use crate::world::{Run, World};
+
+#[test]
+fn what_is_not_understood_is_2() {
+    let world = World::new();
+    for arguments in [
+        &[][..],
+        &["keys"],
+        &["keys", "create"],
+        &["keys", "create", "--name=a", "--expires=tomorrow"],
+        &["keys", "create", "--name=a", "--expires=2100-01-01T00:00:00Z", "--expires-in=1d"],
+        &["keys", "create", "--name=a", "--expires-in=-1d"],
+        &["keys", "create", "--name=a", "--lapsed"],
+        &["keys", "create", "--name=a", "--environment=prod"],
+        &["keys", "create", "--name=a", "--quota=60/minute"],
+        &["keys", "create", "--name=a", "--metadata=[]"],
+        &["keys", "create", "--name=a", "--scope=a\"b"],
+        &["keys", "create", "--name=a", "--prefix=SK"],
+        &["keys", "list", "--limit=0"],
+        &["keys", "list", "--all", "--limit=7"],
+        &["keys", "list", "--status=nonsense"],
+        &["keys", "list", "--operator=\n"],
+        &["keys", "usage"],
+        &["completions", "csh"],
+    ] {
+        let run = world.run(arguments);
+        assert_eq!((run.code, run.out.as_str()), (2, ""), "{arguments:?}: {run:?}");
+        assert!(!run.err.is_empty());
+    }
+    assert!(!world.path("keys.db").exists(), "nothing was opened");
+    let mut command = world.command(&["keys", "list"]);
+    Run::of(&command.env_remove("TOLLGATE_DATABASE").output().unwrap()).fails(2, "which database?");
+    world.run(&["keys", "list", "--database=mysql://host/keys"]).fails(2, "this is no URL of a key store");
+    world.run(&["keys", "list", "--timeout=2h"]).fails(2, "each deadline");
+}
+
+#[test]
+fn whom_nobody_can_ask_deletes_nothing() {
+    let world = World::new();
+    let (id, _) = world.issue(&["--name=deploy"]);
+    world.run(&["keys", "delete", &id]).fails(2, "nobody can be asked");
+    world.run_on("y\n", &["keys", "delete", &id]).fails(2, "nobody can be asked");
+    assert_eq!(world.show(&id)["status"], "active");
+}
+
+#[test]
+fn no_such_key_is_3() {
+    let world = World::new();
+    world.issue(&["--name=deploy"]);
+    for arguments in [
+        &["keys", "show", "key_1"][..],
+        &["keys", "rename", "key_1", "build"],
+        &["keys", "rotate", "key_1"],
+        &["keys", "rotate", "key_1", "--prefix=sk"],
+        &["keys", "revoke", "key_1"],
+        &["keys", "delete", "key_1", "--yes"],
+        &["keys", "usage", "key_1"],
+    ] {
+        world.run(arguments).fails(3, "there is no key `key_1`: `tollgate keys list` lists");
+    }
+}
+
+#[test]
+fn a_conflict_is_4() {
+    let world = World::new();
+    let (id, _) = world.issue(&["--name=deploy", "--tenant=acme"]);
+    let taken = "there is a key of this name already";
+    world.run(&["keys", "create", "--name=deploy", "--tenant=acme"]).fails(4, taken);
+    world.issue(&["--name=deploy"]);
+    let (other, _) = world.issue(&["--name=build", "--tenant=acme"]);
+    world.run(&["keys", "rename", &other, "deploy"]).fails(4, taken);
+    world.json(&["keys", "revoke", &id]);
+    world.run(&["keys", "rename", &id, "former"]).fails(4, "the key is revoked");
+    world.run(&["keys", "rotate", &id]).fails(4, "the key is revoked");
+}
+
+#[test]
+fn a_database_that_is_not_there_is_5_and_is_not_made() {
+    let world = World::new();
+    for arguments in [&["keys", "list"][..], &["keys", "revoke", "key_1"], &["tenants", "suspend", "acme"]] {
+        world.run(arguments).fails(5, "there is no such file");
+    }
+    world.run_on("sk_live_x", &["verify"]).fails(5, "there is no such file");
+    assert!(!world.path("keys.db").exists());
+    let nowhere = format!("sqlite://{}", world.path("nowhere/keys.db").display());
+    world
+        .run(&["keys", "create", "--name=a", "--database", &nowhere])
+        .fails(5, "the key store cannot be opened");
+    world
+        .run(&["keys", "list", "--database=postgres://ada@127.0.0.1:1/keys"])
+        .fails(5, "the key store cannot be opened");
+}
+
+#[tokio::test]
+async fn a_file_of_another_program_is_5_and_is_left_as_it_is() {
+    let world = World::new();
+    fs::write(
+        world.path("keys.db"),
+        "To whom it may concern, at some length: this is no database, but a letter.",
+    )
+    .unwrap();
+    let letter = world.bytes();
+    world.run(&["keys", "list"]).fails(5, "the file is no SQLite database");
+    world.run(&["keys", "create", "--name=a"]).fails(5, "the file is no SQLite database");
+    assert_eq!(world.bytes(), letter);
+
+    let world = World::new();
+    File::create(world.path("keys.db")).unwrap();
+    drop(world.execute("CREATE TABLE notes (text TEXT)").await);
+    world.run(&["keys", "list"]).fails(5, "there are no keys in this database");
+    let mut connection = world.execute("SELECT 1").await;
+    let tables: i64 =
+        sqlx::query_scalar("SELECT COUNT(*) FROM sqlite_master").fetch_one(&mut connection).await.unwrap();
+    assert_eq!(tables, 1, "no tables were made beside it");
+}
+
+#[tokio::test]
+async fn tables_of_a_newer_version_are_5() {
+    let world = World::new();
+    world.issue(&["--name=deploy"]);
+    drop(world.execute("INSERT INTO tollgate_schema (version) VALUES (99)").await);
+    for arguments in [&["keys", "list"][..], &["keys", "create", "--name=a"]] {
+        world.run(arguments).fails(5, "the key store was made by a newer version of Tollgate");
+    }
+}
+
+#[tokio::test]
+async fn a_locked_database_is_5_for_whoever_writes() {
+    let world = World::new();
+    let (id, _) = world.issue(&["--name=deploy"]);
+    let writer = world.execute("BEGIN IMMEDIATE").await;
+    let revoke = ["keys", "revoke", &id, "--timeout=200ms"];
+    let run = world.run(&revoke);
+    assert_eq!((run.code, run.out.as_str(), run.err.lines().count()), (5, "", 1), "{run:?}");
+    assert!(run.err.contains("locked"), "{run:?}");
+    drop(writer);
+    assert_eq!(world.run(&revoke).code, 0);
+}
+
+#[test]
+fn a_database_that_may_only_be_read_is_5() {
+    let world = World::new();
+    world.issue(&["--name=deploy"]);
+    let url = format!("{}?mode=ro", world.url());
+    world
+        .run(&["keys", "create", "--name=a", "--database", &url])
+        .fails(5, "the database of the key store may only be read");
+}
+
+#[test]
+fn what_makes_no_sense_is_6() {
+    let world = World::new();
+    let long = "n".repeat(101);
+    for (arguments, beginning) in [
+        (&["--name", &long][..], "a key's name is 1 to 100 characters"),
+        (&["--name", "a\nb"], "a key's name is 1 to 100 characters"),
+        (&["--name", "a", "--tenant", ""], "a tenant is 1 to 200 bytes"),
+        (&["--name", "a", "--expires", "2001-01-01T00:00:00Z"], "the expiry lies in the past"),
+        (&["--name", "a", "--scope", "b", "--known-scopes", "a"], "unknown scope `b`"),
+    ] {
+        world.run(&[&["keys", "create"], arguments].concat()).fails(6, beginning);
+    }
+    let (id, _) = world.issue(&["--name=deploy"]);
+    world.run(&["keys", "rename", &id, ""]).fails(6, "a key's name");
+    world.run(&["keys", "rotate", &id, "--overlap=400d"]).fails(6, "two secrets overlap for at most a year");
+    world.run(&["keys", "list", "--after=nonsense"]).fails(6, "the list cannot go on there");
+    world
+        .run(&["keys", "usage", &id, "--from=2026-01-02", "--until=2026-01-02"])
+        .fails(6, "the usage is asked for");
+    world.run(&["tenants", "suspend", ""]).fails(6, "a tenant is");
+    for nothing in ["", "\n"] {
+        world.run_on(nothing, &["verify"]).fails(6, "there is no key to verify");
+    }
+}

@@ -1,0 +1,296 @@
+//! What becomes of keys and tenants.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde_json::{Value, json};
+use tollgate::{Clock as _, NewKey, SystemClock, UsageBatch, UsageCount, UsageStore as _};
+use tollgate_sql::SqlKeys;
+
+use crate::world::{Run, World, text};
+
+#[test]
+fn a_shell_can_keep_the_secret() {
+    let world = World::new();
+    let run = world.run(&["keys", "create", "--name", "deploy"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    let secret = run.out.strip_suffix('\n').unwrap();
+    assert!(secret.starts_with("sk_live_") && !secret.contains(char::is_whitespace), "{run:?}");
+    assert!(run.err.contains("deploy") && run.err.contains("Copy the secret now"), "{run:?}");
+    assert_eq!(world.run_on(secret, &["verify"]).code, 0);
+}
+
+#[test]
+fn a_key_has_what_it_was_issued_with() {
+    let world = World::new();
+    let (id, secret) = world.issue(&[
+        "--name=nightly build",
+        "--tenant=acme",
+        "--scope=jobs:read",
+        "--scope=results:read jobs:create",
+        "--plan=pro",
+        "--lapsed",
+        "--environment=test",
+        "--expires=2100-01-31T00:00:00+01:00",
+        "--quota=default=60/minute,1000/hour",
+        "--quota=search=10/second",
+        "--quota=default=5000/day",
+        "--metadata={\"region\": \"eu\"}",
+        "--role=admin",
+        "--prefix=acme_v2",
+    ]);
+    assert!(secret.starts_with("acme_v2_test_"));
+    let mut key = world.show(&id);
+    let created_at = key.as_object_mut().unwrap().remove("created_at").unwrap();
+    assert!(text(&created_at).ends_with('Z'));
+    assert_eq!(key["history"][0]["action"], "issued");
+    assert_eq!(key["history"][0]["operator"], "cli:ada");
+    key.as_object_mut().unwrap().remove("history");
+    let expected = json!({
+        "id": id,
+        "name": "nightly build",
+        "prefix": &secret[..secret.find("_test_").unwrap() + "_test_".len() + 4],
+        "tenant": "acme",
+        "scopes": ["jobs:create", "jobs:read", "results:read"],
+        "plan": { "tier": "pro", "active": false },
+        "environment": "test",
+        "role": "admin",
+        "quotas": { "default": "60 per minute, 1000 per hour, 5000 per day", "search": "10 per second" },
+        "metadata": { "region": "eu" },
+        "status": "active",
+        "expires_at": "2100-01-30T23:00:00Z",
+        "last_used_at": null,
+        "revoked_at": null,
+        "former_until": null,
+    });
+    assert_eq!(key, expected);
+
+    let shown = world.run(&["keys", "show", &id]);
+    for said in [
+        "nightly build",
+        "pro (lapsed)",
+        "2100-01-30 23:00:00 UTC",
+        "search: 10 per second",
+        "issued",
+        "cli:ada",
+    ] {
+        assert!(shown.out.contains(said), "{said}: {shown:?}");
+    }
+}
+
+#[test]
+fn a_key_may_be_good_for_so_long() {
+    let world = World::new();
+    let before = SystemClock.now();
+    let (id, _) = world.issue(&["--name=trial", "--expires-in=14d"]);
+    let expires_at: jiff::Timestamp = text(&world.show(&id)["expires_at"]).parse().unwrap();
+    let fortnight = Duration::from_hours(14 * 24);
+    let earliest = before + fortnight - Duration::from_micros(1);
+    let expires_at = SystemTime::try_from(expires_at).unwrap();
+    assert!(earliest <= expires_at && expires_at <= SystemClock.now() + fortnight);
+}
+
+#[test]
+fn scopes_that_there_are_can_be_said() {
+    let world = World::new();
+    let create = |scopes: &str, name: &str| -> Run {
+        let mut command = world.command(&["keys", "create", "--name", name, "--scope", scopes]);
+        Run::of(&command.env("TOLLGATE_SCOPES", "jobs:read jobs:create").output().unwrap())
+    };
+    assert_eq!(create("jobs:read", "one").code, 0);
+    create("jobs:raed", "two").fails(6, "unknown scope `jobs:raed`: there are `jobs:create`, `jobs:read`");
+    assert_eq!(world.names(&[]), ["one"]);
+}
+
+#[tokio::test]
+async fn lists_are_narrowed_down_and_go_on_where_they_ended() {
+    let world = World::new();
+    let expired = NewKey::named("expired").with_expiry(UNIX_EPOCH + Duration::from_secs(2));
+    world.issue_at(UNIX_EPOCH, expired).await;
+    world.issue(&["--name=build", "--tenant=acme"]);
+    world.issue(&["--name=batch", "--tenant=acme"]);
+    let (revoked, _) = world.issue(&["--name=deploy"]);
+    world.json(&["keys", "revoke", &revoked]);
+    world.issue(&["--name=held", "--tenant=umbrella"]);
+    world.json(&["tenants", "suspend", "umbrella"]);
+
+    assert_eq!(world.names(&[]), ["held", "deploy", "batch", "build", "expired"]);
+    assert_eq!(world.names(&["--tenant=acme"]), ["batch", "build"]);
+    assert_eq!(world.names(&["--search=bu"]), ["build"]);
+    assert_eq!(world.names(&["--search=sk_live_"]).len(), 5);
+    for (status, names) in [
+        ("active", &["batch", "build"][..]),
+        ("expired", &["expired"]),
+        ("revoked", &["deploy"]),
+        ("suspended", &["held"]),
+    ] {
+        assert_eq!(world.names(&["--status", status]), names, "{status}");
+    }
+
+    let first = world.json(&["keys", "list", "--limit=2"]);
+    let cursor = text(&first["next"]);
+    assert_eq!(world.names(&["--limit=2"]), ["held", "deploy"]);
+    assert_eq!(world.names(&["--limit=2", "--after", &cursor]), ["batch", "build"]);
+    let for_people = world.run(&["keys", "list", "--limit=2"]);
+    assert!(for_people.err.contains(&cursor), "{for_people:?}");
+    assert_eq!(world.json(&["keys", "list", "--all"])["next"], Value::Null);
+
+    let table = world.run(&["keys", "list"]).out;
+    let first_words = |line: &str| line.split_whitespace().take(2).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(first_words(table.lines().next().unwrap()), ["ID", "NAME"]);
+    assert_eq!(table.lines().count(), 6, "{table}");
+    assert!(!table.contains("SCOPES"), "no key has any: {table}");
+}
+
+#[tokio::test]
+async fn a_list_has_all_pages_if_all_are_wanted() {
+    let world = World::new();
+    // One more than a store gives at once.
+    let keys = (0..1_001).map(|number| NewKey::named(format!("key {number}")));
+    world.issue_all_at(UNIX_EPOCH, keys).await;
+    let names: BTreeSet<_> = world.names(&["--all"]).into_iter().collect();
+    assert_eq!(names.len(), 1_001);
+    assert_eq!(world.run(&["keys", "list", "--all"]).out.lines().count(), 1 + 1_001);
+}
+
+#[test]
+fn a_key_is_called_something_else() {
+    let world = World::new();
+    let (id, _) = world.issue(&["--name=before"]);
+    let renamed = world.run(&["keys", "rename", &id, "after"]);
+    assert_eq!((renamed.code, renamed.out), (0, format!("{id} is called \"after\" now.\n")));
+    assert_eq!(world.show(&id)["name"], "after");
+    assert_eq!(world.json(&["keys", "rename", &id, "later"])["name"], "later");
+}
+
+#[test]
+fn a_rotation_ends_the_former_secret_at_once_or_later() {
+    let world = World::new();
+    let (id, first) = world.issue(&["--name=deploy", "--prefix=acme", "--environment=test"]);
+    let prefix = ["--prefix=acme"];
+    let verify = |secret: &str| world.run_on(secret, &[&["verify"], &prefix[..]].concat()).code;
+
+    let rotated = world.run(&["keys", "rotate", &id, "--overlap=24h"]);
+    let second = rotated.out.trim_end();
+    assert!(second.starts_with("acme_test_"), "it begins as the former one does");
+    assert!(rotated.err.contains("good until"), "{rotated:?}");
+    assert_eq!((verify(&first), verify(second)), (0, 0));
+
+    let rotated = world.json(&["keys", "rotate", &id]);
+    let third = text(&rotated["secret"]);
+    assert_eq!(rotated["id"], id.as_str());
+    assert_eq!((verify(&first), verify(second), verify(&third)), (1, 1, 0));
+    assert_eq!(world.show(&id)["history"].as_array().unwrap().len(), 3);
+
+    let moved = text(&world.json(&["keys", "rotate", &id, "--prefix=sk"])["secret"]);
+    assert!(moved.starts_with("sk_test_"));
+}
+
+#[test]
+fn a_key_is_revoked_once_and_for_all() {
+    let world = World::new();
+    let (id, secret) = world.issue(&["--name=deploy"]);
+    let first = world.json(&["keys", "revoke", &id]);
+    assert_eq!(first["status"], "revoked");
+    let again = world.json(&["keys", "revoke", &id]);
+    assert_eq!(again["revoked_at"], first["revoked_at"]);
+    assert!(world.run(&["keys", "revoke", &id]).out.contains("is revoked, since"));
+    assert_eq!(world.run_on(secret, &["verify"]).code, 1);
+}
+
+#[test]
+fn a_deleted_key_leaves_its_history() {
+    let world = World::new();
+    let (id, secret) = world.issue(&["--name=deploy"]);
+    let run = world.run(&["keys", "delete", &id, "--yes"]);
+    assert_eq!((run.code, run.out), (0, format!("{id} \"deploy\" is deleted.\n")));
+    assert_eq!(world.run_on(secret, &["verify"]).code, 1);
+    world.run(&["keys", "show", &id]).fails(3, &format!("cli:ada deleted {id} at "));
+    world.issue(&["--name=deploy"]);
+}
+
+#[test]
+fn the_history_tells_who_did_what() {
+    let world = World::new();
+    let (id, _) = world.issue(&["--name=deploy", "--operator=Grace Hopper"]);
+    let mut command = world.command(&["keys", "rename", &id, "build"]);
+    command.env_remove("USER").env("TOLLGATE_OPERATOR", "ci").output().unwrap();
+    world.command(&["keys", "revoke", &id]).env("USER", "eve\nroot\x1b[31m").output().unwrap();
+    let history = world.show(&id)["history"].clone();
+    let told: Vec<_> =
+        history.as_array().unwrap().iter().map(|event| (&event["action"], &event["operator"])).collect();
+    let [revoked, updated, issued] =
+        [("revoked", "cli:everoot[31m"), ("updated", "cli:ci"), ("issued", "cli:Grace Hopper")]
+            .map(|(action, operator)| (json!(action), json!(operator)));
+    let expected = [revoked, updated, issued];
+    assert_eq!(told, expected.iter().map(|(action, operator)| (action, operator)).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_tenant_is_suspended_with_all_it_has_and_will_have() {
+    let world = World::new();
+    let (_, before) = world.issue(&["--name=before", "--tenant=acme"]);
+    let suspended = world.run(&["tenants", "suspend", "acme"]);
+    assert_eq!(
+        (suspended.code, suspended.out.as_str()),
+        (0, "acme is suspended: all its keys are refused.\n")
+    );
+    let (_, after) = world.issue(&["--name=after", "--tenant=acme"]);
+    let codes = || [&before, &after].map(|secret| world.run_on(secret, &["verify"]).code);
+    assert_eq!(codes(), [1, 1]);
+    let resumed = world.json(&["tenants", "resume", "acme"]);
+    assert_eq!(resumed, json!({ "tenant": "acme", "suspended": false }));
+    assert_eq!(codes(), [0, 0]);
+}
+
+#[tokio::test]
+async fn usage_is_told_by_the_hour_or_by_the_day() {
+    let world = World::new();
+    let (id, _) = world.issue(&["--name=deploy"]);
+    let begin = UNIX_EPOCH + Duration::from_hours(24 * 10_000); // 1997-05-19
+    let counts = (0..72).map(|hour| {
+        let hour = begin + Duration::from_hours(hour);
+        UsageCount::new(id.as_str(), hour, 2, hour)
+    });
+    let store = SqlKeys::connect(&world.url()).await.unwrap();
+    store.add(UsageBatch::new(1, 1, counts.collect())).wait().await.unwrap();
+    store.close().await;
+
+    let usage = world.json(&["keys", "usage", &id, "--from=1997-05-19", "--until=1997-05-19T02:00:00Z"]);
+    let hours = json!([
+        { "hour": "1997-05-19T00:00:00Z", "requests": 2 },
+        { "hour": "1997-05-19T01:00:00Z", "requests": 2 },
+    ]);
+    let expected = json!({
+        "id": id, "from": "1997-05-19T00:00:00Z", "until": "1997-05-19T02:00:00Z", "total": 4, "hours": hours,
+    });
+    assert_eq!(usage, expected);
+
+    let by_hour = world.run(&["keys", "usage", &id, "--from=1997-05-19", "--until=1997-05-20"]).out;
+    assert_eq!(by_hour.lines().count(), 1 + 24 + 1, "{by_hour}");
+    let by_day = world.run(&["keys", "usage", &id, "--from=1997-05-19", "--until=1997-06-01"]).out;
+    let rows: Vec<Vec<_>> = by_day.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(
+        rows[1..],
+        [vec!["1997-05-19", "48"], vec!["1997-05-20", "48"], vec!["1997-05-21", "48"], vec!["total", "144"]]
+    );
+
+    let none = world.run(&["keys", "usage", &id]);
+    assert_eq!((none.code, none.out.as_str()), (0, ""));
+    assert!(none.err.contains("was not used"), "{none:?}");
+}
+
+#[test]
+fn of_two_who_take_a_name_one_gets_it() {
+    let world = World::new();
+    world.issue(&["--name=first"]);
+    let spawn = || {
+        let mut command = world.command(&["keys", "create", "--name", "deploy"]);
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap()
+    };
+    let mut codes: Vec<_> = [spawn(), spawn()].map(|mut child| child.wait().unwrap().code().unwrap()).into();
+    codes.sort_unstable();
+    assert_eq!(codes, [0, 4]);
+}

@@ -1,0 +1,93 @@
+//! Where a secret is, and where it is not.
+
+use crate::world::{World, holds, text};
+
+/// What of a secret nobody but its owner may see: all behind its display prefix.
+fn hidden(secret: &str) -> &str {
+    secret.get("sk_live_a1B2".len()..).unwrap()
+}
+
+#[test]
+fn a_secret_is_written_once_and_kept_nowhere() {
+    let world = World::new();
+    let created = world.run(&["keys", "create", "--name=deploy", "--metadata={\"a\":1}"]);
+    let first = created.out.trim_end().to_owned();
+    let id = world.json(&["keys", "list"])["items"][0]["id"].as_str().unwrap().to_owned();
+    let rotated = world.run(&["keys", "rotate", &id, "--overlap=1h"]);
+    let second = rotated.out.trim_end().to_owned();
+    assert!(!holds(&created.err, hidden(&first)) && !holds(&rotated.err, hidden(&second)));
+
+    let third = world.json(&["keys", "rotate", &id, "--overlap=1h"]);
+    let third_secret = text(&third["secret"]);
+    assert_eq!(third.to_string().matches(hidden(&third_secret)).count(), 1);
+
+    let mut said = Vec::new();
+    for arguments in [
+        &["keys", "list"][..],
+        &["--json", "keys", "list"],
+        &["keys", "show", &id],
+        &["--json", "keys", "show", &id],
+        &["keys", "usage", &id],
+        &["keys", "rename", &id, "build"],
+    ] {
+        said.push(world.run(arguments));
+    }
+    for secret in [&first, &second, &third_secret] {
+        said.push(world.run_on(secret, &["verify"]));
+        said.push(world.run_on(secret, &["--json", "verify"]));
+        said.push(world.run_on(format!("{secret}x"), &["verify"]));
+    }
+    said.push(world.run(&["keys", "delete", "--yes", &id]));
+    for secret in [&first, &second, &third_secret] {
+        for run in &said {
+            assert!(!run.out.contains(hidden(secret)) && !run.err.contains(hidden(secret)), "{run:?}");
+        }
+        assert!(!holds(world.bytes(), hidden(secret)), "the database has it");
+    }
+    // The search would find what is there.
+    assert!(holds(world.bytes(), &id));
+}
+
+#[test]
+fn a_secret_is_no_argument_and_not_repeated_if_it_is_one() {
+    let world = World::new();
+    let (_, secret) = world.issue(&["--name=deploy"]);
+    let misplaced = world.run(&["verify", &secret]);
+    misplaced.fails(2, "a key is never an argument");
+    assert!(!misplaced.err.contains(hidden(&secret)));
+    for command in
+        [&["keys", "show"][..], &["keys", "revoke"], &["keys", "rotate"], &["keys", "delete", "--yes"]]
+    {
+        let mistaken = world.run(&[command, &[&secret]].concat());
+        mistaken.fails(3, "this is a secret, not an identifier");
+        assert!(!mistaken.err.contains(hidden(&secret)));
+    }
+}
+
+#[test]
+fn no_error_tells_a_password() {
+    let world = World::new();
+    for url in [
+        "postgres://ada:hunter2@127.0.0.1:1/keys",
+        "postgres://ada:hunter2@127.0.0.1:1/keys?sslmode=nonsense",
+        "postgres://ada:hunter2@[nonsense/keys",
+        "mysql://ada:hunter2@127.0.0.1/keys",
+        "hunter2",
+        "sqlite://hunter2/keys.db",
+    ] {
+        for arguments in [&["keys", "list"][..], &["keys", "create", "--name=deploy"]] {
+            let run = crate::world::Run::of(
+                &world.command(arguments).env("TOLLGATE_DATABASE", url).output().unwrap(),
+            );
+            assert!(matches!(run.code, 2 | 5), "{run:?}");
+            assert!(!run.err.contains("hunter2") && run.out.is_empty(), "{run:?}");
+            assert_eq!(run.err.lines().count(), 1, "{run:?}");
+        }
+    }
+    let help = world
+        .command(&["--help"])
+        .env("TOLLGATE_DATABASE", "postgres://ada:hunter2@host/keys")
+        .output()
+        .unwrap();
+    assert!(!holds(help.stdout, "hunter2"));
+}
