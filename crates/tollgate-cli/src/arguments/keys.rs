@@ -184,7 +184,7 @@ pub(crate) struct Usage {
     /// The key's identifier.
     pub(crate) id: String,
 
-    /// From when on: 2027-01-31, or 2027-01-31T09:00:00Z. A week ago if it is absent. Days begin at midnight UTC.
+    /// From when on: 2027-01-31, or 2027-01-31T09:00:00Z. A week before the end if it is absent. Days begin at midnight UTC.
     #[arg(long, value_name = "INSTANT", value_parser = values::instant_or_day)]
     pub(crate) from: Option<SystemTime>,
 

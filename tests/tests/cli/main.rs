@@ -1,0 +1,194 @@
+//! The command line on PostgreSQL. What it says, and how it ends, is tried on SQLite beside the program; here is what another
+//! database could make of it.
+#![expect(clippy::unwrap_used, reason = "whatever goes wrong in a test fails it")]
+
+use std::{
+    io::Write as _,
+    process::{Command, Stdio},
+};
+
+use serde_json::Value;
+use sqlx::{Connection as _, PgConnection};
+use tests::{postgres::Postgres, relay::Relay};
+use tollgate::{
+    Clock as _, Digest, EndReason, KeyLookUp, KeyStore as _, SystemClock, UsageBatch, UsageCount,
+    UsageStore as _,
+};
+use tollgate_sql::SqlKeys;
+
+/// What a run of the program has said.
+#[derive(Debug)]
+struct Run {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+/// Runs the program on another thread, so that the runtime of a test goes on meanwhile.
+async fn run_on(input: &str, url: &str, arguments: &[&str]) -> Run {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cli"));
+    command.env_clear().env("TOLLGATE_DATABASE", url).env("USER", "ada").args(arguments);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let input = input.to_owned();
+    let run = move || {
+        let mut child = command.spawn().unwrap();
+        // Whoever reads nothing may have ended.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        child.wait_with_output().unwrap()
+    };
+    let output = tokio::task::spawn_blocking(run).await.unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Run { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+async fn run(url: &str, arguments: &[&str]) -> Run {
+    run_on("", url, arguments).await
+}
+
+/// Runs what must succeed, and reads its JSON.
+async fn json(url: &str, arguments: &[&str]) -> Value {
+    let run = run(url, &[&["--json"], arguments].concat()).await;
+    assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{run:?}");
+    serde_json::from_str(&run.out).unwrap()
+}
+
+async fn verify(url: &str, secret: &str) -> Option<i32> {
+    run_on(secret, url, &["verify"]).await.code
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap().to_owned()
+}
+
+impl Run {
+    /// It has failed for the database's sake, and says so on one line.
+    #[track_caller]
+    fn fails_by_the_database(&self, saying: &str) {
+        assert_eq!((self.code, self.out.as_str(), self.err.lines().count()), (Some(5), "", 1), "{self:?}");
+        assert!(self.err.contains(saying) && !self.err.contains("hunter2"), "{self:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_lives_and_ends() {
+    let postgres = Postgres::start().await;
+    let url = &postgres.fresh_database().await;
+    run(url, &["keys", "list"]).await.fails_by_the_database("there are no keys in this database");
+
+    let create = [
+        "keys",
+        "create",
+        "--name=deploy",
+        "--tenant=acme",
+        "--scope=jobs:read",
+        "--plan=pro",
+        "--quota=default=60/minute",
+        "--metadata={\"region\":\"eu\"}",
+        "--expires-in=90d",
+    ];
+    let issued = json(url, &create).await;
+    let (id, first) = (text(&issued["id"]), text(&issued["secret"]));
+    assert_eq!(run(url, &create).await.code, Some(4), "the name is taken");
+    assert_eq!(json(url, &["keys", "list", "--tenant=acme"]).await["items"][0]["id"], id.as_str());
+    assert_eq!(verify(url, &first).await, Some(0));
+
+    let second = text(&json(url, &["keys", "rotate", &id, "--overlap=1h"]).await["secret"]);
+    assert_eq!((verify(url, &first).await, verify(url, &second).await), (Some(0), Some(0)));
+    json(url, &["keys", "rename", &id, "build"]).await;
+    json(url, &["tenants", "suspend", "acme"]).await;
+    assert_eq!(verify(url, &second).await, Some(1));
+    json(url, &["tenants", "resume", "acme"]).await;
+    assert_eq!(verify(url, &second).await, Some(0));
+
+    let store = SqlKeys::connect(url).await.unwrap();
+    let now = SystemClock.now();
+    store.add(UsageBatch::new(1, 1, vec![UsageCount::new(id.as_str(), now, 7, now)])).wait().await.unwrap();
+    store.close().await;
+    assert_eq!(
+        json(url, &["keys", "usage", &id, "--from=2020-01-01", "--until=2100-01-01"]).await["total"],
+        7
+    );
+
+    json(url, &["keys", "revoke", &id]).await;
+    assert_eq!(verify(url, &second).await, Some(1));
+    let shown = json(url, &["keys", "show", &id]).await;
+    let actions: Vec<_> =
+        shown["history"].as_array().unwrap().iter().map(|event| text(&event["action"])).collect();
+    assert_eq!(actions, ["revoked", "updated", "rotated", "issued"]);
+    assert!(shown["last_used_at"].is_string());
+
+    for secret in [&first, &second] {
+        assert!(!dump(url).await.contains(&secret[12..]), "the database has the secret");
+    }
+    json(url, &["keys", "delete", &id, "--yes"]).await;
+    assert_eq!(run(url, &["keys", "show", &id]).await.code, Some(3));
+}
+
+/// All that the tables hold of keys.
+async fn dump(url: &str) -> String {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    let mut all = String::new();
+    for table in [
+        "SELECT k::text FROM tollgate_keys k",
+        "SELECT convert_from(digest, 'LATIN1') || d::text FROM tollgate_digests d",
+        "SELECT h::text FROM tollgate_history h",
+    ] {
+        let rows: Vec<String> = sqlx::query_scalar(table).fetch_all(&mut connection).await.unwrap();
+        assert!(!rows.is_empty(), "{table}");
+        all.extend(rows);
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_hears_of_what_the_command_line_ends() {
+    let postgres = Postgres::start().await;
+    let url = &postgres.fresh_database().await;
+    let issued = json(url, &["keys", "create", "--name=deploy"]).await;
+    let service = SqlKeys::connect(url).await.unwrap();
+    let digest = Digest::of(text(&issued["secret"]));
+    let record = service.find(&KeyLookUp::new(&[digest], SystemClock.now())).wait().await.unwrap().unwrap();
+    let ended = record.principal().end_signal().wait();
+    json(url, &["keys", "revoke", &text(&issued["id"])]).await;
+    assert_eq!(ended.await, EndReason::Revoked);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_does_not_answer_is_5() {
+    let mut postgres = Postgres::start().await;
+    let url = postgres.fresh_database().await;
+    let id = text(&json(&url, &["keys", "create", "--name=deploy"]).await["id"]);
+    let mut relay = Relay::to(postgres.address());
+    let with_password = relay.reroute(&url).replace("postgres@", "postgres:hunter2@");
+    let revoke = ["keys", "revoke", id.as_str(), "--timeout=300ms"];
+
+    relay.silence();
+    run(&with_password, &revoke).await.fails_by_the_database("");
+    relay.mend();
+    relay.cut().await;
+    run(&with_password, &revoke).await.fails_by_the_database("cannot be reached");
+    postgres.kill().await;
+    run(&url, &revoke).await.fails_by_the_database("cannot be reached");
+    postgres.restart().await;
+    assert_eq!(json(&url, &["keys", "show", &id]).await["status"], "active");
+    let nowhere = url.replace("/test_1", "/nowhere");
+    run(&nowhere, &["keys", "create", "--name=deploy"]).await.fails_by_the_database("does not exist");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_does_not_let_it_is_5() {
+    let postgres = Postgres::start().await;
+    let url = &postgres.fresh_database().await;
+    let id = text(&json(url, &["keys", "create", "--name=deploy"]).await["id"]);
+    let read_only = format!("{url}?options[default_transaction_read_only]=on");
+    run(&read_only, &["keys", "revoke", &id]).await.fails_by_the_database("may only be read");
+
+    let mut other = PgConnection::connect(url).await.unwrap();
+    sqlx::raw_sql("BEGIN; SELECT * FROM tollgate_keys FOR UPDATE").execute(&mut other).await.unwrap();
+    run(url, &["keys", "revoke", &id, "--timeout=500ms"]).await.fails_by_the_database("time");
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    assert_eq!(json(url, &["keys", "show", &id]).await["status"], "active", "nothing was left half done");
+
+    sqlx::raw_sql("INSERT INTO tollgate_schema (version) VALUES (99)").execute(&mut other).await.unwrap();
+    run(url, &["keys", "list"]).await.fails_by_the_database("made by a newer version");
+}
