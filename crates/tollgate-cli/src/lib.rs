@@ -74,7 +74,8 @@ pub fn main() -> ExitCode {
     let exit = match run(Arguments::parse()) {
         Ok(exit) => exit,
         Err(failure) => {
-            output::note(&format!("tollgate: {}", failure.sentence));
+            // On one line, whatever the database has put into it.
+            output::note(&format!("tollgate: {}", output::table::visible(&failure.sentence)));
             failure.exit
         }
     };

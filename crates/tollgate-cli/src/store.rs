@@ -68,11 +68,12 @@ pub(crate) async fn open(url: &str, if_missing: IfMissing, limit: Duration) -> R
 
 /// The URL by which a file is opened only if it is there; a server's as it is.
 fn without_creation(url: &str) -> String {
-    let is_file = url.starts_with("sqlite:") && !url.contains(":memory:") && !url.contains("mode=");
-    match (is_file, url.contains('?')) {
-        (false, _) => url.to_owned(),
-        (true, false) => format!("{url}?mode=rw"),
-        (true, true) => format!("{url}&mode=rw"),
+    let (path, query) = url.split_once('?').unwrap_or((url, ""));
+    let is_file = path.starts_with("sqlite:") && !path.ends_with(":memory:");
+    match query {
+        _ if !is_file || query.split('&').any(|pair| pair.starts_with("mode=")) => url.to_owned(),
+        "" => format!("{path}?mode=rw"),
+        query => format!("{path}?{query}&mode=rw"),
     }
 }
 
@@ -109,6 +110,7 @@ mod tests {
             ("sqlite://keys.db", "sqlite://keys.db?mode=rw"),
             ("sqlite://keys.db?cache=private", "sqlite://keys.db?cache=private&mode=rw"),
             ("sqlite://keys.db?mode=rwc", "sqlite://keys.db?mode=rwc"),
+            ("sqlite://mode=2.db", "sqlite://mode=2.db?mode=rw"),
             ("sqlite::memory:", "sqlite::memory:"),
             ("postgres://ada@host/keys", "postgres://ada@host/keys"),
         ] {
