@@ -11,8 +11,8 @@
 //! tollgate keys revoke key_0199…
 //! ```
 //!
-//! It works on the very tables that services verify against (`tollgate-sql`), by the very rules that a program's own management
-//! follows ([`KeyManager`](tollgate::KeyManager)), and services hear of what it changes at once.
+//! It works on the very tables that services verify against ([`tollgate_sql`]), by the very rules that a program's own management
+//! follows ([`KeyManager`](tollgate::KeyManager)). Services hear of what it changes: at once by PostgreSQL, within 100 ms by SQLite.
 //!
 //! # Secrets
 //!
