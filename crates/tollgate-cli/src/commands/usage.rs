@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use tollgate::UsageQuery;
+
 use super::{Session, keys, now};
 use crate::{
     arguments::keys::Usage,
@@ -28,8 +30,8 @@ pub(super) async fn run(usage: Usage, session: &Session) -> Result<Exit, Failure
     }
     // Nothing used and no such key are told apart.
     let details = keys::find(&usage.id, session).await?;
-    let hours = session.store.usage.usage(&details.id, from, until).wait();
-    let hours = show_waiting("Adding up", hours).await?;
+    let stored = session.store.usage.usage(&UsageQuery::new(&details.id, from, until)).wait();
+    let hours = show_waiting("Adding up", stored).await?.hours;
     if session.is_json {
         output::json(&describe::usage(&details.id, (from, until), &hours))?;
     } else if hours.is_empty() {
