@@ -300,7 +300,8 @@ impl KeyManager {
         generated.map_err(|error| KeyAdminError::Unavailable(Unavailable::new(error.to_string())))
     }
 
-    fn now(&self) -> SystemTime {
+    /// The present moment by its clock, in whole microseconds.
+    pub fn now(&self) -> SystemTime {
         truncate(self.rules.clock.now())
     }
 }

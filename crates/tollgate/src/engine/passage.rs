@@ -179,6 +179,24 @@ impl Passage {
         passage.principal = Some(principal);
     }
 
+    /// Has `responder` make the responses to refusals from here on, as a layer's own does for what is inside it. For routers
+    /// and layers of an application's own, which [refuse](crate::refuse()).
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use tollgate::{Passage, respond::Problem};
+    ///
+    /// let mut request = http::Request::new(());
+    /// let responder = Problem::new().with_type_base("https://docs.example.com/errors/");
+    /// Passage::respond_by(request.extensions_mut(), Arc::new(responder));
+    /// ```
+    pub fn respond_by(extensions: &mut Extensions, responder: Arc<dyn Respond>) {
+        let passage: &mut Self = extensions.get_or_insert_default();
+        let handed_down = HandedDown { responder: Some(responder), clock: None, realm: None };
+        Arc::new(handed_down).hand_to(passage);
+    }
+
     /// That of a request of this principal's of which nothing else is known.
     pub(crate) fn proven(principal: Arc<Principal>) -> Self {
         Self { standing: Standing::Proven, principal: Some(principal), ..Self::new() }

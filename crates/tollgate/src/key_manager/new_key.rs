@@ -83,6 +83,21 @@ impl NewKey {
         self
     }
 
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The scopes that are asked for. Where there are none, the manager gives its default ones.
+    pub fn scopes(&self) -> &Scopes {
+        &self.0.scopes
+    }
+
+    /// The instant from which it is refused.
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        self.0.expires_at
+    }
+
     pub(super) fn into_details(self, id: String, now: SystemTime) -> KeyDetails {
         let mut details = self.0;
         details.id = id.into();
