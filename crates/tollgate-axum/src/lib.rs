@@ -46,6 +46,14 @@
 Layers that count by the client's address learn from [`peer_address`] whom the server is connected with."
 )]
 #![cfg_attr(
+    feature = "management",
+    doc = r"
+# Keys that their owners manage
+
+[`management`] has the operations of a [`KeyManager`](tollgate::KeyManager) as JSON routes, to be mounted behind the
+application's own session."
+)]
+#![cfg_attr(
     feature = "ws",
     doc = r#"
 # When a WebSocket is refused
@@ -127,6 +135,8 @@ an extractor takes it *before* `WebSocketUpgrade`, which leaves no upgrade for a
 mod authenticated;
 #[cfg(feature = "connect-info")]
 mod connect_info;
+#[cfg(feature = "management")]
+pub mod management;
 mod rate_limit;
 mod rejection;
 mod request_id;

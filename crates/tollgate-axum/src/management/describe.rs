@@ -1,0 +1,97 @@
+//! Keys and their history as JSON.
+
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+use tollgate::{EndReason, IssuedKey, KeyDetails, KeyEvent, Page, Scope};
+
+use super::KeyRouter;
+
+impl KeyRouter {
+    pub(super) fn describe(&self, details: &KeyDetails) -> Value {
+        let KeyDetails { id, name, display_prefix, tenant, environment, .. } = details;
+        let scopes: Vec<_> = details.scopes.iter().map(Scope::as_str).collect();
+        let plan = details.plan.as_ref();
+        let mut described = json!({
+            "id": id,
+            "name": name,
+            "prefix": display_prefix,
+            "tenant": tenant,
+            "scopes": scopes,
+            "plan": plan.map(|plan| json!({ "tier": plan.tier(), "active": plan.is_active() })),
+            "environment": environment.as_str(),
+            "status": Status::of(details, self.manager.now()).as_str(),
+            "created_at": instant(Some(details.created_at)),
+            "expires_at": instant(details.expires_at),
+            "last_used_at": instant(details.last_used_at),
+            "revoked_at": instant(details.revoked_at),
+            "former_until": instant(details.former_until),
+        });
+        if let (true, Value::Object(members)) = (self.shows_metadata, &mut described) {
+            members.insert("metadata".to_owned(), json!(details.metadata));
+        }
+        described
+    }
+
+    /// The only place where a secret is written.
+    pub(super) fn describe_issued(&self, issued: &IssuedKey) -> Value {
+        let mut described = self.describe(&issued.details);
+        if let Value::Object(members) = &mut described {
+            members.insert("secret".to_owned(), issued.secret.expose_secret().into());
+        }
+        described
+    }
+}
+
+pub(super) fn describe_event(event: &KeyEvent) -> Value {
+    json!({
+        "at": instant(Some(event.at)),
+        "action": event.action.as_str(),
+        "operator": event.operator,
+        "detail": event.detail,
+    })
+}
+
+pub(super) fn describe_page<T>(page: &Page<T>, describe: impl Fn(&T) -> Value) -> Value {
+    let items: Vec<_> = page.items.iter().map(describe).collect();
+    Value::Object(Map::from_iter([("items".to_owned(), items.into()), ("next".to_owned(), json!(page.next))]))
+}
+
+fn instant(instant: Option<SystemTime>) -> Option<String> {
+    Some(Timestamp::try_from(instant?).ok()?.to_string())
+}
+
+/// Whether a key is good, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Status {
+    Active,
+    Expired,
+    Revoked,
+    Suspended,
+}
+
+impl Status {
+    pub(super) fn of(details: &KeyDetails, now: SystemTime) -> Self {
+        match details.ended(now) {
+            None => Self::Active,
+            Some(EndReason::Expired) => Self::Expired,
+            Some(EndReason::TenantSuspended) => Self::Suspended,
+            Some(_) => Self::Revoked,
+        }
+    }
+
+    pub(super) fn from_name(name: &str) -> Option<Self> {
+        let all = [Self::Active, Self::Expired, Self::Revoked, Self::Suspended];
+        all.into_iter().find(|status| status.as_str() == name)
+    }
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+            Self::Suspended => "suspended",
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! The routes.
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    extract::{FromRequestParts, RawPathParams, Request, State},
+    response::{IntoResponse, Response},
+};
+use http::{StatusCode, request::Parts};
+use serde_json::Value;
+use tollgate::{
+    HistoryQuery, IssuedKey, KeyAdminError, KeyDetails, KeyQuery, KeyStatus, KeyUpdate, NewKey, Scopes,
+};
+
+use super::{
+    Action, Grant, KeyRouter, Keys,
+    body::{self, Changes, Instant, Listing, Nothing, PastListing, Renaming, Rotation, Wanted},
+    describe::{Status, describe_event, describe_page},
+    refused::Refused,
+};
+
+type Answered = Result<Response, Refused>;
+
+pub(super) async fn list(State(keys): Keys, head: Parts) -> Answered {
+    let uri = head.uri.clone();
+    let Grant { operator, .. } = keys.permitted(head, Action::List).await?;
+    let Listing { limit, after, status, search } = body::query(&uri)?;
+    let mut query = KeyQuery::all().limit(page_size(limit)?);
+    query.after = in_text("after", after)?;
+    query.search = in_text("search", search)?;
+    let status = status.as_deref().map(status_of_name).transpose()?;
+    query.status = status.and_then(|status| match status {
+        Status::Revoked => Some(KeyStatus::Revoked),
+        Status::Suspended => Some(KeyStatus::TenantSuspended),
+        Status::Active => Some(KeyStatus::Active),
+        Status::Expired => None,
+    });
+
+    let mut page = keys.manager.list(query, &operator).await?;
+    if let Some(status) = status {
+        // The store knows of no expiry: that is a matter of the moment.
+        let now = keys.manager.now();
+        page.items.retain(|details| Status::of(details, now) == status);
+    }
+    Ok(Json(describe_page(&page, |details| keys.describe(details))).into_response())
+}
+
+pub(super) async fn issue(State(keys): Keys, head: Parts, request: Request) -> Answered {
+    let grant = keys.permitted(head, Action::Create).await?;
+    let wanted: Wanted = body::read(request).await?;
+    let mut key = NewKey::named(wanted.name);
+    if let Some(scopes) = wanted.scopes {
+        key = key.with_scopes(scopes_of(scopes)?);
+    }
+    if let Some(Instant(expires_at)) = wanted.expires_at {
+        key = key.with_expiry(expires_at);
+    }
+    if let Some(complete) = grant.new_key {
+        key = complete(key)?;
+    }
+    let issued = keys.manager.issue(key, &grant.operator).await?;
+    Ok((StatusCode::CREATED, keys.show_once(&issued)).into_response())
+}
+
+pub(super) async fn show(State(keys): Keys, KeyId(id): KeyId, head: Parts) -> Answered {
+    let grant = keys.permitted(head, Action::Show { id: id.clone() }).await?;
+    Ok(keys.show(&keys.manager.show(&id, &grant.operator).await?))
+}
+
+pub(super) async fn update(State(keys): Keys, KeyId(id): KeyId, head: Parts, request: Request) -> Answered {
+    let grant = keys.permitted(head, Action::Update { id: id.clone() }).await?;
+    let mut update = if keys.updates_all {
+        changes(body::read(request).await?)?
+    } else {
+        let Renaming { name } = body::read(request).await?;
+        KeyUpdate::new().with_name(name)
+    };
+    if let Some(check) = grant.update {
+        update = check(update)?;
+    }
+    Ok(keys.show(&keys.manager.update(&id, update, &grant.operator).await?))
+}
+
+pub(super) async fn revoke(State(keys): Keys, KeyId(id): KeyId, head: Parts, request: Request) -> Answered {
+    let grant = keys.permitted(head, Action::Revoke { id: id.clone() }).await?;
+    let Nothing {} = body::read_if_any(request).await?;
+    Ok(keys.show(&keys.manager.revoke(&id, &grant.operator).await?))
+}
+
+pub(super) async fn rotate(State(keys): Keys, KeyId(id): KeyId, head: Parts, request: Request) -> Answered {
+    let grant = keys.permitted(head, Action::Rotate { id: id.clone() }).await?;
+    let Rotation { overlap_s } = body::read_if_any(request).await?;
+    let overlap = overlap_s.map(Duration::from_secs);
+    let issued = keys.manager.rotate(&id, overlap, &grant.operator).await?;
+    Ok(keys.show_once(&issued).into_response())
+}
+
+pub(super) async fn delete(State(keys): Keys, KeyId(id): KeyId, head: Parts) -> Answered {
+    let grant = keys.permitted(head, Action::Delete { id: id.clone() }).await?;
+    keys.manager.delete(&id, &grant.operator).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+pub(super) async fn history(State(keys): Keys, KeyId(id): KeyId, head: Parts) -> Answered {
+    let uri = head.uri.clone();
+    let Grant { operator, .. } = keys.permitted(head, Action::History { id: id.clone() }).await?;
+    let PastListing { limit, after } = body::query(&uri)?;
+    let mut query = HistoryQuery::of_key(id.clone()).limit(page_size(limit)?);
+    query.after = in_text("after", after)?;
+    let is_first = query.after.is_none();
+    let page = keys.manager.history(query, &operator).await?;
+    if is_first && page.items.is_empty() {
+        // A key whose history was not kept is still a key, and any other is none.
+        keys.manager.show(&id, &operator).await?;
+    }
+    Ok(Json(describe_page(&page, describe_event)).into_response())
+}
+
+impl KeyRouter {
+    async fn permitted(&self, head: Parts, action: Action) -> Result<Grant, Refused> {
+        Ok(self.authorize.authorize(head, action).wait().await?)
+    }
+
+    fn show(&self, details: &KeyDetails) -> Response {
+        Json(self.describe(details)).into_response()
+    }
+
+    fn show_once(&self, issued: &IssuedKey) -> Json<Value> {
+        Json(self.describe_issued(issued))
+    }
+}
+
+/// The identifier in a path: the last of its parameters, since those before are of where the router is mounted.
+pub(super) struct KeyId(Box<str>);
+
+impl<S: Send + Sync> FromRequestParts<S> for KeyId {
+    type Rejection = Refused;
+
+    async fn from_request_parts(head: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let parameters = RawPathParams::from_request_parts(head, state).await.ok();
+        let id = parameters.as_ref().and_then(|parameters| parameters.iter().last()).map(|(_, id)| id);
+        // Of what cannot be an identifier, no store is asked: some would rather fail than find nothing.
+        id.filter(|id| id.len() <= LONGEST_ID && !id.contains(char::is_control))
+            .map(|id| Self(id.into()))
+            .ok_or_else(|| KeyAdminError::NotFound.into())
+    }
+}
+
+const LONGEST_ID: usize = 256;
+
+fn changes(Changes { name, scopes, expires_at }: Changes) -> Result<KeyUpdate, Refused> {
+    let mut update = KeyUpdate::new();
+    update.name = name.map(Into::into);
+    update.scopes = scopes.map(scopes_of).transpose()?;
+    update.expires_at = expires_at.map(|expires_at| expires_at.map(|Instant(at)| at));
+    Ok(update)
+}
+
+fn scopes_of(names: Vec<String>) -> Result<Scopes, Refused> {
+    Scopes::new(names).map_err(|error| Refused::invalid(format!("`scopes`: {error}")))
+}
+
+fn page_size(limit: Option<u32>) -> Result<u32, Refused> {
+    match limit {
+        None => Ok(0), // the default
+        Some(limit @ 1..=MAX_LIMIT) => Ok(limit),
+        Some(_) => Err(Refused::invalid("`limit` is 1 to 1000")),
+    }
+}
+
+const MAX_LIMIT: u32 = 1_000;
+
+fn status_of_name(name: &str) -> Result<Status, Refused> {
+    let unknown = || Refused::invalid("`status` is `active`, `expired`, `revoked` or `suspended`");
+    Status::from_name(name).ok_or_else(unknown)
+}
+
+/// What a store can be asked for.
+fn in_text(name: &str, text: Option<String>) -> Result<Option<Box<str>>, Refused> {
+    match text {
+        Some(text) if text.contains(char::is_control) => {
+            Err(Refused::invalid(format!("`{name}` has no control characters")))
+        }
+        text => Ok(text.map(Into::into)),
+    }
+}
