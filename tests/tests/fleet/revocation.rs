@@ -61,8 +61,11 @@ impl Load {
             tasks.push(tokio::spawn(async move {
                 let mut answers = 0;
                 while !is_over.load(Ordering::Relaxed) {
-                    assert_eq!(caller.status(secret(&key)).await, StatusCode::OK);
-                    answers += 1;
+                    // On a busy machine a look-up may take longer than its deadline. Nobody is taken for somebody else.
+                    match caller.status(secret(&key)).await {
+                        StatusCode::OK => answers += 1,
+                        other => assert_eq!(other, StatusCode::SERVICE_UNAVAILABLE),
+                    }
                 }
                 answers
             }));
@@ -70,7 +73,7 @@ impl Load {
         Self { is_over, tasks }
     }
 
-    /// How many requests were answered, all of them well.
+    /// How many requests were let in.
     async fn stop(self) -> u64 {
         self.is_over.store(true, Ordering::Relaxed);
         let mut answers = 0;
