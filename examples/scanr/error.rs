@@ -10,15 +10,15 @@ use axum::{
 };
 use http::StatusCode;
 use serde_json::{Value, json};
-use tollgate::{Denial, Respond, respond};
+use tollgate::{Denial, DenialKind, Respond, respond};
 
 /// Refuses in the words of the gate, and by the contract's statuses: it knows no 400 for credentials, so that two of them
 /// are as bad as a malformed one.
 pub(crate) fn responder() -> impl Respond {
     respond::Json::new(|denial| body(denial.code(), denial.detail())).with_status(|denial: &Denial| {
-        match denial.status() {
-            StatusCode::BAD_REQUEST => StatusCode::UNAUTHORIZED,
-            status => status,
+        match denial.kind() {
+            DenialKind::CredentialRepeated | DenialKind::CredentialConflicting => StatusCode::UNAUTHORIZED,
+            _ => denial.status(),
         }
     })
 }

@@ -3,8 +3,10 @@
 //!
 //! | file | idea |
 //! |---|---|
-//! | `main.rs` | the gate |
-//! | `tokens.rs` | the tokens to try it with |
+//! | `main.rs` | the gate, and what stands beside it |
+//! | `tokens.rs` | the tokens: what keeps them, what issues them, and some to try it with |
+//! | `account.rs` | the account pages, where subscribers manage their tokens |
+//! | `api_usage.rs` | what an account's tokens have used, and what their limits leave |
 //! | `tiers.rs` | what was bought: how often it lets a token ask, and what it includes |
 //! | `routes.rs` | the endpoints, and what each one asks for |
 //! | `scans.rs` | the scans that an account has saved |
@@ -20,6 +22,8 @@
 //! curl -X POST "$url/_demo/clock" -d '{"advance_s": 30}'
 //! ```
 
+mod account;
+mod api_usage;
 mod body;
 mod clock;
 mod error;
@@ -31,17 +35,19 @@ mod tokens;
 
 use std::error::Error;
 
-use axum::Router;
 use clap::Args;
 use jiff::Timestamp;
 use support::Host;
 use tollgate::{
-    AttemptLimitLayer, ClientAddress, Clock, EntitlementLayer, KeyFormat, KeyVerifier, MemoryKeys, PerWindow,
-    RateLimitLayer, Tollgate,
+    ApiKey, AttemptLimitLayer, CachedKeys, ClientAddress, EntitlementLayer, KeyFormat, KeyVerifier,
+    PerWindow, RateLimitLayer, Tollgate, UsageRecorder,
 };
 use tollgate_axum::peer_address;
 
-use crate::clock::ServiceClock;
+use crate::{api_usage::ApiUsage, clock::ServiceClock};
+
+/// Credentials to try the service with, by their names.
+type Credentials = Vec<(String, ApiKey)>;
 
 #[derive(Args)]
 struct Arguments {
@@ -56,24 +62,38 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (host, Arguments { now }) = Host::start_with(about).await?;
     let clock = ServiceClock::new(now)?;
     let format = KeyFormat::new("sk")?;
-    let keys = MemoryKeys::new();
-    let tokens = tokens::issue(&format, &keys, clock.now())?;
-    let app = app(KeyVerifier::new(format, keys), clock)?;
-    host.serve(app, &tokens).await
-}
+    let store = tokens::store().await?;
+    let manager = tokens::manager(format.clone(), store.clone(), clock.clone())?;
+    let mut credentials = tokens::issue(&manager, &clock).await?;
+    let (sessions, signed_in) = account::sign_in()?;
+    credentials.extend(signed_in);
 
-/// The whole API behind its gate: the token first, then its limits, then its subscription. What is left, the scope and the
-/// tier, each route asks for itself.
-fn app(verifier: KeyVerifier, clock: ServiceClock) -> Result<Router, Box<dyn Error>> {
+    // Clones count together: the account pages show what the gate counts, and whoever guesses tokens may not go on with sessions.
+    let limits = RateLimitLayer::from_policies([tiers::limits()]);
+    let usage = UsageRecorder::new(store.clone());
+    let attempts = AttemptLimitLayer::new(3_000.per_minute(), ClientAddress::of_peer(peer_address));
+
     let tollgate = Tollgate::builder()
-        .attempt_limit(AttemptLimitLayer::new(3_000.per_minute(), ClientAddress::of_peer(peer_address)))
-        .verify(verifier)
-        .rate_limit(RateLimitLayer::from_policies([tiers::limits()]))
+        .attempt_limit(attempts.clone())
+        .verify(KeyVerifier::new(format, CachedKeys::new(store.clone())))
+        .rate_limit(limits.clone())
         .entitlement(EntitlementLayer::new())
+        .usage(usage.clone())
         .responder(error::responder())
         .clock(clock.clone())
         .realm("scanr")
         .build()?;
+    let api_usage = ApiUsage { manager, limits, usage: usage.clone() };
+    // The token first, then its limits, then its subscription. What is left, the scope and the tier, each route asks for itself.
     // What is merged after the layer stands outside the gate: moving the clock takes no token.
-    Ok(routes::router(clock.clone()).layer(tollgate).merge(clock::router(clock)))
+    let app = routes::router(clock.clone())
+        .layer(tollgate)
+        .merge(account::router(api_usage, sessions, attempts, clock.clone())?)
+        .merge(clock::router(clock));
+
+    let flushing = usage.spawn()?;
+    host.serve(app, &credentials).await?;
+    flushing.shutdown().await?;
+    store.close().await;
+    Ok(())
 }

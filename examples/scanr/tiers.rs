@@ -1,10 +1,20 @@
 //! What was bought: how often it lets a token ask, and what it includes.
 
-use tollgate::{EntitlementLayer, PerWindow, Policy};
+use tollgate::{EntitlementLayer, PerWindow, Plan, Policy};
 
 pub(crate) const TINY: &str = "tiny";
 pub(crate) const BASIC: &str = "basic";
 pub(crate) const PRO: &str = "pro";
+
+/// What an account has bought. `edsger` did not renew.
+pub(crate) fn plan_of(account: &str) -> Plan {
+    match account {
+        "ada" => Plan::active(BASIC),
+        "barbara" => Plan::active(TINY),
+        "grace" => Plan::active(PRO),
+        _ => Plan::lapsed(PRO),
+    }
+}
 
 /// Each token has its own counters, held against what its account's tier allows.
 ///

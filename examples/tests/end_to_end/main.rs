@@ -4,6 +4,7 @@
 mod client;
 mod quickstart;
 mod scanr;
+mod scanr_account;
 mod scanr_limits;
 mod service;
 mod stratalerts;
