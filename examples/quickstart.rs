@@ -7,35 +7,37 @@ use std::error::Error;
 use axum::{Router, routing::get};
 use support::Host;
 use tollgate::{
-    ApiKey, AttemptLimitLayer, ClientAddress, EntitlementLayer, Environment, KeyFormat, KeyVerifier,
-    MemoryKeys, PerWindow, Plan, Principal, ScopeLayer, ScopeMap, Scopes, Tollgate, WindowState, scope,
+    ApiKey, AttemptLimitLayer, CachedKeys, ClientAddress, EntitlementLayer, Environment, InvalidScope,
+    KeyFormat, KeyManager, KeyVerifier, NewKey, Operator, PerWindow, Plan, ScopeLayer, ScopeMap, Scopes,
+    Tollgate, WindowState, scope,
 };
 use tollgate_axum::{Authenticated, RateLimit, peer_address};
+use tollgate_sql::SqlKeys;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let host = Host::start("An axum service behind the whole Tollgate stack").await?;
 
-    // A key is shown once, when it is issued; the store keeps its digest.
+    // A key is shown once, when it is issued; the store keeps its digest. With `sqlite://keys.db` it would outlive the service.
     let format = KeyFormat::new("sk")?;
-    let keys = MemoryKeys::new();
-    let caller = |name: &str| -> Result<Principal, Box<dyn Error>> {
+    let store = SqlKeys::connect("sqlite::memory:").await?;
+    let keys = KeyManager::new(format.clone(), store.clone());
+    let operator = Operator::new("quickstart");
+    let caller = |name: &str| -> Result<NewKey, InvalidScope> {
         let scopes = Scopes::new(["hello:read"])?;
-        Ok(Principal::new(name).with_tenant("acme").with_scopes(scopes).with_plan(Plan::active("pro")))
+        let key = NewKey::named(name).with_tenant("acme").with_scopes(scopes).with_plan(Plan::active("pro"));
+        Ok(key.with_environment(Environment::Test))
     };
-    let reader = keys.issue(&format, Environment::Test, caller("reader")?)?;
+    let reader = keys.issue(caller("reader")?, &operator).await?.secret;
     // A quota of its own takes the place of the one below.
-    let hasty = keys.issue(
-        &format,
-        Environment::Test,
-        caller("hasty")?.with_quota(tollgate::DEFAULT_POLICY, 5.per_minute()),
-    )?;
+    let hasty = caller("hasty")?.with_quota(tollgate::DEFAULT_POLICY, 5.per_minute());
+    let hasty = keys.issue(hasty, &operator).await?.secret;
 
     // In whatever order these are named, a request meets them in the right one: request ID, failed attempts, credential, key,
     // quota, subscription, scope.
     let tollgate = Tollgate::builder()
         .attempt_limit(AttemptLimitLayer::new(3_000.per_minute(), ClientAddress::of_peer(peer_address)))
-        .verify(KeyVerifier::new(format, keys))
+        .verify(KeyVerifier::new(format, CachedKeys::new(store.clone())))
         .rate_limit(60.per_minute().and(1_000.per_hour()))
         .entitlement(EntitlementLayer::new())
         .scope(ScopeLayer::per_route(
@@ -48,12 +50,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let app = Router::new().route("/hello", get(hello)).route("/admin", get(admin)).layer(tollgate);
 
     print_curl_lines(&host.url(), &reader, &hasty);
-    host.serve(app, &[("reader", reader), ("hasty", hasty)]).await
+    host.serve(app, &[("reader", reader), ("hasty", hasty)]).await?;
+    store.close().await;
+    Ok(())
 }
 
 async fn hello(Authenticated(caller): Authenticated, RateLimit(limits): RateLimit) -> String {
     let left = limits.governing().map_or(0, WindowState::remaining);
-    format!("Hello, {}! You may ask {left} more times.", caller.id())
+    format!("Hello, {}! You may ask {left} more times.", caller.tenant().unwrap_or("stranger"))
 }
 
 async fn admin() -> &'static str {
