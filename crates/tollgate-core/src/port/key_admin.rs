@@ -448,8 +448,6 @@ pub enum KeyAction {
     Revoked,
     /// A key was deleted.
     Deleted,
-    /// A key's digest was made anew, since its secret was seen: from a legacy hash, or under another pepper.
-    Upgraded,
     /// A tenant was suspended.
     TenantSuspended,
     /// A tenant was resumed.
@@ -457,13 +455,12 @@ pub enum KeyAction {
 }
 
 impl KeyAction {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 7] = [
         Self::Issued,
         Self::Updated,
         Self::Rotated,
         Self::Revoked,
         Self::Deleted,
-        Self::Upgraded,
         Self::TenantSuspended,
         Self::TenantResumed,
     ];
@@ -476,7 +473,6 @@ impl KeyAction {
             Self::Rotated => "rotated",
             Self::Revoked => "revoked",
             Self::Deleted => "deleted",
-            Self::Upgraded => "upgraded",
             Self::TenantSuspended => "tenant_suspended",
             Self::TenantResumed => "tenant_resumed",
         }

@@ -19,6 +19,9 @@ pub trait LegacyKeys: Send + Sync + 'static {
     /// From now on the store finds the key with this identifier by this digest, and nobody asks for the hash any more. A key
     /// that was revoked meanwhile stays so. Again, it changes nothing.
     ///
+    /// It is a change of the key like any other: the store tells its [watchers](crate::KeyStore::watch) before this answers, or a
+    /// cache in front of it goes on for seconds saying that there is no such key.
+    ///
     /// # Errors
     /// [`Unavailable`] if that could not be stored.
     fn upgrade(&self, id: &str, digest: Digest) -> Answer<Result<(), Unavailable>>;
