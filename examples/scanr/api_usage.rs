@@ -29,7 +29,7 @@ use jiff::{Timestamp, civil::Date, tz::Offset};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tollgate::{
-    Denial, EndReason, EndSignal, HourlyUsage, KeyAdminError, KeyDetails, KeyManager, KeyQuery, Operator,
+    Denial, EndSignal, HourlyUsage, KeyAdminError, KeyDetails, KeyManager, KeyQuery, KeyStanding, Operator,
     RateLimitLayer, Unavailable, UsageRecorder, Window, WindowState,
 };
 use tollgate_axum::{Authenticated, Rejection};
@@ -85,14 +85,9 @@ impl ApiUsage {
 
     async fn describe(&self, token: &KeyDetails) -> Result<Value, Unavailable> {
         let now = self.manager.now();
-        let status = match token.ended(now) {
-            None => "active",
-            Some(EndReason::Expired) => "expired",
-            Some(EndReason::TenantSuspended) => "suspended",
-            Some(_) => "revoked",
-        };
+        let standing = token.standing(now);
         let mut limits = Vec::new();
-        if status == "active" {
+        if standing == KeyStanding::Active {
             let decision = self.limits.peek(token.to_principal(EndSignal::new()), now).await?;
             limits.extend(decision.windows().iter().map(describe_window));
         }
@@ -101,7 +96,7 @@ impl ApiUsage {
             "id": token.id,
             "name": token.name,
             "prefix": token.display_prefix,
-            "status": status,
+            "status": standing.as_str(),
             "limits": limits,
             "usage": { "last_24_hours": hours, "last_30_days": days },
             "last_used_at": token.last_used_at.and_then(instant),

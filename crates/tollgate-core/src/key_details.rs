@@ -79,6 +79,16 @@ impl KeyDetails {
         }
     }
 
+    /// Whether it is good as of `now`, in one word.
+    pub fn standing(&self, now: SystemTime) -> KeyStanding {
+        match self.ended(now) {
+            None => KeyStanding::Active,
+            Some(EndReason::Expired) => KeyStanding::Expired,
+            Some(EndReason::TenantSuspended) => KeyStanding::Suspended,
+            Some(EndReason::Revoked) => KeyStanding::Revoked,
+        }
+    }
+
     /// Whom the key proves, to be ended by this signal. Metadata, if there is any, is the principal's
     /// [extension](Principal::extension).
     pub fn to_principal(&self, signal: EndSignal) -> Principal {
@@ -104,5 +114,62 @@ impl KeyDetails {
         self.quotas
             .iter()
             .fold(principal, |principal, (policy, quota)| principal.with_quota(policy.clone(), quota.clone()))
+    }
+}
+
+/// Whether a key is good at some instant, in the one word that lists show.
+///
+/// A store knows a key's [status](KeyStatus); whether it has expired is a matter of the moment.
+///
+/// ```
+/// use std::time::{Duration, UNIX_EPOCH};
+/// use tollgate_core::{KeyDetails, KeyStanding, KeyStatus};
+///
+/// let mut key = KeyDetails::new("key_1", "build", UNIX_EPOCH);
+/// key.expires_at = Some(UNIX_EPOCH + Duration::from_secs(60));
+/// assert_eq!(key.standing(UNIX_EPOCH).as_str(), "active");
+/// assert_eq!(key.standing(UNIX_EPOCH + Duration::from_secs(60)), KeyStanding::Expired);
+/// assert_eq!(KeyStanding::from_name("suspended").and_then(KeyStanding::status), Some(KeyStatus::TenantSuspended));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum KeyStanding {
+    /// It is good.
+    Active,
+    /// Its expiry has passed.
+    Expired,
+    /// It was revoked.
+    Revoked,
+    /// Its tenant is suspended.
+    Suspended,
+}
+
+impl KeyStanding {
+    /// All that there are.
+    pub const ALL: [Self; 4] = [Self::Active, Self::Expired, Self::Revoked, Self::Suspended];
+
+    /// The word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Expired => "expired",
+            Self::Revoked => "revoked",
+            Self::Suspended => "suspended",
+        }
+    }
+
+    /// The standing that [`as_str`](Self::as_str) writes so; `None` for another word.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|standing| standing.as_str() == name)
+    }
+
+    /// The status under which a store lists all keys of this standing, among others; `None` if that may be any.
+    pub const fn status(self) -> Option<KeyStatus> {
+        match self {
+            Self::Active => Some(KeyStatus::Active),
+            Self::Revoked => Some(KeyStatus::Revoked),
+            Self::Suspended => Some(KeyStatus::TenantSuspended),
+            Self::Expired => None,
+        }
     }
 }

@@ -46,7 +46,7 @@ pub use key::{
     ApiKey, Digest, Digests, Environment, InvalidEnvironment, InvalidKeyFormat, InvalidPepper, KeyFormat,
     MalformedKey, ParsedKey, Pepper, PepperId, Peppers, RandomnessUnavailable,
 };
-pub use key_details::KeyDetails;
+pub use key_details::{KeyDetails, KeyStanding};
 pub use metadata::{InvalidMetadata, Metadata};
 pub use port::{
     Change, Charge, Command, Entitlements, HistoryQuery, HourlyUsage, KeyAction, KeyAdmin, KeyAdminError,

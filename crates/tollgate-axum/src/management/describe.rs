@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
-use tollgate::{EndReason, IssuedKey, KeyDetails, KeyEvent, Page, Scope};
+use tollgate::{IssuedKey, KeyDetails, KeyEvent, Page, Scope};
 
 use super::KeyRouter;
 
@@ -21,7 +21,7 @@ impl KeyRouter {
             "scopes": scopes,
             "plan": plan.map(|plan| json!({ "tier": plan.tier(), "active": plan.is_active() })),
             "environment": environment.as_str(),
-            "status": Status::of(details, self.manager.now()).as_str(),
+            "status": details.standing(self.manager.now()).as_str(),
             "created_at": instant(Some(details.created_at)),
             "expires_at": instant(details.expires_at),
             "last_used_at": instant(details.last_used_at),
@@ -60,38 +60,4 @@ pub(super) fn describe_page<T>(page: &Page<T>, describe: impl Fn(&T) -> Value) -
 
 fn instant(instant: Option<SystemTime>) -> Option<String> {
     Some(Timestamp::try_from(instant?).ok()?.to_string())
-}
-
-/// Whether a key is good, in one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Status {
-    Active,
-    Expired,
-    Revoked,
-    Suspended,
-}
-
-impl Status {
-    pub(super) fn of(details: &KeyDetails, now: SystemTime) -> Self {
-        match details.ended(now) {
-            None => Self::Active,
-            Some(EndReason::Expired) => Self::Expired,
-            Some(EndReason::TenantSuspended) => Self::Suspended,
-            Some(_) => Self::Revoked,
-        }
-    }
-
-    pub(super) fn from_name(name: &str) -> Option<Self> {
-        let all = [Self::Active, Self::Expired, Self::Revoked, Self::Suspended];
-        all.into_iter().find(|status| status.as_str() == name)
-    }
-
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Expired => "expired",
-            Self::Revoked => "revoked",
-            Self::Suspended => "suspended",
-        }
-    }
 }

@@ -10,13 +10,13 @@ use axum::{
 use http::{StatusCode, request::Parts};
 use serde_json::Value;
 use tollgate::{
-    HistoryQuery, IssuedKey, KeyAdminError, KeyDetails, KeyQuery, KeyStatus, KeyUpdate, NewKey, Scopes,
+    HistoryQuery, IssuedKey, KeyAdminError, KeyDetails, KeyQuery, KeyStanding, KeyUpdate, NewKey, Scopes,
 };
 
 use super::{
     Action, Grant, KeyRouter, Keys,
     body::{self, Changes, Instant, Listing, Nothing, PastListing, Renaming, Rotation, Wanted},
-    describe::{Status, describe_event, describe_page},
+    describe::{describe_event, describe_page},
     refused::Refused,
 };
 
@@ -29,19 +29,14 @@ pub(super) async fn list(State(keys): Keys, head: Parts) -> Answered {
     let mut query = KeyQuery::all().limit(page_size(limit)?);
     query.after = in_text("after", after)?;
     query.search = in_text("search", search)?;
-    let status = status.as_deref().map(status_of_name).transpose()?;
-    query.status = status.and_then(|status| match status {
-        Status::Revoked => Some(KeyStatus::Revoked),
-        Status::Suspended => Some(KeyStatus::TenantSuspended),
-        Status::Active => Some(KeyStatus::Active),
-        Status::Expired => None,
-    });
+    let standing = status.as_deref().map(standing_of_name).transpose()?;
+    query.status = standing.and_then(KeyStanding::status);
 
     let mut page = keys.manager.list(query, &operator).await?;
-    if let Some(status) = status {
+    if let Some(standing) = standing {
         // The store knows of no expiry: that is a matter of the moment.
         let now = keys.manager.now();
-        page.items.retain(|details| Status::of(details, now) == status);
+        page.items.retain(|details| details.standing(now) == standing);
     }
     Ok(Json(describe_page(&page, |details| keys.describe(details))).into_response())
 }
@@ -171,9 +166,9 @@ fn page_size(limit: Option<u32>) -> Result<u32, Refused> {
 
 const MAX_LIMIT: u32 = 1_000;
 
-fn status_of_name(name: &str) -> Result<Status, Refused> {
+fn standing_of_name(name: &str) -> Result<KeyStanding, Refused> {
     let unknown = || Refused::invalid("`status` is `active`, `expired`, `revoked` or `suspended`");
-    Status::from_name(name).ok_or_else(unknown)
+    KeyStanding::from_name(name).ok_or_else(unknown)
 }
 
 /// What a store can be asked for.

@@ -2,8 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use clap::{Args, Subcommand, ValueEnum};
-use tollgate::{Environment, KeyFormat, Metadata, Quota, Scopes};
+use clap::{
+    Args, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use tollgate::{Environment, KeyFormat, KeyStanding, Metadata, Quota, Scopes};
 
 use super::values;
 
@@ -126,8 +129,8 @@ pub(crate) struct List {
     pub(crate) tenant: Option<String>,
 
     /// Only those with this status.
-    #[arg(long)]
-    pub(crate) status: Option<Status>,
+    #[arg(long, value_parser = standings())]
+    pub(crate) status: Option<KeyStanding>,
 
     /// Only those whose name or display prefix begins like this. Case counts.
     #[arg(long, value_name = "BEGINNING")]
@@ -146,17 +149,9 @@ pub(crate) struct List {
     pub(crate) all: bool,
 }
 
-/// Whether a key is good, in one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Status {
-    /// It is good.
-    Active,
-    /// Its expiry has passed.
-    Expired,
-    /// It was revoked.
-    Revoked,
-    /// Its tenant is suspended.
-    Suspended,
+fn standings() -> impl TypedValueParser<Value = KeyStanding> {
+    let names = PossibleValuesParser::new(KeyStanding::ALL.map(KeyStanding::as_str));
+    names.try_map(|name| KeyStanding::from_name(&name).ok_or("it is no status of a key"))
 }
 
 /// Gives a key another secret, and shows that this once.

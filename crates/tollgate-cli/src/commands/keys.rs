@@ -3,12 +3,12 @@
 use serde_json::json;
 use tollgate::{
     HistoryQuery, IssuedKey, KeyAction, KeyAdminError, KeyDetails, KeyFormat, KeyManager, KeyQuery,
-    KeyStatus, NewKey, Operator, Page, Plan, Quota, Scopes,
+    KeyStanding, NewKey, Operator, Page, Plan, Quota, Scopes,
 };
 
 use super::{Session, now, usage};
 use crate::{
-    arguments::keys::{Create, Keys, List, Rotate, Status},
+    arguments::keys::{Create, Keys, List, Rotate},
     failure::{Exit, Failure},
     input,
     output::{
@@ -149,19 +149,14 @@ async fn list(list: List, session: &Session) -> Result<Exit, Failure> {
     query.tenant = list.tenant.map(Into::into);
     query.search = list.search.map(Into::into);
     query.after = list.after.map(Into::into);
-    query.status = match list.status {
-        Some(Status::Active) => Some(KeyStatus::Active),
-        Some(Status::Revoked) => Some(KeyStatus::Revoked),
-        Some(Status::Suspended) => Some(KeyStatus::TenantSuspended),
-        // Stores know when a key expires, not whether it has: that is looked at here.
-        Some(Status::Expired) | None => None,
-    };
+    // Stores know when a key expires, not whether it has: that is looked at here.
+    query.status = list.status.and_then(KeyStanding::status);
     let manager = session.keeper();
     let mut listed = Page::new(Vec::new(), None);
     loop {
         let page = show_waiting("Listing", manager.list(query.clone(), &session.operator)).await?;
         let now = now();
-        let is_wanted = |key: &KeyDetails| list.status.is_none_or(|status| Status::of(key, now) == status);
+        let is_wanted = |key: &KeyDetails| list.status.is_none_or(|standing| key.standing(now) == standing);
         listed.items.extend(page.items.into_iter().filter(is_wanted));
         match page.next {
             Some(next) if list.all => query.after = Some(next),

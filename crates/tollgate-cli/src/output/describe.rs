@@ -4,9 +4,7 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
-use tollgate::{EndReason, HourlyUsage, IssuedKey, KeyDetails, KeyEvent};
-
-use crate::arguments::keys::Status;
+use tollgate::{HourlyUsage, IssuedKey, KeyDetails, KeyEvent};
 
 /// A key.
 pub(crate) fn key(details: &KeyDetails, now: SystemTime) -> Value {
@@ -25,7 +23,7 @@ pub(crate) fn key(details: &KeyDetails, now: SystemTime) -> Value {
         "role": role,
         "quotas": Value::Object(quotas.collect()),
         "metadata": metadata,
-        "status": Status::of(details, now).as_str(),
+        "status": details.standing(now).as_str(),
         "created_at": instant(Some(details.created_at)),
         "expires_at": instant(details.expires_at),
         "last_used_at": instant(details.last_used_at),
@@ -78,25 +76,4 @@ pub(crate) fn usage(id: &str, range: (SystemTime, SystemTime), hours: &[HourlyUs
 /// RFC 3339, in UTC.
 pub(crate) fn instant(instant: Option<SystemTime>) -> Option<String> {
     Some(Timestamp::try_from(instant?).ok()?.to_string())
-}
-
-impl Status {
-    pub(crate) fn of(details: &KeyDetails, now: SystemTime) -> Self {
-        match details.ended(now) {
-            None => Self::Active,
-            Some(EndReason::Expired) => Self::Expired,
-            Some(EndReason::TenantSuspended) => Self::Suspended,
-            // A reason that this version does not know is no reason to call it good.
-            Some(_) => Self::Revoked,
-        }
-    }
-
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Expired => "expired",
-            Self::Revoked => "revoked",
-            Self::Suspended => "suspended",
-        }
-    }
 }

@@ -8,9 +8,7 @@ use std::{
 
 use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, presets};
 use jiff::Timestamp;
-use tollgate::{HourlyUsage, KeyDetails, KeyEvent};
-
-use crate::arguments::keys::Status;
+use tollgate::{HourlyUsage, KeyDetails, KeyEvent, KeyStanding};
 
 /// Where a table is to be shown, which decides how wide it may be and whether it has colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +35,7 @@ pub(crate) fn keys(keys: &[KeyDetails], now: SystemTime, stream: Stream) -> Stri
     add("CREATED", &|key| day(Some(key.created_at)));
     add("EXPIRES", &|key| day(key.expires_at));
     add("LAST USED", &|key| day(key.last_used_at));
-    let statuses = keys.iter().map(|key| status(Status::of(key, now), stream)).collect();
+    let statuses = keys.iter().map(|key| status(key.standing(now), stream)).collect();
     columns.push(("STATUS", statuses));
 
     let mut table = empty(stream);
@@ -81,7 +79,7 @@ pub(crate) fn key(details: &KeyDetails, now: SystemTime, stream: Stream) -> Stri
         "former secret",
         details.former_until.map_or(String::new(), |at| format!("good until {}", instant(Some(at)))),
     );
-    let status = status(Status::of(details, now), stream);
+    let status = status(details.standing(now), stream);
     table.add_row([heading("status", stream), status]);
     finished(table)
 }
@@ -133,15 +131,16 @@ fn plan(details: &KeyDetails) -> String {
     format!("{}{lapsed}", plan.tier())
 }
 
-fn status(status: Status, stream: Stream) -> Cell {
-    let cell = cell(status.as_str());
+fn status(standing: KeyStanding, stream: Stream) -> Cell {
+    let cell = cell(standing.as_str());
     if !has_colours(stream) {
         return cell;
     }
-    cell.fg(match status {
-        Status::Active => Color::Green,
-        Status::Expired | Status::Suspended => Color::Yellow,
-        Status::Revoked => Color::Red,
+    cell.fg(match standing {
+        KeyStanding::Active => Color::Green,
+        KeyStanding::Expired | KeyStanding::Suspended => Color::Yellow,
+        // Also one that this version does not know: it is not called good.
+        _ => Color::Red,
     })
 }
 
