@@ -236,12 +236,8 @@ impl KeyManager {
         mut query: KeyQuery,
         operator: &Operator,
     ) -> Result<Page<KeyDetails>, KeyAdminError> {
-        if !operator.manages(query.tenant.as_deref()) {
-            // Asked for another tenant's, there are none; asked for anybody's, there are their own.
-            if query.tenant.is_some() {
-                return Ok(Page::new(Vec::new(), None));
-            }
-            query.tenant = operator.tenant().map(Into::into);
+        if !confine(&mut query.tenant, operator) {
+            return Ok(Page::new(Vec::new(), None));
         }
         self.store.list(&query).wait().await
     }
@@ -255,11 +251,8 @@ impl KeyManager {
         mut query: HistoryQuery,
         operator: &Operator,
     ) -> Result<Page<KeyEvent>, KeyAdminError> {
-        if !operator.manages(query.tenant.as_deref()) {
-            if query.tenant.is_some() {
-                return Ok(Page::new(Vec::new(), None));
-            }
-            query.tenant = operator.tenant().map(Into::into);
+        if !confine(&mut query.tenant, operator) {
+            return Ok(Page::new(Vec::new(), None));
         }
         self.store.history(&query).wait().await
     }
@@ -304,6 +297,14 @@ impl KeyManager {
     pub fn now(&self) -> SystemTime {
         truncate(self.rules.clock.now())
     }
+}
+
+/// Confines a list to what the operator manages. `false` if it asks for another tenant's, of which there is nothing to see.
+fn confine(tenant: &mut Option<Box<str>>, operator: &Operator) -> bool {
+    if tenant.is_none() {
+        *tenant = operator.tenant().map(Into::into);
+    }
+    operator.manages(tenant.as_deref())
 }
 
 /// To whole microseconds, which databases keep: so that what is answered now is what is listed later.

@@ -243,7 +243,10 @@ pub(crate) async fn a_second_rotation_ends_what_the_first_left(world: &World) {
     let id = &first.details.id;
     let overlap = Some(Duration::from_mins(1));
     let second = world.manager.rotate(id, overlap, &root()).await.unwrap();
+    let held = world.verify(first.secret.expose_secret()).await.unwrap();
+    assert_eq!(held.end_signal().reason(), None);
     let third = world.manager.rotate(id, overlap, &root()).await.unwrap();
+    assert_eq!(held.end_signal().reason(), Some(EndReason::Revoked), "what is streamed under it ends, too");
     assert!(world.refusal(&first).await.is_some());
     assert_eq!((world.refusal(&second).await, world.refusal(&third).await), (None, None));
     let fourth = world.manager.rotate(id, None, &root()).await.unwrap();

@@ -1,8 +1,14 @@
 //! The port that changes keys, and lists them.
 
+mod event;
+mod query;
+
 use std::{error::Error, fmt, sync::Arc, time::SystemTime};
 
-use crate::{Answer, Digest, KeyDetails, KeyStatus, Metadata, Plan, Quota, Scopes, Unavailable};
+use crate::{Answer, Digest, KeyDetails, Metadata, Plan, Quota, Scopes, Unavailable};
+
+pub use event::{KeyAction, KeyEvent};
+pub use query::{HistoryQuery, KeyQuery, Page};
 
 /// Keeps keys: issues, changes, lists and remembers.
 ///
@@ -259,237 +265,6 @@ impl TenantChange {
     }
 }
 
-/// Which keys to list. What is `None` does not matter.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct KeyQuery {
-    /// The key with this identifier.
-    pub id: Option<Box<str>>,
-    /// The keys of this tenant.
-    pub tenant: Option<Box<str>>,
-    /// Those with this status. One that has expired still has the status that it had.
-    pub status: Option<KeyStatus>,
-    /// Those whose name or display prefix begins like this. Case counts.
-    pub search: Option<Box<str>>,
-    /// How many, at most: 1 to 1,000; 100 if it is 0.
-    pub limit: u32,
-    /// What the page before said to go on with.
-    pub after: Option<Box<str>>,
-}
-
-/// How many entries a page has if nobody says.
-const DEFAULT_LIMIT: u32 = 100;
-/// How many a page has at most.
-const MAX_LIMIT: u32 = 1_000;
-
-impl KeyQuery {
-    /// All keys.
-    pub fn all() -> Self {
-        Self::default()
-    }
-
-    /// One key.
-    pub fn one(id: impl Into<Box<str>>) -> Self {
-        Self { id: Some(id.into()), ..Self::default() }
-    }
-
-    /// Only those of this tenant.
-    pub fn of_tenant(mut self, tenant: impl Into<Box<str>>) -> Self {
-        self.tenant = Some(tenant.into());
-        self
-    }
-
-    /// Only those with this status.
-    pub fn with_status(mut self, status: KeyStatus) -> Self {
-        self.status = Some(status);
-        self
-    }
-
-    /// Only those whose name or display prefix begins like this.
-    pub fn search(mut self, beginning: impl Into<Box<str>>) -> Self {
-        self.search = Some(beginning.into());
-        self
-    }
-
-    /// So many at most.
-    pub fn limit(mut self, limit: u32) -> Self {
-        self.limit = limit;
-        self
-    }
-
-    /// Goes on where a page ended.
-    pub fn after(mut self, next: impl Into<Box<str>>) -> Self {
-        self.after = Some(next.into());
-        self
-    }
-
-    /// How many keys a page has.
-    pub fn page_size(&self) -> u32 {
-        page_size(self.limit)
-    }
-}
-
-/// Which events to list. What is `None` does not matter.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct HistoryQuery {
-    /// What happened to the key with this identifier.
-    pub key: Option<Box<str>>,
-    /// What happened to this tenant, and to its keys.
-    pub tenant: Option<Box<str>>,
-    /// How many, at most: 1 to 1,000; 100 if it is 0.
-    pub limit: u32,
-    /// What the page before said to go on with.
-    pub after: Option<Box<str>>,
-}
-
-impl HistoryQuery {
-    /// All that happened.
-    pub fn all() -> Self {
-        Self::default()
-    }
-
-    /// What happened to one key.
-    pub fn of_key(id: impl Into<Box<str>>) -> Self {
-        Self { key: Some(id.into()), ..Self::default() }
-    }
-
-    /// Only what happened to this tenant, and to its keys.
-    pub fn of_tenant(mut self, tenant: impl Into<Box<str>>) -> Self {
-        self.tenant = Some(tenant.into());
-        self
-    }
-
-    /// So many at most.
-    pub fn limit(mut self, limit: u32) -> Self {
-        self.limit = limit;
-        self
-    }
-
-    /// Goes on where a page ended.
-    pub fn after(mut self, next: impl Into<Box<str>>) -> Self {
-        self.after = Some(next.into());
-        self
-    }
-
-    /// How many events a page has.
-    pub fn page_size(&self) -> u32 {
-        page_size(self.limit)
-    }
-}
-
-fn page_size(limit: u32) -> u32 {
-    if limit == 0 { DEFAULT_LIMIT } else { limit.min(MAX_LIMIT) }
-}
-
-/// A part of a list.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Page<T> {
-    /// The entries.
-    pub items: Vec<T>,
-    /// What to ask for the entries after these with; `None` if there are none.
-    pub next: Option<Box<str>>,
-}
-
-impl<T> Page<T> {
-    /// A part of a list, and how to go on.
-    pub fn new(items: Vec<T>, next: Option<Box<str>>) -> Self {
-        Self { items, next }
-    }
-}
-
-/// One thing that happened to a key or a tenant: who, when, what.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct KeyEvent {
-    /// The generation that it made: rises from event to event of one key.
-    pub generation: u64,
-    /// When.
-    pub at: SystemTime,
-    /// Who: an [operator](Operator)'s name.
-    pub operator: Box<str>,
-    /// What.
-    pub action: KeyAction,
-    /// The key's identifier, if it happened to a key.
-    pub key: Option<Box<str>>,
-    /// The tenant, or the key's tenant.
-    pub tenant: Option<Box<str>>,
-    /// What the action does not tell: `name: build -> deploy`. Never a secret.
-    pub detail: Box<str>,
-}
-
-impl KeyEvent {
-    /// An event of a key or a tenant, which are put in afterwards.
-    pub fn new(generation: u64, at: SystemTime, operator: impl Into<Box<str>>, action: KeyAction) -> Self {
-        Self {
-            generation,
-            at,
-            operator: operator.into(),
-            action,
-            key: None,
-            tenant: None,
-            detail: Box::default(),
-        }
-    }
-}
-
-/// What can happen to a key or a tenant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum KeyAction {
-    /// A key was issued.
-    Issued,
-    /// A key was changed.
-    Updated,
-    /// A key got another secret.
-    Rotated,
-    /// A key was revoked.
-    Revoked,
-    /// A key was deleted.
-    Deleted,
-    /// A tenant was suspended.
-    TenantSuspended,
-    /// A tenant was resumed.
-    TenantResumed,
-}
-
-impl KeyAction {
-    const ALL: [Self; 7] = [
-        Self::Issued,
-        Self::Updated,
-        Self::Rotated,
-        Self::Revoked,
-        Self::Deleted,
-        Self::TenantSuspended,
-        Self::TenantResumed,
-    ];
-
-    /// The word by which it is stored and shown: `issued`, `tenant_suspended`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Issued => "issued",
-            Self::Updated => "updated",
-            Self::Rotated => "rotated",
-            Self::Revoked => "revoked",
-            Self::Deleted => "deleted",
-            Self::TenantSuspended => "tenant_suspended",
-            Self::TenantResumed => "tenant_resumed",
-        }
-    }
-
-    /// The action that [`as_str`](Self::as_str) writes so; `None` for another word.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|action| action.as_str() == name)
-    }
-}
-
-impl fmt::Display for KeyAction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
 /// Why keys could not be changed or listed.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -559,19 +334,5 @@ mod tests {
             assert!(all.manages(tenant));
             assert_eq!(acme.manages(tenant), tenant == Some("acme"));
         }
-    }
-
-    #[test]
-    fn every_action_reads_its_own_name() {
-        for action in KeyAction::ALL {
-            assert_eq!(KeyAction::from_name(action.as_str()), Some(action));
-        }
-        assert_eq!(KeyAction::from_name("ISSUED"), None);
-    }
-
-    #[test]
-    fn a_page_is_never_empty_nor_endless() {
-        let sizes = [0, 1, 7, 1_000, 1_001, u32::MAX].map(|limit| KeyQuery::all().limit(limit).page_size());
-        assert_eq!(sizes, [100, 1, 7, 1_000, 1_000, 1_000]);
     }
 }

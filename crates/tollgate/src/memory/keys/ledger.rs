@@ -196,18 +196,23 @@ impl Ledger {
         let generation = self.next_generation();
         let (mut ended, mut details) = (None, None);
         self.replace(records, id, |held| {
-            // Only the latest of the former secrets is good for a while.
-            held.former.take().into_iter().for_each(|older| records.remove(&older));
-            if former_until.is_some() {
-                held.former = Some(held.digest);
-            } else {
-                records.remove(&held.digest);
+            let had_former = held.details.former_until.is_some_and(|until| until > at);
+            // Nobody knows by which of two secrets a principal was proved that somebody holds: if one of them ends, it ends.
+            let goes_on = former_until.is_some_and(|until| until > at) && !had_former;
+            if !goes_on {
                 ended = Some(held.principal.end_signal().clone());
                 let signal = EndSignal::new();
                 if held.details.status == KeyStatus::TenantSuspended {
                     signal.end(EndReason::TenantSuspended);
                 }
                 held.principal = Arc::new(Principal::clone(&held.principal).with_end_signal(signal));
+            }
+            // Only the latest of the former secrets is good for a while.
+            held.former.take().into_iter().for_each(|older| records.remove(&older));
+            if former_until.is_some() {
+                held.former = Some(held.digest);
+            } else {
+                records.remove(&held.digest);
             }
             held.digest = digest;
             held.details.display_prefix = display_prefix;
