@@ -200,6 +200,8 @@ impl Rack {
     }
 
     fn remove(&mut self, hash: u64, hashes: &Hashes, is_meant: impl Fn(&Entry) -> bool) -> Option<Entry> {
+        // The table asks about whatever shares a few bits with the hash: another entry of the same key, too.
+        let is_meant = |entry: &Entry| is_meant(entry) && hashes.of(&entry.digests) == hash;
         let (entry, _) = self.entries.find_entry(hash, is_meant).ok()?.remove();
         self.forget_place(hash, &entry, hashes);
         Some(entry)
@@ -416,6 +418,18 @@ mod tests {
                 let places: usize = table.parts.iter().map(|part| part.read().places.len()).sum();
                 prop_assert_eq!(places, table.len());
             }
+        }
+    }
+
+    #[test]
+    fn another_entry_of_the_same_key_is_not_taken_for_the_one_at_a_place() {
+        let (hashes, mut rack) = (Hashes::default(), Rack::default());
+        for digests in 0..100 {
+            rack.insert(hashes.of(&of(digests)), entry(digests, 0, 0), &hashes);
+        }
+        for absent in 100..=u8::MAX {
+            let removed = rack.remove(hashes.of(&of(absent)), &hashes, |entry| entry.is_of(|_| true, 1));
+            assert!(removed.is_none(), "{absent} is not there, and something else was removed for it");
         }
     }
 
