@@ -1,9 +1,6 @@
 //! What a stream does when its key ends, and which channel asks for which scope.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, SystemTime},
-};
+use std::{net::SocketAddr, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
@@ -14,61 +11,76 @@ use tokio_tungstenite::{
     WebSocketStream, client_async,
     tungstenite::{Message, client::IntoClientRequest},
 };
-use tollgate::{Clock, SystemClock};
+use tollgate::{Clock, KeyManager, NewKey, Operator, Plan, Scopes, SystemClock};
 
 use super::*;
 
 #[tokio::test]
 async fn an_open_stream_is_cut_when_its_key_is_revoked() {
-    let keys = MemoryKeys::new();
-    let mut stream = connect(&keys, caller("revoked")).await;
-    let mut other = connect(&keys, caller("other")).await;
+    let service = Service::start().await;
+    let (id, mut stream) = service.connect(caller("revoked")).await;
+    let (_, mut other) = service.connect(caller("other")).await;
 
     assert_answers(&mut stream).await;
-    keys.revoke("revoked");
+    service.manager.revoke(&id, &operator()).await.unwrap();
     assert_eq!(close(&mut stream).await, (4401, "invalid_api_key".to_owned()));
     assert_answers(&mut other).await;
 }
 
 #[tokio::test]
 async fn an_open_stream_is_cut_when_its_key_expires() {
-    let keys = MemoryKeys::new();
-    let mut stream = connect(&keys, caller("brief").with_expiry(now() + Duration::from_secs(1))).await;
+    let service = Service::start().await;
+    let brief = caller("brief").with_expiry(SystemClock.now() + Duration::from_secs(1));
+    let (_, mut stream) = service.connect(brief).await;
     assert_answers(&mut stream).await;
     assert_eq!(close(&mut stream).await, (4401, "invalid_api_key".to_owned()));
 }
 
 #[tokio::test]
 async fn a_lapsed_subscription_is_told_before_a_missing_scope() {
-    let keys = MemoryKeys::new();
-    let lapsed = Principal::new("lapsed").with_plan(Plan::lapsed("api-access"));
-    let mut stream = connect(&keys, lapsed).await;
+    let service = Service::start().await;
+    let lapsed = NewKey::named("lapsed").with_plan(Plan::lapsed(keys::PLAN));
+    let (_, mut stream) = service.connect(lapsed).await;
     assert_eq!(close(&mut stream).await, (4403, "inactive_entitlement".to_owned()));
 }
 
-fn caller(id: &str) -> Principal {
-    Principal::new(id).with_scopes(Scopes::new(["ws:connect"]).unwrap()).with_plan(Plan::active("api-access"))
+fn caller(name: &str) -> NewKey {
+    let scopes = Scopes::new(["ws:connect"]).unwrap();
+    NewKey::named(name).with_scopes(scopes).with_plan(Plan::active(keys::PLAN))
 }
 
-fn now() -> SystemTime {
-    SystemClock.now()
+fn operator() -> Operator {
+    Operator::new("test")
 }
 
-/// Serves the API to one new key, and connects with it.
-async fn connect(keys: &MemoryKeys, principal: Principal) -> WebSocketStream<TcpStream> {
-    let format = KeyFormat::new("strat").unwrap();
-    let key = keys.issue(&format, Environment::Live, principal).unwrap();
-    let app = app(KeyVerifier::new(format, keys.clone()), Shutdown::never()).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await
-    });
+/// The API, served.
+struct Service {
+    manager: KeyManager,
+    address: SocketAddr,
+}
 
-    let mut request = format!("ws://{address}{}", socket::PATH).into_client_request().unwrap();
-    request.headers_mut().insert("x-api-key", key.expose_secret().parse().unwrap());
-    let stream = TcpStream::connect(address).await.unwrap();
-    client_async(request, stream).await.unwrap().0
+impl Service {
+    async fn start() -> Self {
+        let format = KeyFormat::new("strat").unwrap();
+        let store = keys::store().await.unwrap();
+        let manager = keys::manager(format.clone(), store.clone()).unwrap();
+        let app = app(format, store, Shutdown::never()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await
+        });
+        Self { manager, address }
+    }
+
+    /// Issues a key and connects with it; tells the key's identifier.
+    async fn connect(&self, key: NewKey) -> (Box<str>, WebSocketStream<TcpStream>) {
+        let key = self.manager.issue(key, &operator()).await.unwrap();
+        let mut request = format!("ws://{}{}", self.address, socket::PATH).into_client_request().unwrap();
+        request.headers_mut().insert("x-api-key", key.secret.expose_secret().parse().unwrap());
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        (key.details.id, client_async(request, stream).await.unwrap().0)
+    }
 }
 
 async fn assert_answers(stream: &mut WebSocketStream<TcpStream>) {

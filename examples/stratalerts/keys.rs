@@ -1,0 +1,55 @@
+//! The keys: what keeps them, what issues them, and some to try the service with.
+
+use std::{error::Error, time::Duration};
+
+use tollgate::{ApiKey, InvalidScope, KeyAdmin, KeyFormat, KeyManager, NewKey, Operator, Plan, Scopes};
+use tollgate_sql::{ConnectError, SqlKeys};
+
+/// Credentials to try the service with, by their names.
+type Credentials = Vec<(String, ApiKey)>;
+
+const ALL_SCOPES: [&str; 6] =
+    ["metadata:read", "prices:read", "candles:read", "states:read", "alerts:read", "ws:connect"];
+
+/// The subscription that a key needs.
+pub(crate) const PLAN: &str = "api-access";
+
+/// Keeps keys for as long as the service runs. With `sqlite://keys.db` they would outlive it.
+pub(crate) async fn store() -> Result<SqlKeys, ConnectError> {
+    // In memory nothing is slow but a machine with too much to do, which is no reason to refuse a key.
+    SqlKeys::builder().with_deadline(Duration::from_secs(5)).connect("sqlite::memory:").await
+}
+
+/// Issues keys for the scopes of the contract, and for no others.
+pub(crate) fn manager(format: KeyFormat, store: impl KeyAdmin) -> Result<KeyManager, InvalidScope> {
+    Ok(KeyManager::new(format, store).with_known_scopes(Scopes::new(ALL_SCOPES)?))
+}
+
+/// Issues one of each kind, and tells their names.
+pub(crate) async fn issue(manager: &KeyManager) -> Result<Credentials, Box<dyn Error>> {
+    let operator = Operator::new("stratalerts");
+    let key = |name: &str, scopes: &[&'static str]| -> Result<NewKey, InvalidScope> {
+        let scopes = Scopes::new(scopes.iter().copied())?;
+        Ok(NewKey::named(name).with_scopes(scopes).with_plan(Plan::active(PLAN)))
+    };
+    let mut wanted = vec![
+        key("full", &ALL_SCOPES)?,
+        key("metadata_prices", &["metadata:read", "prices:read"])?,
+        key("quotes_stream", &["ws:connect", "prices:read"])?,
+        key("no_ws", &["prices:read"])?,
+        key("lapsed", &ALL_SCOPES)?.with_plan(Plan::lapsed(PLAN)),
+        key("revoked", &ALL_SCOPES)?,
+    ];
+    // And one for each scope, named like it.
+    for scope in ALL_SCOPES {
+        wanted.push(key(scope, &[scope])?);
+    }
+    let mut issued = Vec::new();
+    for key in wanted {
+        issued.push(manager.issue(key, &operator).await?);
+    }
+    for key in issued.iter().filter(|key| *key.details.name == *"revoked") {
+        manager.revoke(&key.details.id, &operator).await?;
+    }
+    Ok(issued.into_iter().map(|key| (key.details.name.into(), key.secret)).collect())
+}
