@@ -4,7 +4,6 @@
 //! a lock: of the whole database in SQLite; in PostgreSQL of the tenant, which whoever changes keys shares and whoever
 //! suspends the tenant has alone, and then of the key.
 
-mod detail;
 mod steps;
 
 use tollgate_core::{
@@ -126,7 +125,7 @@ impl Work<'_> {
         }
         self.add_digest(&details.id, digest).await?;
         // Whatever was known of a key of this identifier that was deleted is older.
-        let event = self.note_key(KeyAction::Issued, &details, None, detail::issued(&details)).await?;
+        let event = self.note_key(KeyAction::Issued, (&details, &details), None).await?;
         self.stamp(&details.id, event.generation, true).await?;
         Ok((self.read(&details.id).await?, Some(event)))
     }
@@ -137,7 +136,7 @@ impl Work<'_> {
         }
         refuse_unstorable([Some(&*after.name), after.plan.as_ref().map(Plan::tier)])?;
         self.write(after).await?;
-        let event = self.note_key(KeyAction::Updated, after, None, detail::updated(before, after)).await?;
+        let event = self.note_key(KeyAction::Updated, (before, after), None).await?;
         self.stamp(&after.id, event.generation, false).await?;
         Ok((self.read(&after.id).await?, Some(event)))
     }
@@ -161,7 +160,7 @@ impl Work<'_> {
         self.connection.execute(sql, [(&*key.id).into(), former_until.into()]).await?;
         self.add_digest(&key.id, digest).await?;
         self.write(&key).await?;
-        let event = self.note_key(KeyAction::Rotated, &key, ended, detail::rotated(&key)).await?;
+        let event = self.note_key(KeyAction::Rotated, (&key, &key), ended).await?;
         self.stamp(&key.id, event.generation, ended.is_some()).await?;
         Ok((self.read(&key.id).await?, Some(event)))
     }
@@ -177,7 +176,7 @@ impl Work<'_> {
         let sql =
             "UPDATE tollgate_digests SET valid_until = NULL WHERE key_id = $1 AND valid_until IS NOT NULL";
         self.connection.execute(sql, [id.into()]).await?;
-        let event = self.note_key(KeyAction::Revoked, &key, Some(EndReason::Revoked), String::new()).await?;
+        let event = self.note_key(KeyAction::Revoked, (&key, &key), Some(EndReason::Revoked)).await?;
         self.stamp(id, event.generation, true).await?;
         Ok((self.read(id).await?, Some(event)))
     }
@@ -186,8 +185,7 @@ impl Work<'_> {
         let key = self.key_of(id).await?;
         // Its digests and its usage go with it.
         self.connection.execute("DELETE FROM tollgate_keys WHERE id = $1", [id.into()]).await?;
-        let detail = detail::deleted(&key);
-        let event = self.note_key(KeyAction::Deleted, &key, Some(EndReason::Revoked), detail).await?;
+        let event = self.note_key(KeyAction::Deleted, (&key, &key), Some(EndReason::Revoked)).await?;
         Ok((key, Some(event)))
     }
 

@@ -170,6 +170,12 @@ pub(crate) async fn a_key_is_renamed_and_its_rights_are_changed(world: &World) {
     assert_eq!(metadata, BTreeMap::from([("team".into(), "bonn".into())]));
 
     assert_eq!(world.actions(id).await, ["updated", "updated", "issued"]);
+    assert_eq!(
+        &*world.latest_detail(id).await,
+        "scopes: admin:* read write -> write, plan: pro (lapsed) -> max, expiry: 2033-05-19T00:16:40Z -> never, \
+         quotas: default 10 per second in bursts of 30, 600 per minute; exports 5 per sliding day -> default 1 per day, \
+         metadata: changed"
+    );
     assert_eq!(world.manager.update(id, update, &root()).await.unwrap(), updated, "nothing changes");
     world.manager.update(id, KeyUpdate::new(), &root()).await.unwrap();
     assert_eq!(world.actions(id).await, ["updated", "updated", "issued"]);

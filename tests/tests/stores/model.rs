@@ -109,8 +109,10 @@ async fn picture(store: &dyn Store, seconds: u64) -> String {
         key.generation = 0;
     }
     let history = store.history(&HistoryQuery::all().limit(1_000)).wait().await.unwrap().items;
-    let history: Vec<_> =
-        history.iter().map(|event| (event.action, &event.key, &event.tenant, event.at)).collect();
+    let history: Vec<_> = history
+        .iter()
+        .map(|event| (event.action, &event.key, &event.tenant, event.at, &event.detail))
+        .collect();
     let mut found = Vec::new();
     for number in 0..24_u32 {
         let digest = Digest::of(number.to_string());

@@ -110,6 +110,13 @@ impl World {
         let history = self.manager.history(tollgate::HistoryQuery::of_key(id), &root()).await.unwrap();
         history.items.iter().map(|event| event.action.as_str()).collect()
     }
+
+    /// What the history of a key tells of the latest event besides its action.
+    pub(crate) async fn latest_detail(&self, id: &str) -> Box<str> {
+        let history =
+            self.manager.history(tollgate::HistoryQuery::of_key(id).limit(1), &root()).await.unwrap();
+        history.items[0].detail.clone()
+    }
 }
 
 pub(crate) fn root() -> Operator {

@@ -1,5 +1,6 @@
 //! The port that changes keys, and lists them.
 
+mod detail;
 mod event;
 mod query;
 

@@ -99,11 +99,11 @@ impl Work<'_> {
     pub(super) async fn note_key(
         &mut self,
         action: KeyAction,
-        key: &KeyDetails,
+        (before, after): (&KeyDetails, &KeyDetails),
         ended: Option<EndReason>,
-        detail: String,
     ) -> Result<Event, Fault> {
-        self.note(action, Some(&key.id), key.tenant.as_deref(), ended, detail).await
+        let detail = action.detail(before, after);
+        self.note(action, Some(&after.id), after.tenant.as_deref(), ended, detail).await
     }
 
     /// Puts what happens into the history and among the news.

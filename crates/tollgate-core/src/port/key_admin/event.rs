@@ -18,7 +18,7 @@ pub struct KeyEvent {
     pub key: Option<Box<str>>,
     /// The tenant, or the key's tenant.
     pub tenant: Option<Box<str>>,
-    /// What the action does not tell: `name: build -> deploy`. Never a secret.
+    /// What the action [does not tell](KeyAction::detail): `name: build -> deploy`. Never a secret.
     pub detail: Box<str>,
 }
 

@@ -143,7 +143,7 @@ impl Ledger {
         held.enter(records);
         let details = held.details.clone();
         self.keys.insert(id, held);
-        self.tell_key(&details, KeyAction::Issued, None, operator, at, "");
+        self.tell_key((&details, &details), KeyAction::Issued, None, operator, at);
         details
     }
 
@@ -169,14 +169,13 @@ impl Ledger {
             self.names.insert(name_of(&details), details.id.clone());
         }
         details.generation = self.next_generation();
-        let what = describe(&before, &details);
         self.replace(records, id, |held| {
             let signal = held.principal.end_signal().clone();
             let principal = details.to_principal(signal).with_extensions_of(&held.principal);
             held.principal = Arc::new(principal.with_extension(details.metadata.clone()));
             held.details = details.clone();
         });
-        self.tell_key(&details, KeyAction::Updated, None, operator, at, &what);
+        self.tell_key((&before, &details), KeyAction::Updated, None, operator, at);
         Ok(details)
     }
 
@@ -223,8 +222,7 @@ impl Ledger {
         let details = details.ok_or(KeyAdminError::NotFound)?;
         let end = ended.is_some().then_some(EndReason::Revoked);
         self.news.ended.extend(ended.map(|signal| (signal, EndReason::Revoked)));
-        let overlap = if former_until.is_some() { "the former secret is good for a while" } else { "" };
-        self.tell_key(&details, KeyAction::Rotated, end, operator, at, overlap);
+        self.tell_key((&details, &details), KeyAction::Rotated, end, operator, at);
         Ok(details)
     }
 
@@ -250,7 +248,7 @@ impl Ledger {
         });
         let (details, signal) = details.ok_or(KeyAdminError::NotFound)?;
         self.news.ended.push((signal, EndReason::Revoked));
-        self.tell_key(&details, KeyAction::Revoked, Some(EndReason::Revoked), operator, at, "");
+        self.tell_key((&details, &details), KeyAction::Revoked, Some(EndReason::Revoked), operator, at);
         Ok(details)
     }
 
@@ -267,7 +265,7 @@ impl Ledger {
         self.news.ended.push((held.principal.end_signal().clone(), EndReason::Revoked));
         let mut gone = held.details.clone();
         gone.generation = self.next_generation();
-        self.tell_key(&gone, KeyAction::Deleted, Some(EndReason::Revoked), operator, at, &gone.name);
+        self.tell_key((&gone, &gone), KeyAction::Deleted, Some(EndReason::Revoked), operator, at);
         Ok(held.details)
     }
 
@@ -350,19 +348,18 @@ impl Ledger {
 
     fn tell_key(
         &mut self,
-        details: &KeyDetails,
+        (before, after): (&KeyDetails, &KeyDetails),
         action: KeyAction,
         end: Option<EndReason>,
         operator: &Operator,
         at: SystemTime,
-        detail: &str,
     ) {
-        let mut event = KeyEvent::new(details.generation, at, operator.name(), action);
-        event.key = Some(details.id.clone());
-        event.tenant.clone_from(&details.tenant);
-        event.detail = detail.into();
+        let mut event = KeyEvent::new(after.generation, at, operator.name(), action);
+        event.key = Some(after.id.clone());
+        event.tenant.clone_from(&after.tenant);
+        event.detail = action.detail(before, after).into();
         self.remember(event);
-        self.news.change = Some(Change::Key { id: details.id.clone(), generation: details.generation, end });
+        self.news.change = Some(Change::Key { id: after.id.clone(), generation: after.generation, end });
     }
 
     fn tell_tenant(&mut self, tenant: &str, action: KeyAction, operator: &Operator, at: SystemTime) {
@@ -404,18 +401,4 @@ impl Held {
 
 fn name_of(details: &KeyDetails) -> Name {
     (details.tenant.clone(), details.name.clone())
-}
-
-/// What an update has changed, for the history.
-fn describe(before: &KeyDetails, after: &KeyDetails) -> String {
-    let changed = [
-        (before.name != after.name, "name"),
-        (before.scopes != after.scopes, "scopes"),
-        (before.plan != after.plan, "plan"),
-        (before.expires_at != after.expires_at, "expires_at"),
-        (before.quotas != after.quotas, "quotas"),
-        (before.metadata != after.metadata, "metadata"),
-    ];
-    let names: Vec<_> = changed.iter().filter(|(is_changed, _)| *is_changed).map(|(_, name)| *name).collect();
-    names.join(", ")
 }
