@@ -10,7 +10,8 @@ use std::{
     collections::BTreeMap,
     fmt,
     hash::{BuildHasher as _, RandomState},
-    sync::{Arc, Mutex},
+    mem,
+    sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
 };
 
@@ -66,6 +67,8 @@ pub use flushing::UsageFlushing;
 /// A process that is killed loses what it has noted since its last successful flush began: usually what came in one interval, and
 /// while a flush took its time. Nothing is lost, and nothing counted twice, by a store that is down for a while, whose answer does
 /// not arrive, or by a flush that is dropped half-way: the same batch is added again, under the same number, before newer ones.
+///
+/// What is not flushed when the last clone goes is lost, too, and the log says how much.
 ///
 /// # Memory
 ///
@@ -191,7 +194,7 @@ impl UsageRecorder {
             return Some(Unsent { batch, is_newest: false });
         }
         let counts = self.0.counts.take();
-        self.tell_dropped(&mut sending);
+        self.0.tell_dropped(&mut sending);
         if counts.is_empty() {
             return None;
         }
@@ -219,9 +222,18 @@ impl UsageRecorder {
         let its = batch.counts.iter().skip(first).take_while(|count| *count.key == *key);
         its.map(|count| (number, count.clone())).chain(counts).collect()
     }
+}
 
+/// A batch on its way to the store.
+struct Unsent {
+    batch: UsageBatch,
+    // Whether it was made just now.
+    is_newest: bool,
+}
+
+impl Inner {
     fn tell_dropped(&self, sending: &mut Sending) {
-        let dropped = self.dropped();
+        let dropped = self.counts.dropped();
         let uses = dropped.saturating_sub(sending.told);
         if uses > 0 {
             sending.told = dropped;
@@ -234,11 +246,24 @@ impl UsageRecorder {
     }
 }
 
-/// A batch on its way to the store.
-struct Unsent {
-    batch: UsageBatch,
-    // Whether it was made just now.
-    is_newest: bool,
+impl Drop for Inner {
+    /// Says what is lost. To flush it here would be to wait, perhaps on a thread that has a runtime's other tasks to do.
+    fn drop(&mut self) {
+        let mut sending = mem::take(self.sending.get_mut().unwrap_or_else(PoisonError::into_inner));
+        self.tell_dropped(&mut sending);
+        let uses = self.counts.uses();
+        let counts = sending.pending.iter().flat_map(|batch| batch.counts.iter());
+        let unconfirmed = counts.fold(0_u64, |sum, count| sum.saturating_add(count.requests));
+        if uses > 0 || unconfirmed > 0 {
+            tracing::warn!(
+                target: "tollgate",
+                uses,
+                unconfirmed,
+                "usage was not flushed, and is lost, but for what is unconfirmed, which the store may have: call `flush` of \
+                 `UsageRecorder`, or `shutdown` of `UsageFlushing`, before the last clone of the recorder goes"
+            );
+        }
+    }
 }
 
 impl UsageSink for UsageRecorder {

@@ -110,3 +110,36 @@ async fn the_log_tells_that_the_store_is_down() {
     assert_eq!(entries.first().and_then(|entry| entry.field("detail")), Some("the test has no store"));
     assert!(flushing.shutdown().await.is_err());
 }
+
+#[tokio::test]
+async fn the_log_tells_what_goes_with_the_last_clone() {
+    let log = Log::start();
+    let note = |recorder: &UsageRecorder, key: &str| {
+        recorder.note(&Usage::new(&Principal::new(key), at(0)));
+    };
+    let flushed = UsageRecorder::new(MemoryUsage::new());
+    note(&flushed, "ada");
+    flushed.flush().await.unwrap();
+    drop((UsageRecorder::new(Down), flushed));
+
+    let recorder = UsageRecorder::with_capacity(Down, 2);
+    for key in ["ada", "ada", "bob"] {
+        note(&recorder, key);
+    }
+    assert!(recorder.flush().await.is_err());
+    note(&recorder, "ada");
+    drop(recorder.clone());
+    assert!(log.entries().is_empty(), "nothing was lost: {log:?}");
+
+    for key in ["cyd", "dan", "ada", "ada", "ada"] {
+        note(&recorder, key);
+    }
+    drop(recorder);
+    let entries = log.entries();
+    let [no_room, lost] = &*entries else { panic!("{entries:#?}") };
+    assert_eq!(no_room.field("uses"), Some("1"));
+    assert_eq!((&*lost.target, lost.level), ("tollgate", Level::WARN));
+    assert_eq!((lost.field("uses"), lost.field("unconfirmed")), (Some("5"), Some("3")));
+    let said = lost.field("message").unwrap();
+    assert!(said.contains("`flush`") && said.contains("`shutdown`"), "{said}");
+}

@@ -4,7 +4,7 @@ use std::{
     hash::BuildHasher as _,
     mem,
     sync::{
-        Mutex,
+        Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -111,6 +111,14 @@ impl Counts {
         let shard = lock(shard);
         let its = shard.iter_hash(hash).filter(|entry| *entry.key == *key && entry.requests > 0);
         its.map(|entry| entry.count(entry.key.clone())).collect()
+    }
+
+    /// How many uses were noted. It waits for nobody, since nobody else is there.
+    pub(super) fn uses(&mut self) -> u64 {
+        let shards =
+            self.shards.iter_mut().map(|shard| shard.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let entries = shards.flat_map(|shard| shard.iter());
+        entries.fold(0, |sum, entry| entry.requests.saturating_add(sum))
     }
 
     /// Takes all that was noted, in ascending order.
