@@ -75,7 +75,11 @@ impl fmt::Display for Fault {
 
 impl From<sqlx::Error> for Fault {
     fn from(error: sqlx::Error) -> Self {
-        Self::Database(error)
+        match &error {
+            // PostgreSQL's `query_canceled`: the limit that it was told (see `postgres::Pool`) was over before ours was noticed.
+            sqlx::Error::Database(said) if said.code().as_deref() == Some("57014") => Self::TooSlow,
+            _ => Self::Database(error),
+        }
     }
 }
 

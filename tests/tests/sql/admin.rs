@@ -1,11 +1,15 @@
 //! What is changed, listed and remembered.
 
+use std::time::Duration;
+
+use sqlx::Connection as _;
+use tests::postgres::Postgres;
 use tollgate::{
     Command, HistoryQuery, KeyAction, KeyAdmin as _, KeyAdminError, KeyChange, KeyQuery, KeyStatus,
     KeyUpdate, Operator, TenantChange,
 };
 
-use super::{at, change, digest, find, issue, key, on_each, revoke, tenant};
+use super::{at, builder, change, digest, find, issue, key, on_each, revoke, tenant};
 
 #[tokio::test]
 async fn what_is_taken_is_refused_and_nothing_changes() {
@@ -134,4 +138,45 @@ async fn pages_hold_every_key_once_the_newest_first() {
         assert!(matches!(error, Err(KeyAdminError::InvalidCursor)));
     })
     .await;
+}
+
+/// The server has a limit of its own, which may be over a moment before ours: then it is no other fault.
+#[tokio::test]
+async fn what_the_server_gives_up_on_has_not_answered_in_time() {
+    let postgres = Postgres::start().await;
+    let url = postgres.fresh_database().await;
+    // Far longer than the test takes: only the server gives up here.
+    let patient =
+        builder().with_deadline(Duration::from_mins(10)).with_admin_deadline(Duration::from_mins(10));
+    let keys = patient.connect(&url).await.unwrap();
+    issue(&keys, key("key", None)).await.unwrap();
+    let mut other = sqlx::PgConnection::connect(&url).await.unwrap();
+    let lock = "BEGIN; LOCK TABLE tollgate_keys IN ACCESS EXCLUSIVE MODE";
+    sqlx::raw_sql(lock).execute(&mut other).await.unwrap();
+
+    let (revoked, ()) = tokio::join!(revoke(&keys, "key"), cancel_whoever_waits(&url));
+    assert_eq!(
+        revoked.unwrap_err().to_string(),
+        "the key store does not answer: the database did not answer in time"
+    );
+    let list = KeyQuery::all();
+    let (listed, ()) = tokio::join!(keys.list(&list).wait(), cancel_whoever_waits(&url));
+    assert_eq!(
+        listed.unwrap_err().to_string(),
+        "the key store does not answer: the database did not answer in time"
+    );
+
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    assert_eq!(find(&keys, "key").await.unwrap().status(), KeyStatus::Active, "nothing was left half done");
+    revoke(&keys, "key").await.unwrap();
+}
+
+/// As the server does with a statement whose time is over.
+async fn cancel_whoever_waits(url: &str) {
+    let mut server = sqlx::PgConnection::connect(url).await.unwrap();
+    let cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity \
+                  WHERE application_name = 'tollgate' AND wait_event_type = 'Lock'";
+    while sqlx::query(cancel).fetch_all(&mut server).await.unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
