@@ -29,6 +29,7 @@ Examples:
   export TOLLGATE_DATABASE=sqlite://keys.db
   tollgate keys create --name deploy --scope jobs:read --expires-in 90d
   tollgate keys list --status active
+  tollgate keys update key_0199… --plan pro --no-expiry
   tollgate keys rotate key_0199… --overlap 24h
   tollgate keys revoke key_0199…
   printf %s \"$KEY\" | tollgate verify
@@ -85,7 +86,7 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Issues, lists, shows, renames, rotates, revokes and deletes keys.
+    /// Issues, lists, shows, renames, changes, rotates, revokes and deletes keys.
     #[command(subcommand)]
     Keys(Keys),
 

@@ -7,6 +7,7 @@
 //! KEY=$(tollgate keys create --name deploy --scope jobs:read --expires-in 90d)
 //! tollgate keys list
 //! printf %s "$KEY" | tollgate verify
+//! tollgate keys update key_0199… --plan pro --no-expiry
 //! tollgate keys rotate key_0199… --overlap 24h
 //! tollgate keys revoke key_0199…
 //! ```

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use clap::{
-    Args, Subcommand,
+    ArgGroup, Args, Subcommand,
     builder::{PossibleValuesParser, TypedValueParser},
 };
 use tollgate::{Environment, KeyFormat, KeyStanding, Metadata, Quota, Scopes};
@@ -29,6 +29,8 @@ pub(crate) enum Keys {
         /// What it is called from now on.
         name: String,
     },
+
+    Update(Box<Update>),
 
     Rotate(Rotate),
 
@@ -76,6 +78,25 @@ pub(crate) struct Create {
     #[arg(long)]
     pub(crate) tenant: Option<String>,
 
+    /// Whether the key acts on live or on test data.
+    #[arg(long, default_value = "live")]
+    pub(crate) environment: Environment,
+
+    #[command(flatten)]
+    pub(crate) terms: Terms,
+
+    /// Its role within the tenant, a word of the application's own.
+    #[arg(long)]
+    pub(crate) role: Option<String>,
+
+    /// What the secret begins with, before `_live_` or `_test_`.
+    #[arg(long, env = "TOLLGATE_PREFIX", default_value = "sk", value_parser = values::prefix)]
+    pub(crate) prefix: KeyFormat,
+}
+
+/// What a key may do, how often, and for how long.
+#[derive(Debug, Args)]
+pub(crate) struct Terms {
     /// What it may do; repeated for several scopes.
     #[arg(long, value_name = "SCOPE")]
     pub(crate) scope: Vec<Scopes>,
@@ -92,10 +113,6 @@ pub(crate) struct Create {
     #[arg(long, requires = "plan")]
     pub(crate) lapsed: bool,
 
-    /// Whether the key acts on live or on test data.
-    #[arg(long, default_value = "live")]
-    pub(crate) environment: Environment,
-
     /// The instant from which it is refused: 2027-01-31T00:00:00Z.
     #[arg(long, value_name = "INSTANT", value_parser = values::instant, conflicts_with = "expires_in")]
     pub(crate) expires: Option<SystemTime>,
@@ -111,14 +128,6 @@ pub(crate) struct Create {
     /// Data of the application's own: a JSON object.
     #[arg(long, value_name = "JSON")]
     pub(crate) metadata: Option<Metadata>,
-
-    /// Its role within the tenant, a word of the application's own.
-    #[arg(long)]
-    pub(crate) role: Option<String>,
-
-    /// What the secret begins with, before `_live_` or `_test_`.
-    #[arg(long, env = "TOLLGATE_PREFIX", default_value = "sk", value_parser = values::prefix)]
-    pub(crate) prefix: KeyFormat,
 }
 
 /// Lists keys, the newest first.
@@ -153,6 +162,72 @@ fn standings() -> impl TypedValueParser<Value = KeyStanding> {
     let names = PossibleValuesParser::new(KeyStanding::ALL.map(KeyStanding::as_str));
     names.try_map(|name| KeyStanding::from_name(&name).ok_or("it is no status of a key"))
 }
+
+const AFTER_UPDATE: &str = "\
+Examples:
+  tollgate keys update key_0199… --scope jobs:read --scope jobs:create
+  tollgate keys update key_0199… --plan pro --quota default=600/minute,10000/hour
+  tollgate keys update key_0199… --expires-in 30d
+  tollgate keys update key_0199… --no-expiry --no-quotas";
+
+/// Changes what a key is called, what it may do, how often, or for how long.
+///
+/// What is said takes the place of all that the key had of it: of all its scopes, of all its quotas. What is not said stays as it
+/// is, and so does the secret. What is being streamed under the key goes on until the expiry that it began with.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own, and says no more than that it is there"
+)]
+#[derive(Debug, Args)]
+#[command(override_usage = "tollgate keys update [OPTIONS] <CHANGE>... <ID>", after_long_help = AFTER_UPDATE)]
+#[command(group(ArgGroup::new("changes").args(CHANGES).required(true).multiple(true)))]
+pub(crate) struct Update {
+    /// The key's identifier.
+    pub(crate) id: String,
+
+    /// What it is called from now on.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) terms: Terms,
+
+    /// It may do nothing any more.
+    #[arg(long, conflicts_with = "scope")]
+    pub(crate) no_scopes: bool,
+
+    /// It has no plan any more.
+    #[arg(long, conflicts_with = "plan")]
+    pub(crate) no_plan: bool,
+
+    /// It never expires.
+    #[arg(long, conflicts_with_all = ["expires", "expires_in"])]
+    pub(crate) no_expiry: bool,
+
+    /// It has no quota of its own any more: those of the policies hold.
+    #[arg(long, conflicts_with = "quota")]
+    pub(crate) no_quotas: bool,
+
+    /// It has no data of the application's own any more.
+    #[arg(long, conflicts_with = "metadata")]
+    pub(crate) no_metadata: bool,
+}
+
+/// What can be changed, of which an update says at least one.
+const CHANGES: [&str; 12] = [
+    "name",
+    "scope",
+    "plan",
+    "expires",
+    "expires_in",
+    "quota",
+    "metadata",
+    "no_scopes",
+    "no_plan",
+    "no_expiry",
+    "no_quotas",
+    "no_metadata",
+];
 
 /// Gives a key another secret, and shows that this once.
 ///

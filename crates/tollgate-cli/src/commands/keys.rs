@@ -1,14 +1,16 @@
 //! `keys`.
 
+use std::time::SystemTime;
+
 use serde_json::json;
 use tollgate::{
     HistoryQuery, IssuedKey, KeyAction, KeyAdminError, KeyDetails, KeyFormat, KeyManager, KeyQuery,
-    KeyStanding, NewKey, Operator, Page, Plan, Quota, Scopes,
+    KeyStanding, KeyUpdate, NewKey, Operator, Page, Plan, Quota, Scopes,
 };
 
 use super::{Session, now, usage};
 use crate::{
-    arguments::keys::{Create, Keys, List, Rotate},
+    arguments::keys::{Create, Keys, List, Rotate, Terms, Update},
     failure::{Exit, Failure},
     input,
     output::{
@@ -33,6 +35,7 @@ pub(super) async fn run(command: Keys, session: Session) -> Result<Exit, Failure
             let said = format!("{} is called {} now.", renamed.id, quoted(&renamed.name));
             tell(&said, &renamed, &session)
         }
+        Keys::Update(update) => self::update(*update, &session).await,
         Keys::Rotate(rotate) => self::rotate(rotate, &session).await,
         Keys::Revoke { id } => {
             let manager = session.keeper();
@@ -49,7 +52,7 @@ pub(super) async fn run(command: Keys, session: Session) -> Result<Exit, Failure
 
 async fn create(create: Create, session: &Session) -> Result<Exit, Failure> {
     let mut manager = session.manager(create.prefix.clone());
-    if let Some(known) = create.known_scopes.clone() {
+    if let Some(known) = create.terms.known_scopes.clone() {
         manager = manager.with_known_scopes(known);
     }
     let work = wanted(create)?;
@@ -58,35 +61,77 @@ async fn create(create: Create, session: &Session) -> Result<Exit, Failure> {
 }
 
 fn wanted(create: Create) -> Result<NewKey, Failure> {
-    let mut key = NewKey::named(create.name).with_environment(create.environment);
-    let scopes: Scopes = create.scope.iter().flat_map(Scopes::iter).cloned().collect();
-    key = key.with_scopes(scopes);
-    if let Some(tenant) = create.tenant {
+    let Create { name, tenant, environment, terms, role, .. } = create;
+    let mut key = NewKey::named(name).with_environment(environment).with_scopes(scopes(&terms));
+    if let Some(tenant) = tenant {
         key = key.with_tenant(tenant);
     }
-    if let Some(tier) = create.plan {
-        key = key.with_plan(if create.lapsed { Plan::lapsed(tier) } else { Plan::active(tier) });
+    if let Some(plan) = plan(&terms) {
+        key = key.with_plan(plan);
     }
-    if let Some(role) = create.role {
+    if let Some(role) = role {
         key = key.with_role(role);
     }
-    if let Some(metadata) = create.metadata {
+    if let Some(expires_at) = expiry(&terms)? {
+        key = key.with_expiry(expires_at);
+    }
+    if let Some(metadata) = terms.metadata {
         key = key.with_metadata(metadata);
     }
-    for (policy, quota) in merged(create.quota) {
-        key = key.with_quota(policy, quota);
+    Ok(merged(terms.quota).into_iter().fold(key, |key, (policy, quota)| key.with_quota(policy, quota)))
+}
+
+async fn update(update: Update, session: &Session) -> Result<Exit, Failure> {
+    let mut manager = session.keeper();
+    if let Some(known) = update.terms.known_scopes.clone() {
+        manager = manager.with_known_scopes(known);
     }
+    let id = update.id.clone();
+    let work = manager.update(&id, changes(update)?, &session.operator);
+    let updated = show_waiting("Changing", work).await.map_err(|error| about(error, &id))?;
+    let said = format!("The key is changed:\n\n{}", table::key(&updated, now(), Stream::Out));
+    tell(&said, &updated, session)
+}
+
+fn changes(update: Update) -> Result<KeyUpdate, Failure> {
+    let Update { name, terms, no_scopes, no_plan, no_expiry, no_quotas, no_metadata, .. } = update;
+    let mut changes = KeyUpdate::new();
+    changes.name = name.map(Into::into);
+    if no_scopes || !terms.scope.is_empty() {
+        changes = changes.with_scopes(scopes(&terms));
+    }
+    if no_plan || terms.plan.is_some() {
+        changes = changes.with_plan(plan(&terms));
+    }
+    let expires_at = expiry(&terms)?;
+    if no_expiry || expires_at.is_some() {
+        changes = changes.with_expiry(expires_at);
+    }
+    if no_metadata || terms.metadata.is_some() {
+        changes = changes.with_metadata(terms.metadata.unwrap_or_default());
+    }
+    if no_quotas || !terms.quota.is_empty() {
+        let quotas = merged(terms.quota).into_iter().map(|(policy, quota)| (policy.into(), quota));
+        changes = changes.with_quotas(quotas.collect());
+    }
+    Ok(changes)
+}
+
+fn scopes(terms: &Terms) -> Scopes {
+    terms.scope.iter().flat_map(Scopes::iter).cloned().collect()
+}
+
+fn plan(terms: &Terms) -> Option<Plan> {
+    let tier = terms.plan.as_deref()?;
+    Some(if terms.lapsed { Plan::lapsed(tier) } else { Plan::active(tier) })
+}
+
+fn expiry(terms: &Terms) -> Result<Option<SystemTime>, Failure> {
+    let Some(duration) = terms.expires_in else { return Ok(terms.expires) };
     let too_late = || {
         Failure::new(Exit::Refused, "the expiry lies too far ahead: leave it out, and the key never expires")
     };
-    let expires_at = match create.expires_in {
-        Some(duration) => Some(now().checked_add(duration).ok_or_else(too_late)?),
-        None => create.expires,
-    };
-    Ok(match expires_at {
-        Some(expires_at) => key.with_expiry(expires_at),
-        None => key,
-    })
+    now().checked_add(duration).map(Some).ok_or_else(too_late)
 }
 
 /// What is said of one policy twice holds at once.

@@ -20,6 +20,16 @@ fn what_is_not_understood_is_2() {
         &["keys", "create", "--name=a", "--metadata=[]"],
         &["keys", "create", "--name=a", "--scope=a\"b"],
         &["keys", "create", "--name=a", "--prefix=SK"],
+        &["keys", "update", "--name=a"],
+        &["keys", "update", "key_1"],
+        &["keys", "update", "key_1", "--known-scopes=a b"],
+        &["keys", "update", "key_1", "--lapsed"],
+        &["keys", "update", "key_1", "--scope=a", "--no-scopes"],
+        &["keys", "update", "key_1", "--plan=pro", "--no-plan"],
+        &["keys", "update", "key_1", "--expires=2100-01-01T00:00:00Z", "--no-expiry"],
+        &["keys", "update", "key_1", "--expires-in=1d", "--no-expiry"],
+        &["keys", "update", "key_1", "--quota=default=1/day", "--no-quotas"],
+        &["keys", "update", "key_1", "--metadata={}", "--no-metadata"],
         &["keys", "list", "--limit=0"],
         &["keys", "list", "--all", "--limit=7"],
         &["keys", "list", "--status=nonsense"],
@@ -39,6 +49,22 @@ fn what_is_not_understood_is_2() {
 }
 
 #[test]
+fn an_update_of_nothing_is_2_and_is_told_what_can_be_changed() {
+    let world = World::new();
+    // What an environment says of scopes changes nothing.
+    let mut command = world.command(&["keys", "update", "key_1"]);
+    let run = Run::of(&command.env("TOLLGATE_SCOPES", "jobs:read").output().unwrap());
+    assert_eq!((run.code, run.out.as_str()), (2, ""), "{run:?}");
+    let said: Vec<_> = run.err.split(|letter: char| letter != '-' && !letter.is_ascii_lowercase()).collect();
+    for option in ["name", "scope", "plan", "expires", "expires-in", "quota", "metadata"] {
+        assert!(said.contains(&format!("--{option}").as_str()), "{option}: {run:?}");
+    }
+    for option in ["scopes", "plan", "expiry", "quotas", "metadata"] {
+        assert!(said.contains(&format!("--no-{option}").as_str()), "{option}: {run:?}");
+    }
+}
+
+#[test]
 fn whom_nobody_can_ask_deletes_nothing() {
     let world = World::new();
     let (id, _) = world.issue(&["--name=deploy"]);
@@ -54,6 +80,7 @@ fn no_such_key_is_3() {
     for arguments in [
         &["keys", "show", "key_1"][..],
         &["keys", "rename", "key_1", "build"],
+        &["keys", "update", "key_1", "--plan=pro"],
         &["keys", "rotate", "key_1"],
         &["keys", "rotate", "key_1", "--prefix=sk"],
         &["keys", "revoke", "key_1"],
@@ -73,8 +100,11 @@ fn a_conflict_is_4() {
     world.issue(&["--name=deploy"]);
     let (other, _) = world.issue(&["--name=build", "--tenant=acme"]);
     world.run(&["keys", "rename", &other, "deploy"]).fails(4, taken);
+    world.run(&["keys", "update", &other, "--name=deploy", "--plan=pro"]).fails(4, taken);
+    assert!(world.show(&other)["plan"].is_null(), "all or nothing");
     world.json(&["keys", "revoke", &id]);
     world.run(&["keys", "rename", &id, "former"]).fails(4, "the key is revoked");
+    world.run(&["keys", "update", &id, "--no-expiry"]).fails(4, "the key is revoked");
     world.run(&["keys", "rotate", &id]).fails(4, "the key is revoked");
 }
 
@@ -166,6 +196,13 @@ fn what_makes_no_sense_is_6() {
     }
     let (id, _) = world.issue(&["--name=deploy"]);
     world.run(&["keys", "rename", &id, ""]).fails(6, "a key's name");
+    for (arguments, beginning) in [
+        (&["--name="][..], "a key's name"),
+        (&["--expires=2001-01-01T00:00:00Z"], "the expiry lies in the past"),
+        (&["--scope=b", "--known-scopes=a"], "unknown scope `b`"),
+    ] {
+        world.run(&[&["keys", "update", &id], arguments].concat()).fails(6, beginning);
+    }
     world.run(&["keys", "rotate", &id, "--overlap=400d"]).fails(6, "two secrets overlap for at most a year");
     world.run(&["keys", "list", "--after=nonsense"]).fails(6, "the list cannot go on there");
     world

@@ -166,6 +166,79 @@ fn a_key_is_called_something_else() {
 }
 
 #[test]
+fn an_update_changes_what_it_says_and_leaves_the_rest() {
+    let world = World::new();
+    let (id, secret) = world.issue(&[
+        "--name=deploy",
+        "--scope=jobs:read",
+        "--plan=basic",
+        "--expires-in=14d",
+        "--quota=default=60/minute",
+        "--quota=search=10/second",
+        "--metadata={\"region\": \"eu\"}",
+    ]);
+    let before = world.show(&id);
+    let update = |arguments: &[&str]| {
+        let mut updated = world.json(&[&["keys", "update", &id], arguments].concat());
+        // When it was issued, and the like, no update changes.
+        updated.as_object_mut().unwrap().retain(|member, value| *value != before[member]);
+        updated
+    };
+    let every = [
+        "--name=build",
+        "--scope=jobs:create jobs:read",
+        "--scope=results:read",
+        "--plan=pro",
+        "--lapsed",
+        "--expires=2100-01-31T00:00:00+01:00",
+        "--quota=default=600/minute",
+        "--quota=default=5000/day",
+        "--metadata={\"team\": 7}",
+    ];
+    let expected = json!({
+        "name": "build",
+        "scopes": ["jobs:create", "jobs:read", "results:read"],
+        "plan": { "tier": "pro", "active": false },
+        "expires_at": "2100-01-30T23:00:00Z",
+        "quotas": { "default": "600 per minute, 5000 per day" },
+        "metadata": { "team": 7 },
+    });
+    assert_eq!(update(&every), expected);
+
+    let cleared = ["--no-scopes", "--no-plan", "--no-expiry", "--no-quotas", "--no-metadata"];
+    let expected = json!({
+        "name": "build", "scopes": [], "plan": null, "expires_at": null, "quotas": {}, "metadata": {},
+    });
+    assert_eq!(update(&cleared), expected);
+    assert_eq!(update(&["--name=deploy", "--plan=basic"])["plan"], Value::Null, "it is the former one again");
+    assert_eq!(world.show(&id)["plan"], before["plan"]);
+
+    let history = world.show(&id)["history"].clone();
+    let latest = "name: build -> deploy, plan: none -> basic";
+    assert_eq!(
+        (history[0]["action"].clone(), history[0]["detail"].clone()),
+        (json!("updated"), json!(latest))
+    );
+    assert_eq!(history.as_array().unwrap().len(), 4);
+    assert_eq!(world.run_on(secret, &["verify"]).code, 0, "the secret stays");
+}
+
+#[test]
+fn an_update_shows_people_the_key_as_it_is_now() {
+    let world = World::new();
+    let (id, _) = world.issue(&["--name=deploy"]);
+    let run =
+        world.run(&["keys", "update", &id, "--plan=pro", "--expires-in=30d", "--quota=search=10/second"]);
+    assert_eq!((run.code, run.err.as_str()), (0, ""), "{run:?}");
+    for said in ["The key is changed:\n", &id, "deploy", "pro", "search: 10 per second"] {
+        assert!(run.out.contains(said), "{said}: {run:?}");
+    }
+    let again = world.run(&["keys", "update", &id, "--plan=pro"]);
+    assert_eq!(again.code, 0, "what changes nothing is no failure: {again:?}");
+    assert_eq!(world.show(&id)["history"].as_array().unwrap().len(), 2, "and no event");
+}
+
+#[test]
 fn a_rotation_ends_the_former_secret_at_once_or_later() {
     let world = World::new();
     let (id, first) = world.issue(&["--name=deploy", "--prefix=acme", "--environment=test"]);

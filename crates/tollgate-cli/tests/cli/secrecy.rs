@@ -29,6 +29,8 @@ fn a_secret_is_written_once_and_kept_nowhere() {
         &["--json", "keys", "show", &id],
         &["keys", "usage", &id],
         &["keys", "rename", &id, "build"],
+        &["keys", "update", &id, "--plan=pro"],
+        &["--json", "keys", "update", &id, "--plan=basic"],
     ] {
         said.push(world.run(arguments));
     }
@@ -55,9 +57,13 @@ fn a_secret_is_no_argument_and_not_repeated_if_it_is_one() {
     let misplaced = world.run(&["verify", &secret]);
     misplaced.fails(2, "a key is never an argument");
     assert!(!misplaced.err.contains(hidden(&secret)));
-    for command in
-        [&["keys", "show"][..], &["keys", "revoke"], &["keys", "rotate"], &["keys", "delete", "--yes"]]
-    {
+    for command in [
+        &["keys", "show"][..],
+        &["keys", "update", "--no-plan"],
+        &["keys", "revoke"],
+        &["keys", "rotate"],
+        &["keys", "delete", "--yes"],
+    ] {
         let mistaken = world.run(&[command, &[&secret]].concat());
         mistaken.fails(3, "this is a secret, not an identifier");
         assert!(!mistaken.err.contains(hidden(&secret)));

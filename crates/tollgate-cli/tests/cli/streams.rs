@@ -14,6 +14,7 @@ fn every_command_writes_one_line_of_json() {
         &["keys", "list", "--search=nobody"],
         &["keys", "show", id],
         &["keys", "rename", id, "build"],
+        &["keys", "update", id, "--scope=jobs:read"],
         &["keys", "rotate", id],
         &["keys", "usage", id],
         &["tenants", "suspend", "acme"],
@@ -81,7 +82,7 @@ fn every_shell_gets_its_completions_without_a_database() {
         let output = world.command(&["completions", shell]).env_remove("TOLLGATE_DATABASE").output().unwrap();
         let run = Run::of(&output);
         assert_eq!((run.code, run.err.as_str()), (0, ""), "{shell}");
-        for word in ["tollgate", "rotate", "suspend", "overlap"] {
+        for word in ["tollgate", "rotate", "suspend", "overlap", "update", "no-quotas"] {
             assert!(run.out.contains(word), "{shell} does not know {word}");
         }
     }
@@ -97,9 +98,15 @@ fn the_help_lists_the_exit_codes() {
             "{code}: {help}"
         );
     }
-    for command in
-        [&["keys"][..], &["keys", "create"], &["keys", "rotate"], &["tenants"], &["verify"], &["completions"]]
-    {
+    for command in [
+        &["keys"][..],
+        &["keys", "create"],
+        &["keys", "update"],
+        &["keys", "rotate"],
+        &["tenants"],
+        &["verify"],
+        &["completions"],
+    ] {
         assert_eq!(world.run(&[command, &["--help"]].concat()).code, 0);
     }
 }
