@@ -1,6 +1,8 @@
 //! The command line on PostgreSQL. What it says, and how it ends, is tried on SQLite beside the program; here is what another
-//! database could make of it.
+//! database could make of it; and in `management`, that it writes of keys what the management routes answer.
 #![expect(clippy::unwrap_used, reason = "whatever goes wrong in a test fails it")]
+
+mod management;
 
 use std::{
     io::Write as _,
@@ -95,6 +97,10 @@ async fn a_key_lives_and_ends() {
     let second = text(&json(url, &["keys", "rotate", &id, "--overlap=1h"]).await["secret"]);
     assert_eq!((verify(url, &first).await, verify(url, &second).await), (Some(0), Some(0)));
     json(url, &["keys", "rename", &id, "build"]).await;
+    let updated =
+        json(url, &["keys", "update", &id, "--scope=jobs:create", "--no-expiry", "--no-quotas"]).await;
+    assert_eq!(updated["scopes"], serde_json::json!(["jobs:create"]));
+    assert!(updated["expires_at"].is_null() && updated["quotas"] == serde_json::json!({}), "{updated}");
     json(url, &["tenants", "suspend", "acme"]).await;
     assert_eq!(verify(url, &second).await, Some(1));
     json(url, &["tenants", "resume", "acme"]).await;
@@ -114,7 +120,7 @@ async fn a_key_lives_and_ends() {
     let shown = json(url, &["keys", "show", &id]).await;
     let actions: Vec<_> =
         shown["history"].as_array().unwrap().iter().map(|event| text(&event["action"])).collect();
-    assert_eq!(actions, ["revoked", "updated", "rotated", "issued"]);
+    assert_eq!(actions, ["revoked", "updated", "updated", "rotated", "issued"]);
     assert!(shown["last_used_at"].is_string());
 
     for secret in [&first, &second] {

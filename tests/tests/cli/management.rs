@@ -1,0 +1,68 @@
+//! A key looks alike in what the command line writes and in what the management routes answer. Each has words of its own for it, since
+//! an account page shows no more than it says it does, and the command line shows all there is.
+
+use axum::{Router, body::Body, http::request::Parts};
+use http::Request;
+use http_body_util::BodyExt as _;
+use serde_json::Value;
+use tollgate::{
+    Clock as _, Denial, KeyFormat, KeyManager, Operator, SystemClock, UsageBatch, UsageCount, UsageStore as _,
+};
+use tollgate_axum::management::{Action, KeyRouter};
+use tollgate_sql::SqlKeys;
+use tower::ServiceExt as _;
+
+use super::{json, text};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_and_events_look_as_in_the_answers_of_the_management_routes() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = &format!("sqlite://{}", folder.path().join("keys.db").display());
+    let bare = text(&json(url, &["keys", "create", "--name=bare"]).await["id"]);
+    let create = [
+        "keys",
+        "create",
+        "--name=full",
+        "--tenant=acme",
+        "--scope=jobs:read jobs:create",
+        "--plan=pro",
+        "--environment=test",
+        "--expires-in=90d",
+        "--quota=default=60/minute",
+        "--metadata={\"region\":\"eu\"}",
+        "--role=owner",
+    ];
+    let full = text(&json(url, &create).await["id"]);
+    json(url, &["keys", "update", &full, "--plan=pro", "--lapsed", "--name=complete"]).await;
+    json(url, &["keys", "rotate", &full, "--overlap=1h"]).await;
+    let revoked = text(&json(url, &["keys", "create", "--name=revoked"]).await["id"]);
+    json(url, &["keys", "revoke", &revoked]).await;
+
+    let store = SqlKeys::connect(url).await.unwrap();
+    let now = SystemClock.now();
+    store.add(UsageBatch::new(1, 1, vec![UsageCount::new(full.as_str(), now, 7, now)])).wait().await.unwrap();
+    let manager = KeyManager::new(KeyFormat::opaque(), store.clone());
+    let router = KeyRouter::new(manager, anybody).with_metadata().into_router();
+    for id in [bare, full, revoked] {
+        let mut written = json(url, &["keys", "show", &id]).await;
+        let members = written.as_object_mut().unwrap();
+        let history = members.remove("history").unwrap();
+        assert_eq!(answer(&router, &format!("/{id}/history")).await["items"], history);
+        for operators_only in ["role", "quotas"] {
+            assert!(members.remove(operators_only).is_some(), "{operators_only}");
+        }
+        assert_eq!(answer(&router, &format!("/{id}")).await, written);
+    }
+    store.close().await;
+}
+
+async fn anybody(_head: Parts, _action: Action) -> Result<Operator, Denial> {
+    Ok(Operator::new("root"))
+}
+
+async fn answer(router: &Router, path: &str) -> Value {
+    let request = Request::get(path).body(Body::empty()).unwrap();
+    let response = router.clone().oneshot(request).await.unwrap();
+    assert_eq!(response.status(), 200, "{path}");
+    serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap()
+}
