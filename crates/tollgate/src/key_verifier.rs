@@ -101,10 +101,12 @@ impl KeyVerifier {
         let (credential, digest) = (presented.credential.clone(), self.peppers.current(secret));
         Answer::later(async move {
             let found = found.wait().await?;
-            if found.is_none() && legacy.upgrade(credential, digest).await? {
-                return store.find(&KeyLookUp::new(&[digest], now)).wait().await;
+            if found.is_some() {
+                return Ok(found);
             }
-            Ok(found)
+            legacy.upgrade(credential, digest).await?;
+            // Whether or not it was upgraded here: another request may have done so between the two look-ups.
+            store.find(&KeyLookUp::new(&[digest], now)).wait().await
         })
     }
 }

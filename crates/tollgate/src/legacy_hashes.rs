@@ -23,6 +23,8 @@ use hash::Scheme;
 /// SHA-256 or an HMAC is all there is, there is nothing to check: import the digests
 /// ([`Digest::from_parts`]), with the HMAC's key as a former [pepper](tollgate_core::Peppers::with_previous).
 ///
+/// The example `migration` of Tollgate's repository is a whole service whose keys are verified so, in a table of its own.
+///
 /// ```
 /// # #[cfg(feature = "bcrypt")]
 /// # fn example(table: impl tollgate::LegacyKeys, store: tollgate::MemoryKeys) -> Result<(), Box<dyn std::error::Error>> {
@@ -42,6 +44,9 @@ use hash::Scheme;
 /// threads for blocking work, on half of the machine's cores at most, and where 64 are waiting the next is answered
 /// 503. An [attempt limit](crate::AttemptLimitLayer) outside stops who goes on. Once most keys are upgraded, revoke the rest
 /// and leave this out.
+///
+/// A digest is a fast hash. That is enough for secrets that were made at random; if people chose theirs, digests that
+/// are stolen could be tried out, unless [a pepper](crate::KeyVerifier::with_peppers) goes into them that is not stolen, too.
 #[derive(Clone)]
 pub struct LegacyHashes {
     keys: Arc<dyn LegacyKeys>,
@@ -105,18 +110,17 @@ impl LegacyHashes {
         self.format.parse(secret).is_ok()
     }
 
-    /// Whether the secret is a key's from before; if it is, the store finds it by `digest` now.
-    pub(crate) async fn upgrade(self, credential: Credential, digest: Digest) -> Result<bool, Unavailable> {
-        let Some(prefix) = (self.prefix)(credential.expose_secret()) else { return Ok(false) };
+    /// If the secret is a key's from before, the store finds it by `digest` from now on.
+    pub(crate) async fn upgrade(self, credential: Credential, digest: Digest) -> Result<(), Unavailable> {
+        let Some(prefix) = (self.prefix)(credential.expose_secret()) else { return Ok(()) };
         let candidates = self.keys.candidates(prefix).wait().await?;
         for candidate in candidates {
             let id = candidate.id.clone();
             if self.matches(&credential, candidate).await? {
-                self.keys.upgrade(&id, digest).wait().await?;
-                return Ok(true);
+                return self.keys.upgrade(&id, digest).wait().await;
             }
         }
-        Ok(false)
+        Ok(())
     }
 
     async fn matches(&self, credential: &Credential, candidate: LegacyKey) -> Result<bool, Unavailable> {

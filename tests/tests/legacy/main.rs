@@ -27,12 +27,27 @@ struct Inside {
     secrets: HashMap<&'static str, &'static str>,
     store: MemoryKeys,
     looked_up: AtomicUsize,
+    // Which key another request upgrades just before the next look-up.
+    overtaken: Mutex<Option<&'static str>>,
     is_down: bool,
+}
+
+impl Table {
+    fn import(&self, id: &'static str) {
+        // Under the lock: whoever finds the row gone finds the key in the store.
+        let mut rows = self.0.rows.lock().unwrap();
+        if rows.remove(id).is_some() {
+            self.0.store.import(self.0.secrets[id], Principal::new(id));
+        }
+    }
 }
 
 impl LegacyKeys for Table {
     fn candidates(&self, prefix: &str) -> Answer<Result<Vec<LegacyKey>, Unavailable>> {
         self.0.looked_up.fetch_add(1, Ordering::SeqCst);
+        if let Some(id) = self.0.overtaken.lock().unwrap().take() {
+            self.import(id);
+        }
         let rows = self.0.rows.lock().unwrap();
         let found = rows.iter().filter(|(_, (of, _))| *of == prefix);
         let found = found.map(|(id, (_, hash))| LegacyKey::new(*id, *hash)).collect();
@@ -43,11 +58,9 @@ impl LegacyKeys for Table {
         if self.0.is_down {
             return Answer::later(async { Err(Unavailable::new("the table is gone")) });
         }
-        let secret = self.0.secrets[id];
+        let (id, secret) = self.0.secrets.get_key_value(id).unwrap();
         assert_eq!(digest, peppers().current(secret), "as the store finds it from now on");
-        if self.0.rows.lock().unwrap().remove(id).is_some() {
-            self.0.store.import(secret, Principal::new(id));
-        }
+        self.import(id);
         Answer::Now(Ok(()))
     }
 }
@@ -85,6 +98,7 @@ impl Api {
             secrets,
             store: store.clone(),
             looked_up: AtomicUsize::new(0),
+            overtaken: Mutex::new(None),
             is_down,
         };
         let table = Table(Arc::new(inside));
@@ -148,6 +162,16 @@ async fn many_first_uses_at_once_are_all_good() {
     let api = Api::new(false);
     let outcomes = join_all((0..32).map(|_| api.refusal(BY_BCRYPT))).await;
     assert!(outcomes.iter().all(Option::is_none), "{outcomes:?}");
+}
+
+/// Of several first uses at once, one asked the store before another had upgraded the key, and the table after it: it was
+/// told that there is no such key.
+#[tokio::test]
+async fn a_first_use_that_another_one_overtakes_is_good() {
+    let api = Api::new(false);
+    *api.table.0.overtaken.lock().unwrap() = Some("bcrypt");
+    assert_eq!(api.refusal(BY_BCRYPT).await, None);
+    assert_eq!(api.looked_up(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

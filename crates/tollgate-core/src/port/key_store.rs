@@ -13,6 +13,16 @@ use crate::{Answer, Digest, EndReason, Principal, Unavailable};
 /// A store ends the principals that it handed out (by their [signal](Principal::end_signal)) when their key is revoked or
 /// deleted or their tenant is suspended, and tells its watchers of every change *before* it answers whoever made it: so a
 /// key that was revoked is refused by the whole process once `revoke` has returned.
+///
+/// Four things are easily missed by a store of one's own, in a database:
+///
+/// - [`EndSignals`](crate::EndSignals) remember what was handed out, and notice what changes while it is read.
+/// - [`Watchers`] keep those to be told. They are told after the commit, since they may look at once.
+/// - A caller who goes away takes the future of their request with them, perhaps between the commit and the news: so a change
+///   runs to its end in a task of its own.
+/// - Nothing is waited for without a limit.
+///
+/// The example `migration` of Tollgate's repository does all that on a table of an application's own, in SQLite.
 pub trait KeyStore: Send + Sync + 'static {
     /// The record of the key with one of these digests; `None` if there is none.
     ///

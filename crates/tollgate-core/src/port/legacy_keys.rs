@@ -9,18 +9,23 @@ use crate::{Answer, Digest, Unavailable};
 ///
 /// They are looked up by what was stored in clear beside the hash: a prefix of the secret, usually. Once a secret has proved
 /// to be one of them, the key is upgraded, and from then on found like any other.
+///
+/// The example `migration` of Tollgate's repository has it on a table of an application's own.
 pub trait LegacyKeys: Send + Sync + 'static {
-    /// The keys that are filed under this prefix: one, or a few that share it.
+    /// The keys that are filed under this prefix and were not upgraded yet: one, or a few that share it. Revoked ones may be
+    /// among them, so that the log tells them from unknown ones.
     ///
     /// # Errors
     /// [`Unavailable`] if they cannot be reached.
     fn candidates(&self, prefix: &str) -> Answer<Result<Vec<LegacyKey>, Unavailable>>;
 
     /// From now on the store finds the key with this identifier by this digest, and nobody asks for the hash any more. A key
-    /// that was revoked meanwhile stays so. Again, it changes nothing.
+    /// that was revoked meanwhile stays so.
     ///
     /// It is a change of the key like any other: the store tells its [watchers](crate::KeyStore::watch) before this answers, or a
-    /// cache in front of it goes on for seconds saying that there is no such key.
+    /// cache in front of it goes on for seconds saying that there is no such key. Several first uses at once upgrade a key
+    /// several times: the later ones change nothing, and answer no sooner than the first one's news are told, which they may as
+    /// well tell again.
     ///
     /// # Errors
     /// [`Unavailable`] if that could not be stored.
