@@ -91,13 +91,13 @@ impl Host {
     pub async fn serve(
         self,
         app: Router,
-        credentials: &[(impl AsRef<str>, ApiKey)],
+        credentials: &[(impl AsRef<str>, impl Secret)],
     ) -> Result<(), Box<dyn Error>> {
         // Watched before the ready line is out: whoever reads it may end the service at once.
         let asked_to_end = asked_to_end()?;
         let credentials: Map<String, Value> = credentials
             .iter()
-            .map(|(name, key)| (name.as_ref().to_owned(), key.expose_secret().into()))
+            .map(|(name, secret)| (name.as_ref().to_owned(), secret.expose_secret().into()))
             .collect();
         println!("{}", json!({ "url": self.url(), "credentials": credentials }));
 
@@ -127,6 +127,25 @@ impl Host {
                 Ok(())
             }
         }
+    }
+}
+
+/// By what a caller proves who they are. The ready line tells it, and nothing else does.
+pub trait Secret {
+    /// The secret itself.
+    fn expose_secret(&self) -> &str;
+}
+
+impl Secret for ApiKey {
+    fn expose_secret(&self) -> &str {
+        self.expose_secret()
+    }
+}
+
+/// One that was issued long ago, by something else.
+impl Secret for &str {
+    fn expose_secret(&self) -> &str {
+        self
     }
 }
 

@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod client;
+mod migration;
 mod quickstart;
 mod scanr;
 mod scanr_account;
