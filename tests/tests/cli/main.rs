@@ -136,7 +136,7 @@ async fn dump(url: &str) -> String {
     let mut all = String::new();
     for table in [
         "SELECT k::text FROM tollgate_keys k",
-        "SELECT convert_from(digest, 'LATIN1') || d::text FROM tollgate_digests d",
+        "SELECT encode(digest, 'escape') || d::text FROM tollgate_digests d",
         "SELECT h::text FROM tollgate_history h",
     ] {
         let rows: Vec<String> = sqlx::query_scalar(table).fetch_all(&mut connection).await.unwrap();
