@@ -5,10 +5,20 @@ pub mod postgres;
 pub mod relay;
 pub mod suite;
 
+use std::time::Duration;
+
+use tollgate_sql::{SqlKeys, SqlKeysBuilder};
+
 /// How many cases a test runs that is worth more with more of them: `long` if `TOLLGATE_LONG` is set, as `./test --long`
 /// does.
 pub fn cases(short: u32, long: u32) -> u32 {
     if std::env::var_os("TOLLGATE_LONG").is_some() { long } else { short }
+}
+
+/// A store that takes its time, as tests share a machine: what its deadlines do is tested where they are set.
+pub fn patient_store() -> SqlKeysBuilder {
+    const PATIENCE: Duration = Duration::from_secs(20);
+    SqlKeys::builder().with_deadline(PATIENCE).with_admin_deadline(PATIENCE).with_heartbeat(PATIENCE)
 }
 
 /// The examples of the README compile.

@@ -16,7 +16,6 @@ use tollgate::{
     Clock as _, Digest, EndReason, KeyLookUp, KeyStore as _, SystemClock, UsageBatch, UsageCount,
     UsageStore as _,
 };
-use tollgate_sql::SqlKeys;
 
 /// What a run of the program has said.
 #[derive(Debug)]
@@ -106,7 +105,7 @@ async fn a_key_lives_and_ends() {
     json(url, &["tenants", "resume", "acme"]).await;
     assert_eq!(verify(url, &second).await, Some(0));
 
-    let store = SqlKeys::connect(url).await.unwrap();
+    let store = tests::patient_store().connect(url).await.unwrap();
     let now = SystemClock.now();
     store.add(UsageBatch::new(1, 1, vec![UsageCount::new(id.as_str(), now, 7, now)])).wait().await.unwrap();
     store.close().await;
@@ -151,7 +150,7 @@ async fn a_service_hears_of_what_the_command_line_ends() {
     let postgres = Postgres::start().await;
     let url = &postgres.fresh_database().await;
     let issued = json(url, &["keys", "create", "--name=deploy"]).await;
-    let service = SqlKeys::connect(url).await.unwrap();
+    let service = tests::patient_store().connect(url).await.unwrap();
     let digest = Digest::of(text(&issued["secret"]));
     let record = service.find(&KeyLookUp::new(&[digest], SystemClock.now())).wait().await.unwrap().unwrap();
     let ended = record.principal().end_signal().wait();
@@ -166,10 +165,11 @@ async fn a_database_that_does_not_answer_is_5() {
     let id = text(&json(&url, &["keys", "create", "--name=deploy"]).await["id"]);
     let mut relay = Relay::to(postgres.address());
     let with_password = relay.reroute(&url).replace("postgres@", "postgres:hunter2@");
-    let revoke = ["keys", "revoke", id.as_str(), "--timeout=300ms"];
+    let revoke = ["keys", "revoke", id.as_str()];
 
     relay.silence();
-    run(&with_password, &revoke).await.fails_by_the_database("");
+    let soon = [&revoke[..], &["--timeout=300ms"]].concat();
+    run(&with_password, &soon).await.fails_by_the_database("");
     relay.mend();
     relay.cut().await;
     run(&with_password, &revoke).await.fails_by_the_database("cannot be reached");
@@ -191,7 +191,7 @@ async fn a_database_that_does_not_let_it_is_5() {
 
     let mut other = PgConnection::connect(url).await.unwrap();
     sqlx::raw_sql("BEGIN; SELECT * FROM tollgate_keys FOR UPDATE").execute(&mut other).await.unwrap();
-    run(url, &["keys", "revoke", &id, "--timeout=500ms"]).await.fails_by_the_database("time");
+    run(url, &["keys", "revoke", &id, "--timeout=1s"]).await.fails_by_the_database("time");
     sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
     assert_eq!(json(url, &["keys", "show", &id]).await["status"], "active", "nothing was left half done");
 

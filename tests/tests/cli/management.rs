@@ -9,7 +9,6 @@ use tollgate::{
     Clock as _, Denial, KeyFormat, KeyManager, Operator, SystemClock, UsageBatch, UsageCount, UsageStore as _,
 };
 use tollgate_axum::management::{Action, KeyRouter};
-use tollgate_sql::SqlKeys;
 use tower::ServiceExt as _;
 
 use super::{json, text};
@@ -38,7 +37,7 @@ async fn keys_and_events_look_as_in_the_answers_of_the_management_routes() {
     let revoked = text(&json(url, &["keys", "create", "--name=revoked"]).await["id"]);
     json(url, &["keys", "revoke", &revoked]).await;
 
-    let store = SqlKeys::connect(url).await.unwrap();
+    let store = tests::patient_store().connect(url).await.unwrap();
     let now = SystemClock.now();
     store.add(UsageBatch::new(1, 1, vec![UsageCount::new(full.as_str(), now, 7, now)])).wait().await.unwrap();
     let manager = KeyManager::new(KeyFormat::opaque(), store.clone());

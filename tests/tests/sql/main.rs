@@ -57,9 +57,9 @@ impl Drop for Folder {
     }
 }
 
-/// A store that takes its time, as tests share a machine, and that notices soon what happens.
+/// A store that takes its time, and notices soon what happens.
 fn builder() -> SqlKeysBuilder {
-    SqlKeys::builder().with_deadline(Duration::from_secs(5)).with_poll_interval(Duration::from_millis(10))
+    tests::patient_store().with_poll_interval(Duration::from_millis(10))
 }
 
 /// Runs a test on each kind of database.

@@ -12,7 +12,6 @@ use tollgate::{
     KeyManager, KeyStore, KeyVerifier, ManualClock, MemoryKeys, NewKey, Operator, Presented, Principal,
     Scopes, UsageStore, Verify as _,
 };
-use tollgate_sql::SqlKeys;
 
 pub(crate) struct World {
     pub(crate) store: Arc<dyn Store>,
@@ -50,11 +49,7 @@ impl World {
     }
 
     async fn sql(url: &str, ground: Box<dyn Send + Sync>) -> Self {
-        // The machine may be busy with other tests: what a deadline does is tested elsewhere.
-        let builder = SqlKeys::builder()
-            .with_deadline(Duration::from_secs(20))
-            .with_admin_deadline(Duration::from_secs(20));
-        Self::on(Arc::new(builder.connect(url).await.unwrap()), ground)
+        Self::on(Arc::new(tests::patient_store().connect(url).await.unwrap()), ground)
     }
 
     fn on(store: Arc<dyn Store>, ground: Box<dyn Send + Sync>) -> Self {
