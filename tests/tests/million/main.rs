@@ -150,7 +150,7 @@ fn copies(number: &str, id: &str) -> String {
 async fn in_postgresql() {
     let postgres = Postgres::start().await;
     let database = postgres.fresh_database().await;
-    let store = SqlKeys::connect(&database).await.unwrap();
+    let store = tests::patient_store().connect(&database).await.unwrap();
     first_key(&store).await;
     let mut connection = PgConnection::connect(&database).await.unwrap();
     let keys = how_many();
@@ -166,28 +166,33 @@ async fn in_postgresql() {
     connection.execute("ANALYZE").await.unwrap();
     println!("PostgreSQL, {keys} keys, filled in {:?}", began.elapsed());
 
-    let scans = "SELECT COALESCE(SUM(seq_scan), 0)::bigint FROM pg_stat_user_tables \
-                 WHERE relname IN ('tollgate_keys', 'tollgate_digests', 'tollgate_history')";
-    let scanned: i64 = sqlx::query_scalar(scans).fetch_one(&mut connection).await.unwrap();
+    store.close().await;
+    connection.close().await.unwrap();
+    let mut observer = PgConnection::connect(&database).await.unwrap();
+    let scanned = scans(&mut observer).await;
+    let store = tests::patient_store().connect(&database).await.unwrap();
     walk(&store).await;
     store.close().await;
-    // What a connection has counted is known once it has gone.
-    let after: i64 = loop {
-        let others = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() \
-                      AND backend_type = 'client backend'";
-        let others: i64 = sqlx::query_scalar(others).fetch_one(&mut connection).await.unwrap();
-        if others == 0 {
-            break sqlx::query_scalar(scans).fetch_one(&mut connection).await.unwrap();
-        }
-    };
-    assert_eq!(after, scanned, "a table was read from end to end");
+    assert_eq!(scans(&mut observer).await, scanned, "a table was read from end to end");
+}
+
+/// How often tables were read from end to end. What a connection has counted is known once it has gone.
+async fn scans(observer: &mut PgConnection) -> i64 {
+    let others = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() \
+                  AND backend_type = 'client backend'";
+    while sqlx::query_scalar::<_, i64>(others).fetch_one(&mut *observer).await.unwrap() > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let scans = "SELECT COALESCE(SUM(seq_scan), 0)::bigint FROM pg_stat_user_tables \
+                 WHERE relname IN ('tollgate_keys', 'tollgate_digests', 'tollgate_history')";
+    sqlx::query_scalar(scans).fetch_one(observer).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_sqlite() {
     let folder = tempfile::tempdir().unwrap();
     let database = format!("sqlite://{}", folder.path().join("keys.db").display());
-    let store = SqlKeys::connect(&database).await.unwrap();
+    let store = tests::patient_store().connect(&database).await.unwrap();
     first_key(&store).await;
     let keys = how_many();
     let began = Instant::now();
