@@ -29,7 +29,9 @@ async fn main() {
 }
 
 async fn serve(database: &str) {
-    let store = SqlKeys::connect(database).await.expect("the store");
+    // All that bounds how long nobody hears of a revocation is as it is if nobody says.
+    let builder = SqlKeys::builder().with_admin_deadline(Duration::from_secs(20));
+    let store = builder.connect(database).await.expect("the store");
     let format = KeyFormat::new("sk").expect("a format");
     let verifier = KeyVerifier::new(format, CachedKeys::new(store));
     let tollgate = Tollgate::builder().verify(verifier).build().expect("a stack");
@@ -41,7 +43,7 @@ async fn serve(database: &str) {
 
 /// What a killer must find: see `tests/fleet/kills.rs`, which reads it.
 async fn change(database: &str, seed: u64) {
-    let store = SqlKeys::connect(database).await.expect("the store");
+    let store = tests::patient_store().connect(database).await.expect("the store");
     let manager = KeyManager::new(KeyFormat::new("sk").expect("a format"), store.clone());
     let operator = Operator::new(format!("run {seed}"));
     let usage = UsageRecorder::new(store);

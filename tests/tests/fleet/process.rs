@@ -1,6 +1,10 @@
 //! A process of its own that holds keys: the program `keyholder`.
 
-use std::{net::SocketAddr, process::Stdio, time::Duration};
+use std::{
+    net::SocketAddr,
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use http::StatusCode;
 use tests::hosts::{Connection, within};
@@ -72,5 +76,23 @@ impl Caller {
             }
         })
         .await;
+    }
+
+    /// Asks with a key that has ended until it is refused for that, and tells how long it took. Nobody who asks when that bound
+    /// has passed is let in. On a busy machine a look-up may take longer than its deadline: that is no refusal yet.
+    pub(crate) async fn until_refused(&mut self, key: &str, bound: Duration) -> Duration {
+        let ended = Instant::now();
+        within(async {
+            loop {
+                let asked = ended.elapsed();
+                match self.status(key).await {
+                    StatusCode::UNAUTHORIZED => return ended.elapsed(),
+                    StatusCode::OK => assert!(asked < bound, "let in {asked:?} after it had ended"),
+                    other => assert_eq!(other, StatusCode::SERVICE_UNAVAILABLE),
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await
     }
 }
