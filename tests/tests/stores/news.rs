@@ -18,14 +18,15 @@ pub(crate) async fn watchers_are_told_of_every_change_before_it_is_answered(worl
     };
     world.store.watch(Arc::downgrade(&watcher));
     assert_eq!(std::mem::take(&mut *heard.lock().unwrap()), [Change::Resumed]);
-    // A store may tell of a change twice, by itself and as its database says; and of its database's state in between.
+    // A store may tell of a change twice, by itself and, perhaps late, as its database says; and of its database's state in between.
     let told = |id: &str| {
         let heard = std::mem::take(&mut *heard.lock().unwrap());
-        heard.into_iter().find_map(|change| match change {
+        let of_it = heard.into_iter().filter_map(|change| match change {
             Change::Key { id: of, generation, end } if *of == *id => Some((generation, end)),
             Change::Tenant { tenant, generation, end } if *tenant == *id => Some((generation, end)),
             _ => None,
-        })
+        });
+        of_it.max_by_key(|(generation, _)| *generation)
     };
 
     let issued = world.issue_for("acme", "a").await;
