@@ -163,8 +163,9 @@ async fn a_locked_database_is_5_for_whoever_writes() {
     let world = World::new();
     let (id, _) = world.issue(&["--name=deploy"]);
     let writer = world.execute("BEGIN IMMEDIATE").await;
-    let revoke = ["keys", "revoke", &id, "--timeout=200ms"];
-    let run = world.run(&revoke);
+    let revoke = ["keys", "revoke", &id];
+    // Long enough to open it on a busy machine.
+    let run = world.run(&[&revoke[..], &["--timeout=2s"]].concat());
     assert_eq!((run.code, run.out.as_str(), run.err.lines().count()), (5, "", 1), "{run:?}");
     assert!(run.err.contains("locked"), "{run:?}");
     drop(writer);
