@@ -14,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// An example that runs; killed when dropped.
 pub(crate) struct Service {
@@ -62,10 +62,9 @@ impl Service {
         assert!(Command::new("sh").args(["-c", &kill]).status().await.unwrap().success());
     }
 
-    /// Waits for the end, which must be a clean one, long before the grace for open connections is over.
+    /// Waits for the end, which must be a clean one: if the grace for open connections has been over, it says so.
     pub(crate) async fn ended(mut self) {
-        let status =
-            timeout(Duration::from_secs(4), self.child.wait()).await.expect("it did not end").unwrap();
+        let status = timeout(PATIENCE, self.child.wait()).await.expect("it did not end").unwrap();
         let mut stderr = String::new();
         self.stderr.read_to_string(&mut stderr).await.unwrap();
         assert_eq!(status.code(), Some(0), "{stderr}");

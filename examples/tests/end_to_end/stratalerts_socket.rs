@@ -1,7 +1,5 @@
 //! The published contract of `stratalerts`, row by row: the WebSocket.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use http::{Method, Request, Version};
@@ -21,7 +19,7 @@ use tokio_tungstenite::{
 
 use crate::{
     client::{Client, append},
-    service::Service,
+    service::{PATIENCE, Service},
 };
 
 const PATH: &str = "/ws/market/v1";
@@ -265,7 +263,7 @@ async fn connect_http2(
 }
 
 async fn next<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>) -> Event {
-    match timeout(Duration::from_secs(10), socket.next()).await.expect("nothing came").unwrap().unwrap() {
+    match timeout(PATIENCE, socket.next()).await.expect("nothing came").unwrap().unwrap() {
         Message::Text(text) => Event::Message(text.to_string()),
         Message::Close(Some(frame)) => Event::Closed(frame.code.into(), frame.reason.to_string()),
         other => panic!("neither a message nor a close: {other:?}"),
