@@ -17,7 +17,7 @@ use tower_service::Service;
 use tracing::{Span, span::Entered};
 
 use super::{
-    Body, Engine, Entrant as _, Learned, Stamp,
+    Body, Engine, Entrant as _, Learned, Settlement, Stamp,
     entrant::{Apart, Arrival},
     instant::Calling,
     stamp::Settling,
@@ -49,6 +49,11 @@ pin_project! {
             stamp: Stamp,
             span: Option<Box<Span>>,
         },
+        // The same, behind gates that have nothing to say to a response.
+        Passing {
+            #[pin]
+            future: S::Future,
+        },
         // The response is there, and limiters take their time to charge what it has cost. `None` once it was given out.
         Settling { response: Option<S::Response>, settling: Box<(Stamp, Settling)> },
         // A gate refused, and the response is there; so may what limiters take their time for. `None` once it was given out.
@@ -60,7 +65,8 @@ pin_project! {
 
 /// What is kept of a request that is admitted.
 pub(super) struct Admission {
-    stamp: Stamp,
+    // `None` behind gates that have nothing to say to a response.
+    stamp: Option<Stamp>,
     span: Option<Box<Span>>,
     now: Option<SystemTime>,
 }
@@ -70,7 +76,7 @@ impl Admission {
     #[inline]
     pub(super) fn new<B>(engine: &Engine, arrival: &mut Arrival<'_, B>) -> Self {
         let stamp = engine.stamp_all(arrival);
-        let span = engine.span(arrival);
+        let span = if stamp.is_some() { engine.span(arrival) } else { None };
         Self { stamp, span, now: arrival.passage().now() }
     }
 
@@ -95,8 +101,12 @@ where
 {
     #[inline]
     pub(super) fn inside(future: S::Future, admission: Admission) -> Self {
-        let Admission { stamp, span, .. } = admission;
-        Self { state: State::Inside { future, stamp, span } }
+        match admission {
+            Admission { stamp: Some(stamp), span, .. } => {
+                Self { state: State::Inside { future, stamp, span } }
+            }
+            Admission { stamp: None, .. } => Self { state: State::Passing { future } },
+        }
     }
 
     pub(super) fn refused(refusal: Refusal) -> Self {
@@ -148,11 +158,10 @@ where
     }
 }
 
-/// Completes a response from inside.
+/// A response from inside, whose body costs something if there is anything to settle.
 #[inline(always)]
-fn stamped<B>(stamp: &mut Stamp, mut response: Response<B>) -> Response<Body<B>> {
-    stamp.apply(&mut response);
-    match stamp.settlements() {
+fn charged<B>(response: Response<B>, settlements: Option<Vec<Settlement>>) -> Response<Body<B>> {
+    match settlements {
         None => response.map(Body::inner),
         Some(settlements) => response.map(|body| Body::metered(body, settlements)),
     }
@@ -176,16 +185,27 @@ where
         loop {
             match state.as_mut().project() {
                 StateProjection::Inside { future, stamp, span } => {
-                    let response = ready!(match span {
+                    // Left where it is until it is given out: responses are large.
+                    let mut polled = match span {
                         Some(span) => span.in_scope(|| future.poll(context)),
                         None => future.poll(context),
-                    })?;
-                    if let Some(settling) = stamp.settle(ResponseHead::of(&response)) {
+                    };
+                    let Poll::Ready(Ok(response)) = &mut polled else {
+                        return polled.map_ok(|response| response.map(Body::inner));
+                    };
+                    if let Some(settling) = stamp.settle(ResponseHead::of(response)) {
                         let settling = Box::new((mem::take(stamp), settling));
-                        state.set(State::Settling { response: Some(response), settling });
+                        if let Poll::Ready(response) = polled {
+                            state.set(State::Settling { response: response.ok(), settling });
+                        }
                         continue;
                     }
-                    return Poll::Ready(Ok(stamped(stamp, response)));
+                    stamp.apply(response);
+                    let settlements = stamp.settlements();
+                    return polled.map_ok(|response| charged(response, settlements));
+                }
+                StateProjection::Passing { future } => {
+                    return future.poll(context).map_ok(|response| response.map(Body::inner));
                 }
                 StateProjection::Settling { response, settling } => {
                     // A future that is polled after it was ready may stay pending for ever, but not panic.
@@ -193,8 +213,9 @@ where
                     if response.is_some() {
                         ready!(take_up(stamp, settling, context));
                     }
-                    let Some(response) = response.take() else { return Poll::Pending };
-                    return Poll::Ready(Ok(stamped(stamp, response)));
+                    let Some(mut response) = response.take() else { return Poll::Pending };
+                    stamp.apply(&mut response);
+                    return Poll::Ready(Ok(charged(response, stamp.settlements())));
                 }
                 StateProjection::Refused { refusal } => {
                     let mut settlements = None;
