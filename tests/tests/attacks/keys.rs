@@ -91,6 +91,30 @@ fn a_watcher_may_change_keys_as_it_is_told() {
     });
 }
 
+/// Data of an application's own, which changes keys in the very moment in which it is dropped.
+#[derive(Clone)]
+struct Leaving(MemoryKeys);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        assert!(self.0.revoke("other"));
+        assert!(find(&self.0, "another-secret").is_some());
+    }
+}
+
+#[test]
+fn what_a_principal_holds_may_change_keys_as_it_is_dropped() {
+    without_deadlock(|keys, _| {
+        let leaving = || Principal::new("ada").with_extension(Leaving(keys.clone()));
+        // Replaced under its secret, then under another one, then deleted.
+        keys.import(SECRET, leaving());
+        keys.import(SECRET, leaving());
+        keys.import("a-third-secret", leaving());
+        keys.import(SECRET, Principal::new("grace"));
+        assert!(keys.delete("ada"));
+    });
+}
+
 /// Presents a key again and again while it is revoked, and its tenant suspended and resumed.
 #[test]
 fn no_race_lets_a_key_in_once_revoke_has_returned() {

@@ -125,11 +125,12 @@ impl Inner {
     /// Makes a change, then tells everybody who is concerned, when no lock is held any more: a stream or a watcher may run at
     /// once, and change keys.
     fn change<T>(&self, change: impl FnOnce(&mut Ledger, &Table) -> T) -> T {
-        let (outcome, News { ended, change }) = {
+        let (outcome, News { ended, change }, gone) = {
             let mut ledger = lock(&self.ledger);
             let outcome = change(&mut ledger, &self.by_digest);
-            (outcome, ledger.take_news())
+            (outcome, ledger.take_news(), self.by_digest.take_gone())
         };
+        drop(gone);
         for (signal, reason) in ended {
             signal.end(reason);
         }

@@ -1,6 +1,9 @@
 //! Records by digest: read on every request, changed hardly ever.
 
-use std::sync::PoisonError;
+use std::{
+    mem,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
 use hashbrown::HashTable;
@@ -13,6 +16,8 @@ const PARTS: usize = 64;
 /// changes takes all, and so has waited for everybody who saw the part as it was before.
 pub(super) struct Table {
     parts: Box<[Part]>,
+    // What was taken out or replaced. A principal holds what is the application's, and dropping that may use the store.
+    gone: Mutex<Vec<KeyRecord>>,
 }
 
 type Part = ShardedLock<HashTable<Entry>>;
@@ -33,7 +38,7 @@ impl Table {
         let Some(part) = self.part(&digest) else { return };
         let mut part = write(part);
         match part.find_mut(hash(&digest), |entry| entry.digest == digest) {
-            Some(entry) => entry.record = record,
+            Some(entry) => self.gone().push(mem::replace(&mut entry.record, record)),
             None => {
                 part.insert_unique(hash(&digest), Entry { digest, record }, |entry| hash(&entry.digest));
             }
@@ -43,12 +48,22 @@ impl Table {
     pub(super) fn remove(&self, digest: &Digest) {
         let Some(part) = self.part(digest) else { return };
         if let Ok(entry) = write(part).find_entry(hash(digest), |entry| entry.digest == *digest) {
-            entry.remove();
+            let (removed, _) = entry.remove();
+            self.gone().push(removed.record);
         }
+    }
+
+    /// What has gone since this was last asked, to be dropped when no lock is held.
+    pub(super) fn take_gone(&self) -> Vec<KeyRecord> {
+        mem::take(&mut *self.gone())
     }
 
     pub(super) fn len(&self) -> usize {
         self.parts.iter().map(|part| read(part).len()).sum()
+    }
+
+    fn gone(&self) -> MutexGuard<'_, Vec<KeyRecord>> {
+        self.gone.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Never absent: the number is taken modulo how many there are.
@@ -61,7 +76,7 @@ impl Table {
 
 impl Default for Table {
     fn default() -> Self {
-        Self { parts: (0..PARTS).map(|_| Part::default()).collect() }
+        Self { parts: (0..PARTS).map(|_| Part::default()).collect(), gone: Mutex::default() }
     }
 }
 
