@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Response};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Response, header::ValuesMut};
 use tollgate_core::{Answer, Decision, Pending, Unavailable};
 
 use super::{
@@ -70,11 +70,13 @@ pub(super) static REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-r
 pub(super) static RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
 impl Numbers {
-    /// Limit, remaining and reset as the values of headers.
-    #[inline]
-    pub(super) fn text(self) -> [HeaderValue; 3] {
+    /// Limit, remaining and reset as the values of headers, one after another.
+    #[inline(always)]
+    pub(super) fn tell(self, mut told: impl FnMut(&HeaderName, HeaderValue)) {
         let (limit, reset) = recurring(self.limit, self.reset);
-        [limit, passing(self.remaining), reset]
+        told(&LIMIT, limit);
+        told(&REMAINING, passing(self.remaining));
+        told(&RESET, reset);
     }
 }
 
@@ -179,15 +181,15 @@ impl Stamp {
         match (request_id, numbers, &*ALL) {
             // The usual stack, before a service that leaves the headers to others.
             (Some(request_id), Some(numbers), Some(all)) if headers.is_empty() && other_header.is_none() => {
-                let [limit, remaining, reset] = numbers.text();
-                *headers = fill(all.clone(), [limit, remaining, reset, request_id]);
+                let mut names = all.clone();
+                let mut blanks = Blanks::of(&mut names);
+                numbers.tell(|_, number| blanks.fill(number));
+                blanks.fill(request_id);
+                *headers = names;
             }
             (request_id, numbers, _) => {
                 if let Some(numbers) = numbers {
-                    let [limit, remaining, reset] = numbers.text();
-                    set_header(headers, LIMIT.clone(), limit);
-                    set_header(headers, REMAINING.clone(), remaining);
-                    set_header(headers, RESET.clone(), reset);
+                    numbers.tell(|name, number| set_header(headers, name.clone(), number));
                 }
                 if let Some(request_id) = request_id {
                     let name = other_header.map_or_else(|| X_REQUEST_ID.clone(), Arc::unwrap_or_clone);
@@ -220,13 +222,23 @@ pub(super) fn names<'n>(names: impl IntoIterator<Item = &'n HeaderName> + Clone)
     map.keys().eq(names).then_some(map)
 }
 
-/// Puts values where there are only names, in their order.
-pub(super) fn fill(mut names: HeaderMap, values: impl IntoIterator<Item = HeaderValue>) -> HeaderMap {
-    for (place, value) in names.values_mut().zip(values) {
-        // What stood there owns nothing, and dropping it would be a call by pointer.
-        std::mem::forget(std::mem::replace(place, value));
+/// The places of values where there are only names. They are filled in their order, one at a time: values are large, and a list of
+/// them would be copied several times.
+pub(super) struct Blanks<'m>(ValuesMut<'m, HeaderValue>);
+
+impl<'m> Blanks<'m> {
+    #[inline]
+    pub(super) fn of(names: &'m mut HeaderMap) -> Self {
+        Self(names.values_mut())
     }
-    names
+
+    #[inline(always)]
+    pub(super) fn fill(&mut self, value: HeaderValue) {
+        if let Some(place) = self.0.next() {
+            // What stood there owns nothing, and dropping it would be a call by pointer.
+            std::mem::forget(std::mem::replace(place, value));
+        }
+    }
 }
 
 #[cfg(test)]

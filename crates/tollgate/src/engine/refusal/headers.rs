@@ -13,7 +13,7 @@ use super::{challenge::challenge, is_error, retry_after};
 use crate::engine::{
     Stamp,
     headers::PRIVATE,
-    stamp::{self, LIMIT, REMAINING, RESET, X_REQUEST_ID, fill},
+    stamp::{self, Blanks, LIMIT, REMAINING, RESET, X_REQUEST_ID},
 };
 
 /// In which a map's names stand.
@@ -44,28 +44,42 @@ pub(super) fn of(
         // Or others are to be told that the numbers are written.
         && !stamp.are_numbers_merged;
     let media_type = response.headers().get(CONTENT_TYPE).filter(|_| is_usual)?.clone();
-    let [limit, remaining, reset] = match stamp.numbers {
-        Some(numbers) => numbers.text().map(Some),
-        None => [None, None, None],
-    };
     let challenge = challenge(denial, response.status(), realm);
     let retry_after = retry_after(denial);
     let vary = stamp.caching.vary_of_private();
+    let request_id = stamp.request_id.take();
+    let has_numbers = stamp.numbers.is_some();
     let names = names([
         true,
         true,
         challenge.is_some(),
         retry_after.is_some(),
         vary.is_some(),
-        limit.is_some(),
-        remaining.is_some(),
-        reset.is_some(),
-        stamp.request_id.is_some(),
+        has_numbers,
+        has_numbers,
+        has_numbers,
+        request_id.is_some(),
     ])?;
-    let request_id = stamp.request_id.take();
-    let values =
-        [Some(media_type), Some(PRIVATE), challenge, retry_after, vary, limit, remaining, reset, request_id];
-    Some(fill(names.clone(), values.into_iter().flatten()))
+    let mut headers = names.clone();
+    let mut blanks = Blanks::of(&mut headers);
+    blanks.fill(media_type);
+    blanks.fill(PRIVATE);
+    if let Some(challenge) = challenge {
+        blanks.fill(challenge);
+    }
+    if let Some(retry_after) = retry_after {
+        blanks.fill(retry_after);
+    }
+    if let Some(vary) = vary {
+        blanks.fill(vary);
+    }
+    if let Some(numbers) = stamp.numbers {
+        numbers.tell(|_, number| blanks.fill(number));
+    }
+    if let Some(request_id) = request_id {
+        blanks.fill(request_id);
+    }
+    Some(headers)
 }
 
 /// Some of the names, as a map without values yet: one is made for each choice, and kept.
