@@ -76,8 +76,8 @@ impl SqlKeysBuilder {
         self
     }
 
-    /// PostgreSQL: how often to try out whether news would get through, and how long to wait for the answer each time: 1 s if
-    /// nobody says. Twice that is how long a link may be cut without anybody's notice.
+    /// PostgreSQL: how often to try out whether news would get through: 1 s if nobody says. For three quarters of that the answer
+    /// is waited for. Two heartbeats is how long a link may be cut without anybody's notice.
     pub fn with_heartbeat(mut self, heartbeat: Duration) -> Self {
         self.0.heartbeat = heartbeat;
         self

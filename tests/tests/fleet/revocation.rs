@@ -17,7 +17,7 @@ use crate::process::{Caller, Service};
 /// As the docs of `SqlKeys` say, for PostgreSQL with the default heartbeat: so long may a cut link go without notice.
 const BOUND: Duration = Duration::from_secs(2);
 /// And so long may a request take that was let in at the last moment, on a busy machine.
-const ON_ITS_WAY: Duration = Duration::from_secs(1);
+const ON_ITS_WAY: Duration = Duration::from_millis(250);
 
 /// Another process than the service, which manages its keys.
 struct Desk {

@@ -93,6 +93,8 @@ async fn listen(shared: &Shared, pool: &Pool) -> Result<PgListener, Fault> {
 /// Hears what is told, until nothing would be heard any more: why that is.
 async fn hear(shared: &Shared, mut listener: PgListener) -> Fault {
     let heartbeat = shared.settings.heartbeat;
+    // The last quarter of the two heartbeats that are promised is for a machine that has no time to notice.
+    let patience = heartbeat.mul_f32(0.75);
     let mut beats = interval_at(Instant::now() + heartbeat, heartbeat);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -101,7 +103,7 @@ async fn hear(shared: &Shared, mut listener: PgListener) -> Fault {
             _ = beats.tick() => {
                 // On the very connection by which news come: a proxy that silently stops passing on lets nothing through.
                 let beat = sqlx::query("SELECT 1").execute(&mut listener);
-                match timeout(heartbeat, beat).await {
+                match timeout(patience, beat).await {
                     Ok(Ok(_)) => continue,
                     Ok(Err(error)) => return error.into(),
                     Err(_) => return Fault::TooSlow,
