@@ -7,9 +7,13 @@ use std::error::Error;
 use axum::{Router, routing::get};
 use support::Host;
 use tollgate::{
-    ApiKey, AttemptLimitLayer, CachedKeys, ClientAddress, EntitlementLayer, Environment, InvalidScope,
-    KeyFormat, KeyManager, KeyVerifier, NewKey, Operator, PerWindow, Plan, ScopeLayer, ScopeMap, Scopes,
-    Tollgate, WindowState, scope,
+    AttemptLimitLayer, CachedKeys, ClientAddress, EntitlementLayer, Environment, KeyFormat, KeyVerifier,
+    PerWindow, Plan, ScopeLayer, Scopes, Tollgate,
+    key::ApiKey,
+    limit::WindowState,
+    manage::{Actor, KeyManager, NewKey},
+    scope,
+    scope::{InvalidScope, ScopeMap},
 };
 use tollgate_axum::{Authenticated, RateLimit, peer_address};
 use tollgate_sql::SqlKeys;
@@ -22,16 +26,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let format = KeyFormat::new("sk")?;
     let store = SqlKeys::connect("sqlite::memory:").await?;
     let keys = KeyManager::new(format.clone(), store.clone());
-    let operator = Operator::new("quickstart");
+    let actor = Actor::new("quickstart");
     let caller = |name: &str| -> Result<NewKey, InvalidScope> {
         let scopes = Scopes::new(["hello:read"])?;
         let key = NewKey::named(name).with_tenant("acme").with_scopes(scopes).with_plan(Plan::active("pro"));
         Ok(key.with_environment(Environment::Test))
     };
-    let reader = keys.issue(caller("reader")?, &operator).await?.secret;
+    let reader = keys.issue(caller("reader")?, &actor).await?.secret;
     // A quota of its own takes the place of the one below.
-    let hasty = caller("hasty")?.with_quota(tollgate::DEFAULT_POLICY, 5.per_minute());
-    let hasty = keys.issue(hasty, &operator).await?.secret;
+    let hasty = caller("hasty")?.with_quota(tollgate::limit::DEFAULT_POLICY, 5.per_minute());
+    let hasty = keys.issue(hasty, &actor).await?.secret;
 
     // In whatever order these are named, a request meets them in the right one: request ID, failed attempts, credential, key,
     // quota, subscription, scope.
@@ -56,7 +60,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn hello(Authenticated(caller): Authenticated, RateLimit(limits): RateLimit) -> String {
-    let left = limits.governing().map_or(0, WindowState::remaining);
+    let left = limits.tightest().map_or(0, WindowState::remaining);
     format!("Hello, {}! You may ask {left} more times.", caller.tenant().unwrap_or("stranger"))
 }
 

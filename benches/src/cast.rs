@@ -2,7 +2,7 @@
 
 use std::{sync::LazyLock, time::Duration};
 
-use tollgate::{Environment, KeyFormat, PerWindow, Quota, Window};
+use tollgate::{Environment, KeyFormat, PerWindow, Quota, limit::Window};
 
 /// The scope that the service asks for.
 pub const SCOPE: &str = "jobs:read";

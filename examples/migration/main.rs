@@ -27,8 +27,8 @@ use std::error::Error;
 use axum::Router;
 use support::Host;
 use tollgate::{
-    AttemptLimitLayer, CachedKeys, ClientAddress, KeyFormat, KeyVerifier, LegacyHashes, PerWindow,
-    ScopeLayer, Tollgate,
+    AttemptLimitLayer, CachedKeys, ClientAddress, KeyFormat, KeyVerifier, PerWindow, ScopeLayer, Tollgate,
+    store::LegacyHashes,
 };
 use tollgate_axum::peer_address;
 

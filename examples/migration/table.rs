@@ -3,7 +3,7 @@
 //! | port | is asked for | answers by |
 //! |---|---|---|
 //! | `KeyStore::find` | a token that the cache does not know | the row with its digest |
-//! | `KeyStore::watch` | news, by the cache | `Watchers` |
+//! | `KeyStore::subscribe` | news, by the cache | `Listeners` |
 //! | `LegacyKeys::candidates` | a token whose digest no row has | the rows with its prefix that have no digest yet |
 //! | `LegacyKeys::upgrade` | the token that one of these is of | writing the digest into the row |
 
@@ -20,8 +20,13 @@ use sqlx::{
     sqlite::{SqliteArguments, SqliteRow},
 };
 use tollgate::{
-    Answer, ApiKey, Change, Digest, EndReason, EndSignals, Environment, KeyFormat, KeyLookUp, KeyRecord,
-    KeyStatus, KeyStore, LegacyKey, LegacyKeys, Plan, Principal, Scopes, Unavailable, WatchKeys, Watchers,
+    Answer, Environment, KeyFormat, Plan, Principal, Scopes,
+    denial::Unavailable,
+    key::{ApiKey, Digest},
+    store::{
+        EndReason, EndSignals, KeyLookup, KeyRecord, KeyStatus, KeyStore, LegacyKey, LegacyKeys, Listeners,
+        StoreEvent, StoreListener,
+    },
 };
 
 /// Clones are the same table. What another process changes in it, such as the old service, is obeyed when the cache's time is
@@ -30,7 +35,7 @@ use tollgate::{
 pub(crate) struct TokenTable {
     database: SqlitePool,
     handed_out: EndSignals,
-    watchers: Arc<Watchers>,
+    listeners: Arc<Listeners>,
 }
 
 /// What the operators see of a token.
@@ -45,8 +50,8 @@ pub(crate) struct Token {
 }
 
 impl KeyStore for TokenTable {
-    fn find(&self, look_up: &KeyLookUp<'_>) -> Answer<Result<Option<KeyRecord>, Unavailable>> {
-        let (table, digests) = (self.clone(), look_up.digests.to_vec());
+    fn find(&self, lookup: &KeyLookup<'_>) -> Answer<Result<Option<KeyRecord>, Unavailable>> {
+        let (table, digests) = (self.clone(), lookup.digests.to_vec());
         Answer::later(async move {
             // There are more than one only while a pepper is changed for another.
             for digest in digests {
@@ -58,12 +63,12 @@ impl KeyStore for TokenTable {
         })
     }
 
-    fn watch(&self, watcher: Weak<dyn WatchKeys>) {
-        let told_first = watcher.upgrade();
-        self.watchers.add(watcher);
+    fn subscribe(&self, listener: Weak<dyn StoreListener>) {
+        let told_first = listener.upgrade();
+        self.listeners.add(listener);
         // A cache keeps nothing until it hears that news flow. From within a process they always do.
-        if let Some(watcher) = told_first {
-            watcher.changed(&Change::Resumed);
+        if let Some(listener) = told_first {
+            listener.on_event(&StoreEvent::Connected);
         }
     }
 }
@@ -91,7 +96,7 @@ impl LegacyKeys for TokenTable {
 
 impl TokenTable {
     pub(crate) fn new(database: SqlitePool) -> Self {
-        Self { database, handed_out: EndSignals::new(), watchers: Arc::default() }
+        Self { database, handed_out: EndSignals::new(), listeners: Arc::default() }
     }
 
     /// Issues a token of the new kind, which has a digest from the beginning, and no other hash.
@@ -137,10 +142,10 @@ impl TokenTable {
             "SELECT id, customer, plan, scopes, revoked_at, generation FROM api_tokens WHERE digest = ?";
         loop {
             // Begun before the database is asked: what is revoked while its row is on the way is not handed out.
-            let look_up = self.handed_out.begin();
+            let lookup = self.handed_out.begin();
             let row = query(sql).bind(&digest.as_bytes()[..]).fetch_optional(&self.database).await?;
             let Some(row) = row else { return Ok(None) };
-            if let Ok(record) = look_up.finish(to_record(&row)?) {
+            if let Ok(record) = lookup.finish(to_record(&row)?) {
                 return Ok(Some(record));
             }
         }
@@ -155,9 +160,9 @@ impl TokenTable {
             let Some(generation) = update.fetch_optional(&mut *transaction).await? else { return Ok(false) };
             // Before anybody is told, since they may look at once.
             transaction.commit().await?;
-            let change = Change::Key { id: id.into(), generation, end };
+            let change = StoreEvent::Key { id: id.into(), generation, end };
             table.handed_out.end(&change);
-            table.watchers.tell(&change);
+            table.listeners.notify(&change);
             Ok(true)
         });
         match changing.await {

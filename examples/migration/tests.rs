@@ -10,7 +10,10 @@ use futures_util::FutureExt as _;
 use http::{Request, StatusCode};
 use sqlx::{SqlitePool, raw_sql};
 use tokio::time::timeout;
-use tollgate::{Change, Digest, EndReason, KeyLookUp, KeyRecord, KeyStore as _, LegacyKeys as _, WatchKeys};
+use tollgate::{
+    key::Digest,
+    store::{EndReason, KeyLookup, KeyRecord, KeyStore as _, LegacyKeys as _, StoreEvent, StoreListener},
+};
 use tower::ServiceExt as _;
 
 use super::*;
@@ -51,17 +54,17 @@ async fn a_table_that_fails_lets_nobody_in() {
 async fn changes_are_told_and_end_what_was_handed_out() {
     let table = TokenTable::new(before::database().await.unwrap());
     let heard = Arc::new(Mutex::new(Vec::new()));
-    let watcher: Arc<dyn WatchKeys> = {
+    let listener: Arc<dyn StoreListener> = {
         let heard = Arc::clone(&heard);
-        Arc::new(move |change: &Change| heard.lock().unwrap().push(change.clone()))
+        Arc::new(move |change: &StoreEvent| heard.lock().unwrap().push(change.clone()))
     };
-    table.watch(Arc::downgrade(&watcher));
+    table.subscribe(Arc::downgrade(&listener));
     let record = upgraded(&table).await;
     assert!(table.revoke("tok_0344").await.unwrap());
     assert!(!table.revoke("nobody's").await.unwrap());
 
-    let changed = |generation, end| Change::Key { id: "tok_0344".into(), generation, end };
-    let expected = [Change::Resumed, changed(1, None), changed(2, Some(EndReason::Revoked))];
+    let changed = |generation, end| StoreEvent::Key { id: "tok_0344".into(), generation, end };
+    let expected = [StoreEvent::Connected, changed(1, None), changed(2, Some(EndReason::Revoked))];
     assert_eq!(*heard.lock().unwrap(), expected);
     assert_eq!(
         (record.generation(), record.principal().end_signal().reason()),
@@ -82,7 +85,7 @@ async fn a_revocation_outlives_the_operator_who_does_not_wait_for_it() {
 async fn upgraded(table: &TokenTable) -> KeyRecord {
     let digest = Digest::of(secret("bcrypt"));
     table.upgrade("tok_0344", digest).wait().await.unwrap();
-    table.find(&KeyLookUp::new(&[digest], SystemTime::UNIX_EPOCH)).wait().await.unwrap().unwrap()
+    table.find(&KeyLookup::new(&[digest], SystemTime::UNIX_EPOCH)).wait().await.unwrap().unwrap()
 }
 
 fn service(database: &SqlitePool) -> Router {

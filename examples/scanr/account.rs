@@ -27,8 +27,8 @@ use axum::{
     routing::get,
 };
 use tollgate::{
-    AttemptLimitLayer, ConfigurationError, CredentialLayer, CredentialSource, Denial, DenialKind,
-    Environment, KeyFormat, KeyVerifier, MemoryKeys, Operator, Passage, Principal, Tollgate,
+    AttemptLimitLayer, ConfigurationError, CredentialLayer, Denial, DenialKind, Environment, KeyFormat,
+    KeyVerifier, MemoryKeys, Principal, RequestContext, Tollgate, manage::Actor, verify::CredentialSource,
 };
 use tollgate_axum::management::{Action, Grant, KeyRouter};
 
@@ -79,7 +79,7 @@ async fn flush_first(
 
 /// Whoever has a session manages the tokens of its account. New ones are worth what the account has bought.
 async fn authorize(head: Parts, action: Action) -> Result<Grant, Denial> {
-    let session = Passage::of(&head.extensions).and_then(Passage::principal);
+    let session = RequestContext::of(&head.extensions).and_then(RequestContext::principal);
     let Some((account, plan)) = session.and_then(|session| Some((session.tenant()?, session.plan()?))) else {
         return Err(Denial::misconfigured(
             "the account pages stand outside the layers that look at sessions",
@@ -89,7 +89,7 @@ async fn authorize(head: Parts, action: Action) -> Result<Grant, Denial> {
         return Err(DenialKind::EntitlementInactive.into());
     }
     let plan = (**plan).clone();
-    Ok(Grant::to(Operator::of_tenant(account, account)).with_new_key(|token| Ok(token.with_plan(plan))))
+    Ok(Grant::to(Actor::of_tenant(account, account)).with_new_key(|token| Ok(token.with_plan(plan))))
 }
 
 /// Signs in `ada`, who has an active subscription, and `edsger`, whose has lapsed; tells who verifies that, and their credentials.

@@ -29,8 +29,12 @@ use jiff::{Timestamp, civil::Date, tz::Offset};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tollgate::{
-    Denial, EndSignal, HourlyUsage, KeyAdminError, KeyDetails, KeyManager, KeyQuery, KeyStanding, Operator,
-    RateLimitLayer, Unavailable, UsageRecorder, Window, WindowState,
+    Denial, RateLimitLayer,
+    denial::Unavailable,
+    limit::{Window, WindowState},
+    manage::{Actor, KeyAdminError, KeyDetails, KeyManager, KeyQuery, KeyState},
+    store::EndSignal,
+    usage::{HourlyUsage, UsageRecorder},
 };
 use tollgate_axum::{Authenticated, Rejection};
 
@@ -59,7 +63,7 @@ pub(crate) async fn show(
         return error::response(StatusCode::BAD_REQUEST, "invalid_request", "The query is not understood.");
     };
     let account = session.tenant().unwrap_or_default();
-    match api_usage.page(&Operator::of_tenant(account, account), after).await {
+    match api_usage.page(&Actor::of_tenant(account, account), after).await {
         Ok(page) => ([(CACHE_CONTROL, "no-store")], Json(page)).into_response(),
         Err(KeyAdminError::InvalidCursor) => {
             let message = KeyAdminError::InvalidCursor.to_string();
@@ -72,10 +76,10 @@ pub(crate) async fn show(
 }
 
 impl ApiUsage {
-    async fn page(&self, operator: &Operator, after: Option<String>) -> Result<Value, KeyAdminError> {
+    async fn page(&self, actor: &Actor, after: Option<String>) -> Result<Value, KeyAdminError> {
         let mut query = KeyQuery::all();
         query.after = after.map(Into::into);
-        let page = self.manager.list(query, operator).await?;
+        let page = self.manager.list(query, actor).await?;
         let mut items = Vec::with_capacity(page.items.len());
         for token in &page.items {
             items.push(self.describe(token).await?);
@@ -85,9 +89,9 @@ impl ApiUsage {
 
     async fn describe(&self, token: &KeyDetails) -> Result<Value, Unavailable> {
         let now = self.manager.now();
-        let standing = token.standing(now);
+        let state = token.state(now);
         let mut limits = Vec::new();
-        if standing == KeyStanding::Active {
+        if state == KeyState::Active {
             let decision = self.limits.peek(token.to_principal(EndSignal::new()), now).await?;
             limits.extend(decision.windows().iter().map(describe_window));
         }
@@ -96,7 +100,7 @@ impl ApiUsage {
             "id": token.id,
             "name": token.name,
             "prefix": token.display_prefix,
-            "status": standing.as_str(),
+            "status": state.as_str(),
             "limits": limits,
             "usage": { "last_24_hours": hours, "last_30_days": days },
             "last_used_at": token.last_used_at.and_then(instant),

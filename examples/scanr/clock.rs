@@ -21,7 +21,7 @@ use axum::{
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use tollgate::{Clock, ManualClock, SystemClock};
+use tollgate::clock::{Clock, ManualClock, SystemClock};
 
 use crate::{body::JsonObject, error};
 

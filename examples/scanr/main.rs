@@ -39,8 +39,8 @@ use clap::Args;
 use jiff::Timestamp;
 use support::Host;
 use tollgate::{
-    ApiKey, AttemptLimitLayer, CachedKeys, ClientAddress, EntitlementLayer, KeyFormat, KeyVerifier,
-    PerWindow, RateLimitLayer, Tollgate, UsageRecorder,
+    AttemptLimitLayer, CachedKeys, ClientAddress, EntitlementLayer, KeyFormat, KeyVerifier, PerWindow,
+    RateLimitLayer, Tollgate, key::ApiKey, usage::UsageRecorder,
 };
 use tollgate_axum::peer_address;
 

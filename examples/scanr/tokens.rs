@@ -2,7 +2,12 @@
 
 use std::{error::Error, time::Duration};
 
-use tollgate::{Clock, InvalidScope, KeyAdmin, KeyFormat, KeyManager, ManualClock, NewKey, Operator, Scopes};
+use tollgate::{
+    KeyFormat, Scopes,
+    clock::{Clock, ManualClock},
+    manage::{Actor, KeyAdmin, KeyManager, NewKey},
+    scope::InvalidScope,
+};
 use tollgate_sql::{ConnectError, SqlKeys};
 
 use crate::{Credentials, clock::ServiceClock, tiers};
@@ -29,7 +34,7 @@ pub(crate) fn manager(
 
 /// Issues one of each kind, and tells their names.
 pub(crate) async fn issue(manager: &KeyManager, clock: &ServiceClock) -> Result<Credentials, Box<dyn Error>> {
-    let operator = Operator::new("scanr");
+    let actor = Actor::new("scanr");
     let token = |name: &str, account: &str| {
         NewKey::named(name).with_tenant(account).with_plan(tiers::plan_of(account))
     };
@@ -43,15 +48,15 @@ pub(crate) async fn issue(manager: &KeyManager, clock: &ServiceClock) -> Result<
         token("tiny", "barbara"),
         token("lapsed", "edsger").with_scopes(read_and_write),
     ] {
-        issued.push(manager.issue(token, &operator).await?);
+        issued.push(manager.issue(token, &actor).await?);
     }
     // Two months ago, since none that has expired can be issued.
     let before = manager.clone().with_clock(ManualClock::at(clock.now() - 2 * A_MONTH));
     let expired = token("expired", "ada").with_expiry(clock.now() - A_MONTH);
-    issued.push(before.issue(expired, &operator).await?);
+    issued.push(before.issue(expired, &actor).await?);
 
     for token in issued.iter().filter(|token| *token.details.name == *"revoked") {
-        manager.revoke(&token.details.id, &operator).await?;
+        manager.revoke(&token.details.id, &actor).await?;
     }
     Ok(issued.into_iter().map(|token| (token.details.name.into(), token.secret)).collect())
 }

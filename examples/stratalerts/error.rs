@@ -4,8 +4,8 @@ use axum::response::IntoResponse;
 use http::StatusCode;
 use serde_json::{Value, json};
 use tollgate::{
-    Denial, DenialKind, Respond,
-    respond::{ByRequest, Json},
+    Denial, DenialKind,
+    respond::{ByRequest, Json, Respond},
 };
 use tollgate_axum::{WebSocketClose, is_websocket};
 

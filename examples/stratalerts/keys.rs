@@ -2,7 +2,12 @@
 
 use std::{error::Error, time::Duration};
 
-use tollgate::{ApiKey, InvalidScope, KeyAdmin, KeyFormat, KeyManager, NewKey, Operator, Plan, Scopes};
+use tollgate::{
+    KeyFormat, Plan, Scopes,
+    key::ApiKey,
+    manage::{Actor, KeyAdmin, KeyManager, NewKey},
+    scope::InvalidScope,
+};
 use tollgate_sql::{ConnectError, SqlKeys};
 
 /// Credentials to try the service with, by their names.
@@ -27,7 +32,7 @@ pub(crate) fn manager(format: KeyFormat, store: impl KeyAdmin) -> Result<KeyMana
 
 /// Issues one of each kind, and tells their names.
 pub(crate) async fn issue(manager: &KeyManager) -> Result<Credentials, Box<dyn Error>> {
-    let operator = Operator::new("stratalerts");
+    let actor = Actor::new("stratalerts");
     let key = |name: &str, scopes: &[&'static str]| -> Result<NewKey, InvalidScope> {
         let scopes = Scopes::new(scopes.iter().copied())?;
         Ok(NewKey::named(name).with_scopes(scopes).with_plan(Plan::active(PLAN)))
@@ -46,10 +51,10 @@ pub(crate) async fn issue(manager: &KeyManager) -> Result<Credentials, Box<dyn E
     }
     let mut issued = Vec::new();
     for key in wanted {
-        issued.push(manager.issue(key, &operator).await?);
+        issued.push(manager.issue(key, &actor).await?);
     }
     for key in issued.iter().filter(|key| *key.details.name == *"revoked") {
-        manager.revoke(&key.details.id, &operator).await?;
+        manager.revoke(&key.details.id, &actor).await?;
     }
     Ok(issued.into_iter().map(|key| (key.details.name.into(), key.secret)).collect())
 }

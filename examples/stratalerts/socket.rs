@@ -23,7 +23,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use support::Shutdown;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
-use tollgate::{Clock, Principal, Scopes, SystemClock};
+use tollgate::{
+    Principal, Scopes,
+    clock::{Clock, SystemClock},
+};
 use tollgate_axum::Authenticated;
 
 use crate::{

@@ -11,7 +11,11 @@ use tokio_tungstenite::{
     WebSocketStream, client_async,
     tungstenite::{Message, client::IntoClientRequest},
 };
-use tollgate::{Clock, KeyManager, NewKey, Operator, Plan, Scopes, SystemClock};
+use tollgate::{
+    Plan, Scopes,
+    clock::{Clock, SystemClock},
+    manage::{Actor, KeyManager, NewKey},
+};
 
 use super::*;
 
@@ -22,7 +26,7 @@ async fn an_open_stream_is_cut_when_its_key_is_revoked() {
     let (_, mut other) = service.connect(caller("other")).await;
 
     assert_answers(&mut stream).await;
-    service.manager.revoke(&id, &operator()).await.unwrap();
+    service.manager.revoke(&id, &actor()).await.unwrap();
     assert_eq!(close(&mut stream).await, (4401, "invalid_api_key".to_owned()));
     assert_answers(&mut other).await;
 }
@@ -57,8 +61,8 @@ fn caller(name: &str) -> NewKey {
     NewKey::named(name).with_scopes(scopes).with_plan(Plan::active(keys::PLAN))
 }
 
-fn operator() -> Operator {
-    Operator::new("test")
+fn actor() -> Actor {
+    Actor::new("test")
 }
 
 /// The API, served.
@@ -83,7 +87,7 @@ impl Service {
 
     /// Issues a key and connects with it; tells the key's identifier.
     async fn connect(&self, key: NewKey) -> (Box<str>, WebSocketStream<TcpStream>) {
-        let key = self.manager.issue(key, &operator()).await.unwrap();
+        let key = self.manager.issue(key, &actor()).await.unwrap();
         let mut request = format!("ws://{}{}", self.address, socket::PATH).into_client_request().unwrap();
         request.headers_mut().insert("x-api-key", key.secret.expose_secret().parse().unwrap());
         let stream = TcpStream::connect(self.address).await.unwrap();

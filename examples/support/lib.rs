@@ -13,7 +13,7 @@ use axum::Router;
 use clap::{Args, CommandFactory, FromArgMatches, Parser};
 use serde_json::{Map, Value, json};
 use tokio::{net::TcpListener, sync::watch, time::sleep};
-use tollgate::ApiKey;
+use tollgate::key::ApiKey;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 /// How long requests and streams that are still open may take once the service is asked to end.

@@ -21,9 +21,13 @@ use hyper_util::{
 };
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tollgate::{
-    Answer, CredentialLayer, EntitlementLayer, Environment, KeyFormat, KeyLookUp, KeyRecord, KeyStore,
-    KeyVerifier, ManualClock, MemoryKeys, PerWindow as _, Plan, Principal, Quota, RateLimitLayer,
-    RequestIdLayer, ScopeLayer, Scopes, Tollgate, Unavailable, VerifyLayer, WatchKeys, scope,
+    Answer, CredentialLayer, EntitlementLayer, Environment, KeyFormat, KeyVerifier, MemoryKeys,
+    PerWindow as _, Plan, Principal, Quota, RateLimitLayer, RequestIdLayer, ScopeLayer, Scopes, Tollgate,
+    VerifyLayer,
+    clock::ManualClock,
+    denial::Unavailable,
+    scope,
+    store::{KeyLookup, KeyRecord, KeyStore, StoreListener},
 };
 use tower::{
     Service, ServiceBuilder,
@@ -183,16 +187,16 @@ impl How {
 struct Slow(MemoryKeys);
 
 impl KeyStore for Slow {
-    fn find(&self, look_up: &KeyLookUp<'_>) -> Answer<Result<Option<KeyRecord>, Unavailable>> {
-        let found = self.0.find(look_up);
+    fn find(&self, lookup: &KeyLookup<'_>) -> Answer<Result<Option<KeyRecord>, Unavailable>> {
+        let found = self.0.find(lookup);
         Answer::later(async {
             tokio::task::yield_now().await;
             found.wait().await
         })
     }
 
-    fn watch(&self, watcher: Weak<dyn WatchKeys>) {
-        self.0.watch(watcher);
+    fn subscribe(&self, listener: Weak<dyn StoreListener>) {
+        self.0.subscribe(listener);
     }
 }
 
@@ -200,11 +204,11 @@ impl KeyStore for Slow {
 struct Down;
 
 impl KeyStore for Down {
-    fn find(&self, _look_up: &KeyLookUp<'_>) -> Answer<Result<Option<KeyRecord>, Unavailable>> {
+    fn find(&self, _lookup: &KeyLookup<'_>) -> Answer<Result<Option<KeyRecord>, Unavailable>> {
         Answer::Now(Err(Unavailable::new("the key store refused the connection")))
     }
 
-    fn watch(&self, _watcher: Weak<dyn WatchKeys>) {}
+    fn subscribe(&self, _listener: Weak<dyn StoreListener>) {}
 }
 
 /// Listens on a free port of the loopback.

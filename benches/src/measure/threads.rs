@@ -4,8 +4,11 @@ use std::{hint::black_box, sync::Barrier, time::Instant};
 
 use http::{HeaderValue, Request, request};
 use tollgate::{
-    Answer, Charge, Clock, Credential, CredentialSource, Environment, Head, KeyVerifier, Limiter, MemoryKeys,
-    MemoryLimiter, PerWindow, Plan, Presented, Principal, Quota, Scopes, SystemClock, Take, Verify,
+    Answer, Environment, KeyVerifier, MemoryKeys, PerWindow, Plan, Principal, Quota, Scopes,
+    clock::{Clock, SystemClock},
+    limit::{Charge, LimitRequest, Limiter, MemoryLimiter},
+    request::RequestHead,
+    verify::{Credential, CredentialSource, Verify, VerifyRequest},
 };
 
 use super::median;
@@ -52,12 +55,14 @@ impl Checkpoint {
     /// What the layers do about one credential.
     fn check(&self, credential: &Credential) -> bool {
         let now = SystemClock.now();
-        let presented = Presented::new(credential, Head::from(&self.head), now);
+        let presented = VerifyRequest::new(credential, RequestHead::from(&self.head), now);
         let Answer::Now(Ok(principal)) = self.verifier.verify(&presented) else { return false };
         let charge = Charge::new("default", principal.id(), principal.id(), &self.quota);
-        let Answer::Now(Ok(decision)) = self.limiter.take(&Take::new(&[charge], now)) else { return false };
+        let Answer::Now(Ok(decision)) = self.limiter.acquire(&LimitRequest::new(&[charge], now)) else {
+            return false;
+        };
         let has_plan = principal.plan().is_some_and(|plan| plan.is_active());
-        black_box(decision.governing());
+        black_box(decision.tightest());
         principal.ended(now).is_none()
             && decision.is_allowed()
             && has_plan

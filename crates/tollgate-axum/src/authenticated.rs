@@ -4,7 +4,7 @@ use std::{ops::Deref, sync::Arc};
 
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use http::request::Parts;
-use tollgate::{Denial, DenialKind, Passage, Principal};
+use tollgate::{Denial, DenialKind, Principal, RequestContext};
 
 use crate::Rejection;
 
@@ -49,8 +49,8 @@ impl Deref for Authenticated {
 
 /// The caller; `None` if anonymous; a denial if nobody has asked.
 fn caller(head: &Parts) -> Result<Option<Authenticated>, Denial> {
-    match Passage::of(&head.extensions) {
-        Some(passage) if passage.is_identified() => Ok(passage.principal().cloned().map(Authenticated)),
+    match RequestContext::of(&head.extensions) {
+        Some(context) if context.is_identified() => Ok(context.principal().cloned().map(Authenticated)),
         _ => Err(Denial::misconfigured(
             "Authenticated was extracted where no VerifyLayer had run: \
              put a CredentialLayer and a VerifyLayer, or a Tollgate, around the route",

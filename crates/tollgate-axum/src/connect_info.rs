@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::ConnectInfo;
-use tollgate::Head;
+use tollgate::request::RequestHead;
 
 /// The address of the connection's other end, for [`ClientAddress::of_peer`](tollgate::ClientAddress::of_peer).
 ///
@@ -28,7 +28,7 @@ use tollgate::Head;
 /// # Ok(())
 /// # }
 /// ```
-pub fn peer_address(head: Head<'_>) -> Option<IpAddr> {
+pub fn peer_address(head: RequestHead<'_>) -> Option<IpAddr> {
     let ConnectInfo(peer) = head.extensions.get::<ConnectInfo<SocketAddr>>()?;
     Some(peer.ip())
 }

@@ -44,7 +44,7 @@
 //! | a page of another site sends a change | 403 | `cross_origin` |
 //! | a body, a query or a value of them is not understood, unknown or makes no sense: the `detail` names it | 400 | `invalid_request` |
 //! | `after` is no `next` of the page before | 400 | `invalid_cursor` |
-//! | no such key, or none of the operator's tenant | 404 | `not_found` |
+//! | no such key, or none of the actor's tenant | 404 | `not_found` |
 //! | no such path | 404 | `not_found` |
 //! | no such method, which `Allow` lists | 405 | `method_not_allowed` |
 //! | another key has this name | 409 | `name_taken` |
@@ -59,13 +59,13 @@
 //!
 //! ```
 //! use axum::{Router, http::request::Parts};
-//! use tollgate::{Denial, DenialKind, KeyFormat, KeyManager, MemoryKeys, Operator, Scopes};
+//! use tollgate::{Denial, DenialKind, KeyFormat, MemoryKeys, Scopes, manage::{Actor, KeyManager}};
 //! use tollgate_axum::management::{Action, KeyRouter};
 //!
 //! /// Whose session this is. Here it is the application that knows.
-//! async fn authorize(head: Parts, _action: Action) -> Result<Operator, Denial> {
+//! async fn authorize(head: Parts, _action: Action) -> Result<Actor, Denial> {
 //!     match head.headers.get("cookie").map(|cookie| cookie.as_bytes()) {
-//!         Some(b"session=17") => Ok(Operator::of_tenant("ada", "acme")),
+//!         Some(b"session=17") => Ok(Actor::of_tenant("ada", "acme")),
 //!         _ => Err(Denial::new(DenialKind::CredentialMissing)),
 //!     }
 //! }
@@ -89,7 +89,7 @@
 //!
 //! ```
 //! use axum::http::request::Parts;
-//! use tollgate::{Denial, DenialKind, KeyManager, Operator, Plan, respond::Json};
+//! use tollgate::{Denial, DenialKind, Plan, manage::{Actor, KeyManager}, respond::Json};
 //! use tollgate_axum::management::{Action, Grant, KeyRouter};
 //!
 //! # struct Session { user: String, account: String, plan: Plan }
@@ -99,7 +99,7 @@
 //!     if action == Action::Create && !plan.is_active() {
 //!         return Err(DenialKind::EntitlementInactive.into());
 //!     }
-//!     Ok(Grant::to(Operator::of_tenant(user, account)).with_new_key(|key| Ok(key.with_plan(plan))))
+//!     Ok(Grant::to(Actor::of_tenant(user, account)).with_new_key(|key| Ok(key.with_plan(plan))))
 //! }
 //!
 //! # fn routes(manager: KeyManager) -> axum::Router {
@@ -115,9 +115,9 @@
 //! route that exists, before anything of the body or the store is read, and it is told what is to be done to which key. What the
 //! router guards itself:
 //!
-//! - **Tenants.** [`Operator::of_tenant`](tollgate::Operator::of_tenant) confines: other tenants' keys answer 404 like none at all.
+//! - **Tenants.** [`Actor::of_tenant`](tollgate::manage::Actor::of_tenant) confines: other tenants' keys answer 404 like none at all.
 //! - **Privileges.** Whoever may issue keys chooses a name, an expiry, and any scopes that the manager
-//!   [knows](tollgate::KeyManager::with_known_scopes): never plan, quotas, environment, role, metadata or tenant. Narrow the scopes
+//!   [knows](tollgate::manage::KeyManager::with_known_scopes): never plan, quotas, environment, role, metadata or tenant. Narrow the scopes
 //!   by [`Grant::with_new_key`]. A key that exists is only renamed, unless you ask for
 //!   [more](KeyRouter::with_updates_of_scopes_and_expiry).
 //! - **Pages of other sites.** Bodies must be JSON by their `Content-Type`, which no form can send, and a change is refused of which the
@@ -146,7 +146,11 @@ use axum::{
     routing::{get, post},
 };
 use http::{HeaderValue, header::CACHE_CONTROL};
-use tollgate::{KeyManager, Passage, Respond, refuse};
+use tollgate::{
+    RequestContext,
+    manage::KeyManager,
+    respond::{Respond, refuse},
+};
 
 pub use authorize::{Action, Authorize, Grant};
 
@@ -229,7 +233,7 @@ type Keys = State<Arc<KeyRouter>>;
 /// What all routes have in common: pages of other sites change nothing, caches keep nothing, and refusals get their form here.
 async fn guard(State(keys): Keys, mut request: Request, next: Next) -> Response {
     if let Some(responder) = &keys.responder {
-        Passage::respond_by(request.extensions_mut(), Arc::clone(responder));
+        RequestContext::respond_by(request.extensions_mut(), Arc::clone(responder));
     }
     let (mut head, body) = request.into_parts();
     let mut response = if keys.trusted.let_pass(&head) {

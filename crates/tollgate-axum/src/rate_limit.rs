@@ -4,7 +4,7 @@ use std::{convert::Infallible, ops::Deref};
 
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use http::request::Parts;
-use tollgate::{Decision, Denial, Passage};
+use tollgate::{Denial, RequestContext, limit::Decision};
 
 use crate::Rejection;
 
@@ -17,7 +17,7 @@ use crate::Rejection;
 /// use tollgate_axum::RateLimit;
 ///
 /// async fn usage(limits: RateLimit) -> String {
-///     limits.governing().map(|window| format!("{} left", window.remaining())).unwrap_or_default()
+///     limits.tightest().map(|window| format!("{} left", window.remaining())).unwrap_or_default()
 /// }
 /// # let _: axum::Router = axum::Router::new().route("/", axum::routing::get(usage));
 /// ```
@@ -33,7 +33,7 @@ impl Deref for RateLimit {
 }
 
 fn decision(head: &Parts) -> Option<RateLimit> {
-    Passage::of(&head.extensions).and_then(Passage::decision).cloned().map(RateLimit)
+    RequestContext::of(&head.extensions).and_then(RequestContext::decision).cloned().map(RateLimit)
 }
 
 impl<S: Sync> FromRequestParts<S> for RateLimit {

@@ -7,7 +7,7 @@ use axum_core::{
     response::{IntoResponse, Response},
 };
 use http::request::Parts;
-use tollgate::{Denial, refuse};
+use tollgate::{Denial, respond::refuse};
 
 /// Why an extractor has nothing to give. As a response it is a refusal like the layers' own: from the same responder, with
 /// the same headers, the same event in the log, and the [`Denial`] in its extensions.

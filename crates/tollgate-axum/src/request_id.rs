@@ -4,7 +4,7 @@ use std::{convert::Infallible, ops::Deref};
 
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use http::request::Parts;
-use tollgate::{Denial, Passage};
+use tollgate::{Denial, RequestContext};
 
 use crate::Rejection;
 
@@ -19,18 +19,18 @@ use crate::Rejection;
 /// # let _: axum::Router = axum::Router::new().route("/", axum::routing::post(create_job));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequestId(pub tollgate::RequestId);
+pub struct RequestId(pub tollgate::request::RequestId);
 
 impl Deref for RequestId {
-    type Target = tollgate::RequestId;
+    type Target = tollgate::request::RequestId;
 
-    fn deref(&self) -> &tollgate::RequestId {
+    fn deref(&self) -> &tollgate::request::RequestId {
         &self.0
     }
 }
 
 fn request_id(head: &Parts) -> Option<RequestId> {
-    Passage::of(&head.extensions).and_then(Passage::request_id).cloned().map(RequestId)
+    RequestContext::of(&head.extensions).and_then(RequestContext::request_id).cloned().map(RequestId)
 }
 
 impl<S: Sync> FromRequestParts<S> for RequestId {

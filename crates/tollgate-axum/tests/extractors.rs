@@ -11,8 +11,8 @@ use std::{
 use axum::{Router, handler::Handler, routing::get as on_get};
 use common::{get, serve, verifier};
 use tollgate::{
-    CredentialLayer, Denial, DenialKind, PerWindow, Policy, RateLimitLayer, RequestIdLayer, Subject,
-    Tollgate, VerifyLayer, respond::Json,
+    CredentialLayer, Denial, DenialKind, PerWindow, Policy, RateLimitLayer, RequestIdLayer, Tollgate,
+    VerifyLayer, limit::Subject, respond::Json,
 };
 use tollgate_axum::{Authenticated, RateLimit, Rejection, RequestId};
 use tower::ServiceBuilder;
@@ -34,7 +34,7 @@ async fn maybe_request_id(id: Option<RequestId>) -> String {
 }
 
 async fn limits(limits: RateLimit) -> String {
-    format!("remaining={}", limits.governing().unwrap().remaining())
+    format!("remaining={}", limits.tightest().unwrap().remaining())
 }
 
 async fn maybe_limits(limits: Option<RateLimit>) -> String {
@@ -59,7 +59,7 @@ async fn gives_what_the_layers_have_learned() {
     let (verifier, key) = verifier();
     let tollgate = Tollgate::builder().verify(verifier).rate_limit(60.per_minute()).build().unwrap();
     let everything = async |caller: Authenticated, RequestId(id): RequestId, limits: RateLimit| {
-        let window = limits.governing().unwrap();
+        let window = limits.tightest().unwrap();
         format!("{} {id} {}/{}", caller.tenant().unwrap(), window.remaining(), window.limit)
     };
     let address = serve(app(everything).layer(tollgate)).await;

@@ -23,7 +23,7 @@ use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
     tungstenite::{self, Message, client::IntoClientRequest, handshake::client},
 };
-use tollgate::{CredentialLayer, CredentialSource, Tollgate, VerifyLayer, respond::Json, scope};
+use tollgate::{CredentialLayer, Tollgate, VerifyLayer, respond::Json, scope, verify::CredentialSource};
 use tollgate_axum::{Authenticated, WebSocketClose, is_websocket};
 use tower::ServiceBuilder;
 

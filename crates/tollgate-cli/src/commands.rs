@@ -9,7 +9,11 @@ use std::{env, time::SystemTime};
 
 use clap::CommandFactory as _;
 use clap_complete::Shell;
-use tollgate::{Clock as _, KeyFormat, KeyManager, Operator, SystemClock};
+use tollgate::{
+    KeyFormat,
+    clock::{Clock as _, SystemClock},
+    manage::{Actor, KeyManager},
+};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -22,7 +26,7 @@ use crate::{
 /// What a command works with.
 struct Session {
     store: Store,
-    operator: Operator,
+    actor: Actor,
     is_json: bool,
 }
 
@@ -62,8 +66,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         _ => IfMissing::Fail,
     };
     let database = store::open(url, if_missing, global.timeout).await?;
-    let session =
-        Session { store: Store::of(database.clone()), operator: operator(&global), is_json: global.json };
+    let session = Session { store: Store::of(database.clone()), actor: actor(&global), is_json: global.json };
     let outcome = match command {
         Command::Keys(command) => keys::run(command, session).await,
         Command::Tenants(command) => tenants::run(command, session).await,
@@ -91,13 +94,13 @@ fn url(global: &Global) -> Result<&str, Failure> {
 }
 
 /// Who stands in the history.
-fn operator(global: &Global) -> Operator {
+fn actor(global: &Global) -> Actor {
     let user = || ["USER", "LOGNAME", "USERNAME"].into_iter().find_map(|name| env::var(name).ok());
     let name = global.operator.clone().or_else(user).filter(|name| !name.is_empty());
     // A user's name is nobody's to choose here, so that it is made fit rather than refused.
     let name: String = name.unwrap_or_else(|| "unknown".to_owned());
     let name: String = name.chars().filter(|character| !character.is_control()).take(100).collect();
-    Operator::new(format!("cli:{name}"))
+    Actor::new(format!("cli:{name}"))
 }
 
 fn now() -> SystemTime {

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use tollgate::{KeyAdminError, Unavailable};
+use tollgate::{denial::Unavailable, manage::KeyAdminError};
 
 use crate::output::table::visible;
 

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! It works on the very tables that services verify against ([`tollgate_sql`]), by the very rules that a program's own management
-//! follows ([`KeyManager`](tollgate::KeyManager)). Services hear of what it changes: at once by PostgreSQL, within 100 ms by SQLite.
+//! follows ([`KeyManager`](tollgate::manage::KeyManager)). Services hear of what it changes: at once by PostgreSQL, within 100 ms by SQLite.
 //!
 //! # Secrets
 //!
@@ -22,7 +22,7 @@
 //! message holds a secret, or the database's URL.
 //!
 //! Digests are plain SHA-256. A service that verifies with peppers takes such keys if it says
-//! [`with_unpeppered`](tollgate::Peppers::with_unpeppered).
+//! [`with_unpeppered`](tollgate::key::Peppers::with_unpeppered).
 //!
 //! # For scripts
 //!

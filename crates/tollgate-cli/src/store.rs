@@ -3,7 +3,7 @@
 use std::{path::Path, pin::pin, sync::Arc, time::Duration};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tollgate::{KeyAdmin, KeyStore, UsageStore};
+use tollgate::{manage::KeyAdmin, store::KeyStore, usage::UsageStore};
 use tollgate_sql::{ConnectError, SqlKeys};
 
 use crate::failure::{Exit, Failure};

@@ -11,7 +11,7 @@ pub type Pending<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// no service is cloned. A database or a remote counter answers [`Later`](Answer::Later).
 ///
 /// ```
-/// use tollgate_core::Answer;
+/// use tollgate_core::answer::Answer;
 ///
 /// fn look_up(cached: Option<u32>) -> Answer<u32> {
 ///     match cached {

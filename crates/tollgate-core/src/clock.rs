@@ -31,7 +31,7 @@ impl Clock for SystemClock {
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
-/// use tollgate_core::{Clock, ManualClock};
+/// use tollgate_core::clock::{Clock, ManualClock};
 ///
 /// let clock = ManualClock::at(SystemTime::UNIX_EPOCH + Duration::from_secs(59));
 /// let same = clock.clone();

@@ -4,7 +4,7 @@ use std::{borrow::Cow, error::Error, fmt, sync::Arc, time::Duration};
 
 use http::StatusCode;
 
-use crate::{Decision, decision::whole_seconds};
+use crate::limit::{Decision, decision::whole_seconds};
 
 mod kind;
 
@@ -12,7 +12,7 @@ pub use kind::{DenialKind, Outcome};
 
 /// Why a request was not let through.
 ///
-/// A layer makes one, a [`Respond`](crate::Respond) turns it into a response, and it stays in that response's
+/// A layer makes one, a [`Respond`](crate::respond::Respond) turns it into a response, and it stays in that response's
 /// extensions for outer layers to see. An application's own layers may make one too and refuse alike.
 ///
 /// What callers see is [`status`](Self::status), [`code`](Self::code) and [`detail`](Self::detail); these are the same for
@@ -21,7 +21,7 @@ pub use kind::{DenialKind, Outcome};
 ///
 /// ```
 /// use http::StatusCode;
-/// use tollgate_core::{Denial, DenialKind};
+/// use tollgate_core::denial::{Denial, DenialKind};
 ///
 /// let denial = Denial::new(DenialKind::KeyRevoked).with_log_detail("revoked on 2026-03-01 by ada");
 ///

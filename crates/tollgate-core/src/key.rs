@@ -18,7 +18,7 @@ pub use format::{InvalidKeyFormat, KeyFormat, MalformedKey, ParsedKey, Randomnes
 /// What a key acts on: real data, or data to try things out with.
 ///
 /// ```
-/// use tollgate_core::Environment;
+/// use tollgate_core::key::Environment;
 ///
 /// assert_eq!(Environment::Live.to_string(), "live");
 /// assert_eq!("test".parse(), Ok(Environment::Test));

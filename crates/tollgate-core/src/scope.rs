@@ -18,12 +18,12 @@ use std::str::FromStr;
 /// in a quoted header parameter without being escaped.
 ///
 /// ```
-/// # use tollgate_core::Scope;
+/// # use tollgate_core::scope::Scope;
 /// let scope = Scope::new("jobs:read")?;
 /// assert_eq!(scope.as_str(), "jobs:read");
 ///
 /// assert!(Scope::new("jobs read").is_err());
-/// # Ok::<(), tollgate_core::InvalidScope>(())
+/// # Ok::<(), tollgate_core::scope::InvalidScope>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Scope(Cow<'static, str>);
@@ -81,7 +81,7 @@ impl FromStr for Scope {
 /// The set of scopes that a principal was granted.
 ///
 /// ```
-/// # use tollgate_core::Scopes;
+/// # use tollgate_core::scope::Scopes;
 /// let granted = Scopes::new(["reports", "jobs:*"])?;
 /// assert!(granted.grants("reports"));
 /// assert!(granted.grants("jobs:read"));
@@ -90,7 +90,7 @@ impl FromStr for Scope {
 /// // As it stands in a database column or a token's `scope` claim.
 /// let granted: Scopes = "reports jobs:*".parse()?;
 /// assert_eq!(granted.to_string(), "jobs:* reports");
-/// # Ok::<(), tollgate_core::InvalidScope>(())
+/// # Ok::<(), tollgate_core::scope::InvalidScope>(())
 /// ```
 ///
 /// # Wildcards

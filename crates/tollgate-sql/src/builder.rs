@@ -57,7 +57,7 @@ impl Default for SqlKeysBuilder {
 
 impl SqlKeysBuilder {
     /// How long a look-up of a key may take, the wait for a connection included: 250 ms if nobody says. Then the store is
-    /// [`Unavailable`](tollgate_core::Unavailable), and the key is refused.
+    /// [`Unavailable`](tollgate_core::denial::Unavailable), and the key is refused.
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.0.deadline = deadline;
         self

@@ -7,16 +7,18 @@
 mod steps;
 
 use tollgate_core::{
-    Command, Digest, EndReason, KeyAction, KeyAdminError, KeyChange, KeyDetails, KeyStatus, Operator, Plan,
-    TenantChange,
+    key::Digest,
+    manage::{Actor, Command, KeyAction, KeyAdminError, KeyChange, KeyDetails, TenantChange},
+    store::{EndReason, KeyStatus},
+    verify::Plan,
 };
 
 use self::steps::refuse_unstorable;
 use crate::{
     database::{Connection, Done},
+    events::Event,
     instant::to_micros,
     keys::Shared,
-    news::Event,
     record::{changeable, lasting, truncate},
 };
 
@@ -28,12 +30,12 @@ pub(crate) async fn change(
     let channel = shared.channel.clone();
     let limit = shared.settings.admin_deadline;
     let made = shared.database.transact(limit, |connection| {
-        let Command { change, operator, at, .. } = command;
-        let work = Work { connection, channel, at: to_micros(at), operator };
+        let Command { change, actor, at, .. } = command;
+        let work = Work { connection, channel, at: to_micros(at), actor };
         Box::pin(work.key(change))
     });
-    let (details, news) = made.await?;
-    tell(shared, news);
+    let (details, events) = made.await?;
+    tell(shared, events);
     Ok(details)
 }
 
@@ -45,17 +47,17 @@ pub(crate) async fn change_tenant(
     let channel = shared.channel.clone();
     let limit = shared.settings.admin_deadline;
     let made = shared.database.transact(limit, |connection| {
-        let Command { change, operator, at, .. } = command;
-        let work = Work { connection, channel, at: to_micros(at), operator };
+        let Command { change, actor, at, .. } = command;
+        let work = Work { connection, channel, at: to_micros(at), actor };
         Box::pin(work.tenant(change))
     });
     tell(shared, made.await?);
     Ok(())
 }
 
-fn tell(shared: &Shared, news: Option<Event>) {
-    if let Some(change) = news.and_then(|event| event.to_change()) {
-        shared.news.tell_first(&change);
+fn tell(shared: &Shared, events: Option<Event>) {
+    if let Some(change) = events.and_then(|event| event.to_store_event()) {
+        shared.events.notify_first(&change);
     }
 }
 
@@ -67,12 +69,12 @@ struct Work<'c> {
     connection: &'c mut Connection,
     channel: Option<String>,
     at: i64,
-    operator: Operator,
+    actor: Actor,
 }
 
 impl Work<'_> {
     async fn key(mut self, change: KeyChange) -> Result<Done<Made>, KeyAdminError> {
-        refuse_unstorable([Some(self.operator.name())])?;
+        refuse_unstorable([Some(self.actor.name())])?;
         let made = match change {
             KeyChange::Issue { details, digest } => self.issue(*details, &digest).await?,
             KeyChange::Update { id, update } => {
@@ -101,7 +103,7 @@ impl Work<'_> {
     }
 
     async fn issue(&mut self, mut details: KeyDetails, digest: &Digest) -> Result<Made, KeyAdminError> {
-        if !self.operator.manages(details.tenant.as_deref()) {
+        if !self.actor.manages(details.tenant.as_deref()) {
             return Err(KeyAdminError::NotPermitted);
         }
         truncate(&mut details);
@@ -190,11 +192,11 @@ impl Work<'_> {
     }
 
     async fn tenant(mut self, change: TenantChange) -> Result<Done<Option<Event>>, KeyAdminError> {
-        if self.operator.tenant().is_some() {
+        if self.actor.tenant().is_some() {
             return Err(KeyAdminError::NotPermitted);
         }
         let tenant = change.tenant();
-        refuse_unstorable([Some(tenant), Some(self.operator.name())])?;
+        refuse_unstorable([Some(tenant), Some(self.actor.name())])?;
         self.make_tenant(tenant).await?;
         let sql = "SELECT is_suspended FROM tollgate_tenants WHERE tenant = $1";
         let sql = self.connection.locking(sql, "FOR UPDATE");

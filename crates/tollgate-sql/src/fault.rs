@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use tollgate_core::{KeyAdminError, Unavailable};
+use tollgate_core::{denial::Unavailable, manage::KeyAdminError};
 
 /// A question to the database that got no answer.
 #[derive(Debug)]

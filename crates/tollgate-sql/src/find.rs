@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use sqlx::AssertSqlSafe;
 use tokio::time::Instant;
-use tollgate_core::{Digest, KeyDetails, KeyRecord};
+use tollgate_core::{key::Digest, manage::KeyDetails, store::KeyRecord};
 
 use crate::{
     database::{Connection, Value},
@@ -27,13 +27,13 @@ pub(crate) async fn find(
     let mut had_dead_connection = false;
     loop {
         // Before the database is asked, so that what changes meanwhile is noticed.
-        let look_up = shared.news.begin_look_up();
+        let lookup = shared.events.begin_lookup();
         let (digests, left) = (digests.to_vec(), until.saturating_duration_since(Instant::now()));
         let found = shared.database.read(left, |connection| Box::pin(read(connection, digests, now))).await;
         match found {
             Ok(None) => return Ok(None),
             Ok(Some((details, valid_until))) => {
-                if let Ok(record) = look_up.finish(to_record(details, valid_until)) {
+                if let Ok(record) = lookup.finish(to_record(details, valid_until)) {
                     return Ok(Some(record));
                 }
                 // It changed meanwhile: once more.

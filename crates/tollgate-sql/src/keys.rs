@@ -8,9 +8,14 @@ use std::{
 
 use tokio::{runtime::Handle as Runtime, sync::watch, task::JoinHandle, time::timeout};
 use tollgate_core::{
-    Answer, Command, HistoryQuery, KeyAdmin, KeyAdminError, KeyChange, KeyDetails, KeyEvent, KeyLookUp,
-    KeyQuery, KeyRecord, KeyStore, Page, StoredUsage, TenantChange, Unavailable, UsageBatch, UsageQuery,
-    UsageStore, WatchKeys,
+    answer::Answer,
+    denial::Unavailable,
+    manage::{
+        Command, HistoryQuery, KeyAdmin, KeyAdminError, KeyChange, KeyDetails, KeyEvent, KeyQuery, Page,
+        TenantChange,
+    },
+    store::{KeyLookup, KeyRecord, KeyStore, StoreListener},
+    usage::{StoredUsage, UsageBatch, UsageQuery, UsageStore},
 };
 
 use crate::{
@@ -18,10 +23,9 @@ use crate::{
     builder::Settings,
     change,
     database::Database,
+    events::{self, Events},
     fault::Fault,
-    find, list,
-    news::{self, News},
-    schema, usage,
+    find, list, schema, usage,
 };
 
 /// Keys in SQLite or PostgreSQL: finds them, changes them, lists them, keeps their history and what was used.
@@ -42,7 +46,7 @@ struct Handle {
 /// What a store works with.
 pub(crate) struct Shared {
     pub(crate) database: Database,
-    pub(crate) news: News,
+    pub(crate) events: Events,
     pub(crate) settings: Settings,
     /// What news are sent under, if somebody has to be sent them.
     pub(crate) channel: Option<String>,
@@ -92,7 +96,7 @@ impl SqlKeys {
             // It has no way to panic, and nobody to tell.
             let _ = task.await;
         }
-        self.0.shared.news.lost();
+        self.0.shared.events.lost();
         // Whoever holds a connection gives it back by its deadline.
         let _ = timeout(self.0.shared.settings.admin_deadline, self.0.shared.database.close()).await;
     }
@@ -127,19 +131,19 @@ impl SqlKeys {
         let limit = settings.admin_deadline;
         schema::bring_up_to_date(&database, limit, settings.may_migrate).await?;
         let channel = database
-            .transact(limit, |connection| Box::pin(news::channel(connection)))
+            .transact(limit, |connection| Box::pin(events::channel(connection)))
             .await
             .map_err(|fault: Fault| ConnectError::from_fault(&fault))?;
-        let shared = Arc::new(Shared { database, news: News::default(), settings, channel, runtime });
+        let shared = Arc::new(Shared { database, events: Events::default(), settings, channel, runtime });
         let (stop, stopped) = watch::channel(());
-        let task = news::follow(&shared, stopped).await?;
+        let task = events::follow(&shared, stopped).await?;
         let handle = Handle { shared, stop: Mutex::new(Some(stop)), task: Mutex::new(task) };
         Ok(Self(Arc::new(handle)))
     }
 
     /// Runs what must not be left half-way when whoever asked for it gives up waiting: a request that was dropped must not leave
     /// a key revoked in the database and good in this process.
-    fn whatever_happens<T: Send + 'static, E: From<Fault> + Send + 'static>(
+    fn spawn_to_completion<T: Send + 'static, E: From<Fault> + Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, E>> + Send + 'static,
     ) -> Answer<Result<T, E>> {
@@ -154,25 +158,25 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl KeyStore for SqlKeys {
-    fn find(&self, look_up: &KeyLookUp<'_>) -> Answer<Result<Option<KeyRecord>, Unavailable>> {
-        let (shared, digests, now) = (Arc::clone(&self.0.shared), look_up.digests.to_vec(), look_up.now);
+    fn find(&self, lookup: &KeyLookup<'_>) -> Answer<Result<Option<KeyRecord>, Unavailable>> {
+        let (shared, digests, now) = (Arc::clone(&self.0.shared), lookup.digests.to_vec(), lookup.now);
         Answer::later(async move { Ok(find::find(&shared, &digests, now).await?) })
     }
 
-    fn watch(&self, watcher: Weak<dyn WatchKeys>) {
-        self.0.shared.news.watch(watcher);
+    fn subscribe(&self, listener: Weak<dyn StoreListener>) {
+        self.0.shared.events.subscribe(listener);
     }
 }
 
 impl KeyAdmin for SqlKeys {
     fn change(&self, command: Command<KeyChange>) -> Answer<Result<KeyDetails, KeyAdminError>> {
         let shared = Arc::clone(&self.0.shared);
-        self.whatever_happens(async move { change::change(&shared, command).await })
+        self.spawn_to_completion(async move { change::change(&shared, command).await })
     }
 
     fn change_tenant(&self, command: Command<TenantChange>) -> Answer<Result<(), KeyAdminError>> {
         let shared = Arc::clone(&self.0.shared);
-        self.whatever_happens(async move { change::change_tenant(&shared, command).await })
+        self.spawn_to_completion(async move { change::change_tenant(&shared, command).await })
     }
 
     fn list(&self, query: &KeyQuery) -> Answer<Result<Page<KeyDetails>, KeyAdminError>> {
@@ -189,7 +193,7 @@ impl KeyAdmin for SqlKeys {
 impl UsageStore for SqlKeys {
     fn add(&self, batch: UsageBatch) -> Answer<Result<(), Unavailable>> {
         let shared = Arc::clone(&self.0.shared);
-        self.whatever_happens(async move { usage::add(&shared, batch).await })
+        self.spawn_to_completion(async move { usage::add(&shared, batch).await })
     }
 
     fn usage(&self, query: &UsageQuery<'_>) -> Answer<Result<StoredUsage, Unavailable>> {
@@ -204,7 +208,7 @@ impl fmt::Debug for SqlKeys {
         f.debug_struct("SqlKeys")
             .field("database", &self.0.shared.database)
             .field("settings", &self.0.shared.settings)
-            .field("news", &self.0.shared.news)
+            .field("news", &self.0.shared.events)
             .finish()
     }
 }

@@ -1,8 +1,8 @@
 //! Keys, their history and their usage in SQLite or PostgreSQL, for the Tollgate middleware family.
 //!
-//! [`SqlKeys`] is one store for both: its URL says which. It implements [`KeyStore`](tollgate_core::KeyStore), so that a
-//! `KeyVerifier` finds keys in it; [`KeyAdmin`](tollgate_core::KeyAdmin), by which keys are issued, changed, revoked and listed;
-//! and [`UsageStore`](tollgate_core::UsageStore). Only digests and display prefixes are stored, never a secret.
+//! [`SqlKeys`] is one store for both: its URL says which. It implements [`KeyStore`](tollgate_core::store::KeyStore), so that a
+//! `KeyVerifier` finds keys in it; [`KeyAdmin`](tollgate_core::manage::KeyAdmin), by which keys are issued, changed, revoked and listed;
+//! and [`UsageStore`](tollgate_core::usage::UsageStore). Only digests and display prefixes are stored, never a secret.
 //!
 //! ```
 //! use std::time::SystemTime;
@@ -19,13 +19,13 @@
 //! details.tenant = Some("acme".into());
 //! let digest = Digest::of(secret.expose_secret());
 //! let issue = KeyChange::Issue { details: Box::new(details), digest };
-//! keys.change(Command::new(issue, Operator::new("cli:ada"), now)).wait().await?;
+//! keys.change(Command::new(issue, Actor::new("cli:ada"), now)).wait().await?;
 //!
-//! let record = keys.find(&KeyLookUp::new(&[digest], now)).wait().await?.expect("it was just issued");
+//! let record = keys.find(&KeyLookup::new(&[digest], now)).wait().await?.expect("it was just issued");
 //! assert_eq!(record.principal().tenant(), Some("acme"));
 //!
 //! let revoke = KeyChange::Revoke { id: "key_1".into() };
-//! keys.change(Command::new(revoke, Operator::new("cli:ada"), now)).wait().await?;
+//! keys.change(Command::new(revoke, Actor::new("cli:ada"), now)).wait().await?;
 //! assert_eq!(record.principal().end_signal().reason(), Some(EndReason::Revoked)); // open streams are cut
 //! # keys.close().await;
 //! # Ok(())
@@ -44,13 +44,13 @@
 //! | this process | before `change` returns | |
 //! | another one, PostgreSQL | at once | by a notification that is sent with the commit |
 //! | another one, a SQLite file | within the [poll interval](SqlKeysBuilder::with_poll_interval), 100 ms | |
-//! | PostgreSQL, the link was closed | at once | watchers are told [`Lost`](tollgate_core::Change::Lost), and caches keep nothing |
-//! | PostgreSQL, the link was cut silently | within two [heartbeats](SqlKeysBuilder::with_heartbeat), 2 s | watchers are told `Lost` then |
-//! | SQLite, the file cannot be read | within the poll interval and the [deadline](SqlKeysBuilder::with_deadline) | watchers are told `Lost` then |
+//! | PostgreSQL, the link was closed | at once | watchers are told [`Disconnected`](tollgate_core::store::StoreEvent::Disconnected), and caches keep nothing |
+//! | PostgreSQL, the link was cut silently | within two [heartbeats](SqlKeysBuilder::with_heartbeat), 2 s | watchers are told `Disconnected` then |
+//! | SQLite, the file cannot be read | within the poll interval and the [deadline](SqlKeysBuilder::with_deadline) | watchers are told `Disconnected` then |
 //!
-//! While news are lost, each look-up asks the database and is right, or is [`Unavailable`](tollgate_core::Unavailable). What
+//! While news are lost, each look-up asks the database and is right, or is [`Unavailable`](tollgate_core::denial::Unavailable). What
 //! streams hold is looked at again as soon as the link is back, before watchers are told
-//! [`Resumed`](tollgate_core::Change::Resumed): what has ended meanwhile ends then. [`SqlKeys::staleness_bound`] is the bound as a
+//! [`Connected`](tollgate_core::store::StoreEvent::Connected): what has ended meanwhile ends then. [`SqlKeys::staleness_bound`] is the bound as a
 //! number.
 //!
 //! What a rotation with an overlap leaves good goes on: a stream that was opened by the former secret is not cut when that
@@ -81,12 +81,12 @@ mod builder;
 mod change;
 mod connect_error;
 mod database;
+mod events;
 mod fault;
 mod find;
 mod instant;
 mod keys;
 mod list;
-mod news;
 mod record;
 mod schema;
 mod usage;

@@ -3,7 +3,8 @@
 
 use sqlx::AssertSqlSafe;
 use tollgate_core::{
-    HistoryQuery, KeyAction, KeyAdminError, KeyDetails, KeyEvent, KeyQuery, KeyStatus, Page,
+    manage::{HistoryQuery, KeyAction, KeyAdminError, KeyDetails, KeyEvent, KeyQuery, Page},
+    store::KeyStatus,
 };
 
 use crate::{

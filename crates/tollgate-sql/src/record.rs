@@ -7,7 +7,13 @@ use serde::{
     de::{MapAccess, Visitor},
     ser::SerializeMap,
 };
-use tollgate_core::{Digest, EndReason, EndSignal, KeyDetails, KeyRecord, KeyStatus, Plan, Quota};
+use tollgate_core::{
+    key::Digest,
+    limit::Quota,
+    manage::KeyDetails,
+    store::{EndReason, EndSignal, KeyRecord, KeyStatus},
+    verify::Plan,
+};
 
 use crate::{
     database::{Row, Value},
@@ -176,7 +182,7 @@ impl<'de> Deserialize<'de> for Quotas {
 
 #[cfg(test)]
 mod tests {
-    use tollgate_core::PerWindow;
+    use tollgate_core::limit::PerWindow;
 
     use super::*;
 

@@ -6,7 +6,11 @@ use std::{
 };
 
 use sqlx::AssertSqlSafe;
-use tollgate_core::{Clock, HourlyUsage, StoredUsage, SystemClock, Unavailable, UsageBatch};
+use tollgate_core::{
+    clock::{Clock, SystemClock},
+    denial::Unavailable,
+    usage::{HourlyUsage, StoredUsage, UsageBatch},
+};
 
 use crate::{
     database::{Connection, Done, Value},

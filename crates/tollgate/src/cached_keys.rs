@@ -1,9 +1,9 @@
 //! A cache in front of a store of keys.
 
 mod breaker;
-mod flight;
-mod flights;
-mod news;
+mod events;
+mod shared_lookup;
+mod single_flight;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -15,14 +15,17 @@ use std::{
 };
 
 use tollgate_core::{
-    Answer, Change, Digest, KeyLookUp, KeyRecord, KeyStatus, KeyStore, Unavailable, WatchKeys, Watchers,
+    answer::Answer,
+    denial::Unavailable,
+    key::Digest,
+    store::{KeyLookup, KeyRecord, KeyStatus, KeyStore, Listeners, StoreEvent, StoreListener},
 };
 
 use self::{
     breaker::Breaker,
-    flight::Passenger,
-    flights::Flights,
-    news::{AsOf, News},
+    events::{AsOf, Events},
+    shared_lookup::Waiter,
+    single_flight::SingleFlight,
     table::{Digests, Entry, Hashes, Table},
 };
 
@@ -34,7 +37,7 @@ type Found = Result<Option<KeyRecord>, Unavailable>;
 /// ```
 /// use std::time::Duration;
 /// use tollgate::{CachedKeys, KeyFormat, KeyVerifier};
-/// # fn doc(store: tollgate::MemoryKeys) -> Result<(), tollgate::InvalidKeyFormat> {
+/// # fn doc(store: tollgate::MemoryKeys) -> Result<(), tollgate::key::InvalidKeyFormat> {
 ///
 /// let verifier = KeyVerifier::new(KeyFormat::new("sk")?, CachedKeys::new(store));
 /// # Ok(()) }
@@ -54,12 +57,12 @@ type Found = Result<Option<KeyRecord>, Unavailable>;
 /// |---|---|
 /// | through the store of this process | at once: when `revoke` returns, nothing older is answered any more |
 /// | by another process | as soon as the store has heard of it |
-/// | while the store hears no news ([`Change::Lost`]) | at once: every request asks the store |
+/// | while the store hears no news ([`StoreEvent::Disconnected`]) | at once: every request asks the store |
 /// | in a store that never tells news | when the entry's time is up: after 30 seconds at most, 5 for what was refused |
 ///
 /// Until the store says for the first time that news flow, nothing is kept. An answer that was under way while anything
 /// changed is given to whoever waited for it already, and kept for nobody; who comes after the change asks anew. A principal whose
-/// [signal](crate::EndSignal) was sent is never answered from the cache, nor is one that has expired, as anything but that.
+/// [signal](crate::store::EndSignal) was sent is never answered from the cache, nor is one that has expired, as anything but that.
 ///
 /// # What is kept
 ///
@@ -100,10 +103,10 @@ struct Inner {
     // Active keys only. The rest has less room of its own.
     live: Table,
     refused: Table,
-    news: News,
-    flights: Arc<Flights>,
+    events: Events,
+    single_flight: Arc<SingleFlight>,
     breaker: Breaker,
-    watchers: Watchers,
+    listeners: Listeners,
 }
 
 impl CachedKeys {
@@ -170,40 +173,44 @@ impl CachedKeys {
             live: Table::new(settings.capacity, hashes.clone()),
             refused: Table::new(settings.refused_capacity, hashes.clone()),
             hashes,
-            news: News::default(),
-            flights: Arc::default(),
+            events: Events::default(),
+            single_flight: Arc::default(),
             breaker: Breaker::default(),
-            watchers: Watchers::new(),
+            listeners: Listeners::new(),
         });
-        let watcher: Weak<Inner> = Arc::downgrade(&inner);
-        inner.store.watch(watcher);
+        let listener: Weak<Inner> = Arc::downgrade(&inner);
+        inner.store.subscribe(listener);
         Self(inner)
     }
 }
 
 impl KeyStore for CachedKeys {
-    fn find(&self, look_up: &KeyLookUp<'_>) -> Answer<Found> {
-        let hash = self.0.hashes.of(look_up.digests);
-        match self.0.kept(hash, look_up) {
+    fn find(&self, lookup: &KeyLookup<'_>) -> Answer<Found> {
+        let hash = self.0.hashes.of(lookup.digests);
+        match self.0.kept(hash, lookup) {
             Some(found) => Answer::Now(found),
-            None => self.0.ask(hash, look_up),
+            None => self.0.ask(hash, lookup),
         }
     }
 
-    fn watch(&self, watcher: Weak<dyn WatchKeys>) {
-        let told_first = watcher.upgrade();
-        self.0.watchers.add(watcher);
-        let Some(watcher) = told_first else { return };
+    fn subscribe(&self, listener: Weak<dyn StoreListener>) {
+        let told_first = listener.upgrade();
+        self.0.listeners.add(listener);
+        let Some(listener) = told_first else { return };
         // What is told here and what is told by the store at the same time may come in either order: the last word is the
         // newest.
         let mut told = AsOf::default();
         loop {
-            let as_of = self.0.news.as_of_now();
+            let as_of = self.0.events.as_of_now();
             if as_of.flows() != told.flows() {
-                watcher.changed(if as_of.flows() { &Change::Resumed } else { &Change::Lost });
+                listener.on_event(if as_of.flows() {
+                    &StoreEvent::Connected
+                } else {
+                    &StoreEvent::Disconnected
+                });
             }
             told = as_of;
-            if self.0.news.as_of_now() == as_of {
+            if self.0.events.as_of_now() == as_of {
                 break;
             }
         }
@@ -213,8 +220,8 @@ impl KeyStore for CachedKeys {
 impl Inner {
     /// What is known and may be answered at once.
     #[inline]
-    fn kept(&self, hash: u64, look_up: &KeyLookUp<'_>) -> Option<Found> {
-        let KeyLookUp { digests, now, .. } = *look_up;
+    fn kept(&self, hash: u64, lookup: &KeyLookup<'_>) -> Option<Found> {
+        let KeyLookup { digests, now, .. } = *lookup;
         match self.live.find(hash, digests, |entry| entry.is_fresh(now)) {
             Some(found) => holds(&found, now).then_some(found),
             None => self.refused.find(hash, digests, |entry| entry.is_fresh(now)),
@@ -222,19 +229,19 @@ impl Inner {
     }
 
     #[cold]
-    fn ask(self: &Arc<Self>, hash: u64, look_up: &KeyLookUp<'_>) -> Answer<Found> {
-        let KeyLookUp { digests, now, .. } = *look_up;
+    fn ask(self: &Arc<Self>, hash: u64, lookup: &KeyLookup<'_>) -> Answer<Found> {
+        let KeyLookup { digests, now, .. } = *lookup;
         if !self.breaker.admits(now) {
             let problem = Unavailable::new("the store of keys has not answered just now, and is not asked");
             return Answer::Now(self.stale(hash, digests, now).unwrap_or(Err(problem)));
         }
-        let passenger = self.board(hash, look_up);
+        let waiter = self.join(hash, lookup);
         if !self.may_serve_stale() {
-            return Answer::later(passenger);
+            return Answer::later(waiter);
         }
         let (cache, digests) = (Arc::clone(self), Digests::from(digests));
         Answer::later(async move {
-            let found = passenger.await;
+            let found = waiter.await;
             match found {
                 Err(problem) => cache.stale(hash, &digests, now).unwrap_or(Err(problem)),
                 found => found,
@@ -242,13 +249,13 @@ impl Inner {
         })
     }
 
-    fn board(self: &Arc<Self>, hash: u64, look_up: &KeyLookUp<'_>) -> Passenger {
-        let now = look_up.now;
-        self.flights.board(look_up.digests, &self.news, |as_of, ticket| {
+    fn join(self: &Arc<Self>, hash: u64, lookup: &KeyLookup<'_>) -> Waiter {
+        let now = lookup.now;
+        self.single_flight.join(lookup.digests, &self.events, |as_of, ticket| {
             let cache = Arc::clone(self);
             // The store is asked when this is first polled: no lock is held by then.
             Box::pin(async move {
-                let answer = cache.store.find(&KeyLookUp::new(ticket.digests(), now));
+                let answer = cache.store.find(&KeyLookup::new(ticket.digests(), now));
                 let found = answer.wait().await;
                 cache.breaker.note(hash, found.is_ok(), now);
                 if let Ok(record) = &found {
@@ -261,7 +268,7 @@ impl Inner {
 
     /// Keeps what was asked for at `now`, unless anything was told since the news were `as_of`.
     fn keep(&self, hash: u64, digests: &Digests, record: Option<&KeyRecord>, as_of: AsOf, now: SystemTime) {
-        let is_current = || self.news.as_of_now() == as_of;
+        let is_current = || self.events.as_of_now() == as_of;
         let entry = |fresh_until| Entry::new(digests.clone(), record.cloned(), now, fresh_until);
         let after = |ttl| now.checked_add(ttl).unwrap_or(now);
 
@@ -299,22 +306,22 @@ impl Inner {
     }
 }
 
-impl WatchKeys for Inner {
-    fn changed(&self, change: &Change) {
+impl StoreListener for Inner {
+    fn on_event(&self, change: &StoreEvent) {
         // Before anything is removed: what is kept from here on knows of the change.
-        self.news.note(change);
+        self.events.note(change);
         match change {
-            Change::Key { id, generation, .. } => self.live.remove_key(id, *generation),
-            Change::Tenant { tenant, generation, .. } => self.live.remove_tenant(tenant, *generation),
+            StoreEvent::Key { id, generation, .. } => self.live.remove_key(id, *generation),
+            StoreEvent::Tenant { tenant, generation, .. } => self.live.remove_tenant(tenant, *generation),
             // That none are missed from now on says nothing of before, either.
-            Change::Lost | Change::Resumed if self.may_serve_stale() => self.live.spoil(),
+            StoreEvent::Disconnected | StoreEvent::Connected if self.may_serve_stale() => self.live.spoil(),
             // Also at a change that this version does not know.
             _ => self.live.clear(),
         }
         // Any of them may be what has changed: a new key was an unknown one, and a digest is not told.
         self.refused.clear();
         // Whoever is told looks here, and must find nothing older.
-        self.watchers.tell(change);
+        self.listeners.notify(change);
     }
 }
 
@@ -331,7 +338,7 @@ impl fmt::Debug for CachedKeys {
         f.debug_struct("CachedKeys")
             .field("live", &self.0.live.len())
             .field("refused", &self.0.refused.len())
-            .field("under_way", &self.0.flights.len())
+            .field("under_way", &self.0.single_flight.len())
             .finish_non_exhaustive()
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use http::HeaderName;
 use ipnet::IpNet;
-use tollgate_core::Head;
+use tollgate_core::request::RequestHead;
 
 use crate::ConfigurationError;
 
@@ -29,7 +29,7 @@ use proxies::network;
 /// use std::net::{IpAddr, SocketAddr};
 ///
 /// use http::Request;
-/// use tollgate::{ClientAddress, Head};
+/// use tollgate::{ClientAddress, request::RequestHead};
 ///
 /// /// What a server of one's own attaches to each request.
 /// #[derive(Clone)]
@@ -40,7 +40,7 @@ use proxies::network;
 ///
 /// let mut request = Request::get("/").header("x-forwarded-for", "made-up, 198.51.100.4, 10.2.3.4").body(())?;
 /// request.extensions_mut().insert(Peer("10.0.0.1:4711".parse()?));
-/// assert_eq!(address.find(Head::of(&request)), Some("198.51.100.4".parse()?));
+/// assert_eq!(address.find(RequestHead::of(&request)), Some("198.51.100.4".parse()?));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
@@ -54,7 +54,7 @@ pub struct ClientAddress {
     ipv6_prefix: u8,
 }
 
-type Peer = dyn for<'r> Fn(Head<'r>) -> Option<IpAddr> + Send + Sync;
+type Peer = dyn for<'r> Fn(RequestHead<'r>) -> Option<IpAddr> + Send + Sync;
 
 /// Where trusted proxies name whom they serve.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +66,7 @@ enum Header {
 impl ClientAddress {
     /// The address of the connection's other end, as `peer` reads it from what the server has attached to the request; `None` if it
     /// has attached nothing.
-    pub fn of_peer(peer: impl for<'r> Fn(Head<'r>) -> Option<IpAddr> + Send + Sync + 'static) -> Self {
+    pub fn of_peer(peer: impl for<'r> Fn(RequestHead<'r>) -> Option<IpAddr> + Send + Sync + 'static) -> Self {
         Self { peer: Arc::new(peer), proxies: Arc::new([]), header: Header::XForwardedFor, ipv6_prefix: 64 }
     }
 
@@ -103,7 +103,7 @@ impl ClientAddress {
     /// The client's address; of IPv6 the first one of its network. `None` if the peer's is not known.
     ///
     /// If a proxy names nobody who can be found (`unknown`, a made-up name, nothing at all), the client is that proxy.
-    pub fn find(&self, head: Head<'_>) -> Option<IpAddr> {
+    pub fn find(&self, head: RequestHead<'_>) -> Option<IpAddr> {
         let mut client = (self.peer)(head)?.to_canonical();
         match self.header {
             Header::XForwardedFor => self.walk(&mut client, head, &X_FORWARDED_FOR, forwarded_for),
@@ -116,7 +116,7 @@ impl ClientAddress {
     fn walk(
         &self,
         client: &mut IpAddr,
-        head: Head<'_>,
+        head: RequestHead<'_>,
         header: &HeaderName,
         address: fn(&[u8]) -> Option<IpAddr>,
     ) {

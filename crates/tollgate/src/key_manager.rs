@@ -10,8 +10,15 @@ use std::{
 };
 
 use tollgate_core::{
-    Answer, ApiKey, Clock, Command, HistoryQuery, KeyAdmin, KeyAdminError, KeyChange, KeyDetails, KeyEvent,
-    KeyFormat, KeyQuery, KeyUpdate, Operator, Page, Peppers, Scopes, SystemClock, TenantChange, Unavailable,
+    answer::Answer,
+    clock::{Clock, SystemClock},
+    denial::Unavailable,
+    key::{ApiKey, KeyFormat, Peppers},
+    manage::{
+        Actor, Command, HistoryQuery, KeyAdmin, KeyAdminError, KeyChange, KeyDetails, KeyEvent, KeyQuery,
+        KeyUpdate, Page, TenantChange,
+    },
+    scope::Scopes,
 };
 
 pub use new_key::NewKey;
@@ -24,7 +31,7 @@ use crate::request_id::new_uuid;
 /// [`issue`](Self::issue) and [`rotate`](Self::rotate), and nowhere else.
 ///
 /// ```
-/// use tollgate::{KeyFormat, KeyManager, MemoryKeys, NewKey, Operator, Scopes};
+/// use tollgate::{KeyFormat, MemoryKeys, Scopes, manage::{Actor, KeyManager, NewKey}};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -33,7 +40,7 @@ use crate::request_id::new_uuid;
 ///     .with_known_scopes(Scopes::new(["read", "write"])?)
 ///     .with_default_scopes(Scopes::new(["read"])?);
 ///
-/// let ada = Operator::of_tenant("ada", "acme"); // as the session of an account page says
+/// let ada = Actor::of_tenant("ada", "acme"); // as the session of an account page says
 /// let issued = manager.issue(NewKey::named("my-backtest-notebook"), &ada).await?;
 /// println!("Copy it now, it is not shown again: {}", issued.secret.expose_secret());
 ///
@@ -114,18 +121,18 @@ impl KeyManager {
         Arc::make_mut(&mut self.rules)
     }
 
-    /// Issues a key. That of an operator of one tenant is that tenant's.
+    /// Issues a key. That of an actor of one tenant is that tenant's.
     ///
     /// # Errors
     /// [`KeyAdminError::Invalid`] for what makes no sense, [`NotPermitted`](KeyAdminError::NotPermitted) for another tenant's
     /// key, [`NameTaken`](KeyAdminError::NameTaken), [`Unavailable`](KeyAdminError::Unavailable).
-    pub async fn issue(&self, key: NewKey, operator: &Operator) -> Result<IssuedKey, KeyAdminError> {
+    pub async fn issue(&self, key: NewKey, actor: &Actor) -> Result<IssuedKey, KeyAdminError> {
         let now = self.now();
         let mut details = key.into_details(format!("key_{}", new_uuid(now).simple()), now);
         if details.tenant.is_none() {
-            details.tenant = operator.tenant().map(Into::into);
+            details.tenant = actor.tenant().map(Into::into);
         }
-        if !operator.manages(details.tenant.as_deref()) {
+        if !actor.manages(details.tenant.as_deref()) {
             return Err(KeyAdminError::NotPermitted);
         }
         if details.scopes.is_empty() {
@@ -140,7 +147,7 @@ impl KeyManager {
         details.display_prefix = secret.display_prefix().into();
         let digest = self.rules.peppers.current(secret.expose_secret());
         let change = KeyChange::Issue { details: Box::new(details), digest };
-        Ok(IssuedKey { details: self.change(change, operator, now).await?, secret })
+        Ok(IssuedKey { details: self.change(change, actor, now).await?, secret })
     }
 
     /// Gives a key another secret. The former one ends at the same moment, or once `overlap` is over: time to replace it
@@ -155,11 +162,11 @@ impl KeyManager {
         &self,
         id: &str,
         overlap: Option<Duration>,
-        operator: &Operator,
+        actor: &Actor,
     ) -> Result<IssuedKey, KeyAdminError> {
         let now = self.now();
         let former_until = check::overlap(overlap, now)?;
-        let environment = self.show(id, operator).await?.environment;
+        let environment = self.show(id, actor).await?.environment;
         let secret = self.generate(environment)?;
         let change = KeyChange::Rotate {
             id: id.into(),
@@ -167,7 +174,7 @@ impl KeyManager {
             display_prefix: secret.display_prefix().into(),
             former_until,
         };
-        Ok(IssuedKey { details: self.change(change, operator, now).await?, secret })
+        Ok(IssuedKey { details: self.change(change, actor, now).await?, secret })
     }
 
     /// Changes what a key is called, or what it may do.
@@ -178,7 +185,7 @@ impl KeyManager {
         &self,
         id: &str,
         mut update: KeyUpdate,
-        operator: &Operator,
+        actor: &Actor,
     ) -> Result<KeyDetails, KeyAdminError> {
         let now = self.now();
         update.expires_at = update.expires_at.map(|at| at.map(truncate));
@@ -186,72 +193,63 @@ impl KeyManager {
         let scopes = update.scopes.as_ref();
         scopes.map_or(Ok(()), |scopes| check::scopes(scopes, self.rules.known_scopes.as_ref()))?;
         check::expiry(update.expires_at.flatten(), now)?;
-        self.change(KeyChange::Update { id: id.into(), update: Box::new(update) }, operator, now).await
+        self.change(KeyChange::Update { id: id.into(), update: Box::new(update) }, actor, now).await
     }
 
     /// Calls a key something else.
     ///
     /// # Errors
     /// As [`update`](Self::update).
-    pub async fn rename(
-        &self,
-        id: &str,
-        name: &str,
-        operator: &Operator,
-    ) -> Result<KeyDetails, KeyAdminError> {
-        self.update(id, KeyUpdate::new().with_name(name), operator).await
+    pub async fn rename(&self, id: &str, name: &str, actor: &Actor) -> Result<KeyDetails, KeyAdminError> {
+        self.update(id, KeyUpdate::new().with_name(name), actor).await
     }
 
     /// Revokes a key: once this returns, the process refuses it. Its record and its history are kept. Again, it is no error.
     ///
     /// # Errors
     /// [`NotFound`](KeyAdminError::NotFound), [`Unavailable`](KeyAdminError::Unavailable).
-    pub async fn revoke(&self, id: &str, operator: &Operator) -> Result<KeyDetails, KeyAdminError> {
-        self.change(KeyChange::Revoke { id: id.into() }, operator, self.now()).await
+    pub async fn revoke(&self, id: &str, actor: &Actor) -> Result<KeyDetails, KeyAdminError> {
+        self.change(KeyChange::Revoke { id: id.into() }, actor, self.now()).await
     }
 
     /// Deletes a key and its record, for good. Its history is kept.
     ///
     /// # Errors
     /// [`NotFound`](KeyAdminError::NotFound), [`Unavailable`](KeyAdminError::Unavailable).
-    pub async fn delete(&self, id: &str, operator: &Operator) -> Result<KeyDetails, KeyAdminError> {
-        self.change(KeyChange::Delete { id: id.into() }, operator, self.now()).await
+    pub async fn delete(&self, id: &str, actor: &Actor) -> Result<KeyDetails, KeyAdminError> {
+        self.change(KeyChange::Delete { id: id.into() }, actor, self.now()).await
     }
 
     /// One key.
     ///
     /// # Errors
     /// [`NotFound`](KeyAdminError::NotFound), [`Unavailable`](KeyAdminError::Unavailable).
-    pub async fn show(&self, id: &str, operator: &Operator) -> Result<KeyDetails, KeyAdminError> {
-        let page = self.list(KeyQuery::one(id), operator).await?;
+    pub async fn show(&self, id: &str, actor: &Actor) -> Result<KeyDetails, KeyAdminError> {
+        let page = self.list(KeyQuery::one(id), actor).await?;
         page.items.into_iter().next().ok_or(KeyAdminError::NotFound)
     }
 
-    /// The keys that a query asks for and the operator manages, the newest first.
+    /// The keys that a query asks for and the actor manages, the newest first.
     ///
     /// # Errors
     /// [`InvalidCursor`](KeyAdminError::InvalidCursor), [`Unavailable`](KeyAdminError::Unavailable).
-    pub async fn list(
-        &self,
-        mut query: KeyQuery,
-        operator: &Operator,
-    ) -> Result<Page<KeyDetails>, KeyAdminError> {
-        if !confine(&mut query.tenant, operator) {
+    pub async fn list(&self, mut query: KeyQuery, actor: &Actor) -> Result<Page<KeyDetails>, KeyAdminError> {
+        if !confine(&mut query.tenant, actor) {
             return Ok(Page::new(Vec::new(), None));
         }
         self.store.list(&query).wait().await
     }
 
-    /// What happened to the keys that the operator manages, the latest first. Of a deleted key, too.
+    /// What happened to the keys that the actor manages, the latest first. Of a deleted key, too.
     ///
     /// # Errors
     /// [`InvalidCursor`](KeyAdminError::InvalidCursor), [`Unavailable`](KeyAdminError::Unavailable).
     pub async fn history(
         &self,
         mut query: HistoryQuery,
-        operator: &Operator,
+        actor: &Actor,
     ) -> Result<Page<KeyEvent>, KeyAdminError> {
-        if !confine(&mut query.tenant, operator) {
+        if !confine(&mut query.tenant, actor) {
             return Ok(Page::new(Vec::new(), None));
         }
         self.store.history(&query).wait().await
@@ -261,34 +259,34 @@ impl KeyManager {
     ///
     /// # Errors
     /// [`NotPermitted`](KeyAdminError::NotPermitted), [`Unavailable`](KeyAdminError::Unavailable).
-    pub async fn suspend_tenant(&self, tenant: &str, operator: &Operator) -> Result<(), KeyAdminError> {
-        self.change_tenant(TenantChange::Suspend { tenant: tenant.into() }, operator).await
+    pub async fn suspend_tenant(&self, tenant: &str, actor: &Actor) -> Result<(), KeyAdminError> {
+        self.change_tenant(TenantChange::Suspend { tenant: tenant.into() }, actor).await
     }
 
     /// Lifts the suspension of a tenant. Keys that are revoked stay revoked.
     ///
     /// # Errors
     /// [`NotPermitted`](KeyAdminError::NotPermitted), [`Unavailable`](KeyAdminError::Unavailable).
-    pub async fn resume_tenant(&self, tenant: &str, operator: &Operator) -> Result<(), KeyAdminError> {
-        self.change_tenant(TenantChange::Resume { tenant: tenant.into() }, operator).await
+    pub async fn resume_tenant(&self, tenant: &str, actor: &Actor) -> Result<(), KeyAdminError> {
+        self.change_tenant(TenantChange::Resume { tenant: tenant.into() }, actor).await
     }
 
-    async fn change_tenant(&self, change: TenantChange, operator: &Operator) -> Result<(), KeyAdminError> {
+    async fn change_tenant(&self, change: TenantChange, actor: &Actor) -> Result<(), KeyAdminError> {
         check::tenant(Some(change.tenant()))?;
-        self.store.change_tenant(Command::new(change, operator.clone(), self.now())).wait().await
+        self.store.change_tenant(Command::new(change, actor.clone(), self.now())).wait().await
     }
 
     fn change(
         &self,
         change: KeyChange,
-        operator: &Operator,
+        actor: &Actor,
         now: SystemTime,
     ) -> impl Future<Output = Result<KeyDetails, KeyAdminError>> + Send + use<> {
-        let answer: Answer<_> = self.store.change(Command::new(change, operator.clone(), now));
+        let answer: Answer<_> = self.store.change(Command::new(change, actor.clone(), now));
         answer.wait()
     }
 
-    fn generate(&self, environment: tollgate_core::Environment) -> Result<ApiKey, KeyAdminError> {
+    fn generate(&self, environment: tollgate_core::key::Environment) -> Result<ApiKey, KeyAdminError> {
         let generated = self.rules.format.generate(environment);
         generated.map_err(|error| KeyAdminError::Unavailable(Unavailable::new(error.to_string())))
     }
@@ -299,12 +297,12 @@ impl KeyManager {
     }
 }
 
-/// Confines a list to what the operator manages. `false` if it asks for another tenant's, of which there is nothing to see.
-fn confine(tenant: &mut Option<Box<str>>, operator: &Operator) -> bool {
+/// Confines a list to what the actor manages. `false` if it asks for another tenant's, of which there is nothing to see.
+fn confine(tenant: &mut Option<Box<str>>, actor: &Actor) -> bool {
     if tenant.is_none() {
-        *tenant = operator.tenant().map(Into::into);
+        *tenant = actor.tenant().map(Into::into);
     }
-    operator.manages(tenant.as_deref())
+    actor.manages(tenant.as_deref())
 }
 
 /// To whole microseconds, which databases keep: so that what is answered now is what is listed later.

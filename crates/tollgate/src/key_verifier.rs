@@ -3,12 +3,15 @@
 use std::{fmt, sync::Arc, time::SystemTime};
 
 use tollgate_core::{
-    Answer, Denial, DenialKind, KeyFormat, KeyLookUp, KeyRecord, KeyStatus, KeyStore, MalformedKey, Peppers,
-    Presented, Principal, Unavailable, Verify,
+    answer::Answer,
+    denial::{Denial, DenialKind, Unavailable},
+    key::{KeyFormat, MalformedKey, Peppers},
+    store::{KeyLookup, KeyRecord, KeyStatus, KeyStore},
+    verify::{Principal, Verify, VerifyRequest},
 };
 
 #[cfg(feature = "legacy")]
-use crate::LegacyHashes;
+use crate::store::LegacyHashes;
 
 /// Verifies issued keys: their shape first, so that junk costs no look-up, then their digest against a [`KeyStore`].
 ///
@@ -18,15 +21,15 @@ use crate::LegacyHashes;
 /// let keys = MemoryKeys::new();
 /// let verifier = KeyVerifier::new(KeyFormat::new("sk")?, keys)
 ///     .with_format(KeyFormat::new("old")?.without_checksum()); // keys from before
-/// # Ok::<(), tollgate::InvalidKeyFormat>(())
+/// # Ok::<(), tollgate::key::InvalidKeyFormat>(())
 /// ```
 ///
 /// A store that has to be waited for, such as a database, is put behind a cache:
 ///
 /// ```
-/// use tollgate::{CachedKeys, KeyFormat, KeyStore, KeyVerifier};
+/// use tollgate::{CachedKeys, KeyFormat, KeyVerifier, store::KeyStore};
 ///
-/// fn verifier(store: impl KeyStore) -> Result<KeyVerifier, tollgate::InvalidKeyFormat> {
+/// fn verifier(store: impl KeyStore) -> Result<KeyVerifier, tollgate::key::InvalidKeyFormat> {
 ///     Ok(KeyVerifier::new(KeyFormat::new("sk")?, CachedKeys::new(store)))
 /// }
 /// ```
@@ -89,7 +92,7 @@ type Found = Answer<Result<Option<KeyRecord>, Unavailable>>;
 #[cfg(feature = "legacy")]
 impl KeyVerifier {
     /// Looks among the keys from before for one that the store has not found.
-    fn ask_legacy(&self, found: Found, presented: &Presented<'_>) -> Found {
+    fn ask_legacy(&self, found: Found, presented: &VerifyRequest<'_>) -> Found {
         let secret = presented.credential.expose_secret_bytes();
         let Some(legacy) = self.legacy.as_ref().filter(|legacy| legacy.recognises(secret)) else {
             return found;
@@ -106,13 +109,13 @@ impl KeyVerifier {
             }
             legacy.upgrade(credential, digest).await?;
             // Whether or not it was upgraded here: another request may have done so between the two look-ups.
-            store.find(&KeyLookUp::new(&[digest], now)).wait().await
+            store.find(&KeyLookup::new(&[digest], now)).wait().await
         })
     }
 }
 
 impl Verify for KeyVerifier {
-    fn verify(&self, presented: &Presented<'_>) -> Answer<Result<Arc<Principal>, Denial>> {
+    fn verify(&self, presented: &VerifyRequest<'_>) -> Answer<Result<Arc<Principal>, Denial>> {
         let secret = presented.credential.expose_secret_bytes();
         if let Err(problem) = self.recognise(secret) {
             let denial = Denial::new(DenialKind::CredentialMalformed).with_log_detail(problem.reason());
@@ -120,8 +123,8 @@ impl Verify for KeyVerifier {
         }
         let now = presented.now;
         let found = match self.peppers.only(secret) {
-            Some(digest) => self.store.find(&KeyLookUp::new(&[digest], now)),
-            None => self.store.find(&KeyLookUp::new(&self.peppers.all(secret), now)),
+            Some(digest) => self.store.find(&KeyLookup::new(&[digest], now)),
+            None => self.store.find(&KeyLookup::new(&self.peppers.all(secret), now)),
         };
         #[cfg(feature = "legacy")]
         let found = self.ask_legacy(found, presented);

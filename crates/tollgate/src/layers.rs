@@ -4,11 +4,12 @@
     reason = "a walk is to be one function: that was seen to save 3 % of all instructions"
 )]
 
-use tollgate_core::{Denial, Head};
+use tollgate_core::{denial::Denial, request::RequestHead};
 
 use crate::{
-    ConfigurationError, Passage, RateLimitHeaders,
-    engine::{Asked, Entrant, Gate, Settlement, Stamp},
+    ConfigurationError, RequestContext,
+    engine::{Asked, DeferredCharge, Entrant, Gate, ResponseParts},
+    limit::RateLimitHeaders,
 };
 
 pub mod attempt_limit;
@@ -19,6 +20,9 @@ pub mod request_id;
 pub mod scope;
 pub mod usage;
 pub mod verify;
+
+pub use crate::engine::{Body, Gated, ReportOnly, ResponseFuture};
+pub use crate::stack::TollgateBuilder;
 
 /// The gates that there are. The engine is made of these and of no others, so that a walk through them is one function, in
 /// which nothing is called by a pointer.
@@ -54,8 +58,8 @@ impl Gate for AnyGate {
         whichever!(self, gate => gate.layer())
     }
 
-    fn flaw(&self) -> Option<ConfigurationError> {
-        whichever!(self, gate => gate.flaw())
+    fn configuration_error(&self) -> Option<ConfigurationError> {
+        whichever!(self, gate => gate.configuration_error())
     }
 
     fn identifies(&self) -> bool {
@@ -68,16 +72,20 @@ impl Gate for AnyGate {
     }
 
     #[inline]
-    fn judge(&self, passage: &Passage) -> Result<(), Denial> {
-        whichever!(self, gate => gate.judge(passage))
+    fn judge(&self, context: &RequestContext) -> Result<(), Denial> {
+        whichever!(self, gate => gate.judge(context))
     }
 
-    fn span(&self, passage: &Passage) -> Option<tracing::Span> {
-        whichever!(self, gate => gate.span(passage))
+    fn span(&self, context: &RequestContext) -> Option<tracing::Span> {
+        whichever!(self, gate => gate.span(context))
     }
 
-    fn tell_expired(&self, head: Head<'_>, passage: &Passage) -> Option<(Settlement, RateLimitHeaders)> {
-        whichever!(self, gate => gate.tell_expired(head, passage))
+    fn tell_expired(
+        &self,
+        head: RequestHead<'_>,
+        context: &RequestContext,
+    ) -> Option<(DeferredCharge, RateLimitHeaders)> {
+        whichever!(self, gate => gate.tell_expired(head, context))
     }
 
     fn stamps(&self) -> bool {
@@ -85,7 +93,7 @@ impl Gate for AnyGate {
     }
 
     #[inline(always)]
-    fn stamp(&self, passage: &mut Passage, stamp: &mut Stamp) {
-        whichever!(self, gate => gate.stamp(passage, stamp));
+    fn stamp(&self, context: &mut RequestContext, stamp: &mut ResponseParts) {
+        whichever!(self, gate => gate.stamp(context, stamp));
     }
 }

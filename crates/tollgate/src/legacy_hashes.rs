@@ -5,7 +5,12 @@ mod hash;
 use std::{fmt, sync::Arc};
 
 use tokio::sync::Semaphore;
-use tollgate_core::{Credential, Digest, KeyFormat, LegacyKey, LegacyKeys, Pepper, Unavailable};
+use tollgate_core::{
+    denial::Unavailable,
+    key::{Digest, KeyFormat, Pepper},
+    store::{LegacyKey, LegacyKeys},
+    verify::Credential,
+};
 
 use hash::Scheme;
 
@@ -21,14 +26,14 @@ use hash::Scheme;
 /// A [`KeyVerifier`](crate::KeyVerifier::with_legacy) asks for it where its store knows no such key. Then, once for each key, the hash
 /// is checked, and the key's [digest](Digest) is stored: from the second request on it is verified like any other. Where plain
 /// SHA-256 or an HMAC is all there is, there is nothing to check: import the digests
-/// ([`Digest::from_parts`]), with the HMAC's key as a former [pepper](tollgate_core::Peppers::with_previous).
+/// ([`Digest::from_parts`]), with the HMAC's key as a former [pepper](tollgate_core::key::Peppers::with_previous).
 ///
 /// The example `migration` of Tollgate's repository is a whole service whose keys are verified so, in a table of its own.
 ///
 /// ```
 /// # #[cfg(feature = "bcrypt")]
-/// # fn example(table: impl tollgate::LegacyKeys, store: tollgate::MemoryKeys) -> Result<(), Box<dyn std::error::Error>> {
-/// use tollgate::{KeyFormat, KeyVerifier, LegacyHashes};
+/// # fn example(table: impl tollgate::store::LegacyKeys, store: tollgate::MemoryKeys) -> Result<(), Box<dyn std::error::Error>> {
+/// use tollgate::{KeyFormat, KeyVerifier, store::LegacyHashes};
 ///
 /// // Old keys look like `k7Fq2xYz.0123…`, and are filed under what stands before the full stop.
 /// let legacy = LegacyHashes::new(table).with_prefix(|secret| secret.split_once('.').map(|(prefix, _)| prefix));

@@ -8,14 +8,14 @@
 //! | [`AttemptLimitLayer`] | the [client's address](ClientAddress) | | 429 |
 //! | [`CredentialLayer`] | headers, in a stated order | the credential | 401, 400 |
 //! | [`VerifyLayer`] | the credential | the [`Principal`] | 401, 403 |
-//! | [`RateLimitLayer`] | the principal, or what you choose | a [`Decision`], `X-RateLimit-*` | 429 |
+//! | [`RateLimitLayer`] | the principal, or what you choose | a [`Decision`](limit::Decision), `X-RateLimit-*` | 429 |
 //! | [`EntitlementLayer`] | the principal's [`Plan`] | | 403 |
 //! | [`ScopeLayer`] | the principal's [`Scopes`], the route | | 403 |
-//! | [`UsageLayer`] | the principal | its use, to a [`UsageRecorder`] | nothing |
+//! | [`UsageLayer`] | the principal | its use, to a [`UsageRecorder`](usage::UsageRecorder) | nothing |
 //!
-//! What the layers learn stands in one request extension, the [`Passage`]. A refusal is a [`Denial`]; a
+//! What the layers learn stands in one request extension, the [`RequestContext`]. A refusal is a [`Denial`]; a
 //! [responder](respond) turns it into bytes. A guard that runs without what it reads answers 500, and the log names the
-//! layer that is missing. An application's own layers and handlers [refuse](refuse()) alike.
+//! layer that is missing. An application's own layers and handlers [refuse](respond::refuse()) alike.
 //!
 //! # Logs
 //!
@@ -55,32 +55,80 @@ mod response_head;
 mod stack;
 mod usage_recorder;
 
-pub use tollgate_core::*;
+pub use tollgate_core::{answer, clock, denial, key};
 
-pub use cached_keys::CachedKeys;
-pub use client_address::ClientAddress;
+/// What a caller may do: scopes, and the requirements that routes have.
+pub mod scope {
+    pub use tollgate_core::scope::*;
+
+    pub use crate::layers::scope::ScopeMap;
+}
+
+/// How much a caller may do: quotas, policies, costs, and the decision of a limiter.
+pub mod limit {
+    pub use tollgate_core::limit::*;
+
+    pub use crate::engine::{RateLimitHeaders, exposed_headers};
+    pub use crate::layers::rate_limit::{Cost, CustomSubject, DEFAULT_POLICY, Policy, Subject};
+    pub use crate::memory::MemoryLimiter;
+}
+
+/// Who a caller is: credentials, what verifies them, and principals with their plans.
+pub mod verify {
+    pub use tollgate_core::verify::*;
+
+    pub use crate::key_verifier::KeyVerifier;
+}
+
+/// Stored keys: how they are found, cached, and how their changes are published.
+pub mod store {
+    pub use tollgate_core::store::*;
+
+    pub use crate::cached_keys::CachedKeys;
+    #[cfg(feature = "legacy")]
+    pub use crate::legacy_hashes::LegacyHashes;
+    pub use crate::memory::MemoryKeys;
+}
+
+/// Managed keys: how they are issued, changed and listed, and what their history holds.
+pub mod manage {
+    pub use tollgate_core::manage::*;
+
+    pub use crate::key_manager::{IssuedKey, KeyManager, NewKey};
+}
+
+/// Usage: how often each key is used, and where that is kept.
+pub mod usage {
+    pub use tollgate_core::usage::*;
+
+    pub use crate::memory::MemoryUsage;
+    #[cfg(feature = "tokio")]
+    pub use crate::usage_recorder::UsageFlushing;
+    pub use crate::usage_recorder::UsageRecorder;
+}
+
+/// A request, and what the layers learn about it.
+pub mod request {
+    pub use tollgate_core::request::*;
+
+    pub use crate::client_address::ClientAddress;
+    pub use crate::engine::RequestContext;
+    pub use crate::request_id::RequestId;
+}
+
 pub use configuration_error::ConfigurationError;
-pub use engine::{
-    Body, Gated, Passage, RateLimitHeaders, ReportOnly, ResponseFuture, exposed_headers, refuse,
-};
-pub use key_manager::{IssuedKey, KeyManager, NewKey};
-pub use key_verifier::KeyVerifier;
+pub use stack::Tollgate;
+
+pub use answer::Answer;
+pub use denial::{Denial, DenialKind};
+pub use key::{Environment, KeyFormat};
 pub use layers::{
-    attempt_limit::AttemptLimitLayer,
-    credential::CredentialLayer,
-    entitlement::EntitlementLayer,
-    rate_limit::{Cost, CustomSubject, DEFAULT_POLICY, Policy, RateLimitLayer, Subject},
-    request_id::RequestIdLayer,
-    scope::{ScopeLayer, ScopeMap},
-    usage::UsageLayer,
+    attempt_limit::AttemptLimitLayer, credential::CredentialLayer, entitlement::EntitlementLayer,
+    rate_limit::RateLimitLayer, request_id::RequestIdLayer, scope::ScopeLayer, usage::UsageLayer,
     verify::VerifyLayer,
 };
-#[cfg(feature = "legacy")]
-pub use legacy_hashes::LegacyHashes;
-pub use memory::{MemoryKeys, MemoryLimiter, MemoryUsage};
-pub use request_id::RequestId;
-pub use response_head::ResponseHead;
-pub use stack::{Tollgate, TollgateBuilder};
-#[cfg(feature = "tokio")]
-pub use usage_recorder::UsageFlushing;
-pub use usage_recorder::UsageRecorder;
+pub use limit::{PerWindow, Policy, Quota};
+pub use request::{ClientAddress, RequestContext};
+pub use scope::{Scopes, scope};
+pub use store::{CachedKeys, MemoryKeys};
+pub use verify::{KeyVerifier, Plan, Principal};

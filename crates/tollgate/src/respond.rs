@@ -25,9 +25,13 @@ pub use problem::Problem;
 #[cfg(feature = "websocket")]
 pub use websocket::{WebSocketClose, is_websocket};
 
+pub use tollgate_core::respond::*;
+
+pub use crate::{engine::refuse, response_head::ResponseHead};
+
 use bytes::Bytes;
 use http::{Response, request};
-use tollgate_core::{Denial, Respond};
+use tollgate_core::denial::Denial;
 
 /// What answers where no responder is set: gRPC requests in their own way, all others with a problem.
 pub(crate) struct DefaultResponder;

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use http::{Extensions, HeaderMap, Response, StatusCode};
-use tollgate_core::Denial;
+use tollgate_core::denial::Denial;
 
-/// The head of a response, to look at: what a [cost](crate::Cost::by_response) may be told by.
+/// The head of a response, to look at: what a [cost](crate::limit::Cost::by_response) may be told by.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct ResponseHead<'r> {

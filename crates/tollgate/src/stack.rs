@@ -5,10 +5,10 @@ use std::sync::Arc;
 use tower_layer::Layer;
 
 use crate::{
-    AttemptLimitLayer, ConfigurationError, CredentialLayer, EntitlementLayer, Gated, RateLimitLayer,
-    ReportOnly, RequestIdLayer, ScopeLayer, UsageLayer, VerifyLayer,
+    AttemptLimitLayer, ConfigurationError, CredentialLayer, EntitlementLayer, RateLimitLayer, RequestIdLayer,
+    ScopeLayer, UsageLayer, VerifyLayer,
     engine::{Engine, Gate, GateLayer, Settings, Station},
-    layers::{AnyGate, rate_limit::ANONYMOUS_UNCOUNTED},
+    layers::{AnyGate, Gated, ReportOnly, rate_limit::ANONYMOUS_UNCOUNTED},
 };
 
 /// The whole stack as one layer: one future, one body, one pass over the request.
@@ -133,13 +133,13 @@ impl TollgateBuilder {
     }
 
     /// Turns refusals into responses. By default gRPC requests get a gRPC status, all others an RFC 9457 problem.
-    pub fn responder(mut self, responder: impl tollgate_core::Respond) -> Self {
+    pub fn responder(mut self, responder: impl tollgate_core::respond::Respond) -> Self {
         self.settings.responder = Some(Arc::new(responder));
         self
     }
 
     /// Takes the time from `clock`.
-    pub fn clock(mut self, clock: impl tollgate_core::Clock) -> Self {
+    pub fn clock(mut self, clock: impl tollgate_core::clock::Clock) -> Self {
         self.settings.clock = Some(Arc::new(clock));
         self
     }
@@ -203,8 +203,8 @@ impl TollgateBuilder {
             stations.push(Station::new(gate, report_only));
         }
         let engine = Engine::new(stations, &self.settings);
-        match engine.flaw() {
-            Some(flaw) => Err(flaw.clone()),
+        match engine.configuration_error() {
+            Some(configuration_error) => Err(configuration_error.clone()),
             None => Ok(Tollgate { engine }),
         }
     }

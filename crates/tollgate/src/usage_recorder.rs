@@ -17,7 +17,8 @@ use std::{
 
 use event_listener::Event;
 use tollgate_core::{
-    HourlyUsage, Unavailable, Usage, UsageBatch, UsageCount, UsageQuery, UsageSink, UsageStore,
+    denial::Unavailable,
+    usage::{HourlyUsage, Usage, UsageBatch, UsageCount, UsageQuery, UsageSink, UsageStore},
 };
 
 use self::counts::Counts;
@@ -61,21 +62,6 @@ pub use flushing::UsageFlushing;
 ///     }
 /// }
 /// ```
-///
-/// # What may be lost
-///
-/// A process that is killed loses what it has noted since its last successful flush began: usually what came in one interval, and
-/// while a flush took its time. Nothing is lost, and nothing counted twice, by a store that is down for a while, whose answer does
-/// not arrive, or by a flush that is dropped half-way: the same batch is added again, under the same number, before newer ones.
-///
-/// What is not flushed when the last clone goes is lost, too, and the log says how much.
-///
-/// # Memory
-///
-/// So many [keys and hours](Self::DEFAULT_CAPACITY) are counted between two flushes at most, and as many may be on their way to
-/// the store, each at about 150 bytes; to make a batch of them takes some 0.3 µs each. Once half of that is used, a flush is
-/// [asked for](Self::wait_until_crowded). If all of it is, because the store has been down for long, whoever is counted already
-/// goes on to be; the uses of others are [dropped](Self::dropped), and the log says how many.
 #[derive(Clone)]
 pub struct UsageRecorder(Arc<Inner>);
 
@@ -267,8 +253,8 @@ impl Drop for Inner {
 }
 
 impl UsageSink for UsageRecorder {
-    fn note(&self, usage: &Usage<'_>) {
-        if self.0.counts.note(usage.principal.id(), usage.now).is_crowded_now() {
+    fn record(&self, usage: &Usage<'_>) {
+        if self.0.counts.record(usage.principal.id(), usage.now).is_crowded_now() {
             self.0.crowded.notify(usize::MAX);
         }
     }

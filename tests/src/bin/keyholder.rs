@@ -12,8 +12,10 @@ use std::{
 
 use axum::{Router, routing::get};
 use tollgate::{
-    CachedKeys, Clock as _, KeyFormat, KeyManager, KeyVerifier, NewKey, Operator, Principal, SystemClock,
-    Tollgate, Usage, UsageRecorder, UsageSink as _,
+    CachedKeys, KeyFormat, KeyVerifier, Principal, Tollgate,
+    clock::{Clock as _, SystemClock},
+    manage::{Actor, KeyManager, NewKey},
+    usage::{Usage, UsageRecorder, UsageSink as _},
 };
 use tollgate_sql::SqlKeys;
 
@@ -45,10 +47,10 @@ async fn serve(database: &str) {
 async fn change(database: &str, seed: u64) {
     let store = tests::patient_store().connect(database).await.expect("the store");
     let manager = KeyManager::new(KeyFormat::new("sk").expect("a format"), store.clone());
-    let operator = Operator::new(format!("run {seed}"));
+    let actor = Actor::new(format!("run {seed}"));
     let usage = UsageRecorder::new(store);
     let _flushing = usage.spawn_every(Duration::from_millis(50)).expect("a runtime");
-    let used = manager.issue(NewKey::named(format!("used in {seed}")), &operator).await.expect("a key");
+    let used = manager.issue(NewKey::named(format!("used in {seed}")), &actor).await.expect("a key");
     let principal = Principal::new(&*used.details.id);
     say(&format!("used {}", used.details.id));
 
@@ -62,25 +64,25 @@ async fn change(database: &str, seed: u64) {
         match (choice / 7 % 4, id) {
             (0, Some(id)) => {
                 say(&format!("rotating {id}"));
-                if let Ok(rotated) = manager.rotate(&id, None, &operator).await {
+                if let Ok(rotated) = manager.rotate(&id, None, &actor).await {
                     say(&format!("rotated {id} {}", rotated.secret.expose_secret()));
                 }
             }
             (1, Some(id)) => {
                 say(&format!("revoking {id}"));
-                manager.revoke(&id, &operator).await.expect("revoked");
+                manager.revoke(&id, &actor).await.expect("revoked");
                 say(&format!("revoked {id}"));
                 ids.retain(|other| *other != id);
             }
             _ => {
                 say("issuing");
                 let name = format!("{seed}/{number}");
-                let issued = manager.issue(NewKey::named(name), &operator).await.expect("a key");
+                let issued = manager.issue(NewKey::named(name), &actor).await.expect("a key");
                 say(&format!("issued {} {}", issued.details.id, issued.secret.expose_secret()));
                 ids.push(issued.details.id);
             }
         }
-        usage.note(&Usage::new(&principal, SystemClock.now()));
+        usage.record(&Usage::new(&principal, SystemClock.now()));
         say(&format!("noted {}", number + 1));
     }
 }

@@ -7,8 +7,10 @@ use std::{
 
 use tokio::sync::watch;
 use tollgate::{
-    Answer, Charge, Decision, Denial, DenialKind, Entitlements, Limiter, MemoryLimiter, Plan, Presented,
-    Principal, Quota, Take, Unavailable, Verify,
+    Answer, Denial, DenialKind, Plan, Principal, Quota,
+    denial::Unavailable,
+    limit::{Charge, Decision, LimitRequest, Limiter, MemoryLimiter},
+    verify::{Entitlements, Verify, VerifyRequest},
 };
 
 use super::at;
@@ -124,7 +126,7 @@ impl Directory {
 }
 
 impl Verify for Directory {
-    fn verify(&self, presented: &Presented<'_>) -> Answer<Result<Arc<Principal>, Denial>> {
+    fn verify(&self, presented: &VerifyRequest<'_>) -> Answer<Result<Arc<Principal>, Denial>> {
         let known = self.principals.get(presented.credential.expose_secret()).cloned();
         self.backend.answer(known).map(|known| known?.ok_or(Denial::new(DenialKind::KeyUnknown)))
     }
@@ -145,19 +147,19 @@ impl SlowLimiter {
     /// Has a subject use up a quota by a policy, at the instant at which [worlds](super::World) begin.
     pub fn use_up(&self, policy: &'static str, subject: &str, quota: &Quota) {
         for limit in quota.limits() {
-            let charge = Charge::new(policy, subject, subject, quota).settling(limit.limit);
+            let charge = Charge::new(policy, subject, subject, quota).settled(limit.limit);
             // The counters in this process answer at once.
-            drop(self.counters.take(&Take::new(&[charge], at(0))));
+            drop(self.counters.acquire(&LimitRequest::new(&[charge], at(0))));
         }
     }
 }
 
 impl Limiter for SlowLimiter {
-    fn take(&self, take: &Take<'_>) -> Answer<Result<Decision, Unavailable>> {
+    fn acquire(&self, request: &LimitRequest<'_>) -> Answer<Result<Decision, Unavailable>> {
         // One that is down counts nothing; a slow one begins when it is asked.
         match self.backend.mode() {
-            Mode::Down | Mode::DownLater(_) => self.backend.answer(Decision::weigh(take.now, [])),
-            Mode::Prompt | Mode::Slow(_) => match self.counters.take(take) {
+            Mode::Down | Mode::DownLater(_) => self.backend.answer(Decision::evaluate(request.now, [])),
+            Mode::Prompt | Mode::Slow(_) => match self.counters.acquire(request) {
                 Answer::Now(Ok(decision)) => self.backend.answer(decision),
                 other => other,
             },

@@ -7,9 +7,14 @@ use std::{
 
 use http::{Request, StatusCode};
 use tollgate::{
-    AttemptLimitLayer, ClientAddress, CredentialLayer, DenialKind, EntitlementLayer, Environment, Gated,
-    ManualClock, MemoryUsage, Passage, PerWindow as _, Plan, Principal, RateLimitLayer, ReportOnly,
-    RequestIdLayer, ScopeLayer, ScopeMap, Scopes, Tollgate, UsageLayer, UsageRecorder, VerifyLayer, scope,
+    AttemptLimitLayer, ClientAddress, CredentialLayer, DenialKind, EntitlementLayer, Environment,
+    PerWindow as _, Plan, Principal, RateLimitLayer, RequestContext, RequestIdLayer, ScopeLayer, Scopes,
+    Tollgate, UsageLayer, VerifyLayer,
+    clock::ManualClock,
+    layers::{Gated, ReportOnly},
+    scope,
+    scope::ScopeMap,
+    usage::{MemoryUsage, UsageRecorder},
 };
 use tower::{Layer, Service, ServiceBuilder, limit::ConcurrencyLimit};
 
@@ -116,11 +121,11 @@ fn directory(backend: &Backend) -> Directory {
             .with_scopes(scopes)
             .with_plan(Plan::active("pro"))
             .with_environment(Environment::Live)
-            .with_quota(tollgate::DEFAULT_POLICY, 1_000_000.per_minute())
+            .with_quota(tollgate::limit::DEFAULT_POLICY, 1_000_000.per_minute())
     };
     Directory::new(backend)
         .with(GOOD, principal("ada"))
-        .with(USED_UP, principal("bob").with_quota(tollgate::DEFAULT_POLICY, 0.per_minute()))
+        .with(USED_UP, principal("bob").with_quota(tollgate::limit::DEFAULT_POLICY, 0.per_minute()))
         .with(LAPSED, principal("cyd").with_plan(Plan::lapsed("pro")))
         .with(POWERLESS, principal("dan").with_scopes(Scopes::none()))
 }
@@ -437,7 +442,7 @@ impl Case {
 
 /// A request whose caller is known in another way than by a credential.
 fn vouched(mut request: Request<String>) -> Request<String> {
-    Passage::identify(request.extensions_mut(), Arc::new(Principal::new("ada")));
+    RequestContext::identify(request.extensions_mut(), Arc::new(Principal::new("ada")));
     request
 }
 

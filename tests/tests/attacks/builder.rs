@@ -3,9 +3,10 @@
 use http::StatusCode;
 use tests::suite::{Directory, Inner, erase, get, send};
 use tollgate::{
-    ConfigurationError, CredentialLayer, CredentialSource, DenialKind, EntitlementLayer, ManualClock,
-    PerWindow as _, Policy, RateLimitLayer, RequestIdLayer, ScopeLayer, ScopeMap, Subject, Tollgate,
-    TollgateBuilder, VerifyLayer, respond::Problem, scope,
+    ConfigurationError, CredentialLayer, DenialKind, EntitlementLayer, PerWindow as _, Policy,
+    RateLimitLayer, RequestIdLayer, ScopeLayer, Tollgate, VerifyLayer, clock::ManualClock,
+    layers::TollgateBuilder, limit::Subject, respond::Problem, scope, scope::ScopeMap,
+    verify::CredentialSource,
 };
 use tower::Layer as _;
 

@@ -9,8 +9,9 @@ use tests::{
     suite::{Inner, Reply, erase, get, send, with_key},
 };
 use tollgate::{
-    Answer, CredentialLayer, Denial, DenialKind, Presented, Principal, Respond, Tollgate, Verify,
-    respond::Json,
+    Answer, CredentialLayer, Denial, DenialKind, Principal, Tollgate,
+    respond::{Json, Respond},
+    verify::{Verify, VerifyRequest},
 };
 use tower::Layer as _;
 
@@ -43,7 +44,7 @@ async fn a_content_type_alone_makes_no_refusal_a_200() {
 struct UnderStatus;
 
 impl Verify for UnderStatus {
-    fn verify(&self, presented: &Presented<'_>) -> Answer<Result<Arc<Principal>, Denial>> {
+    fn verify(&self, presented: &VerifyRequest<'_>) -> Answer<Result<Arc<Principal>, Denial>> {
         let status = status(presented.credential.expose_secret());
         Answer::Now(Err(Denial::new(DenialKind::KeyUnknown).with_status(status)))
     }

@@ -22,8 +22,9 @@ use tests::{
     suite::{Directory, Inner, Reply, at, erase, get, send, with_key},
 };
 use tollgate::{
-    CredentialLayer, CredentialSource, DenialKind, ManualClock, Passage, PerWindow as _, Principal,
-    RequestIdLayer, ScopeLayer, ScopeMap, Scopes, Tollgate, TollgateBuilder, VerifyLayer, scope,
+    CredentialLayer, DenialKind, PerWindow as _, Principal, RequestContext, RequestIdLayer, ScopeLayer,
+    Scopes, Tollgate, VerifyLayer, clock::ManualClock, layers::TollgateBuilder, scope, scope::ScopeMap,
+    verify::CredentialSource,
 };
 use tonic::transport::Server;
 use tower::{Layer as _, ServiceBuilder, ServiceExt as _};
@@ -240,7 +241,7 @@ async fn with_removal_no_key_is_left_among_subprotocols_or_in_the_query() {
         let inside = inner.take_last();
         let left = header(inside.headers(), "sec-websocket-protocol");
         assert_eq!((&*inside.uri().to_string(), left), expected);
-        assert!(Passage::of(inside.extensions()).and_then(Passage::principal).is_some());
+        assert!(RequestContext::of(inside.extensions()).and_then(RequestContext::principal).is_some());
     }
 }
 
@@ -249,7 +250,7 @@ async fn with_removal_no_key_is_left_among_subprotocols_or_in_the_query() {
 async fn whom_a_stack_outside_has_proven_is_nobody_to_a_stack_inside() {
     let identified = |stack: Tollgate, inner: &Inner| {
         let layers = ServiceBuilder::new().map_request(|mut request: http::Request<String>| {
-            Passage::identify(request.extensions_mut(), Arc::new(Principal::new("ada")));
+            RequestContext::identify(request.extensions_mut(), Arc::new(Principal::new("ada")));
             request
         });
         erase(layers.layer(stack).service(inner.clone()))
@@ -264,7 +265,7 @@ async fn whom_a_stack_outside_has_proven_is_nobody_to_a_stack_inside() {
     let optional = builder.credential(CredentialLayer::new().optional()).build().unwrap();
     assert_eq!(send(&mut identified(optional, &inner), get("/jobs", &[])).await.kind(), None);
     let inside = inner.take_last();
-    assert!(Passage::of(inside.extensions()).and_then(Passage::principal).is_none());
+    assert!(RequestContext::of(inside.extensions()).and_then(RequestContext::principal).is_none());
 }
 
 /// Smuggles an identifier of its own making to an upstream that relies on UUIDs: in the header that it reads, and in the one

@@ -15,8 +15,13 @@ use futures_util::future::FutureExt as _;
 use http::{HeaderValue, Request};
 use tests::suite::at;
 use tollgate::{
-    Change, Credential, CredentialSource, Denial, DenialKind, Digest, EndReason, EndSignal, Head, KeyLookUp,
-    KeyRecord, KeyStatus, KeyStore as _, MemoryKeys, Presented, Principal, Verify as _, WatchKeys,
+    Denial, DenialKind, MemoryKeys, Principal,
+    key::Digest,
+    request::RequestHead,
+    store::{
+        EndReason, EndSignal, KeyLookup, KeyRecord, KeyStatus, KeyStore as _, StoreEvent, StoreListener,
+    },
+    verify::{Credential, CredentialSource, Verify as _, VerifyRequest},
 };
 
 use crate::Keys;
@@ -24,7 +29,7 @@ use crate::Keys;
 const SECRET: &str = "an-imported-secret";
 
 fn find(keys: &MemoryKeys, secret: &str) -> Option<KeyRecord> {
-    keys.find(&KeyLookUp::new(&[Digest::of(secret)], at(0))).wait().now_or_never().unwrap().unwrap()
+    keys.find(&KeyLookup::new(&[Digest::of(secret)], at(0))).wait().now_or_never().unwrap().unwrap()
 }
 
 /// What the verifier says of a key.
@@ -32,7 +37,7 @@ fn verify(keys: &Keys, key: &str) -> Result<Arc<Principal>, Denial> {
     let credential = Credential::new(HeaderValue::from_str(key).unwrap(), 0, CredentialSource::Bearer);
     let (head, ()) = Request::new(()).into_parts();
     keys.verifier()
-        .verify(&Presented::new(&credential, Head::from(&head), at(0)))
+        .verify(&VerifyRequest::new(&credential, RequestHead::from(&head), at(0)))
         .wait()
         .now_or_never()
         .unwrap()
@@ -81,12 +86,12 @@ fn a_watcher_may_change_keys_as_it_is_told() {
     without_deadlock(|keys, _| {
         let waker = Arc::new(ChangesKeys(keys.clone()));
         let has_run = AtomicBool::new(false);
-        let watcher: Arc<dyn WatchKeys> = Arc::new(move |change: &Change| {
-            if *change != Change::Resumed && !has_run.swap(true, Ordering::SeqCst) {
+        let listener: Arc<dyn StoreListener> = Arc::new(move |change: &StoreEvent| {
+            if *change != StoreEvent::Connected && !has_run.swap(true, Ordering::SeqCst) {
                 Arc::clone(&waker).wake();
             }
         });
-        keys.watch(Arc::downgrade(&watcher));
+        keys.subscribe(Arc::downgrade(&listener));
         keys.import(SECRET, Principal::new("ada"));
     });
 }

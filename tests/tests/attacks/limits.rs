@@ -12,20 +12,22 @@ use futures_util::future::FutureExt as _;
 use http::StatusCode;
 use tests::suite::{Directory, Inner, at, erase, send, with_key};
 use tollgate::{
-    Charge, Decision, Limiter as _, ManualClock, MemoryLimiter, PerWindow as _, Plan, Policy, Principal,
-    Quota, RateLimitLayer, RequestId, Subject, Take, Tollgate, Window,
+    PerWindow as _, Plan, Policy, Principal, Quota, RateLimitLayer, Tollgate,
+    clock::ManualClock,
+    limit::{Charge, Decision, LimitRequest, Limiter as _, MemoryLimiter, Subject, Window},
+    request::RequestId,
 };
 use tower::Layer as _;
 
 use crate::Keys;
 
 /// The decision of the in-process limiter, which is there at once.
-fn decide(limiter: &MemoryLimiter, take: &Take<'_>) -> Decision {
-    limiter.take(take).wait().now_or_never().unwrap().unwrap()
+fn decide(limiter: &MemoryLimiter, request: &LimitRequest<'_>) -> Decision {
+    limiter.acquire(request).wait().now_or_never().unwrap().unwrap()
 }
 
 fn is_allowed(limiter: &MemoryLimiter, subject: &str, quota: &Quota, now: SystemTime) -> bool {
-    decide(limiter, &Take::new(&[Charge::new("key", subject, subject, quota)], now)).is_allowed()
+    decide(limiter, &LimitRequest::new(&[Charge::new("key", subject, subject, quota)], now)).is_allowed()
 }
 
 /// Chooses the name of somebody else's tenant as the identifier of a key without one, and uses up the tenant's quota.
@@ -127,13 +129,13 @@ fn no_extreme_of_time_quota_or_cost_panics() {
             for cost in [0, 1, u64::MAX] {
                 let charges =
                     ["here", "there"].map(|group| Charge::new("key", "ada", group, &quota).with_cost(cost));
-                let decision = decide(&limiter, &Take::new(&charges, now));
-                let governing = decision.governing().unwrap();
-                assert!(governing.remaining() <= governing.limit);
+                let decision = decide(&limiter, &LimitRequest::new(&charges, now));
+                let tightest = decision.tightest().unwrap();
+                assert!(tightest.remaining() <= tightest.limit);
                 assert_eq!(decision.retry_after().is_some(), !decision.is_allowed(), "{quota} {cost}");
                 let both = decision.clone().and(&decision);
                 assert_eq!(both.is_allowed(), decision.is_allowed());
-                governing.resets_at();
+                tightest.resets_at();
                 RequestId::generate(now);
             }
         }
@@ -155,7 +157,7 @@ fn charges_to_two_groups_in_either_order_neither_lock_up_nor_let_one_too_many_pa
                     charges.reverse();
                 }
                 for _ in 0..1_000 {
-                    let is_allowed = decide(limiter, &Take::new(&charges, at(0))).is_allowed();
+                    let is_allowed = decide(limiter, &LimitRequest::new(&charges, at(0))).is_allowed();
                     passed.fetch_add(usize::from(is_allowed), Ordering::Relaxed);
                 }
             });

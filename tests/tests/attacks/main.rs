@@ -14,7 +14,7 @@ mod time;
 use http::{Method, Request};
 use tests::suite::get;
 use tollgate::{
-    Environment, KeyFormat, KeyVerifier, MemoryKeys, Policy, Principal, Quota, RateLimitLayer, Subject,
+    Environment, KeyFormat, KeyVerifier, MemoryKeys, Policy, Principal, Quota, RateLimitLayer, limit::Subject,
 };
 
 /// Keys of one format, and who verifies them.

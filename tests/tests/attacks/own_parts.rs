@@ -12,9 +12,9 @@ use bytes::Bytes;
 use http::{Request, Response, request};
 use tests::suite::{Inner, erase, get, send, with_key};
 use tollgate::{
-    Answer, CredentialLayer, Denial, EntitlementLayer, Entitlements, Passage, PerWindow as _, Plan, Policy,
-    Principal, RateLimitLayer, ReportOnly, RequestIdLayer, Respond, ScopeLayer, Subject, Tollgate,
-    Unavailable, VerifyLayer, scope,
+    Answer, CredentialLayer, Denial, EntitlementLayer, PerWindow as _, Plan, Policy, Principal,
+    RateLimitLayer, RequestContext, RequestIdLayer, ScopeLayer, Tollgate, VerifyLayer, denial::Unavailable,
+    layers::ReportOnly, limit::Subject, respond::Respond, scope, verify::Entitlements,
 };
 use tower::Layer as _;
 
@@ -46,13 +46,13 @@ async fn what_a_layer_cannot_do_is_told_by_its_own_responder() {
 }
 
 #[tokio::test]
-async fn functions_of_the_application_see_the_other_extensions_and_not_the_passage() {
+async fn functions_of_the_application_see_the_other_extensions_and_not_the_request_context() {
     for is_beside_others in [false, true] {
         let seen = Arc::new(AtomicUsize::new(0));
         let saw = Arc::clone(&seen);
         let subject = Subject::custom(move |head, _| {
             assert_eq!(head.extensions.get::<u8>().is_some(), is_beside_others);
-            assert!(Passage::of(head.extensions).and_then(Passage::request_id).is_none());
+            assert!(RequestContext::of(head.extensions).and_then(RequestContext::request_id).is_none());
             saw.fetch_add(1, Ordering::Relaxed);
             Some("all".into())
         });

@@ -4,8 +4,13 @@ use axum::{Router, body::Body, routing::get};
 use http::StatusCode;
 use tests::suite::{Directory, Inner, at, erase, send, with_key};
 use tollgate::{
-    CredentialLayer, DenialKind, EndReason, EndSignal, Environment, ManualClock, PerWindow as _, Policy,
-    Principal, RateLimitLayer, ReportOnly, ScopeLayer, Scopes, Subject, Tollgate, VerifyLayer, scope,
+    CredentialLayer, DenialKind, Environment, PerWindow as _, Policy, Principal, RateLimitLayer, ScopeLayer,
+    Scopes, Tollgate, VerifyLayer,
+    clock::ManualClock,
+    layers::ReportOnly,
+    limit::Subject,
+    scope,
+    store::{EndReason, EndSignal},
 };
 use tollgate_axum::Authenticated;
 use tower::{Layer as _, ServiceBuilder, ServiceExt as _};

@@ -18,8 +18,10 @@ use tests::suite::{
     is_ready_now, send, with_key,
 };
 use tollgate::{
-    Clock, CredentialLayer, DenialKind, EntitlementLayer, ManualClock, PerWindow as _, Plan, Principal,
-    RateLimitLayer, RequestIdLayer, Requirement, ScopeLayer, Tollgate, VerifyLayer,
+    CredentialLayer, DenialKind, EntitlementLayer, PerWindow as _, Plan, Principal, RateLimitLayer,
+    RequestIdLayer, ScopeLayer, Tollgate, VerifyLayer,
+    clock::{Clock, ManualClock},
+    scope::Requirement,
 };
 use tower::{Layer as _, Service as _, ServiceBuilder, ServiceExt as _};
 

@@ -100,10 +100,10 @@ async fn traced_bodies_pass() {
 #[tokio::test]
 async fn a_default_body_is_empty() {
     // Of a kind that has no default of its own.
-    let content = Content::of(tollgate::Body::<Full<Bytes>>::default()).await;
+    let content = Content::of(tollgate::layers::Body::<Full<Bytes>>::default()).await;
     let empty = Content { length: (0, Some(0)), is_empty: true, bytes: Bytes::new(), trailers: None };
     assert_eq!(content, empty);
-    assert!(tollgate::Body::<Incoming>::default().is_end_stream());
+    assert!(tollgate::layers::Body::<Incoming>::default().is_end_stream());
 }
 
 /// A stream of one frame that owns `owned`.

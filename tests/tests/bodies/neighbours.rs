@@ -176,10 +176,10 @@ async fn a_refused_service_that_falls_idle_keeps_no_permit() {
 async fn a_timeout_outside_covers_the_wait_of_a_verifier() {
     struct Silent;
 
-    impl tollgate::Verify for Silent {
+    impl tollgate::verify::Verify for Silent {
         fn verify(
             &self,
-            _: &tollgate::Presented<'_>,
+            _: &tollgate::verify::VerifyRequest<'_>,
         ) -> tollgate::Answer<Result<Arc<tollgate::Principal>, Denial>> {
             tollgate::Answer::later(pending())
         }

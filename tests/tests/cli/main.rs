@@ -13,8 +13,10 @@ use serde_json::Value;
 use sqlx::{Connection as _, PgConnection};
 use tests::{postgres::Postgres, relay::Relay};
 use tollgate::{
-    Clock as _, Digest, EndReason, KeyLookUp, KeyStore as _, SystemClock, UsageBatch, UsageCount,
-    UsageStore as _,
+    clock::{Clock as _, SystemClock},
+    key::Digest,
+    store::{EndReason, KeyLookup, KeyStore as _},
+    usage::{UsageBatch, UsageCount, UsageStore as _},
 };
 
 /// What a run of the program has said.
@@ -152,7 +154,7 @@ async fn a_service_hears_of_what_the_command_line_ends() {
     let issued = json(url, &["keys", "create", "--name=deploy"]).await;
     let service = tests::patient_store().connect(url).await.unwrap();
     let digest = Digest::of(text(&issued["secret"]));
-    let record = service.find(&KeyLookUp::new(&[digest], SystemClock.now())).wait().await.unwrap().unwrap();
+    let record = service.find(&KeyLookup::new(&[digest], SystemClock.now())).wait().await.unwrap().unwrap();
     let ended = record.principal().end_signal().wait();
     json(url, &["keys", "revoke", &text(&issued["id"])]).await;
     assert_eq!(ended.await, EndReason::Revoked);

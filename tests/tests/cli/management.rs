@@ -6,7 +6,10 @@ use http::Request;
 use http_body_util::BodyExt as _;
 use serde_json::Value;
 use tollgate::{
-    Clock as _, Denial, KeyFormat, KeyManager, Operator, SystemClock, UsageBatch, UsageCount, UsageStore as _,
+    Denial, KeyFormat,
+    clock::{Clock as _, SystemClock},
+    manage::{Actor, KeyManager},
+    usage::{UsageBatch, UsageCount, UsageStore as _},
 };
 use tollgate_axum::management::{Action, KeyRouter};
 use tower::ServiceExt as _;
@@ -55,8 +58,8 @@ async fn keys_and_events_look_as_in_the_answers_of_the_management_routes() {
     store.close().await;
 }
 
-async fn anybody(_head: Parts, _action: Action) -> Result<Operator, Denial> {
-    Ok(Operator::new("root"))
+async fn anybody(_head: Parts, _action: Action) -> Result<Actor, Denial> {
+    Ok(Actor::new("root"))
 }
 
 async fn answer(router: &Router, path: &str) -> Value {

@@ -6,7 +6,11 @@ mod model;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderName, HeaderValue, Request};
 use tests::suite::{Inner, Reply, Stack, erase, send};
-use tollgate::{Credential, CredentialLayer, CredentialSource, DenialKind, Passage, ReportOnly};
+use tollgate::{
+    CredentialLayer, DenialKind, RequestContext,
+    layers::ReportOnly,
+    verify::{Credential, CredentialSource},
+};
 use tower::Layer as _;
 
 /// What the layer makes of a request.
@@ -52,8 +56,8 @@ async fn judge(layer: &CredentialLayer, request: Request<String>) -> (Verdict, R
         return (Refused(kind), reply);
     }
     let inside = inner.take_last();
-    let passage = Passage::of(inside.extensions()).unwrap();
-    let verdict = match passage.credential().map(Credential::expose_secret) {
+    let context = RequestContext::of(inside.extensions()).unwrap();
+    let verdict = match context.credential().map(Credential::expose_secret) {
         Some(secret) => presents(secret),
         None if inside.headers().contains_key("access-control-request-method") => Verdict::Preflight,
         None => Verdict::Anonymous,
@@ -352,9 +356,9 @@ async fn what_holds_a_credential_is_marked_sensitive_in_the_request() {
         assert_eq!(value.is_sensitive(), name != "accept", "{name}");
     }
     assert!(!format!("{inside:?}").contains("tok"), "{inside:?}");
-    let passage = Passage::of(inside.extensions()).unwrap();
+    let context = RequestContext::of(inside.extensions()).unwrap();
     assert_eq!(
-        passage.credential().map(Credential::source),
+        context.credential().map(Credential::source),
         Some(&CredentialSource::Bearer),
         "the first source counts"
     );
@@ -386,7 +390,7 @@ async fn with_removal_nothing_inside_sees_a_credential_header() {
         let inside = inner.take_last();
         let names: Vec<_> = inside.headers().keys().map(HeaderName::as_str).collect();
         assert_eq!(names, ["accept"]);
-        let passage = Passage::of(inside.extensions()).unwrap();
-        assert_eq!(passage.credential().map(Credential::expose_secret), Some("tok"));
+        let context = RequestContext::of(inside.extensions()).unwrap();
+        assert_eq!(context.credential().map(Credential::expose_secret), Some("tok"));
     }
 }

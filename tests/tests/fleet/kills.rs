@@ -8,8 +8,11 @@ use std::{
 use sqlx::{Connection as _, PgConnection};
 use tests::{cases, hosts::within, patient_store, postgres::Postgres};
 use tollgate::{
-    Clock as _, Digest, HistoryQuery, KeyAction, KeyAdmin as _, KeyLookUp, KeyQuery, KeyStatus,
-    KeyStore as _, SystemClock, UsageQuery, UsageStore as _,
+    clock::{Clock as _, SystemClock},
+    key::Digest,
+    manage::{HistoryQuery, KeyAction, KeyAdmin as _, KeyQuery},
+    store::{KeyLookup, KeyStatus, KeyStore as _},
+    usage::{UsageQuery, UsageStore as _},
 };
 use tollgate_sql::SqlKeys;
 
@@ -116,7 +119,7 @@ async fn kill_and_look(database: &str, seed: u32) {
         let Some(expected) = said.keys.get(id) else { continue };
         assert!(is_revoked == expected.is_revoked || expected.revoking, "{id}: {expected:?}, {key:?}");
         let digest = Digest::of(&expected.secret);
-        let found = store.find(&KeyLookUp::new(&[digest], now)).wait().await.unwrap();
+        let found = store.find(&KeyLookup::new(&[digest], now)).wait().await.unwrap();
         match found {
             Some(record) => {
                 assert_eq!(record.principal().id(), id);

@@ -10,7 +10,10 @@ use std::{
 
 use http::StatusCode;
 use tests::{cases, postgres::Postgres, relay::Relay};
-use tollgate::{IssuedKey, KeyFormat, KeyManager, NewKey, Operator};
+use tollgate::{
+    KeyFormat,
+    manage::{Actor, IssuedKey, KeyManager, NewKey},
+};
 
 use crate::process::{Caller, Service};
 
@@ -22,13 +25,13 @@ const ON_ITS_WAY: Duration = Duration::from_millis(250);
 /// Another process than the service, which manages its keys.
 struct Desk {
     manager: KeyManager,
-    root: Operator,
+    root: Actor,
 }
 
 impl Desk {
     async fn open(database: &str) -> Self {
         let store = tests::patient_store().connect(database).await.unwrap();
-        Self { manager: KeyManager::new(KeyFormat::new("sk").unwrap(), store), root: Operator::new("desk") }
+        Self { manager: KeyManager::new(KeyFormat::new("sk").unwrap(), store), root: Actor::new("desk") }
     }
 
     async fn issue(&self, name: &str) -> IssuedKey {

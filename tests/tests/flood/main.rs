@@ -9,7 +9,10 @@
 use std::time::{Duration, SystemTime};
 
 use tests::suite::at;
-use tollgate::{Answer, Charge, Decision, Limiter as _, MemoryLimiter, PerWindow as _, Quota, Take};
+use tollgate::{
+    Answer, PerWindow as _, Quota,
+    limit::{Charge, Decision, LimitRequest, Limiter as _, MemoryLimiter},
+};
 
 /// How many bytes of counters a subject may take at most, all in all. What is stated is "about 64".
 const BYTES_PER_SUBJECT: usize = 68;
@@ -27,7 +30,9 @@ const CROWDS: usize = 64 * 64;
 
 fn ask(limiter: &MemoryLimiter, subject: &str, quota: &Quota, now: SystemTime) -> Decision {
     let charges = [Charge::new("address", subject, subject, quota)];
-    let Answer::Now(Ok(decision)) = limiter.take(&Take::new(&charges, now)) else { panic!("counts at once") };
+    let Answer::Now(Ok(decision)) = limiter.acquire(&LimitRequest::new(&charges, now)) else {
+        panic!("counts at once")
+    };
     decision
 }
 

@@ -5,7 +5,10 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{HeaderValue, Method, StatusCode};
 use tests::hosts::{Api, Connection, How, code, header, request, serve};
-use tollgate::{Denial, Passage, PerWindow as _, Requirement, ScopeLayer, ScopeMap, scope};
+use tollgate::{
+    Denial, PerWindow as _, RequestContext, ScopeLayer, scope,
+    scope::{Requirement, ScopeMap},
+};
 use tower::{ServiceBuilder, util::MapResponseLayer};
 
 fn jobs() -> Router {
@@ -155,8 +158,8 @@ async fn a_service_builder_runs_top_to_bottom_and_chained_layers_bottom_to_top()
 #[tokio::test]
 async fn stacks_within_stacks_agree_on_the_request_id() {
     let handler = async |request: Request| {
-        let passage = Passage::of(request.extensions()).unwrap();
-        passage.request_id().unwrap().to_string()
+        let context = RequestContext::of(request.extensions()).unwrap();
+        context.request_id().unwrap().to_string()
     };
     for how in How::BOTH {
         let api = Api::new();
@@ -263,9 +266,9 @@ async fn all_connections_and_routes_share_one_quota() {
 #[tokio::test]
 async fn a_handler_finds_what_the_layers_have_learned() {
     let handler = async |request: Request| {
-        let passage = Passage::of(request.extensions()).unwrap();
-        let id = passage.request_id().unwrap();
-        format!("{} {id}", passage.principal().unwrap().id())
+        let context = RequestContext::of(request.extensions()).unwrap();
+        let id = context.request_id().unwrap();
+        format!("{} {id}", context.principal().unwrap().id())
     };
     for how in How::BOTH {
         let api = Api::new();

@@ -13,7 +13,10 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, future::join_all};
 use http::{Response, StatusCode};
 use tests::hosts::{Api, Connection, How, header, listen, serve, within};
-use tollgate::{Answer, Denial, DenialKind, Passage, PerWindow as _, Presented, Principal, Tollgate, Verify};
+use tollgate::{
+    Answer, Denial, DenialKind, PerWindow as _, Principal, RequestContext, Tollgate,
+    verify::{Verify, VerifyRequest},
+};
 use tonic::{
     Code, Status,
     service::{Routes, interceptor::InterceptedService},
@@ -179,7 +182,7 @@ async fn messages_are_decoded_to_what_was_meant() {
     struct Closed;
 
     impl Verify for Closed {
-        fn verify(&self, _: &Presented<'_>) -> Answer<Result<Arc<Principal>, Denial>> {
+        fn verify(&self, _: &VerifyRequest<'_>) -> Answer<Result<Arc<Principal>, Denial>> {
             Answer::Now(Err(Denial::new(DenialKind::Forbidden).with_detail(MESSAGE)))
         }
     }
@@ -248,9 +251,9 @@ async fn refusals_on_one_connection_keep_no_permit_from_others() {
 
 #[tokio::test]
 async fn grpc_and_http_share_a_router_behind_one_stack() {
-    // A service behind tonic's interceptor finds the passage, as handlers do.
+    // A service behind tonic's interceptor finds the request context, as handlers do.
     let knows_its_caller = |request: tonic::Request<()>| {
-        let principal = Passage::of(request.extensions()).and_then(Passage::principal);
+        let principal = RequestContext::of(request.extensions()).and_then(RequestContext::principal);
         match principal {
             Some(principal) if principal.id() == "key_1" => Ok(request),
             _ => Err(Status::internal("who is calling?")),

@@ -14,8 +14,9 @@ use http::Response;
 use http_body_util::Full;
 use tests::hosts::SixLayers;
 use tollgate::{
-    AttemptLimitLayer, CredentialLayer, EntitlementLayer, Gated, RateLimitLayer, RequestIdLayer,
-    ResponseFuture, ScopeLayer, Tollgate, VerifyLayer,
+    AttemptLimitLayer, CredentialLayer, EntitlementLayer, RateLimitLayer, RequestIdLayer, ScopeLayer,
+    Tollgate, VerifyLayer,
+    layers::{Gated, ResponseFuture},
 };
 use tonic::service::Routes;
 use tower::{BoxError, Layer, Service, service_fn};
@@ -57,7 +58,7 @@ fn layers_services_and_futures_fit_every_host() {
         fn is_body<B: http_body::Body + Send + Sync + Unpin>() {}
         is_service::<Gated<S>>();
         is_future::<ResponseFuture<S, Q>>();
-        is_body::<tollgate::Body<B>>();
+        is_body::<tollgate::layers::Body<B>>();
     }
 
     macro_rules! fit {

@@ -7,7 +7,10 @@ use axum::{
 };
 use http::{Method, StatusCode};
 use tests::hosts::{Api, Connection, How, request, serve};
-use tollgate::{Denial, Requirement, ScopeLayer, ScopeMap, scope};
+use tollgate::{
+    Denial, ScopeLayer, scope,
+    scope::{Requirement, ScopeMap},
+};
 use tower::ServiceExt as _;
 
 #[tokio::test]

@@ -3,8 +3,9 @@
 use http::StatusCode;
 use tests::suite::{Backend, Directory, Inner, Stack, erase, send, with_key};
 use tollgate::{
-    CredentialLayer, DenialKind, EntitlementLayer, Passage, PerWindow as _, Plan, Policy, Principal, Quota,
-    RateLimitLayer, ReportOnly, ScopeLayer, Scopes, Subject, Tollgate, VerifyLayer, scope,
+    CredentialLayer, DenialKind, EntitlementLayer, PerWindow as _, Plan, Policy, Principal, Quota,
+    RateLimitLayer, RequestContext, ScopeLayer, Scopes, Tollgate, VerifyLayer, layers::ReportOnly,
+    limit::Subject, scope,
 };
 use tower::{Layer as _, ServiceBuilder};
 
@@ -26,9 +27,9 @@ async fn found_inside(stack: &mut Stack, inner: &Inner) -> (StatusCode, String, 
         return (reply.status(), String::new(), String::new());
     }
     let inside = inner.take_last();
-    let passage = Passage::of(inside.extensions()).unwrap();
-    let id = passage.principal().map_or("nobody", |principal| principal.id()).to_owned();
-    let tier = passage.plan().map_or("none", |plan| plan.tier()).to_owned();
+    let context = RequestContext::of(inside.extensions()).unwrap();
+    let id = context.principal().map_or("nobody", |principal| principal.id()).to_owned();
+    let tier = context.plan().map_or("none", |plan| plan.tier()).to_owned();
     (reply.status(), id, tier)
 }
 

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use tests::suite::{Backend, Case, Entry, Failure, Inner, Log, World, failing, get, send, try_send};
-use tollgate::{DenialKind, Passage, ReportOnly};
+use tollgate::{DenialKind, RequestContext, layers::ReportOnly};
 use tracing::Level;
 
 pub(crate) async fn allows(case: &Case) {
@@ -12,7 +12,7 @@ pub(crate) async fn allows(case: &Case) {
     assert_eq!((reply.status(), reply.body()), (StatusCode::OK, "inside"), "{reply:?}");
     assert_eq!(inner.calls(), 1);
     assert_eq!(reply.kind(), None);
-    assert!(Passage::of(inner.take_last().extensions()).is_some());
+    assert!(RequestContext::of(inner.take_last().extensions()).is_some());
 }
 
 pub(crate) async fn refuses(case: &Case) {

@@ -8,8 +8,9 @@ use tests::suite::{
     with_key,
 };
 use tollgate::{
-    CredentialLayer, DenialKind, EndReason, EndSignal, ManualClock, PerWindow as _, Principal,
-    RateLimitLayer, Tollgate, VerifyLayer,
+    CredentialLayer, DenialKind, PerWindow as _, Principal, RateLimitLayer, Tollgate, VerifyLayer,
+    clock::ManualClock,
+    store::{EndReason, EndSignal},
 };
 use tower::{Layer as _, Service as _, ServiceBuilder};
 

@@ -13,8 +13,10 @@ use futures_util::future::join_all;
 use http::StatusCode;
 use tests::suite::{Inner, Stack, erase, send, with_key};
 use tollgate::{
-    Answer, CredentialLayer, DenialKind, Digest, KeyFormat, KeyVerifier, LegacyHashes, LegacyKey, LegacyKeys,
-    MemoryKeys, Pepper, PepperId, Peppers, Principal, Unavailable, VerifyLayer,
+    Answer, CredentialLayer, DenialKind, KeyFormat, KeyVerifier, MemoryKeys, Principal, VerifyLayer,
+    denial::Unavailable,
+    key::{Digest, Pepper, PepperId, Peppers},
+    store::{LegacyHashes, LegacyKey, LegacyKeys},
 };
 use tower::Layer as _;
 

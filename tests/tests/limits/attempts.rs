@@ -21,9 +21,13 @@ use tests::{
     },
 };
 use tollgate::{
-    Answer, AttemptLimitLayer, ClientAddress, CredentialLayer, Denial, DenialKind, EndReason, EndSignal,
-    EntitlementLayer, ManualClock, PerWindow as _, Plan, Presented, Principal, Quota, RateLimitLayer,
-    ReportOnly, Requirement, ScopeLayer, ScopeMap, Tollgate, Verify, VerifyLayer,
+    Answer, AttemptLimitLayer, ClientAddress, CredentialLayer, Denial, DenialKind, EntitlementLayer,
+    PerWindow as _, Plan, Principal, Quota, RateLimitLayer, ScopeLayer, Tollgate, VerifyLayer,
+    clock::ManualClock,
+    layers::ReportOnly,
+    scope::{Requirement, ScopeMap},
+    store::{EndReason, EndSignal},
+    verify::{Verify, VerifyRequest},
 };
 use tower::{Layer as _, Service as _, ServiceBuilder};
 use tracing::Level;
@@ -75,7 +79,7 @@ impl Verifier {
 }
 
 impl Verify for Verifier {
-    fn verify(&self, presented: &Presented<'_>) -> Answer<Result<Arc<Principal>, Denial>> {
+    fn verify(&self, presented: &VerifyRequest<'_>) -> Answer<Result<Arc<Principal>, Denial>> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let verdict = match presented.credential.expose_secret() {
             "good" => Ok(Arc::new(Principal::new("ada").with_plan(Plan::active("pro")))),

@@ -4,7 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 use tests::suite::{at, send};
-use tollgate::{Clock as _, ManualClock, PerWindow as _, RateLimitLayer};
+use tollgate::{
+    PerWindow as _, RateLimitLayer,
+    clock::{Clock as _, ManualClock},
+};
 
 use crate::{behind, from, numbers, passing};
 

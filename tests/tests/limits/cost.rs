@@ -16,8 +16,11 @@ use tests::{
     suite::{Failure, Inner, at, is_pending, is_ready_now, send, try_send},
 };
 use tollgate::{
-    Cost, DEFAULT_POLICY, DenialKind, ManualClock, PerWindow as _, Policy, Quota, RateLimitHeaders,
-    RateLimitLayer, ReportOnly, ScopeLayer, scope,
+    DenialKind, PerWindow as _, Policy, Quota, RateLimitLayer, ScopeLayer,
+    clock::ManualClock,
+    layers::ReportOnly,
+    limit::{Cost, DEFAULT_POLICY, RateLimitHeaders},
+    scope,
 };
 use tower::{Service as _, layer::layer_fn, service_fn};
 

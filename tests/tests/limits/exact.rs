@@ -5,7 +5,9 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use http::StatusCode;
 use tests::suite::{at, get, is_ready_now, send};
 use tollgate::{
-    DenialKind, Limiter, ManualClock, MemoryLimiter, PerWindow as _, Policy, RateLimitLayer, Subject, Window,
+    DenialKind, PerWindow as _, Policy, RateLimitLayer,
+    clock::ManualClock,
+    limit::{Limiter, MemoryLimiter, Subject, Window},
 };
 use tower::Service as _;
 
@@ -119,7 +121,8 @@ async fn a_refusal_by_one_policy_burns_no_other() {
 #[tokio::test]
 async fn an_upgrade_keeps_the_count_and_raises_the_limit() {
     let clock = ManualClock::at(at(0));
-    let policy = Policy::new(tollgate::DEFAULT_POLICY, 2.per_minute()).with_tier("pro", 5.per_minute());
+    let policy =
+        Policy::new(tollgate::limit::DEFAULT_POLICY, 2.per_minute()).with_tier("pro", 5.per_minute());
     let mut stack = behind(&clock, RateLimitLayer::from_policies([policy]).with_clock(clock.clone()));
     assert_eq!(passing(&mut stack, "ada.basic", 9).await, 2);
     let upgraded = send(&mut stack, from("ada.pro")).await;
@@ -134,7 +137,7 @@ async fn an_upgrade_keeps_the_count_and_raises_the_limit() {
 async fn a_quota_of_its_own_takes_the_place_of_one_policys() {
     let clock = ManualClock::at(at(0));
     let policies = [
-        Policy::new(tollgate::DEFAULT_POLICY, 1.per_minute()),
+        Policy::new(tollgate::limit::DEFAULT_POLICY, 1.per_minute()),
         Policy::new("tenant", 4.per_minute()).by(Subject::Tenant),
     ];
     let mut stack = behind(&clock, RateLimitLayer::from_policies(policies).with_clock(clock.clone()));
@@ -234,9 +237,9 @@ async fn a_flood_of_new_subjects_in_every_window_stays_bounded() {
     for window in 0..50 {
         for subject in 0..2_000 {
             let subject = format!("{window}-{subject}");
-            let charges = [tollgate::Charge::new("key", &subject, &subject, &quota)];
-            let take = tollgate::Take::new(&charges, tollgate::Clock::now(&clock));
-            assert!(limiter.take(&take).wait().await.unwrap().is_allowed());
+            let charges = [tollgate::limit::Charge::new("key", &subject, &subject, &quota)];
+            let request = tollgate::limit::LimitRequest::new(&charges, tollgate::clock::Clock::now(&clock));
+            assert!(limiter.acquire(&request).wait().await.unwrap().is_allowed());
         }
         most = most.max(limiter.subjects());
         clock.advance(Duration::from_mins(1));

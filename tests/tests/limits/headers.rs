@@ -10,8 +10,10 @@ use tests::{
     suite::{Inner, Reply, at, send},
 };
 use tollgate::{
-    Cost, DEFAULT_POLICY, ManualClock, PerWindow as _, Policy, Quota, RateLimitHeaders, RateLimitLayer,
-    Tollgate, Window, exposed_headers, scope,
+    PerWindow as _, Policy, Quota, RateLimitLayer, Tollgate,
+    clock::ManualClock,
+    limit::{Cost, DEFAULT_POLICY, RateLimitHeaders, Window, exposed_headers},
+    scope,
 };
 use tower_http::cors::CorsLayer;
 
@@ -242,7 +244,7 @@ async fn a_bucket_shows_what_it_holds_and_the_time_in_which_it_is_filled() {
 async fn of_policies_with_one_window_the_tighter_one_is_told_under_its_name() {
     let policies = [
         Policy::new("key", 9.per_minute()),
-        Policy::new("tenant", 5.per_minute()).by(tollgate::Subject::Tenant),
+        Policy::new("tenant", 5.per_minute()).by(tollgate::limit::Subject::Tenant),
         Policy::new("day", 7.per_day()),
     ];
     let limit = RateLimitLayer::from_policies(policies)

@@ -22,8 +22,11 @@ use tests::{
     suite::{Erasable, Inner, Reply, Stack, erase, with_key},
 };
 use tollgate::{
-    Answer, CredentialLayer, Denial, ManualClock, PerWindow as _, Plan, Presented, Principal, RateLimitLayer,
-    Requirement, ScopeLayer, ScopeMap, Tollgate, Verify, VerifyLayer,
+    Answer, CredentialLayer, Denial, PerWindow as _, Plan, Principal, RateLimitLayer, ScopeLayer, Tollgate,
+    VerifyLayer,
+    clock::ManualClock,
+    scope::{Requirement, ScopeMap},
+    verify::{Verify, VerifyRequest},
 };
 use tower::{Layer, ServiceBuilder};
 
@@ -32,7 +35,7 @@ use tower::{Layer, ServiceBuilder};
 struct Honest;
 
 impl Verify for Honest {
-    fn verify(&self, presented: &Presented<'_>) -> Answer<Result<Arc<Principal>, Denial>> {
+    fn verify(&self, presented: &VerifyRequest<'_>) -> Answer<Result<Arc<Principal>, Denial>> {
         let (name, own) = split(presented.credential.expose_secret(), '+');
         let (name, tier) = split(name, '.');
         let (id, tenant) = split(name, '@');
@@ -44,7 +47,7 @@ impl Verify for Honest {
             principal = principal.with_plan(Plan::active(tier));
         }
         if let Ok(own) = own.parse::<u64>() {
-            principal = principal.with_quota(tollgate::DEFAULT_POLICY, own.per_minute());
+            principal = principal.with_quota(tollgate::limit::DEFAULT_POLICY, own.per_minute());
         }
         Answer::Now(Ok(Arc::new(principal)))
     }

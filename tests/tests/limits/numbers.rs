@@ -3,8 +3,11 @@
 use http::StatusCode;
 use tests::suite::{Inner, at, erase, get, send};
 use tollgate::{
-    Cost, DenialKind, EntitlementLayer, ManualClock, Passage, PerWindow as _, Policy, Quota,
-    RateLimitHeaders, RateLimitLayer, RequestIdLayer, ScopeLayer, Subject, Tollgate, scope,
+    DenialKind, EntitlementLayer, PerWindow as _, Policy, Quota, RateLimitLayer, RequestContext,
+    RequestIdLayer, ScopeLayer, Tollgate,
+    clock::ManualClock,
+    limit::{Cost, RateLimitHeaders, Subject},
+    scope,
 };
 use tower::{Layer as _, layer::layer_fn};
 
@@ -133,7 +136,7 @@ async fn numbers_of_an_upstream_are_replaced() {
 async fn the_service_inside_finds_the_decision_of_all_limits() {
     let clock = ManualClock::at(at(0));
     let inner = Inner::answering(|request| {
-        let decision = Passage::of(request.extensions()).and_then(Passage::decision).unwrap();
+        let decision = RequestContext::of(request.extensions()).and_then(RequestContext::decision).unwrap();
         let names: Vec<_> = decision.windows().iter().map(|window| window.policy).collect();
         Ok(http::Response::new(names.join(" ")))
     });
@@ -146,7 +149,7 @@ async fn the_service_inside_finds_the_decision_of_all_limits() {
 #[tokio::test]
 async fn what_a_response_has_cost_is_told_of_each_of_two_limits_for_one_window() {
     let clock = ManualClock::at(at(0));
-    let policy = Policy::new(tollgate::DEFAULT_POLICY, 9.per_minute().and(5.per_minute().sliding()))
+    let policy = Policy::new(tollgate::limit::DEFAULT_POLICY, 9.per_minute().and(5.per_minute().sliding()))
         .with_cost(Cost::by_response(|_| 2));
     let layer = RateLimitLayer::from_policies([policy])
         .with_headers(RateLimitHeaders::none().with_ietf_draft_10())

@@ -6,7 +6,11 @@ use std::time::{Duration, SystemTime};
 use futures_util::FutureExt as _;
 use proptest::prelude::*;
 use tests::suite::{Reply, Stack, at, send};
-use tollgate::{Clock as _, ManualClock, PerWindow as _, Policy, RateLimitHeaders, RateLimitLayer};
+use tollgate::{
+    PerWindow as _, Policy, RateLimitLayer,
+    clock::{Clock as _, ManualClock},
+    limit::RateLimitHeaders,
+};
 
 use crate::{
     behind, from,

@@ -6,8 +6,11 @@ use tests::{
     suite::{Backend, Inner, SlowLimiter, at, send},
 };
 use tollgate::{
-    ClientAddress, Cost, Decision, EndSignal, KeyDetails, ManualClock, PerWindow as _, Plan, Policy,
-    Principal, Quota, RateLimitLayer, Subject, Window,
+    ClientAddress, PerWindow as _, Plan, Policy, Principal, Quota, RateLimitLayer,
+    clock::ManualClock,
+    limit::{Cost, Decision, Subject, Window},
+    manage::KeyDetails,
+    store::EndSignal,
 };
 
 use crate::{behind, from, guarding, midnight, numbers};
@@ -17,7 +20,7 @@ fn details(id: &str, tenant: Option<&str>, tier: Option<&str>, own: Option<Quota
     let mut details = KeyDetails::new(id, "a key", at(0));
     details.tenant = tenant.map(Into::into);
     details.plan = tier.map(Plan::active);
-    details.quotas = own.into_iter().map(|quota| (tollgate::DEFAULT_POLICY.into(), quota)).collect();
+    details.quotas = own.into_iter().map(|quota| (tollgate::limit::DEFAULT_POLICY.into(), quota)).collect();
     details
 }
 
@@ -27,14 +30,14 @@ async fn peek(limit: &RateLimitLayer, key: &KeyDetails, seconds: u64) -> Decisio
 
 /// Limit, remaining and reset, as a response would tell them.
 fn told(decision: &Decision) -> (Option<u64>, Option<u64>, Option<u64>) {
-    let window = decision.governing();
-    let number = |of: fn(&tollgate::WindowState) -> u64| window.map(of);
+    let window = decision.tightest();
+    let number = |of: fn(&tollgate::limit::WindowState) -> u64| window.map(of);
     let reset = number(|window| window.reset_second).map(|reset| reset - midnight());
-    (number(|window| window.limit), number(tollgate::WindowState::remaining), reset)
+    (number(|window| window.limit), number(tollgate::limit::WindowState::remaining), reset)
 }
 
 fn by_key(quota: Quota) -> Policy {
-    Policy::new(tollgate::DEFAULT_POLICY, quota)
+    Policy::new(tollgate::limit::DEFAULT_POLICY, quota)
 }
 
 #[tokio::test]
@@ -96,7 +99,7 @@ async fn tells_what_is_used_up_and_of_whoever_was_never_here() {
 
 #[tokio::test]
 async fn leaves_out_what_only_a_request_decides() {
-    let slow_for_bulk = |head: tollgate::Head<'_>, _: Option<&Principal>| {
+    let slow_for_bulk = |head: tollgate::request::RequestHead<'_>, _: Option<&Principal>| {
         head.uri.path().starts_with("/bulk").then(|| 1.per_minute())
     };
     let limit = RateLimitLayer::from_policies([
@@ -112,7 +115,7 @@ async fn leaves_out_what_only_a_request_decides() {
     assert_eq!(names(&peek(&limit, &ada, 0).await), [("organization", Window::HOUR)]);
 
     let own = details("ada", Some("acme"), None, Some(9.per_day()));
-    let expected = [(tollgate::DEFAULT_POLICY, Window::DAY), ("organization", Window::HOUR)];
+    let expected = [(tollgate::limit::DEFAULT_POLICY, Window::DAY), ("organization", Window::HOUR)];
     assert_eq!(
         names(&peek(&limit, &own, 0).await),
         expected,
@@ -122,7 +125,7 @@ async fn leaves_out_what_only_a_request_decides() {
     let all = RateLimitLayer::from_policies([
         Policy::new("everybody", 2.per_hour()).by(Subject::custom(|_, _| Some("all".into())))
     ]);
-    assert_eq!(peek(&all, &ada, 0).await.governing(), None);
+    assert_eq!(peek(&all, &ada, 0).await.tightest(), None);
 }
 
 #[tokio::test]

@@ -17,8 +17,11 @@ use tests::{
     suite::{Backend, Inner, Latch, Log, Reply, SlowLimiter, at, is_pending, is_ready_now, send},
 };
 use tollgate::{
-    Cost, ManualClock, PerWindow as _, Policy, RateLimitLayer, Requirement, ResponseFuture, ScopeLayer,
-    ScopeMap, Tollgate,
+    PerWindow as _, Policy, RateLimitLayer, ScopeLayer, Tollgate,
+    clock::ManualClock,
+    layers::ResponseFuture,
+    limit::Cost,
+    scope::{Requirement, ScopeMap},
 };
 use tower::{Layer as _, Service as _, service_fn};
 use tracing::Level;
@@ -267,6 +270,7 @@ fn futures_can_be_sent_and_bodies_shared() {
     fn is_sent<T: Send>() {}
     fn is_shared<T: Send + Sync + Unpin>() {}
     is_sent::<ResponseFuture<Inner, String>>();
-    is_shared::<tollgate::Body<String>>();
-    is_shared::<Pin<Box<tollgate::Body<StreamBody<stream::Empty<Result<Frame<Bytes>, Infallible>>>>>>>();
+    is_shared::<tollgate::layers::Body<String>>();
+    is_shared::<Pin<Box<tollgate::layers::Body<StreamBody<stream::Empty<Result<Frame<Bytes>, Infallible>>>>>>>(
+    );
 }

@@ -25,8 +25,8 @@ use tests::{
     suite::{Backend, Directory, Inner, Latch, SlowLimiter, at, is_pending, is_ready_now, with_key},
 };
 use tollgate::{
-    Environment, KeyFormat, KeyVerifier, ManualClock, MemoryKeys, PerWindow as _, Plan, Policy, Principal,
-    RateLimitLayer, Subject, Tollgate, VerifyLayer, respond,
+    Environment, KeyFormat, KeyVerifier, MemoryKeys, PerWindow as _, Plan, Policy, Principal, RateLimitLayer,
+    Tollgate, VerifyLayer, clock::ManualClock, limit::Subject, respond,
 };
 use tower::{Layer as _, Service as _};
 

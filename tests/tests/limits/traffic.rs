@@ -20,8 +20,9 @@ use tests::{
     suite::{Erasable, Failure, Inner, at, is_ready_now, send},
 };
 use tollgate::{
-    Charge, Cost, CredentialLayer, Limiter as _, ManualClock, MemoryLimiter, PerWindow as _, Policy,
-    RateLimitLayer, Take, Tollgate, VerifyLayer,
+    CredentialLayer, PerWindow as _, Policy, RateLimitLayer, Tollgate, VerifyLayer,
+    clock::ManualClock,
+    limit::{Charge, Cost, LimitRequest, Limiter as _, MemoryLimiter},
 };
 use tower::{Layer as _, Service as _, ServiceBuilder, ServiceExt as _, service_fn};
 
@@ -60,7 +61,7 @@ impl Traffic {
     async fn used(&self, caller: &str) -> u64 {
         let quota = 100.per_minute();
         let peek = [Charge::new("traffic", caller, caller, &quota).with_cost(0)];
-        let decision = self.counters.take(&Take::new(&peek, at(0))).wait().await.unwrap();
+        let decision = self.counters.acquire(&LimitRequest::new(&peek, at(0))).wait().await.unwrap();
         decision.windows()[0].used
     }
 }

@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use sqlx::{Connection as _, Executor as _, PgConnection, SqliteConnection};
 use tests::{cases, postgres::Postgres, suite::at};
 use tollgate::{
-    Answer, CachedKeys, Digest, KeyAdmin as _, KeyFormat, KeyLookUp, KeyManager, KeyQuery, KeyStore, NewKey,
-    Operator,
+    Answer, CachedKeys, KeyFormat,
+    key::Digest,
+    manage::{Actor, KeyAdmin as _, KeyManager, KeyQuery, NewKey},
+    store::{KeyLookup, KeyStore},
 };
 use tollgate_sql::SqlKeys;
 
@@ -35,7 +37,7 @@ fn some(how_many: u32, of: u32) -> impl Iterator<Item = u32> {
 async fn find(store: &impl KeyStore, secret: &str) -> (bool, Duration) {
     let digests = [Digest::of(secret)];
     let asked = Instant::now();
-    let found = store.find(&KeyLookUp::new(&digests, at(0))).wait().await.unwrap();
+    let found = store.find(&KeyLookup::new(&digests, at(0))).wait().await.unwrap();
     (found.is_some(), asked.elapsed())
 }
 
@@ -72,13 +74,13 @@ async fn walk(store: &SqlKeys) {
     let cached = CachedKeys::new(store.clone());
     let known: Vec<_> = some(1_000, keys).map(|number| [Digest::of(secret(number))]).collect();
     for digests in &known {
-        cached.find(&KeyLookUp::new(digests, at(0))).wait().await.unwrap().unwrap();
+        cached.find(&KeyLookup::new(digests, at(0))).wait().await.unwrap().unwrap();
     }
     let began = Instant::now();
     let rounds = cases(10, 1_000);
     for _ in 0..rounds {
         for digests in &known {
-            let answer = cached.find(&KeyLookUp::new(digests, at(0)));
+            let answer = cached.find(&KeyLookup::new(digests, at(0)));
             assert!(matches!(answer, Answer::Now(Ok(Some(_)))), "at once");
         }
     }
@@ -127,10 +129,10 @@ async fn first_key(store: &SqlKeys) {
     let manager = KeyManager::new(KeyFormat::new("sk").unwrap(), store.clone());
     for tenant in 0..TENANTS {
         let key = NewKey::named("first").with_tenant(format!("tenant {tenant}"));
-        let issued = manager.issue(key, &Operator::new("root")).await.unwrap();
-        manager.revoke(&issued.details.id, &Operator::new("root")).await.unwrap();
+        let issued = manager.issue(key, &Actor::new("root")).await.unwrap();
+        manager.revoke(&issued.details.id, &Actor::new("root")).await.unwrap();
         if tenant > 0 {
-            manager.delete(&issued.details.id, &Operator::new("root")).await.unwrap();
+            manager.delete(&issued.details.id, &Actor::new("root")).await.unwrap();
         }
     }
 }

@@ -6,10 +6,11 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, request};
 use tests::suite::{Inner, Reply, erase, get, send, with_key};
 use tollgate::{
-    CredentialLayer, CredentialSource, Denial, DenialKind, Principal, RequestIdLayer, Requirement, Respond,
-    ScopeLayer, Tollgate, VerifyLayer,
-    respond::{Json, Problem},
+    CredentialLayer, Denial, DenialKind, Principal, RequestIdLayer, ScopeLayer, Tollgate, VerifyLayer,
+    respond::{Json, Problem, Respond},
     scope,
+    scope::Requirement,
+    verify::CredentialSource,
 };
 use tower::{Layer as _, ServiceBuilder};
 
@@ -289,7 +290,7 @@ async fn a_preflight_is_left_to_the_cors_layer() {
 #[tokio::test]
 async fn answers_are_uniform_whatever_is_wrong_with_a_key() {
     use tests::suite::at;
-    use tollgate::{Environment, KeyFormat, KeyVerifier, ManualClock, MemoryKeys};
+    use tollgate::{Environment, KeyFormat, KeyVerifier, MemoryKeys, clock::ManualClock};
 
     let (format, keys) = (KeyFormat::new("sk").unwrap(), MemoryKeys::new());
     let issue = |id: &str, environment: Environment| {

@@ -11,8 +11,10 @@ use std::sync::Arc;
 
 use tests::suite::{Inner, Stack, erase};
 use tollgate::{
-    Answer, Charge, Counter, CredentialLayer, Decision, Denial, DenialKind, PerWindow as _, Presented,
-    Principal, Respond, Verify, VerifyLayer, Weighing,
+    Answer, CredentialLayer, Denial, DenialKind, PerWindow as _, Principal, VerifyLayer,
+    limit::{Charge, Counter, Decision, WindowCheck},
+    respond::Respond,
+    verify::{Verify, VerifyRequest},
 };
 use tower::ServiceBuilder;
 
@@ -20,7 +22,7 @@ use tower::ServiceBuilder;
 struct Refuse(Denial);
 
 impl Verify for Refuse {
-    fn verify(&self, _presented: &Presented<'_>) -> Answer<Result<Arc<Principal>, Denial>> {
+    fn verify(&self, _presented: &VerifyRequest<'_>) -> Answer<Result<Arc<Principal>, Denial>> {
         Answer::Now(Err(self.0.clone()))
     }
 }
@@ -71,5 +73,8 @@ fn used_up() -> Decision {
     let quota = 60.per_minute();
     let limit = quota.limits().first().unwrap();
     let counter = Counter::new(limit.algorithm).at(limit, now).counting(limit, 60);
-    Decision::weigh(now, [Weighing::new(&Charge::new("key", "ada", "ada", &quota), limit, counter, now)])
+    Decision::evaluate(
+        now,
+        [WindowCheck::new(&Charge::new("key", "ada", "ada", &quota), limit, counter, now)],
+    )
 }

@@ -6,9 +6,11 @@ use futures_util::future::FutureExt as _;
 use http::StatusCode;
 use tests::suite::{Inner, Stack, at, erase, send, with_key};
 use tollgate::{
-    Change, CredentialLayer, DenialKind, Digest, EndReason, Environment, KeyFormat, KeyLookUp, KeyRecord,
-    KeyStatus, KeyStore as _, KeyVerifier, ManualClock, MemoryKeys, Passage, Principal, VerifyLayer,
-    WatchKeys,
+    CredentialLayer, DenialKind, Environment, KeyFormat, KeyVerifier, MemoryKeys, Principal, RequestContext,
+    VerifyLayer,
+    clock::ManualClock,
+    key::Digest,
+    store::{EndReason, KeyLookup, KeyRecord, KeyStatus, KeyStore as _, StoreEvent, StoreListener},
 };
 use tower::{Layer as _, Service as _};
 
@@ -41,7 +43,7 @@ impl Api {
 
     fn record(&self, secret: &str) -> KeyRecord {
         let found =
-            self.keys.find(&KeyLookUp::new(&[Digest::of(secret)], at(0))).wait().now_or_never().unwrap();
+            self.keys.find(&KeyLookup::new(&[Digest::of(secret)], at(0))).wait().now_or_never().unwrap();
         found.unwrap().unwrap()
     }
 }
@@ -52,7 +54,7 @@ async fn an_issued_key_proves_its_principal() {
     let key = api.issue(Principal::new("ada").with_tenant("acme"));
     assert_eq!(api.refusal(&key).await, None);
     let inside = api.inner.take_last();
-    let principal = Passage::of(inside.extensions()).and_then(Passage::principal).unwrap();
+    let principal = RequestContext::of(inside.extensions()).and_then(RequestContext::principal).unwrap();
     assert_eq!((principal.id(), principal.tenant()), ("ada", Some("acme")));
     assert_eq!(principal.environment(), Some(Environment::Live));
     assert_eq!(api.refusal(&key[..key.len() - 1]).await, Some(DenialKind::KeyUnknown), "too short is opaque");
@@ -64,7 +66,7 @@ async fn a_revoked_key_is_refused_as_soon_as_revoke_returns() {
     let key = api.issue(Principal::new("ada"));
     assert_eq!(api.refusal(&key).await, None);
     let stream = api.inner.take_last();
-    let held = Passage::of(stream.extensions()).and_then(Passage::principal).unwrap();
+    let held = RequestContext::of(stream.extensions()).and_then(RequestContext::principal).unwrap();
     assert_eq!(held.end_signal().reason(), None);
 
     assert!(api.keys.revoke("ada"));
@@ -212,16 +214,16 @@ async fn every_change_raises_the_generation() {
 
 /// Keeps what it is told.
 #[derive(Default)]
-struct Heard(Mutex<Vec<Change>>);
+struct Heard(Mutex<Vec<StoreEvent>>);
 
-impl WatchKeys for Heard {
-    fn changed(&self, change: &Change) {
+impl StoreListener for Heard {
+    fn on_event(&self, change: &StoreEvent) {
         self.0.lock().unwrap().push(change.clone());
     }
 }
 
 impl Heard {
-    fn take(&self) -> Vec<Change> {
+    fn take(&self) -> Vec<StoreEvent> {
         std::mem::take(&mut *self.0.lock().unwrap())
     }
 }
@@ -231,24 +233,24 @@ async fn watchers_are_told_what_changed_before_whoever_changed_it_is_answered() 
     let api = Api::new();
     api.issue(Principal::new("earlier"));
     let heard = Arc::new(Heard::default());
-    api.keys.watch(Arc::downgrade(&heard) as Weak<dyn WatchKeys>);
-    assert_eq!(heard.take(), [Change::Resumed], "in this process no news are missed");
+    api.keys.subscribe(Arc::downgrade(&heard) as Weak<dyn StoreListener>);
+    assert_eq!(heard.take(), [StoreEvent::Connected], "in this process no news are missed");
 
     api.issue(Principal::new("ada").with_tenant("acme"));
-    assert_eq!(heard.take(), [Change::Key { id: "ada".into(), generation: 2, end: None }]);
+    assert_eq!(heard.take(), [StoreEvent::Key { id: "ada".into(), generation: 2, end: None }]);
     api.keys.revoke("ada");
     assert_eq!(
         heard.take(),
-        [Change::Key { id: "ada".into(), generation: 3, end: Some(EndReason::Revoked) }]
+        [StoreEvent::Key { id: "ada".into(), generation: 3, end: Some(EndReason::Revoked) }]
     );
     api.keys.revoke("ada");
     api.keys.revoke("nobody");
     assert_eq!(heard.take(), [], "nothing changed");
     api.keys.suspend_tenant("acme");
     let end = Some(EndReason::TenantSuspended);
-    assert_eq!(heard.take(), [Change::Tenant { tenant: "acme".into(), generation: 4, end }]);
+    assert_eq!(heard.take(), [StoreEvent::Tenant { tenant: "acme".into(), generation: 4, end }]);
     api.keys.clone().resume_tenant("acme");
-    assert_eq!(heard.take(), [Change::Tenant { tenant: "acme".into(), generation: 5, end: None }]);
+    assert_eq!(heard.take(), [StoreEvent::Tenant { tenant: "acme".into(), generation: 5, end: None }]);
     drop(heard);
     api.keys.revoke("earlier");
 }

@@ -2,7 +2,7 @@
 
 use http::{HeaderValue, Request, Response, StatusCode};
 use tests::suite::{Case, Inner, Log, World, erase, get, send, with_key};
-use tollgate::{CredentialLayer, DenialKind, Passage, RequestIdLayer, Tollgate};
+use tollgate::{CredentialLayer, DenialKind, RequestContext, RequestIdLayer, Tollgate};
 use tower::{Layer as _, ServiceBuilder, service_fn};
 
 use crate::Refuse;
@@ -31,8 +31,8 @@ async fn a_well_formed_identifier_is_kept_and_any_other_replaced() {
         assert!(is_kept || is_uuid_7(&id), "{sent:?} became {id}");
 
         let inside = inner.take_last();
-        let passage = Passage::of(inside.extensions()).unwrap();
-        assert_eq!(passage.request_id().map(ToString::to_string), Some(id));
+        let context = RequestContext::of(inside.extensions()).unwrap();
+        assert_eq!(context.request_id().map(ToString::to_string), Some(id));
         assert_eq!(
             inside.headers().contains_key("x-request-id"),
             is_kept,

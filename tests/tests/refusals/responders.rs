@@ -6,8 +6,8 @@ use http::{HeaderValue, Request, StatusCode};
 use serde_json::json;
 use tests::suite::{Inner, Reply, erase, get, send, with_key};
 use tollgate::{
-    CredentialLayer, Denial, DenialKind, RequestIdLayer, Respond,
-    respond::{ByRequest, Grpc, Json, Problem, is_grpc},
+    CredentialLayer, Denial, DenialKind, RequestIdLayer,
+    respond::{ByRequest, Grpc, Json, Problem, Respond, is_grpc},
 };
 use tower::{Layer as _, ServiceBuilder};
 

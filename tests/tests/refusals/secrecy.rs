@@ -6,9 +6,13 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderName, Request};
 use tests::suite::{Backend, Inner, Latch, Log, SlowLimiter, at, erase, get, send};
 use tollgate::{
-    CredentialLayer, CredentialSource, EntitlementLayer, Environment, KeyFormat, KeyVerifier, ManualClock,
-    MemoryKeys, Passage, Pepper, PepperId, Peppers, PerWindow as _, Plan, Principal, RateLimitLayer,
-    ReportOnly, Scopes, Tollgate, VerifyLayer, scope,
+    CredentialLayer, EntitlementLayer, Environment, KeyFormat, KeyVerifier, MemoryKeys, PerWindow as _, Plan,
+    Principal, RateLimitLayer, RequestContext, Scopes, Tollgate, VerifyLayer,
+    clock::ManualClock,
+    key::{Pepper, PepperId, Peppers},
+    layers::ReportOnly,
+    scope,
+    verify::CredentialSource,
 };
 use tower::Layer as _;
 
@@ -34,7 +38,7 @@ fn keys() -> Keys {
         principal("good"),
         principal("revoked"),
         principal("expired").with_expiry(at(0)),
-        principal("limited").with_quota(tollgate::DEFAULT_POLICY, 0.per_minute()),
+        principal("limited").with_quota(tollgate::limit::DEFAULT_POLICY, 0.per_minute()),
         principal("lapsed").with_plan(Plan::lapsed("pro")),
         principal("powerless").with_scopes(Scopes::none()),
         principal("suspended").with_tenant("other"),
@@ -132,7 +136,8 @@ async fn no_secret_reaches_a_log_a_response_or_a_debug_print() {
             }
             if inner.calls() > calls {
                 let inside = inner.take_last();
-                write!(told, "{:#?} {:#?}", inside.headers(), Passage::of(inside.extensions())).unwrap();
+                write!(told, "{:#?} {:#?}", inside.headers(), RequestContext::of(inside.extensions()))
+                    .unwrap();
             }
         }
     }
@@ -153,14 +158,17 @@ async fn no_secret_reaches_a_log_a_response_or_a_debug_print() {
     }
 }
 
-/// What the host, or layers further out, keep in a request's extensions is not for whoever sees the response: the passage holds
+/// What the host, or layers further out, keep in a request's extensions is not for whoever sees the response: the request context holds
 /// the credential.
 #[tokio::test]
 async fn a_refusal_carries_its_denial_and_nothing_of_its_request() {
     use std::{convert::Infallible, sync::Arc};
 
     use http::Response;
-    use tollgate::{Denial, DenialKind, Respond, respond::Json};
+    use tollgate::{
+        Denial, DenialKind,
+        respond::{Json, Respond},
+    };
     use tower::ServiceExt as _;
 
     #[derive(Clone)]
@@ -182,7 +190,7 @@ async fn a_refusal_carries_its_denial_and_nothing_of_its_request() {
         let response = builder.build().unwrap().layer(inner).oneshot(request).await.unwrap();
         let extensions = response.extensions();
         assert_eq!(extensions.get::<Denial>().unwrap().kind(), DenialKind::KeyUnknown);
-        assert!(Passage::of(extensions).is_none() && extensions.get::<OfTheHost>().is_none());
+        assert!(RequestContext::of(extensions).is_none() && extensions.get::<OfTheHost>().is_none());
         assert_eq!(extensions.len(), 1);
     }
 }

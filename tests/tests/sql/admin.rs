@@ -5,8 +5,11 @@ use std::time::Duration;
 use sqlx::Connection as _;
 use tests::postgres::Postgres;
 use tollgate::{
-    Command, HistoryQuery, KeyAction, KeyAdmin as _, KeyAdminError, KeyChange, KeyQuery, KeyStatus,
-    KeyUpdate, Operator, TenantChange,
+    manage::{
+        Actor, Command, HistoryQuery, KeyAction, KeyAdmin as _, KeyAdminError, KeyChange, KeyQuery,
+        KeyUpdate, TenantChange,
+    },
+    store::KeyStatus,
 };
 
 use super::{at, builder, change, digest, find, issue, key, on_each, revoke, tenant};
@@ -75,7 +78,7 @@ async fn the_history_tells_what_happened_and_not_what_did_not() {
                 (KeyAction::Issued, "name: name of key"),
             ]
         );
-        assert!(events.iter().all(|event| &*event.operator == "cli:ada"));
+        assert!(events.iter().all(|event| &*event.actor == "cli:ada"));
         assert!(events.windows(2).all(|pair| pair[0].generation > pair[1].generation));
     })
     .await;
@@ -85,7 +88,7 @@ async fn the_history_tells_what_happened_and_not_what_did_not() {
 async fn whoever_manages_one_tenant_sees_no_other() {
     on_each(async |keys| {
         issue(&keys, key("theirs", Some("umbrella"))).await.unwrap();
-        let by_eve = |change| keys.change(Command::new(change, Operator::of_tenant("eve", "acme"), at(1)));
+        let by_eve = |change| keys.change(Command::new(change, Actor::of_tenant("eve", "acme"), at(1)));
         let result = by_eve(KeyChange::Revoke { id: "theirs".into() }).wait().await;
         assert!(matches!(result, Err(KeyAdminError::NotFound)));
         let details = Box::new(key("new", Some("umbrella")));
@@ -93,7 +96,7 @@ async fn whoever_manages_one_tenant_sees_no_other() {
         assert!(matches!(result, Err(KeyAdminError::NotPermitted)));
         let change = TenantChange::Suspend { tenant: "acme".into() };
         let result =
-            keys.change_tenant(Command::new(change, Operator::of_tenant("eve", "acme"), at(1))).wait().await;
+            keys.change_tenant(Command::new(change, Actor::of_tenant("eve", "acme"), at(1))).wait().await;
         assert!(matches!(result, Err(KeyAdminError::NotPermitted)));
         let details = Box::new(key("ours", Some("acme")));
         assert!(by_eve(KeyChange::Issue { details, digest: digest("ours") }).wait().await.is_ok());

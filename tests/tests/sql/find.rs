@@ -3,8 +3,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use tollgate::{
-    Digest, EndReason, KeyAdmin as _, KeyAdminError, KeyChange, KeyLookUp, KeyQuery, KeyStatus,
-    KeyStore as _, Metadata, Pepper, PepperId, PerWindow as _, Plan, Scopes, TenantChange,
+    PerWindow as _, Plan, Scopes,
+    key::{Digest, Pepper, PepperId},
+    manage::{KeyAdmin as _, KeyAdminError, KeyChange, KeyQuery, Metadata, TenantChange},
+    store::{EndReason, KeyLookup, KeyStatus, KeyStore as _},
 };
 
 use super::{at, change, digest, find, find_at, issue, key, on_each, reason, revoke, tenant};
@@ -48,7 +50,7 @@ async fn a_key_is_found_under_any_of_its_peppers() {
         let details = Box::new(key("key", None));
         change(&keys, KeyChange::Issue { details, digest: peppered(7) }).await.unwrap();
         let look =
-            async |digests: &[Digest]| keys.find(&KeyLookUp::new(digests, at(3))).wait().await.unwrap();
+            async |digests: &[Digest]| keys.find(&KeyLookup::new(digests, at(3))).wait().await.unwrap();
         assert!(look(&[peppered(7)]).await.is_some());
         assert!(look(&[digest("x"), digest("y"), peppered(7)]).await.is_some());
         assert!(look(&[peppered(8), digest("secret")]).await.is_none(), "the pepper's number counts");

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `admin` | what is changed, listed and remembered |
 //! | `find` | what is found, and when it has ended |
-//! | `news` | what another process hears, and what happens when it does not |
+//! | `events` | what another process hears, and what happens when it does not |
 //! | `open` | what can be opened, and what cannot |
 //! | `usage` | how often a key was used |
 #![expect(
@@ -16,8 +16,8 @@
 )]
 
 mod admin;
+mod events;
 mod find;
-mod news;
 mod open;
 mod usage;
 
@@ -29,8 +29,9 @@ use std::{
 
 use tests::postgres::Postgres;
 use tollgate::{
-    Command, Digest, EndReason, KeyAdmin, KeyAdminError, KeyChange, KeyDetails, KeyLookUp, KeyRecord,
-    KeyStore, Operator, TenantChange,
+    key::Digest,
+    manage::{Actor, Command, KeyAdmin, KeyAdminError, KeyChange, KeyDetails, TenantChange},
+    store::{EndReason, KeyLookup, KeyRecord, KeyStore},
 };
 use tollgate_sql::{SqlKeys, SqlKeysBuilder};
 
@@ -79,8 +80,8 @@ fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds)
 }
 
-fn ada() -> Operator {
-    Operator::new("cli:ada")
+fn ada() -> Actor {
+    Actor::new("cli:ada")
 }
 
 fn key(id: &str, tenant: Option<&str>) -> KeyDetails {
@@ -116,7 +117,7 @@ async fn find(keys: &SqlKeys, secret: &str) -> Option<KeyRecord> {
 }
 
 async fn find_at(keys: &SqlKeys, secret: &str, now: SystemTime) -> Option<KeyRecord> {
-    keys.find(&KeyLookUp::new(&[digest(secret)], now)).wait().await.unwrap()
+    keys.find(&KeyLookup::new(&[digest(secret)], now)).wait().await.unwrap()
 }
 
 fn reason(record: &KeyRecord) -> Option<EndReason> {

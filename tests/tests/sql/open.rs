@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use sqlx::Connection as _;
 use tests::postgres::Postgres;
-use tollgate::Change;
+use tollgate::store::StoreEvent;
 use tollgate_sql::{ConnectError, SqlKeys};
 
-use super::{Folder, builder, find, issue, key, news::watch, on_each_shared};
+use super::{Folder, builder, events::subscribe, find, issue, key, on_each_shared};
 
 #[tokio::test]
 async fn what_cannot_be_opened_says_why() {
@@ -94,14 +94,14 @@ async fn a_schema_of_its_own_is_a_store_of_its_own() {
         builder().connect(&format!("{url}?options[search_path]={schema}")).await.unwrap()
     };
     let (one, two) = (open("one").await, open("two").await);
-    let (_watcher, told) = watch(&two);
+    let (_listener, told) = subscribe(&two);
     issue(&one, key("key", None)).await.unwrap();
     assert!(find(&one, "key").await.is_some());
     assert!(find(&two, "key").await.is_none());
     issue(&two, key("other", None)).await.unwrap();
     let told = told.lock().unwrap();
     assert!(
-        !told.iter().any(|change| matches!(change, Change::Key { id, .. } if **id == *"key")),
+        !told.iter().any(|change| matches!(change, StoreEvent::Key { id, .. } if **id == *"key")),
         "{told:?}"
     );
 }

@@ -3,7 +3,8 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use tollgate::{
-    HourlyUsage, KeyAdmin as _, KeyChange, KeyQuery, UsageBatch, UsageCount, UsageQuery, UsageStore as _,
+    manage::{KeyAdmin as _, KeyChange, KeyQuery},
+    usage::{HourlyUsage, UsageBatch, UsageCount, UsageQuery, UsageStore as _},
 };
 
 use super::{at, change, issue, key, on_each};

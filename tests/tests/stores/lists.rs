@@ -2,8 +2,12 @@
 
 use tests::suite::at;
 use tollgate::{
-    Command, Digest, HistoryQuery, KeyAction, KeyAdmin as _, KeyAdminError, KeyChange, KeyDetails, KeyQuery,
-    KeyStatus, NewKey,
+    key::Digest,
+    manage::{
+        Command, HistoryQuery, KeyAction, KeyAdmin as _, KeyAdminError, KeyChange, KeyDetails, KeyQuery,
+        NewKey,
+    },
+    store::KeyStatus,
 };
 
 use crate::world::{World, root};
@@ -102,11 +106,11 @@ pub(crate) async fn the_history_tells_who_did_what_and_when(world: &World) {
     world.wait(1);
     world.manager.suspend_tenant("acme", &root()).await.unwrap();
     world.wait(1);
-    world.manager.revoke(id, &tollgate::Operator::of_tenant("ada", "acme")).await.unwrap();
+    world.manager.revoke(id, &tollgate::manage::Actor::of_tenant("ada", "acme")).await.unwrap();
     world.issue("another").await;
 
     let history = world.manager.history(HistoryQuery::of_key(&**id), &root()).await.unwrap();
-    let told: Vec<_> = history.items.iter().map(|event| (event.at, &*event.operator, event.action)).collect();
+    let told: Vec<_> = history.items.iter().map(|event| (event.at, &*event.actor, event.action)).collect();
     let expected = [
         (at(3), "ada", KeyAction::Revoked),
         (at(1), "root", KeyAction::Updated),

@@ -4,8 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tests::suite::at;
 use tollgate::{
-    Command, DenialKind, Digest, EndReason, Environment, KeyAdminError, KeyChange, KeyDetails, KeyQuery,
-    KeyStatus, KeyUpdate, Metadata, NewKey, PerWindow as _, Plan, Scopes,
+    DenialKind, Environment, PerWindow as _, Plan, Scopes,
+    key::Digest,
+    manage::{Command, KeyAdminError, KeyChange, KeyDetails, KeyQuery, KeyUpdate, Metadata, NewKey},
+    store::{EndReason, KeyStatus},
 };
 
 use crate::world::{World, root};

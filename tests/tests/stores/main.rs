@@ -6,7 +6,7 @@
 //! | `lives` | a key from its issue to its end |
 //! | `tenants` | whose keys they are |
 //! | `lists` | pages, filters, the history |
-//! | `news` | who is told, and when |
+//! | `events` | who is told, and when |
 //! | `races` | what happens at the same time |
 //! | `usage` | how often a key was used, and when last |
 //! | `model` | thousands of commands at random, against the store in memory |
@@ -17,10 +17,10 @@
     reason = "whatever goes wrong in a test fails it"
 )]
 
+mod events;
 mod lists;
 mod lives;
 mod model;
-mod news;
 mod races;
 mod tenants;
 mod usage;
@@ -69,9 +69,9 @@ on_each_store! {
     lists::a_list_shows_what_was_asked_for_and_no_more,
     lists::the_history_tells_who_did_what_and_when,
     lists::a_page_that_was_not_passed_on_as_it_was_is_refused,
-    news::watchers_are_told_of_every_change_before_it_is_answered,
-    news::streams_are_told_of_their_end_and_of_nothing_else,
-    news::every_change_raises_the_generation,
+    events::watchers_are_told_of_every_change_before_it_is_answered,
+    events::streams_are_told_of_their_end_and_of_nothing_else,
+    events::every_change_raises_the_generation,
     races::of_many_that_want_one_name_one_gets_it,
     races::nobody_is_let_in_once_revoke_has_returned,
     races::no_key_of_a_suspended_tenant_is_left_active,

@@ -9,16 +9,20 @@ use proptest::{
 };
 use tests::suite::at;
 use tollgate::{
-    Command, Digest, HistoryQuery, KeyAdminError, KeyChange, KeyDetails, KeyLookUp, KeyQuery, KeyUpdate,
-    Operator, Plan, Scopes, TenantChange,
+    Plan, Scopes,
+    key::Digest,
+    manage::{
+        Actor, Command, HistoryQuery, KeyAdminError, KeyChange, KeyDetails, KeyQuery, KeyUpdate, TenantChange,
+    },
+    store::KeyLookup,
 };
 
 use crate::world::{Store, World};
 
 #[derive(Clone, Debug)]
 enum Step {
-    Key(KeyChange, Operator),
-    Tenant(TenantChange, Operator),
+    Key(KeyChange, Actor),
+    Tenant(TenantChange, Actor),
     Wait(u64),
 }
 
@@ -26,10 +30,10 @@ fn tenants() -> impl Strategy<Value = Option<Box<str>>> {
     prop_oneof![Just(None), Just(Some("acme".into())), Just(Some("umbrella".into()))]
 }
 
-fn operators() -> impl Strategy<Value = Operator> {
+fn actors() -> impl Strategy<Value = Actor> {
     prop_oneof![
-        3 => Just(Operator::new("root")),
-        1 => Just(Operator::of_tenant("ada", "acme")),
+        3 => Just(Actor::new("root")),
+        1 => Just(Actor::of_tenant("ada", "acme")),
     ]
 }
 
@@ -84,9 +88,9 @@ fn steps() -> impl Strategy<Value = Step> {
     let resume =
         tenants().prop_map(|tenant| TenantChange::Resume { tenant: tenant.unwrap_or("acme".into()) });
     prop_oneof![
-        12 => (change, operators()).prop_map(|(change, operator)| Step::Key(change, operator)),
-        1 => (suspend, operators()).prop_map(|(change, operator)| Step::Tenant(change, operator)),
-        1 => (resume, operators()).prop_map(|(change, operator)| Step::Tenant(change, operator)),
+        12 => (change, actors()).prop_map(|(change, actor)| Step::Key(change, actor)),
+        1 => (suspend, actors()).prop_map(|(change, actor)| Step::Tenant(change, actor)),
+        1 => (resume, actors()).prop_map(|(change, actor)| Step::Tenant(change, actor)),
         2 => (1..40_u64).prop_map(Step::Wait),
     ]
 }
@@ -116,7 +120,7 @@ async fn picture(store: &dyn Store, seconds: u64) -> String {
     let mut found = Vec::new();
     for number in 0..24_u32 {
         let digest = Digest::of(number.to_string());
-        let record = store.find(&KeyLookUp::new(&[digest], at(seconds))).wait().await.unwrap();
+        let record = store.find(&KeyLookup::new(&[digest], at(seconds))).wait().await.unwrap();
         // One that has expired may be unknown or expired.
         let record =
             record.filter(|record| record.principal().expires_at().is_none_or(|end| end > at(seconds)));
@@ -139,7 +143,7 @@ pub(crate) async fn any_store_does_what_the_one_in_memory_does(world: &World) {
         let step = steps().new_tree(&mut runner).unwrap().current();
         match step.clone() {
             Step::Wait(more) => seconds += more,
-            Step::Key(change, operator) => {
+            Step::Key(change, actor) => {
                 let mut change = change;
                 match &mut change {
                     KeyChange::Issue { details, .. } => details.created_at = at(seconds),
@@ -148,13 +152,13 @@ pub(crate) async fn any_store_does_what_the_one_in_memory_does(world: &World) {
                     }
                     _ => {}
                 }
-                let command = Command::new(change, operator, at(seconds));
+                let command = Command::new(change, actor, at(seconds));
                 let expected = outcome(model.store.change(command.clone()).wait().await);
                 let found = outcome(world.store.change(command).wait().await);
                 assert_eq!(found, expected, "step {number}: {step:?}");
             }
-            Step::Tenant(change, operator) => {
-                let command = Command::new(change, operator, at(seconds));
+            Step::Tenant(change, actor) => {
+                let command = Command::new(change, actor, at(seconds));
                 let expected = model.store.change_tenant(command.clone()).wait().await;
                 let found = world.store.change_tenant(command).wait().await;
                 assert_eq!(format!("{found:?}"), format!("{expected:?}"), "step {number}: {step:?}");

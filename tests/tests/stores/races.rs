@@ -9,7 +9,11 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use tollgate::{DenialKind, KeyAdminError, KeyQuery, KeyStatus, NewKey};
+use tollgate::{
+    DenialKind,
+    manage::{KeyAdminError, KeyQuery, NewKey},
+    store::KeyStatus,
+};
 
 use crate::world::{World, root};
 
@@ -84,8 +88,8 @@ pub(crate) async fn a_change_that_nobody_waits_for_is_made_as_a_whole(world: &Wo
         let name = format!("{micros}");
         let key = world.issue(&name).await;
         let held = world.verify(key.secret.expose_secret()).await.unwrap();
-        let operator = root();
-        let revoking = world.manager.revoke(&key.details.id, &operator);
+        let actor = root();
+        let revoking = world.manager.revoke(&key.details.id, &actor);
         let _ = tokio::time::timeout(Duration::from_micros(micros), revoking).await;
         // Made or not made, and what is known in this process is what the store says.
         let settled = async {

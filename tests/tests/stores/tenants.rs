@@ -1,6 +1,10 @@
 //! Whose keys they are.
 
-use tollgate::{DenialKind, EndReason, HistoryQuery, KeyAdminError, KeyQuery, KeyStatus, NewKey, Operator};
+use tollgate::{
+    DenialKind,
+    manage::{Actor, HistoryQuery, KeyAdminError, KeyQuery, NewKey},
+    store::{EndReason, KeyStatus},
+};
 
 use crate::world::{World, root};
 
@@ -54,7 +58,7 @@ pub(crate) async fn a_suspended_tenants_keys_are_refused_until_it_is_resumed(wor
 }
 
 pub(crate) async fn an_operator_of_one_tenant_sees_and_changes_nobody_elses_keys(world: &World) {
-    let ada = Operator::of_tenant("ada", "acme");
+    let ada = Actor::of_tenant("ada", "acme");
     let (own, other, nobodys) =
         (world.issue_for("acme", "a").await, world.issue_for("umbrella", "a").await, world.issue("a").await);
     for foreign in [&other, &nobodys] {
@@ -93,8 +97,5 @@ pub(crate) async fn an_operator_of_one_tenant_sees_and_changes_nobody_elses_keys
     world.manager.rename(&own.details.id, "b", &ada).await.unwrap();
     world.manager.revoke(&own.details.id, &ada).await.unwrap();
     let history = world.manager.history(HistoryQuery::of_key(&*own.details.id), &ada).await.unwrap();
-    assert_eq!(
-        history.items.iter().map(|event| &*event.operator).collect::<Vec<_>>(),
-        ["ada", "ada", "root"]
-    );
+    assert_eq!(history.items.iter().map(|event| &*event.actor).collect::<Vec<_>>(), ["ada", "ada", "root"]);
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use tests::suite::at;
-use tollgate::{UsageBatch, UsageCount, UsageQuery};
+use tollgate::usage::{UsageBatch, UsageCount, UsageQuery};
 
 use crate::world::{World, root};
 

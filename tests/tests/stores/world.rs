@@ -8,9 +8,13 @@ use std::{
 use http::{HeaderValue, Request};
 use tests::{postgres::Postgres, suite::at};
 use tollgate::{
-    Credential, CredentialSource, Denial, DenialKind, EndReason, Head, IssuedKey, KeyAdmin, KeyFormat,
-    KeyManager, KeyStore, KeyVerifier, ManualClock, MemoryKeys, NewKey, Operator, Presented, Principal,
-    Scopes, UsageStore, Verify as _,
+    Denial, DenialKind, KeyFormat, KeyVerifier, MemoryKeys, Principal, Scopes,
+    clock::ManualClock,
+    manage::{Actor, IssuedKey, KeyAdmin, KeyManager, NewKey},
+    request::RequestHead,
+    store::{EndReason, KeyStore},
+    usage::UsageStore,
+    verify::{Credential, CredentialSource, Verify as _, VerifyRequest},
 };
 
 pub(crate) struct World {
@@ -76,7 +80,7 @@ impl World {
         let credential = Credential::new(HeaderValue::from_str(secret).unwrap(), 0, CredentialSource::Bearer);
         let (head, ()) = Request::new(()).into_parts();
         let now = self.now();
-        let answer = self.verifier.verify(&Presented::new(&credential, Head::from(&head), now));
+        let answer = self.verifier.verify(&VerifyRequest::new(&credential, RequestHead::from(&head), now));
         let principal = answer.wait().await?;
         // As `VerifyLayer` does.
         match principal.ended(now) {
@@ -93,7 +97,7 @@ impl World {
     }
 
     pub(crate) fn now(&self) -> SystemTime {
-        tollgate::Clock::now(&self.clock)
+        tollgate::clock::Clock::now(&self.clock)
     }
 
     pub(crate) fn wait(&self, seconds: u64) {
@@ -102,20 +106,21 @@ impl World {
 
     /// The actions in the history of a key, the latest first.
     pub(crate) async fn actions(&self, id: &str) -> Vec<&'static str> {
-        let history = self.manager.history(tollgate::HistoryQuery::of_key(id), &root()).await.unwrap();
+        let history =
+            self.manager.history(tollgate::manage::HistoryQuery::of_key(id), &root()).await.unwrap();
         history.items.iter().map(|event| event.action.as_str()).collect()
     }
 
     /// What the history of a key tells of the latest event besides its action.
     pub(crate) async fn latest_detail(&self, id: &str) -> Box<str> {
         let history =
-            self.manager.history(tollgate::HistoryQuery::of_key(id).limit(1), &root()).await.unwrap();
+            self.manager.history(tollgate::manage::HistoryQuery::of_key(id).limit(1), &root()).await.unwrap();
         history.items[0].detail.clone()
     }
 }
 
-pub(crate) fn root() -> Operator {
-    Operator::new("root")
+pub(crate) fn root() -> Actor {
+    Actor::new("root")
 }
 
 fn as_admin(store: &Arc<dyn Store>) -> Arc<dyn KeyAdmin> {

@@ -13,8 +13,13 @@ use tests::{
     },
 };
 use tollgate::{
-    CredentialLayer, DenialKind, EndSignal, EntitlementLayer, ManualClock, PerWindow as _, Plan, Principal,
-    RateLimitLayer, ReportOnly, Scopes, Tollgate, Usage, UsageLayer, UsageSink, VerifyLayer, scope,
+    CredentialLayer, DenialKind, EntitlementLayer, PerWindow as _, Plan, Principal, RateLimitLayer, Scopes,
+    Tollgate, UsageLayer, VerifyLayer,
+    clock::ManualClock,
+    layers::ReportOnly,
+    scope,
+    store::EndSignal,
+    usage::{Usage, UsageSink},
 };
 use tower::{Layer as _, Service as _, ServiceBuilder};
 
@@ -23,7 +28,7 @@ use tower::{Layer as _, Service as _, ServiceBuilder};
 struct Noted(Arc<Mutex<Vec<(String, u64)>>>);
 
 impl UsageSink for Noted {
-    fn note(&self, usage: &Usage<'_>) {
+    fn record(&self, usage: &Usage<'_>) {
         let second = usage.now.duration_since(at(0)).unwrap_or_default().as_secs();
         self.0.lock().unwrap().push((usage.principal.id().to_owned(), second));
     }
@@ -167,7 +172,7 @@ async fn a_request_that_has_waited_is_noted_when_it_goes_on() {
     assert_eq!(waits.await.unwrap().status(), StatusCode::OK);
     assert_eq!(noted.take(), [("ada".to_owned(), 9)]);
 
-    signal.end(tollgate::EndReason::Revoked);
+    signal.end(tollgate::store::EndReason::Revoked);
     assert_eq!(send(&mut stack, with_key("ada")).await.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(noted.take(), []);
 }

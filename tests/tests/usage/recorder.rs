@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use tests::suite::{Backend, Inner, Log, at, erase, send, with_key};
 use tollgate::{
-    Answer, ManualClock, MemoryUsage, Principal, StoredUsage, Tollgate, Unavailable, Usage, UsageBatch,
-    UsageQuery, UsageRecorder, UsageSink as _, UsageStore,
+    Answer, Principal, Tollgate,
+    clock::ManualClock,
+    denial::Unavailable,
+    usage::{
+        MemoryUsage, StoredUsage, Usage, UsageBatch, UsageQuery, UsageRecorder, UsageSink as _, UsageStore,
+    },
 };
 use tower::Layer as _;
 use tracing::Level;
@@ -50,11 +54,11 @@ async fn counts_what_a_stack_lets_through_and_flushes_it_at_the_end() {
 async fn noting_a_known_key_allocates_nothing_also_after_a_flush() {
     let recorder = UsageRecorder::new(MemoryUsage::new());
     let ada = Principal::new("ada");
-    let note = || recorder.note(&Usage::new(&ada, at(0)));
-    note();
-    assert_eq!(allocation_counter::measure(note).count_total, 0);
+    let record = || recorder.record(&Usage::new(&ada, at(0)));
+    record();
+    assert_eq!(allocation_counter::measure(record).count_total, 0);
     recorder.flush().await.unwrap();
-    assert_eq!(allocation_counter::measure(note).count_total, 0);
+    assert_eq!(allocation_counter::measure(record).count_total, 0);
 }
 
 #[tokio::test]
@@ -69,7 +73,7 @@ async fn memory_stays_bounded_while_the_store_is_down() {
             let recorder = recorder.insert(UsageRecorder::with_capacity(Down, CAPACITY));
             for number in 0..10 * CAPACITY {
                 let principal = Principal::new(format!("key_0198c0ffee0198c0ffee_{number:08}"));
-                recorder.note(&Usage::new(&principal, at(0)));
+                recorder.record(&Usage::new(&principal, at(0)));
                 if number % 1_000 == 0 {
                     assert!(runtime.block_on(recorder.flush()).is_err() || number == 0);
                 }
@@ -85,7 +89,7 @@ async fn the_log_tells_once_in_a_flush_how_much_was_dropped() {
     let log = Log::start();
     let recorder = UsageRecorder::with_capacity(MemoryUsage::new(), 1);
     for key in ["ada", "bob", "cyd", "ada"] {
-        recorder.note(&Usage::new(&Principal::new(key), at(0)));
+        recorder.record(&Usage::new(&Principal::new(key), at(0)));
     }
     assert!(log.entries().is_empty(), "a request writes nothing: {log:?}");
     for _ in 0..3 {
@@ -101,7 +105,7 @@ async fn the_log_tells_once_in_a_flush_how_much_was_dropped() {
 async fn the_log_tells_that_the_store_is_down() {
     let log = Log::start();
     let recorder = UsageRecorder::new(Down);
-    recorder.note(&Usage::new(&Principal::new("ada"), at(0)));
+    recorder.record(&Usage::new(&Principal::new("ada"), at(0)));
     let flushing = recorder.spawn_every(Duration::from_secs(10)).unwrap();
     tokio::time::sleep(Duration::from_secs(25)).await;
     let entries = log.entries();
@@ -114,25 +118,25 @@ async fn the_log_tells_that_the_store_is_down() {
 #[tokio::test]
 async fn the_log_tells_what_goes_with_the_last_clone() {
     let log = Log::start();
-    let note = |recorder: &UsageRecorder, key: &str| {
-        recorder.note(&Usage::new(&Principal::new(key), at(0)));
+    let record = |recorder: &UsageRecorder, key: &str| {
+        recorder.record(&Usage::new(&Principal::new(key), at(0)));
     };
     let flushed = UsageRecorder::new(MemoryUsage::new());
-    note(&flushed, "ada");
+    record(&flushed, "ada");
     flushed.flush().await.unwrap();
     drop((UsageRecorder::new(Down), flushed));
 
     let recorder = UsageRecorder::with_capacity(Down, 2);
     for key in ["ada", "ada", "bob"] {
-        note(&recorder, key);
+        record(&recorder, key);
     }
     assert!(recorder.flush().await.is_err());
-    note(&recorder, "ada");
+    record(&recorder, "ada");
     drop(recorder.clone());
     assert!(log.entries().is_empty(), "nothing was lost: {log:?}");
 
     for key in ["cyd", "dan", "ada", "ada", "ada"] {
-        note(&recorder, key);
+        record(&recorder, key);
     }
     drop(recorder);
     let entries = log.entries();

@@ -11,7 +11,10 @@ use governor::{
     state::keyed::DefaultKeyedStateStore,
 };
 use serde_json::{Value, json};
-use tollgate::{Answer, Charge, Limiter, MemoryLimiter, Quota, Take};
+use tollgate::{
+    Answer, Quota,
+    limit::{Charge, LimitRequest, Limiter, MemoryLimiter},
+};
 
 const SUBJECTS: usize = 1_000_000;
 
@@ -44,7 +47,7 @@ fn tollgate() -> (i64, i64) {
 fn take(limiter: &MemoryLimiter, quota: &Quota, number: usize, now: SystemTime) {
     let (subject, group) = (format!("key_{number}"), format!("tenant_{number}"));
     let charge = Charge::new("default", &subject, &group, quota);
-    let Answer::Now(Ok(decision)) = limiter.take(&Take::new(&[charge], now)) else {
+    let Answer::Now(Ok(decision)) = limiter.acquire(&LimitRequest::new(&[charge], now)) else {
         panic!("the limiter waits")
     };
     assert!(decision.is_allowed(), "a fresh subject was refused");

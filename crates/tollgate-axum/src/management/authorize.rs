@@ -3,24 +3,27 @@
 use std::{fmt, future::Future};
 
 use http::request::Parts;
-use tollgate::{Answer, Denial, KeyUpdate, NewKey, Operator};
+use tollgate::{
+    Answer, Denial,
+    manage::{Actor, KeyUpdate, NewKey},
+};
 
 /// Says who sends a request, and whether they may do what it is for.
 ///
-/// A function does, of the request's head and the action, that gives an [`Operator`] or a [`Grant`]. One that needs something of the
+/// A function does, of the request's head and the action, that gives an [`Actor`] or a [`Grant`]. One that needs something of the
 /// application's, such as its sessions, holds a clone of it:
 ///
 /// ```
 /// use axum::http::request::Parts;
-/// use tollgate::{Denial, KeyManager, Operator};
+/// use tollgate::{Denial, manage::{Actor, KeyManager}};
 /// use tollgate_axum::management::{Action, KeyRouter};
 ///
 /// # #[derive(Clone)] struct Sessions;
-/// # impl Sessions { async fn operator(&self, _head: &Parts) -> Result<Operator, Denial> { Ok(Operator::new("ada")) } }
+/// # impl Sessions { async fn actor(&self, _head: &Parts) -> Result<Actor, Denial> { Ok(Actor::new("ada")) } }
 /// fn routes(manager: KeyManager, sessions: Sessions) -> axum::Router {
 ///     let authorize = move |head: Parts, _action: Action| {
 ///         let sessions = sessions.clone();
-///         async move { sessions.operator(&head).await }
+///         async move { sessions.actor(&head).await }
 ///     };
 ///     KeyRouter::new(manager, authorize).into_router()
 /// }
@@ -107,27 +110,27 @@ impl Action {
 
 type Check<T> = Box<dyn FnOnce(T) -> Result<T, Denial> + Send>;
 
-/// Who may do what they ask for, and within which bounds. An [`Operator`] alone is a grant without bounds of its own.
+/// Who may do what they ask for, and within which bounds. An [`Actor`] alone is a grant without bounds of its own.
 #[must_use = "it permits nothing until it is returned"]
 pub struct Grant {
-    pub(super) operator: Operator,
+    pub(super) actor: Actor,
     pub(super) new_key: Option<Check<NewKey>>,
     pub(super) update: Option<Check<KeyUpdate>>,
 }
 
 impl Grant {
-    /// To this operator. One [of a tenant](Operator::of_tenant) manages that tenant's keys only.
-    pub fn to(operator: Operator) -> Self {
-        Self { operator, new_key: None, update: None }
+    /// To this actor. One [of a tenant](Actor::of_tenant) manages that tenant's keys only.
+    pub fn to(actor: Actor) -> Self {
+        Self { actor, new_key: None, update: None }
     }
 
     /// Completes the key that is about to be issued, such as by the account's plan, or refuses it.
     ///
     /// ```
-    /// use tollgate::{Denial, DenialKind, Environment, Operator};
+    /// use tollgate::{Denial, DenialKind, Environment, manage::Actor};
     /// use tollgate_axum::management::Grant;
     ///
-    /// let grant = Grant::to(Operator::of_tenant("trainee", "acme")).with_new_key(|key| {
+    /// let grant = Grant::to(Actor::of_tenant("trainee", "acme")).with_new_key(|key| {
     ///     if key.scopes().grants("jobs:delete") {
     ///         return Err(Denial::new(DenialKind::Forbidden).with_detail("Ask an owner for a key that deletes."));
     ///     }
@@ -153,14 +156,14 @@ impl Grant {
     }
 }
 
-impl From<Operator> for Grant {
-    fn from(operator: Operator) -> Self {
-        Self::to(operator)
+impl From<Actor> for Grant {
+    fn from(actor: Actor) -> Self {
+        Self::to(actor)
     }
 }
 
 impl fmt::Debug for Grant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Grant").field("operator", &self.operator).finish_non_exhaustive()
+        f.debug_struct("Grant").field("operator", &self.actor).finish_non_exhaustive()
     }
 }

@@ -4,7 +4,10 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
-use tollgate::{IssuedKey, KeyDetails, KeyEvent, Page, Scope};
+use tollgate::{
+    manage::{IssuedKey, KeyDetails, KeyEvent, Page},
+    scope::Scope,
+};
 
 use super::KeyRouter;
 
@@ -21,7 +24,7 @@ impl KeyRouter {
             "scopes": scopes,
             "plan": plan.map(|plan| json!({ "tier": plan.tier(), "active": plan.is_active() })),
             "environment": environment.as_str(),
-            "status": details.standing(self.manager.now()).as_str(),
+            "status": details.state(self.manager.now()).as_str(),
             "created_at": instant(Some(details.created_at)),
             "expires_at": instant(details.expires_at),
             "last_used_at": instant(details.last_used_at),
@@ -48,7 +51,7 @@ pub(super) fn describe_event(event: &KeyEvent) -> Value {
     json!({
         "at": instant(Some(event.at)),
         "action": event.action.as_str(),
-        "operator": event.operator,
+        "operator": event.actor,
         "detail": event.detail,
     })
 }

@@ -2,7 +2,7 @@
 
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use tollgate::{Denial, DenialKind, KeyAdminError};
+use tollgate::{Denial, DenialKind, manage::KeyAdminError};
 
 /// A refusal on its way out to where all get their form.
 #[derive(Clone, Debug)]

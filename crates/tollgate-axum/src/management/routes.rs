@@ -10,7 +10,8 @@ use axum::{
 use http::{StatusCode, request::Parts};
 use serde_json::Value;
 use tollgate::{
-    HistoryQuery, IssuedKey, KeyAdminError, KeyDetails, KeyQuery, KeyStanding, KeyUpdate, NewKey, Scopes,
+    Scopes,
+    manage::{HistoryQuery, IssuedKey, KeyAdminError, KeyDetails, KeyQuery, KeyState, KeyUpdate, NewKey},
 };
 
 use super::{
@@ -24,19 +25,19 @@ type Answered = Result<Response, Refused>;
 
 pub(super) async fn list(State(keys): Keys, head: Parts) -> Answered {
     let uri = head.uri.clone();
-    let Grant { operator, .. } = keys.permitted(head, Action::List).await?;
+    let Grant { actor, .. } = keys.permitted(head, Action::List).await?;
     let Listing { limit, after, status, search } = body::query(&uri)?;
     let mut query = KeyQuery::all().limit(page_size(limit)?);
     query.after = in_text("after", after)?;
     query.search = in_text("search", search)?;
-    let standing = status.as_deref().map(standing_of_name).transpose()?;
-    query.status = standing.and_then(KeyStanding::status);
+    let state = status.as_deref().map(state_of_name).transpose()?;
+    query.status = state.and_then(KeyState::status);
 
-    let mut page = keys.manager.list(query, &operator).await?;
-    if let Some(standing) = standing {
+    let mut page = keys.manager.list(query, &actor).await?;
+    if let Some(state) = state {
         // The store knows of no expiry: that is a matter of the moment.
         let now = keys.manager.now();
-        page.items.retain(|details| details.standing(now) == standing);
+        page.items.retain(|details| details.state(now) == state);
     }
     Ok(Json(describe_page(&page, |details| keys.describe(details))).into_response())
 }
@@ -54,13 +55,13 @@ pub(super) async fn issue(State(keys): Keys, head: Parts, request: Request) -> A
     if let Some(complete) = grant.new_key {
         key = complete(key)?;
     }
-    let issued = keys.manager.issue(key, &grant.operator).await?;
+    let issued = keys.manager.issue(key, &grant.actor).await?;
     Ok((StatusCode::CREATED, keys.show_once(&issued)).into_response())
 }
 
 pub(super) async fn show(State(keys): Keys, KeyId(id): KeyId, head: Parts) -> Answered {
     let grant = keys.permitted(head, Action::Show { id: id.clone() }).await?;
-    Ok(keys.show(&keys.manager.show(&id, &grant.operator).await?))
+    Ok(keys.show(&keys.manager.show(&id, &grant.actor).await?))
 }
 
 pub(super) async fn update(State(keys): Keys, KeyId(id): KeyId, head: Parts, request: Request) -> Answered {
@@ -74,40 +75,40 @@ pub(super) async fn update(State(keys): Keys, KeyId(id): KeyId, head: Parts, req
     if let Some(check) = grant.update {
         update = check(update)?;
     }
-    Ok(keys.show(&keys.manager.update(&id, update, &grant.operator).await?))
+    Ok(keys.show(&keys.manager.update(&id, update, &grant.actor).await?))
 }
 
 pub(super) async fn revoke(State(keys): Keys, KeyId(id): KeyId, head: Parts, request: Request) -> Answered {
     let grant = keys.permitted(head, Action::Revoke { id: id.clone() }).await?;
     let Nothing {} = body::read_if_any(request).await?;
-    Ok(keys.show(&keys.manager.revoke(&id, &grant.operator).await?))
+    Ok(keys.show(&keys.manager.revoke(&id, &grant.actor).await?))
 }
 
 pub(super) async fn rotate(State(keys): Keys, KeyId(id): KeyId, head: Parts, request: Request) -> Answered {
     let grant = keys.permitted(head, Action::Rotate { id: id.clone() }).await?;
     let Rotation { overlap_s } = body::read_if_any(request).await?;
     let overlap = overlap_s.map(Duration::from_secs);
-    let issued = keys.manager.rotate(&id, overlap, &grant.operator).await?;
+    let issued = keys.manager.rotate(&id, overlap, &grant.actor).await?;
     Ok(keys.show_once(&issued).into_response())
 }
 
 pub(super) async fn delete(State(keys): Keys, KeyId(id): KeyId, head: Parts) -> Answered {
     let grant = keys.permitted(head, Action::Delete { id: id.clone() }).await?;
-    keys.manager.delete(&id, &grant.operator).await?;
+    keys.manager.delete(&id, &grant.actor).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 pub(super) async fn history(State(keys): Keys, KeyId(id): KeyId, head: Parts) -> Answered {
     let uri = head.uri.clone();
-    let Grant { operator, .. } = keys.permitted(head, Action::History { id: id.clone() }).await?;
+    let Grant { actor, .. } = keys.permitted(head, Action::History { id: id.clone() }).await?;
     let PastListing { limit, after } = body::query(&uri)?;
     let mut query = HistoryQuery::of_key(id.clone()).limit(page_size(limit)?);
     query.after = in_text("after", after)?;
     let is_first = query.after.is_none();
-    let page = keys.manager.history(query, &operator).await?;
+    let page = keys.manager.history(query, &actor).await?;
     if is_first && page.items.is_empty() {
         // A key whose history was not kept is still a key, and any other is none.
-        keys.manager.show(&id, &operator).await?;
+        keys.manager.show(&id, &actor).await?;
     }
     Ok(Json(describe_page(&page, describe_event)).into_response())
 }
@@ -166,9 +167,9 @@ fn page_size(limit: Option<u32>) -> Result<u32, Refused> {
 
 const MAX_LIMIT: u32 = 1_000;
 
-fn standing_of_name(name: &str) -> Result<KeyStanding, Refused> {
+fn state_of_name(name: &str) -> Result<KeyState, Refused> {
     let unknown = || Refused::invalid("`status` is `active`, `expired`, `revoked` or `suspended`");
-    KeyStanding::from_name(name).ok_or_else(unknown)
+    KeyState::from_name(name).ok_or_else(unknown)
 }
 
 /// What a store can be asked for.

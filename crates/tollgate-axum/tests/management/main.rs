@@ -249,20 +249,21 @@ async fn a_list_is_narrowed_and_goes_on_page_by_page() {
 
 #[tokio::test]
 async fn metadata_is_shown_only_where_that_was_asked_for() {
-    let metadata = tollgate::Metadata::of(&json!({ "team": 7 })).unwrap();
+    let metadata = tollgate::manage::Metadata::of(&json!({ "team": 7 })).unwrap();
     for (app, expected) in
         [(App::new(), None), (App::with(KeyRouter::with_metadata), Some(json!({ "team": 7 })))]
     {
         let manager = manager(&app.keys, &app.clock);
-        let key = tollgate::NewKey::named("build").with_tenant("acme").with_metadata(metadata.clone());
-        manager.issue(key, &tollgate::Operator::new("cli")).await.unwrap();
+        let key =
+            tollgate::manage::NewKey::named("build").with_tenant("acme").with_metadata(metadata.clone());
+        manager.issue(key, &tollgate::manage::Actor::new("cli")).await.unwrap();
         assert_eq!(app.get("/").await.json["items"][0].get("metadata").cloned(), expected);
     }
 }
 
 #[tokio::test]
 async fn the_last_use_is_shown() {
-    let mut details = tollgate::KeyDetails::new("key_1", "build", support::now());
+    let mut details = tollgate::manage::KeyDetails::new("key_1", "build", support::now());
     details.tenant = Some("acme".into());
     details.last_used_at = Some(support::now() + Duration::from_secs(9));
     let app = App::of_store(&Stub(Ok(details)));

@@ -2,7 +2,7 @@
 
 use http::Method;
 use serde_json::json;
-use tollgate::{KeyAdminError, RequestIdLayer, Unavailable, respond};
+use tollgate::{RequestIdLayer, denial::Unavailable, manage::KeyAdminError, respond};
 
 use crate::support::{App, JSON, Stub};
 

@@ -1,4 +1,4 @@
-//! A router over keys in memory, whose operator is `ada` of the tenant `acme`.
+//! A router over keys in memory, whose actor is `ada` of the tenant `acme`.
 
 use std::{
     cell::RefCell,
@@ -11,9 +11,14 @@ use axum::{Router, body::Body};
 use http::{HeaderMap, Method, Request, request::Parts};
 use serde_json::{Value, json};
 use tollgate::{
-    Answer as Port, Command, Denial, Digest, HistoryQuery, KeyAdmin, KeyAdminError, KeyChange, KeyDetails,
-    KeyEvent, KeyFormat, KeyLookUp, KeyManager, KeyQuery, KeyStatus, KeyStore, ManualClock, MemoryKeys,
-    Operator, Page, Scopes, TenantChange,
+    Answer as Port, Denial, KeyFormat, MemoryKeys, Scopes,
+    clock::ManualClock,
+    key::Digest,
+    manage::{
+        Actor, Command, HistoryQuery, KeyAdmin, KeyAdminError, KeyChange, KeyDetails, KeyEvent, KeyManager,
+        KeyQuery, Page, TenantChange,
+    },
+    store::{KeyLookup, KeyStatus, KeyStore},
 };
 use tollgate_axum::management::{Action, KeyRouter};
 use tower::ServiceExt;
@@ -51,8 +56,8 @@ pub(crate) fn manager(store: &(impl KeyAdmin + Clone), clock: &ManualClock) -> K
         .with_default_scopes(Scopes::new(["jobs:read"]).unwrap())
 }
 
-async fn ada(_head: Parts, _action: Action) -> Result<Operator, Denial> {
-    Ok(Operator::of_tenant("ada", "acme"))
+async fn ada(_head: Parts, _action: Action) -> Result<Actor, Denial> {
+    Ok(Actor::of_tenant("ada", "acme"))
 }
 
 impl App {
@@ -162,7 +167,7 @@ impl Answer {
 }
 
 pub(crate) fn is_accepted(keys: &MemoryKeys, secret: &str) -> bool {
-    let Port::Now(found) = keys.find(&KeyLookUp::new(&[Digest::of(secret)], now())) else { unreachable!() };
+    let Port::Now(found) = keys.find(&KeyLookup::new(&[Digest::of(secret)], now())) else { unreachable!() };
     found.unwrap().is_some_and(|record| record.status() == KeyStatus::Active)
 }
 

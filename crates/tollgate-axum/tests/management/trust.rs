@@ -5,7 +5,10 @@ use std::sync::{Arc, Mutex};
 use axum::{Router, extract::FromRequestParts, extract::Path};
 use http::{Method, request::Parts};
 use serde_json::json;
-use tollgate::{Denial, DenialKind, NewKey, Operator, Plan};
+use tollgate::{
+    Denial, DenialKind, Plan,
+    manage::{Actor, NewKey},
+};
 use tollgate_axum::management::{Action, Grant, KeyRouter};
 
 use crate::support::{self, App, JSON, manager};
@@ -16,7 +19,7 @@ async fn every_route_asks_first_and_says_what_for() {
     let note = Arc::clone(&asked);
     let app = App::authorized(move |_head: Parts, action: Action| {
         note.lock().unwrap().push(action);
-        async { Err::<Operator, _>(Denial::new(DenialKind::CredentialMissing)) }
+        async { Err::<Actor, _>(Denial::new(DenialKind::CredentialMissing)) }
     });
     let id = || "key_1".into();
     for (method, path, action) in [
@@ -47,7 +50,7 @@ async fn every_route_asks_first_and_says_what_for() {
 async fn other_tenants_keys_do_not_exist() {
     let app = App::authorized(async |head: Parts, _action: Action| {
         let tenant = head.headers["tenant"].to_str().unwrap().to_owned();
-        Ok::<_, Denial>(Operator::of_tenant("somebody", tenant))
+        Ok::<_, Denial>(Actor::of_tenant("somebody", tenant))
     });
     let (acme, umbrella) = (("tenant", "acme"), ("tenant", "umbrella"));
     let body = r#"{"name":"build"}"#;
@@ -77,7 +80,7 @@ async fn other_tenants_keys_do_not_exist() {
 #[tokio::test]
 async fn a_grant_completes_and_refuses_new_keys_and_updates() {
     let app = App::authorized(async |_head: Parts, _action: Action| {
-        let grant = Grant::to(Operator::of_tenant("ada", "acme"))
+        let grant = Grant::to(Actor::of_tenant("ada", "acme"))
             .with_new_key(|key: NewKey| {
                 if key.scopes().grants("jobs:create") || key.expires_at().is_some() {
                     return Err(
@@ -171,7 +174,7 @@ async fn it_is_mounted_anywhere_and_authorization_reads_the_path() {
     let mut app = App::authorized(async |mut head: Parts, _action: Action| {
         let path = Path::<Vec<(String, String)>>::from_request_parts(&mut head, &()).await.unwrap();
         assert_eq!(path[0].0, "account");
-        Ok::<_, Denial>(Operator::of_tenant("ada", path[0].1.clone()))
+        Ok::<_, Denial>(Actor::of_tenant("ada", path[0].1.clone()))
     });
     app.router = Router::new()
         .nest("/accounts/{account}/keys", app.router)

@@ -6,7 +6,10 @@ use clap::{
     ArgGroup, Args, Subcommand,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use tollgate::{Environment, KeyFormat, KeyStanding, Metadata, Quota, Scopes};
+use tollgate::{
+    Environment, KeyFormat, Quota, Scopes,
+    manage::{KeyState, Metadata},
+};
 
 use super::values;
 
@@ -138,8 +141,8 @@ pub(crate) struct List {
     pub(crate) tenant: Option<String>,
 
     /// Only those with this status.
-    #[arg(long, value_parser = standings())]
-    pub(crate) status: Option<KeyStanding>,
+    #[arg(long, value_parser = states())]
+    pub(crate) status: Option<KeyState>,
 
     /// Only those whose name or display prefix begins like this. Case counts.
     #[arg(long, value_name = "BEGINNING")]
@@ -158,9 +161,9 @@ pub(crate) struct List {
     pub(crate) all: bool,
 }
 
-fn standings() -> impl TypedValueParser<Value = KeyStanding> {
-    let names = PossibleValuesParser::new(KeyStanding::ALL.map(KeyStanding::as_str));
-    names.try_map(|name| KeyStanding::from_name(&name).ok_or("it is no status of a key"))
+fn states() -> impl TypedValueParser<Value = KeyState> {
+    let names = PossibleValuesParser::new(KeyState::ALL.map(KeyState::as_str));
+    names.try_map(|name| KeyState::from_name(&name).ok_or("it is no status of a key"))
 }
 
 const AFTER_UPDATE: &str = "\

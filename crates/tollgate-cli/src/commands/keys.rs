@@ -4,8 +4,11 @@ use std::time::SystemTime;
 
 use serde_json::json;
 use tollgate::{
-    HistoryQuery, IssuedKey, KeyAction, KeyAdminError, KeyDetails, KeyFormat, KeyManager, KeyQuery,
-    KeyStanding, KeyUpdate, NewKey, Operator, Page, Plan, Quota, Scopes,
+    KeyFormat, Plan, Quota, Scopes,
+    manage::{
+        Actor, HistoryQuery, IssuedKey, KeyAction, KeyAdminError, KeyDetails, KeyManager, KeyQuery, KeyState,
+        KeyUpdate, NewKey, Page,
+    },
 };
 
 use super::{Session, now, usage};
@@ -30,7 +33,7 @@ pub(super) async fn run(command: Keys, session: Session) -> Result<Exit, Failure
         Keys::Show { id } => show(&id, &session).await,
         Keys::Rename { id, name } => {
             let manager = session.keeper();
-            let work = manager.rename(&id, &name, &session.operator);
+            let work = manager.rename(&id, &name, &session.actor);
             let renamed = show_waiting("Renaming", work).await.map_err(|error| about(error, &id))?;
             let said = format!("{} is called {} now.", renamed.id, quoted(&renamed.name));
             tell(&said, &renamed, &session)
@@ -39,7 +42,7 @@ pub(super) async fn run(command: Keys, session: Session) -> Result<Exit, Failure
         Keys::Rotate(rotate) => self::rotate(rotate, &session).await,
         Keys::Revoke { id } => {
             let manager = session.keeper();
-            let work = manager.revoke(&id, &session.operator);
+            let work = manager.revoke(&id, &session.actor);
             let revoked = show_waiting("Revoking", work).await.map_err(|error| about(error, &id))?;
             let at = table::instant(revoked.revoked_at);
             let said = format!("{} {} is revoked, since {at}.", revoked.id, quoted(&revoked.name));
@@ -56,7 +59,7 @@ async fn create(create: Create, session: &Session) -> Result<Exit, Failure> {
         manager = manager.with_known_scopes(known);
     }
     let work = wanted(create)?;
-    let issued = show_waiting("Issuing", manager.issue(work, &session.operator)).await?;
+    let issued = show_waiting("Issuing", manager.issue(work, &session.actor)).await?;
     hand_over(&issued, "issued", session)
 }
 
@@ -87,7 +90,7 @@ async fn update(update: Update, session: &Session) -> Result<Exit, Failure> {
         manager = manager.with_known_scopes(known);
     }
     let id = update.id.clone();
-    let work = manager.update(&id, changes(update)?, &session.operator);
+    let work = manager.update(&id, changes(update)?, &session.actor);
     let updated = show_waiting("Changing", work).await.map_err(|error| about(error, &id))?;
     let said = format!("The key is changed:\n\n{}", table::key(&updated, now(), Stream::Out));
     tell(&said, &updated, session)
@@ -152,7 +155,7 @@ async fn rotate(rotate: Rotate, session: &Session) -> Result<Exit, Failure> {
         Some(format) => format,
         None => format_of(&find(id, session).await?)?,
     };
-    let work = async { session.manager(format).rotate(id, rotate.overlap, &session.operator).await };
+    let work = async { session.manager(format).rotate(id, rotate.overlap, &session.actor).await };
     let issued = show_waiting("Rotating", work).await.map_err(|error| about(error, id))?;
     hand_over(&issued, "rotated", session)
 }
@@ -195,13 +198,13 @@ async fn list(list: List, session: &Session) -> Result<Exit, Failure> {
     query.search = list.search.map(Into::into);
     query.after = list.after.map(Into::into);
     // Stores know when a key expires, not whether it has: that is looked at here.
-    query.status = list.status.and_then(KeyStanding::status);
+    query.status = list.status.and_then(KeyState::status);
     let manager = session.keeper();
     let mut listed = Page::new(Vec::new(), None);
     loop {
-        let page = show_waiting("Listing", manager.list(query.clone(), &session.operator)).await?;
+        let page = show_waiting("Listing", manager.list(query.clone(), &session.actor)).await?;
         let now = now();
-        let is_wanted = |key: &KeyDetails| list.status.is_none_or(|standing| key.standing(now) == standing);
+        let is_wanted = |key: &KeyDetails| list.status.is_none_or(|state| key.state(now) == state);
         listed.items.extend(page.items.into_iter().filter(is_wanted));
         match page.next {
             Some(next) if list.all => query.after = Some(next),
@@ -229,7 +232,7 @@ async fn show(id: &str, session: &Session) -> Result<Exit, Failure> {
     let details = find(id, session).await?;
     let query = HistoryQuery::of_key(id).limit(LARGEST_PAGE);
     let manager = session.keeper();
-    let history = show_waiting("Looking", manager.history(query, &session.operator)).await?;
+    let history = show_waiting("Looking", manager.history(query, &session.actor)).await?;
     if session.is_json {
         let events = history.items.iter().map(describe::event).collect::<Vec<_>>();
         output::json(&describe::with(describe::key(&details, now()), "history", events.into()))?;
@@ -250,7 +253,7 @@ async fn delete(id: &str, yes: bool, session: &Session) -> Result<Exit, Failure>
         }
     }
     let manager = session.keeper();
-    let deleted = manager.delete(id, &session.operator);
+    let deleted = manager.delete(id, &session.actor);
     let deleted = show_waiting("Deleting", deleted).await.map_err(|error| about(error, id))?;
     let said = format!("{id} {} is deleted.", quoted(&deleted.name));
     tell(&said, &deleted, session)
@@ -259,18 +262,18 @@ async fn delete(id: &str, yes: bool, session: &Session) -> Result<Exit, Failure>
 /// A key that must be there. Of one that was deleted, it is told when.
 pub(super) async fn find(id: &str, session: &Session) -> Result<KeyDetails, Failure> {
     let manager = session.keeper();
-    match show_waiting("Looking", manager.show(id, &session.operator)).await {
-        Err(KeyAdminError::NotFound) => Err(what_became_of(id, &manager, &session.operator).await),
+    match show_waiting("Looking", manager.show(id, &session.actor)).await {
+        Err(KeyAdminError::NotFound) => Err(what_became_of(id, &manager, &session.actor).await),
         found => Ok(found?),
     }
 }
 
-async fn what_became_of(id: &str, manager: &KeyManager, operator: &Operator) -> Failure {
-    let latest = manager.history(HistoryQuery::of_key(id).limit(1), operator).await;
+async fn what_became_of(id: &str, manager: &KeyManager, actor: &Actor) -> Failure {
+    let latest = manager.history(HistoryQuery::of_key(id).limit(1), actor).await;
     let deleted = latest.ok().and_then(|page| page.items.into_iter().next());
     match deleted.filter(|event| event.action == KeyAction::Deleted) {
         Some(event) => {
-            let (at, by) = (table::instant(Some(event.at)), table::visible(&event.operator));
+            let (at, by) = (table::instant(Some(event.at)), table::visible(&event.actor));
             Failure::new(Exit::NotFound, format!("{by} deleted {id} at {at}"))
         }
         None => Failure::no_such_key(id),

@@ -12,14 +12,14 @@ use crate::{
 
 pub(super) async fn run(command: Tenants, session: Session) -> Result<Exit, Failure> {
     let manager = session.keeper();
-    let operator = &session.operator;
+    let actor = &session.actor;
     let (tenant, suspended) = match command {
         Tenants::Suspend { tenant } => {
-            show_waiting("Suspending", manager.suspend_tenant(&tenant, operator)).await?;
+            show_waiting("Suspending", manager.suspend_tenant(&tenant, actor)).await?;
             (tenant, true)
         }
         Tenants::Resume { tenant } => {
-            show_waiting("Resuming", manager.resume_tenant(&tenant, operator)).await?;
+            show_waiting("Resuming", manager.resume_tenant(&tenant, actor)).await?;
             (tenant, false)
         }
     };

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use tollgate::UsageQuery;
+use tollgate::usage::UsageQuery;
 
 use super::{Session, keys, now};
 use crate::{

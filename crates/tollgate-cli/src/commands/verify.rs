@@ -3,8 +3,13 @@
 use http::{HeaderValue, Request};
 use serde_json::json;
 use tollgate::{
-    Credential, CredentialSource, Denial, DenialKind, EndReason, Environment, Head, KeyAdminError,
-    KeyDetails, KeyFormat, KeyLookUp, KeyVerifier, Outcome, Peppers, Presented, Verify as _,
+    Denial, DenialKind, Environment, KeyFormat, KeyVerifier,
+    denial::Outcome,
+    key::Peppers,
+    manage::{KeyAdminError, KeyDetails},
+    request::RequestHead,
+    store::{EndReason, KeyLookup},
+    verify::{Credential, CredentialSource, Verify as _, VerifyRequest},
 };
 
 use super::{Session, now};
@@ -97,7 +102,7 @@ async fn ask(
     let verifier = formats.fold(verifier, KeyVerifier::with_format);
     let credential = Credential::new(value, 0, CredentialSource::Bearer);
     let request = Request::new(());
-    let answer = verifier.verify(&Presented::new(&credential, Head::of(&request), now()));
+    let answer = verifier.verify(&VerifyRequest::new(&credential, RequestHead::of(&request), now()));
     let principal = answer.wait().await?;
     match principal.ended(now()) {
         // As the layers do: a verifier need not look at the clock.
@@ -110,9 +115,9 @@ async fn ask(
 
 async fn details(secret: &[u8], session: &Session) -> Result<Option<KeyDetails>, Failure> {
     let digests = Peppers::none().all(secret);
-    let found = session.store.keys.find(&KeyLookUp::new(&digests, now()));
+    let found = session.store.keys.find(&KeyLookup::new(&digests, now()));
     let Some(record) = found.wait().await? else { return Ok(None) };
-    match session.keeper().show(record.principal().id(), &session.operator).await {
+    match session.keeper().show(record.principal().id(), &session.actor).await {
         Err(KeyAdminError::NotFound) => Ok(None),
         details => Ok(Some(details?)),
     }

@@ -4,12 +4,15 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
-use tollgate::{HourlyUsage, IssuedKey, KeyDetails, KeyEvent};
+use tollgate::{
+    manage::{IssuedKey, KeyDetails, KeyEvent},
+    usage::HourlyUsage,
+};
 
 /// A key.
 pub(crate) fn key(details: &KeyDetails, now: SystemTime) -> Value {
     let KeyDetails { id, name, display_prefix, tenant, environment, role, metadata, .. } = details;
-    let scopes: Vec<_> = details.scopes.iter().map(tollgate::Scope::as_str).collect();
+    let scopes: Vec<_> = details.scopes.iter().map(tollgate::scope::Scope::as_str).collect();
     let plan = details.plan.as_ref();
     let quotas = details.quotas.iter().map(|(policy, quota)| (policy.to_string(), quota.to_string().into()));
     json!({
@@ -23,7 +26,7 @@ pub(crate) fn key(details: &KeyDetails, now: SystemTime) -> Value {
         "role": role,
         "quotas": Value::Object(quotas.collect()),
         "metadata": metadata,
-        "status": details.standing(now).as_str(),
+        "status": details.state(now).as_str(),
         "created_at": instant(Some(details.created_at)),
         "expires_at": instant(details.expires_at),
         "last_used_at": instant(details.last_used_at),
@@ -50,7 +53,7 @@ pub(crate) fn event(event: &KeyEvent) -> Value {
     json!({
         "at": instant(Some(event.at)),
         "action": event.action.as_str(),
-        "operator": event.operator,
+        "operator": event.actor,
         "detail": event.detail,
     })
 }

@@ -8,7 +8,10 @@ use std::{
 
 use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, presets};
 use jiff::Timestamp;
-use tollgate::{HourlyUsage, KeyDetails, KeyEvent, KeyStanding};
+use tollgate::{
+    manage::{KeyDetails, KeyEvent, KeyState},
+    usage::HourlyUsage,
+};
 
 /// Where a table is to be shown, which decides how wide it may be and whether it has colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +38,7 @@ pub(crate) fn keys(keys: &[KeyDetails], now: SystemTime, stream: Stream) -> Stri
     add("CREATED", &|key| day(Some(key.created_at)));
     add("EXPIRES", &|key| day(key.expires_at));
     add("LAST USED", &|key| day(key.last_used_at));
-    let statuses = keys.iter().map(|key| status(key.standing(now), stream)).collect();
+    let statuses = keys.iter().map(|key| status(key.state(now), stream)).collect();
     columns.push(("STATUS", statuses));
 
     let mut table = empty(stream);
@@ -79,7 +82,7 @@ pub(crate) fn key(details: &KeyDetails, now: SystemTime, stream: Stream) -> Stri
         "former secret",
         details.former_until.map_or(String::new(), |at| format!("good until {}", instant(Some(at)))),
     );
-    let status = status(details.standing(now), stream);
+    let status = status(details.state(now), stream);
     table.add_row([heading("status", stream), status]);
     finished(table)
 }
@@ -89,7 +92,7 @@ pub(crate) fn events(events: &[KeyEvent], stream: Stream) -> String {
     let mut table = empty(stream);
     table.set_header(["WHEN", "WHAT", "WHO", "DETAIL"].map(|name| heading(name, stream)));
     for event in events {
-        let row = [&instant(Some(event.at)), event.action.as_str(), &event.operator, &event.detail];
+        let row = [&instant(Some(event.at)), event.action.as_str(), &event.actor, &event.detail];
         table.add_row(row.map(cell));
     }
     keep_whole(&mut table, 0);
@@ -131,14 +134,14 @@ fn plan(details: &KeyDetails) -> String {
     format!("{}{lapsed}", plan.tier())
 }
 
-fn status(standing: KeyStanding, stream: Stream) -> Cell {
-    let cell = cell(standing.as_str());
+fn status(state: KeyState, stream: Stream) -> Cell {
+    let cell = cell(state.as_str());
     if !has_colours(stream) {
         return cell;
     }
-    cell.fg(match standing {
-        KeyStanding::Active => Color::Green,
-        KeyStanding::Expired | KeyStanding::Suspended => Color::Yellow,
+    cell.fg(match state {
+        KeyState::Active => Color::Green,
+        KeyState::Expired | KeyState::Suspended => Color::Yellow,
         // Also one that this version does not know: it is not called good.
         _ => Color::Red,
     })

@@ -6,7 +6,11 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tollgate::{Clock as _, NewKey, SystemClock, UsageBatch, UsageCount, UsageStore as _};
+use tollgate::{
+    clock::{Clock as _, SystemClock},
+    manage::NewKey,
+    usage::{UsageBatch, UsageCount, UsageStore as _},
+};
 use tollgate_sql::SqlKeys;
 
 use crate::world::{Run, World, text};
@@ -296,9 +300,9 @@ fn the_history_tells_who_did_what() {
         history.as_array().unwrap().iter().map(|event| (&event["action"], &event["operator"])).collect();
     let [revoked, updated, issued] =
         [("revoked", "cli:everoot[31m"), ("updated", "cli:ci"), ("issued", "cli:Grace Hopper")]
-            .map(|(action, operator)| (json!(action), json!(operator)));
+            .map(|(action, actor)| (json!(action), json!(actor)));
     let expected = [revoked, updated, issued];
-    assert_eq!(told, expected.iter().map(|(action, operator)| (action, operator)).collect::<Vec<_>>());
+    assert_eq!(told, expected.iter().map(|(action, actor)| (action, actor)).collect::<Vec<_>>());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use tollgate::{Environment, KeyFormat, NewKey};
+use tollgate::{Environment, KeyFormat, manage::NewKey};
 
 use crate::world::{World, text};
 

@@ -11,7 +11,11 @@ use std::{
 
 use serde_json::Value;
 use sqlx::{Connection as _, SqliteConnection};
-use tollgate::{IssuedKey, KeyFormat, KeyManager, ManualClock, NewKey, Operator};
+use tollgate::{
+    KeyFormat,
+    clock::ManualClock,
+    manage::{Actor, IssuedKey, KeyManager, NewKey},
+};
 use tollgate_sql::SqlKeys;
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_tollgate");
@@ -109,10 +113,10 @@ impl World {
         let store = SqlKeys::connect(&self.url()).await.unwrap();
         let manager = KeyManager::new(KeyFormat::new("sk").unwrap(), store.clone());
         let manager = manager.with_clock(ManualClock::at(instant));
-        let operator = Operator::new("a program");
+        let actor = Actor::new("a program");
         let mut issued = Vec::new();
         for key in keys {
-            issued.push(manager.issue(key, &operator).await.unwrap());
+            issued.push(manager.issue(key, &actor).await.unwrap());
         }
         store.close().await;
         issued

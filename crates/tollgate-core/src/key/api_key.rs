@@ -9,12 +9,12 @@ use super::Environment;
 
 /// A key that has just been issued: a secret, to be shown to its owner once.
 ///
-/// Store its [`Digest`](crate::Digest) and its [`display_prefix`](Self::display_prefix), never the key itself.
+/// Store its [`Digest`](crate::key::Digest) and its [`display_prefix`](Self::display_prefix), never the key itself.
 /// The memory is wiped on drop, and there is neither `Clone` nor `Display`, so that every place that can reveal the
 /// key says [`expose_secret`](Self::expose_secret).
 ///
 /// ```
-/// use tollgate_core::{Digest, Environment, KeyFormat};
+/// use tollgate_core::key::{Digest, Environment, KeyFormat};
 ///
 /// let key = KeyFormat::new("sk")?.generate(Environment::Live)?;
 /// let stored = (Digest::of(key.expose_secret()), key.display_prefix().to_owned());
@@ -73,7 +73,7 @@ mod tests {
     use zeroize::Zeroizing;
 
     use super::ApiKey;
-    use crate::Environment;
+    use crate::key::Environment;
 
     fn key() -> ApiKey {
         ApiKey::new(Zeroizing::new("sk_live_a1B2c3D4e5".to_owned()), 12, Environment::Live)

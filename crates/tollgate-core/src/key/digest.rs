@@ -20,7 +20,7 @@ use super::sha256::sha256;
 /// `Debug` hides the bytes, because a guessable key could be told from them.
 ///
 /// ```
-/// use tollgate_core::Digest;
+/// use tollgate_core::key::Digest;
 ///
 /// let digest = Digest::of("sk_live_a1B2c3D4");
 /// assert_eq!(Digest::from_parts(*digest.as_bytes(), digest.pepper()), digest);
@@ -88,14 +88,14 @@ impl fmt::Display for PepperId {
 /// Only the HMAC's prepared state is held, not the secret, so that a digest costs no key schedule.
 ///
 /// ```
-/// use tollgate_core::{Digest, Pepper, PepperId};
+/// use tollgate_core::key::{Digest, Pepper, PepperId};
 ///
 /// let pepper = Pepper::new(PepperId::new(1), "32 bytes from a secrets manager.")?;
 /// let digest = pepper.digest("sk_live_a1B2c3D4");
 ///
 /// assert_eq!(digest.pepper(), Some(PepperId::new(1)));
 /// assert_ne!(digest.as_bytes(), Digest::of("sk_live_a1B2c3D4").as_bytes());
-/// # Ok::<(), tollgate_core::InvalidPepper>(())
+/// # Ok::<(), tollgate_core::key::InvalidPepper>(())
 /// ```
 pub struct Pepper {
     id: PepperId,
@@ -155,7 +155,7 @@ impl std::error::Error for InvalidPepper {}
 /// Keys are issued under the current pepper alone, and found under each of them. During a rotation:
 ///
 /// ```
-/// use tollgate_core::{Pepper, PepperId, Peppers};
+/// use tollgate_core::key::{Pepper, PepperId, Peppers};
 ///
 /// let old = Pepper::new(PepperId::new(1), "the pepper of last year ........")?;
 /// let new = Pepper::new(PepperId::new(2), "the pepper of this year ........")?;
@@ -164,7 +164,7 @@ impl std::error::Error for InvalidPepper {}
 /// let digests = peppers.all("sk_live_a1B2c3D4");
 /// assert_eq!(digests.len(), 2);
 /// assert_eq!(digests.first(), Some(&peppers.current("sk_live_a1B2c3D4")));
-/// # Ok::<(), tollgate_core::InvalidPepper>(())
+/// # Ok::<(), tollgate_core::key::InvalidPepper>(())
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Peppers {
@@ -211,13 +211,13 @@ impl Peppers {
     /// [`all`](Self::all) gives then, without a list to hold it.
     ///
     /// ```
-    /// use tollgate_core::{Digest, Pepper, PepperId, Peppers};
+    /// use tollgate_core::key::{Digest, Pepper, PepperId, Peppers};
     ///
     /// assert_eq!(Peppers::none().only("sk_live_a1B2c3D4"), Some(Digest::of("sk_live_a1B2c3D4")));
     ///
     /// let pepper = Pepper::new(PepperId::new(1), "32 bytes from a secrets manager.")?;
     /// assert_eq!(Peppers::new(pepper).with_unpeppered().only("sk_live_a1B2c3D4"), None);
-    /// # Ok::<(), tollgate_core::InvalidPepper>(())
+    /// # Ok::<(), tollgate_core::key::InvalidPepper>(())
     /// ```
     #[inline]
     pub fn only(&self, secret: impl AsRef<[u8]>) -> Option<Digest> {

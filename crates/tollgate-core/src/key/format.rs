@@ -53,7 +53,7 @@ const DISPLAYED_RANDOM: usize = 4;
 /// environment and its underscore (5) and 33 characters: at most 55 bytes, which SHA-256 hashes in a single block.
 ///
 /// ```
-/// use tollgate_core::{Environment, KeyFormat};
+/// use tollgate_core::key::{Environment, KeyFormat};
 ///
 /// let format = KeyFormat::new("sk")?;
 /// let key = format.generate(Environment::Live)?;
@@ -70,7 +70,7 @@ const DISPLAYED_RANDOM: usize = 4;
 /// Keys that were issued before keep working with a format that asks for less:
 ///
 /// ```
-/// use tollgate_core::{Environment, KeyFormat};
+/// use tollgate_core::key::{Environment, KeyFormat};
 ///
 /// let published = KeyFormat::new("psk")?.without_checksum();
 /// let parsed = published.parse("psk_test_8f3k-29dk_fj20")?;

@@ -13,7 +13,7 @@ use std::ops::{BitAnd, BitOr};
 /// [`Requirement::validate`] reports it.
 ///
 /// ```
-/// # use tollgate_core::{Scopes, scope};
+/// # use tollgate_core::scope::{Scopes, scope};
 /// assert!(scope("jobs:read").is_met_by(&Scopes::all()));
 ///
 /// let mistaken = scope("jobs read");
@@ -27,18 +27,18 @@ pub fn scope(name: impl Into<Cow<'static, str>>) -> Requirement {
 /// What a principal's [`Scopes`] must grant.
 ///
 /// ```
-/// # use tollgate_core::{Scopes, scope};
+/// # use tollgate_core::scope::{Scopes, scope};
 /// let requirement = scope("jobs:read") & (scope("reports") | scope("admin"));
 ///
 /// assert!(requirement.is_met_by(&Scopes::new(["jobs:*", "admin"])?));
 /// assert!(!requirement.is_met_by(&Scopes::new(["jobs:*"])?));
-/// # Ok::<(), tollgate_core::InvalidScope>(())
+/// # Ok::<(), tollgate_core::scope::InvalidScope>(())
 /// ```
 ///
 /// With names that come from a configuration, check them before the first request:
 ///
 /// ```
-/// # use tollgate_core::{Requirement, Scopes, scope};
+/// # use tollgate_core::scope::{Requirement, Scopes, scope};
 /// let configured = vec!["reports".to_owned(), "jobs read".to_owned()];
 /// let requirement = Requirement::any_of(configured.into_iter().map(scope));
 ///
@@ -69,7 +69,7 @@ impl Requirement {
     /// Requires every one of these. Without any, nothing is required: the same as [`Requirement::none`].
     ///
     /// ```
-    /// # use tollgate_core::{Requirement, scope};
+    /// # use tollgate_core::scope::{Requirement, scope};
     /// assert_eq!(Requirement::all_of(["read", "write"]), scope("read") & scope("write"));
     /// ```
     pub fn all_of(requirements: impl IntoIterator<Item: Into<Requirement>>) -> Self {
@@ -86,7 +86,7 @@ impl Requirement {
     /// Requires at least one of these. Without any, there is none that could be met: it never is.
     ///
     /// ```
-    /// # use tollgate_core::{Requirement, scope};
+    /// # use tollgate_core::scope::{Requirement, scope};
     /// assert_eq!(Requirement::any_of(["read", "write"]), scope("read") | scope("write"));
     /// ```
     pub fn any_of(requirements: impl IntoIterator<Item: Into<Requirement>>) -> Self {

@@ -1,12 +1,16 @@
 //! The steps that changes are made of.
 
-use tollgate_core::{Digest, EndReason, KeyAction, KeyAdminError, KeyDetails, KeyStatus};
+use tollgate_core::{
+    key::Digest,
+    manage::{KeyAction, KeyAdminError, KeyDetails},
+    store::{EndReason, KeyStatus},
+};
 
 use super::Work;
 use crate::{
     database::Value,
+    events::{Event, reason_word},
     fault::Fault,
-    news::{Event, reason_word},
     record::{changeable, digest_columns, read_listed, select_listed},
 };
 
@@ -17,7 +21,7 @@ impl Work<'_> {
         if key.status == KeyStatus::Revoked { Err(KeyAdminError::Revoked) } else { Ok(key) }
     }
 
-    /// A key that the operator manages, locked. Its tenant is locked first, as by whoever issues one.
+    /// A key that the actor manages, locked. Its tenant is locked first, as by whoever issues one.
     pub(super) async fn key_of(&mut self, id: &str) -> Result<KeyDetails, KeyAdminError> {
         refuse_unstorable([Some(id)]).map_err(|_| KeyAdminError::NotFound)?;
         let tenant = self.share_tenant_of_key(id).await?;
@@ -26,7 +30,7 @@ impl Work<'_> {
         let row = self.connection.row(sql, [id.into()]).await?.ok_or(KeyAdminError::NotFound)?;
         let key = read_listed(&row)?;
         // Another tenant: while the lock was waited for, the key was deleted and its identifier given to somebody else.
-        if tenant != key.tenant || !self.operator.manages(key.tenant.as_deref()) {
+        if tenant != key.tenant || !self.actor.manages(key.tenant.as_deref()) {
             return Err(KeyAdminError::NotFound);
         }
         Ok(key)
@@ -119,7 +123,7 @@ impl Work<'_> {
                    VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING generation";
         let values: [Value; 7] = [
             self.at.into(),
-            self.operator.name().into(),
+            self.actor.name().into(),
             action.as_str().into(),
             key.into(),
             tenant.into(),

@@ -14,7 +14,7 @@ use std::{
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
 use hashbrown::HashTable;
 use smallvec::SmallVec;
-use tollgate_core::{Digest, KeyRecord, Principal};
+use tollgate_core::{key::Digest, store::KeyRecord, verify::Principal};
 
 use super::Found;
 
@@ -336,7 +336,7 @@ mod tests {
     };
 
     use proptest::prelude::*;
-    use tollgate_core::KeyStatus;
+    use tollgate_core::store::KeyStatus;
 
     use super::*;
 

@@ -6,7 +6,11 @@ mod outages;
 
 use std::sync::Mutex;
 
-use tollgate_core::{EndReason, EndSignal, PepperId, Principal};
+use tollgate_core::{
+    key::PepperId,
+    store::{EndReason, EndSignal},
+    verify::Principal,
+};
 
 use self::by_hand::*;
 use super::*;
@@ -115,15 +119,15 @@ fn a_flood_of_one_refused_key_asks_once_in_five_seconds() {
 fn a_crowd_asks_once_and_shares_the_answer() {
     for answer in [active(1, 1), Ok(None), down()] {
         let (store, keys) = cached();
-        let mut crowd: Vec<_> = (0..10).map(|millis| keys.request(1, millis)).collect();
-        assert!(crowd.iter_mut().all(|request| request.poll().is_none()));
+        let mut waiters: Vec<_> = (0..10).map(|millis| keys.request(1, millis)).collect();
+        assert!(waiters.iter_mut().all(|request| request.poll().is_none()));
         assert_eq!(store.asked(), 1);
         store.oldest().answer(answer.clone());
-        for request in &mut crowd {
+        for request in &mut waiters {
             let shared = request.poll().expect("all are answered");
             assert_eq!(format!("{shared:?}"), format!("{answer:?}"));
         }
-        assert_eq!(keys.0.flights.len(), 0);
+        assert_eq!(keys.0.single_flight.len(), 0);
     }
 }
 
@@ -155,16 +159,16 @@ fn a_question_is_given_up_when_all_have_gone() {
     assert!(!question.is_given_up());
     drop(second);
     assert!(question.is_given_up());
-    assert_eq!(keys.0.flights.len(), 0);
+    assert_eq!(keys.0.single_flight.len(), 0);
     keys.ask_of(&store, 1, 0, active(1, 1));
 }
 
 #[test]
 fn who_comes_after_a_change_does_not_join_who_came_before() {
-    for change in [change_of(1, 2), change_of(9, 2), Change::Lost, Change::Resumed] {
+    for change in [change_of(1, 2), change_of(9, 2), StoreEvent::Disconnected, StoreEvent::Connected] {
         let (store, keys) = cached();
         let mut before = keys.request(1, 0);
-        store.tell(&change);
+        store.notify(&change);
         let mut after = keys.request(1, 0);
         assert_eq!(store.asked(), 2, "{change:?}");
         store.oldest().answer(active(1, 1));
@@ -181,7 +185,7 @@ fn what_was_under_way_at_a_change_is_not_kept() {
     for answer in [active(1, 1), Ok(None), revoked(1, 1)] {
         let (store, keys) = cached();
         let mut before = keys.request(1, 0);
-        store.tell(&change_of(1, 2));
+        store.notify(&change_of(1, 2));
         store.oldest().answer(answer);
         assert!(before.poll().is_some());
         keys.ask_of(&store, 1, 0, active(1, 2));
@@ -195,9 +199,9 @@ fn a_change_removes_what_is_older_of_its_key_only() {
     for key in 1..=3 {
         keys.ask_of(&store, key, 0, active(key, 10 * key));
     }
-    store.tell(&change_of(2, 20));
+    store.notify(&change_of(2, 20));
     assert_eq!(keys.request(2, 0).generation(), Some(20), "it knows of the change");
-    store.tell(&change_of(2, 21));
+    store.notify(&change_of(2, 21));
     keys.ask_of(&store, 2, 0, active(2, 21));
     assert_eq!((keys.request(1, 0).generation(), keys.request(3, 0).generation()), (Some(10), Some(30)));
 }
@@ -213,7 +217,7 @@ fn a_change_removes_all_that_prove_one_principal() {
     }
     keys.ask_of(&store, 1_000, 120_000, active(6, 1));
     assert_eq!(keys.0.live.len(), 201);
-    store.tell(&change_of(5, 4));
+    store.notify(&change_of(5, 4));
     assert_eq!(keys.0.live.len(), 1);
     assert!(keys.request(1_000, 120_000).poll().is_some());
 }
@@ -228,7 +232,7 @@ fn a_change_of_a_tenant_removes_its_keys_only() {
     keys.ask_of(&store, 2, 0, of(2, "acme", 2));
     keys.ask_of(&store, 3, 0, of(3, "globex", 1));
     keys.ask_of(&store, 4, 0, found(Principal::new("key_4"), KeyStatus::Active, 1));
-    store.tell(&Change::Tenant { tenant: "acme".into(), generation: 2, end: None });
+    store.notify(&StoreEvent::Tenant { tenant: "acme".into(), generation: 2, end: None });
     keys.ask_of(&store, 1, 0, of(1, "acme", 2));
     for key in 1..=4 {
         assert!(keys.request(key, 0).poll().is_some(), "{key}");
@@ -237,13 +241,16 @@ fn a_change_of_a_tenant_removes_its_keys_only() {
 
 #[test]
 fn any_change_may_be_of_a_key_that_was_unknown_or_refused() {
-    let changes =
-        [change_of(9, 1), Change::Tenant { tenant: "acme".into(), generation: 1, end: None }, Change::Lost];
+    let changes = [
+        change_of(9, 1),
+        StoreEvent::Tenant { tenant: "acme".into(), generation: 1, end: None },
+        StoreEvent::Disconnected,
+    ];
     for change in changes {
         let (store, keys) = cached();
         keys.ask_of(&store, 1, 0, Ok(None));
         keys.ask_of(&store, 2, 0, revoked(2, 1));
-        store.tell(&change);
+        store.notify(&change);
         keys.ask_of(&store, 1, 0, active(1, 1));
         keys.ask_of(&store, 2, 0, active(2, 2));
     }
@@ -258,15 +265,15 @@ fn keeps_nothing_before_news_flow_and_after_they_were_lost() {
             keys.ask_of(&store, 1, 0, answer);
         }
         let asked = store.asked();
-        let crowd = [keys.request(1, 0), keys.request(1, 0)];
+        let waiters = [keys.request(1, 0), keys.request(1, 0)];
         assert_eq!(store.asked(), asked + 1, "a crowd asks once all the same");
-        drop(crowd);
+        drop(waiters);
 
-        store.tell(&Change::Resumed);
+        store.notify(&StoreEvent::Connected);
         keys.ask_of(&store, 1, 0, active(1, 1));
         keys.ask_of(&store, 2, 0, Ok(None));
         assert!(keys.request(1, 0).poll().is_some() && keys.request(2, 0).poll().is_some());
-        store.tell(&Change::Lost);
+        store.notify(&StoreEvent::Disconnected);
         assert_eq!((keys.0.live.len(), keys.0.refused.len()), (0, 0));
     }
 }
@@ -294,7 +301,7 @@ fn a_replica_that_lags_behind_does_not_undo_what_is_known() {
         keys.0.hashes.of(&digests),
         &digests.as_slice().into(),
         active(1, 7).unwrap().as_ref(),
-        keys.0.news.as_of_now(),
+        keys.0.events.as_of_now(),
         at(50_000),
     );
     store.oldest().answer(active(1, 6));
@@ -327,21 +334,22 @@ fn whoever_watches_the_cache_is_told_when_it_has_obeyed() {
     let (store, keys) = cached();
     keys.ask_of(&store, 1, 0, active(1, 1));
     let heard = Arc::new(Mutex::new(Vec::new()));
-    let watcher: Arc<dyn WatchKeys> = {
+    let listener: Arc<dyn StoreListener> = {
         let (keys, heard) = (keys.clone(), Arc::clone(&heard));
-        Arc::new(move |change: &Change| {
+        Arc::new(move |change: &StoreEvent| {
             let is_known = keys.request(1, 0).poll().is_some();
             heard.lock().unwrap().push((change.clone(), is_known));
         })
     };
-    keys.watch(Arc::downgrade(&watcher));
-    store.tell(&change_of(1, 2));
-    store.tell(&Change::Lost);
-    let expected = [(Change::Resumed, true), (change_of(1, 2), false), (Change::Lost, false)];
+    keys.subscribe(Arc::downgrade(&listener));
+    store.notify(&change_of(1, 2));
+    store.notify(&StoreEvent::Disconnected);
+    let expected =
+        [(StoreEvent::Connected, true), (change_of(1, 2), false), (StoreEvent::Disconnected, false)];
     assert_eq!(*heard.lock().unwrap(), expected);
 
-    let late: Arc<dyn WatchKeys> = Arc::new(|_: &Change| panic!("no news flow"));
-    keys.watch(Arc::downgrade(&late));
+    let late: Arc<dyn StoreListener> = Arc::new(|_: &StoreEvent| panic!("no news flow"));
+    keys.subscribe(Arc::downgrade(&late));
 }
 
 #[test]
@@ -358,9 +366,11 @@ fn the_applications_data_is_dropped_when_no_lock_is_held() {
         }
     }
 
-    for change in
-        [change_of(1, 9), Change::Tenant { tenant: "acme".into(), generation: 9, end: None }, Change::Lost]
-    {
+    for change in [
+        change_of(1, 9),
+        StoreEvent::Tenant { tenant: "acme".into(), generation: 9, end: None },
+        StoreEvent::Disconnected,
+    ] {
         let (store, keys) = cached_as(|keys| keys.with_capacity(2));
         for key in [1, 2, 3, 4, 1] {
             let mut request = keys.request(key, 0);
@@ -370,7 +380,7 @@ fn the_applications_data_is_dropped_when_no_lock_is_held() {
                 assert!(request.poll().is_some());
             }
         }
-        store.tell(&change);
+        store.notify(&change);
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tollgate_core::Head;
+use tollgate_core::request::RequestHead;
 
 use super::ClientAddress;
 
 impl ClientAddress {
     /// The address of a request's client as a subject of `layer`. `None` if nobody knows it: the service is put together wrongly,
     /// of which the log tells.
-    pub(crate) fn subject(&self, head: Head<'_>, layer: &'static str) -> Option<String> {
+    pub(crate) fn subject(&self, head: RequestHead<'_>, layer: &'static str) -> Option<String> {
         let found = self.find(head);
         if found.is_none() {
             report_missing(layer);

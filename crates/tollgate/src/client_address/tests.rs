@@ -15,7 +15,7 @@ fn find(header: &str, peer: &str, lines: &[&[u8]]) -> String {
     }
     let mut request = request.body(()).unwrap();
     request.extensions_mut().insert(peer.parse::<IpAddr>().unwrap());
-    address.find(Head::of(&request)).unwrap().to_string()
+    address.find(RequestHead::of(&request)).unwrap().to_string()
 }
 
 fn trusting() -> ClientAddress {
@@ -139,9 +139,9 @@ fn only_the_chosen_header_is_read() {
     let mut request = Request::new(());
     request.extensions_mut().insert(PROXY.parse::<IpAddr>().unwrap());
     request.headers_mut().insert("forwarded", HeaderValue::from_static("for=198.51.100.4"));
-    assert_eq!(trusting().find(Head::of(&request)), Some(PROXY.parse().unwrap()));
+    assert_eq!(trusting().find(RequestHead::of(&request)), Some(PROXY.parse().unwrap()));
     request.headers_mut().insert("x-forwarded-for", HeaderValue::from_static("198.51.100.5"));
-    assert_eq!(trusting().with_forwarded().find(Head::of(&request)), Some([198, 51, 100, 4].into()));
+    assert_eq!(trusting().with_forwarded().find(RequestHead::of(&request)), Some([198, 51, 100, 4].into()));
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn ipv6_addresses_of_one_prefix_are_one_client() {
     let masked = |bits: u8| {
         let address =
             ClientAddress::of_peer(|_| "2001:db8:1:ff02:3:4:5:7".parse().ok()).with_ipv6_prefix(bits);
-        address.find(Head::of(&Request::new(()))).unwrap().to_string()
+        address.find(RequestHead::of(&Request::new(()))).unwrap().to_string()
     };
     assert_eq!(masked(64), "2001:db8:1:ff02::");
     assert_eq!(masked(56), "2001:db8:1:ff00::");
@@ -164,7 +164,7 @@ fn ipv6_addresses_of_one_prefix_are_one_client() {
 fn without_a_peer_nobody_is_found() {
     let mut request = Request::new(());
     request.headers_mut().insert("x-forwarded-for", HeaderValue::from_static("198.51.100.4"));
-    assert_eq!(trusting().find(Head::of(&request)), None);
+    assert_eq!(trusting().find(RequestHead::of(&request)), None);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes};
 use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::{metered::Metered, settlement::Settlement};
+use super::{metered::Metered, settlement::DeferredCharge};
 
 pin_project! {
     /// The body of a response from behind gates: the inner service's body `B` as it is, or a refusal's.
@@ -45,7 +45,7 @@ impl<B> Body<B> {
     }
 
     #[cold]
-    pub(super) fn metered(body: B, settlements: Vec<Settlement>) -> Self {
+    pub(super) fn metered(body: B, settlements: Vec<DeferredCharge>) -> Self {
         Self { kind: Kind::Metered { body: Box::pin(Metered::new(body, settlements)) } }
     }
 
@@ -54,7 +54,7 @@ impl<B> Body<B> {
     }
 
     #[cold]
-    pub(super) fn metered_refusal(bytes: Bytes, settlements: Vec<Settlement>) -> Self {
+    pub(super) fn metered_refusal(bytes: Bytes, settlements: Vec<DeferredCharge>) -> Self {
         let body = Box::pin(Metered::new(Body::refusal(bytes), settlements));
         Self { kind: Kind::MeteredRefusal { body } }
     }

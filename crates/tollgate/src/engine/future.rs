@@ -12,21 +12,21 @@ use std::{
 
 use http::{Request, Response};
 use pin_project_lite::pin_project;
-use tollgate_core::{Denial, Pending};
+use tollgate_core::{answer::Pending, denial::Denial};
 use tower_service::Service;
 use tracing::{Span, span::Entered};
 
 use super::{
-    Body, Engine, Entrant as _, Learned, Settlement, Stamp,
+    Body, DeferredCharge, Engine, Entrant as _, Learned, ResponseParts,
     entrant::{Apart, Arrival},
     instant::Calling,
     stamp::Settling,
     walk::{Refusal, Walk},
 };
-use crate::ResponseHead;
+use crate::respond::ResponseHead;
 
 pin_project! {
-    /// The future of a response from behind gates: see [`Gated`](crate::Gated).
+    /// The future of a response from behind gates: see [`Gated`](crate::layers::Gated).
     pub struct ResponseFuture<S, RequestBody>
     where
         S: Service<Request<RequestBody>>,
@@ -46,7 +46,7 @@ pin_project! {
         Inside {
             #[pin]
             future: S::Future,
-            stamp: Stamp,
+            stamp: ResponseParts,
             span: Option<Box<Span>>,
         },
         // The same, behind gates that have nothing to say to a response.
@@ -55,7 +55,7 @@ pin_project! {
             future: S::Future,
         },
         // The response is there, and limiters take their time to charge what it has cost. `None` once it was given out.
-        Settling { response: Option<S::Response>, settling: Box<(Stamp, Settling)> },
+        Settling { response: Option<S::Response>, settling: Box<(ResponseParts, Settling)> },
         // A gate refused, and the response is there; so may what limiters take their time for. `None` once it was given out.
         Refused { refusal: Option<Refusal> },
         // A gate waits for its backend. `None` once it has its answer. Boxed, or every future would have room for a request.
@@ -66,7 +66,7 @@ pin_project! {
 /// What is kept of a request that is admitted.
 pub(super) struct Admission {
     // `None` behind gates that have nothing to say to a response.
-    stamp: Option<Stamp>,
+    stamp: Option<ResponseParts>,
     span: Option<Box<Span>>,
     now: Option<SystemTime>,
 }
@@ -77,7 +77,7 @@ impl Admission {
     pub(super) fn new<B>(engine: &Engine, arrival: &mut Arrival<'_, B>) -> Self {
         let stamp = engine.stamp_all(arrival);
         let span = if stamp.is_some() { engine.span(arrival) } else { None };
-        Self { stamp, span, now: arrival.passage().now() }
+        Self { stamp, span, now: arrival.context().now() }
     }
 
     /// To be held while the inner service is called.
@@ -160,7 +160,7 @@ where
 
 /// A response from inside, whose body costs something if there is anything to settle.
 #[inline(always)]
-fn charged<B>(response: Response<B>, settlements: Option<Vec<Settlement>>) -> Response<Body<B>> {
+fn charged<B>(response: Response<B>, settlements: Option<Vec<DeferredCharge>>) -> Response<Body<B>> {
     match settlements {
         None => response.map(Body::inner),
         Some(settlements) => response.map(|body| Body::metered(body, settlements)),
@@ -168,8 +168,8 @@ fn charged<B>(response: Response<B>, settlements: Option<Vec<Settlement>>) -> Re
 }
 
 /// Waits for limiters, and takes up what they say.
-fn take_up(stamp: &mut Stamp, settling: &mut Settling, context: &mut Context<'_>) -> Poll<()> {
-    let settled = ready!(settling.as_mut().poll(context));
+fn take_up(stamp: &mut ResponseParts, settling: &mut Settling, cx: &mut Context<'_>) -> Poll<()> {
+    let settled = ready!(settling.as_mut().poll(cx));
     stamp.take_up(settled);
     Poll::Ready(())
 }
@@ -180,15 +180,15 @@ where
 {
     type Output = Result<Response<Body<ResponseBody>>, S::Error>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         loop {
             match state.as_mut().project() {
                 StateProjection::Inside { future, stamp, span } => {
                     // Left where it is until it is given out: responses are large.
                     let mut polled = match span {
-                        Some(span) => span.in_scope(|| future.poll(context)),
-                        None => future.poll(context),
+                        Some(span) => span.in_scope(|| future.poll(cx)),
+                        None => future.poll(cx),
                     };
                     let Poll::Ready(Ok(response)) = &mut polled else {
                         return polled.map_ok(|response| response.map(Body::inner));
@@ -205,13 +205,13 @@ where
                     return polled.map_ok(|response| charged(response, settlements));
                 }
                 StateProjection::Passing { future } => {
-                    return future.poll(context).map_ok(|response| response.map(Body::inner));
+                    return future.poll(cx).map_ok(|response| response.map(Body::inner));
                 }
                 StateProjection::Settling { response, settling } => {
                     // A future that is polled after it was ready may stay pending for ever, but not panic.
                     let (stamp, settling) = &mut **settling;
                     if response.is_some() {
-                        ready!(take_up(stamp, settling, context));
+                        ready!(take_up(stamp, settling, cx));
                     }
                     let Some(mut response) = response.take() else { return Poll::Pending };
                     stamp.apply(&mut response);
@@ -222,7 +222,7 @@ where
                     if let Some(Refusal { response, owing: Some(owing) }) = refusal {
                         let (stamp, settling) = &mut **owing;
                         if let Some(settling) = settling {
-                            ready!(take_up(stamp, settling, context));
+                            ready!(take_up(stamp, settling, cx));
                         }
                         stamp.apply(response);
                         settlements = stamp.settlements();
@@ -235,7 +235,7 @@ where
                 }
                 StateProjection::Waiting { waiting } => {
                     let Some(asked) = waiting else { return Poll::Pending };
-                    let answer = ready!(asked.pending.as_mut().poll(context));
+                    let answer = ready!(asked.pending.as_mut().poll(cx));
                     if let Some(waiting) = waiting.take() {
                         let next = waiting.resume(answer).state;
                         state.set(next);

@@ -2,14 +2,20 @@
 
 use std::{fmt, sync::Arc};
 
-use tollgate_core::{Answer, Credential, Decision, Denial, Head, Pending, Plan, Principal};
+use tollgate_core::{
+    answer::{Answer, Pending},
+    denial::Denial,
+    limit::Decision,
+    request::RequestHead,
+    verify::{Credential, Plan, Principal},
+};
 
-use super::{Entrant, Passage, RateLimitHeaders, Settlement, Stamp};
-use crate::{ConfigurationError, RequestId};
+use super::{DeferredCharge, Entrant, RateLimitHeaders, RequestContext, ResponseParts};
+use crate::{ConfigurationError, request::RequestId};
 
 /// One decision about a request.
 ///
-/// A gate keeps nothing about a request: what it learns stands in the [`Passage`], and whatever comes later, this gate's own
+/// A gate keeps nothing about a request: what it learns stands in the [`RequestContext`], and whatever comes later, this gate's own
 /// judgement included, reads it there.
 pub(crate) trait Gate: fmt::Debug {
     /// The name of its layer, for logs and errors.
@@ -17,7 +23,7 @@ pub(crate) trait Gate: fmt::Debug {
 
     /// Why the gate cannot work as it was built: an error at start-up in a built stack, a 500 at every request in a layer that
     /// stands alone.
-    fn flaw(&self) -> Option<ConfigurationError> {
+    fn configuration_error(&self) -> Option<ConfigurationError> {
         None
     }
 
@@ -29,11 +35,11 @@ pub(crate) trait Gate: fmt::Debug {
     /// Finds out what there is to know, and judges the request by it if it is there at once.
     fn ask(&self, entrant: &mut impl Entrant) -> Asked;
 
-    /// Judges a request by what the passage now holds. After a wait the passage's instant is a new one.
-    fn judge(&self, passage: &Passage) -> Result<(), Denial>;
+    /// Judges a request by what the request context now holds. After a wait the request context's instant is a new one.
+    fn judge(&self, context: &RequestContext) -> Result<(), Denial>;
 
     /// The span in which the inner service shall run. Asked for only where somebody listens.
-    fn span(&self, _passage: &Passage) -> Option<tracing::Span> {
+    fn span(&self, _context: &RequestContext) -> Option<tracing::Span> {
         None
     }
 
@@ -43,10 +49,14 @@ pub(crate) trait Gate: fmt::Debug {
     }
 
     /// What the response carries of this gate, whether it comes from inside or is a refusal of this gate or of a later one.
-    fn stamp(&self, _passage: &mut Passage, _stamp: &mut Stamp) {}
+    fn stamp(&self, _context: &mut RequestContext, _stamp: &mut ResponseParts) {}
 
     /// What the refusal of a principal that has expired, by a gate further out, shall tell all the same.
-    fn tell_expired(&self, _head: Head<'_>, _passage: &Passage) -> Option<(Settlement, RateLimitHeaders)> {
+    fn tell_expired(
+        &self,
+        _head: RequestHead<'_>,
+        _context: &RequestContext,
+    ) -> Option<(DeferredCharge, RateLimitHeaders)> {
         None
     }
 
@@ -64,9 +74,9 @@ pub(crate) trait Gate: fmt::Debug {
     {
         match answer {
             Answer::Now(Ok(answer)) => {
-                let passage = entrant.passage_mut();
-                passage.learn(learned(answer));
-                Asked::Answered(self.judge(passage))
+                let context = entrant.context_mut();
+                context.learn(learned(answer));
+                Asked::Answered(self.judge(context))
             }
             Answer::Now(Err(error)) => Asked::Answered(Err(error.into())),
             Answer::Later(pending) => {
@@ -101,7 +111,7 @@ pub(crate) enum Learned {
     /// Where the caller's limits stand.
     Decision(Decision),
     /// The same, and what is still to be charged if that was an admission. Boxed, as what follows: no other gate shall pay for it.
-    Charged(Box<(Decision, Settlement)>),
+    Charged(Box<(Decision, DeferredCharge)>),
     /// What is still to be charged.
-    Owes(Box<Settlement>),
+    Owes(Box<DeferredCharge>),
 }

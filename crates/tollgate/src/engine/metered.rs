@@ -9,9 +9,9 @@ use std::{
 use bytes::Buf;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use tollgate_core::{Answer, Pending};
+use tollgate_core::answer::{Answer, Pending};
 
-use super::settlement::{self, Settlement};
+use super::settlement::{self, DeferredCharge};
 
 pin_project! {
     /// A body whose bytes are counted. What they cost is charged when it has ended, or when it is dropped half-way.
@@ -23,7 +23,7 @@ pin_project! {
 }
 
 impl<B> Metered<B> {
-    pub(super) fn new(body: B, settlements: Vec<Settlement>) -> Self {
+    pub(super) fn new(body: B, settlements: Vec<DeferredCharge>) -> Self {
         let meter = Meter { bytes: 0, settlements, pending: Mutex::default(), is_settled: false };
         Self { body, meter }
     }
@@ -70,7 +70,7 @@ impl<B: Body> Body for Metered<B> {
 struct Meter {
     bytes: u64,
     // None are left once they are charged.
-    settlements: Vec<Settlement>,
+    settlements: Vec<DeferredCharge>,
     // What limiters take their time for. Never locked: only that makes it something that a body may hold, since bodies may
     // be shared.
     pending: Mutex<Vec<Pending<()>>>,

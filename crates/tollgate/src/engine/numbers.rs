@@ -7,7 +7,7 @@ use http::HeaderValue;
 /// Two numbers that many responses have in common, a limit and the second of a reset: kept by each thread, so that their text is
 /// written once.
 #[inline]
-pub(super) fn recurring(limit: u64, reset: u64) -> (HeaderValue, HeaderValue) {
+pub(super) fn cached_number(limit: u64, reset: u64) -> (HeaderValue, HeaderValue) {
     thread_local! {
         // Apart, or the two could share a place, and each would be written anew for every response.
         static LIMITS: RefCell<Recent> = const { RefCell::new(Recent::NONE) };
@@ -29,9 +29,9 @@ impl Recent {
     fn text(&mut self, number: u64) -> HeaderValue {
         // Limits and resets are round numbers: Fibonacci hashing spreads them, where a remainder would not.
         let place = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - BITS);
-        let Some(place) = self.0.get_mut(place as usize) else { return passing(number) };
+        let Some(place) = self.0.get_mut(place as usize) else { return format_number(number) };
         if place.0 != number {
-            *place = (number, passing(number));
+            *place = (number, format_number(number));
         }
         place.1.clone()
     }
@@ -39,7 +39,7 @@ impl Recent {
 
 /// A number that hardly any two responses have in common, such as what a caller has left.
 #[inline]
-pub(super) fn passing(number: u64) -> HeaderValue {
+pub(super) fn format_number(number: u64) -> HeaderValue {
     small(number).unwrap_or_else(|| written(number))
 }
 
@@ -103,9 +103,9 @@ mod tests {
     fn writes_numbers_as_everybody_does() {
         let beyond = [10_000, 10_001, 10_008, 1_780_000_020, 1_780_000_028, u64::MAX];
         for number in (0..10_000).chain(beyond).chain(beyond) {
-            let (one, other) = recurring(number, 60);
+            let (one, other) = cached_number(number, 60);
             assert_eq!((one, other), (number.to_string().parse().unwrap(), "60".parse().unwrap()));
-            assert_eq!(passing(number), number.to_string());
+            assert_eq!(format_number(number), number.to_string());
         }
     }
 }

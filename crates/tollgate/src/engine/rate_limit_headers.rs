@@ -3,18 +3,18 @@
 use std::fmt::Write as _;
 
 use http::{HeaderName, HeaderValue};
-use tollgate_core::{Decision, Window, WindowState};
+use tollgate_core::limit::{Decision, Window, WindowState};
 
 use super::{
-    numbers::passing,
-    stamp::{Numbers, Stamp},
+    numbers::format_number,
+    stamp::{Numbers, ResponseParts},
 };
 
 /// Which headers tell callers where their limits stand. By default `X-RateLimit-Limit`, `-Remaining` and `-Reset`, the last as
 /// a second since the Unix epoch.
 ///
 /// ```
-/// use tollgate::{PerWindow, RateLimitHeaders, RateLimitLayer};
+/// use tollgate::{PerWindow, RateLimitLayer, limit::RateLimitHeaders};
 ///
 /// let layer = RateLimitLayer::new(60.per_minute().and(1_000.per_hour()))
 ///     .with_headers(RateLimitHeaders::new().with_seconds_to_reset().with_each_window());
@@ -92,9 +92,9 @@ impl RateLimitHeaders {
 
     /// Has a response tell where the limits stand.
     #[inline]
-    pub(crate) fn tell(self, decision: &Decision, stamp: &mut Stamp) {
+    pub(crate) fn tell(self, decision: &Decision, stamp: &mut ResponseParts) {
         if self.has_usual
-            && let Some(window) = decision.governing()
+            && let Some(window) = decision.tightest()
         {
             stamp.numbers = Some(Numbers {
                 limit: window.limit,
@@ -144,7 +144,7 @@ fn each_window(reset: Reset, decision: &Decision, headers: &mut Vec<(HeaderName,
         for (kind, number) in numbers {
             let name = format!("x-ratelimit-{kind}-{}", name_of(state.window));
             if let Ok(name) = HeaderName::try_from(name) {
-                headers.push((name, passing(number)));
+                headers.push((name, format_number(number)));
             }
         }
     }
@@ -189,7 +189,7 @@ fn entry_name(state: &WindowState) -> String {
     let policy =
         state.policy.chars().filter(|letter| matches!(letter, ' '..='~') && !matches!(letter, '"' | '\\'));
     let mut name: String = policy.collect();
-    if name == crate::DEFAULT_POLICY {
+    if name == crate::limit::DEFAULT_POLICY {
         name.clear();
     } else {
         name.push('-');

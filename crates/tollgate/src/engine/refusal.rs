@@ -8,12 +8,15 @@ use http::{
     header::{CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE},
     request,
 };
-use tollgate_core::{Denial, Outcome, Respond};
+use tollgate_core::{
+    denial::{Denial, Outcome},
+    respond::Respond,
+};
 
 use super::{
-    Passage, Stamp,
+    RequestContext, ResponseParts,
     headers::{PRIVATE, set_header_default},
-    numbers::passing,
+    numbers::format_number,
 };
 use crate::respond::DefaultResponder;
 
@@ -26,7 +29,7 @@ use challenge::challenge;
 ///
 /// The responder that the layers outside have set makes the response, which carries the denial in its extensions. The log
 /// gets the same event; `layer` is the name by which it calls who refused. `request` is the head of the refused request,
-/// with the [`Passage`] in its extensions: where no layer has run, the default responder answers.
+/// with the [`RequestContext`] in its extensions: where no layer has run, the default responder answers.
 ///
 /// ```
 /// use std::{
@@ -36,7 +39,7 @@ use challenge::challenge;
 ///
 /// use bytes::Bytes;
 /// use http::{Request, Response};
-/// use tollgate::{Denial, DenialKind, Passage, Pending, refuse};
+/// use tollgate::{Denial, DenialKind, RequestContext, answer::Pending, respond::refuse};
 /// use tower::Service;
 ///
 /// /// Lets nobody in but the organizations of a pilot.
@@ -60,7 +63,7 @@ use challenge::challenge;
 ///     }
 ///
 ///     fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
-///         let principal = Passage::of(request.extensions()).and_then(Passage::principal);
+///         let principal = RequestContext::of(request.extensions()).and_then(RequestContext::principal);
 ///         if principal.and_then(|principal| principal.tenant()) == Some("acme") {
 ///             return Box::pin(self.inner.call(request));
 ///         }
@@ -82,7 +85,7 @@ use challenge::challenge;
 /// # }
 /// ```
 pub fn refuse(layer: &'static str, denial: Denial, request: &mut request::Parts) -> Response<Bytes> {
-    let mut response = respond(layer, &denial, request, Stamp::default());
+    let mut response = respond(layer, &denial, request, ResponseParts::default());
     response.extensions_mut().insert(denial);
     response
 }
@@ -92,12 +95,12 @@ pub(super) fn respond(
     layer: &'static str,
     denial: &Denial,
     request: &mut request::Parts,
-    mut stamp: Stamp,
+    mut stamp: ResponseParts,
 ) -> Response<Bytes> {
-    let passage = Passage::of(&request.extensions).unwrap_or(&NOTHING_LEARNED);
-    report(denial, layer, passage, false);
-    let realm = passage.realm();
-    let mut response = match passage.responder().map(Arc::clone) {
+    let context = RequestContext::of(&request.extensions).unwrap_or(&NOTHING_LEARNED);
+    report(denial, layer, context, false);
+    let realm = context.realm();
+    let mut response = match context.responder().map(Arc::clone) {
         Some(responder) => responder.respond(denial, request),
         None => DefaultResponder.respond(denial, request),
     };
@@ -111,14 +114,14 @@ pub(super) fn respond(
 }
 
 /// Of a request that no layer has seen.
-static NOTHING_LEARNED: Passage = Passage::new();
+static NOTHING_LEARNED: RequestContext = RequestContext::new();
 
 fn is_error(status: StatusCode) -> bool {
     status.is_client_error() || status.is_server_error()
 }
 
 /// Logs a denial: the precise reason, never a secret. Target and field names are stable.
-pub(super) fn report(denial: &Denial, layer: &'static str, passage: &Passage, report_only: bool) {
+pub(super) fn report(denial: &Denial, layer: &'static str, context: &RequestContext, report_only: bool) {
     macro_rules! report_at {
         ($level:ident) => {
             tracing::$level!(
@@ -128,9 +131,9 @@ pub(super) fn report(denial: &Denial, layer: &'static str, passage: &Passage, re
                 code = denial.code(),
                 status = denial.status().as_u16(),
                 detail = denial.log_detail(),
-                request_id = passage.request_id().map(tracing::field::display),
-                principal = passage.principal().map(|principal| principal.id()),
-                tenant = passage.principal().and_then(|principal| principal.tenant()),
+                request_id = context.request_id().map(tracing::field::display),
+                principal = context.principal().map(|principal| principal.id()),
+                tenant = context.principal().and_then(|principal| principal.tenant()),
                 report_only,
                 "refused"
             )
@@ -166,14 +169,14 @@ fn complete(response: &mut Response<Bytes>, denial: &Denial, realm: &str) {
 /// How long the caller should wait, in seconds.
 fn retry_after(denial: &Denial) -> Option<HeaderValue> {
     let seconds = denial.retry_after()?.as_secs();
-    Some(passing(seconds))
+    Some(format_number(seconds))
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use tollgate_core::DenialKind;
+    use tollgate_core::denial::DenialKind;
 
     use super::*;
 

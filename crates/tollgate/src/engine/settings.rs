@@ -9,15 +9,18 @@ use std::{
     time::SystemTime,
 };
 
-use tollgate_core::{Clock, Respond, SystemClock};
+use tollgate_core::{
+    clock::{Clock, SystemClock},
+    respond::Respond,
+};
 
-use super::Passage;
+use super::RequestContext;
 use crate::layers::AnyGate;
 
 /// Counts what layers in report-only mode would have refused. Clones are the same count.
 ///
 /// ```
-/// use tollgate::{PerWindow, RateLimitLayer, ReportOnly};
+/// use tollgate::{PerWindow, RateLimitLayer, layers::ReportOnly};
 ///
 /// let report = ReportOnly::new();
 /// let layer = RateLimitLayer::new(60.per_minute()).with_report_only(&report);
@@ -59,33 +62,33 @@ impl Settings {
     }
 
     /// Those that a layer hands down to the layers inside it.
-    pub(super) fn hand_down(&self) -> Option<Arc<HandedDown>> {
+    pub(super) fn hand_down(&self) -> Option<Arc<Inherited>> {
         let Self { responder, clock, realm, .. } = self;
         self.concern_all().then(|| {
-            Arc::new(HandedDown { responder: responder.clone(), clock: clock.clone(), realm: *realm })
+            Arc::new(Inherited { responder: responder.clone(), clock: clock.clone(), realm: *realm })
         })
     }
 }
 
-/// What layers set for those inside them. Shared, since every passage carries it.
-pub(super) struct HandedDown {
+/// What layers set for those inside them. Shared, since every request context carries it.
+pub(super) struct Inherited {
     pub(super) responder: Option<Arc<dyn Respond>>,
     pub(super) clock: Option<Arc<dyn Clock>>,
     pub(super) realm: Option<&'static str>,
 }
 
-impl HandedDown {
+impl Inherited {
     /// The present moment, by the clock that was handed down or by the machine's.
-    pub(super) fn now(handed_down: Option<&Self>) -> SystemTime {
-        let clock = handed_down.and_then(|handed_down| handed_down.clock.as_ref());
+    pub(super) fn now(inherited: Option<&Self>) -> SystemTime {
+        let clock = inherited.and_then(|inherited| inherited.clock.as_ref());
         clock.map_or_else(|| SystemClock.now(), Clock::now)
     }
 
     /// Hands these settings down to this layer and to those inside it.
-    pub(super) fn hand_to(self: &Arc<Self>, passage: &mut Passage) {
-        let outer = passage.handed_down.take();
+    pub(super) fn hand_to(self: &Arc<Self>, context: &mut RequestContext) {
+        let outer = context.inherited.take();
         let own = outer.map_or_else(|| Arc::clone(self), |outer| Arc::new(self.or(&outer)));
-        passage.handed_down = Some(own);
+        context.inherited = Some(own);
     }
 
     /// These settings, and those of a layer further out where there are none.
@@ -107,7 +110,7 @@ impl fmt::Debug for Settings {
     }
 }
 
-impl fmt::Debug for HandedDown {
+impl fmt::Debug for Inherited {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HandedDown").field("realm", &self.realm).finish_non_exhaustive()
     }
@@ -125,14 +128,14 @@ macro_rules! impl_layer {
         impl $layer {
             /// Turns refusals into responses, for this layer and for those inside it that set no responder of their own.
             /// By default gRPC requests get a gRPC status, all others an RFC 9457 problem.
-            pub fn with_responder(mut self, responder: impl tollgate_core::Respond) -> Self {
+            pub fn with_responder(mut self, responder: impl tollgate_core::respond::Respond) -> Self {
                 self.settings.responder = Some(std::sync::Arc::new(responder));
                 self
             }
 
             /// Takes the time from `clock`, for this layer and for those inside it that set no clock of their own: once for each
             /// request, and again after each wait.
-            pub fn with_clock(mut self, clock: impl tollgate_core::Clock) -> Self {
+            pub fn with_clock(mut self, clock: impl tollgate_core::clock::Clock) -> Self {
                 self.settings.clock = Some(std::sync::Arc::new(clock));
                 self
             }
@@ -145,7 +148,7 @@ macro_rules! impl_layer {
 
             /// Refuses nothing: logs and counts what it would have refused, and lets it through. A service that is put
             /// together wrongly still answers 500.
-            pub fn with_report_only(mut self, report: &$crate::ReportOnly) -> Self {
+            pub fn with_report_only(mut self, report: &$crate::layers::ReportOnly) -> Self {
                 self.settings.report_only = Some(report.clone());
                 self
             }
@@ -158,10 +161,10 @@ macro_rules! impl_layer {
         }
 
         impl<S> tower_layer::Layer<S> for $layer {
-            type Service = $crate::Gated<S>;
+            type Service = $crate::layers::Gated<S>;
 
             fn layer(&self, inner: S) -> Self::Service {
-                $crate::Gated::new(inner, $crate::engine::Engine::of(self.clone()))
+                $crate::layers::Gated::new(inner, $crate::engine::Engine::of(self.clone()))
             }
         }
     };

@@ -3,35 +3,39 @@
 use std::{sync::Arc, time::SystemTime};
 
 use smallvec::SmallVec;
-use tollgate_core::{Answer, Charge, Decision, Limiter, Quota, Take, Unavailable};
+use tollgate_core::{
+    answer::Answer,
+    denial::Unavailable,
+    limit::{Charge, Decision, LimitRequest, Limiter, Quota},
+};
 
-use super::settings::HandedDown;
-use crate::ResponseHead;
+use super::settings::Inherited;
+use crate::respond::ResponseHead;
 
 /// What one layer still has to charge a request for.
 #[derive(Clone)]
-pub(crate) struct Settlement {
+pub(crate) struct DeferredCharge {
     limiter: Arc<dyn Limiter>,
-    charges: Vec<OwedCharge>,
+    charges: Vec<DeferredItem>,
     // Tells the time.
-    handed_down: Option<Arc<HandedDown>>,
+    inherited: Option<Arc<Inherited>>,
     // Whether callers may know where these counters stand.
     is_told: bool,
 }
 
 /// A charge that outlives its request.
 #[derive(Clone)]
-pub(crate) struct OwedCharge {
+pub(crate) struct DeferredItem {
     policy: &'static str,
     subject: Box<str>,
     group: Box<str>,
     quota: Quota,
-    cost: LaterCost,
+    cost: DeferredCost,
 }
 
 /// A cost that only the response tells.
 #[derive(Clone)]
-pub(crate) enum LaterCost {
+pub(crate) enum DeferredCost {
     /// Nothing: it is only to be shown where the limits stand.
     Peek,
     /// By the response's head.
@@ -46,8 +50,8 @@ type OfBody = dyn Fn(u64) -> u64 + Send + Sync;
 /// What a limiter says of a settlement: where the limits stand by then, if callers may know.
 pub(super) type Settled = Answer<Result<Option<Decision>, Unavailable>>;
 
-impl OwedCharge {
-    pub(crate) fn new(charge: &Charge<'_>, cost: LaterCost) -> Self {
+impl DeferredItem {
+    pub(crate) fn new(charge: &Charge<'_>, cost: DeferredCost) -> Self {
         Self {
             policy: charge.policy,
             subject: charge.subject.into(),
@@ -58,13 +62,13 @@ impl OwedCharge {
     }
 }
 
-impl Settlement {
+impl DeferredCharge {
     pub(super) fn new(
         limiter: &Arc<dyn Limiter>,
-        charges: Vec<OwedCharge>,
-        handed_down: Option<Arc<HandedDown>>,
+        charges: Vec<DeferredItem>,
+        inherited: Option<Arc<Inherited>>,
     ) -> Self {
-        Self { limiter: Arc::clone(limiter), charges, handed_down, is_told: true }
+        Self { limiter: Arc::clone(limiter), charges, inherited, is_told: true }
     }
 
     /// The same, but no response tells of it.
@@ -79,43 +83,43 @@ impl Settlement {
     /// Charges what the response's head tells. `None` if that is nothing.
     pub(super) fn settle_head(&self, response: ResponseHead<'_>) -> Option<Settled> {
         self.settle(|cost| match cost {
-            LaterCost::Peek => Some(0),
-            LaterCost::Response(cost) => Some(cost(response)).filter(|cost| *cost > 0),
-            LaterCost::Body(_) => None,
+            DeferredCost::Peek => Some(0),
+            DeferredCost::Response(cost) => Some(cost(response)).filter(|cost| *cost > 0),
+            DeferredCost::Body(_) => None,
         })
     }
 
     /// Whether the body tells of a cost.
     pub(super) fn waits_for_body(&self) -> bool {
-        self.charges.iter().any(|charge| matches!(charge.cost, LaterCost::Body(_)))
+        self.charges.iter().any(|charge| matches!(charge.cost, DeferredCost::Body(_)))
     }
 
     /// Charges what a body of so many bytes tells.
     pub(super) fn settle_body(&self, bytes: u64) -> Option<Settled> {
         self.settle(|cost| match cost {
-            LaterCost::Body(cost) => Some(cost(bytes)).filter(|cost| *cost > 0),
+            DeferredCost::Body(cost) => Some(cost(bytes)).filter(|cost| *cost > 0),
             _ => None,
         })
     }
 
-    fn settle(&self, cost: impl Fn(&LaterCost) -> Option<u64>) -> Option<Settled> {
+    fn settle(&self, cost: impl Fn(&DeferredCost) -> Option<u64>) -> Option<Settled> {
         let mut charges = SmallVec::<[Charge<'_>; 2]>::new();
         for owed in &self.charges {
             if let Some(cost) = cost(&owed.cost) {
                 let charge = Charge::new(owed.policy, &owed.subject, &owed.group, &owed.quota);
-                charges.push(charge.settling(cost));
+                charges.push(charge.settled(cost));
             }
         }
         if charges.is_empty() {
             return None;
         }
         let is_told = self.is_told;
-        let settled = self.limiter.take(&Take::new(&charges, self.now()));
+        let settled = self.limiter.acquire(&LimitRequest::new(&charges, self.now()));
         Some(settled.map(move |settled| settled.map(|decision| is_told.then_some(decision))))
     }
 
     fn now(&self) -> SystemTime {
-        HandedDown::now(self.handed_down.as_deref())
+        Inherited::now(self.inherited.as_deref())
     }
 }
 

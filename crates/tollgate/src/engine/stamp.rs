@@ -3,21 +3,25 @@
 use std::sync::{Arc, LazyLock};
 
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Response, header::ValuesMut};
-use tollgate_core::{Answer, Decision, Pending, Unavailable};
+use tollgate_core::{
+    answer::{Answer, Pending},
+    denial::Unavailable,
+    limit::Decision,
+};
 
 use super::{
     Caching,
     headers::set_header,
-    numbers::{passing, recurring},
+    numbers::{cached_number, format_number},
     rate_limit_headers::RateLimitHeaders,
-    settlement::{self, Settlement},
+    settlement::{self, DeferredCharge},
 };
-use crate::ResponseHead;
+use crate::respond::ResponseHead;
 
 /// What a response will carry of the gates that its request has passed. Small, since futures hold it: up to 128 bytes are moved
 /// without a call.
 #[derive(Default)]
-pub(crate) struct Stamp {
+pub(crate) struct ResponseParts {
     /// The request's identifier, and the header for it.
     pub(crate) request_id: Option<HeaderValue>,
     /// The header for it, where it is not `x-request-id`.
@@ -38,7 +42,7 @@ pub(super) struct More {
     /// Headers that tell more of the limits than three numbers.
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     /// What is still to be charged.
-    pub(super) settlements: Vec<Settlement>,
+    pub(super) settlements: Vec<DeferredCharge>,
     /// What is told of the limits, as of the admission, and how: to be told anew when something was charged.
     pub(super) told: Option<Told>,
     /// Whether it was: then it takes the place of what limits further in have written.
@@ -73,14 +77,14 @@ impl Numbers {
     /// Limit, remaining and reset as the values of headers, one after another.
     #[inline(always)]
     pub(super) fn tell(self, mut told: impl FnMut(&HeaderName, HeaderValue)) {
-        let (limit, reset) = recurring(self.limit, self.reset);
+        let (limit, reset) = cached_number(self.limit, self.reset);
         told(&LIMIT, limit);
-        told(&REMAINING, passing(self.remaining));
+        told(&REMAINING, format_number(self.remaining));
         told(&RESET, reset);
     }
 }
 
-impl Stamp {
+impl ResponseParts {
     pub(super) fn more_mut(&mut self) -> &mut More {
         self.more.get_or_insert_default()
     }
@@ -170,9 +174,10 @@ impl Stamp {
 
     /// What is to be charged when the body has ended.
     #[inline]
-    pub(super) fn settlements(&mut self) -> Option<Vec<Settlement>> {
+    pub(super) fn settlements(&mut self) -> Option<Vec<DeferredCharge>> {
         let more = self.more.take()?;
-        let settlements: Vec<_> = more.settlements.into_iter().filter(Settlement::waits_for_body).collect();
+        let settlements: Vec<_> =
+            more.settlements.into_iter().filter(DeferredCharge::waits_for_body).collect();
         (!settlements.is_empty()).then_some(settlements)
     }
 

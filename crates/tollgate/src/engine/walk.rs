@@ -4,22 +4,26 @@ use std::{mem, sync::Arc};
 
 use bytes::Bytes;
 use http::{Request, Response, request};
-use tollgate_core::{Decision, Denial, DenialKind, Outcome, Pending};
+use tollgate_core::{
+    answer::Pending,
+    denial::{Denial, DenialKind, Outcome},
+    limit::Decision,
+};
 use tracing::{Level, Span};
 
 use super::{
-    Asked, Entrant, Gate, GateLayer, Learned, Passage, ReportOnly, Settings, Stamp, instant, refusal,
-    settings::HandedDown, stamp::Settling,
+    Asked, Entrant, Gate, GateLayer, Learned, ReportOnly, RequestContext, ResponseParts, Settings, instant,
+    refusal, settings::Inherited, stamp::Settling,
 };
-use crate::{ConfigurationError, ResponseHead, layers::AnyGate};
+use crate::{ConfigurationError, layers::AnyGate, respond::ResponseHead};
 
 /// Gates in the order of a request, and what they have in common.
 #[derive(Debug)]
 pub(crate) struct Engine {
     stations: Vec<Station>,
     stamps: bool,
-    handed_down: Option<Arc<HandedDown>>,
-    flaw: Option<ConfigurationError>,
+    inherited: Option<Arc<Inherited>>,
+    configuration_error: Option<ConfigurationError>,
 }
 
 /// A gate in its place.
@@ -56,7 +60,7 @@ impl Station {
 
     #[cold]
     fn ask_reporting(&self, report: &ReportOnly, entrant: &mut impl Entrant) -> Asked {
-        let before = self.remember(entrant.passage());
+        let before = self.remember(entrant.context());
         match self.gate.ask(entrant) {
             Asked::Answered(verdict) => Asked::Answered(self.waive(report, verdict, before, entrant)),
             later @ Asked::Later(_) => later,
@@ -65,11 +69,11 @@ impl Station {
 
     /// Has the gate judge by the answer that it has waited for.
     fn judge(&self, answer: Result<Learned, Denial>, entrant: &mut impl Entrant) -> Result<(), Denial> {
-        let passage = entrant.passage_mut();
-        let before = self.remember(passage);
+        let context = entrant.context_mut();
+        let before = self.remember(context);
         let verdict = answer.and_then(|learned| {
-            passage.learn(learned);
-            self.gate.judge(passage)
+            context.learn(learned);
+            self.gate.judge(context)
         });
         match &self.report_only {
             Some(report) => self.waive(report, verdict, before, entrant),
@@ -77,10 +81,10 @@ impl Station {
         }
     }
 
-    /// In report-only mode, the passage as it is before this gate finds out who is calling: who is refused shall not count as
+    /// In report-only mode, the request context as it is before this gate finds out who is calling: who is refused shall not count as
     /// found out.
-    fn remember(&self, passage: &Passage) -> Option<Box<Passage>> {
-        (self.report_only.is_some() && self.gate.identifies()).then(|| Box::new(passage.clone()))
+    fn remember(&self, context: &RequestContext) -> Option<Box<RequestContext>> {
+        (self.report_only.is_some() && self.gate.identifies()).then(|| Box::new(context.clone()))
     }
 
     /// In report-only mode, waives a refusal. What is put together wrongly is never waved through: nobody would learn of it.
@@ -88,28 +92,28 @@ impl Station {
         &self,
         report: &ReportOnly,
         verdict: Result<(), Denial>,
-        before: Option<Box<Passage>>,
+        before: Option<Box<RequestContext>>,
         entrant: &mut impl Entrant,
     ) -> Result<(), Denial> {
         let Err(denial) = verdict else { return Ok(()) };
         if denial.outcome() == Outcome::Misconfigured {
             return Err(denial);
         }
-        let passage = entrant.passage_mut();
-        if !passage.is_waived {
+        let context = entrant.context_mut();
+        if !context.is_waived {
             report.count();
-            refusal::report(&denial, self.gate.layer(), passage, true);
+            refusal::report(&denial, self.gate.layer(), context, true);
         }
-        passage.waive(before);
+        context.waive(before);
         Ok(())
     }
 }
 
 impl Engine {
     pub(crate) fn new(stations: Vec<Station>, settings: &Settings) -> Arc<Self> {
-        let flaw = stations.iter().find_map(|station| station.gate.flaw());
+        let configuration_error = stations.iter().find_map(|station| station.gate.configuration_error());
         let stamps = stations.iter().any(|station| station.stamps);
-        Arc::new(Self { stations, stamps, handed_down: settings.hand_down(), flaw })
+        Arc::new(Self { stations, stamps, inherited: settings.hand_down(), configuration_error })
     }
 
     /// The engine of a layer that stands alone.
@@ -119,27 +123,27 @@ impl Engine {
     }
 
     /// Why the stack cannot work as it was built.
-    pub(crate) fn flaw(&self) -> Option<&ConfigurationError> {
-        self.flaw.as_ref()
+    pub(crate) fn configuration_error(&self) -> Option<&ConfigurationError> {
+        self.configuration_error.as_ref()
     }
 
     /// Begins the walk with what layers further out have learned.
     pub(super) fn enter(&self, entrant: &mut impl Entrant) -> Walk {
-        let passage = entrant.passage();
+        let context = entrant.context();
         // If the layer that calls this one does so right now, its instant is this one's.
-        let ended = if self.handed_down.is_none() && instant::is_present(passage.now()) {
-            passage.check_end()
+        let ended = if self.inherited.is_none() && instant::is_present(context.now()) {
+            context.check_end()
         } else {
-            let passage = entrant.passage_mut();
-            if let Some(handed_down) = &self.handed_down {
-                handed_down.hand_to(passage);
+            let context = entrant.context_mut();
+            if let Some(inherited) = &self.inherited {
+                inherited.hand_to(context);
             }
             // Something may have waited in between, a queue or a buffer.
-            passage.read_clock();
-            passage.check_end()
+            context.read_clock();
+            context.check_end()
         };
-        if let Some(flaw) = &self.flaw {
-            return Walk::Refused { at: 0, denial: Denial::misconfigured(flaw.to_string()) };
+        if let Some(configuration_error) = &self.configuration_error {
+            return Walk::Refused { at: 0, denial: Denial::misconfigured(configuration_error.to_string()) };
         }
         match ended {
             Ok(()) => self.walk(0, entrant),
@@ -155,9 +159,9 @@ impl Engine {
         answer: Result<Learned, Denial>,
         entrant: &mut impl Entrant,
     ) -> Walk {
-        let passage = entrant.passage_mut();
-        passage.read_clock();
-        let answer = passage.check_end().and(answer);
+        let context = entrant.context_mut();
+        context.read_clock();
+        let answer = context.check_end().and(answer);
         self.rule(at, answer, entrant)
     }
 
@@ -182,8 +186,8 @@ impl Engine {
     }
 
     /// What the response to an admitted request carries; `None` behind gates that have nothing to say, as half of them.
-    pub(super) fn stamp_all(&self, entrant: &mut impl Entrant) -> Option<Stamp> {
-        self.stamps.then(|| self.stamp(self.stations.len().saturating_sub(1), entrant.passage_mut()))
+    pub(super) fn stamp_all(&self, entrant: &mut impl Entrant) -> Option<ResponseParts> {
+        self.stamps.then(|| self.stamp(self.stations.len().saturating_sub(1), entrant.context_mut()))
     }
 
     /// The span in which the inner service runs, if somebody listens.
@@ -192,8 +196,8 @@ impl Engine {
         if !tracing::level_enabled!(Level::INFO) {
             return None;
         }
-        let passage = entrant.passage();
-        self.stations.iter().find_map(|station| station.gate.span(passage)).map(Box::new)
+        let context = entrant.context();
+        self.stations.iter().find_map(|station| station.gate.span(context)).map(Box::new)
     }
 
     /// The response to a refusal by gate number `at`, with what it and the gates before it stamp.
@@ -206,7 +210,7 @@ impl Engine {
         }
         let is_usual = stamp.more.is_none();
         // What is charged for a refusal is charged when there is one, and stamped then.
-        let at_once = if is_usual { mem::take(&mut stamp) } else { Stamp::default() };
+        let at_once = if is_usual { mem::take(&mut stamp) } else { ResponseParts::default() };
         let mut response = refusal::respond(layer, &denial, &mut head, at_once);
         if response.extensions().is_empty() {
             // Nobody needs the request's map any more, and the response needs one.
@@ -219,27 +223,27 @@ impl Engine {
 
     /// Has the gates from number `at` on tell somebody whose key has expired where their limits stand, if they are to.
     #[cold]
-    fn tell_expired(&self, at: usize, head: &request::Parts, stamp: &mut Stamp) {
-        let Some(passage) = Passage::of(&head.extensions) else { return };
+    fn tell_expired(&self, at: usize, head: &request::Parts, stamp: &mut ResponseParts) {
+        let Some(context) = RequestContext::of(&head.extensions) else { return };
         // That one, too: it may have refused for what has happened while it waited, before it learned anything.
         for station in self.stations.iter().skip(at) {
-            if let Some((settlement, headers)) = station.gate.tell_expired(head.into(), passage) {
+            if let Some((settlement, headers)) = station.gate.tell_expired(head.into(), context) {
                 let more = stamp.more_mut();
                 more.settlements.push(settlement);
-                more.told = Some((Decision::weigh(passage.instant(), []), headers));
+                more.told = Some((Decision::evaluate(context.instant(), []), headers));
             }
         }
     }
 
     /// What a response carries of the gates up to number `at`.
-    fn stamp(&self, at: usize, passage: &mut Passage) -> Stamp {
-        let mut stamp = Stamp::default();
+    fn stamp(&self, at: usize, context: &mut RequestContext) -> ResponseParts {
+        let mut stamp = ResponseParts::default();
         for station in self.stations.get(..=at).unwrap_or(&self.stations) {
             if station.stamps {
-                station.gate.stamp(passage, &mut stamp);
+                station.gate.stamp(context, &mut stamp);
             }
         }
-        if let Some(owed) = passage.take_owed() {
+        if let Some(owed) = context.take_owed() {
             stamp.more_mut().settlements = owed.0;
         }
         stamp
@@ -251,7 +255,7 @@ pub(super) struct Refusal {
     pub(super) response: Response<Bytes>,
     // What is still to be stamped, what costs by the body, and what limiters take their time for before both. Boxed, since
     // hardly any refusal has such.
-    pub(super) owing: Option<Box<(Stamp, Option<Settling>)>>,
+    pub(super) owing: Option<Box<(ResponseParts, Option<Settling>)>>,
 }
 
 impl Refusal {
@@ -260,7 +264,7 @@ impl Refusal {
     }
 
     #[cold]
-    fn settle(response: Response<Bytes>, mut stamp: Stamp) -> Self {
+    fn settle(response: Response<Bytes>, mut stamp: ResponseParts) -> Self {
         let settling = stamp.settle(ResponseHead::of(&response));
         Self { response, owing: Some(Box::new((stamp, settling))) }
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use tollgate_core::{KeyAdminError, Scopes};
+use tollgate_core::{manage::KeyAdminError, scope::Scopes};
 
 const LONGEST_NAME: usize = 100;
 const LONGEST_TENANT: usize = 200;

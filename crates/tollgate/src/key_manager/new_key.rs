@@ -2,7 +2,13 @@
 
 use std::time::SystemTime;
 
-use tollgate_core::{Environment, KeyDetails, Metadata, Plan, Quota, Scopes};
+use tollgate_core::{
+    key::Environment,
+    limit::Quota,
+    manage::{KeyDetails, Metadata},
+    scope::Scopes,
+    verify::Plan,
+};
 
 use super::truncate;
 
@@ -10,7 +16,7 @@ use super::truncate;
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
-/// use tollgate::{Environment, NewKey, PerWindow, Plan, Scopes};
+/// use tollgate::{Environment, PerWindow, Plan, Scopes, manage::NewKey};
 ///
 /// let in_a_month = SystemTime::now() + Duration::from_secs(30 * 24 * 60 * 60);
 /// let key = NewKey::named("nightly build")
@@ -21,7 +27,7 @@ use super::truncate;
 ///     .with_expiry(in_a_month)
 ///     .with_quota("default", 600.per_minute());
 /// # let _ = key;
-/// # Ok::<(), tollgate::InvalidScope>(())
+/// # Ok::<(), tollgate::scope::InvalidScope>(())
 /// ```
 #[derive(Clone, Debug)]
 #[must_use = "it is wanted, and nobody has issued it"]

@@ -61,11 +61,19 @@
 
 use std::{fmt, sync::Arc};
 
-use tollgate_core::{Answer, Charge, Decision, Denial, DenialKind, Limiter, Quota, Take, Unavailable};
+use tollgate_core::{
+    answer::Answer,
+    denial::{Denial, DenialKind, Unavailable},
+    limit::{Charge, Decision, LimitRequest, Limiter, Quota},
+};
 
 use crate::{
-    ClientAddress, MemoryLimiter, Passage, ResponseHead,
-    engine::{Asked, Entrant, Gate, LaterCost, Learned, OwedCharge, Settings, Settlement, impl_layer},
+    ClientAddress, RequestContext,
+    engine::{
+        Asked, DeferredCharge, DeferredCost, DeferredItem, Entrant, Gate, Learned, Settings, impl_layer,
+    },
+    limit::MemoryLimiter,
+    respond::ResponseHead,
 };
 
 /// Limits how often a client's address may fail to prove who it is. See the [module](self).
@@ -78,7 +86,7 @@ pub struct AttemptLimitLayer {
 impl AttemptLimitLayer {
     /// Each address may fail this often. Counts in this process.
     pub fn new(quota: Quota, address: ClientAddress) -> Self {
-        let cost = LaterCost::Response(Arc::new(cost_of));
+        let cost = DeferredCost::Response(Arc::new(cost_of));
         let gate = AttemptLimitGate { limiter: Arc::new(MemoryLimiter::new()), quota, address, cost };
         Self { gate, settings: Settings::default() }
     }
@@ -99,16 +107,16 @@ pub(crate) struct AttemptLimitGate {
     limiter: Arc<dyn Limiter>,
     quota: Quota,
     address: ClientAddress,
-    cost: LaterCost,
+    cost: DeferredCost,
 }
 
 impl AttemptLimitGate {
     /// Admits an address that has not failed too often, and then knows what to charge it for if it fails now.
     fn decide(
         decided: Result<Decision, Unavailable>,
-        settlement: Settlement,
+        settlement: DeferredCharge,
         address: String,
-    ) -> Result<Box<Settlement>, Denial> {
+    ) -> Result<Box<DeferredCharge>, Denial> {
         let Some(wait) = decided?.retry_after() else { return Ok(Box::new(settlement)) };
         // Without the numbers, which are nobody's that has proven who they are.
         Err(Denial::new(DenialKind::RateLimited).with_retry_after(wait).with_log_detail(address))
@@ -125,17 +133,17 @@ impl Gate for AttemptLimitGate {
         let Some(subject) = self.address.subject(entrant.head(), self.layer()) else {
             return Asked::Answered(Ok(()));
         };
-        let passage = entrant.passage();
-        let charge = Charge::new(POLICY, &subject, &subject, &self.quota).with_cost_later();
-        let owed = vec![OwedCharge::new(&charge, self.cost.clone())];
-        let settlement = passage.settlement(&self.limiter, owed).untold();
-        let answer = self.limiter.take(&Take::new(&[charge], passage.instant()));
+        let context = entrant.context();
+        let charge = Charge::new(POLICY, &subject, &subject, &self.quota).with_deferred_cost();
+        let owed = vec![DeferredItem::new(&charge, self.cost.clone())];
+        let settlement = context.settlement(&self.limiter, owed).untold();
+        let answer = self.limiter.acquire(&LimitRequest::new(&[charge], context.instant()));
         let answer: Answer<_> = answer.map(|decided| Self::decide(decided, settlement, subject));
         self.take_up(entrant, answer, Learned::Owes)
     }
 
-    /// It judged by the answer itself: in the passage the decision would be shown to the caller as one of its own.
-    fn judge(&self, _passage: &Passage) -> Result<(), Denial> {
+    /// It judged by the answer itself: in the request context the decision would be shown to the caller as one of its own.
+    fn judge(&self, _context: &RequestContext) -> Result<(), Denial> {
         Ok(())
     }
 

@@ -30,7 +30,7 @@
 //! For browsers and for callers that know Basic authentication, a public API that serves strangers, too:
 //!
 //! ```
-//! use tollgate::{CredentialLayer, CredentialSource};
+//! use tollgate::{CredentialLayer, verify::CredentialSource};
 //!
 //! let layer = CredentialLayer::from_sources([
 //!     CredentialSource::Bearer,
@@ -55,11 +55,15 @@ use http::{
     HeaderValue, Method,
     header::{ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, ORIGIN},
 };
-use tollgate_core::{Credential, CredentialSource, Denial, DenialKind, Head};
+use tollgate_core::{
+    denial::{Denial, DenialKind},
+    request::RequestHead,
+    verify::{Credential, CredentialSource},
+};
 
 use crate::{
-    ConfigurationError, Passage,
-    engine::{Asked, Caching, Entrant, Gate, Learned, Settings, Stamp, Standing, impl_layer},
+    ConfigurationError, RequestContext,
+    engine::{Asked, Caching, Entrant, Gate, Learned, ResponseParts, Settings, Standing, impl_layer},
 };
 
 mod read;
@@ -116,7 +120,7 @@ impl CredentialLayer {
     }
 
     /// Takes whatever stands in the credential's places out of the request, so that nothing inside, such as a proxied
-    /// upstream, sees it. The layers further in find the credential in the [`Passage`]; a second `CredentialLayer` does not.
+    /// upstream, sees it. The layers further in find the credential in the [`RequestContext`]; a second `CredentialLayer` does not.
     pub fn with_removal(mut self) -> Self {
         self.gate.is_removed = true;
         self
@@ -165,7 +169,7 @@ impl Gate for CredentialGate {
         "CredentialLayer"
     }
 
-    fn flaw(&self) -> Option<ConfigurationError> {
+    fn configuration_error(&self) -> Option<ConfigurationError> {
         let error =
             || ConfigurationError::new("CredentialLayer has no source to read a credential from: add one");
         self.sources.is_empty().then(error)
@@ -178,11 +182,11 @@ impl Gate for CredentialGate {
     #[inline(always)]
     fn ask(&self, entrant: &mut impl Entrant) -> Asked {
         let decided = self.decide(entrant);
-        Asked::Answered(decided.map(|learned| entrant.passage_mut().learn(learned)))
+        Asked::Answered(decided.map(|learned| entrant.context_mut().learn(learned)))
     }
 
     /// All was said when it was asked.
-    fn judge(&self, _passage: &Passage) -> Result<(), Denial> {
+    fn judge(&self, _context: &RequestContext) -> Result<(), Denial> {
         Ok(())
     }
 
@@ -191,18 +195,18 @@ impl Gate for CredentialGate {
     }
 
     #[inline]
-    fn stamp(&self, passage: &mut Passage, stamp: &mut Stamp) {
-        stamp.caching = match passage.credential().map(Credential::source) {
+    fn stamp(&self, context: &mut RequestContext, stamp: &mut ResponseParts) {
+        stamp.caching = match context.credential().map(Credential::source) {
             Some(source) if source.header() == Some(&AUTHORIZATION) => Caching::Authorized,
             Some(source) => Caching::Private(self.sources.vary_on(source)),
-            None if passage.standing() == Standing::Anonymous => Caching::Stranger(self.sources.vary()),
+            None if context.standing() == Standing::Anonymous => Caching::Stranger(self.sources.vary()),
             None => Caching::Free,
         };
     }
 }
 
 /// Whether a browser asks what it may send (Fetch standard, "CORS-preflight request").
-fn is_preflight(head: Head<'_>) -> bool {
+fn is_preflight(head: RequestHead<'_>) -> bool {
     let is_method = |value: &HeaderValue| Method::from_bytes(value.as_bytes()).is_ok();
     *head.method == Method::OPTIONS
         && head.headers.get(ORIGIN).is_some_and(|origin| !origin.is_empty())

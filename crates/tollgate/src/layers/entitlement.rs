@@ -34,10 +34,13 @@
 
 use std::{fmt, sync::Arc};
 
-use tollgate_core::{Denial, DenialKind, Entitlements};
+use tollgate_core::{
+    denial::{Denial, DenialKind},
+    verify::Entitlements,
+};
 
 use crate::{
-    ConfigurationError, Passage,
+    ConfigurationError, RequestContext,
     engine::{Asked, Entrant, Gate, Learned, Settings, impl_layer},
 };
 
@@ -91,7 +94,7 @@ impl Gate for EntitlementGate {
         "EntitlementLayer"
     }
 
-    fn flaw(&self) -> Option<ConfigurationError> {
+    fn configuration_error(&self) -> Option<ConfigurationError> {
         let nobody = self.sufficient.as_ref().is_some_and(|tiers| tiers.is_empty());
         nobody.then(|| {
             ConfigurationError::new(
@@ -103,9 +106,9 @@ impl Gate for EntitlementGate {
     #[inline]
     fn ask(&self, entrant: &mut impl Entrant) -> Asked {
         let Some(entitlements) = &self.entitlements else {
-            return Asked::Answered(self.judge(entrant.passage()));
+            return Asked::Answered(self.judge(entrant.context()));
         };
-        match entrant.passage().guarded(self.layer()) {
+        match entrant.context().guarded(self.layer()) {
             Ok(Some(principal)) => {
                 let plan = entitlements.plan(principal);
                 self.take_up(entrant, plan, Learned::Plan)
@@ -116,9 +119,9 @@ impl Gate for EntitlementGate {
     }
 
     #[inline]
-    fn judge(&self, passage: &Passage) -> Result<(), Denial> {
-        let Some(principal) = passage.guarded(self.layer())? else { return Ok(()) };
-        let plan = if self.entitlements.is_some() { passage.plan() } else { principal.plan() };
+    fn judge(&self, context: &RequestContext) -> Result<(), Denial> {
+        let Some(principal) = context.guarded(self.layer())? else { return Ok(()) };
+        let plan = if self.entitlements.is_some() { context.plan() } else { principal.plan() };
         let Some(plan) = plan.filter(|plan| plan.is_active()) else {
             return Err(Denial::new(DenialKind::EntitlementInactive));
         };

@@ -35,7 +35,7 @@
 //! counted, in one step:
 //!
 //! ```
-//! use tollgate::{PerWindow, Policy, RateLimitLayer, Subject};
+//! use tollgate::{PerWindow, Policy, RateLimitLayer, limit::Subject};
 //!
 //! let layer = RateLimitLayer::from_policies([
 //!     Policy::new("key", 60.per_minute()).with_tier("pro", 600.per_minute()),
@@ -48,7 +48,7 @@
 //! what only their response tells:
 //!
 //! ```
-//! use tollgate::{Cost, PerWindow, Policy, RateLimitHeaders, RateLimitLayer};
+//! use tollgate::{PerWindow, Policy, RateLimitLayer, limit::{Cost, RateLimitHeaders}};
 //!
 //! let layer = RateLimitLayer::from_policies([
 //!     Policy::new("requests", 10.per_second().with_burst(50).and(20_000.per_hour().sliding()))
@@ -62,7 +62,7 @@
 //! Beside optional credentials, strangers share a counter of their own; what counts by principal does not concern them:
 //!
 //! ```
-//! use tollgate::{PerWindow, Policy, RateLimitLayer, Subject};
+//! use tollgate::{PerWindow, Policy, RateLimitLayer, limit::Subject};
 //!
 //! let layer = RateLimitLayer::from_policies([
 //!     Policy::new("key", 60.per_minute()),
@@ -83,14 +83,21 @@
 use std::{borrow::Cow, fmt, sync::Arc, time::SystemTime};
 
 use smallvec::SmallVec;
-use tollgate_core::{Answer, Charge, Decision, Denial, Head, Limiter, Principal, Quota, Take, Unavailable};
+use tollgate_core::{
+    answer::Answer,
+    denial::{Denial, Unavailable},
+    limit::{Charge, Decision, LimitRequest, Limiter, Quota},
+    request::RequestHead,
+    verify::Principal,
+};
 
 use crate::{
-    ConfigurationError, MemoryLimiter, Passage, RateLimitHeaders,
+    ConfigurationError, RequestContext,
     engine::{
-        Asked, Entrant, Gate, LaterCost, Learned, OwedCharge, Settings, Settlement, Stamp, Standing,
-        impl_layer,
+        Asked, DeferredCharge, DeferredCost, DeferredItem, Entrant, Gate, Learned, ResponseParts, Settings,
+        Standing, impl_layer,
     },
+    limit::{MemoryLimiter, RateLimitHeaders},
 };
 
 mod cost;
@@ -156,14 +163,16 @@ impl RateLimitLayer {
     }
 
     /// Where a principal's limits stand at `now`, as its next response would tell, and counts nothing: for pages that show it
-    /// to the principal's owner, who may have its [details](tollgate_core::KeyDetails) and no request of its own.
+    /// to the principal's owner, who may have its [details](tollgate_core::manage::KeyDetails) and no request of its own.
     ///
     /// Clones of a layer count together, so keep one of what a stack is built with:
     ///
     /// ```
     /// use std::time::SystemTime;
     ///
-    /// use tollgate::{EndSignal, KeyDetails, PerWindow, RateLimitLayer, Unavailable};
+    /// use tollgate::{
+    ///     PerWindow, RateLimitLayer, denial::Unavailable, manage::KeyDetails, store::EndSignal,
+    /// };
     ///
     /// let limits = RateLimitLayer::new(60.per_minute().and(1_000.per_hour()));
     /// let guard = limits.clone(); // .rate_limit(guard)
@@ -187,7 +196,7 @@ impl RateLimitLayer {
         principal: impl Into<Arc<Principal>>,
         now: SystemTime,
     ) -> Result<Decision, Unavailable> {
-        let answer = self.gate.peek(&Passage::proven(principal.into()), now);
+        let answer = self.gate.peek(&RequestContext::proven(principal.into()), now);
         answer.wait().await
     }
 }
@@ -223,7 +232,7 @@ struct Applicable<'r> {
 enum Charged {
     Wholly(Answer<Result<Decision, Unavailable>>),
     /// The rest is charged when the response is there, if the request is admitted.
-    InPart(Answer<Result<Box<(Decision, Settlement)>, Unavailable>>),
+    InPart(Answer<Result<Box<(Decision, DeferredCharge)>, Unavailable>>),
 }
 
 /// Why optional credentials and limits by principal do not go together.
@@ -238,46 +247,50 @@ impl RateLimitGate {
 
     /// Whether what is known of the caller suffices to count its request.
     #[inline]
-    fn check_countable(&self, passage: &Passage) -> Result<(), Denial> {
-        match passage.standing() {
+    fn check_countable(&self, context: &RequestContext) -> Result<(), Denial> {
+        match context.standing() {
             Standing::Anonymous if self.counts_anonymous() => Ok(()),
             Standing::Anonymous => Err(Denial::misconfigured(ANONYMOUS_UNCOUNTED)),
-            _ if self.counts_principals => passage.guarded(self.layer()).map(|_| ()),
+            _ if self.counts_principals => context.guarded(self.layer()).map(|_| ()),
             _ => Ok(()),
         }
     }
 
     /// Charges the request to all policies that have a subject for it; `None` if none has.
     #[inline(never)]
-    fn charge_all(&self, head: Head<'_>, passage: &Passage) -> Option<Charged> {
-        let policies = self.applicable(head, passage);
+    fn charge_all(&self, head: RequestHead<'_>, context: &RequestContext) -> Option<Charged> {
+        let policies = self.applicable(head, context);
         let mut charges = SmallVec::<[Charge<'_>; 4]>::new();
         let mut owed = Vec::new();
         for Applicable { policy, subject, quota } in &policies {
-            let (charge, later) = policy.charge(subject, quota, head, passage);
-            owed.extend(later.map(|cost| OwedCharge::new(&charge, cost)));
+            let (charge, later) = policy.charge(subject, quota, head, context);
+            owed.extend(later.map(|cost| DeferredItem::new(&charge, cost)));
             charges.push(charge);
         }
         if charges.is_empty() {
             return None;
         }
-        let answer = self.limiter.take(&Take::new(&charges, passage.instant()));
+        let answer = self.limiter.acquire(&LimitRequest::new(&charges, context.instant()));
         if owed.is_empty() {
             return Some(Charged::Wholly(answer));
         }
-        let settlement = passage.settlement(&self.limiter, owed);
+        let settlement = context.settlement(&self.limiter, owed);
         let with_settlement =
             |decided: Result<_, _>| decided.map(|decision| Box::new((decision, settlement)));
         Some(Charged::InPart(answer.map(with_settlement)))
     }
 
     /// The policies that concern the request, whose counter it is charged to, and what that is held against.
-    fn applicable<'r>(&'r self, head: Head<'r>, passage: &'r Passage) -> SmallVec<[Applicable<'r>; 4]> {
-        let principal = passage.principal().map(Arc::as_ref);
+    fn applicable<'r>(
+        &'r self,
+        head: RequestHead<'r>,
+        context: &'r RequestContext,
+    ) -> SmallVec<[Applicable<'r>; 4]> {
+        let principal = context.principal().map(Arc::as_ref);
         let mut applicable = SmallVec::new();
         for policy in self.policies.iter() {
             if let Some(subject) = policy.subject(head, principal) {
-                applicable.push(Applicable { policy, subject, quota: policy.quota_for(head, passage) });
+                applicable.push(Applicable { policy, subject, quota: policy.quota_for(head, context) });
             }
         }
         applicable
@@ -286,15 +299,15 @@ impl RateLimitGate {
 
 impl RateLimitGate {
     /// Where the limits stand that hold for a principal whatever it asks for.
-    fn peek(&self, passage: &Passage, now: SystemTime) -> Answer<Result<Decision, Unavailable>> {
+    fn peek(&self, context: &RequestContext, now: SystemTime) -> Answer<Result<Decision, Unavailable>> {
         let of_principal =
-            |policy| Policy::of_principal(policy, passage).map(|(subject, quota)| (policy, subject, quota));
+            |policy| Policy::of_principal(policy, context).map(|(subject, quota)| (policy, subject, quota));
         let concerned: Vec<_> = self.policies.iter().filter_map(of_principal).collect();
         let peeks = concerned
             .iter()
-            .map(|(policy, subject, quota)| policy.charge_of_one(subject, quota, passage).with_cost(0));
+            .map(|(policy, subject, quota)| policy.charge_of_one(subject, quota, context).with_cost(0));
         let charges: Vec<_> = peeks.collect();
-        self.limiter.take(&Take::new(&charges, now))
+        self.limiter.acquire(&LimitRequest::new(&charges, now))
     }
 }
 
@@ -303,7 +316,7 @@ impl Gate for RateLimitGate {
         "RateLimitLayer"
     }
 
-    fn flaw(&self) -> Option<ConfigurationError> {
+    fn configuration_error(&self) -> Option<ConfigurationError> {
         let mut names: Vec<_> = self.policies.iter().map(Policy::name).collect();
         if names.is_empty() {
             return Some(ConfigurationError::new(
@@ -319,25 +332,25 @@ impl Gate for RateLimitGate {
 
     #[inline(always)]
     fn ask(&self, entrant: &mut impl Entrant) -> Asked {
-        let passage = entrant.passage();
-        if passage.standing() == Standing::Preflight {
+        let context = entrant.context();
+        if context.standing() == Standing::Preflight {
             return Asked::Answered(Ok(()));
         }
-        if let Err(denial) = self.check_countable(passage) {
+        if let Err(denial) = self.check_countable(context) {
             return Asked::Answered(Err(denial));
         }
         // The usual case needs no list, and its answer is taken up where it is given.
         if let [policy] = &*self.policies
             && self.is_plain
         {
-            let Some(subject) = policy.subject(entrant.head(), passage.principal().map(Arc::as_ref)) else {
+            let Some(subject) = policy.subject(entrant.head(), context.principal().map(Arc::as_ref)) else {
                 return Asked::Answered(Ok(()));
             };
-            let charges = [policy.plain_charge(&subject, passage)];
-            let answer = self.limiter.take(&Take::new(&charges, passage.instant()));
+            let charges = [policy.plain_charge(&subject, context)];
+            let answer = self.limiter.acquire(&LimitRequest::new(&charges, context.instant()));
             return self.take_up(entrant, answer, Learned::Decision);
         }
-        match self.charge_all(entrant.head(), passage) {
+        match self.charge_all(entrant.head(), context) {
             None => Asked::Answered(Ok(())),
             Some(Charged::Wholly(answer)) => self.take_up(entrant, answer, Learned::Decision),
             Some(Charged::InPart(answer)) => self.take_up(entrant, answer, Learned::Charged),
@@ -345,8 +358,8 @@ impl Gate for RateLimitGate {
     }
 
     #[inline(always)]
-    fn judge(&self, passage: &Passage) -> Result<(), Denial> {
-        match passage.used_up() {
+    fn judge(&self, context: &RequestContext) -> Result<(), Denial> {
+        match context.used_up() {
             Some(decision) => Err(Denial::rate_limited(decision.clone())),
             None => Ok(()),
         }
@@ -357,26 +370,30 @@ impl Gate for RateLimitGate {
     }
 
     #[inline]
-    fn stamp(&self, passage: &mut Passage, stamp: &mut Stamp) {
-        let headers = passage.tell_by(self.headers);
-        stamp.are_numbers_merged = passage.is_decision_stacked();
-        if let Some(decision) = passage.decision() {
+    fn stamp(&self, context: &mut RequestContext, stamp: &mut ResponseParts) {
+        let headers = context.tell_by(self.headers);
+        stamp.are_numbers_merged = context.is_decision_stacked();
+        if let Some(decision) = context.decision() {
             headers.tell(decision, stamp);
-            if passage.may_be_told_anew() {
+            if context.may_be_told_anew() {
                 stamp.will_tell_anew(decision, headers);
             }
         }
     }
 
-    fn tell_expired(&self, head: Head<'_>, passage: &Passage) -> Option<(Settlement, RateLimitHeaders)> {
-        if !self.tells_expired || passage.principal().is_none() {
+    fn tell_expired(
+        &self,
+        head: RequestHead<'_>,
+        context: &RequestContext,
+    ) -> Option<(DeferredCharge, RateLimitHeaders)> {
+        if !self.tells_expired || context.principal().is_none() {
             return None;
         }
         let peek = |Applicable { policy, subject, quota }: &Applicable<'_>| {
-            OwedCharge::new(&policy.charge_of_one(subject, quota, passage), LaterCost::Peek)
+            DeferredItem::new(&policy.charge_of_one(subject, quota, context), DeferredCost::Peek)
         };
-        let peeks = self.applicable(head, passage).iter().map(peek).collect();
-        Some((passage.settlement(&self.limiter, peeks), self.headers))
+        let peeks = self.applicable(head, context).iter().map(peek).collect();
+        Some((context.settlement(&self.limiter, peeks), self.headers))
     }
 }
 

@@ -8,7 +8,7 @@
 //! # Where it stands
 //!
 //! Outermost, so that refusals and 404s carry the identifier too. What is inside runs in a tracing span `request` with the
-//! field `request_id`, and finds the identifier in the [`Passage`].
+//! field `request_id`, and finds the identifier in the [`RequestContext`].
 //!
 //! # Examples
 //!
@@ -41,11 +41,14 @@
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
-use tollgate_core::Denial;
+use tollgate_core::denial::Denial;
 
 use crate::{
-    Passage, RequestId,
-    engine::{Asked, Entrant, Gate, Learned, Settings, Stamp, X_REQUEST_ID, impl_layer, set_header, single},
+    RequestContext,
+    engine::{
+        Asked, Entrant, Gate, Learned, ResponseParts, Settings, X_REQUEST_ID, impl_layer, set_header, single,
+    },
+    request::RequestId,
 };
 
 /// Gives every request an identifier and every response a header that carries it. See the [module](self).
@@ -115,27 +118,27 @@ impl Gate for RequestIdGate {
         if sent.is_none() {
             headers.remove(self.header());
         }
-        let passage = entrant.passage_mut();
+        let context = entrant.context_mut();
         // A request has one identifier: a stack further out has the first word, if its word will do here.
-        let outer = passage.request_id().filter(|outer| (self.accept)(&outer.to_header_value()).is_some());
-        let request_id = outer.cloned().or(sent).unwrap_or_else(|| RequestId::generate(passage.instant()));
+        let outer = context.request_id().filter(|outer| (self.accept)(&outer.to_header_value()).is_some());
+        let request_id = outer.cloned().or(sent).unwrap_or_else(|| RequestId::generate(context.instant()));
         if self.is_propagated {
             let value = request_id.to_header_value();
-            passage.learn(Learned::RequestId(request_id));
+            context.learn(Learned::RequestId(request_id));
             set_header(entrant.headers_mut(), self.header().clone(), value);
         } else {
-            passage.learn(Learned::RequestId(request_id));
+            context.learn(Learned::RequestId(request_id));
         }
         Asked::Answered(Ok(()))
     }
 
     /// Nothing is refused.
-    fn judge(&self, _passage: &Passage) -> Result<(), Denial> {
+    fn judge(&self, _context: &RequestContext) -> Result<(), Denial> {
         Ok(())
     }
 
-    fn span(&self, passage: &Passage) -> Option<tracing::Span> {
-        let request_id = passage.request_id()?;
+    fn span(&self, context: &RequestContext) -> Option<tracing::Span> {
+        let request_id = context.request_id()?;
         Some(tracing::info_span!(target: "tollgate", "request", %request_id))
     }
 
@@ -144,8 +147,8 @@ impl Gate for RequestIdGate {
     }
 
     #[inline]
-    fn stamp(&self, passage: &mut Passage, stamp: &mut Stamp) {
-        stamp.request_id = passage.request_id_mut().map(RequestId::hand_over);
+    fn stamp(&self, context: &mut RequestContext, stamp: &mut ResponseParts) {
+        stamp.request_id = context.request_id_mut().map(RequestId::hand_over);
         stamp.other_header.clone_from(&self.other_header);
     }
 }

@@ -24,7 +24,7 @@
 //! One requirement for each route, in axum's path syntax:
 //!
 //! ```
-//! use tollgate::{Requirement, ScopeLayer, ScopeMap, scope};
+//! use tollgate::{ScopeLayer, scope, scope::{Requirement, ScopeMap}};
 //!
 //! let layer = ScopeLayer::per_route(
 //!     ScopeMap::new()
@@ -43,10 +43,14 @@
 
 use std::sync::Arc;
 
-use tollgate_core::{Denial, DenialKind, Head, Requirement, Scopes};
+use tollgate_core::{
+    denial::{Denial, DenialKind},
+    request::RequestHead,
+    scope::{Requirement, Scopes},
+};
 
 use crate::{
-    ConfigurationError, Passage,
+    ConfigurationError, RequestContext,
     engine::{Asked, Entrant, Gate, Settings, Standing, impl_layer},
 };
 
@@ -129,7 +133,7 @@ impl Required {
 }
 
 impl ScopeGate {
-    fn rule(&self, head: Head<'_>) -> Listed<'_> {
+    fn rule(&self, head: RequestHead<'_>) -> Listed<'_> {
         match &*self.rule {
             Rule::One(required) => Listed::Requires(required),
             Rule::PerRoute(map) => map.find(head),
@@ -137,13 +141,13 @@ impl ScopeGate {
     }
 
     /// Whether the principal may use this route.
-    fn decide(&self, head: Head<'_>, passage: &Passage) -> Result<(), Denial> {
+    fn decide(&self, head: RequestHead<'_>, context: &RequestContext) -> Result<(), Denial> {
         let required = match self.rule(head) {
             Listed::Requires(required) => required,
             Listed::Allowed => return Ok(()),
             Listed::Denied => {
                 // Whether a route exists is not for strangers to find out.
-                let Some(_) = passage.guarded(LAYER)? else { return Ok(()) };
+                let Some(_) = context.guarded(LAYER)? else { return Ok(()) };
                 let route = format!(
                     "{} {} is not in the ScopeMap; within a nested router the path lacks the prefix",
                     head.method,
@@ -153,10 +157,10 @@ impl ScopeGate {
             }
         };
         // Nobody's scopes are none: what asks for nothing is open to the anonymous, too.
-        if passage.standing() == Standing::Anonymous && required.is_met_by(&Scopes::none()) {
+        if context.standing() == Standing::Anonymous && required.is_met_by(&Scopes::none()) {
             return Ok(());
         }
-        match passage.guarded(LAYER)? {
+        match context.guarded(LAYER)? {
             Some(principal) if !required.is_met_by(principal.scopes()) => Err(required.refusal.clone()),
             _ => Ok(()),
         }
@@ -168,7 +172,7 @@ impl Gate for ScopeGate {
         LAYER
     }
 
-    fn flaw(&self) -> Option<ConfigurationError> {
+    fn configuration_error(&self) -> Option<ConfigurationError> {
         match &*self.rule {
             Rule::One(required) => {
                 let error = required.requirement.validate().err()?;
@@ -180,11 +184,11 @@ impl Gate for ScopeGate {
 
     #[inline]
     fn ask(&self, entrant: &mut impl Entrant) -> Asked {
-        Asked::Answered(self.decide(entrant.head(), entrant.passage()))
+        Asked::Answered(self.decide(entrant.head(), entrant.context()))
     }
 
     /// All was said when it was asked.
-    fn judge(&self, _passage: &Passage) -> Result<(), Denial> {
+    fn judge(&self, _context: &RequestContext) -> Result<(), Denial> {
         Ok(())
     }
 }

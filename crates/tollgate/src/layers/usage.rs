@@ -16,7 +16,7 @@
 //! # Examples
 //!
 //! ```
-//! use tollgate::{MemoryUsage, UsageLayer, UsageRecorder};
+//! use tollgate::{UsageLayer, usage::{MemoryUsage, UsageRecorder}};
 //!
 //! let usage = UsageRecorder::new(MemoryUsage::new());
 //! let layer = UsageLayer::new(usage.clone()); // flush it now and then: see `UsageRecorder`
@@ -27,13 +27,13 @@
 //! ```
 //! use std::sync::mpsc::SyncSender;
 //!
-//! use tollgate::{Usage, UsageLayer, UsageSink};
+//! use tollgate::{UsageLayer, usage::{Usage, UsageSink}};
 //!
 //! /// Tells another thread who has used the API.
 //! struct Told(SyncSender<Box<str>>);
 //!
 //! impl UsageSink for Told {
-//!     fn note(&self, usage: &Usage<'_>) {
+//!     fn record(&self, usage: &Usage<'_>) {
 //!         // Never waits: what a full channel does not take is not told.
 //!         let _ = self.0.try_send(usage.principal.id().into());
 //!     }
@@ -50,10 +50,14 @@
 
 use std::{fmt, sync::Arc};
 
-use tollgate_core::{Denial, Principal, Usage, UsageSink};
+use tollgate_core::{
+    denial::Denial,
+    usage::{Usage, UsageSink},
+    verify::Principal,
+};
 
 use crate::{
-    Passage,
+    RequestContext,
     engine::{Asked, Entrant, Gate, Settings, Standing, impl_layer},
 };
 
@@ -65,7 +69,7 @@ pub struct UsageLayer {
 }
 
 impl UsageLayer {
-    /// Notes each use in `sink`: usually a [`UsageRecorder`](crate::UsageRecorder).
+    /// Notes each use in `sink`: usually a [`UsageRecorder`](crate::usage::UsageRecorder).
     pub fn new(sink: impl UsageSink) -> Self {
         Self { gate: UsageGate { sink: Arc::new(sink) }, settings: Settings::default() }
     }
@@ -86,11 +90,11 @@ pub(crate) struct UsageGate {
 
 impl UsageGate {
     /// Who uses the API, if it is anybody.
-    fn user<'p>(&self, passage: &'p Passage) -> Result<Option<&'p Arc<Principal>>, Denial> {
-        match passage.standing() {
+    fn user<'p>(&self, context: &'p RequestContext) -> Result<Option<&'p Arc<Principal>>, Denial> {
+        match context.standing() {
             // Nobody's business here, whatever the guards think of it.
             Standing::Anonymous | Standing::Waived => Ok(None),
-            _ => passage.guarded(self.layer()),
+            _ => context.guarded(self.layer()),
         }
     }
 }
@@ -102,17 +106,17 @@ impl Gate for UsageGate {
 
     #[inline]
     fn ask(&self, entrant: &mut impl Entrant) -> Asked {
-        let passage = entrant.passage();
-        let user = self.user(passage).map(|user| {
+        let context = entrant.context();
+        let user = self.user(context).map(|user| {
             if let Some(principal) = user {
-                self.sink.note(&Usage::new(principal, passage.instant()));
+                self.sink.record(&Usage::new(principal, context.instant()));
             }
         });
         Asked::Answered(user)
     }
 
     /// All was said when it was asked.
-    fn judge(&self, _passage: &Passage) -> Result<(), Denial> {
+    fn judge(&self, _context: &RequestContext) -> Result<(), Denial> {
         Ok(())
     }
 }

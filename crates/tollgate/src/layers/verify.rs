@@ -32,7 +32,10 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use tollgate::{Answer, Denial, DenialKind, Environment, Presented, Principal, Verify, VerifyLayer};
+//! use tollgate::{
+//!     Answer, Denial, DenialKind, Environment, Principal, VerifyLayer,
+//!     verify::{Verify, VerifyRequest},
+//! };
 //!
 //! #[derive(Clone)]
 //! struct Accounts; // a client of the service
@@ -45,7 +48,7 @@
 //! }
 //!
 //! impl Verify for Accounts {
-//!     fn verify(&self, presented: &Presented<'_>) -> Answer<Result<Arc<Principal>, Denial>> {
+//!     fn verify(&self, presented: &VerifyRequest<'_>) -> Answer<Result<Arc<Principal>, Denial>> {
 //!         // What is waited for must own what it needs.
 //!         let (accounts, credential) = (self.clone(), presented.credential.clone());
 //!         Answer::later(async move {
@@ -68,10 +71,14 @@
 
 use std::{fmt, sync::Arc};
 
-use tollgate_core::{Denial, DenialKind, Environment, Presented, Verify};
+use tollgate_core::{
+    denial::{Denial, DenialKind},
+    key::Environment,
+    verify::{Verify, VerifyRequest},
+};
 
 use crate::{
-    Passage,
+    RequestContext,
     engine::{Asked, Entrant, Gate, Learned, Settings, Standing, impl_layer},
 };
 
@@ -121,15 +128,15 @@ impl Gate for VerifyGate {
 
     #[inline(always)]
     fn ask(&self, entrant: &mut impl Entrant) -> Asked {
-        let passage = entrant.passage();
-        match (passage.standing(), passage.credential()) {
+        let context = entrant.context();
+        match (context.standing(), context.credential()) {
             // Whatever a layer in report-only mode has made of it: a credential is verified.
             (_, Some(credential)) => {
-                let presented = Presented::new(credential, entrant.head(), passage.instant());
+                let presented = VerifyRequest::new(credential, entrant.head(), context.instant());
                 let answer = self.verifier.verify(&presented);
                 self.take_up(entrant, answer, Learned::Principal)
             }
-            (Standing::Anonymous | Standing::Preflight, None) => Asked::Answered(self.judge(passage)),
+            (Standing::Anonymous | Standing::Preflight, None) => Asked::Answered(self.judge(context)),
             (Standing::Waived, None) => Asked::Answered(Err(Denial::new(DenialKind::CredentialMissing))),
             (_, None) => Asked::Answered(Err(Denial::misconfigured(
                 "VerifyLayer ran before any CredentialLayer: put a CredentialLayer outside it \
@@ -139,9 +146,9 @@ impl Gate for VerifyGate {
     }
 
     #[inline]
-    fn judge(&self, passage: &Passage) -> Result<(), Denial> {
-        let Some(principal) = passage.principal() else { return Ok(()) };
-        passage.check_end()?;
+    fn judge(&self, context: &RequestContext) -> Result<(), Denial> {
+        let Some(principal) = context.principal() else { return Ok(()) };
+        context.check_end()?;
         if self.environment.is_some() && principal.environment() != self.environment {
             return Err(Denial::new(DenialKind::WrongEnvironment));
         }

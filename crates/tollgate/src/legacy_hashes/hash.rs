@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tollgate_core::{Digest, Pepper};
+use tollgate_core::key::{Digest, Pepper};
 
 /// How hashes from before were made, as far as they do not tell themselves.
 #[derive(Default)]
@@ -78,7 +78,7 @@ fn read_hex(text: &str) -> Option<[u8; 32]> {
 
 #[cfg(test)]
 mod tests {
-    use tollgate_core::PepperId;
+    use tollgate_core::key::PepperId;
 
     use super::*;
 

@@ -10,12 +10,17 @@ use std::{
 };
 
 use tollgate_core::{
-    Answer, ApiKey, Change, Clock as _, Environment, KeyFormat, KeyLookUp, KeyRecord, KeyStore, Operator,
-    Peppers, Principal, RandomnessUnavailable, SystemClock, Unavailable, WatchKeys, Watchers,
+    answer::Answer,
+    clock::{Clock as _, SystemClock},
+    denial::Unavailable,
+    key::{ApiKey, Environment, KeyFormat, Peppers, RandomnessUnavailable},
+    manage::Actor,
+    store::{KeyLookup, KeyRecord, KeyStore, Listeners, StoreEvent, StoreListener},
+    verify::Principal,
 };
 
 use self::{
-    ledger::{Ledger, News},
+    ledger::{Events, Ledger},
     table::Table,
 };
 use super::{MemoryUsage, lock};
@@ -36,7 +41,7 @@ use super::{MemoryUsage, lock};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Those are shortcuts for whoever writes principals in code. A [`KeyManager`](crate::KeyManager) manages the same keys as it
+/// Those are shortcuts for whoever writes principals in code. A [`KeyManager`](crate::manage::KeyManager) manages the same keys as it
 /// does those of any other store; of the history, the last 10,000 events are kept.
 #[derive(Clone, Default)]
 pub struct MemoryKeys(Arc<Inner>);
@@ -48,7 +53,7 @@ struct Inner {
     // Whoever changes keys holds this lock, so that changes happen one after another; whoever finds a key does not.
     ledger: Mutex<Ledger>,
     usage: MemoryUsage,
-    watchers: Watchers,
+    listeners: Listeners,
 }
 
 impl MemoryKeys {
@@ -117,40 +122,40 @@ impl MemoryKeys {
 }
 
 /// Who stands in the history for changes that the program itself makes.
-fn in_process() -> Operator {
-    Operator::new("in process")
+fn in_process() -> Actor {
+    Actor::new("in process")
 }
 
 impl Inner {
     /// Makes a change, then tells everybody who is concerned, when no lock is held any more: a stream or a watcher may run at
     /// once, and change keys.
     fn change<T>(&self, change: impl FnOnce(&mut Ledger, &Table) -> T) -> T {
-        let (outcome, News { ended, change }, gone) = {
+        let (outcome, Events { ended, change }, gone) = {
             let mut ledger = lock(&self.ledger);
             let outcome = change(&mut ledger, &self.by_digest);
-            (outcome, ledger.take_news(), self.by_digest.take_gone())
+            (outcome, ledger.take_events(), self.by_digest.take_gone())
         };
         drop(gone);
         for (signal, reason) in ended {
             signal.end(reason);
         }
         if let Some(change) = change {
-            self.watchers.tell(&change);
+            self.listeners.notify(&change);
         }
         outcome
     }
 }
 
 impl KeyStore for MemoryKeys {
-    fn find(&self, look_up: &KeyLookUp<'_>) -> Answer<Result<Option<KeyRecord>, Unavailable>> {
-        Answer::Now(Ok(look_up.digests.iter().find_map(|digest| self.0.by_digest.find(digest))))
+    fn find(&self, lookup: &KeyLookup<'_>) -> Answer<Result<Option<KeyRecord>, Unavailable>> {
+        Answer::Now(Ok(lookup.digests.iter().find_map(|digest| self.0.by_digest.find(digest))))
     }
 
-    fn watch(&self, watcher: Weak<dyn WatchKeys>) {
-        let told_first = watcher.upgrade();
-        self.0.watchers.add(watcher);
-        if let Some(watcher) = told_first {
-            watcher.changed(&Change::Resumed);
+    fn subscribe(&self, listener: Weak<dyn StoreListener>) {
+        let told_first = listener.upgrade();
+        self.0.listeners.add(listener);
+        if let Some(listener) = told_first {
+            listener.on_event(&StoreEvent::Connected);
         }
     }
 }

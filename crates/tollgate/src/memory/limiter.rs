@@ -12,7 +12,9 @@ use std::{fmt, hash::BuildHasher};
 
 use smallvec::SmallVec;
 use tollgate_core::{
-    Answer, Charge, Decision, FixedWindow, Limiter, Take, Unavailable, Weighing, WindowLimit,
+    answer::Answer,
+    denial::Unavailable,
+    limit::{Charge, Decision, FixedWindow, LimitRequest, Limiter, WindowCheck, WindowLimit},
 };
 
 use self::{
@@ -100,15 +102,15 @@ impl MemoryLimiter {
 
     /// Decides about any charges.
     #[inline(never)]
-    fn take_all(&self, take: &Take<'_>, second: u64) -> Decision {
+    fn take_all(&self, request: &LimitRequest<'_>, second: u64) -> Decision {
         if self.room.is_full() {
             self.make_room(second);
         }
-        let places: SmallVec<[Place; 2]> = take.charges.iter().map(|charge| self.place(charge)).collect();
+        let places: SmallVec<[Place; 2]> = request.charges.iter().map(|charge| self.place(charge)).collect();
         let mut locked = Locked::new(&self.shards, &places);
 
-        let decision = Self::take_fixed_windows(take, &places, &mut locked, second)
-            .unwrap_or_else(|| self.take_any(take, &places, &mut locked, second));
+        let decision = Self::take_fixed_windows(request, &places, &mut locked, second)
+            .unwrap_or_else(|| self.take_any(request, &places, &mut locked, second));
         let first = places.first();
         let due = first.and_then(|place| locked.shard(*place)?.next_sweep());
         drop(locked);
@@ -120,7 +122,7 @@ impl MemoryLimiter {
 
     /// Decides about charges to known subjects by aligned windows, as most are. `None`, and nothing is done, for any others.
     fn take_fixed_windows(
-        take: &Take<'_>,
+        request: &LimitRequest<'_>,
         places: &[Place],
         locked: &mut Locked<'_>,
         second: u64,
@@ -129,18 +131,18 @@ impl MemoryLimiter {
         if (1..places.len()).any(is_repeated) {
             return None;
         }
-        let mut weighings = SmallVec::<[Weighing; 4]>::new();
-        for (charge, place) in take.charges.iter().zip(places) {
+        let mut checks = SmallVec::<[WindowCheck; 4]>::new();
+        for (charge, place) in request.charges.iter().zip(places) {
             let before = locked.shard(*place)?.look(place.name, charge, second)?;
             for (limit, counter) in charge.quota.limits().iter().zip(before) {
-                weighings.push(Weighing::of_fixed_window(charge, limit, counter));
+                checks.push(WindowCheck::of_fixed_window(charge, limit, counter));
             }
         }
-        let decision = Decision::weigh(take.now, weighings);
+        let decision = Decision::evaluate(request.now, checks);
         if decision.is_allowed() {
-            for (charge, place) in take.charges.iter().zip(places) {
+            for (charge, place) in request.charges.iter().zip(places) {
                 // There is room, in all of them.
-                let charge = charge.settling(charge.cost);
+                let charge = charge.settled(charge.cost);
                 let _ = locked.shard(*place).and_then(|shard| shard.take(place.name, &charge, second));
             }
         }
@@ -148,24 +150,30 @@ impl MemoryLimiter {
     }
 
     /// Decides about whatever charges.
-    fn take_any(&self, take: &Take<'_>, places: &[Place], locked: &mut Locked<'_>, second: u64) -> Decision {
-        let mut weighings = SmallVec::<[Weighing; 4]>::new();
+    fn take_any(
+        &self,
+        request: &LimitRequest<'_>,
+        places: &[Place],
+        locked: &mut Locked<'_>,
+        second: u64,
+    ) -> Decision {
+        let mut checks = SmallVec::<[WindowCheck; 4]>::new();
         let mut taken = SmallVec::<[Windows; 2]>::new();
-        for (charge, place) in take.charges.iter().zip(places) {
+        for (charge, place) in request.charges.iter().zip(places) {
             let name = self.name(charge, *place);
             let windows = locked.shard(*place).map(|shard| shard.windows(name, second)).unwrap_or_default();
             let mut after = Windows::new();
             for limit in charge.quota.limits() {
-                let counter = counter_of(&windows, limit).at(limit, take.now);
-                weighings.push(Weighing::new(charge, limit, counter, take.now));
+                let counter = counter_of(&windows, limit).at(limit, request.now);
+                checks.push(WindowCheck::new(charge, limit, counter, request.now));
                 after.push((limit.window, counter.counting(limit, charge.cost)));
             }
             taken.push(after);
         }
-        let decision = Decision::weigh(take.now, weighings);
+        let decision = Decision::evaluate(request.now, checks);
 
         if decision.is_allowed() {
-            for ((charge, place), counted) in take.charges.iter().zip(places).zip(&taken) {
+            for ((charge, place), counted) in request.charges.iter().zip(places).zip(&taken) {
                 if charge.cost > 0
                     && let Some(shard) = locked.shard(*place)
                 {
@@ -222,19 +230,19 @@ struct Place {
 }
 
 impl Limiter for MemoryLimiter {
-    fn take(&self, take: &Take<'_>) -> Answer<Result<Decision, Unavailable>> {
-        let second = take.second();
-        if let [charge] = take.charges
+    fn acquire(&self, request: &LimitRequest<'_>) -> Answer<Result<Decision, Unavailable>> {
+        let second = request.second();
+        if let [charge] = request.charges
             && let Some(before) = self.take_one(charge, second)
         {
             // Weighed once more, by what was found behind the lock: so nobody waits while it is written down.
-            let weighing = |(limit, counter): (&WindowLimit, FixedWindow)| {
-                Weighing::of_fixed_window(charge, limit, counter)
+            let check = |(limit, counter): (&WindowLimit, FixedWindow)| {
+                WindowCheck::of_fixed_window(charge, limit, counter)
             };
-            let weighings = charge.quota.limits().iter().zip(before).map(weighing);
-            return Answer::Now(Ok(Decision::weigh(take.now, weighings)));
+            let checks = charge.quota.limits().iter().zip(before).map(check);
+            return Answer::Now(Ok(Decision::evaluate(request.now, checks)));
         }
-        Answer::Now(Ok(self.take_all(take, second)))
+        Answer::Now(Ok(self.take_all(request, second)))
     }
 }
 

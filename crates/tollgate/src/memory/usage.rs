@@ -8,7 +8,9 @@ use std::{
 };
 
 use tollgate_core::{
-    Answer, HourlyUsage, StoredUsage, Unavailable, UsageBatch, UsageCount, UsageQuery, UsageStore,
+    answer::Answer,
+    denial::Unavailable,
+    usage::{HourlyUsage, StoredUsage, UsageBatch, UsageCount, UsageQuery, UsageStore},
 };
 
 use super::lock;
@@ -20,10 +22,10 @@ use super::lock;
 /// ```
 /// use std::time::{Duration, UNIX_EPOCH};
 ///
-/// use tollgate::{MemoryUsage, UsageBatch, UsageCount, UsageQuery, UsageStore};
+/// use tollgate::usage::{MemoryUsage, UsageBatch, UsageCount, UsageQuery, UsageStore};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), tollgate::Unavailable> {
+/// # async fn main() -> Result<(), tollgate::denial::Unavailable> {
 /// let store = MemoryUsage::new();
 /// let hour = UNIX_EPOCH + Duration::from_secs(3_600);
 /// let batch = UsageBatch::new(42, 1, [UsageCount::new("key_1", hour, 7, hour)]);

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use http::{Response, request};
-use tollgate_core::{Denial, Respond};
+use tollgate_core::{denial::Denial, respond::Respond};
 
 /// Asks the first responder whose condition the request meets; otherwise the one given first.
 ///

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, Version, header::CONTENT_TYPE, request};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-use tollgate_core::{Denial, Respond};
+use tollgate_core::{denial::Denial, respond::Respond};
 
 /// Answers with a gRPC status as *Trailers-Only* (gRPC over HTTP/2, "Responses"): HTTP 200, an empty body, and the status
 /// in the headers. A plain HTTP refusal would mislead gRPC clients: they read a 429 as `UNAVAILABLE` and retry at once.
@@ -51,7 +51,7 @@ const OUTSIDE_MESSAGE: &AsciiSet = &CONTROLS.add(b'%');
 #[cfg(test)]
 mod tests {
     use http::Request;
-    use tollgate_core::DenialKind;
+    use tollgate_core::denial::DenialKind;
 
     use super::*;
 

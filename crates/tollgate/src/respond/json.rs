@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE, request};
-use tollgate_core::{Denial, Respond};
+use tollgate_core::{denial::Denial, respond::Respond};
 
 /// Answers with whatever JSON a function makes of a denial.
 ///

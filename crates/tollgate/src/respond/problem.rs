@@ -4,9 +4,12 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, header::CONTENT_TYPE, request};
-use tollgate_core::{Denial, DenialKind, Respond};
+use tollgate_core::{
+    denial::{Denial, DenialKind},
+    respond::Respond,
+};
 
-use crate::{Passage, RequestId};
+use crate::{RequestContext, request::RequestId};
 
 /// Answers with an RFC 9457 problem: `application/problem+json` with `type`, `title`, `status`, `detail`, the stable `code`,
 /// and the request's identifier as `request_id`.
@@ -46,7 +49,7 @@ impl Problem {
 
 impl Respond for Problem {
     fn respond(&self, denial: &Denial, request: &mut request::Parts) -> Response<Bytes> {
-        let request_id = Passage::of(&request.extensions).and_then(Passage::request_id);
+        let request_id = RequestContext::of(&request.extensions).and_then(RequestContext::request_id);
         let plain = if self.type_base.is_none() { Frame::plain(denial) } else { None };
         let body = match plain {
             Some(frame) => frame.around(request_id),
@@ -168,8 +171,8 @@ mod tests {
         let (mut head, ()) = http::Request::new(()).into_parts();
         if let Some(request_id) = request_id {
             let value = HeaderValue::from_str(request_id).unwrap();
-            let passage: &mut Passage = head.extensions.get_or_insert_default();
-            passage.learn(Learned::RequestId(RequestId::from_caller(&value).unwrap()));
+            let context: &mut RequestContext = head.extensions.get_or_insert_default();
+            context.learn(Learned::RequestId(RequestId::from_caller(&value).unwrap()));
         }
         head
     }

@@ -6,7 +6,10 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, header::SEC_WEBSOCKET_PROTOCOL, request};
 use hyper::upgrade::OnUpgrade;
 use tokio::{runtime::Handle, sync::Semaphore};
-use tollgate_core::{Denial, DenialKind, Respond};
+use tollgate_core::{
+    denial::{Denial, DenialKind},
+    respond::Respond,
+};
 
 use super::DefaultResponder;
 
@@ -34,7 +37,7 @@ use handshake::{Handshake, listed};
 /// given to [`otherwise`](Self::otherwise).
 ///
 /// ```
-/// use tollgate::{CredentialLayer, CredentialSource, respond::WebSocketClose};
+/// use tollgate::{CredentialLayer, respond::WebSocketClose, verify::CredentialSource};
 ///
 /// // In the browser: `new WebSocket(url, ["chat", "key." + key])`
 /// let layer = CredentialLayer::from_sources([CredentialSource::WebSocketProtocol("key.")])

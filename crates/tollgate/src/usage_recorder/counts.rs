@@ -12,7 +12,7 @@ use std::{
 
 use crossbeam_utils::CachePadded;
 use hashbrown::{DefaultHashBuilder, HashTable};
-use tollgate_core::UsageCount;
+use tollgate_core::usage::UsageCount;
 
 use crate::memory::lock;
 
@@ -71,7 +71,7 @@ impl Counts {
     }
 
     #[inline]
-    pub(super) fn note(&self, key: &str, now: SystemTime) -> Noted {
+    pub(super) fn record(&self, key: &str, now: SystemTime) -> Noted {
         let hour = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / SECONDS_PER_HOUR;
         let hash = self.hasher.hash_one(key);
         let Some(shard) = self.shard(hash) else { return Noted::Dropped };

@@ -7,7 +7,7 @@ use tokio::{
     task::JoinHandle,
     time::{sleep, timeout},
 };
-use tollgate_core::Unavailable;
+use tollgate_core::denial::Unavailable;
 
 use super::UsageRecorder;
 use crate::ConfigurationError;

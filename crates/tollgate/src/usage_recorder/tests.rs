@@ -10,11 +10,11 @@ use std::{
     time::Duration,
 };
 
-use tollgate_core::Principal;
+use tollgate_core::verify::Principal;
 
 use self::store::{Fate, TestStore};
 use super::*;
-use crate::MemoryUsage;
+use crate::usage::MemoryUsage;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -22,8 +22,8 @@ fn hour(number: u32) -> SystemTime {
     SystemTime::UNIX_EPOCH + HOUR * number
 }
 
-fn note(recorder: &UsageRecorder, key: &str, now: SystemTime) {
-    recorder.note(&Usage::new(&Principal::new(key), now));
+fn record(recorder: &UsageRecorder, key: &str, now: SystemTime) {
+    recorder.record(&Usage::new(&Principal::new(key), now));
 }
 
 /// What a recorder says of a key: the number of each hour, and how often it was used in that.
@@ -54,9 +54,9 @@ async fn counts_by_key_and_hour() {
     let recorder = UsageRecorder::new(store.clone());
     let moment = Duration::from_nanos(1);
     for now in [hour(5), hour(6) - moment, hour(6), hour(5) + moment] {
-        note(&recorder, "ada", now);
+        record(&recorder, "ada", now);
     }
-    note(&recorder, "bob", hour(6));
+    record(&recorder, "bob", hour(6));
     assert_eq!(stored(&store, "ada").await, []);
     assert_eq!(used(&recorder, "ada").await, [(5, 3), (6, 1)]);
 
@@ -71,7 +71,7 @@ async fn counts_by_key_and_hour() {
 async fn tells_of_the_hours_that_begin_within_a_span() {
     let recorder = UsageRecorder::new(MemoryUsage::new());
     for number in 1..=4 {
-        note(&recorder, "ada", hour(number) + Duration::from_secs(9));
+        record(&recorder, "ada", hour(number) + Duration::from_secs(9));
         if number == 2 {
             recorder.flush().await.unwrap();
         }
@@ -83,7 +83,7 @@ async fn tells_of_the_hours_that_begin_within_a_span() {
 #[tokio::test]
 async fn a_time_before_the_epoch_is_its_first_hour() {
     let recorder = UsageRecorder::new(MemoryUsage::new());
-    note(&recorder, "ada", hour(0) - HOUR);
+    record(&recorder, "ada", hour(0) - HOUR);
     assert_eq!(used(&recorder, "ada").await, [(0, 1)]);
 }
 
@@ -92,7 +92,7 @@ async fn adds_nothing_where_nothing_was_noted() {
     let store = TestStore::default();
     let recorder = UsageRecorder::new(store.clone());
     recorder.flush().await.unwrap();
-    note(&recorder, "ada", hour(1));
+    record(&recorder, "ada", hour(1));
     recorder.flush().await.unwrap();
     recorder.flush().await.unwrap();
     assert_eq!(store.numbers(), [1]);
@@ -103,10 +103,10 @@ async fn a_batch_whose_fate_is_unknown_is_added_again_before_newer_ones() {
     for fate in [Fate::Vanishes, Fate::AnswerVanishes] {
         let store = TestStore::default();
         let recorder = UsageRecorder::new(store.clone());
-        note(&recorder, "ada", hour(1));
+        record(&recorder, "ada", hour(1));
         store.next_is(fate);
         assert!(recorder.flush().await.is_err());
-        note(&recorder, "ada", hour(1));
+        record(&recorder, "ada", hour(1));
         store.next_is(fate);
         assert!(recorder.flush().await.is_err());
         assert_eq!(used(&recorder, "ada").await, [(1, 2)], "{fate:?}");
@@ -122,7 +122,7 @@ async fn batches_are_in_ascending_order() {
     let store = TestStore::default();
     let recorder = UsageRecorder::new(store.clone());
     for number in (0..500).rev() {
-        note(&recorder, &format!("key_{}", number % 100), hour(number % 7));
+        record(&recorder, &format!("key_{}", number % 100), hour(number % 7));
     }
     recorder.flush().await.unwrap();
     let batch = store.batches().remove(0);
@@ -135,11 +135,11 @@ async fn a_flush_that_is_dropped_half_way_loses_nothing() {
     for fate in [Fate::Vanishes, Fate::AnswerVanishes] {
         let store = TestStore::default();
         let recorder = UsageRecorder::new(store.clone());
-        note(&recorder, "ada", hour(1));
+        record(&recorder, "ada", hour(1));
         store.next_is(fate);
         store.wait(true);
         assert!(is_pending(pin!(recorder.flush())));
-        note(&recorder, "ada", hour(1));
+        record(&recorder, "ada", hour(1));
 
         store.wait(false);
         assert_eq!(used(&recorder, "ada").await, [(1, 2)], "{fate:?}");
@@ -152,12 +152,12 @@ async fn a_flush_that_is_dropped_half_way_loses_nothing() {
 async fn a_flush_that_nobody_polls_any_more_keeps_no_other_waiting() {
     let store = TestStore::default();
     let recorder = UsageRecorder::new(store.clone());
-    note(&recorder, "ada", hour(1));
+    record(&recorder, "ada", hour(1));
     store.wait(true);
     let mut forgotten = pin!(recorder.flush());
     assert!(is_pending(forgotten.as_mut()));
     store.wait(false);
-    note(&recorder, "ada", hour(1));
+    record(&recorder, "ada", hour(1));
     recorder.flush().await.unwrap();
     assert_eq!(stored(&store, "ada").await, [(1, 2)]);
 
@@ -170,8 +170,8 @@ async fn keys_beyond_the_capacity_are_dropped_until_there_is_room() {
     let store = TestStore::default();
     let recorder = UsageRecorder::with_capacity(store.clone(), 3);
     for number in 0..5 {
-        note(&recorder, &format!("key_{number}"), hour(1));
-        note(&recorder, "key_0", hour(1));
+        record(&recorder, &format!("key_{number}"), hour(1));
+        record(&recorder, "key_0", hour(1));
     }
     assert_eq!(recorder.dropped(), 2);
     assert_eq!(used(&recorder, "key_0").await, [(1, 6)], "whoever is counted goes on to be");
@@ -180,7 +180,7 @@ async fn keys_beyond_the_capacity_are_dropped_until_there_is_room() {
     store.next_is(Fate::Vanishes);
     assert!(recorder.flush().await.is_err());
     for number in 4..9 {
-        note(&recorder, &format!("key_{number}"), hour(1));
+        record(&recorder, &format!("key_{number}"), hour(1));
     }
     assert_eq!(recorder.dropped(), 4, "there is room while a batch is under way, and no more than that");
     recorder.flush().await.unwrap();
@@ -192,11 +192,11 @@ async fn keys_beyond_the_capacity_are_dropped_until_there_is_room() {
 #[tokio::test]
 async fn whoever_is_idle_for_a_flush_gives_its_place_back() {
     let recorder = UsageRecorder::new(MemoryUsage::new());
-    note(&recorder, "ada", hour(1));
-    note(&recorder, "ada", hour(2));
+    record(&recorder, "ada", hour(1));
+    record(&recorder, "ada", hour(2));
     recorder.flush().await.unwrap();
     assert_eq!(recorder.0.counts.len(), 2);
-    note(&recorder, "ada", hour(2));
+    record(&recorder, "ada", hour(2));
     recorder.flush().await.unwrap();
     assert_eq!(recorder.0.counts.len(), 1);
     recorder.flush().await.unwrap();
@@ -208,11 +208,11 @@ async fn whoever_is_idle_for_a_flush_gives_its_place_back() {
 async fn tells_when_half_of_the_room_is_used() {
     let recorder = UsageRecorder::with_capacity(MemoryUsage::new(), 5);
     let mut crowded = pin!(recorder.wait_until_crowded());
-    note(&recorder, "key_1", hour(1));
-    note(&recorder, "key_2", hour(1));
-    note(&recorder, "key_2", hour(1));
+    record(&recorder, "key_1", hour(1));
+    record(&recorder, "key_2", hour(1));
+    record(&recorder, "key_2", hour(1));
     assert!(is_pending(crowded.as_mut()));
-    note(&recorder, "key_3", hour(1));
+    record(&recorder, "key_3", hour(1));
     crowded.await;
     recorder.wait_until_crowded().await;
     recorder.flush().await.unwrap();
@@ -229,8 +229,8 @@ async fn threads_count_exactly_whatever_is_flushed_meanwhile() {
             let recorder = &recorder;
             scope.spawn(move || {
                 for number in 0..EACH {
-                    note(recorder, own, hour(number % 3));
-                    note(recorder, "both", hour(0));
+                    record(recorder, own, hour(number % 3));
+                    record(recorder, "both", hour(0));
                 }
             });
         }

@@ -5,7 +5,7 @@ use tests::{
     hosts::How,
     suite::{Log, send},
 };
-use tollgate::{PerWindow as _, Policy, RateLimitLayer, Subject};
+use tollgate::{PerWindow as _, Policy, RateLimitLayer, limit::Subject};
 use tracing::Level;
 
 use super::{HERE, THERE, from_address, peer, stack};
@@ -36,7 +36,7 @@ async fn without_an_address_requests_are_let_through_and_the_log_says_what_to_do
 
 #[tokio::test]
 async fn a_policy_by_address_counts_those_together_whose_address_nobody_knows() {
-    let clock = tollgate::ManualClock::at(tests::suite::at(0));
+    let clock = tollgate::clock::ManualClock::at(tests::suite::at(0));
     let policy = Policy::new("address", 2.per_minute()).by(Subject::Address(peer()));
     let limit = RateLimitLayer::from_policies([policy]).with_clock(clock.clone());
     let mut stack = behind(&clock, limit);

@@ -13,8 +13,8 @@ use tokio::{
     net::TcpStream,
 };
 use tollgate::{
-    AttemptLimitLayer, ClientAddress, CredentialLayer, ManualClock, PerWindow as _, Tollgate, VerifyLayer,
-    respond::WebSocketClose,
+    AttemptLimitLayer, ClientAddress, CredentialLayer, PerWindow as _, Tollgate, VerifyLayer,
+    clock::ManualClock, respond::WebSocketClose,
 };
 use tollgate_axum::peer_address;
 use tower::ServiceBuilder;

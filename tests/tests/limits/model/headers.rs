@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use http::HeaderMap;
 use proptest::prelude::*;
 use tests::suite::Reply;
-use tollgate::RateLimitHeaders;
+use tollgate::limit::RateLimitHeaders;
 
 use super::{
     history::SECOND,
@@ -55,13 +55,13 @@ fn retry_after(window: &Shown, now: u64) -> u64 {
 /// Compares every header that tells of limits, those included that must not be there.
 pub(crate) fn check(reply: &Reply, verdict: &Verdict, form: Form, now: u64) -> Result<(), TestCaseError> {
     prop_assert_eq!(reply.status(), if verdict.passes() { 200 } else { 429 });
-    let governing = verdict.governing();
-    let wait = governing.first().filter(|_| !verdict.passes()).map(|window| retry_after(window, now));
+    let tightest = verdict.tightest();
+    let wait = tightest.first().filter(|_| !verdict.passes()).map(|window| retry_after(window, now));
     prop_assert_eq!(number(reply, "retry-after"), wait);
 
     let (mut triples, mut lists) = (0, 0);
-    if !governing.is_empty() {
-        check_triple(reply, "", &governing, form, now)?;
+    if !tightest.is_empty() {
+        check_triple(reply, "", &tightest, form, now)?;
         triples += 1;
         if form == Form::Every {
             for (name, windows) in by_name(verdict) {
@@ -118,8 +118,11 @@ fn name(window: &Shown) -> String {
 fn check_draft_10(reply: &Reply, verdict: &Verdict, now: u64) -> Result<(), TestCaseError> {
     let (mut policies, mut limits) = (Vec::new(), Vec::new());
     for window in &verdict.windows {
-        let policy =
-            if window.policy == tollgate::DEFAULT_POLICY { "" } else { &format!("{}-", window.policy) };
+        let policy = if window.policy == tollgate::limit::DEFAULT_POLICY {
+            ""
+        } else {
+            &format!("{}-", window.policy)
+        };
         let name = format!("\"{policy}{}\"", name(window));
         let to_go = if window.is_violated { retry_after(window, now) } else { seconds_to_reset(window, now) };
         policies.push((name.clone(), ("q", window.limit.capacity()), ("w", window.limit.shown_seconds())));

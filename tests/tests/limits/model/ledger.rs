@@ -44,7 +44,7 @@ impl Verdict {
 
     /// The windows that may be shown when there is place for one only: of a refusal the violated one that opens last,
     /// otherwise the one with the least left, and of those the one that resets last. Equal ones may stand for each other.
-    pub(crate) fn governing(&self) -> Vec<Shown> {
+    pub(crate) fn tightest(&self) -> Vec<Shown> {
         if self.passes() {
             let least_left = greatest(&self.windows, |window| std::cmp::Reverse(window.remaining()));
             greatest(&least_left, |window| window.standing.resets_at)
@@ -71,7 +71,7 @@ pub(crate) struct Ledger {
 impl Ledger {
     /// A request that is charged to all of these, or refused and charged to none.
     pub(crate) fn ask(&mut self, charges: &[Charge], now: u64) -> Verdict {
-        let verdict = self.weigh(charges, now);
+        let verdict = self.evaluate(charges, now);
         if !verdict.passes() {
             return verdict;
         }
@@ -83,10 +83,10 @@ impl Ledger {
         }
         // What was admitted is asked for no more.
         let counted: Vec<_> = charges.iter().map(|charge| Charge { cost: 0, ..charge.clone() }).collect();
-        self.weigh(&counted, now)
+        self.evaluate(&counted, now)
     }
 
-    fn weigh(&self, charges: &[Charge], now: u64) -> Verdict {
+    fn evaluate(&self, charges: &[Charge], now: u64) -> Verdict {
         let mut windows = Vec::new();
         for charge in charges {
             for limit in &charge.limits {

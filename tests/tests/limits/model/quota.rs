@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tollgate::{PerWindow as _, Quota, Window};
+use tollgate::{PerWindow as _, Quota, limit::Window};
 
 /// Every limit of a quota.
 pub(crate) type Limits = Vec<Limit>;

@@ -9,8 +9,10 @@ use futures_util::FutureExt as _;
 use proptest::prelude::*;
 use tests::suite::{Reply, Stack, at, get, send};
 use tollgate::{
-    Answer, Clock as _, Cost, DEFAULT_POLICY, Denial, ManualClock, Plan, Policy, Presented, Principal, Quota,
-    RateLimitLayer, Subject, Verify,
+    Answer, Denial, Plan, Policy, Principal, Quota, RateLimitLayer,
+    clock::{Clock as _, ManualClock},
+    limit::{Cost, DEFAULT_POLICY, Subject},
+    verify::{Verify, VerifyRequest},
 };
 
 use super::{
@@ -186,7 +188,7 @@ struct Callers {
 }
 
 impl Verify for Callers {
-    fn verify(&self, presented: &Presented<'_>) -> Answer<Result<Arc<Principal>, Denial>> {
+    fn verify(&self, presented: &VerifyRequest<'_>) -> Answer<Result<Arc<Principal>, Denial>> {
         let (name, plan) = presented.credential.expose_secret().split_once('.').unwrap();
         let (id, tenant) = name.split_once('@').unwrap();
         let principal = Principal::new(id).with_tenant(tenant);

@@ -3,7 +3,7 @@ use std::collections::HashSet;
 use proptest::prelude::*;
 
 use super::{ApiKey, KeyFormat, MalformedKey, base62};
-use crate::Environment::{self, Live, Test};
+use crate::key::Environment::{self, Live, Test};
 
 const KEY: &str = "sk_live_0123456789ABCDEFGHIJKLMNOP12ANzld";
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::sync::oneshot;
-use tollgate_core::{EndReason, Principal};
+use tollgate_core::{store::EndReason, verify::Principal};
 
 use super::*;
 
@@ -18,7 +18,7 @@ pub(super) struct ByHand(Arc<State>);
 
 #[derive(Default)]
 struct State {
-    watchers: Watchers,
+    listeners: Listeners,
     questions: Mutex<Vec<Question>>,
     asked: Mutex<usize>,
 }
@@ -52,28 +52,28 @@ impl ByHand {
         questions.remove(0)
     }
 
-    pub(super) fn tell(&self, change: &Change) {
-        self.0.watchers.tell(change);
+    pub(super) fn notify(&self, change: &StoreEvent) {
+        self.0.listeners.notify(change);
     }
 }
 
 impl KeyStore for ByHand {
-    fn find(&self, _look_up: &KeyLookUp<'_>) -> Answer<Found> {
+    fn find(&self, _lookup: &KeyLookup<'_>) -> Answer<Found> {
         let (answer, waits) = oneshot::channel();
         self.0.questions.lock().unwrap().push(Question { answer });
         *self.0.asked.lock().unwrap() += 1;
         Answer::later(async { waits.await.expect("a question is answered or given up") })
     }
 
-    fn watch(&self, watcher: Weak<dyn WatchKeys>) {
-        self.0.watchers.add(watcher);
+    fn subscribe(&self, listener: Weak<dyn StoreListener>) {
+        self.0.listeners.add(listener);
     }
 }
 
 /// A request that waits, or does not.
 pub(super) enum Request {
     Answered(Found),
-    Waits(tollgate_core::Pending<Found>),
+    Waits(tollgate_core::answer::Pending<Found>),
 }
 
 impl Request {
@@ -107,7 +107,7 @@ pub(super) fn cached() -> (ByHand, CachedKeys) {
 pub(super) fn cached_as(set: impl FnOnce(CachedKeys) -> CachedKeys) -> (ByHand, CachedKeys) {
     let store = ByHand::default();
     let keys = set(CachedKeys::new(store.clone()));
-    store.tell(&Change::Resumed);
+    store.notify(&StoreEvent::Connected);
     (store, keys)
 }
 
@@ -118,7 +118,7 @@ impl CachedKeys {
     }
 
     pub(super) fn request_by(&self, digests: &[Digest], millis: u64) -> Request {
-        let mut request = match self.find(&KeyLookUp::new(digests, at(millis))) {
+        let mut request = match self.find(&KeyLookup::new(digests, at(millis))) {
             Answer::Now(found) => Request::Answered(found),
             Answer::Later(pending) => Request::Waits(pending),
         };
@@ -168,6 +168,6 @@ pub(super) fn down() -> Found {
     Err(Unavailable::new("down"))
 }
 
-pub(super) fn change_of(key: u64, generation: u64) -> Change {
-    Change::Key { id: format!("key_{key}").into(), generation, end: None }
+pub(super) fn change_of(key: u64, generation: u64) -> StoreEvent {
+    StoreEvent::Key { id: format!("key_{key}").into(), generation, end: None }
 }

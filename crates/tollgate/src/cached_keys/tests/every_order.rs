@@ -22,8 +22,8 @@ enum Step {
     Changes,
     /// The newest change is told.
     Told,
-    Lost,
-    Resumed,
+    Disconnected,
+    Connected,
 }
 
 const STEPS: [Step; 8] = [
@@ -33,8 +33,8 @@ const STEPS: [Step; 8] = [
     Step::Overtakes,
     Step::Changes,
     Step::Told,
-    Step::Lost,
-    Step::Resumed,
+    Step::Disconnected,
+    Step::Connected,
 ];
 
 /// A world of one key, and what may be answered in it: nothing that is older than what was told when a request began; and if
@@ -44,7 +44,7 @@ struct World {
     keys: CachedKeys,
     serves_stale: bool,
     generation: u64,
-    news_flow: bool,
+    events_flow: bool,
     told: u64,
     // As of the last time that news were lost or resumed.
     held: u64,
@@ -65,9 +65,19 @@ impl World {
             stale_for: Duration::from_secs(if serves_stale { 600 } else { 0 }),
         };
         let keys = CachedKeys::with_settings(Arc::new(store.clone()), settings);
-        store.tell(&Change::Resumed);
+        store.notify(&StoreEvent::Connected);
         let (asked, requests) = (Vec::new(), Vec::new());
-        Self { store, keys, serves_stale, generation: 1, news_flow: true, told: 0, held: 0, asked, requests }
+        Self {
+            store,
+            keys,
+            serves_stale,
+            generation: 1,
+            events_flow: true,
+            told: 0,
+            held: 0,
+            asked,
+            requests,
+        }
     }
 
     fn take(&mut self, step: Step) {
@@ -80,7 +90,7 @@ impl World {
                 }
                 let fresh = self.told.max(self.held);
                 if let Some(generation) = request.generation() {
-                    assert!(self.news_flow, "{generation} is answered at once, and no news flow");
+                    assert!(self.events_flow, "{generation} is answered at once, and no news flow");
                     assert!(generation >= fresh, "{generation} is answered at once, and {fresh} was told");
                 }
                 // One that the store does not answer may be served what was told last.
@@ -91,12 +101,16 @@ impl World {
             Step::Overtakes if self.asked.len() > 1 => self.answer(self.asked.len() - 1, true),
             Step::Changes => self.generation += 1,
             Step::Told => {
-                self.store.tell(&change_of(1, self.generation));
+                self.store.notify(&change_of(1, self.generation));
                 self.told = self.generation;
             }
-            Step::Lost | Step::Resumed => {
-                self.news_flow = matches!(step, Step::Resumed);
-                self.store.tell(if self.news_flow { &Change::Resumed } else { &Change::Lost });
+            Step::Disconnected | Step::Connected => {
+                self.events_flow = matches!(step, Step::Connected);
+                self.store.notify(if self.events_flow {
+                    &StoreEvent::Connected
+                } else {
+                    &StoreEvent::Disconnected
+                });
                 self.held = self.generation;
             }
             _ => {}
@@ -153,17 +167,17 @@ fn nothing_is_answered_that_is_older_than_what_was_told() {
 #[derive(Default)]
 struct Counting {
     generation: Arc<AtomicU64>,
-    watchers: Watchers,
+    listeners: Listeners,
 }
 
 impl KeyStore for Counting {
-    fn find(&self, _look_up: &KeyLookUp<'_>) -> Answer<Found> {
+    fn find(&self, _lookup: &KeyLookup<'_>) -> Answer<Found> {
         let generation = Arc::clone(&self.generation);
         Answer::later(async move { active(1, generation.load(Ordering::SeqCst)) })
     }
 
-    fn watch(&self, watcher: Weak<dyn WatchKeys>) {
-        self.watchers.add(watcher);
+    fn subscribe(&self, listener: Weak<dyn StoreListener>) {
+        self.listeners.add(listener);
     }
 }
 
@@ -172,7 +186,7 @@ fn threads_find_nothing_that_is_older_than_what_was_told() {
     let rounds = if std::env::var_os("TOLLGATE_LONG").is_some() { 500_000 } else { 20_000 };
     let (store, is_over, told) = (Arc::<Counting>::default(), AtomicBool::new(false), AtomicU64::new(0));
     let keys = CachedKeys::new(Arc::clone(&store)).with_capacity(10);
-    store.watchers.tell(&Change::Resumed);
+    store.listeners.notify(&StoreEvent::Connected);
     thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| {
@@ -191,7 +205,7 @@ fn threads_find_nothing_that_is_older_than_what_was_told() {
         }
         for generation in 1..=rounds {
             store.generation.store(generation, Ordering::SeqCst);
-            store.watchers.tell(&change_of(1, generation));
+            store.listeners.notify(&change_of(1, generation));
             told.store(generation, Ordering::SeqCst);
         }
         is_over.store(true, Ordering::Relaxed);

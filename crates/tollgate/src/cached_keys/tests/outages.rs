@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tollgate_core::EndReason;
+use tollgate_core::store::EndReason;
 
 use super::*;
 
@@ -15,7 +15,7 @@ fn by_default_a_key_whose_time_is_up_is_refused() {
     let (store, keys) = cached();
     keys.ask_of(&store, 1, 0, active(1, 1));
     assert!(keys.ask_of(&store, 1, 30_000, down()).is_unavailable());
-    store.tell(&Change::Lost);
+    store.notify(&StoreEvent::Disconnected);
     assert!(keys.ask_of(&store, 1, 0, down()).is_unavailable());
 }
 
@@ -40,7 +40,7 @@ fn a_stale_key_is_served_for_so_long_since_the_store_vouched_for_it() {
 fn a_stale_key_is_served_after_news_were_lost_and_resumed() {
     let (store, keys) = stale_for_a_minute();
     keys.ask_of(&store, 1, 0, active(1, 1));
-    store.tell(&Change::Lost);
+    store.notify(&StoreEvent::Disconnected);
     assert_eq!(keys.ask_of(&store, 1, 1, down()).generation(), Some(1), "the store is asked first");
     assert_eq!(keys.ask_of(&store, 1, 2, active(1, 2)).generation(), Some(2));
     assert_eq!(keys.ask_of(&store, 1, 3, down()).generation(), Some(2), "and asked again");
@@ -49,7 +49,7 @@ fn a_stale_key_is_served_after_news_were_lost_and_resumed() {
         Some(2),
         "the store has vouched for it anew"
     );
-    store.tell(&Change::Resumed);
+    store.notify(&StoreEvent::Connected);
     assert_eq!(keys.ask_of(&store, 1, 60_001, down()).generation(), Some(2));
     assert!(keys.ask_of(&store, 1, 60_002, down()).is_unavailable());
 }
@@ -58,15 +58,15 @@ fn a_stale_key_is_served_after_news_were_lost_and_resumed() {
 fn a_stale_key_is_served_to_nobody_once_anything_was_told_or_answered_of_it() {
     type End = fn(&ByHand, &CachedKeys);
     let ends: [End; 4] = [
-        |store, _| store.tell(&change_of(1, 2)),
-        |store, _| store.tell(&Change::Tenant { tenant: "acme".into(), generation: 2, end: None }),
+        |store, _| store.notify(&change_of(1, 2)),
+        |store, _| store.notify(&StoreEvent::Tenant { tenant: "acme".into(), generation: 2, end: None }),
         |store, keys| drop(keys.ask_of(store, 1, 1, revoked(1, 2))),
         |store, keys| drop(keys.ask_of(store, 1, 1, Ok(None))),
     ];
     for end in ends {
         let (store, keys) = stale_for_a_minute();
         keys.ask_of(&store, 1, 0, active(1, 1));
-        store.tell(&Change::Lost);
+        store.notify(&StoreEvent::Disconnected);
         end(&store, &keys);
         assert!(keys.ask_of(&store, 1, 2, down()).is_unavailable());
     }
@@ -77,7 +77,7 @@ fn a_stale_key_that_is_revoked_while_the_store_is_asked_is_not_served() {
     let (store, keys) = stale_for_a_minute();
     keys.ask_of(&store, 1, 0, active(1, 1));
     let mut request = keys.request(1, 30_000);
-    store.tell(&change_of(1, 2));
+    store.notify(&change_of(1, 2));
     store.oldest().answer(down());
     assert!(request.is_unavailable());
 }

@@ -1,7 +1,7 @@
 //! What a refused caller is told about credentials.
 
 use http::{HeaderValue, StatusCode};
-use tollgate_core::Denial;
+use tollgate_core::denial::Denial;
 
 // What almost every service says. Constants, since `from_static` looks at every byte.
 const MISSING: HeaderValue = HeaderValue::from_static(r#"Bearer realm="api""#);
@@ -51,7 +51,7 @@ fn push_quoted(header: &mut String, text: &str) {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use tollgate_core::DenialKind;
+    use tollgate_core::denial::DenialKind;
 
     use super::*;
 

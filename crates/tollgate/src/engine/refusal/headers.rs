@@ -7,11 +7,11 @@ use http::{
     HeaderMap, HeaderName, Response,
     header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, VARY, WWW_AUTHENTICATE},
 };
-use tollgate_core::Denial;
+use tollgate_core::denial::Denial;
 
 use super::{challenge::challenge, is_error, retry_after};
 use crate::engine::{
-    Stamp,
+    ResponseParts,
     headers::PRIVATE,
     stamp::{self, Blanks, LIMIT, REMAINING, RESET, X_REQUEST_ID},
 };
@@ -36,7 +36,7 @@ pub(super) fn of(
     response: &Response<Bytes>,
     denial: &Denial,
     realm: &str,
-    stamp: &mut Stamp,
+    stamp: &mut ResponseParts,
 ) -> Option<HeaderMap> {
     let is_usual = response.headers().len() == 1
         && is_error(response.status())

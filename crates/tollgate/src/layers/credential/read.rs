@@ -8,7 +8,10 @@ use http::{
     header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL},
     uri::PathAndQuery,
 };
-use tollgate_core::{Credential, CredentialSource, Denial, DenialKind};
+use tollgate_core::{
+    denial::{Denial, DenialKind},
+    verify::{Credential, CredentialSource},
+};
 use zeroize::Zeroizing;
 
 use crate::engine::{Entrant, Repeated, single_mut};

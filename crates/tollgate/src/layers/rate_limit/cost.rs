@@ -2,9 +2,9 @@
 
 use std::{fmt, sync::Arc};
 
-use tollgate_core::{Head, Principal};
+use tollgate_core::{request::RequestHead, verify::Principal};
 
-use crate::{ResponseHead, engine::LaterCost};
+use crate::{engine::DeferredCost, respond::ResponseHead};
 
 /// What a request takes from its quotas. By default 1.
 ///
@@ -12,7 +12,7 @@ use crate::{ResponseHead, engine::LaterCost};
 /// beforehand is that there is anything left at all. So the last request may take more than was left.
 ///
 /// ```
-/// use tollgate::{Cost, PerWindow, Policy, RateLimitLayer, Subject};
+/// use tollgate::{PerWindow, Policy, RateLimitLayer, limit::{Cost, Subject}};
 ///
 /// let layer = RateLimitLayer::from_policies([
 ///     // A search costs ten times as much as anything else, and asking for one's own usage nothing.
@@ -39,10 +39,10 @@ pub struct Cost(pub(super) Kind);
 pub(super) enum Kind {
     Units(u64),
     Request(Arc<OfRequest>),
-    Later(LaterCost),
+    Later(DeferredCost),
 }
 
-pub(super) type OfRequest = dyn for<'r> Fn(Head<'r>, Option<&'r Principal>) -> u64 + Send + Sync;
+pub(super) type OfRequest = dyn for<'r> Fn(RequestHead<'r>, Option<&'r Principal>) -> u64 + Send + Sync;
 
 impl Cost {
     /// So much for each request.
@@ -53,7 +53,7 @@ impl Cost {
     /// What a function says of the request's head and its principal, if it has one: by route, by method, by a parameter. A
     /// cost of 0 is not counted, and never refused.
     pub fn by_request(
-        cost: impl for<'r> Fn(Head<'r>, Option<&'r Principal>) -> u64 + Send + Sync + 'static,
+        cost: impl for<'r> Fn(RequestHead<'r>, Option<&'r Principal>) -> u64 + Send + Sync + 'static,
     ) -> Self {
         Self(Kind::Request(Arc::new(cost)))
     }
@@ -61,7 +61,7 @@ impl Cost {
     /// What a function says of the response's head, refusals by layers further in included. Charged before the response is
     /// given out, so that its numbers tell of it. A request whose response is no longer waited for costs nothing.
     pub fn by_response(cost: impl for<'r> Fn(ResponseHead<'r>) -> u64 + Send + Sync + 'static) -> Self {
-        Self(Kind::Later(LaterCost::Response(Arc::new(cost))))
+        Self(Kind::Later(DeferredCost::Response(Arc::new(cost))))
     }
 
     /// What a function says of the number of bytes in the response's body. Charged when the body has ended, or is dropped:
@@ -70,7 +70,7 @@ impl Cost {
     /// Bodies under way are not counted yet, and a caller may hold as many of them open as it likes: where that matters, bound
     /// how many there may be at once and how long one may take, as `tower`'s limits and a server's timeouts do.
     pub fn by_body(cost: impl Fn(u64) -> u64 + Send + Sync + 'static) -> Self {
-        Self(Kind::Later(LaterCost::Body(Arc::new(cost))))
+        Self(Kind::Later(DeferredCost::Body(Arc::new(cost))))
     }
 }
 
@@ -92,7 +92,7 @@ impl fmt::Debug for Cost {
         match &self.0 {
             Kind::Units(units) => write!(f, "Cost({units})"),
             Kind::Request(_) => f.write_str("Cost(by request)"),
-            Kind::Later(LaterCost::Body(_)) => f.write_str("Cost(by body)"),
+            Kind::Later(DeferredCost::Body(_)) => f.write_str("Cost(by body)"),
             Kind::Later(_) => f.write_str("Cost(by response)"),
         }
     }

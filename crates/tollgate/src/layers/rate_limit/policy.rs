@@ -2,13 +2,17 @@
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
-use tollgate_core::{Charge, Head, Principal, Quota};
+use tollgate_core::{
+    limit::{Charge, Quota},
+    request::RequestHead,
+    verify::Principal,
+};
 
 use super::{
     cost::{self, Cost},
     subject::{CustomSubject, Subject},
 };
-use crate::{Passage, engine::LaterCost};
+use crate::{RequestContext, engine::DeferredCost};
 
 /// A named quota, and whose counter it is held against.
 ///
@@ -27,7 +31,7 @@ pub struct Policy {
 /// The subject of all requests whose address is not known.
 const NOBODYS_ADDRESS: &str = "unknown";
 
-type QuotaFunction = dyn for<'r> Fn(Head<'r>, Option<&'r Principal>) -> Option<Quota> + Send + Sync;
+type QuotaFunction = dyn for<'r> Fn(RequestHead<'r>, Option<&'r Principal>) -> Option<Quota> + Send + Sync;
 
 impl Policy {
     /// Each key has this quota, unless its principal has [one of its own](Principal::with_quota) under the policy's name.
@@ -70,7 +74,7 @@ impl Policy {
     /// ```
     pub fn with_quota_by(
         mut self,
-        quota: impl for<'r> Fn(Head<'r>, Option<&'r Principal>) -> Option<Quota> + Send + Sync + 'static,
+        quota: impl for<'r> Fn(RequestHead<'r>, Option<&'r Principal>) -> Option<Quota> + Send + Sync + 'static,
     ) -> Self {
         self.quota_function = Some(Arc::new(quota));
         self
@@ -95,7 +99,7 @@ impl Policy {
     #[inline]
     pub(super) fn subject<'r>(
         &self,
-        head: Head<'r>,
+        head: RequestHead<'r>,
         principal: Option<&'r Principal>,
     ) -> Option<Cow<'r, str>> {
         match &self.subject {
@@ -124,16 +128,19 @@ impl Policy {
     }
 
     /// Whose counter a principal is charged to, and what that is held against, whatever it asks for; `None` if that depends.
-    pub(super) fn of_principal<'c>(&'c self, passage: &'c Passage) -> Option<(Cow<'c, str>, &'c Quota)> {
-        let is_fixed = self.quota_function.is_none() || self.own_quota(passage).is_some();
-        let subject = self.subject_of(passage.principal()?).filter(|_| is_fixed)?;
-        Some((subject, self.quota(passage)))
+    pub(super) fn of_principal<'c>(
+        &'c self,
+        context: &'c RequestContext,
+    ) -> Option<(Cow<'c, str>, &'c Quota)> {
+        let is_fixed = self.quota_function.is_none() || self.own_quota(context).is_some();
+        let subject = self.subject_of(context.principal()?).filter(|_| is_fixed)?;
+        Some((subject, self.quota(context)))
     }
 
     /// A charge by a [plain](Self::is_plain) policy.
     #[inline]
-    pub(super) fn plain_charge<'c>(&'c self, subject: &'c str, passage: &'c Passage) -> Charge<'c> {
-        self.charge_of_one(subject, self.quota(passage), passage)
+    pub(super) fn plain_charge<'c>(&'c self, subject: &'c str, context: &'c RequestContext) -> Charge<'c> {
+        self.charge_of_one(subject, self.quota(context), context)
     }
 
     /// A charge of what the request costs as far as that is known, and the cost that is not.
@@ -141,16 +148,16 @@ impl Policy {
         &self,
         subject: &'c str,
         quota: &'c Quota,
-        head: Head<'_>,
-        passage: &'c Passage,
-    ) -> (Charge<'c>, Option<LaterCost>) {
-        let charge = self.charge_of_one(subject, quota, passage);
+        head: RequestHead<'_>,
+        context: &'c RequestContext,
+    ) -> (Charge<'c>, Option<DeferredCost>) {
+        let charge = self.charge_of_one(subject, quota, context);
         match &self.cost.0 {
             cost::Kind::Units(units) => (charge.with_cost(*units), None),
             cost::Kind::Request(cost) => {
-                (charge.with_cost(cost(head, passage.principal().map(Arc::as_ref))), None)
+                (charge.with_cost(cost(head, context.principal().map(Arc::as_ref))), None)
             }
-            cost::Kind::Later(cost) => (charge.with_cost_later(), Some(cost.clone())),
+            cost::Kind::Later(cost) => (charge.with_deferred_cost(), Some(cost.clone())),
         }
     }
 
@@ -160,18 +167,18 @@ impl Policy {
         &self,
         subject: &'c str,
         quota: &'c Quota,
-        passage: &'c Passage,
+        context: &'c RequestContext,
     ) -> Charge<'c> {
-        Charge::new(self.name, subject, self.group(subject, passage), quota)
+        Charge::new(self.name, subject, self.group(subject, context), quota)
     }
 
     /// Where a subject's counter lives.
     #[inline]
-    fn group<'c>(&self, subject: &'c str, passage: &'c Passage) -> &'c str {
+    fn group<'c>(&self, subject: &'c str, context: &'c RequestContext) -> &'c str {
         match self.subject {
             // A tenant's counter and those of its keys are decided together.
             Subject::Key | Subject::Tenant => {
-                passage.principal().and_then(|principal| principal.tenant()).unwrap_or(subject)
+                context.principal().and_then(|principal| principal.tenant()).unwrap_or(subject)
             }
             // Another subject may be shared by many tenants, and still has one counter.
             Subject::Address(_) | Subject::Custom(_) => subject,
@@ -183,27 +190,31 @@ impl Policy {
     }
 
     /// What the counter is held against: the principal's own quota, else what a function says, else its tier's, else the policy's.
-    pub(super) fn quota_for<'c>(&'c self, head: Head<'_>, passage: &'c Passage) -> Cow<'c, Quota> {
+    pub(super) fn quota_for<'c>(
+        &'c self,
+        head: RequestHead<'_>,
+        context: &'c RequestContext,
+    ) -> Cow<'c, Quota> {
         if let Some(function) = &self.quota_function
-            && self.own_quota(passage).is_none()
-            && let Some(quota) = function(head, passage.principal().map(Arc::as_ref))
+            && self.own_quota(context).is_none()
+            && let Some(quota) = function(head, context.principal().map(Arc::as_ref))
         {
             return Cow::Owned(quota);
         }
-        Cow::Borrowed(self.quota(passage))
+        Cow::Borrowed(self.quota(context))
     }
 
-    fn own_quota<'c>(&self, passage: &'c Passage) -> Option<&'c Quota> {
-        passage.principal()?.quota(self.name)
+    fn own_quota<'c>(&self, context: &'c RequestContext) -> Option<&'c Quota> {
+        context.principal()?.quota(self.name)
     }
 
     /// The same where no function has a say.
-    fn quota<'c>(&'c self, passage: &'c Passage) -> &'c Quota {
-        let own = self.own_quota(passage);
+    fn quota<'c>(&'c self, context: &'c RequestContext) -> &'c Quota {
+        let own = self.own_quota(context);
         let tier = || {
             // A plan that was asked for elsewhere counts; that there is none there does not, or trying an `EntitlementLayer` in
             // report-only mode would already change the limits.
-            let plan = passage.plan().or_else(|| passage.principal()?.plan());
+            let plan = context.plan().or_else(|| context.principal()?.plan());
             let tier = plan.filter(|plan| plan.is_active())?.tier();
             self.tiers.iter().find(|(name, _)| **name == *tier).map(|(_, quota)| quota)
         };

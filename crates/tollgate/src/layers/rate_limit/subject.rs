@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
-use tollgate_core::{Head, Principal};
+use tollgate_core::{request::RequestHead, verify::Principal};
 
 use crate::ClientAddress;
 
@@ -24,7 +24,7 @@ pub enum Subject {
 #[derive(Clone)]
 pub struct CustomSubject(pub(super) Arc<Namer>);
 
-type Namer = dyn for<'r> Fn(Head<'r>, Option<&'r Principal>) -> Option<Cow<'r, str>> + Send + Sync;
+type Namer = dyn for<'r> Fn(RequestHead<'r>, Option<&'r Principal>) -> Option<Cow<'r, str>> + Send + Sync;
 
 impl Subject {
     /// A subject of your own, read from the request's head and its principal, if it has one. `None`: the policy does not
@@ -33,7 +33,7 @@ impl Subject {
     /// Beware of what strangers can invent: a counter by a header that anybody may set limits nobody.
     ///
     /// ```
-    /// use tollgate::{PerWindow, Policy, Subject};
+    /// use tollgate::{PerWindow, Policy, limit::Subject};
     ///
     /// let exports = Policy::new("exports", 5.per_hour()).by(Subject::custom(|head, principal| {
     ///     let is_export = head.uri.path().ends_with("/export");
@@ -41,7 +41,10 @@ impl Subject {
     /// }));
     /// ```
     pub fn custom(
-        name: impl for<'r> Fn(Head<'r>, Option<&'r Principal>) -> Option<Cow<'r, str>> + Send + Sync + 'static,
+        name: impl for<'r> Fn(RequestHead<'r>, Option<&'r Principal>) -> Option<Cow<'r, str>>
+        + Send
+        + Sync
+        + 'static,
     ) -> Self {
         Self::Custom(CustomSubject(Arc::new(name)))
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use http::{Method, Version};
-use tollgate_core::{Head, Requirement};
+use tollgate_core::{request::RequestHead, scope::Requirement};
 
 use super::Required;
 use crate::ConfigurationError;
@@ -118,7 +118,7 @@ pub(super) enum Listed<'m> {
 }
 
 impl CompiledMap {
-    pub(super) fn find(&self, head: Head<'_>) -> Listed<'_> {
+    pub(super) fn find(&self, head: RequestHead<'_>) -> Listed<'_> {
         let required = self.router.at(head.uri.path()).ok().and_then(|found| {
             let entry = |wanted: Option<&Method>| {
                 let (_, required) = found.value.iter().find(|(method, _)| method.as_ref() == wanted)?;
@@ -142,14 +142,14 @@ impl CompiledMap {
 #[cfg(test)]
 mod tests {
     use http::Request;
-    use tollgate_core::scope;
+    use tollgate_core::scope::scope;
 
     use super::*;
 
     fn found(map: ScopeMap, method: &str, path: &str) -> String {
         let request = Request::builder().method(method).version(Version::HTTP_2).uri(path);
         let (head, ()) = request.body(()).unwrap().into_parts();
-        match map.compile().unwrap().find(Head::from(&head)) {
+        match map.compile().unwrap().find(RequestHead::from(&head)) {
             Listed::Requires(required) => required.requirement.to_string(),
             Listed::Allowed => "allowed".to_owned(),
             Listed::Denied => "denied".to_owned(),

@@ -6,24 +6,29 @@ use std::{
 };
 
 use tollgate_core::{
-    Answer, Command, HistoryQuery, KeyAdmin, KeyAdminError, KeyChange, KeyDetails, KeyEvent, KeyQuery, Page,
-    StoredUsage, TenantChange, Unavailable, UsageBatch, UsageQuery, UsageStore,
+    answer::Answer,
+    denial::Unavailable,
+    manage::{
+        Command, HistoryQuery, KeyAdmin, KeyAdminError, KeyChange, KeyDetails, KeyEvent, KeyQuery, Page,
+        TenantChange,
+    },
+    usage::{StoredUsage, UsageBatch, UsageQuery, UsageStore},
 };
 
 use super::{MemoryKeys, ledger::Ledger, lock};
 
 impl KeyAdmin for MemoryKeys {
     fn change(&self, command: Command<KeyChange>) -> Answer<Result<KeyDetails, KeyAdminError>> {
-        let Command { change, operator, at, .. } = command;
+        let Command { change, actor, at, .. } = command;
         let is_deleted = matches!(change, KeyChange::Delete { .. });
         let outcome = self.0.change(|ledger, records| match change {
-            KeyChange::Issue { details, digest } => ledger.issue(records, *details, digest, &operator),
-            KeyChange::Update { id, update } => ledger.update(records, &id, *update, &operator, at),
+            KeyChange::Issue { details, digest } => ledger.issue(records, *details, digest, &actor),
+            KeyChange::Update { id, update } => ledger.update(records, &id, *update, &actor, at),
             KeyChange::Rotate { id, digest, display_prefix, former_until } => {
-                ledger.rotate(records, &id, (digest, display_prefix), former_until, &operator, at)
+                ledger.rotate(records, &id, (digest, display_prefix), former_until, &actor, at)
             }
-            KeyChange::Revoke { id } => ledger.revoke(records, &id, &operator, at),
-            KeyChange::Delete { id } => ledger.delete(records, &id, &operator, at),
+            KeyChange::Revoke { id } => ledger.revoke(records, &id, &actor, at),
+            KeyChange::Delete { id } => ledger.delete(records, &id, &actor, at),
             _ => Err(KeyAdminError::Invalid("the store in memory does not know this kind of change".into())),
         });
         let outcome = outcome.map(|details| self.with_last_use(details));
@@ -34,13 +39,13 @@ impl KeyAdmin for MemoryKeys {
     }
 
     fn change_tenant(&self, command: Command<TenantChange>) -> Answer<Result<(), KeyAdminError>> {
-        let Command { change, operator, at, .. } = command;
-        if operator.tenant().is_some() {
+        let Command { change, actor, at, .. } = command;
+        if actor.tenant().is_some() {
             return Answer::Now(Err(KeyAdminError::NotPermitted));
         }
         self.0.change(|ledger, records| {
             let turn = if change.suspends() { Ledger::suspend } else { Ledger::resume };
-            turn(ledger, records, change.tenant(), &operator, at);
+            turn(ledger, records, change.tenant(), &actor, at);
         });
         Answer::Now(Ok(()))
     }

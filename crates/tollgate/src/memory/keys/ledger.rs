@@ -7,8 +7,10 @@ use std::{
 };
 
 use tollgate_core::{
-    Change, Digest, EndReason, EndSignal, Environment, KeyAction, KeyAdminError, KeyDetails, KeyEvent,
-    KeyRecord, KeyStatus, KeyUpdate, Metadata, Operator, Principal,
+    key::{Digest, Environment},
+    manage::{Actor, KeyAction, KeyAdminError, KeyDetails, KeyEvent, KeyUpdate, Metadata},
+    store::{EndReason, EndSignal, KeyRecord, KeyStatus, StoreEvent},
+    verify::Principal,
 };
 
 use super::table::Table;
@@ -28,7 +30,7 @@ pub(super) struct Ledger {
     pub(super) history: VecDeque<KeyEvent>,
     // The newest record's: it rises over all keys, so that one which comes back after it was deleted is newer than before.
     generation: u64,
-    news: News,
+    events: Events,
 }
 
 /// A name, which is one key's within a tenant.
@@ -45,14 +47,14 @@ pub(super) struct Held {
 
 /// Whom to tell once no lock is held.
 #[derive(Default)]
-pub(super) struct News {
+pub(super) struct Events {
     pub(super) ended: Vec<(EndSignal, EndReason)>,
-    pub(super) change: Option<Change>,
+    pub(super) change: Option<StoreEvent>,
 }
 
 impl Ledger {
-    pub(super) fn take_news(&mut self) -> News {
-        std::mem::take(&mut self.news)
+    pub(super) fn take_events(&mut self) -> Events {
+        std::mem::take(&mut self.events)
     }
 
     /// Issues or replaces a key as a principal says, without any check: see `MemoryKeys::import`.
@@ -84,7 +86,7 @@ impl Ledger {
                 .for_each(|replaced| records.remove(&replaced));
             let replaced = replaced.principal.end_signal();
             if !replaced.is(&signal) {
-                self.news.ended.push((replaced.clone(), EndReason::Revoked));
+                self.events.ended.push((replaced.clone(), EndReason::Revoked));
             }
         }
 
@@ -107,9 +109,9 @@ impl Ledger {
         records: &Table,
         details: KeyDetails,
         digest: Digest,
-        operator: &Operator,
+        actor: &Actor,
     ) -> Result<KeyDetails, KeyAdminError> {
-        if !operator.manages(details.tenant.as_deref()) {
+        if !actor.manages(details.tenant.as_deref()) {
             return Err(KeyAdminError::NotPermitted);
         }
         if self.keys.contains_key(&details.id) || records.find(&digest).is_some() {
@@ -120,7 +122,7 @@ impl Ledger {
         }
         self.names.insert(name_of(&details), details.id.clone());
         let principal = Arc::new(details.to_principal(EndSignal::new()));
-        Ok(self.add(records, details, principal, digest, operator))
+        Ok(self.add(records, details, principal, digest, actor))
     }
 
     fn add(
@@ -129,7 +131,7 @@ impl Ledger {
         mut details: KeyDetails,
         principal: Arc<Principal>,
         digest: Digest,
-        operator: &Operator,
+        actor: &Actor,
     ) -> KeyDetails {
         details.status = KeyStatus::Active;
         if self.is_suspended(details.tenant.as_deref()) {
@@ -143,7 +145,7 @@ impl Ledger {
         held.enter(records);
         let details = held.details.clone();
         self.keys.insert(id, held);
-        self.tell_key((&details, &details), KeyAction::Issued, None, operator, at);
+        self.tell_key((&details, &details), KeyAction::Issued, None, actor, at);
         details
     }
 
@@ -152,10 +154,10 @@ impl Ledger {
         records: &Table,
         id: &str,
         update: KeyUpdate,
-        operator: &Operator,
+        actor: &Actor,
         at: SystemTime,
     ) -> Result<KeyDetails, KeyAdminError> {
-        let before = self.changeable(id, operator)?.details.clone();
+        let before = self.changeable(id, actor)?.details.clone();
         let mut details = before.clone();
         update.apply(&mut details);
         if details == before {
@@ -175,7 +177,7 @@ impl Ledger {
             held.principal = Arc::new(principal.with_extension(details.metadata.clone()));
             held.details = details.clone();
         });
-        self.tell_key((&before, &details), KeyAction::Updated, None, operator, at);
+        self.tell_key((&before, &details), KeyAction::Updated, None, actor, at);
         Ok(details)
     }
 
@@ -185,10 +187,10 @@ impl Ledger {
         id: &str,
         (digest, display_prefix): (Digest, Box<str>),
         former_until: Option<SystemTime>,
-        operator: &Operator,
+        actor: &Actor,
         at: SystemTime,
     ) -> Result<KeyDetails, KeyAdminError> {
-        self.changeable(id, operator)?;
+        self.changeable(id, actor)?;
         if records.find(&digest).is_some() {
             return Err(KeyAdminError::KeyTaken);
         }
@@ -221,8 +223,8 @@ impl Ledger {
         });
         let details = details.ok_or(KeyAdminError::NotFound)?;
         let end = ended.is_some().then_some(EndReason::Revoked);
-        self.news.ended.extend(ended.map(|signal| (signal, EndReason::Revoked)));
-        self.tell_key((&details, &details), KeyAction::Rotated, end, operator, at);
+        self.events.ended.extend(ended.map(|signal| (signal, EndReason::Revoked)));
+        self.tell_key((&details, &details), KeyAction::Rotated, end, actor, at);
         Ok(details)
     }
 
@@ -230,10 +232,10 @@ impl Ledger {
         &mut self,
         records: &Table,
         id: &str,
-        operator: &Operator,
+        actor: &Actor,
         at: SystemTime,
     ) -> Result<KeyDetails, KeyAdminError> {
-        let held = self.managed(id, operator)?;
+        let held = self.managed(id, actor)?;
         if held.details.status == KeyStatus::Revoked {
             return Ok(held.details.clone());
         }
@@ -247,8 +249,8 @@ impl Ledger {
             details = Some((held.details.clone(), held.principal.end_signal().clone()));
         });
         let (details, signal) = details.ok_or(KeyAdminError::NotFound)?;
-        self.news.ended.push((signal, EndReason::Revoked));
-        self.tell_key((&details, &details), KeyAction::Revoked, Some(EndReason::Revoked), operator, at);
+        self.events.ended.push((signal, EndReason::Revoked));
+        self.tell_key((&details, &details), KeyAction::Revoked, Some(EndReason::Revoked), actor, at);
         Ok(details)
     }
 
@@ -256,30 +258,30 @@ impl Ledger {
         &mut self,
         records: &Table,
         id: &str,
-        operator: &Operator,
+        actor: &Actor,
         at: SystemTime,
     ) -> Result<KeyDetails, KeyAdminError> {
-        self.managed(id, operator)?;
+        self.managed(id, actor)?;
         let held = self.take_out(id).ok_or(KeyAdminError::NotFound)?;
         held.digests().for_each(|digest| records.remove(&digest));
-        self.news.ended.push((held.principal.end_signal().clone(), EndReason::Revoked));
+        self.events.ended.push((held.principal.end_signal().clone(), EndReason::Revoked));
         let mut gone = held.details.clone();
         gone.generation = self.next_generation();
-        self.tell_key((&gone, &gone), KeyAction::Deleted, Some(EndReason::Revoked), operator, at);
+        self.tell_key((&gone, &gone), KeyAction::Deleted, Some(EndReason::Revoked), actor, at);
         Ok(held.details)
     }
 
-    pub(super) fn suspend(&mut self, records: &Table, tenant: &str, operator: &Operator, at: SystemTime) {
+    pub(super) fn suspend(&mut self, records: &Table, tenant: &str, actor: &Actor, at: SystemTime) {
         if self.suspended.insert(tenant.into()) {
             self.turn_all(records, tenant, KeyStatus::TenantSuspended);
-            self.tell_tenant(tenant, KeyAction::TenantSuspended, operator, at);
+            self.tell_tenant(tenant, KeyAction::TenantSuspended, actor, at);
         }
     }
 
-    pub(super) fn resume(&mut self, records: &Table, tenant: &str, operator: &Operator, at: SystemTime) {
+    pub(super) fn resume(&mut self, records: &Table, tenant: &str, actor: &Actor, at: SystemTime) {
         if self.suspended.remove(tenant) {
             self.turn_all(records, tenant, KeyStatus::Active);
-            self.tell_tenant(tenant, KeyAction::TenantResumed, operator, at);
+            self.tell_tenant(tenant, KeyAction::TenantResumed, actor, at);
         }
     }
 
@@ -293,7 +295,7 @@ impl Ledger {
             held.details.status = status;
             held.details.generation = generation;
             if status == KeyStatus::TenantSuspended {
-                self.news.ended.push((held.principal.end_signal().clone(), EndReason::TenantSuspended));
+                self.events.ended.push((held.principal.end_signal().clone(), EndReason::TenantSuspended));
             } else {
                 // A signal cannot be taken back.
                 held.principal =
@@ -314,13 +316,13 @@ impl Ledger {
         tenant.is_some_and(|tenant| self.suspended.contains(tenant))
     }
 
-    fn managed(&self, id: &str, operator: &Operator) -> Result<&Held, KeyAdminError> {
-        let held = self.keys.get(id).filter(|held| operator.manages(held.details.tenant.as_deref()));
+    fn managed(&self, id: &str, actor: &Actor) -> Result<&Held, KeyAdminError> {
+        let held = self.keys.get(id).filter(|held| actor.manages(held.details.tenant.as_deref()));
         held.ok_or(KeyAdminError::NotFound)
     }
 
-    fn changeable(&self, id: &str, operator: &Operator) -> Result<&Held, KeyAdminError> {
-        let held = self.managed(id, operator)?;
+    fn changeable(&self, id: &str, actor: &Actor) -> Result<&Held, KeyAdminError> {
+        let held = self.managed(id, actor)?;
         if held.details.status == KeyStatus::Revoked { Err(KeyAdminError::Revoked) } else { Ok(held) }
     }
 
@@ -351,23 +353,25 @@ impl Ledger {
         (before, after): (&KeyDetails, &KeyDetails),
         action: KeyAction,
         end: Option<EndReason>,
-        operator: &Operator,
+        actor: &Actor,
         at: SystemTime,
     ) {
-        let mut event = KeyEvent::new(after.generation, at, operator.name(), action);
+        let mut event = KeyEvent::new(after.generation, at, actor.name(), action);
         event.key = Some(after.id.clone());
         event.tenant.clone_from(&after.tenant);
         event.detail = action.detail(before, after).into();
         self.remember(event);
-        self.news.change = Some(Change::Key { id: after.id.clone(), generation: after.generation, end });
+        self.events.change =
+            Some(StoreEvent::Key { id: after.id.clone(), generation: after.generation, end });
     }
 
-    fn tell_tenant(&mut self, tenant: &str, action: KeyAction, operator: &Operator, at: SystemTime) {
-        let mut event = KeyEvent::new(self.generation, at, operator.name(), action);
+    fn tell_tenant(&mut self, tenant: &str, action: KeyAction, actor: &Actor, at: SystemTime) {
+        let mut event = KeyEvent::new(self.generation, at, actor.name(), action);
         event.tenant = Some(tenant.into());
         self.remember(event);
         let end = (action == KeyAction::TenantSuspended).then_some(EndReason::TenantSuspended);
-        self.news.change = Some(Change::Tenant { tenant: tenant.into(), generation: self.generation, end });
+        self.events.change =
+            Some(StoreEvent::Tenant { tenant: tenant.into(), generation: self.generation, end });
     }
 
     fn remember(&mut self, event: KeyEvent) {

@@ -7,7 +7,7 @@ use std::{
 
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
 use hashbrown::HashTable;
-use tollgate_core::{Digest, KeyRecord};
+use tollgate_core::{key::Digest, store::KeyRecord};
 
 /// So many that a part of a million keys is moved in less than a millisecond when it grows.
 const PARTS: usize = 64;
@@ -100,7 +100,7 @@ fn write(part: &Part) -> ShardedLockWriteGuard<'_, HashTable<Entry>> {
 mod tests {
     use std::{collections::HashMap, sync::Arc};
 
-    use tollgate_core::{KeyStatus, PepperId, Principal};
+    use tollgate_core::{key::PepperId, store::KeyStatus, verify::Principal};
 
     use super::*;
 

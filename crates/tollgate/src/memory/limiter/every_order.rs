@@ -8,7 +8,7 @@ use std::{
 };
 
 use loom::thread;
-use tollgate_core::{PerWindow as _, Quota};
+use tollgate_core::limit::{PerWindow as _, Quota};
 
 use super::*;
 
@@ -18,16 +18,16 @@ const SECOND: u64 = 1_000_000_000;
 fn passes(limiter: &MemoryLimiter, charges: &[(&'static str, &str, &str, &Quota)], second: u64) -> bool {
     let charge = |&(policy, subject, group, quota)| Charge::new(policy, subject, group, quota);
     let charges: Vec<_> = charges.iter().map(charge).collect();
-    let take = Take::new(&charges, UNIX_EPOCH + Duration::from_secs(second));
-    let Answer::Now(Ok(decision)) = limiter.take(&take) else { panic!("counts at once") };
+    let request = LimitRequest::new(&charges, UNIX_EPOCH + Duration::from_secs(second));
+    let Answer::Now(Ok(decision)) = limiter.acquire(&request) else { panic!("counts at once") };
     decision.is_allowed()
 }
 
 fn used(limiter: &MemoryLimiter, policy: &'static str, subject: &str, group: &str, second: u64) -> u64 {
     let quota = u64::MAX.per_minute();
     let charges = [Charge::new(policy, subject, group, &quota).with_cost(0)];
-    let take = Take::new(&charges, UNIX_EPOCH + Duration::from_secs(second));
-    let Answer::Now(Ok(decision)) = limiter.take(&take) else { panic!("counts at once") };
+    let request = LimitRequest::new(&charges, UNIX_EPOCH + Duration::from_secs(second));
+    let Answer::Now(Ok(decision)) = limiter.acquire(&request) else { panic!("counts at once") };
     decision.windows()[0].used
 }
 

@@ -1,6 +1,6 @@
 //! The subjects behind one lock.
 
-use tollgate_core::{Charge, FixedWindow};
+use tollgate_core::limit::{Charge, FixedWindow};
 
 use super::{
     fingerprint::{Fingerprint, Fingerprinter},
@@ -73,7 +73,7 @@ impl Shard {
     ) -> Option<[FixedWindow; SLOTS]> {
         let subject = self.subjects.get_mut(name)?;
         let shape = self.shapes.get(subject.shape())?;
-        subject.take(shape, charge.quota.limits(), (charge.room, charge.cost), second)
+        subject.take(shape, charge.quota.limits(), (charge.required, charge.cost), second)
     }
 
     /// The same, and nothing is counted.
@@ -85,7 +85,7 @@ impl Shard {
     ) -> Option<[FixedWindow; SLOTS]> {
         let mut copy = *self.subjects.get_mut(name)?;
         let shape = self.shapes.get(copy.shape())?;
-        copy.take(shape, charge.quota.limits(), (charge.room, charge.cost), second)
+        copy.take(shape, charge.quota.limits(), (charge.required, charge.cost), second)
     }
 
     /// What is known of a subject. One that is new begins with what its crowd has used, if there is one: or whoever was counted

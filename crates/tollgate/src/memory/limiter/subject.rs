@@ -3,7 +3,9 @@
 use std::num::NonZeroU16;
 
 use smallvec::SmallVec;
-use tollgate_core::{Algorithm, Counter, FixedWindow, SlidingWindow, TokenBucket, Window, WindowLimit};
+use tollgate_core::limit::{
+    Algorithm, Counter, FixedWindow, SlidingWindow, TokenBucket, Window, WindowLimit,
+};
 
 /// How many slots a subject has in the table. An aligned window takes one, a sliding window and a token bucket take two. Hardly
 /// any quota needs more.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use proptest::prelude::*;
-use tollgate_core::{Algorithm, Counter, PerWindow as _, Quota, Window};
+use tollgate_core::limit::{Algorithm, Counter, PerWindow as _, Quota, Window};
 
 use super::*;
 
@@ -15,8 +15,8 @@ const START: u64 = 1_000_000_000;
 
 fn decide(limiter: &MemoryLimiter, charges: &[Charge<'_>], cost: u64, second: u64) -> Decision {
     let charges: Vec<_> = charges.iter().map(|charge| charge.with_cost(cost)).collect();
-    let take = Take::new(&charges, UNIX_EPOCH + Duration::from_secs(second));
-    let Answer::Now(Ok(decision)) = limiter.take(&take) else { panic!("counts at once") };
+    let request = LimitRequest::new(&charges, UNIX_EPOCH + Duration::from_secs(second));
+    let Answer::Now(Ok(decision)) = limiter.acquire(&request) else { panic!("counts at once") };
     decision
 }
 
@@ -174,7 +174,7 @@ struct Model(HashMap<(&'static str, usize, Window, Discriminant<Algorithm>), Cou
 impl Model {
     fn decide(&mut self, charges: &[(&'static str, usize, &Quota)], cost: u64, second: u64) -> Decision {
         let now = UNIX_EPOCH + Duration::from_secs(second);
-        let mut weighings = Vec::new();
+        let mut checks = Vec::new();
         let mut after = Vec::new();
         for (policy, subject, quota) in charges {
             for limit in quota.limits() {
@@ -182,11 +182,11 @@ impl Model {
                 let counter =
                     self.0.get(&key).copied().unwrap_or(Counter::new(limit.algorithm)).at(limit, now);
                 let charge = Charge::new(policy, "", "", quota).with_cost(cost);
-                weighings.push(Weighing::new(&charge, limit, counter, now));
+                checks.push(WindowCheck::new(&charge, limit, counter, now));
                 after.push((key, counter.counting(limit, cost)));
             }
         }
-        let decision = Decision::weigh(now, weighings);
+        let decision = Decision::evaluate(now, checks);
         if decision.is_allowed() && cost > 0 {
             self.0.extend(after);
         }

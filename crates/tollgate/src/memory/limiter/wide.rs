@@ -1,7 +1,7 @@
 //! Subjects that are too wide for the table: with many windows, or large numbers. Usually there are none.
 
 use hashbrown::HashTable;
-use tollgate_core::{Counter, Window};
+use tollgate_core::limit::{Counter, Window};
 
 use super::{
     fingerprint::Fingerprint,

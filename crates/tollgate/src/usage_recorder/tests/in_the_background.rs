@@ -12,7 +12,7 @@ async fn flushes_every_ten_seconds() {
     let recorder = UsageRecorder::new(store.clone());
     let flushing = recorder.spawn().unwrap();
     for round in 1..=3 {
-        note(&recorder, "ada", hour(1));
+        record(&recorder, "ada", hour(1));
         sleep(Duration::from_millis(9_999)).await;
         assert_eq!(stored(&store, "ada").await.len(), usize::from(round > 1));
         sleep(MOMENT * 2).await;
@@ -27,8 +27,8 @@ async fn a_crowd_is_flushed_at_once() {
     let recorder = UsageRecorder::with_capacity(store.clone(), 4);
     let _flushing = recorder.spawn().unwrap();
     sleep(MOMENT).await;
-    note(&recorder, "key_1", hour(1));
-    note(&recorder, "key_2", hour(1));
+    record(&recorder, "key_1", hour(1));
+    record(&recorder, "key_2", hour(1));
     sleep(MOMENT).await;
     assert_eq!(stored(&store, "key_1").await, [(1, 1)]);
 }
@@ -39,9 +39,9 @@ async fn a_store_that_is_down_is_asked_once_in_an_interval_however_crowded_it_is
     store.all_are(Fate::Vanishes);
     let recorder = UsageRecorder::with_capacity(store.clone(), 2);
     let _flushing = recorder.spawn_every(Duration::from_secs(60)).unwrap();
-    note(&recorder, "ada", hour(1));
+    record(&recorder, "ada", hour(1));
     sleep(Duration::from_secs(150)).await;
-    note(&recorder, "bob", hour(1));
+    record(&recorder, "bob", hour(1));
     assert_eq!(store.numbers(), [1, 1, 1]);
     store.all_are(Fate::Arrives);
     sleep(Duration::from_secs(60)).await;
@@ -53,7 +53,7 @@ async fn a_shutdown_flushes_and_ends() {
     let store = MemoryUsage::new();
     let recorder = UsageRecorder::new(store.clone());
     let flushing = recorder.spawn().unwrap();
-    note(&recorder, "ada", hour(1));
+    record(&recorder, "ada", hour(1));
     flushing.shutdown().await.unwrap();
     assert_eq!(stored(&store, "ada").await, [(1, 1)]);
     ends(recorder).await;
@@ -63,7 +63,7 @@ async fn a_shutdown_flushes_and_ends() {
 async fn ends_when_it_is_dropped_and_leaves_the_rest_to_the_recorder() {
     let store = MemoryUsage::new();
     let recorder = UsageRecorder::new(store.clone());
-    note(&recorder, "ada", hour(1));
+    record(&recorder, "ada", hour(1));
     drop(recorder.spawn().unwrap());
     recorder.flush().await.unwrap();
     assert_eq!(stored(&store, "ada").await, [(1, 1)]);

@@ -73,7 +73,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Note { key, hour: number } => {
-                    note(&recorder, KEYS[key], hour(number));
+                    record(&recorder, KEYS[key], hour(number));
                     *noted.entry((key, number)).or_default() += 1;
                 }
                 Step::Flush(fate) => {

@@ -2,9 +2,13 @@
 
 use std::sync::{Arc, Mutex};
 
-use tollgate_core::{Answer, StoredUsage, Unavailable, UsageBatch, UsageQuery, UsageStore};
+use tollgate_core::{
+    answer::Answer,
+    denial::Unavailable,
+    usage::{StoredUsage, UsageBatch, UsageQuery, UsageStore},
+};
 
-use crate::{MemoryUsage, memory::lock};
+use crate::{memory::lock, usage::MemoryUsage};
 
 /// How a batch fares.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

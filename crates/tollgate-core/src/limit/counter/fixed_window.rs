@@ -1,0 +1,123 @@
+//! The arithmetic of aligned windows.
+
+use crate::limit::{Window, window::NANOS_PER_SECOND};
+
+/// How much of an aligned window is used.
+///
+/// A window is known by its end, not by its number: that tells without a division whether an instant lies in it, and is
+/// what callers are shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "backends keep it in a form of their own, and there is no more to it"
+)]
+pub struct FixedWindow {
+    /// The second at which the window ends, counted from the Unix epoch: see [`Window::end_after`]. 0 for no window yet.
+    pub ends_at: u64,
+    /// What has been used of it. May exceed the limit after that was lowered.
+    pub used: u64,
+}
+
+impl FixedWindow {
+    /// The counter as it stands in `second`, counted from the Unix epoch (see [`LimitRequest::second`](crate::limit::LimitRequest::second)): itself
+    /// within its window, a fresh one in a later window.
+    ///
+    /// A request that took its instant before a window turned may be counted after; it joins the newer window, or two such
+    /// requests could reset the counter in turns. That holds for instants up to a minute old, or one window if that is
+    /// longer. A counter from further in the future means that the clock was set back, and starts afresh: that hands out
+    /// one extra window, and locks nobody out.
+    #[inline]
+    pub fn at(self, window: Window, second: u64) -> Self {
+        if window.holds(self.ends_at, second) { self } else { self.at_another(window, second) }
+    }
+
+    /// Seldom asked, and the only one to divide.
+    #[cold]
+    fn at_another(self, window: Window, second: u64) -> Self {
+        let ends_at = window.end_after(second);
+        if window.is_late(self.ends_at, ends_at) { self } else { Self { ends_at, used: 0 } }
+    }
+
+    /// Whether there is room for so much below a limit. For nothing there always is.
+    #[inline]
+    pub fn has_room(self, room: u64, limit: u64) -> bool {
+        has_room(self.used, room, limit)
+    }
+
+    /// The counter after so much was counted.
+    #[inline]
+    pub fn counting(self, cost: u64) -> Self {
+        Self { used: self.used.saturating_add(cost), ..self }
+    }
+
+    /// The nanosecond at which the window ends.
+    pub(super) fn opens_at(self) -> u64 {
+        self.ends_at.saturating_mul(NANOS_PER_SECOND)
+    }
+}
+
+/// Whether there is room for so much below a limit of which so much is used, whatever the algorithm. For nothing there always is.
+#[inline]
+pub(crate) fn has_room(used: u64, room: u64, limit: u64) -> bool {
+    room == 0 || used.checked_add(room).is_some_and(|used| used <= limit)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_late_arrival_joins_the_newer_window_and_a_clock_set_back_starts_afresh() {
+        let counter = FixedWindow { ends_at: 102 * 60, used: 7 };
+        assert_eq!(counter.at(Window::MINUTE, 101 * 60 - 1), counter, "late");
+        assert_eq!(counter.at(Window::MINUTE, 100 * 60), counter, "a whole window late");
+        assert_eq!(counter.at(Window::MINUTE, 101 * 60), counter);
+        assert_eq!(counter.at(Window::MINUTE, 102 * 60 - 1), counter);
+        assert_eq!(counter.at(Window::MINUTE, 102 * 60), FixedWindow { ends_at: 103 * 60, used: 0 });
+        assert_eq!(counter.at(Window::MINUTE, 100 * 60 - 1), FixedWindow { ends_at: 100 * 60, used: 0 });
+
+        let counter = FixedWindow { ends_at: 1_001, used: 7 };
+        assert_eq!(counter.at(Window::SECOND, 940), counter, "a minute late");
+        assert_eq!(counter.at(Window::SECOND, 939), FixedWindow { ends_at: 940, used: 0 });
+
+        let day = FixedWindow { ends_at: 2 * 86_400, used: 7 };
+        assert_eq!(day.at(Window::DAY, 0), day, "a day is longer than a minute");
+    }
+
+    #[test]
+    fn room_is_told_without_an_overflow() {
+        let counter = FixedWindow { ends_at: 60, used: 1 };
+        assert!(!counter.has_room(u64::MAX, u64::MAX));
+        assert!(counter.has_room(u64::MAX - 1, u64::MAX));
+        assert!(FixedWindow { used: 9, ..counter }.has_room(0, 5), "nothing fits always");
+        assert_eq!(counter.counting(u64::MAX).used, u64::MAX);
+    }
+
+    proptest! {
+        /// The naive model: a list of what was admitted and when, counted anew for each request.
+        #[test]
+        fn agrees_with_a_list_of_what_was_admitted(
+            steps in prop::collection::vec((0_u64..40, 0_u64..3), 1..200),
+            (length, limit) in (prop::sample::select(vec![1_u32, 7, 60]), 0_u64..6),
+        ) {
+            let window = Window::lasting(std::time::Duration::from_secs(length.into()));
+            let (mut counter, mut second) = (FixedWindow::default(), 0);
+            let mut admitted: Vec<(u64, u64)> = Vec::new();
+            for (wait, cost) in steps {
+                second += wait;
+                counter = counter.at(window, second);
+                let same_window = |earlier: u64| earlier / u64::from(length) == second / u64::from(length);
+                let used: u64 = admitted.iter().filter(|(at, _)| same_window(*at)).map(|(_, cost)| cost).sum();
+                prop_assert_eq!(counter.used, used);
+                prop_assert_eq!(counter.ends_at, (second / u64::from(length) + 1) * u64::from(length));
+                prop_assert_eq!(counter.has_room(cost, limit), cost == 0 || used + cost <= limit);
+                if counter.has_room(cost, limit) {
+                    counter = counter.counting(cost);
+                    admitted.push((second, cost));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,466 @@
+//! What a limiter decided, and the arithmetic it decides by.
+
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+use crate::limit::{
+    Charge, Counter, FixedWindow, Window, WindowLimit,
+    counter::has_room,
+    window::{NANOS_PER_SECOND, instant_of, nanos_of},
+};
+
+/// Where one window of one policy stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WindowState {
+    /// The policy's name.
+    pub policy: &'static str,
+    /// The window; of a token bucket the time in which it is filled.
+    pub window: Window,
+    /// What the window admits, or the bucket holds.
+    pub limit: u64,
+    /// What is used of it, this request included if it was admitted. May exceed `limit`, after a quota was lowered or
+    /// what had been admitted cost more than was left.
+    pub used: u64,
+    /// The second from which on the whole limit is there, counted from the Unix epoch: see [`Algorithm`](crate::limit::Algorithm).
+    pub reset_second: u64,
+    /// Whether this window refused the request.
+    pub is_violated: bool,
+    // The nanosecond from which on a refused request would have fitted; 0 if that is the reset.
+    opens_at: u64,
+}
+
+impl WindowState {
+    /// Has room for anything.
+    const NONE: Self = Self {
+        policy: "",
+        window: Window::SECOND,
+        limit: u64::MAX,
+        used: 0,
+        reset_second: 0,
+        is_violated: false,
+        opens_at: 0,
+    };
+
+    #[inline]
+    fn count(&mut self, (cost, reset_second): (u64, u64)) {
+        self.used = self.used.saturating_add(cost);
+        self.reset_second = reset_second;
+    }
+
+    /// The instant from which on the whole limit is there, if nothing more is sent: a whole second.
+    pub fn resets_at(&self) -> SystemTime {
+        instant_of(self.reset_second)
+    }
+
+    /// How many seconds after `at` that is, rounded up.
+    pub fn seconds_to_reset(&self, at: SystemTime) -> u64 {
+        self.reset_second
+            .saturating_mul(NANOS_PER_SECOND)
+            .saturating_sub(nanos_of(at))
+            .div_ceil(NANOS_PER_SECOND)
+    }
+
+    /// How long after `at` a refused request would have fitted, as `Retry-After` tells it: whole seconds, rounded up, at
+    /// least one.
+    pub fn retry_after(&self, at: SystemTime) -> Duration {
+        whole_seconds(Duration::from_nanos(self.opens_at().saturating_sub(nanos_of(at))))
+    }
+
+    fn opens_at(&self) -> u64 {
+        if self.opens_at > 0 { self.opens_at } else { self.reset_second.saturating_mul(NANOS_PER_SECOND) }
+    }
+
+    /// What the window still admits; never below zero.
+    #[inline]
+    pub fn remaining(&self) -> u64 {
+        self.limit.saturating_sub(self.used)
+    }
+}
+
+/// A request and one window that it is to be weighed against.
+#[derive(Clone, Copy, Debug)]
+pub struct WindowCheck {
+    // As it stands before.
+    state: WindowState,
+    required: u64,
+    cost: u64,
+    // The second of its reset, once the cost is counted.
+    reset_second_after: u64,
+}
+
+impl WindowCheck {
+    /// A charge, one of its quota's limits, and the counter for it, which is [up to date](Counter::at).
+    pub fn new(charge: &Charge<'_>, limit: &WindowLimit, counter: Counter, now: SystemTime) -> Self {
+        if let Counter::FixedWindow(counter) = counter {
+            return Self::of_fixed_window(charge, limit, counter);
+        }
+        let mut state = WindowState {
+            policy: charge.policy,
+            window: counter.fills_in(limit),
+            limit: limit.capacity(),
+            used: counter.used(limit, now),
+            reset_second: counter.resets_at(limit),
+            is_violated: false,
+            opens_at: 0,
+        };
+        state.opens_at = counter.opens_at(limit, charge.required);
+        let after = if charge.cost > 0 { counter.counting(limit, charge.cost) } else { counter };
+        Self {
+            state,
+            required: charge.required,
+            cost: charge.cost,
+            reset_second_after: after.resets_at(limit),
+        }
+    }
+
+    /// The same for an [aligned window](crate::limit::Algorithm::FixedWindow), which takes less.
+    #[inline]
+    pub fn of_fixed_window(charge: &Charge<'_>, limit: &WindowLimit, counter: FixedWindow) -> Self {
+        let state = WindowState {
+            policy: charge.policy,
+            window: limit.window,
+            limit: limit.limit,
+            used: counter.used,
+            reset_second: counter.ends_at,
+            is_violated: false,
+            opens_at: 0,
+        };
+        Self { state, required: charge.required, cost: charge.cost, reset_second_after: counter.ends_at }
+    }
+
+    #[inline]
+    fn evaluated(&self) -> WindowState {
+        let has_room = has_room(self.state.used, self.required, self.state.limit);
+        WindowState { is_violated: !has_room, ..self.state }
+    }
+}
+
+/// Whether a request fits into every window of every policy that it is charged to, and where they stand.
+///
+/// ```
+/// use std::time::{Duration, UNIX_EPOCH};
+/// use tollgate_core::limit::{Algorithm, Charge, Counter, Decision, PerWindow, WindowCheck};
+///
+/// let now = UNIX_EPOCH + Duration::from_secs(1_000_000_030);
+/// let quota = 2.per_minute().and(1_000.per_hour());
+/// let charge = Charge::new("key", "ada", "acme", &quota);
+///
+/// // What a limiter keeps for this subject: a counter for each of the quota's limits.
+/// let mut counters = [Counter::new(Algorithm::FixedWindow); 2];
+/// let mut ask = || {
+///     for (limit, counter) in quota.limits().iter().zip(&mut counters) {
+///         *counter = counter.at(limit, now);
+///     }
+///     let pairs = quota.limits().iter().zip(&counters);
+///     let decision = Decision::evaluate(now, pairs.map(|(limit, counter)| WindowCheck::new(&charge, limit, *counter, now)));
+///     if decision.is_allowed() {
+///         for (limit, counter) in quota.limits().iter().zip(&mut counters) {
+///             *counter = counter.counting(limit, charge.cost);
+///         }
+///     }
+///     decision
+/// };
+///
+/// assert!(ask().is_allowed() && ask().is_allowed());
+/// let refused = ask();
+/// assert!(!refused.is_allowed());
+/// assert_eq!(refused.retry_after(), Some(Duration::from_secs(50)));
+/// assert_eq!(refused.windows()[1].used, 2); // a refusal burns nothing, anywhere
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    at: SystemTime,
+    is_allowed: bool,
+    windows: Windows,
+}
+
+/// How many windows stay off the heap.
+const FEW: usize = 3;
+
+#[derive(Clone)]
+enum Windows {
+    Few { length: usize, windows: [WindowState; FEW] },
+    Many(Vec<WindowState>),
+}
+
+impl Windows {
+    fn as_slice(&self) -> &[WindowState] {
+        match self {
+            Self::Few { length, windows } => windows.get(..*length).unwrap_or(windows),
+            Self::Many(windows) => windows,
+        }
+    }
+}
+
+impl PartialEq for Windows {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_slice() == other.as_slice()
+    }
+}
+
+impl Eq for Windows {}
+
+impl fmt::Debug for Windows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_slice().fmt(f)
+    }
+}
+
+impl Decision {
+    /// Weighs a request against every window: it is admitted if all of them have room, and then counted in all of them;
+    /// otherwise it is counted in none.
+    #[inline]
+    pub fn evaluate(at: SystemTime, windows: impl IntoIterator<Item = WindowCheck>) -> Self {
+        let mut rest = windows.into_iter();
+        let mut windows = [WindowState::NONE; FEW];
+        // What is counted, and the reset once it is.
+        let mut counted = [(0, 0); FEW];
+        let (mut length, mut is_allowed) = (0, true);
+        for (place, counted) in windows.iter_mut().zip(&mut counted) {
+            let Some(check) = rest.next() else { break };
+            *place = check.evaluated();
+            *counted = (check.cost, check.reset_second_after);
+            is_allowed &= !place.is_violated;
+            length += 1;
+        }
+        if length == FEW
+            && let Some(next) = rest.next()
+        {
+            let few = windows.into_iter().zip(counted);
+            let more = std::iter::once(next)
+                .chain(rest)
+                .map(|check| (check.evaluated(), (check.cost, check.reset_second_after)));
+            return Self::of_many(at, few.chain(more).collect());
+        }
+        if is_allowed {
+            // Also those that stand for none, which nobody sees: this takes fewer instructions than to spare them.
+            for (state, counted) in windows.iter_mut().zip(counted) {
+                state.count(counted);
+            }
+        }
+        Self { at, is_allowed, windows: Windows::Few { length, windows } }
+    }
+
+    #[cold]
+    fn of_many(at: SystemTime, mut windows: Vec<(WindowState, (u64, u64))>) -> Self {
+        let is_allowed = windows.iter().all(|(state, _)| !state.is_violated);
+        if is_allowed {
+            for (state, counted) in &mut windows {
+                state.count(*counted);
+            }
+        }
+        Self { at, is_allowed, windows: Windows::Many(windows.into_iter().map(|(state, _)| state).collect()) }
+    }
+
+    /// Whether the request may pass.
+    #[inline]
+    pub fn is_allowed(&self) -> bool {
+        self.is_allowed
+    }
+
+    /// The instant at which this was decided, by the limiter's clock.
+    pub fn at(&self) -> SystemTime {
+        self.at
+    }
+
+    /// Every window of every policy, in the order in which they were charged.
+    #[inline]
+    pub fn windows(&self) -> &[WindowState] {
+        self.windows.as_slice()
+    }
+
+    /// The window whose numbers a caller should see: of a refusal the violated one that opens last, otherwise the one
+    /// with the least left (of equals, the one that opens last). `None` without any limit.
+    #[inline]
+    pub fn tightest(&self) -> Option<&WindowState> {
+        if self.is_allowed {
+            // From the last one on, so that ties are broken as they are below.
+            self.windows()
+                .iter()
+                .rev()
+                .min_by_key(|state| (state.remaining(), std::cmp::Reverse(state.reset_second)))
+        } else {
+            self.windows().iter().filter(|state| state.is_violated).max_by_key(|state| state.opens_at())
+        }
+    }
+
+    /// How long a refused caller has to wait: whole seconds, rounded up, at least one. `None` if it was admitted.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let violated = self.tightest().filter(|_| !self.is_allowed)?;
+        Some(violated.retry_after(self.at))
+    }
+
+    /// The same decision, with the numbers of `newer` for the windows that it tells of.
+    pub fn refreshed_by(mut self, newer: &Decision) -> Self {
+        let mut windows: Vec<_> = self.windows().iter().map(|own| (*own, false)).collect();
+        for state in newer.windows() {
+            // A quota may name a window twice, by two algorithms: then both decisions tell of both in the same order. Policies of
+            // stacked limits may have one name, and are told apart by what they admit, which is the same in both decisions.
+            let is_same = |(own, is_new): &&mut (WindowState, bool)| {
+                let is_its = own.policy == state.policy && own.window == state.window;
+                !*is_new && is_its && own.limit == state.limit
+            };
+            match windows.iter_mut().find(is_same) {
+                Some(own) => *own = (*state, true),
+                None => windows.push((*state, true)),
+            }
+        }
+        self.windows = Windows::Many(windows.into_iter().map(|(state, _)| state).collect());
+        self
+    }
+
+    /// Both decisions as one, for limits that are stacked: allowed if both are.
+    pub fn and(mut self, other: &Decision) -> Self {
+        self.at = self.at.max(other.at);
+        self.is_allowed &= other.is_allowed;
+        let both: Vec<_> = self.windows().iter().chain(other.windows()).copied().collect();
+        self.windows = Windows::Many(both);
+        self
+    }
+}
+
+/// A wait as `Retry-After` tells it (RFC 9110 section 10.2.3): rounded up, since a caller that comes back a moment too
+/// early is refused again, and at least one second.
+pub(crate) fn whole_seconds(wait: Duration) -> Duration {
+    let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
+    Duration::from_secs(seconds.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+    use crate::limit::{PerWindow as _, Quota};
+
+    fn at(millis: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(millis)
+    }
+
+    /// A request that costs so much, at a counter of which so much is used.
+    fn check(quota: &Quota, used: u64, cost: u64, now: SystemTime) -> WindowCheck {
+        let limit = &quota.limits()[0];
+        let counter = Counter::new(limit.algorithm).at(limit, now).counting(limit, used);
+        WindowCheck::new(&Charge::new("key", "ada", "ada", quota).with_cost(cost), limit, counter, now)
+    }
+
+    fn minute(used: u64, limit: u64, now: SystemTime) -> WindowCheck {
+        check(&limit.per_minute(), used, 1, now)
+    }
+
+    fn hour(used: u64, limit: u64, now: SystemTime) -> WindowCheck {
+        check(&limit.per_hour(), used, 1, now)
+    }
+
+    #[test]
+    fn shows_the_tightest_window_when_it_admits() {
+        let now = at(30_000);
+        let decision = Decision::evaluate(now, [minute(10, 60, now), hour(990, 1_000, now)]);
+        assert!(decision.is_allowed());
+        let tightest = decision.tightest().unwrap();
+        assert_eq!((tightest.limit, tightest.remaining(), tightest.resets_at()), (1_000, 9, at(3_600_000)));
+        assert_eq!(decision.retry_after(), None);
+    }
+
+    #[test]
+    fn shows_the_violated_window_that_opens_last_when_it_refuses() {
+        let now = at(30_500);
+        let decision = Decision::evaluate(now, [minute(60, 60, now), hour(1_000, 1_000, now)]);
+        assert_eq!(decision.tightest().unwrap().window, Window::HOUR);
+        assert_eq!(decision.retry_after(), Some(Duration::from_secs(3_570)), "rounded up");
+    }
+
+    #[test]
+    fn waits_at_least_a_second() {
+        let now = at(59_999);
+        let decision = Decision::evaluate(now, [minute(60, 60, now)]);
+        assert_eq!(decision.retry_after(), Some(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_peek_is_admitted_and_counts_nothing_even_past_a_lowered_limit() {
+        let now = at(0);
+        let decision = Decision::evaluate(now, [check(&60.per_minute(), 61, 0, now)]);
+        assert!(decision.is_allowed());
+        assert_eq!((decision.windows()[0].used, decision.windows()[0].remaining()), (61, 0));
+    }
+
+    #[test]
+    fn an_overflowing_cost_is_refused() {
+        let now = at(0);
+        assert!(!Decision::evaluate(now, [check(&u64::MAX.per_minute(), 1, u64::MAX, now)]).is_allowed());
+    }
+
+    #[test]
+    fn without_limits_everything_passes_and_no_numbers_are_shown() {
+        let decision = Decision::evaluate(at(0), []);
+        assert!(decision.is_allowed());
+        assert_eq!(decision.tightest(), None);
+    }
+
+    #[test]
+    fn stacked_decisions_refuse_if_either_does() {
+        let now = at(0);
+        let allowed = Decision::evaluate(now, [minute(0, 60, now)]);
+        let refused = Decision::evaluate(now, [hour(9, 9, now)]);
+        let both = allowed.and(&refused);
+        assert!(!both.is_allowed());
+        assert_eq!(both.windows().len(), 2);
+        assert_eq!(both.tightest().unwrap().window, Window::HOUR);
+    }
+
+    #[test]
+    fn room_may_be_asked_for_without_being_taken_and_taken_without_being_asked_for() {
+        let (now, quota) = (at(0), 2.per_minute());
+        let charge = Charge::new("key", "ada", "ada", &quota);
+        let evaluate = |charge: &Charge<'_>, used: u64| {
+            let counter = FixedWindow { ends_at: 60, used };
+            Decision::evaluate(now, [WindowCheck::of_fixed_window(charge, &quota.limits()[0], counter)])
+        };
+        let checked = evaluate(&charge.with_deferred_cost(), 1);
+        assert_eq!((checked.is_allowed(), checked.windows()[0].used), (true, 1));
+        assert!(!evaluate(&charge.with_deferred_cost(), 2).is_allowed());
+        let settled = evaluate(&charge.settled(5), 2);
+        assert_eq!((settled.is_allowed(), settled.windows()[0].used), (true, 7));
+    }
+
+    #[test]
+    fn a_refusal_waits_for_the_window_that_opens_last_whatever_resets_last() {
+        let now = at(0);
+        // A sliding window resets long after it has room again.
+        let sliding = check(&60.per_minute().sliding(), 60, 1, now);
+        let fixed = check(&60.per(Window::lasting(Duration::from_secs(70))), 60, 1, now);
+        let decision = Decision::evaluate(now, [sliding, fixed]);
+        assert_eq!(decision.retry_after(), Some(Duration::from_secs(70)));
+        assert_eq!(decision.tightest().unwrap().reset_second, 70);
+        assert_eq!(Decision::evaluate(now, [sliding]).retry_after(), Some(Duration::from_secs(61)));
+    }
+
+    #[test]
+    fn newer_numbers_take_the_place_of_older_ones() {
+        let now = at(0);
+        let older = Decision::evaluate(now, [minute(0, 60, now), hour(0, 1_000, now)]);
+        let newer = Decision::evaluate(now, [minute(41, 60, now)]);
+        let used = |decision: Decision| decision.windows().iter().map(|state| state.used).collect::<Vec<_>>();
+        assert_eq!(used(older.refreshed_by(&newer)), [42, 1]);
+
+        let both = |fixed, sliding| {
+            let sliding = check(&9.per_minute().sliding(), sliding, 1, now);
+            Decision::evaluate(now, [minute(fixed, 60, now), sliding])
+        };
+        assert_eq!(used(both(0, 0).refreshed_by(&both(41, 6))), [42, 7], "one window by two algorithms");
+    }
+
+    #[test]
+    fn newer_numbers_of_one_window_by_two_algorithms_are_not_mixed_up() {
+        let now = at(0);
+        let both = |used| {
+            let sliding = check(&100.per_minute().sliding(), used, 1, now);
+            Decision::evaluate(now, [minute(used, 2, now), sliding])
+        };
+        assert_eq!(both(0).refreshed_by(&both(1)), both(1));
+    }
+}

@@ -1,0 +1,184 @@
+//! What the history tells of a change besides what it was. Never a secret, and of metadata only that it is another.
+
+use std::{
+    fmt,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use super::KeyAction;
+use crate::manage::KeyDetails;
+
+impl KeyAction {
+    /// The [detail](super::KeyEvent::detail) of an event that happened to a key, as it was `before` and is `after`. Where only one
+    /// of the two is known, that one twice.
+    ///
+    /// Every store takes it from here, so that a history reads alike wherever it is kept.
+    ///
+    /// ```
+    /// # use std::time::SystemTime;
+    /// use tollgate_core::{manage::{KeyAction, KeyDetails, KeyUpdate}, scope::Scopes};
+    ///
+    /// let before = KeyDetails::new("key_1", "build", SystemTime::UNIX_EPOCH);
+    /// let mut after = before.clone();
+    /// KeyUpdate::new().with_name("deploy").with_scopes(Scopes::new(["read"])?).apply(&mut after);
+    /// assert_eq!(KeyAction::Updated.detail(&before, &after), "name: build -> deploy, scopes: none -> read");
+    /// assert_eq!(KeyAction::Deleted.detail(&after, &after), "name: deploy");
+    /// # Ok::<(), tollgate_core::scope::InvalidScope>(())
+    /// ```
+    pub fn detail(self, before: &KeyDetails, after: &KeyDetails) -> String {
+        match self {
+            Self::Issued | Self::Deleted => format!("name: {}", after.name),
+            Self::Updated => changes(before, after),
+            Self::Rotated => match after.former_until {
+                Some(_) => format!("the former secret is good until {}", Told(after.former_until)),
+                None => "the former secret has ended".to_owned(),
+            },
+            Self::Revoked | Self::TenantSuspended | Self::TenantResumed => String::new(),
+        }
+    }
+}
+
+fn changes(before: &KeyDetails, after: &KeyDetails) -> String {
+    let mut changes = Vec::new();
+    if before.name != after.name {
+        changes.push(format!("name: {} -> {}", before.name, after.name));
+    }
+    if before.scopes != after.scopes {
+        changes.push(format!("scopes: {} -> {}", scopes(before), scopes(after)));
+    }
+    if before.plan != after.plan {
+        changes.push(format!("plan: {} -> {}", plan(before), plan(after)));
+    }
+    if before.expires_at != after.expires_at {
+        changes.push(format!("expiry: {} -> {}", Told(before.expires_at), Told(after.expires_at)));
+    }
+    if before.quotas != after.quotas {
+        changes.push(format!("quotas: {} -> {}", quotas(before), quotas(after)));
+    }
+    if before.metadata != after.metadata {
+        changes.push("metadata: changed".to_owned());
+    }
+    changes.join(", ")
+}
+
+const NONE: &str = "none";
+
+fn scopes(key: &KeyDetails) -> String {
+    if key.scopes.is_empty() { NONE.to_owned() } else { key.scopes.to_string() }
+}
+
+fn plan(key: &KeyDetails) -> String {
+    match &key.plan {
+        None => NONE.to_owned(),
+        Some(plan) => format!("{}{}", plan.tier(), if plan.is_active() { "" } else { " (lapsed)" }),
+    }
+}
+
+fn quotas(key: &KeyDetails) -> String {
+    let quotas: Vec<_> = key.quotas.iter().map(|(policy, quota)| format!("{policy} {quota}")).collect();
+    if quotas.is_empty() { NONE.to_owned() } else { quotas.join("; ") }
+}
+
+/// An instant as the history tells it: `2026-07-31T12:00:00Z`, or `never`.
+struct Told(Option<SystemTime>);
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(instant) = self.0 else { return f.write_str("never") };
+        let seconds = whole_seconds(instant);
+        let (days, of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+        // Years that begin in March, in eras of 400: the leap day is the last one then.
+        let days = days + 719_468;
+        let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+        let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+        let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let month = (5 * of_year + 2) / 153;
+        let day = of_year - (153 * month + 2) / 5 + 1;
+        let month = if month < 10 { month + 3 } else { month - 9 };
+        let year = era * 400 + year_of_era + i64::from(month <= 2);
+        let (hour, minute, second) = (of_day / 3_600, of_day / 60 % 60, of_day % 60);
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    }
+}
+
+/// Since 1970, cut off towards the past.
+fn whole_seconds(instant: SystemTime) -> i64 {
+    match instant.duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        Err(before) => {
+            let before = before.duration().as_nanos().div_ceil(1_000_000_000);
+            i64::try_from(before).map_or(i64::MIN, |before| -before)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        limit::PerWindow as _,
+        manage::{KeyUpdate, Metadata},
+        scope::Scopes,
+        verify::Plan,
+    };
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn an_update_tells_what_it_has_changed_from_what_to_what() {
+        let bare = KeyDetails::new("key_1", "build", at(0));
+        let mut full = bare.clone();
+        let quotas = vec![("default".into(), 60.per_minute()), ("exports".into(), 5.per_day().sliding())];
+        KeyUpdate::new()
+            .with_name("deploy")
+            .with_scopes(Scopes::new(["read", "write"]).unwrap())
+            .with_plan(Some(Plan::active("pro")))
+            .with_expiry(Some(at(60)))
+            .with_quotas(quotas)
+            .with_metadata(r#"{"owner":"nobody's business"}"#.parse::<Metadata>().unwrap())
+            .apply(&mut full);
+        assert_eq!(
+            KeyAction::Updated.detail(&bare, &full),
+            "name: build -> deploy, scopes: none -> read write, plan: none -> pro, \
+             expiry: never -> 1970-01-01T00:01:00Z, \
+             quotas: none -> default 60 per minute; exports 5 per sliding day, metadata: changed"
+        );
+        let mut lapsed = full.clone();
+        lapsed.plan = Some(Plan::lapsed("pro"));
+        lapsed.expires_at = None;
+        assert_eq!(
+            KeyAction::Updated.detail(&full, &lapsed),
+            "plan: pro -> pro (lapsed), expiry: 1970-01-01T00:01:00Z -> never"
+        );
+        assert_eq!(KeyAction::Updated.detail(&full, &full), "");
+    }
+
+    #[test]
+    fn a_rotation_tells_what_becomes_of_the_former_secret() {
+        let mut key = KeyDetails::new("key_1", "build", at(0));
+        assert_eq!(KeyAction::Rotated.detail(&key, &key), "the former secret has ended");
+        key.former_until = Some(at(60));
+        assert_eq!(
+            KeyAction::Rotated.detail(&key, &key),
+            "the former secret is good until 1970-01-01T00:01:00Z"
+        );
+    }
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        for (seconds, told) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_826_154, "2000-02-29T12:09:14Z"),
+            (1_709_251_199, "2024-02-29T23:59:59Z"),
+            (4_102_444_800, "2100-01-01T00:00:00Z"),
+        ] {
+            assert_eq!(Told(Some(at(seconds))).to_string(), told);
+        }
+        assert_eq!(Told(Some(at(0) - Duration::from_nanos(1))).to_string(), "1969-12-31T23:59:59Z");
+        assert_eq!(Told(None).to_string(), "never");
+    }
+}

@@ -1,0 +1,287 @@
+//! Who a credential proved to be.
+
+use std::{fmt, future::Future, sync::Arc, time::SystemTime};
+
+use http::Extensions;
+
+use crate::{
+    key::Environment,
+    limit::Quota,
+    scope::Scopes,
+    store::{EndReason, EndSignal},
+};
+
+/// Who a credential proved to be, and what the owner of the API knows about them.
+///
+/// ```
+/// use tollgate_core::{key::Environment, limit::PerWindow, scope::Scopes, verify::{Plan, Principal}};
+///
+/// #[derive(Clone)]
+/// struct Region(&'static str); // the application's own data
+///
+/// let principal = Principal::new("key_8f3a")
+///     .with_tenant("acme")
+///     .with_scopes(Scopes::new(["jobs:read", "results:read"])?)
+///     .with_plan(Plan::active("pro"))
+///     .with_environment(Environment::Live)
+///     .with_quota("default", 600.per_minute())
+///     .with_extension(Region("eu"));
+///
+/// assert!(principal.scopes().grants("jobs:read"));
+/// assert_eq!(principal.extension::<Region>().map(|region| region.0), Some("eu"));
+/// # Ok::<(), tollgate_core::scope::InvalidScope>(())
+/// ```
+#[derive(Clone)]
+pub struct Principal {
+    id: Box<str>,
+    tenant: Option<Box<str>>,
+    scopes: Scopes,
+    plan: Option<Arc<Plan>>,
+    environment: Option<Environment>,
+    role: Option<Box<str>>,
+    quotas: Vec<(Box<str>, Quota)>,
+    expires_at: Option<SystemTime>,
+    end: EndSignal,
+    extensions: Extensions,
+}
+
+impl Principal {
+    /// A principal known by the identifier of its key, or by its subject. It has no scopes, no plan and no expiry.
+    ///
+    /// The identifier is no secret: it appears in logs, and requests are counted by it, so that no two principals may share
+    /// one.
+    pub fn new(id: impl Into<Box<str>>) -> Self {
+        Self {
+            id: id.into(),
+            tenant: None,
+            scopes: Scopes::none(),
+            plan: None,
+            environment: None,
+            role: None,
+            quotas: Vec::new(),
+            expires_at: None,
+            end: EndSignal::new(),
+            extensions: Extensions::new(),
+        }
+    }
+
+    /// The organization or account that owns the key.
+    pub fn with_tenant(mut self, tenant: impl Into<Box<str>>) -> Self {
+        self.tenant = Some(tenant.into());
+        self
+    }
+
+    /// What it may do.
+    pub fn with_scopes(mut self, scopes: Scopes) -> Self {
+        self.scopes = scopes;
+        self
+    }
+
+    /// What was bought.
+    pub fn with_plan(mut self, plan: Plan) -> Self {
+        self.plan = Some(Arc::new(plan));
+        self
+    }
+
+    /// Whether it acts on live or on test data.
+    pub fn with_environment(mut self, environment: Environment) -> Self {
+        self.environment = Some(environment);
+        self
+    }
+
+    /// Its role within the tenant, a word of the application's own.
+    pub fn with_role(mut self, role: impl Into<Box<str>>) -> Self {
+        self.role = Some(role.into());
+        self
+    }
+
+    /// A quota of its own, which takes the place of that of the policy with this name.
+    pub fn with_quota(mut self, policy: impl Into<Box<str>>, quota: Quota) -> Self {
+        self.quotas.push((policy.into(), quota));
+        self
+    }
+
+    /// The instant from which it is refused.
+    pub fn with_expiry(mut self, expires_at: SystemTime) -> Self {
+        self.expires_at = Some(expires_at);
+        self
+    }
+
+    /// The signal by which its store ends it, in place of one of its own.
+    pub fn with_end_signal(mut self, signal: EndSignal) -> Self {
+        self.end = signal;
+        self
+    }
+
+    /// Data of the application's own, one value for each type.
+    pub fn with_extension<T: Clone + Send + Sync + 'static>(mut self, value: T) -> Self {
+        self.extensions.insert(value);
+        self
+    }
+
+    /// The application's own data of another principal, besides its own.
+    pub fn with_extensions_of(mut self, other: &Self) -> Self {
+        self.extensions.extend(other.extensions.clone());
+        self
+    }
+
+    /// The identifier of the key, or the subject.
+    #[inline]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The organization or account that owns the key.
+    #[inline]
+    pub fn tenant(&self) -> Option<&str> {
+        self.tenant.as_deref()
+    }
+
+    /// What it may do.
+    #[inline]
+    pub fn scopes(&self) -> &Scopes {
+        &self.scopes
+    }
+
+    /// What was bought, as far as the verifier knows.
+    #[inline]
+    pub fn plan(&self) -> Option<&Arc<Plan>> {
+        self.plan.as_ref()
+    }
+
+    /// Whether it acts on live or on test data.
+    #[inline]
+    pub fn environment(&self) -> Option<Environment> {
+        self.environment
+    }
+
+    /// Its role within the tenant.
+    pub fn role(&self) -> Option<&str> {
+        self.role.as_deref()
+    }
+
+    /// The quota of its own that takes the place of a policy's, if it has one.
+    #[inline]
+    pub fn quota(&self, policy: &str) -> Option<&Quota> {
+        self.quotas.iter().rev().find(|(name, _)| **name == *policy).map(|(_, quota)| quota)
+    }
+
+    /// The quotas of its own, by policy, in the order in which they were given.
+    pub fn quotas(&self) -> &[(Box<str>, Quota)] {
+        &self.quotas
+    }
+
+    /// The instant from which it is refused.
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        self.expires_at
+    }
+
+    /// Data of the application's own.
+    pub fn extension<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.extensions.get()
+    }
+
+    /// Why it has ended as of `now`, or `None` while it holds. An expiry counts from its very instant on.
+    #[inline]
+    pub fn ended(&self, now: SystemTime) -> Option<EndReason> {
+        let is_expired = self.expires_at.is_some_and(|expires_at| expires_at <= now);
+        match self.end.reason() {
+            // Only somebody with a good key may learn that its tenant is suspended.
+            None | Some(EndReason::TenantSuspended) if is_expired => Some(EndReason::Expired),
+            reason => reason,
+        }
+    }
+
+    /// Waits until its store ends it, on any runtime: by this a stream is cut. An expiry sends no signal; combine this
+    /// with a timer on [`expires_at`](Self::expires_at).
+    pub fn wait_until_ended(&self) -> impl Future<Output = EndReason> + Send + Sync + use<> {
+        self.end.wait()
+    }
+
+    /// The signal by which its store ends it.
+    pub fn end_signal(&self) -> &EndSignal {
+        &self.end
+    }
+}
+
+impl fmt::Debug for Principal {
+    /// Leaves out the extensions, which are the application's and may hold anything.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Principal")
+            .field("id", &self.id)
+            .field("tenant", &self.tenant)
+            .field("scopes", &self.scopes)
+            .field("plan", &self.plan)
+            .field("environment", &self.environment)
+            .field("role", &self.role)
+            .field("quotas", &self.quotas)
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a tenant bought, and whether it is paid for: an active plan is an entitlement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    tier: Box<str>,
+    is_active: bool,
+}
+
+impl Plan {
+    /// A plan of this tier, in force.
+    pub fn active(tier: impl Into<Box<str>>) -> Self {
+        Self { tier: tier.into(), is_active: true }
+    }
+
+    /// A plan of this tier that has lapsed or was cancelled.
+    pub fn lapsed(tier: impl Into<Box<str>>) -> Self {
+        Self { tier: tier.into(), is_active: false }
+    }
+
+    /// The tier's name.
+    #[inline]
+    pub fn tier(&self) -> &str {
+        &self.tier
+    }
+
+    /// Whether the plan is in force.
+    #[inline]
+    pub fn is_active(&self) -> bool {
+        self.is_active
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    #[test]
+    fn ends_at_its_expiry_and_not_before() {
+        let expires_at = UNIX_EPOCH + Duration::from_secs(100);
+        let principal = Principal::new("key").with_expiry(expires_at);
+        assert_eq!(principal.ended(expires_at - Duration::from_nanos(1)), None);
+        assert_eq!(principal.ended(expires_at), Some(EndReason::Expired));
+    }
+
+    #[test]
+    fn an_expiry_outranks_a_suspension_and_a_revocation_outranks_both() {
+        for (signal, expected) in
+            [(EndReason::TenantSuspended, EndReason::Expired), (EndReason::Revoked, EndReason::Revoked)]
+        {
+            let principal = Principal::new("key").with_expiry(UNIX_EPOCH);
+            principal.end_signal().end(signal);
+            assert_eq!(principal.ended(UNIX_EPOCH), Some(expected));
+        }
+    }
+
+    #[test]
+    fn debug_leaves_out_the_applications_own_data() {
+        #[derive(Clone, Debug)]
+        #[expect(dead_code, reason = "only its Debug matters")]
+        struct Secret(&'static str);
+        let principal = Principal::new("key").with_extension(Secret("hunter2"));
+        assert!(!format!("{principal:?}").contains("hunter2"));
+    }
+}
