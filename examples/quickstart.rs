@@ -12,8 +12,7 @@ use tollgate::{
     key::ApiKey,
     limit::WindowState,
     manage::{Actor, KeyManager, NewKey},
-    scope,
-    scope::{InvalidScope, ScopeMap},
+    scope::{InvalidScope, ScopeMap, scope},
 };
 use tollgate_axum::{Authenticated, RateLimit, peer_address};
 use tollgate_sql::SqlKeys;

@@ -7,7 +7,7 @@ use axum::{
 };
 use http::{StatusCode, request::Parts};
 use serde_json::{Value, json};
-use tollgate::{scope, scope::ScopeMap};
+use tollgate::scope::{ScopeMap, scope};
 use tollgate_axum::{Authenticated, Rejection};
 
 use crate::table::{Token, TokenTable};

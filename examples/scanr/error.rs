@@ -10,7 +10,10 @@ use axum::{
 };
 use http::StatusCode;
 use serde_json::{Value, json};
-use tollgate::{Denial, DenialKind, respond, respond::Respond};
+use tollgate::{
+    Denial, DenialKind,
+    respond::{self, Respond},
+};
 
 /// Refuses in the words of the gate, and by the contract's statuses: it knows no 400 for credentials, so that two of them
 /// are as bad as a malformed one.

@@ -9,7 +9,7 @@ use axum::{
 use http::StatusCode;
 use serde_json::Value;
 use support::Shutdown;
-use tollgate::{scope, scope::ScopeMap};
+use tollgate::scope::{ScopeMap, scope};
 
 use crate::{
     error,

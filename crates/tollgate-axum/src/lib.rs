@@ -50,7 +50,7 @@ Layers that count by the client's address learn from [`peer_address`] whom the s
     doc = r"
 # Keys that their owners manage
 
-[`management`] has the operations of a [`KeyManager`](tollgate::KeyManager) as JSON routes, to be mounted behind the
+[`management`] has the operations of a [`KeyManager`](tollgate::manage::KeyManager) as JSON routes, to be mounted behind the
 application's own session."
 )]
 #![cfg_attr(
@@ -62,7 +62,9 @@ A browser shows a page nothing of a refused WebSocket but the code 1006. [`WebSo
 once, with a code that says why:
 
 ```
-use tollgate::{CredentialLayer, CredentialSource, KeyFormat, KeyVerifier, MemoryKeys, Tollgate};
+use tollgate::{
+    CredentialLayer, KeyFormat, KeyVerifier, MemoryKeys, Tollgate, verify::CredentialSource,
+};
 use tollgate_axum::WebSocketClose;
 
 // In the browser: `new WebSocket(url, ["chat", "key." + key])`

@@ -59,7 +59,10 @@
 //!
 //! ```
 //! use axum::{Router, http::request::Parts};
-//! use tollgate::{Denial, DenialKind, KeyFormat, MemoryKeys, Scopes, manage::{Actor, KeyManager}};
+//! use tollgate::{
+//!     Denial, DenialKind, KeyFormat, MemoryKeys, Scopes,
+//!     manage::{Actor, KeyManager},
+//! };
 //! use tollgate_axum::management::{Action, KeyRouter};
 //!
 //! /// Whose session this is. Here it is the application that knows.
@@ -89,7 +92,11 @@
 //!
 //! ```
 //! use axum::http::request::Parts;
-//! use tollgate::{Denial, DenialKind, Plan, manage::{Actor, KeyManager}, respond::Json};
+//! use tollgate::{
+//!     Denial, DenialKind, Plan,
+//!     manage::{Actor, KeyManager},
+//!     respond::Json,
+//! };
 //! use tollgate_axum::management::{Action, Grant, KeyRouter};
 //!
 //! # struct Session { user: String, account: String, plan: Plan }

@@ -333,7 +333,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_operator_of_one_tenant_manages_nobody_elses_keys() {
+    fn an_actor_of_one_tenant_manages_nobody_elses_keys() {
         let (all, acme) = (Actor::new("cli"), Actor::of_tenant("ada", "acme"));
         for tenant in [None, Some("acme"), Some("umbrella")] {
             assert!(all.manages(tenant));

@@ -58,7 +58,7 @@ impl<'r> From<&'r request::Parts> for RequestHead<'r> {
 impl fmt::Debug for RequestHead<'_> {
     /// Leaves out the target and the headers, which may hold a credential.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Head")
+        f.debug_struct("RequestHead")
             .field("method", self.method)
             .field("version", &self.version)
             .finish_non_exhaustive()

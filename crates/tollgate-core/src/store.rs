@@ -24,7 +24,7 @@ pub use legacy_keys::{LegacyKey, LegacyKeys};
 ///
 /// Four things are easily missed by a store of one's own, in a database:
 ///
-/// - [`EndSignals`](crate::store::EndSignals) remember what was handed out, and notice what changes while it is read.
+/// - [`EndSignals`] remember what was handed out, and notice what changes while it is read.
 /// - [`Listeners`] keep those to be told. They are told after the commit, since they may look at once.
 /// - A caller who goes away takes the future of their request with them, perhaps between the commit and the news: so a change
 ///   runs to its end in a task of its own.
@@ -178,7 +178,7 @@ impl Listeners {
         listeners.push(listener);
     }
 
-    /// Tells all that are still there, one after another. No lock is held meanwhile: a watcher may use the store.
+    /// Tells all that are still there, one after another. No lock is held meanwhile: a listener may use the store.
     pub fn notify(&self, event: &StoreEvent) {
         let listeners: Vec<_> = {
             let listeners = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -192,7 +192,7 @@ impl Listeners {
 
 impl fmt::Debug for Listeners {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Watchers(..)")
+        f.write_str("Listeners(..)")
     }
 }
 

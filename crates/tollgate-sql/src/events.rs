@@ -105,7 +105,7 @@ impl Events {
     pub(crate) fn subscribe(&self, listener: Weak<dyn StoreListener>) {
         let Some(told) = listener.upgrade() else { return };
         self.listeners.add(listener);
-        // No lock is held, since a watcher may use the store. So what is told here may come late, and is told again until
+        // No lock is held, since a listener may use the store. So what is told here may come late, and is told again until
         // nothing has happened meanwhile: the last word is right.
         loop {
             let turns = self.turns.load(Ordering::SeqCst);
@@ -130,7 +130,7 @@ fn generation_of(change: &StoreEvent) -> Option<u64> {
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let are_flowing = self.turns.load(Ordering::SeqCst) % 2 == 1;
-        f.debug_struct("News").field("are_flowing", &are_flowing).finish_non_exhaustive()
+        f.debug_struct("Events").field("are_flowing", &are_flowing).finish_non_exhaustive()
     }
 }
 

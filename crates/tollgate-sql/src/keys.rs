@@ -208,7 +208,7 @@ impl fmt::Debug for SqlKeys {
         f.debug_struct("SqlKeys")
             .field("database", &self.0.shared.database)
             .field("settings", &self.0.shared.settings)
-            .field("news", &self.0.shared.events)
+            .field("events", &self.0.shared.events)
             .finish()
     }
 }

@@ -6,7 +6,12 @@
 //!
 //! ```
 //! use std::time::SystemTime;
-//! use tollgate_core::*;
+//! use tollgate_core::{
+//!     clock::{Clock, SystemClock},
+//!     key::{Digest, Environment, KeyFormat},
+//!     manage::{Actor, Command, KeyAdmin, KeyChange, KeyDetails},
+//!     store::{EndReason, KeyLookup, KeyStore},
+//! };
 //! use tollgate_sql::SqlKeys;
 //!
 //! # #[tokio::main(flavor = "current_thread")]

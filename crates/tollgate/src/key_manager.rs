@@ -31,7 +31,10 @@ use crate::request_id::new_uuid;
 /// [`issue`](Self::issue) and [`rotate`](Self::rotate), and nowhere else.
 ///
 /// ```
-/// use tollgate::{KeyFormat, MemoryKeys, Scopes, manage::{Actor, KeyManager, NewKey}};
+/// use tollgate::{
+///     KeyFormat, MemoryKeys, Scopes,
+///     manage::{Actor, KeyManager, NewKey},
+/// };
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -12,8 +12,7 @@ use tollgate::{
     Tollgate, UsageLayer, VerifyLayer,
     clock::ManualClock,
     layers::{Gated, ReportOnly},
-    scope,
-    scope::ScopeMap,
+    scope::{ScopeMap, scope},
     usage::{MemoryUsage, UsageRecorder},
 };
 use tower::{Layer, Service, ServiceBuilder, limit::ConcurrencyLimit};

@@ -4,8 +4,12 @@ use http::StatusCode;
 use tests::suite::{Directory, Inner, erase, get, send};
 use tollgate::{
     ConfigurationError, CredentialLayer, DenialKind, EntitlementLayer, PerWindow as _, Policy,
-    RateLimitLayer, RequestIdLayer, ScopeLayer, Tollgate, VerifyLayer, clock::ManualClock,
-    layers::TollgateBuilder, limit::Subject, respond::Problem, scope, scope::ScopeMap,
+    RateLimitLayer, RequestIdLayer, ScopeLayer, Tollgate, VerifyLayer,
+    clock::ManualClock,
+    layers::TollgateBuilder,
+    limit::Subject,
+    respond::Problem,
+    scope::{ScopeMap, scope},
     verify::CredentialSource,
 };
 use tower::Layer as _;

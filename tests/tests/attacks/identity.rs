@@ -23,7 +23,10 @@ use tests::{
 };
 use tollgate::{
     CredentialLayer, DenialKind, PerWindow as _, Principal, RequestContext, RequestIdLayer, ScopeLayer,
-    Scopes, Tollgate, VerifyLayer, clock::ManualClock, layers::TollgateBuilder, scope, scope::ScopeMap,
+    Scopes, Tollgate, VerifyLayer,
+    clock::ManualClock,
+    layers::TollgateBuilder,
+    scope::{ScopeMap, scope},
     verify::CredentialSource,
 };
 use tonic::transport::Server;

@@ -6,8 +6,8 @@ use futures_util::future::join_all;
 use http::{HeaderValue, Method, StatusCode};
 use tests::hosts::{Api, Connection, How, code, header, request, serve};
 use tollgate::{
-    Denial, PerWindow as _, RequestContext, ScopeLayer, scope,
-    scope::{Requirement, ScopeMap},
+    Denial, PerWindow as _, RequestContext, ScopeLayer,
+    scope::{Requirement, ScopeMap, scope},
 };
 use tower::{ServiceBuilder, util::MapResponseLayer};
 

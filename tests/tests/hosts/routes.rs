@@ -8,8 +8,8 @@ use axum::{
 use http::{Method, StatusCode};
 use tests::hosts::{Api, Connection, How, request, serve};
 use tollgate::{
-    Denial, ScopeLayer, scope,
-    scope::{Requirement, ScopeMap},
+    Denial, ScopeLayer,
+    scope::{Requirement, ScopeMap, scope},
 };
 use tower::ServiceExt as _;
 

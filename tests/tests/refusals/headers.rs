@@ -8,8 +8,7 @@ use tests::suite::{Inner, Reply, erase, get, send, with_key};
 use tollgate::{
     CredentialLayer, Denial, DenialKind, Principal, RequestIdLayer, ScopeLayer, Tollgate, VerifyLayer,
     respond::{Json, Problem, Respond},
-    scope,
-    scope::Requirement,
+    scope::{Requirement, scope},
     verify::CredentialSource,
 };
 use tower::{Layer as _, ServiceBuilder};

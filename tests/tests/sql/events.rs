@@ -19,7 +19,7 @@ use super::{
     Folder, at, builder, change, digest, eventually, find, issue, key, on_each_shared, reason, revoke, tenant,
 };
 
-/// What a watcher was told.
+/// What a listener was told.
 pub(super) fn subscribe(keys: &SqlKeys) -> (Arc<dyn StoreListener>, Arc<Mutex<Vec<StoreEvent>>>) {
     let told = Arc::new(Mutex::new(Vec::new()));
     let listener: Arc<dyn StoreListener> = {

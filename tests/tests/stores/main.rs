@@ -64,7 +64,7 @@ on_each_store! {
     lives::a_revoked_key_is_refused_and_kept,
     lives::a_deleted_key_is_gone_but_for_its_history,
     tenants::a_suspended_tenants_keys_are_refused_until_it_is_resumed,
-    tenants::an_operator_of_one_tenant_sees_and_changes_nobody_elses_keys,
+    tenants::an_actor_of_one_tenant_sees_and_changes_nobody_elses_keys,
     lists::pages_show_every_key_once_the_newest_first,
     lists::a_list_shows_what_was_asked_for_and_no_more,
     lists::the_history_tells_who_did_what_and_when,

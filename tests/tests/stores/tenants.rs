@@ -57,7 +57,7 @@ pub(crate) async fn a_suspended_tenants_keys_are_refused_until_it_is_resumed(wor
     assert_eq!(events("newcomer").await, ["tenant_suspended"]);
 }
 
-pub(crate) async fn an_operator_of_one_tenant_sees_and_changes_nobody_elses_keys(world: &World) {
+pub(crate) async fn an_actor_of_one_tenant_sees_and_changes_nobody_elses_keys(world: &World) {
     let ada = Actor::of_tenant("ada", "acme");
     let (own, other, nobodys) =
         (world.issue_for("acme", "a").await, world.issue_for("umbrella", "a").await, world.issue("a").await);

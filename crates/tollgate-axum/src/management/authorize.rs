@@ -15,7 +15,10 @@ use tollgate::{
 ///
 /// ```
 /// use axum::http::request::Parts;
-/// use tollgate::{Denial, manage::{Actor, KeyManager}};
+/// use tollgate::{
+///     Denial,
+///     manage::{Actor, KeyManager},
+/// };
 /// use tollgate_axum::management::{Action, KeyRouter};
 ///
 /// # #[derive(Clone)] struct Sessions;
@@ -164,6 +167,6 @@ impl From<Actor> for Grant {
 
 impl fmt::Debug for Grant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Grant").field("operator", &self.actor).finish_non_exhaustive()
+        f.debug_struct("Grant").field("actor", &self.actor).finish_non_exhaustive()
     }
 }

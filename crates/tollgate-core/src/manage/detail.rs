@@ -16,7 +16,10 @@ impl KeyAction {
     ///
     /// ```
     /// # use std::time::SystemTime;
-    /// use tollgate_core::{manage::{KeyAction, KeyDetails, KeyUpdate}, scope::Scopes};
+    /// use tollgate_core::{
+    ///     manage::{KeyAction, KeyDetails, KeyUpdate},
+    ///     scope::Scopes,
+    /// };
     ///
     /// let before = KeyDetails::new("key_1", "build", SystemTime::UNIX_EPOCH);
     /// let mut after = before.clone();

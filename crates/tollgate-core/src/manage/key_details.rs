@@ -130,7 +130,10 @@ impl KeyDetails {
 ///
 /// ```
 /// use std::time::{Duration, UNIX_EPOCH};
-/// use tollgate_core::{manage::{KeyDetails, KeyState}, store::KeyStatus};
+/// use tollgate_core::{
+///     manage::{KeyDetails, KeyState},
+///     store::KeyStatus,
+/// };
 ///
 /// let mut key = KeyDetails::new("key_1", "build", UNIX_EPOCH);
 /// key.expires_at = Some(UNIX_EPOCH + Duration::from_secs(60));

@@ -14,7 +14,10 @@ use crate::{
 /// Who a credential proved to be, and what the owner of the API knows about them.
 ///
 /// ```
-/// use tollgate_core::{key::Environment, limit::PerWindow, scope::Scopes, verify::{Plan, Principal}};
+/// use tollgate_core::{
+///     key::Environment, limit::PerWindow, scope::Scopes,
+///     verify::{Plan, Principal},
+/// };
 ///
 /// #[derive(Clone)]
 /// struct Region(&'static str); // the application's own data

@@ -299,7 +299,7 @@ impl RequestContext {
             Standing::Anonymous | Standing::Waived => Denial::new(DenialKind::CredentialMissing),
             _ => Denial::misconfigured(format!(
                 "{layer} ran before any VerifyLayer: put a CredentialLayer and a VerifyLayer outside it \
-                 (with axum's Router::layer the last one added is the outermost), or call Passage::identify"
+                 (with axum's Router::layer the last one added is the outermost), or call RequestContext::identify"
             )),
         }
     }
@@ -375,7 +375,7 @@ impl Default for RequestContext {
 
 impl fmt::Debug for RequestContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Passage")
+        f.debug_struct("RequestContext")
             .field("request_id", &self.request_id)
             .field("credential", &self.credential)
             .field("principal", &self.principal)

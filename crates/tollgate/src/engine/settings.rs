@@ -112,7 +112,7 @@ impl fmt::Debug for Settings {
 
 impl fmt::Debug for Inherited {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HandedDown").field("realm", &self.realm).finish_non_exhaustive()
+        f.debug_struct("Inherited").field("realm", &self.realm).finish_non_exhaustive()
     }
 }
 

@@ -48,7 +48,10 @@
 //! what only their response tells:
 //!
 //! ```
-//! use tollgate::{PerWindow, Policy, RateLimitLayer, limit::{Cost, RateLimitHeaders}};
+//! use tollgate::{
+//!     PerWindow, Policy, RateLimitLayer,
+//!     limit::{Cost, RateLimitHeaders},
+//! };
 //!
 //! let layer = RateLimitLayer::from_policies([
 //!     Policy::new("requests", 10.per_second().with_burst(50).and(20_000.per_hour().sliding()))

@@ -24,7 +24,10 @@
 //! One requirement for each route, in axum's path syntax:
 //!
 //! ```
-//! use tollgate::{ScopeLayer, scope, scope::{Requirement, ScopeMap}};
+//! use tollgate::{
+//!     ScopeLayer,
+//!     scope::{Requirement, ScopeMap, scope},
+//! };
 //!
 //! let layer = ScopeLayer::per_route(
 //!     ScopeMap::new()

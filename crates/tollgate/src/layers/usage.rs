@@ -16,7 +16,10 @@
 //! # Examples
 //!
 //! ```
-//! use tollgate::{UsageLayer, usage::{MemoryUsage, UsageRecorder}};
+//! use tollgate::{
+//!     UsageLayer,
+//!     usage::{MemoryUsage, UsageRecorder},
+//! };
 //!
 //! let usage = UsageRecorder::new(MemoryUsage::new());
 //! let layer = UsageLayer::new(usage.clone()); // flush it now and then: see `UsageRecorder`
@@ -27,7 +30,10 @@
 //! ```
 //! use std::sync::mpsc::SyncSender;
 //!
-//! use tollgate::{UsageLayer, usage::{Usage, UsageSink}};
+//! use tollgate::{
+//!     UsageLayer,
+//!     usage::{Usage, UsageSink},
+//! };
 //!
 //! /// Tells another thread who has used the API.
 //! struct Told(SyncSender<Box<str>>);

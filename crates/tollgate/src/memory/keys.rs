@@ -127,7 +127,7 @@ fn in_process() -> Actor {
 }
 
 impl Inner {
-    /// Makes a change, then tells everybody who is concerned, when no lock is held any more: a stream or a watcher may run at
+    /// Makes a change, then tells everybody who is concerned, when no lock is held any more: a stream or a listener may run at
     /// once, and change keys.
     fn change<T>(&self, change: impl FnOnce(&mut Ledger, &Table) -> T) -> T {
         let (outcome, Events { ended, change }, gone) = {

@@ -12,7 +12,10 @@ use crate::{engine::DeferredCost, respond::ResponseHead};
 /// beforehand is that there is anything left at all. So the last request may take more than was left.
 ///
 /// ```
-/// use tollgate::{PerWindow, Policy, RateLimitLayer, limit::{Cost, Subject}};
+/// use tollgate::{
+///     PerWindow, Policy, RateLimitLayer,
+///     limit::{Cost, Subject},
+/// };
 ///
 /// let layer = RateLimitLayer::from_policies([
 ///     // A search costs ten times as much as anything else, and asking for one's own usage nothing.
