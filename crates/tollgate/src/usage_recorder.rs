@@ -33,7 +33,10 @@ pub use flushing::UsageFlushing;
 /// Clones are the same recorder.
 #[cfg_attr(feature = "tokio", doc = "```")]
 #[cfg_attr(not(feature = "tokio"), doc = "```ignore")]
-/// use tollgate::{KeyFormat, KeyVerifier, MemoryKeys, MemoryUsage, Tollgate, UsageRecorder};
+/// use tollgate::{
+///     KeyFormat, KeyVerifier, MemoryKeys, Tollgate,
+///     usage::{MemoryUsage, UsageRecorder},
+/// };
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -51,7 +54,7 @@ pub use flushing::UsageFlushing;
 /// On other runtimes, or with a schedule of your own, [flush](Self::flush) whenever you like:
 ///
 /// ```
-/// # use tollgate::{MemoryUsage, Unavailable, UsageRecorder};
+/// # use tollgate::usage::UsageRecorder;
 /// # async fn ticks() {}
 /// async fn keep_flushing(usage: UsageRecorder) {
 ///     loop {
