@@ -47,7 +47,7 @@ pub(crate) fn router(
 ) -> Result<Router, ConfigurationError> {
     let tollgate = Tollgate::builder()
         .attempt_limit(attempts)
-        .credential(CredentialLayer::from_sources([CredentialSource::Bearer]))
+        .credential(CredentialLayer::from_sources([CredentialSource::Bearer])?)
         .verify(sessions)
         .responder(error::responder())
         .clock(clock)

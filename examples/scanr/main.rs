@@ -69,7 +69,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     credentials.extend(signed_in);
 
     // Clones count together: the account pages show what the gate counts, and whoever guesses tokens may not go on with sessions.
-    let limits = RateLimitLayer::from_policies([tiers::limits()]);
+    let limits = RateLimitLayer::from_policies([tiers::limits()])?;
     let usage = UsageRecorder::new(store.clone());
     let attempts = AttemptLimitLayer::new(3_000.per_minute(), ClientAddress::of_peer(peer_address));
 
@@ -86,7 +86,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let api_usage = ApiUsage { manager, limits, usage: usage.clone() };
     // The token first, then its limits, then its subscription. What is left, the scope and the tier, each route asks for itself.
     // What is merged after the layer stands outside the gate: moving the clock takes no token.
-    let app = routes::router(clock.clone())
+    let app = routes::router(clock.clone())?
         .layer(tollgate)
         .merge(account::router(api_usage, sessions, attempts, clock.clone())?)
         .merge(clock::router(clock));

@@ -4,10 +4,10 @@ use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, Path, rejection::PathRejection},
     response::{IntoResponse, Response},
-    routing::{MethodRouter, delete, get, post, put},
+    routing::{delete, get, post, put},
 };
 use serde_json::{Map, Value};
-use tollgate::{ScopeLayer, scope};
+use tollgate::{ConfigurationError, ScopeLayer, scope};
 
 use crate::{
     body::JsonObject,
@@ -20,30 +20,26 @@ use crate::{
 /// Scans are kept in memory.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
-pub(crate) fn router(clock: ServiceClock) -> Router {
+pub(crate) fn router(clock: ServiceClock) -> Result<Router, ConfigurationError> {
+    // Scopes stand beside the method that needs them: the router answers 405 for a method that a path does not have.
+    let (read, write) = (ScopeLayer::new(scope("read"))?, ScopeLayer::new(scope("write"))?);
+    let pro = tiers::at_least(tiers::PRO)?;
+
+    let status = get(async move || Json(market::status(clock.timestamp())));
     let market = Router::new()
-        .route("/misc/market-status", reads(get(async move || Json(market::status(clock.timestamp())))))
-        .route("/technicals/{symbol}", reads(get(technicals).route_layer(tiers::at_least(tiers::PRO))));
+        .route("/misc/market-status", status.route_layer(read.clone()))
+        .route("/technicals/{symbol}", get(technicals).route_layer(pro).route_layer(read.clone()));
+    let scans = get(scans::list).route_layer(read).merge(post(scans::save).route_layer(write.clone()));
     let account = Router::new()
-        .route("/scans", reads(get(scans::list)).merge(writes(post(scans::save))))
-        .route("/scans/{id}", writes(delete(scans::remove)))
-        .route("/settings", writes(put(replace_settings)))
+        .route("/scans", scans)
+        .route("/scans/{id}", delete(scans::remove).route_layer(write.clone()))
+        .route("/settings", put(replace_settings).route_layer(write))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(Accounts::default());
-    Router::new()
+    Ok(Router::new()
         .nest("/api/v2", market.merge(account))
         .fallback(async || error::not_found())
-        .method_not_allowed_fallback(async || error::method_not_allowed())
-}
-
-/// Asks for the scope beside the method that needs it, so that a method which a path does not have is the router's to
-/// refuse.
-fn reads<S: Clone + Send + Sync + 'static>(method: MethodRouter<S>) -> MethodRouter<S> {
-    method.route_layer(ScopeLayer::new(scope("read")))
-}
-
-fn writes<S: Clone + Send + Sync + 'static>(method: MethodRouter<S>) -> MethodRouter<S> {
-    method.route_layer(ScopeLayer::new(scope("write")))
+        .method_not_allowed_fallback(async || error::method_not_allowed()))
 }
 
 async fn technicals(symbol: Result<Path<String>, PathRejection>) -> Response {

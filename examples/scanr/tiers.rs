@@ -1,6 +1,6 @@
 //! What was bought: how often it lets a token ask, and what it includes.
 
-use tollgate::{EntitlementLayer, PerWindow, Plan, Policy};
+use tollgate::{ConfigurationError, EntitlementLayer, PerWindow, Plan, Policy};
 
 pub(crate) const TINY: &str = "tiny";
 pub(crate) const BASIC: &str = "basic";
@@ -26,7 +26,7 @@ pub(crate) fn limits() -> Policy {
         .with_tier(PRO, 600.per_minute().and(20_000.per_hour()).and(100_000.per_day()))
 }
 
-/// Asks for `tier` or a higher one.
-pub(crate) fn at_least(tier: &str) -> EntitlementLayer {
-    EntitlementLayer::new().at_least(tier, [TINY, BASIC, PRO])
+/// Requires `tier` or a higher one.
+pub(crate) fn at_least(tier: &str) -> Result<EntitlementLayer, ConfigurationError> {
+    EntitlementLayer::at_least(tier, [TINY, BASIC, PRO])
 }

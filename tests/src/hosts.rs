@@ -92,7 +92,7 @@ impl Api {
             format,
             keys,
             rate_limit: RateLimitLayer::new(1_000_000.per_minute()),
-            scope: ScopeLayer::new(scope("jobs:read")),
+            scope: ScopeLayer::new(scope("jobs:read")).expect("a valid scope"),
         }
     }
 

@@ -45,7 +45,7 @@ pub(super) fn scope(scenario: Scenario) -> Box<dyn Stack> {
     let service = ServiceBuilder::new()
         .layer(CredentialLayer::new())
         .layer(VerifyLayer::new(verifier(scenario)))
-        .layer(ScopeLayer::new(tollgate::scope(cast::SCOPE)))
+        .layer(ScopeLayer::new(tollgate::scope(cast::SCOPE)).unwrap())
         .service(Handler::<Bare>::new());
     Box::new(Driven(service))
 }

@@ -18,7 +18,7 @@ pub(super) fn build<A: Answers>(scenario: Scenario, windows: usize) -> Box<dyn S
         .layer(VerifyLayer::new(verifier(scenario)))
         .layer(RateLimitLayer::new(scenario.quota(windows)))
         .layer(EntitlementLayer::new())
-        .layer(ScopeLayer::new(scope(cast::SCOPE)))
+        .layer(ScopeLayer::new(scope(cast::SCOPE)).unwrap())
         .service(Handler::<A>::new());
     Box::new(Driven(service))
 }

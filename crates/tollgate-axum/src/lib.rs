@@ -72,7 +72,7 @@ let tollgate = Tollgate::builder()
     .credential(CredentialLayer::from_sources([
         CredentialSource::Bearer,
         CredentialSource::WebSocketProtocol("key."),
-    ]))
+    ])?)
     .verify(KeyVerifier::new(KeyFormat::new("sk")?, MemoryKeys::new()))
     .responder(WebSocketClose::new().with_subprotocols(["chat"]))
     .build()?;

@@ -240,7 +240,7 @@ type Keys = State<Arc<KeyRouter>>;
 /// What all routes have in common: pages of other sites change nothing, caches keep nothing, and refusals get their form here.
 async fn guard(State(keys): Keys, mut request: Request, next: Next) -> Response {
     if let Some(responder) = &keys.responder {
-        RequestContext::respond_by(request.extensions_mut(), Arc::clone(responder));
+        RequestContext::set_responder(request.extensions_mut(), Arc::clone(responder));
     }
     let (mut head, body) = request.into_parts();
     let mut response = if keys.trusted.let_pass(&head) {

@@ -49,7 +49,7 @@ fn app<T: 'static>(handler: impl Handler<T, ()>) -> Router {
 fn optional<T: 'static>(handler: impl Handler<T, ()>) -> (Router, String) {
     let (verifier, key) = verifier();
     let layers = ServiceBuilder::new()
-        .layer(CredentialLayer::new().optional().with_realm("jobs"))
+        .layer(CredentialLayer::new().with_anonymous().with_realm("jobs"))
         .layer(VerifyLayer::new(verifier));
     (app(handler).layer(layers), key)
 }
@@ -119,7 +119,7 @@ async fn refuses_through_the_responder_of_the_layers_and_shows_them_the_denial()
                 *kind_seen.lock().unwrap() = response.extensions().get().map(Denial::kind);
                 response
             })
-            .layer(CredentialLayer::new().optional().with_responder(json))
+            .layer(CredentialLayer::new().with_anonymous().with_responder(json))
             .layer(VerifyLayer::new(verifier)),
     );
     let response = get(serve(app).await, &[]).await;
@@ -162,13 +162,13 @@ async fn a_missing_layer_is_a_500_and_the_log_names_it() {
 
 #[tokio::test]
 async fn what_is_optional_may_be_missing() {
-    let elsewhere = Policy::new("elsewhere", 1.per_minute()).by(Subject::custom(|_, _| None));
+    let elsewhere = Policy::new("elsewhere", 1.per_minute()).with_subject(Subject::custom(|_, _| None));
     for (app, expected) in [
         (app(maybe_request_id), "request=unknown"),
         (app(maybe_request_id).layer(RequestIdLayer::new()), "request=r-1"),
         (app(request_id).layer(RequestIdLayer::new()), "request=r-1"),
         (app(maybe_limits), "limited=false"),
-        (app(maybe_limits).layer(RateLimitLayer::from_policies([elsewhere])), "limited=false"),
+        (app(maybe_limits).layer(RateLimitLayer::from_policies([elsewhere]).unwrap()), "limited=false"),
         (app(maybe_limits).layer(for_everybody()), "limited=true"),
         (app(limits).layer(for_everybody()), "remaining=4"),
     ] {
@@ -179,7 +179,7 @@ async fn what_is_optional_may_be_missing() {
 
 fn for_everybody() -> RateLimitLayer {
     let everybody = Subject::custom(|_, _| Some("everybody".into()));
-    RateLimitLayer::from_policies([Policy::new("all", 5.per_minute()).by(everybody)])
+    RateLimitLayer::from_policies([Policy::new("all", 5.per_minute()).with_subject(everybody)]).unwrap()
 }
 
 #[tokio::test]

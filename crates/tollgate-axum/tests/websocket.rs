@@ -52,7 +52,7 @@ impl Server {
             CredentialSource::WebSocketProtocol("key."),
         ];
         let mut tollgate = Tollgate::builder()
-            .credential(CredentialLayer::from_sources(sources))
+            .credential(CredentialLayer::from_sources(sources).unwrap())
             .verify(verifier)
             .responder(responder);
         if needs_scope {
@@ -127,7 +127,7 @@ async fn a_browser_learns_why_it_was_refused() {
 async fn an_extractor_closes_as_the_layers_do() {
     let (verifier, key) = verifier();
     let layers = ServiceBuilder::new()
-        .layer(CredentialLayer::new().optional().with_responder(WebSocketClose::new()))
+        .layer(CredentialLayer::new().with_anonymous().with_responder(WebSocketClose::new()))
         .layer(VerifyLayer::new(verifier));
     let server = Server { address: serve(Router::new().route("/", any(chat)).layer(layers)).await, key };
     let connected = server.connect(&[]).await;

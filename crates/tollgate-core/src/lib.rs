@@ -21,6 +21,7 @@
 #![deny(missing_docs)]
 
 pub mod answer;
+mod ascii;
 pub mod clock;
 pub mod denial;
 pub mod key;

@@ -6,11 +6,13 @@
 mod counter;
 pub(crate) mod decision;
 mod limiter;
+mod policy_name;
 mod quota;
 pub(crate) mod window;
 
 pub use counter::{Counter, FixedWindow, SlidingWindow, TokenBucket};
 pub use decision::{Decision, WindowCheck, WindowState};
 pub use limiter::{Charge, LimitRequest, Limiter};
+pub use policy_name::PolicyName;
 pub use quota::{Algorithm, InvalidQuota, PerWindow, Quota, WindowLimit};
 pub use window::Window;

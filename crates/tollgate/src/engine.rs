@@ -1,56 +1,52 @@
-//! One engine, many gates: what every layer of this crate runs on.
+//! The engine: what every layer of this crate runs on.
 //!
-//! A [`Gate`] is a decision about a request. It *asks* what it needs to know, which may take a wait, and *judges* the request
-//! by it; what the response will carry of it, it *stamps*. The engine walks a request through its gates. A single layer is
-//! the engine with one gate; the whole stack is the same engine with all of them, and so costs one future and one body.
+//! A [`Gate`] is one decision about a request. The engine runs gates in order around an inner service. A layer is the engine
+//! with one gate; the built stack is the same engine with all of them, so it costs one future and one body.
 //!
 //! ```text
-//!  request ─► ask ─► judge ─► ask ─► judge ─► … ─► stamp ─► inner service
-//!              │        │                                         │
-//!              └────────┴──► Denial ─► responder ─► stamp ─► response ◄┘
+//! Gated::call ─► Engine::start ─► Gate::check, gate by gate ─► Gate::on_response ─► inner service ─► ResponseFuture::poll
+//!                                   │                                                                │
+//!                                   │ Err(Denial)         Engine::refuse ─► refusal::respond         ├─ ResponseParts::apply
+//!                                   │                                                                │
+//!                                   └ Ok(Flow::Wait)      ResponseFuture waits ─► Engine::resume     └─► Body
 //! ```
 //!
-//! The stamp is made before the inner service is called: by then everything is known that a response will carry. So the
-//! future that waits for the response holds neither the engine nor what the gates have learned.
-#![expect(
-    clippy::inline_always,
-    reason = "a walk is to be one function: that was seen to save 3 % of all instructions"
-)]
+//! What the response carries ([`ResponseParts`]) is complete before the inner service is called. The future that waits for the
+//! response therefore holds neither the engine nor the request's context.
 
 mod body;
 mod caching;
-mod entrant;
+mod context;
+mod deferred;
 mod exposed_headers;
 mod future;
 mod gate;
+mod header_template;
 mod headers;
 mod instant;
 mod metered;
-mod numbers;
+mod number_text;
 mod rate_limit_headers;
 mod refusal;
-mod request_context;
+mod response_parts;
+mod run;
 mod service;
 mod settings;
-mod settlement;
-mod stamp;
-mod walk;
 
 pub use body::Body;
+pub use context::RequestContext;
 pub use exposed_headers::exposed_headers;
 pub use future::ResponseFuture;
 pub use rate_limit_headers::RateLimitHeaders;
 pub use refusal::refuse;
-pub use request_context::RequestContext;
 pub use service::Gated;
 pub use settings::ReportOnly;
 
 pub(crate) use caching::Caching;
-pub(crate) use entrant::Entrant;
-pub(crate) use gate::{Asked, Gate, Learned};
+pub(crate) use context::Caller;
+pub(crate) use deferred::{DeferredCharge, DeferredCost, DeferredItem};
+pub(crate) use gate::{Cx, Flow};
 pub(crate) use headers::{Repeated, set_header, single, single_mut};
-pub(crate) use request_context::Standing;
+pub(crate) use response_parts::{ResponseParts, X_REQUEST_ID};
+pub(crate) use run::{Engine, Station};
 pub(crate) use settings::{GateLayer, Settings, impl_layer};
-pub(crate) use settlement::{DeferredCharge, DeferredCost, DeferredItem};
-pub(crate) use stamp::{ResponseParts, X_REQUEST_ID};
-pub(crate) use walk::{Engine, Station};

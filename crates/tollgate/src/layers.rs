@@ -1,15 +1,10 @@
 //! The layers, one file each, in the order of a request. Each is the engine with one gate.
-#![expect(
-    clippy::inline_always,
-    reason = "a walk is to be one function: that was seen to save 3 % of all instructions"
-)]
 
-use tollgate_core::{denial::Denial, request::RequestHead};
+use tollgate_core::denial::Denial;
 
 use crate::{
-    ConfigurationError, RequestContext,
-    engine::{Asked, DeferredCharge, Entrant, Gate, ResponseParts},
-    limit::RateLimitHeaders,
+    RequestContext,
+    engine::{Cx, Flow, ResponseParts},
 };
 
 pub mod attempt_limit;
@@ -24,10 +19,11 @@ pub mod verify;
 pub use crate::engine::{Body, Gated, ReportOnly, ResponseFuture};
 pub use crate::stack::TollgateBuilder;
 
-/// The gates that there are. The engine is made of these and of no others, so that a walk through them is one function, in
-/// which nothing is called by a pointer.
+/// One decision about a request. The set is closed, so that the engine calls no gate by a pointer.
+///
+/// A gate keeps nothing about a request: what it finds out stands in the request's [context](RequestContext).
 #[derive(Clone, Debug)]
-pub(crate) enum AnyGate {
+pub(crate) enum Gate {
     RequestId(request_id::RequestIdGate),
     AttemptLimit(attempt_limit::AttemptLimitGate),
     Credential(credential::CredentialGate),
@@ -38,62 +34,66 @@ pub(crate) enum AnyGate {
     Usage(usage::UsageGate),
 }
 
-macro_rules! whichever {
-    ($any:expr, $gate:ident => $call:expr) => {
-        match $any {
-            AnyGate::RequestId($gate) => $call,
-            AnyGate::AttemptLimit($gate) => $call,
-            AnyGate::Credential($gate) => $call,
-            AnyGate::Verify($gate) => $call,
-            AnyGate::RateLimit($gate) => $call,
-            AnyGate::Entitlement($gate) => $call,
-            AnyGate::Scope($gate) => $call,
-            AnyGate::Usage($gate) => $call,
+impl Gate {
+    /// The name of its layer, for logs and errors.
+    pub(crate) fn layer(&self) -> &'static str {
+        match self {
+            Self::RequestId(_) => request_id::LAYER,
+            Self::AttemptLimit(_) => attempt_limit::LAYER,
+            Self::Credential(_) => credential::LAYER,
+            Self::Verify(_) => verify::LAYER,
+            Self::RateLimit(_) => rate_limit::LAYER,
+            Self::Entitlement(_) => entitlement::LAYER,
+            Self::Scope(_) => scope::LAYER,
+            Self::Usage(_) => usage::LAYER,
         }
-    };
-}
-
-impl Gate for AnyGate {
-    fn layer(&self) -> &'static str {
-        whichever!(self, gate => gate.layer())
     }
 
-    fn configuration_error(&self) -> Option<ConfigurationError> {
-        whichever!(self, gate => gate.configuration_error())
-    }
-
-    fn identifies(&self) -> bool {
-        whichever!(self, gate => gate.identifies())
-    }
-
-    #[inline(always)]
-    fn ask(&self, entrant: &mut impl Entrant) -> Asked {
-        whichever!(self, gate => gate.ask(entrant))
-    }
-
+    /// Decides about a request.
     #[inline]
-    fn judge(&self, context: &RequestContext) -> Result<(), Denial> {
-        whichever!(self, gate => gate.judge(context))
+    pub(crate) fn check<B>(&self, cx: &mut Cx<'_, B>) -> Result<Flow, Denial> {
+        match self {
+            Self::RequestId(gate) => {
+                gate.check(cx);
+                Ok(Flow::Continue)
+            }
+            Self::AttemptLimit(gate) => gate.check(cx),
+            Self::Credential(gate) => gate.check(cx),
+            Self::Verify(gate) => gate.check(cx),
+            Self::RateLimit(gate) => gate.check(cx),
+            Self::Entitlement(gate) => gate.check(cx),
+            Self::Scope(gate) => gate.check(cx),
+            Self::Usage(gate) => gate.check(cx),
+        }
     }
 
-    fn span(&self, context: &RequestContext) -> Option<tracing::Span> {
-        whichever!(self, gate => gate.span(context))
+    /// Adds what the response carries of this gate: to the inner service's response, and to a refusal of this gate or of a
+    /// later one.
+    #[inline]
+    pub(crate) fn on_response(&self, context: &mut RequestContext, parts: &mut ResponseParts) {
+        match self {
+            Self::RequestId(gate) => gate.on_response(context, parts),
+            Self::Credential(gate) => gate.on_response(context, parts),
+            Self::RateLimit(gate) => gate.on_response(context, parts),
+            _ => {}
+        }
     }
 
-    fn tell_expired(
-        &self,
-        head: RequestHead<'_>,
-        context: &RequestContext,
-    ) -> Option<(DeferredCharge, RateLimitHeaders)> {
-        whichever!(self, gate => gate.tell_expired(head, context))
+    /// Whether it adds something to responses, or defers a charge to them.
+    pub(crate) fn adds_to_responses(&self) -> bool {
+        matches!(self, Self::RequestId(_) | Self::AttemptLimit(_) | Self::Credential(_) | Self::RateLimit(_))
     }
 
-    fn stamps(&self) -> bool {
-        whichever!(self, gate => gate.stamps())
+    /// Whether it decides who is calling. In report-only mode, a caller that it would have refused is not authenticated.
+    pub(crate) fn identifies(&self) -> bool {
+        matches!(self, Self::Credential(_) | Self::Verify(_))
     }
 
-    #[inline(always)]
-    fn stamp(&self, context: &mut RequestContext, stamp: &mut ResponseParts) {
-        whichever!(self, gate => gate.stamp(context, stamp));
+    /// The span in which the inner service runs.
+    pub(crate) fn span(&self, context: &RequestContext) -> Option<tracing::Span> {
+        match self {
+            Self::RequestId(_) => context.request_id().map(request_id::span),
+            _ => None,
+        }
     }
 }

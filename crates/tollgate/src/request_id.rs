@@ -67,18 +67,6 @@ impl RequestId {
             Text::Short(text) => text,
         }
     }
-
-    /// The identifier as the value of a header, for its last use as such: a caller's own value of a UUID's length is handed over,
-    /// and its text kept, which costs less than counting one more owner.
-    pub(crate) fn hand_over(&mut self) -> HeaderValue {
-        if let Text::Given(value) = &self.0
-            && let Ok(text) = value.as_bytes().try_into()
-            && let Text::Given(value) = std::mem::replace(&mut self.0, Text::Short(text))
-        {
-            return value;
-        }
-        self.to_header_value()
-    }
 }
 
 impl fmt::Display for RequestId {

@@ -1,14 +1,14 @@
 //! The whole stack, in the right order.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use tower_layer::Layer;
 
 use crate::{
     AttemptLimitLayer, ConfigurationError, CredentialLayer, EntitlementLayer, RateLimitLayer, RequestIdLayer,
     ScopeLayer, UsageLayer, VerifyLayer,
-    engine::{Engine, Gate, GateLayer, Settings, Station},
-    layers::{AnyGate, Gated, ReportOnly, rate_limit::ANONYMOUS_UNCOUNTED},
+    engine::{Engine, GateLayer, Settings, Station},
+    layers::{Gate, Gated, ReportOnly, rate_limit::ANONYMOUS_UNCOUNTED},
 };
 
 /// The whole stack as one layer: one future, one body, one pass over the request.
@@ -35,14 +35,14 @@ use crate::{
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Around an axum `Router` it answers unknown paths, too: with 401 to strangers.
+/// Around an axum `Router` it also guards unknown paths: a request without a key gets 401, not 404.
 #[derive(Clone, Debug)]
 pub struct Tollgate {
     engine: Arc<Engine>,
 }
 
 impl Tollgate {
-    /// Begins a stack with request identifiers and the default credential sources.
+    /// Starts a stack with request identifiers and the default credential sources.
     pub fn builder() -> TollgateBuilder {
         TollgateBuilder::default()
     }
@@ -56,10 +56,10 @@ impl<S> Layer<S> for Tollgate {
     }
 }
 
-/// Puts a [`Tollgate`] together. In whatever order the layers are named, a request meets them in this one: request ID,
-/// attempt limit, credential, verify, rate limit, entitlement, scope, usage.
+/// Builds a [`Tollgate`]. Whatever the order of the calls, a request passes the layers in this order: request ID, attempt limit,
+/// credential, verify, rate limit, entitlement, scope, usage.
 ///
-/// Responder, clock and realm are set here, for all; [`build`](Self::build) refuses a layer that has its own. A layer in
+/// Responder, clock and realm are set here for all layers; [`build`](Self::build) refuses a layer that has its own. A layer in
 /// report-only mode stays so.
 #[derive(Clone, Debug, Default)]
 #[must_use = "a builder does nothing until it is built"]
@@ -73,72 +73,81 @@ pub struct TollgateBuilder {
     scope: Slot,
     usage: Slot,
     settings: Settings,
-    is_optional: bool,
-    leaves_anonymous_uncounted: bool,
+    accepts_anonymous: bool,
+    counts_only_principals: bool,
+    // The first layer that could not be made.
+    error: Option<ConfigurationError>,
 }
 
-/// The layers that were named for one place: exactly one, or there is something to complain about.
-type Slot = Vec<(AnyGate, Settings)>;
+/// The layers that were given for one place. More than one is an error.
+type Slot = Vec<(Gate, Settings)>;
 
 impl TollgateBuilder {
-    /// Another way to identify requests than the default one.
+    /// How requests are identified. Default: [`RequestIdLayer::new`].
     pub fn request_id(mut self, layer: RequestIdLayer) -> Self {
         self.request_id.push(layer.into_parts());
         self
     }
 
-    /// How often an address may fail to prove who it is.
+    /// How often an address may fail to authenticate. Default: no limit.
     pub fn attempt_limit(mut self, layer: AttemptLimitLayer) -> Self {
         self.attempt_limit.push(layer.into_parts());
         self
     }
 
-    /// Another way to find credentials than the default one.
+    /// Where credentials are found. Default: [`CredentialLayer::new`].
     pub fn credential(mut self, layer: CredentialLayer) -> Self {
-        self.is_optional = layer.gate.is_optional;
+        self.accepts_anonymous = layer.gate.accepts_anonymous;
         self.credential.push(layer.into_parts());
         self
     }
 
-    /// Who a credential belongs to: a verifier, or a layer made of one. Required.
+    /// What verifies credentials: a verifier, or a layer made of one. Required.
     pub fn verify(mut self, layer: impl Into<VerifyLayer>) -> Self {
         self.verify.push(layer.into().into_parts());
         self
     }
 
-    /// How often a caller may ask: a quota for each key, or a layer with policies.
+    /// How often a caller may send requests: a quota for each key, or a layer with policies. Default: no limit.
     pub fn rate_limit(mut self, layer: impl Into<RateLimitLayer>) -> Self {
         let layer = layer.into();
-        self.leaves_anonymous_uncounted = !layer.gate.counts_anonymous();
+        self.counts_only_principals = !layer.gate.counts_anonymous();
         self.rate_limit.push(layer.into_parts());
         self
     }
 
-    /// Which subscription a caller needs.
+    /// Which subscription a caller needs. Default: none.
     pub fn entitlement(mut self, layer: EntitlementLayer) -> Self {
         self.entitlement.push(layer.into_parts());
         self
     }
 
-    /// Which scopes a caller needs: one requirement for all, or a layer with a map of routes.
-    pub fn scope(mut self, layer: impl Into<ScopeLayer>) -> Self {
-        self.scope.push(layer.into().into_parts());
+    /// Which scopes a caller needs: one requirement for all routes, a map of routes, or a layer. Default: none.
+    pub fn scope<L>(mut self, layer: L) -> Self
+    where
+        L: TryInto<ScopeLayer>,
+        ConfigurationError: From<L::Error>,
+    {
+        match layer.try_into() {
+            Ok(layer) => self.scope.push(layer.into_parts()),
+            Err(error) => self.error = self.error.or(Some(error.into())),
+        }
         self
     }
 
-    /// Who is told that a caller was let through: a recorder, another sink, or a layer made of one.
+    /// What records usage: a recorder, another sink, or a layer made of one. Default: nothing.
     pub fn usage(mut self, layer: impl Into<UsageLayer>) -> Self {
         self.usage.push(layer.into().into_parts());
         self
     }
 
-    /// Turns refusals into responses. By default gRPC requests get a gRPC status, all others an RFC 9457 problem.
+    /// Turns refusals into responses. Default: gRPC requests get a gRPC status, all others an RFC 9457 problem.
     pub fn responder(mut self, responder: impl tollgate_core::respond::Respond) -> Self {
         self.settings.responder = Some(Arc::new(responder));
         self
     }
 
-    /// Takes the time from `clock`.
+    /// Takes the time from `clock`. Default: the machine's clock.
     pub fn clock(mut self, clock: impl tollgate_core::clock::Clock) -> Self {
         self.settings.clock = Some(Arc::new(clock));
         self
@@ -150,7 +159,7 @@ impl TollgateBuilder {
         self
     }
 
-    /// Refuses nothing: logs and counts what would have been refused, and lets it through.
+    /// Refuses nothing: logs and counts what would have been refused, and lets it pass.
     pub fn report_only(mut self, report: &ReportOnly) -> Self {
         self.settings.report_only = Some(report.clone());
         self
@@ -159,14 +168,17 @@ impl TollgateBuilder {
     /// The stack.
     ///
     /// # Errors
-    /// If it cannot work as it was put together. The error says what to change.
+    /// If the layers cannot work together. The error says what to change.
     pub fn build(mut self) -> Result<Tollgate, ConfigurationError> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
         if self.verify.is_empty() {
             return Err(ConfigurationError::new(
                 "Tollgate has no verifier: add .verify(KeyVerifier::new(format, store)), or a verifier of your own",
             ));
         }
-        if self.is_optional && self.leaves_anonymous_uncounted {
+        if self.accepts_anonymous && self.counts_only_principals {
             return Err(ConfigurationError::new(ANONYMOUS_UNCOUNTED));
         }
         if self.request_id.is_empty() {
@@ -191,10 +203,10 @@ impl TollgateBuilder {
             let layer = gate.layer();
             if !slot.is_empty() {
                 return Err(ConfigurationError::new(format!(
-                    "Tollgate was given two of {layer}, of which only one could hold: make them one"
+                    "Tollgate was given two of {layer}, but a stack has one of each layer: remove one"
                 )));
             }
-            if own.concern_all() {
+            if own.has_shared() {
                 return Err(ConfigurationError::new(format!(
                     "{layer} has a responder, a clock or a realm of its own: set them on Tollgate's builder, for all layers"
                 )));
@@ -202,10 +214,12 @@ impl TollgateBuilder {
             let report_only = own.report_only.or_else(|| self.settings.report_only.clone());
             stations.push(Station::new(gate, report_only));
         }
-        let engine = Engine::new(stations, &self.settings);
-        match engine.configuration_error() {
-            Some(configuration_error) => Err(configuration_error.clone()),
-            None => Ok(Tollgate { engine }),
-        }
+        Ok(Tollgate { engine: Engine::new(stations, &self.settings) })
+    }
+}
+
+impl From<Infallible> for ConfigurationError {
+    fn from(never: Infallible) -> Self {
+        match never {}
     }
 }

@@ -173,7 +173,7 @@ fn entitlement(world: &World) -> EntitlementLayer {
 }
 
 fn one_scope(world: &World) -> ScopeLayer {
-    in_world!(ScopeLayer::new(scope("read")), world)
+    in_world!(ScopeLayer::new(scope("read")).unwrap(), world)
 }
 
 fn scope_map(world: &World) -> ScopeLayer {
@@ -441,7 +441,7 @@ impl Case {
 
 /// A request whose caller is known in another way than by a credential.
 fn vouched(mut request: Request<String>) -> Request<String> {
-    RequestContext::identify(request.extensions_mut(), Arc::new(Principal::new("ada")));
+    RequestContext::authenticate(request.extensions_mut(), Arc::new(Principal::new("ada")));
     request
 }
 

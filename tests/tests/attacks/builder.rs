@@ -1,10 +1,9 @@
 //! A stack that cannot guard what it was put together for is an error at start-up, which names the layer.
 
-use http::StatusCode;
-use tests::suite::{Directory, Inner, erase, get, send};
+use tests::suite::Directory;
 use tollgate::{
-    ConfigurationError, CredentialLayer, DenialKind, EntitlementLayer, PerWindow as _, Policy,
-    RateLimitLayer, RequestIdLayer, ScopeLayer, Tollgate, VerifyLayer,
+    ConfigurationError, CredentialLayer, EntitlementLayer, PerWindow as _, Policy, RateLimitLayer,
+    RequestIdLayer, ScopeLayer, Tollgate, VerifyLayer,
     clock::ManualClock,
     layers::TollgateBuilder,
     limit::Subject,
@@ -12,7 +11,6 @@ use tollgate::{
     scope::{ScopeMap, scope},
     verify::CredentialSource,
 };
-use tower::Layer as _;
 
 use crate::everybody;
 
@@ -76,18 +74,21 @@ fn refuses_a_layer_with_a_responder_a_clock_or_a_realm_of_its_own() {
     each_setting!(Tollgate::builder(), verify, verify(), "VerifyLayer");
     each_setting!(builder(), rate_limit, RateLimitLayer::new(1.per_day()), "RateLimitLayer");
     each_setting!(builder(), entitlement, EntitlementLayer::new(), "EntitlementLayer");
-    each_setting!(builder(), scope, ScopeLayer::new(scope("read")), "ScopeLayer");
+    each_setting!(builder(), scope, ScopeLayer::new(scope("read")).unwrap(), "ScopeLayer");
 }
 
 /// Leaving the key out would be the way around every limit.
 #[test]
 fn refuses_optional_credentials_with_limits_that_count_by_principal_only() {
-    let optional = || CredentialLayer::new().optional();
+    let optional = || CredentialLayer::new().with_anonymous();
     let words = ["RateLimitLayer", "CredentialLayer", "anonymous", "Subject::custom"];
     refuses(builder().credential(optional()).rate_limit(1.per_day()), &words);
     refuses(builder().rate_limit(1.per_day()).credential(optional()), &words);
-    let tenant = Policy::new("organization", 1.per_day()).by(Subject::Tenant);
-    refuses(builder().credential(optional()).rate_limit(RateLimitLayer::from_policies([tenant])), &words);
+    let tenant = Policy::new("organization", 1.per_day()).with_subject(Subject::Tenant);
+    refuses(
+        builder().credential(optional()).rate_limit(RateLimitLayer::from_policies([tenant]).unwrap()),
+        &words,
+    );
 
     assert!(builder().credential(optional()).rate_limit(everybody(1.per_day())).build().is_ok());
     assert!(builder().credential(optional()).build().is_ok(), "without any limit");
@@ -102,47 +103,36 @@ fn refuses_a_scope_that_nobody_can_have() {
 }
 
 #[test]
-fn refuses_a_tier_that_is_not_among_the_tiers() {
-    let entitlement = EntitlementLayer::new().at_least("entreprise", ["basic", "pro", "enterprise"]);
-    refuses(builder().entitlement(entitlement), &["EntitlementLayer", "tier"]);
+fn refuses_a_tier_that_is_not_in_the_list_of_tiers() {
+    let entitlement = EntitlementLayer::at_least("entreprise", ["basic", "pro", "enterprise"]);
+    expect(&entitlement.unwrap_err(), &["EntitlementLayer", "entreprise", "list of tiers"]);
 }
 
-/// They would share their counters, and be held against each other's.
+/// They would share their counters.
 #[test]
-fn refuses_policies_of_one_name() {
+fn refuses_policies_with_the_same_name() {
     let policies = [
         Policy::new("key", 1.per_day()),
-        Policy::new("organization", 9.per_day()).by(Subject::Tenant),
-        Policy::new("key", 9.per_hour()),
+        Policy::new("organization", 9.per_day()).with_subject(Subject::Tenant),
+        Policy::new(String::from("key"), 9.per_hour()),
     ];
-    refuses(builder().rate_limit(RateLimitLayer::from_policies(policies)), &["RateLimitLayer", "\"key\""]);
+    expect(&RateLimitLayer::from_policies(policies).unwrap_err(), &["RateLimitLayer", "\"key\""]);
 }
 
 #[test]
 fn refuses_a_limit_without_policies() {
-    refuses(builder().rate_limit(RateLimitLayer::from_policies([])), &["RateLimitLayer", "no policy"]);
+    expect(&RateLimitLayer::from_policies([]).unwrap_err(), &["RateLimitLayer", "no policy"]);
 }
 
 #[test]
-fn refuses_to_look_for_credentials_nowhere() {
+fn refuses_credentials_without_a_source() {
     let nowhere = CredentialLayer::from_sources([] as [CredentialSource; 0]);
-    refuses(builder().credential(nowhere), &["CredentialLayer", "no source"]);
+    expect(&nowhere.unwrap_err(), &["CredentialLayer", "no source"]);
 }
 
-/// Nobody builds a layer that stands alone: it says so at the first request, and lets none through.
-#[tokio::test]
-async fn a_layer_that_cannot_work_lets_nobody_through_where_it_stands_alone() {
-    let inner = Inner::new();
-    let stacks = [
-        erase(CredentialLayer::from_sources([] as [CredentialSource; 0]).optional().layer(inner.clone())),
-        erase(RateLimitLayer::from_policies([]).layer(inner.clone())),
-        erase(EntitlementLayer::new().at_least("gold", ["silver"]).layer(inner.clone())),
-        erase(ScopeLayer::new(scope("not valid")).layer(inner.clone())),
-    ];
-    for mut stack in stacks {
-        let reply = send(&mut stack, get("/jobs", &[])).await;
-        assert_eq!(reply.status(), StatusCode::INTERNAL_SERVER_ERROR);
-        assert_eq!(reply.kind(), Some(DenialKind::Misconfigured));
-    }
-    assert_eq!(inner.calls(), 0);
+/// A layer that stands alone is built by no builder: its own constructor refuses.
+#[test]
+fn refuses_an_invalid_scope_in_a_layer_that_stands_alone() {
+    expect(&ScopeLayer::new(scope("not valid")).unwrap_err(), &["ScopeLayer", "not valid"]);
+    expect(&ScopeLayer::new(scope("read") | scope("")).unwrap_err(), &["ScopeLayer"]);
 }

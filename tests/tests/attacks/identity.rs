@@ -179,7 +179,7 @@ async fn a_bad_key_is_no_stranger() {
     ];
     let inner = Inner::new();
     let layers = (
-        CredentialLayer::from_sources(sources).optional().with_clock(clock.clone()),
+        CredentialLayer::from_sources(sources).unwrap().with_anonymous().with_clock(clock.clone()),
         VerifyLayer::new(keys.verifier()).with_clock(clock),
     );
     let mut stack = erase(layers.layer(inner.clone()));
@@ -225,7 +225,7 @@ async fn with_removal_no_key_is_left_among_subprotocols_or_in_the_query() {
 
     let sources = [CredentialSource::WebSocketProtocol("key."), CredentialSource::DangerousQuery("key")];
     let layers = (
-        CredentialLayer::from_sources(sources).with_removal(),
+        CredentialLayer::from_sources(sources).unwrap().with_removal(),
         VerifyLayer::new(Directory::default().with(KEY, Principal::new("ada"))),
     );
     for (path, protocols, expected) in [
@@ -253,7 +253,7 @@ async fn with_removal_no_key_is_left_among_subprotocols_or_in_the_query() {
 async fn whom_a_stack_outside_has_proven_is_nobody_to_a_stack_inside() {
     let identified = |stack: Tollgate, inner: &Inner| {
         let layers = ServiceBuilder::new().map_request(|mut request: http::Request<String>| {
-            RequestContext::identify(request.extensions_mut(), Arc::new(Principal::new("ada")));
+            RequestContext::authenticate(request.extensions_mut(), Arc::new(Principal::new("ada")));
             request
         });
         erase(layers.layer(stack).service(inner.clone()))
@@ -265,7 +265,7 @@ async fn whom_a_stack_outside_has_proven_is_nobody_to_a_stack_inside() {
     let reply = send(&mut strict, get("/jobs", &[])).await;
     assert_eq!((reply.kind(), inner.calls()), (Some(DenialKind::CredentialMissing), 0));
 
-    let optional = builder.credential(CredentialLayer::new().optional()).build().unwrap();
+    let optional = builder.credential(CredentialLayer::new().with_anonymous()).build().unwrap();
     assert_eq!(send(&mut identified(optional, &inner), get("/jobs", &[])).await.kind(), None);
     let inside = inner.take_last();
     assert!(RequestContext::of(inside.extensions()).and_then(RequestContext::principal).is_none());

@@ -46,10 +46,10 @@ async fn expect_separate_quotas(attackers_key: &str, victims_tenant: &str) {
     let directory = Directory::default()
         .with("attacker", Principal::new(attackers_key))
         .with("victim", Principal::new("ada").with_tenant(victims_tenant));
-    let policy = Policy::new("organization", 5.per_day()).by(Subject::Tenant);
+    let policy = Policy::new("organization", 5.per_day()).with_subject(Subject::Tenant);
     let stack = Tollgate::builder()
         .verify(directory)
-        .rate_limit(RateLimitLayer::from_policies([policy]))
+        .rate_limit(RateLimitLayer::from_policies([policy]).unwrap())
         .clock(ManualClock::at(at(0)))
         .build()
         .unwrap();
@@ -68,7 +68,7 @@ async fn a_lapsed_plan_has_no_tiers_quota() {
     let policy = Policy::new("key", 1.per_day()).with_tier("enterprise", 1_000_000.per_day());
     let stack = Tollgate::builder()
         .verify(Directory::default().with("lapsed", lapsed))
-        .rate_limit(RateLimitLayer::from_policies([policy]))
+        .rate_limit(RateLimitLayer::from_policies([policy]).unwrap())
         .clock(ManualClock::at(at(0)))
         .build()
         .unwrap();
@@ -133,8 +133,8 @@ fn no_extreme_of_time_quota_or_cost_panics() {
                 let tightest = decision.tightest().unwrap();
                 assert!(tightest.remaining() <= tightest.limit);
                 assert_eq!(decision.retry_after().is_some(), !decision.is_allowed(), "{quota} {cost}");
-                let both = decision.clone().and(&decision);
-                assert_eq!(both.is_allowed(), decision.is_allowed());
+                let refreshed = decision.clone().refreshed_by(&decision);
+                assert_eq!(refreshed, decision);
                 tightest.resets_at();
                 RequestId::generate(now);
             }

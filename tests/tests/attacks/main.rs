@@ -44,7 +44,10 @@ impl Keys {
 
 /// Limits everybody together, whoever they are.
 fn everybody(quota: Quota) -> RateLimitLayer {
-    RateLimitLayer::from_policies([Policy::new("all", quota).by(Subject::custom(|_, _| Some("all".into())))])
+    RateLimitLayer::from_policies([
+        Policy::new("all", quota).with_subject(Subject::custom(|_, _| Some("all".into())))
+    ])
+    .unwrap()
 }
 
 /// What any stranger can send: `OPTIONS` with the two headers by which a browser asks what it may.

@@ -39,8 +39,9 @@ async fn a_responder_that_takes_what_is_attached_takes_no_header_of_the_response
 }
 
 #[tokio::test]
-async fn what_a_layer_cannot_do_is_told_by_its_own_responder() {
-    let layer = ScopeLayer::new(scope("not a scope")).with_responder(Greedy);
+async fn a_layer_answers_a_misconfiguration_by_its_own_responder() {
+    // There is no `VerifyLayer` outside.
+    let layer = ScopeLayer::new(scope("read")).unwrap().with_responder(Greedy);
     let reply = send(&mut erase(layer.layer(Inner::new())), get("/", &[])).await;
     assert_eq!(reply.status(), 418);
 }
@@ -56,7 +57,8 @@ async fn functions_of_the_application_see_the_other_extensions_and_not_the_reque
             saw.fetch_add(1, Ordering::Relaxed);
             Some("all".into())
         });
-        let limit = RateLimitLayer::from_policies([Policy::new("all", 5.per_minute()).by(subject)]);
+        let limit = RateLimitLayer::from_policies([Policy::new("all", 5.per_minute()).with_subject(subject)])
+            .unwrap();
         let inner = Inner::new();
         let mut request: Request<String> = get("/", &[]);
         if is_beside_others {
@@ -87,7 +89,8 @@ async fn a_layer_in_report_only_mode_changes_no_limit() {
         EntitlementLayer::new().with_entitlements(NoPlans).with_report_only(&report),
         RateLimitLayer::from_policies(
             [Policy::new("key", 1.per_minute()).with_tier("pro", 600.per_minute())],
-        ),
+        )
+        .unwrap(),
     );
     let reply = send(&mut erase(layers.layer(Inner::new())), with_key(&key)).await;
     assert_eq!(reply.headers()["x-ratelimit-limit"], "600");

@@ -36,10 +36,10 @@ async fn a_limit_on_trial_leaves_the_verifier_behind_it_in_force() {
 #[tokio::test]
 async fn a_limit_on_trial_makes_no_other_limit_refuse() {
     let (inner, report) = (Inner::new(), ReportOnly::new());
-    let elsewhere = Policy::new("exports", 0.per_day()).by(Subject::custom(|_, _| None));
+    let elsewhere = Policy::new("exports", 0.per_day()).with_subject(Subject::custom(|_, _| None));
     let layers = ServiceBuilder::new()
         .layer(everybody(0.per_day()).with_report_only(&report))
-        .layer(RateLimitLayer::from_policies([elsewhere]));
+        .layer(RateLimitLayer::from_policies([elsewhere]).unwrap());
     let mut stack = erase(layers.service(inner.clone()));
     assert_eq!(send(&mut stack, with_key("any")).await.status(), StatusCode::OK);
     assert_eq!((report.refusals(), inner.calls()), (1, 1));
@@ -74,7 +74,7 @@ async fn a_bad_key_that_a_verifier_on_trial_lets_through_has_no_scopes() {
     let layers = ServiceBuilder::new()
         .layer(CredentialLayer::new().with_clock(ManualClock::at(at(1))))
         .layer(verify.with_report_only(&report))
-        .layer(ScopeLayer::new(scope("admin")));
+        .layer(ScopeLayer::new(scope("admin")).unwrap());
     let mut stack = erase(layers.service(inner.clone()));
     for key in ["expired", "revoked", "elsewhere"] {
         assert_eq!(send(&mut stack, with_key(key)).await.status(), StatusCode::UNAUTHORIZED, "{key}");

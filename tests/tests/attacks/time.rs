@@ -179,7 +179,7 @@ async fn a_key_that_is_revoked_between_two_layers_gets_past_no_guard() {
     let guards: [(&str, Guard); 3] = [
         ("RateLimitLayer", |inner| erase(RateLimitLayer::new(9.per_minute()).layer(inner))),
         ("EntitlementLayer", |inner| erase(EntitlementLayer::new().layer(inner))),
-        ("ScopeLayer", |inner| erase(ScopeLayer::new(Requirement::none()).layer(inner))),
+        ("ScopeLayer", |inner| erase(ScopeLayer::new(Requirement::none()).unwrap().layer(inner))),
     ];
     for (name, guard) in guards {
         let inner = Inner::new();

@@ -75,7 +75,7 @@ async fn check(layer: CredentialLayer, rows: Vec<Row>) {
         let (verdict, _) = judge(&layer, request(&headers)).await;
         assert_eq!(verdict, expected, "{name}");
 
-        let (verdict, _) = judge(&layer.clone().optional(), request(&headers)).await;
+        let (verdict, _) = judge(&layer.clone().with_anonymous(), request(&headers)).await;
         let expected = if expected == Refused(Missing) { Verdict::Anonymous } else { expected };
         assert_eq!(verdict, expected, "{name}, in optional mode");
     }
@@ -179,7 +179,7 @@ async fn key_header() {
 async fn basic() {
     let encoded = |text: &str| format!("Basic {}", STANDARD.encode(text));
     check(
-        CredentialLayer::from_sources([CredentialSource::Bearer, CredentialSource::BasicUser]),
+        CredentialLayer::from_sources([CredentialSource::Bearer, CredentialSource::BasicUser]).unwrap(),
         vec![
             row("present", [(AUTHORIZATION, &encoded("tok:"))], presents("tok")),
             row("lower case", [(AUTHORIZATION, &encoded("tok:").replace("Basic", "basic"))], presents("tok")),
@@ -218,7 +218,7 @@ async fn basic() {
 #[tokio::test]
 async fn subprotocol() {
     check(
-        CredentialLayer::from_sources([CredentialSource::WebSocketProtocol("key.")]),
+        CredentialLayer::from_sources([CredentialSource::WebSocketProtocol("key.")]).unwrap(),
         vec![
             row("one", [(PROTOCOL, "key.tok")], presents("tok")),
             row("among others", [(PROTOCOL, "chat, key.tok, v2")], presents("tok")),
@@ -239,7 +239,7 @@ async fn subprotocol() {
 
 #[tokio::test]
 async fn query() {
-    let layer = CredentialLayer::from_sources([CredentialSource::DangerousQuery("key")]);
+    let layer = CredentialLayer::from_sources([CredentialSource::DangerousQuery("key")]).unwrap();
     for (query, expected) in [
         ("", Refused(Missing)),
         ("?", Refused(Missing)),
@@ -259,7 +259,7 @@ async fn query() {
         assert_eq!(judge(&layer, request()).await.0, expected, "{query}");
         let expected = if expected == Refused(Missing) { Verdict::Anonymous } else { expected };
         assert_eq!(
-            judge(&layer.clone().optional(), request()).await.0,
+            judge(&layer.clone().with_anonymous(), request()).await.0,
             expected,
             "{query}, in optional mode"
         );
@@ -337,7 +337,8 @@ async fn what_holds_a_credential_is_marked_sensitive_in_the_request() {
         CredentialSource::Bearer,
         CredentialSource::Header(HeaderName::from_static(KEY)),
         CredentialSource::WebSocketProtocol("key."),
-    ]);
+    ])
+    .unwrap();
     let headers = [
         (AUTHORIZATION, "Bearer tok"),
         (KEY, "tok"),

@@ -63,7 +63,7 @@ proptest! {
         is_optional: bool,
     ) {
         let layer = CredentialLayer::new().with_max_length(64);
-        let layer = if is_optional { layer.optional() } else { layer };
+        let layer = if is_optional { layer.with_anonymous() } else { layer };
         let headers: Vec<_> = authorization
             .iter()
             .map(|value| (AUTHORIZATION, value.clone()))

@@ -176,11 +176,11 @@ async fn stacks_within_stacks_agree_on_the_request_id() {
 async fn a_scope_by_route_stands_inside_a_stack_around_the_router() {
     let router = || {
         Router::new()
-            .route("/jobs", get(async || "jobs").route_layer(ScopeLayer::new(scope("jobs:read"))))
+            .route("/jobs", get(async || "jobs").route_layer(ScopeLayer::new(scope("jobs:read")).unwrap()))
             .route("/open", get(async || "open"))
     };
     for how in How::BOTH {
-        let api = Api::new().with_scope(Requirement::none());
+        let api = Api::new().with_scope(ScopeLayer::new(Requirement::none()).unwrap());
         let mut caller = Connection::http1(serve(api.guard(router(), how)).await).await;
         assert_eq!(caller.get("/open", None).await.status(), StatusCode::UNAUTHORIZED);
         assert_eq!(caller.get("/jobs", None).await.status(), StatusCode::UNAUTHORIZED);

@@ -17,7 +17,10 @@ fn directory() -> Directory {
 
 /// Limits everybody together.
 fn everybody(quota: Quota) -> RateLimitLayer {
-    RateLimitLayer::from_policies([Policy::new("all", quota).by(Subject::custom(|_, _| Some("all".into())))])
+    RateLimitLayer::from_policies([
+        Policy::new("all", quota).with_subject(Subject::custom(|_, _| Some("all".into())))
+    ])
+    .unwrap()
 }
 
 /// Who the service inside finds, and their tier.
@@ -62,7 +65,7 @@ async fn a_reported_refusal_does_not_make_a_good_key_anonymous() {
             .layer(VerifyLayer::new(directory()).with_report_only(&report))
             .layer(EntitlementLayer::new().with_report_only(&report))
             // Already in force.
-            .layer(ScopeLayer::new(scope("read")));
+            .layer(ScopeLayer::new(scope("read")).unwrap());
         let mut stack = erase(layers.service(inner.clone()));
         assert_eq!(found_inside(&mut stack, &inner).await, ada(), "{quota}");
     }
@@ -75,7 +78,7 @@ async fn a_request_is_reported_once_however_many_layers_would_refuse_it() {
         .layer(CredentialLayer::new().with_report_only(&report))
         .layer(VerifyLayer::new(directory()).with_report_only(&report))
         .layer(EntitlementLayer::new().with_report_only(&report))
-        .layer(ScopeLayer::new(scope("read")).with_report_only(&report));
+        .layer(ScopeLayer::new(scope("read")).unwrap().with_report_only(&report));
     let reply = send(&mut erase(layers.service(Inner::new())), tests::suite::get("/", &[])).await;
     assert_eq!((reply.status(), report.refusals()), (StatusCode::OK, 1));
 }
@@ -95,7 +98,7 @@ async fn what_is_let_through_without_proof_stays_out_of_a_guard_in_force() {
     let layers = ServiceBuilder::new()
         .layer(CredentialLayer::new())
         .layer(VerifyLayer::new(Directory::default()).with_report_only(&ReportOnly::new()))
-        .layer(ScopeLayer::new(scope("read")));
+        .layer(ScopeLayer::new(scope("read")).unwrap());
     let inner = Inner::new();
     let reply = send(&mut erase(layers.service(inner.clone())), with_key("unknown")).await;
     assert_eq!((reply.status(), inner.calls()), (StatusCode::UNAUTHORIZED, 0));

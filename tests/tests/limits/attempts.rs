@@ -343,19 +343,19 @@ async fn grpc_callers_are_told_that_a_resource_is_exhausted() {
 }
 
 #[tokio::test]
-async fn no_response_tells_how_many_attempts_are_left() {
-    // An expired key is told where its own limits stand, and nothing of its address's.
+async fn no_response_shows_how_many_attempts_are_left() {
+    // A refusal before the rate limit shows no values at all.
     let clock = ManualClock::at(at(0));
     let tollgate = Tollgate::builder()
         .attempt_limit(attempts(2.per_minute()))
         .verify(Verifier::new())
-        .rate_limit(RateLimitLayer::new(30.per_minute()).with_numbers_for_expired())
+        .rate_limit(30.per_minute())
         .clock(clock.clone());
     let mut stack = erase(tollgate.build().unwrap().layer(inner()));
     let refused = send(&mut stack, with_key(HERE, "expired")).await;
-    assert_eq!(numbers(&refused), (401, Some(30), Some(30), Some(60), None));
+    assert_eq!(numbers(&refused), (401, None, None, None, None));
 
-    // Nor is one that is revoked when its limits are known already.
+    // A refusal behind it shows the caller's own limit.
     let (signal, latch) = (EndSignal::new(), Latch::shut());
     let principal = Principal::new("ada").with_end_signal(signal.clone());
     let plans = SlowEntitlements(Backend::slow(&latch));

@@ -25,9 +25,11 @@ async fn of_10_000_concurrent_requests_on_a_quota_of_1_000_exactly_1_000_pass() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_of_one_tenant_share_its_quota_exactly() {
     let clock = ManualClock::at(at(0));
-    let policies =
-        [Policy::new("key", 400.per_minute()), Policy::new("tenant", 1_000.per_minute()).by(Subject::Tenant)];
-    let stack = behind(&clock, RateLimitLayer::from_policies(policies).with_clock(clock.clone()));
+    let policies = [
+        Policy::new("key", 400.per_minute()),
+        Policy::new("tenant", 1_000.per_minute()).with_subject(Subject::Tenant),
+    ];
+    let stack = behind(&clock, RateLimitLayer::from_policies(policies).unwrap().with_clock(clock.clone()));
     let (passed, refused) = tally(&stack, |at| format!("key{}@acme", at % 4)).await;
     assert_eq!((passed.len(), refused), (1_000, 9_000));
 }
@@ -36,9 +38,9 @@ async fn keys_of_one_tenant_share_its_quota_exactly() {
 async fn a_subject_that_many_tenants_share_has_one_counter() {
     let clock = ManualClock::at(at(0));
     let everybody =
-        Policy::new("everybody", 1_000.per_minute()).by(Subject::custom(|_, _| Some("all".into())));
+        Policy::new("everybody", 1_000.per_minute()).with_subject(Subject::custom(|_, _| Some("all".into())));
     let policies = [Policy::new("key", 500.per_minute()), everybody];
-    let stack = behind(&clock, RateLimitLayer::from_policies(policies).with_clock(clock.clone()));
+    let stack = behind(&clock, RateLimitLayer::from_policies(policies).unwrap().with_clock(clock.clone()));
     let (passed, refused) = tally(&stack, |at| format!("key{}@tenant{}", at % 100, at % 10)).await;
     assert_eq!((passed.len(), refused), (1_000, 9_000));
 }
@@ -103,9 +105,12 @@ async fn a_refusal_by_one_window_burns_no_other() {
 #[tokio::test]
 async fn a_refusal_by_one_policy_burns_no_other() {
     let clock = ManualClock::at(at(0));
-    let policies =
-        [Policy::new("key", 3.per_hour()), Policy::new("tenant", 4.per_minute()).by(Subject::Tenant)];
-    let mut stack = behind(&clock, RateLimitLayer::from_policies(policies).with_clock(clock.clone()));
+    let policies = [
+        Policy::new("key", 3.per_hour()),
+        Policy::new("tenant", 4.per_minute()).with_subject(Subject::Tenant),
+    ];
+    let mut stack =
+        behind(&clock, RateLimitLayer::from_policies(policies).unwrap().with_clock(clock.clone()));
     assert_eq!(passing(&mut stack, "ada@acme", 10).await, 3, "the key's own quota");
     assert_eq!(passing(&mut stack, "bob@acme", 10).await, 1, "what the tenant has left");
     assert_eq!(passing(&mut stack, "cyd@other", 10).await, 3, "another tenant's key");
@@ -123,7 +128,8 @@ async fn an_upgrade_keeps_the_count_and_raises_the_limit() {
     let clock = ManualClock::at(at(0));
     let policy =
         Policy::new(tollgate::limit::DEFAULT_POLICY, 2.per_minute()).with_tier("pro", 5.per_minute());
-    let mut stack = behind(&clock, RateLimitLayer::from_policies([policy]).with_clock(clock.clone()));
+    let mut stack =
+        behind(&clock, RateLimitLayer::from_policies([policy]).unwrap().with_clock(clock.clone()));
     assert_eq!(passing(&mut stack, "ada.basic", 9).await, 2);
     let upgraded = send(&mut stack, from("ada.pro")).await;
     assert_eq!(numbers(&upgraded), (200, Some(5), Some(2), Some(60), None));
@@ -138,9 +144,10 @@ async fn a_quota_of_its_own_takes_the_place_of_one_policys() {
     let clock = ManualClock::at(at(0));
     let policies = [
         Policy::new(tollgate::limit::DEFAULT_POLICY, 1.per_minute()),
-        Policy::new("tenant", 4.per_minute()).by(Subject::Tenant),
+        Policy::new("tenant", 4.per_minute()).with_subject(Subject::Tenant),
     ];
-    let mut stack = behind(&clock, RateLimitLayer::from_policies(policies).with_clock(clock.clone()));
+    let mut stack =
+        behind(&clock, RateLimitLayer::from_policies(policies).unwrap().with_clock(clock.clone()));
     assert_eq!(passing(&mut stack, "ada@acme+3", 9).await, 3);
     assert_eq!(passing(&mut stack, "bob@acme+3", 9).await, 1);
 }
@@ -160,14 +167,14 @@ async fn a_preflight_is_not_counted() {
 async fn nobody_escapes_their_quota_by_leaving_the_key_out() {
     let clock = ManualClock::at(at(0));
     let key = || Policy::new("key", 1.per_minute());
-    let mut stack = behind(&clock, RateLimitLayer::from_policies([key()]).with_clock(clock.clone()));
+    let mut stack = behind(&clock, RateLimitLayer::from_policies([key()]).unwrap().with_clock(clock.clone()));
     let reply = send(&mut stack, get("/jobs", &[])).await;
     assert_eq!(reply.kind(), Some(DenialKind::Misconfigured), "nobody has said what strangers may");
     assert_eq!(numbers(&reply), (500, None, None, None, None));
 
     let all = Subject::custom(|_, principal| principal.is_none().then_some("all".into()));
-    let strangers = Policy::new("strangers", 2.per_minute()).by(all);
-    let limit = RateLimitLayer::from_policies([key(), strangers]).with_clock(clock.clone());
+    let strangers = Policy::new("strangers", 2.per_minute()).with_subject(all);
+    let limit = RateLimitLayer::from_policies([key(), strangers]).unwrap().with_clock(clock.clone());
     let mut stack = behind(&clock, limit);
     for expected in [(200, Some(1), None), (200, Some(0), None), (429, Some(0), Some(60))] {
         let (status, _, remaining, _, retry_after) = numbers(&send(&mut stack, get("/jobs", &[])).await);

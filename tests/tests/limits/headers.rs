@@ -173,36 +173,68 @@ async fn refusals_further_in_carry_all_of_them() {
 }
 
 #[tokio::test]
-async fn of_stacked_limits_each_adds_its_headers_and_the_inner_one_says_how_time_is_told() {
-    let epoch = format!("x-ratelimit-reset: {}", second(60));
-    let usual = |reset: &str| {
-        ["x-ratelimit-limit: 2".to_owned(), "x-ratelimit-remaining: 1".to_owned(), reset.to_owned()]
+async fn a_stacked_limit_writes_its_headers_where_there_are_none_or_where_its_window_is_tighter() {
+    let usual = |[limit, remaining]: [u64; 2], reset: u64| {
+        vec![
+            format!("x-ratelimit-limit: {limit}"),
+            format!("x-ratelimit-remaining: {remaining}"),
+            format!("x-ratelimit-reset: {reset}"),
+        ]
     };
+    let draft = |name: &str, [quota, window]: [u64; 2], [remaining, reset]: [u64; 2]| {
+        vec![
+            format!(r#"ratelimit: "{name}";r={remaining};t={reset}"#),
+            format!(r#"ratelimit-policy: "{name}";q={quota};w={window}"#),
+        ]
+    };
+    // `tight` has 2 a minute, `wide` 9 an hour.
+    let (tight, wide) = ([2, 1], [9, 8]);
+    let tight_draft = draft("tight-minute", [2, 60], [1, 30]);
+    let wide_draft = draft("wide-hour", [9, 3_600], [8, 3_570]);
+    let (minute, hour) = (second(60), second(3_600));
     let (new, none) = (RateLimitHeaders::new(), RateLimitHeaders::none());
-    let draft = [
-        r#"ratelimit: "outer-minute";r=1;t=30, "inner-hour";r=8;t=3570"#.to_owned(),
-        r#"ratelimit-policy: "outer-minute";q=2;w=60, "inner-hour";q=9;w=3600"#.to_owned(),
-    ];
-    for (outer, inner, expected) in [
-        (new, new.with_seconds_to_reset(), usual("x-ratelimit-reset: 30").to_vec()),
-        (new.with_seconds_to_reset(), new, usual(&epoch).to_vec()),
-        (new.with_seconds_to_reset(), none, usual("x-ratelimit-reset: 30").to_vec()),
-        (none, new, usual(&epoch).to_vec()),
+    let delta = new.with_seconds_to_reset();
+    let draft_10 = none.with_ietf_draft_10();
+    for (of_tight, of_wide, expected) in [
+        (new, delta, usual(tight, minute)),
+        (delta, new, usual(tight, 30)),
+        (new, none, usual(tight, minute)),
+        (none, new, usual(wide, hour)),
         (none, none, vec![]),
-        (none.with_ietf_draft_10(), none, draft.to_vec()),
-        (none, none.with_ietf_draft_10(), draft.to_vec()),
-        (none.with_ietf_draft_10(), new, [draft.to_vec(), usual(&epoch).to_vec()].concat()),
+        (draft_10, none, tight_draft.clone()),
+        (none, draft_10, wide_draft),
+        (draft_10, draft_10, tight_draft.clone()),
+        (draft_10, new, [tight_draft, usual(wide, hour)].concat()),
     ] {
+        for is_tight_outside in [true, false] {
+            let clock = clock();
+            let limit = |name, quota, headers| {
+                let layer = RateLimitLayer::from_policies([Policy::new(name, quota)]).unwrap();
+                layer.with_headers(headers).with_clock(clock.clone())
+            };
+            let [tight, wide] =
+                [limit("tight", 2.per_minute(), of_tight), limit("wide", 9.per_hour(), of_wide)];
+            let both = if is_tight_outside { (tight, wide) } else { (wide, tight) };
+            let mut stack = behind(&clock, both);
+            let shown = told(&send(&mut stack, from("ada")).await);
+            assert_eq!(shown, sorted(expected.clone()), "{of_tight:?}, {of_wide:?}, {is_tight_outside}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_values_of_a_refusal_by_a_stacked_limit_stay() {
+    for (outer, inner) in [(1.per_hour(), 0.per_minute()), (9.per_hour(), 0.per_minute())] {
         let clock = clock();
-        let limit = |name, quota, headers| {
-            RateLimitLayer::from_policies([Policy::new(name, quota)])
-                .with_headers(headers)
-                .with_clock(clock.clone())
-        };
-        let both = (limit("outer", 2.per_minute(), outer), limit("inner", 9.per_hour(), inner));
-        let mut stack = behind(&clock, both);
-        let told = told(&send(&mut stack, from("ada")).await);
-        assert_eq!(told, sorted(expected), "{outer:?} around {inner:?}");
+        let both = (
+            RateLimitLayer::new(outer).with_clock(clock.clone()),
+            RateLimitLayer::new(inner).with_clock(clock.clone()),
+        );
+        let refused = send(&mut behind(&clock, both), from("ada")).await;
+        let expected =
+            ["retry-after: 30", "x-ratelimit-limit: 0", "x-ratelimit-remaining: 0"].map(str::to_owned);
+        let reset = format!("x-ratelimit-reset: {}", second(60));
+        assert_eq!(told(&refused), sorted([expected.to_vec(), vec![reset]].concat()));
     }
 }
 
@@ -244,10 +276,11 @@ async fn a_bucket_shows_what_it_holds_and_the_time_in_which_it_is_filled() {
 async fn of_policies_with_one_window_the_tighter_one_is_told_under_its_name() {
     let policies = [
         Policy::new("key", 9.per_minute()),
-        Policy::new("tenant", 5.per_minute()).by(tollgate::limit::Subject::Tenant),
+        Policy::new("tenant", 5.per_minute()).with_subject(tollgate::limit::Subject::Tenant),
         Policy::new("day", 7.per_day()),
     ];
     let limit = RateLimitLayer::from_policies(policies)
+        .unwrap()
         .with_headers(RateLimitHeaders::new().with_each_window().with_seconds_to_reset());
     let mut stack = guarding(How::Built, &clock(), limit, Inner::new());
     let reply = send(&mut stack, from("ada@acme")).await;
@@ -273,6 +306,7 @@ async fn whatever_a_policy_is_called_a_structured_field_stays_one() {
         ("schlüssel\r\nx: y", "schlsselx: y-minute"),
     ] {
         let limit = RateLimitLayer::from_policies([Policy::new(name, 60.per_minute())])
+            .unwrap()
             .with_headers(RateLimitHeaders::none().with_ietf_draft_10());
         let mut stack = guarding(How::Built, &clock(), limit, Inner::new());
         assert_eq!(
@@ -306,6 +340,7 @@ async fn a_charge_for_the_response_is_told_in_all_headers() {
     let limit = RateLimitLayer::from_policies([
         Policy::new(DEFAULT_POLICY, 60.per_minute()).with_cost(Cost::by_response(|_| 5))
     ])
+    .unwrap()
     .with_headers(RateLimitHeaders::new().with_seconds_to_reset().with_each_window().with_ietf_draft_10());
     let mut stack = guarding(How::Built, &clock(), limit, Inner::new());
     let reply = send(&mut stack, from("ada")).await;

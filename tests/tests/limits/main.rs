@@ -81,7 +81,7 @@ where
 {
     erase(
         ServiceBuilder::new()
-            .layer(CredentialLayer::new().optional().dangerous_preflights().with_clock(clock.clone()))
+            .layer(CredentialLayer::new().with_anonymous().dangerous_preflights().with_clock(clock.clone()))
             .layer(VerifyLayer::new(verifier).with_clock(clock.clone()))
             .layer(layer)
             .service(Inner::new()),

@@ -149,7 +149,7 @@ impl Caller {
 #[test]
 fn whoever_waits_as_a_refusal_says_is_admitted_next_after_an_upgrade_too() {
     let policy = Policy::new("key", 1.per_hour().with_burst(2)).with_tier("pro", 60.per_hour().with_burst(2));
-    let mut caller = Caller::new(RateLimitLayer::from_policies([policy]));
+    let mut caller = Caller::new(RateLimitLayer::from_policies([policy]).unwrap());
     let mut ask = |key| send(&mut caller.stack, from(key)).now_or_never().unwrap();
     assert_eq!([ask("ada.basic"), ask("ada.basic")].map(|reply| reply.status().as_u16()), [200, 200]);
     assert_eq!(number(&ask("ada.pro"), "retry-after"), Some(60));

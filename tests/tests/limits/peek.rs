@@ -47,7 +47,12 @@ async fn tells_what_the_headers_of_the_last_response_told() {
         || vec![by_key(5.per_minute().sliding())],
         || vec![by_key(2.per_second().with_burst(6))],
         || vec![by_key(5.per_minute()).with_tier("pro", 50.per_minute().and(70.per_hour()))],
-        || vec![by_key(9.per_minute()), Policy::new("organization", 4.per_hour()).by(Subject::Tenant)],
+        || {
+            vec![
+                by_key(9.per_minute()),
+                Policy::new("organization", 4.per_hour()).with_subject(Subject::Tenant),
+            ]
+        },
         || {
             vec![
                 by_key(90.per_minute()).with_cost(3),
@@ -63,7 +68,7 @@ async fn tells_what_the_headers_of_the_last_response_told() {
     ];
     for (policies, how) in limits.iter().flat_map(|policies| How::BOTH.map(|how| (policies, how))) {
         let clock = ManualClock::at(at(30));
-        let limit = RateLimitLayer::from_policies(policies());
+        let limit = RateLimitLayer::from_policies(policies()).unwrap();
         let mut stack = guarding(how, &clock, limit.clone(), Inner::new());
         for seconds in [30, 31, 40, 61] {
             clock.set(at(seconds));
@@ -104,12 +109,13 @@ async fn leaves_out_what_only_a_request_decides() {
     };
     let limit = RateLimitLayer::from_policies([
         by_key(5.per_minute()).with_quota_by(slow_for_bulk),
-        Policy::new("organization", 4.per_hour()).by(Subject::Tenant),
-        Policy::new("address", 3.per_hour()).by(Subject::Address(ClientAddress::of_peer(|_| None))),
-        Policy::new("everybody", 2.per_hour()).by(Subject::custom(|_, _| Some("all".into()))),
-    ]);
+        Policy::new("organization", 4.per_hour()).with_subject(Subject::Tenant),
+        Policy::new("address", 3.per_hour()).with_subject(Subject::Address(ClientAddress::of_peer(|_| None))),
+        Policy::new("everybody", 2.per_hour()).with_subject(Subject::custom(|_, _| Some("all".into()))),
+    ])
+    .unwrap();
     let names = |decision: &Decision| -> Vec<_> {
-        decision.windows().iter().map(|window| (window.policy, window.window)).collect()
+        decision.windows().iter().map(|window| (window.policy.as_str(), window.window)).collect()
     };
     let ada = details("ada", Some("acme"), None, None);
     assert_eq!(names(&peek(&limit, &ada, 0).await), [("organization", Window::HOUR)]);
@@ -123,8 +129,9 @@ async fn leaves_out_what_only_a_request_decides() {
     );
 
     let all = RateLimitLayer::from_policies([
-        Policy::new("everybody", 2.per_hour()).by(Subject::custom(|_, _| Some("all".into())))
-    ]);
+        Policy::new("everybody", 2.per_hour()).with_subject(Subject::custom(|_, _| Some("all".into())))
+    ])
+    .unwrap();
     assert_eq!(peek(&all, &ada, 0).await.tightest(), None);
 }
 

@@ -49,6 +49,7 @@ impl Traffic {
             bytes + 1
         });
         RateLimitLayer::from_policies([Policy::new("traffic", 100.per_minute()).with_cost(cost)])
+            .unwrap()
             .with_limiter(Arc::clone(&self.counters))
     }
 

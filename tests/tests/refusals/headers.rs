@@ -91,7 +91,7 @@ const START: &str = r#"Bearer realm="api",error="insufficient_scope""#;
 async fn a_challenge_names_scopes_or_leaves_the_parameter_out() {
     let challenge = async |requirement: Requirement| {
         let keys = tests::suite::Directory::default().with("tok", Principal::new("ada"));
-        let layers = (CredentialLayer::new(), VerifyLayer::new(keys), ScopeLayer::new(requirement));
+        let layers = (CredentialLayer::new(), VerifyLayer::new(keys), ScopeLayer::new(requirement).unwrap());
         send(&mut erase(layers.layer(Inner::new())), with_key("tok")).await.header("www-authenticate")
     };
     assert_eq!(challenge(scope("a") & (scope("b") | scope("c"))).await, format!(r#"{START},scope="a b c""#));
@@ -157,10 +157,11 @@ async fn headers_written_at_once_are_those_that_are_written_one_by_one() {
                 CredentialSource::Bearer,
                 CredentialSource::Header(HeaderName::from_static("x-api-key")),
                 CredentialSource::DangerousQuery("key"),
-            ]);
+            ])
+            .unwrap();
             let builder = Tollgate::builder()
                 .request_id(RequestIdLayer::new())
-                .credential(if is_optional { credential.optional() } else { credential })
+                .credential(if is_optional { credential.with_anonymous() } else { credential })
                 .verify(Refuse(denial.clone()))
                 .scope(scope("jobs:read"));
             let builder = match responder.clone() {
@@ -225,24 +226,24 @@ async fn shared_caches_keep_callers_apart() {
     );
     assert_eq!(caching(layer(), Inner::new(), key()).await, pair("private, no-store", "x-api-key"));
     assert_eq!(caching(layer(), Inner::new(), both()).await, pair("", ""), "Authorization is there");
-    assert_eq!(caching(layer().optional(), Inner::new(), bearer()).await, pair("", ""));
+    assert_eq!(caching(layer().with_anonymous(), Inner::new(), bearer()).await, pair("", ""));
     assert_eq!(
-        caching(layer().optional(), Inner::new(), key()).await,
+        caching(layer().with_anonymous(), Inner::new(), key()).await,
         pair("private, no-store", "x-api-key")
     );
-    let stranger = caching(layer().optional(), Inner::new(), get("/", &[])).await;
+    let stranger = caching(layer().with_anonymous(), Inner::new(), get("/", &[])).await;
     assert_eq!(
         stranger,
         pair("", "authorization, x-api-key"),
         "a stranger's response is not for those with a key"
     );
 
-    let query = CredentialLayer::from_sources([CredentialSource::DangerousQuery("key")]);
+    let query = CredentialLayer::from_sources([CredentialSource::DangerousQuery("key")]).unwrap();
     assert_eq!(
         caching(query.clone(), Inner::new(), get("/?key=tok", &[])).await,
         pair("private, no-store", "")
     );
-    assert_eq!(caching(query.optional(), Inner::new(), get("/", &[])).await, pair("", ""));
+    assert_eq!(caching(query.with_anonymous(), Inner::new(), get("/", &[])).await, pair("", ""));
     let removed = layer().with_removal();
     assert_eq!(caching(removed, Inner::new(), key()).await, pair("private, no-store", "x-api-key"));
 }
@@ -270,7 +271,7 @@ async fn no_shared_cache_may_mix_up_callers_whatever_the_service_says() {
     );
     let stranger = get("/", &[]);
     assert_eq!(
-        caching(CredentialLayer::new().optional(), inner(), stranger).await,
+        caching(CredentialLayer::new().with_anonymous(), inner(), stranger).await,
         pair("public, max-age=60", "accept | authorization, x-api-key")
     );
 }

@@ -103,7 +103,7 @@ async fn no_secret_reaches_a_log_a_response_or_a_debug_print() {
     let latch = Latch::shut();
     latch.open();
     let builder = Tollgate::builder()
-        .credential(CredentialLayer::from_sources(sources))
+        .credential(CredentialLayer::from_sources(sources).unwrap())
         .verify(VerifyLayer::new(keys.verifier).with_environment(Environment::Live))
         .rate_limit(
             RateLimitLayer::new(1_000.per_minute()).with_limiter(SlowLimiter::new(&Backend::slow(&latch))),

@@ -75,7 +75,7 @@ fn tollgate(how: How, clock: &ManualClock, sink: &Noted, inner: Inner) -> Stack 
                 .layer(verify)
                 .layer(limit)
                 .layer(EntitlementLayer::new())
-                .layer(tollgate::ScopeLayer::new(scope("read")))
+                .layer(tollgate::ScopeLayer::new(scope("read")).unwrap())
                 .layer(UsageLayer::new(sink.clone()))
                 .service(inner),
         ),
@@ -128,7 +128,7 @@ async fn further_out_it_notes_what_is_refused_further_in() {
 async fn nobody_is_not_noted_and_passes() {
     let noted = Noted::default();
     let report = ReportOnly::new();
-    let optional = CredentialLayer::new().optional().dangerous_preflights();
+    let optional = CredentialLayer::new().with_anonymous().dangerous_preflights();
     let verify = || VerifyLayer::new(directory(&Backend::prompt()));
     let builder = ServiceBuilder::new().layer(optional).layer(verify().with_report_only(&report));
     let mut stack = erase(builder.layer(UsageLayer::new(noted.clone())).service(Inner::new()));

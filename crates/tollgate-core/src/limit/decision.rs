@@ -1,12 +1,15 @@
-//! What a limiter decided, and the arithmetic it decides by.
+//! A limiter's decision, and its arithmetic.
 
 use std::{
+    cmp::Reverse,
     fmt,
     time::{Duration, SystemTime},
 };
 
+use smallvec::SmallVec;
+
 use crate::limit::{
-    Charge, Counter, FixedWindow, Window, WindowLimit,
+    Charge, Counter, FixedWindow, PolicyName, Window, WindowLimit,
     counter::has_room,
     window::{NANOS_PER_SECOND, instant_of, nanos_of},
 };
@@ -16,41 +19,24 @@ use crate::limit::{
 #[non_exhaustive]
 pub struct WindowState {
     /// The policy's name.
-    pub policy: &'static str,
-    /// The window; of a token bucket the time in which it is filled.
+    pub policy: PolicyName,
+    /// The window; of a token bucket the time it takes to fill.
     pub window: Window,
     /// What the window admits, or the bucket holds.
     pub limit: u64,
-    /// What is used of it, this request included if it was admitted. May exceed `limit`, after a quota was lowered or
-    /// what had been admitted cost more than was left.
+    /// What is used of it, this request included if it was admitted. May exceed `limit` after a quota was lowered, or after
+    /// a deferred charge of more than was left.
     pub used: u64,
-    /// The second from which on the whole limit is there, counted from the Unix epoch: see [`Algorithm`](crate::limit::Algorithm).
+    /// When the whole limit is available again, in seconds since the Unix epoch: see [`Algorithm`](crate::limit::Algorithm).
     pub reset_second: u64,
     /// Whether this window refused the request.
     pub is_violated: bool,
-    // The nanosecond from which on a refused request would have fitted; 0 if that is the reset.
+    // When a refused request would be admitted, in nanoseconds since the Unix epoch; 0 if that is the reset.
     opens_at: u64,
 }
 
 impl WindowState {
-    /// Has room for anything.
-    const NONE: Self = Self {
-        policy: "",
-        window: Window::SECOND,
-        limit: u64::MAX,
-        used: 0,
-        reset_second: 0,
-        is_violated: false,
-        opens_at: 0,
-    };
-
-    #[inline]
-    fn count(&mut self, (cost, reset_second): (u64, u64)) {
-        self.used = self.used.saturating_add(cost);
-        self.reset_second = reset_second;
-    }
-
-    /// The instant from which on the whole limit is there, if nothing more is sent: a whole second.
+    /// When the whole limit is available again if no request is sent until then: a whole second.
     pub fn resets_at(&self) -> SystemTime {
         instant_of(self.reset_second)
     }
@@ -63,8 +49,7 @@ impl WindowState {
             .div_ceil(NANOS_PER_SECOND)
     }
 
-    /// How long after `at` a refused request would have fitted, as `Retry-After` tells it: whole seconds, rounded up, at
-    /// least one.
+    /// How long after `at` a refused request would be admitted, as in `Retry-After`: whole seconds, rounded up, at least one.
     pub fn retry_after(&self, at: SystemTime) -> Duration {
         whole_seconds(Duration::from_nanos(self.opens_at().saturating_sub(nanos_of(at))))
     }
@@ -80,7 +65,7 @@ impl WindowState {
     }
 }
 
-/// A request and one window that it is to be weighed against.
+/// A charge against one window, before the decision.
 #[derive(Clone, Copy, Debug)]
 pub struct WindowCheck {
     // As it stands before.
@@ -97,16 +82,15 @@ impl WindowCheck {
         if let Counter::FixedWindow(counter) = counter {
             return Self::of_fixed_window(charge, limit, counter);
         }
-        let mut state = WindowState {
+        let state = WindowState {
             policy: charge.policy,
             window: counter.fills_in(limit),
             limit: limit.capacity(),
             used: counter.used(limit, now),
             reset_second: counter.resets_at(limit),
             is_violated: false,
-            opens_at: 0,
+            opens_at: counter.opens_at(limit, charge.required),
         };
-        state.opens_at = counter.opens_at(limit, charge.required);
         let after = if charge.cost > 0 { counter.counting(limit, charge.cost) } else { counter };
         Self {
             state,
@@ -132,13 +116,25 @@ impl WindowCheck {
     }
 
     #[inline]
-    fn evaluated(&self) -> WindowState {
-        let has_room = has_room(self.state.used, self.required, self.state.limit);
-        WindowState { is_violated: !has_room, ..self.state }
+    fn has_room(&self) -> bool {
+        has_room(self.state.used, self.required, self.state.limit)
+    }
+
+    /// How the window stands after the decision.
+    #[inline]
+    fn after(&self, is_allowed: bool) -> WindowState {
+        let mut state = self.state;
+        if is_allowed {
+            state.used = state.used.saturating_add(self.cost);
+            state.reset_second = self.reset_second_after;
+        } else {
+            state.is_violated = !self.has_room();
+        }
+        state
     }
 }
 
-/// Whether a request fits into every window of every policy that it is charged to, and where they stand.
+/// Whether a request is admitted by every window of every policy that it is charged to, and where they stand.
 ///
 /// ```
 /// use std::time::{Duration, UNIX_EPOCH};
@@ -177,19 +173,18 @@ pub struct Decision {
     windows: Windows,
 }
 
-/// How many windows stay off the heap.
-const FEW: usize = 3;
-
+/// One window, as most decisions have, takes no allocation.
 #[derive(Clone)]
 enum Windows {
-    Few { length: usize, windows: [WindowState; FEW] },
-    Many(Vec<WindowState>),
+    One(WindowState),
+    Many(Box<[WindowState]>),
 }
 
 impl Windows {
+    #[inline]
     fn as_slice(&self) -> &[WindowState] {
         match self {
-            Self::Few { length, windows } => windows.get(..*length).unwrap_or(windows),
+            Self::One(window) => std::slice::from_ref(window),
             Self::Many(windows) => windows,
         }
     }
@@ -210,49 +205,28 @@ impl fmt::Debug for Windows {
 }
 
 impl Decision {
-    /// Weighs a request against every window: it is admitted if all of them have room, and then counted in all of them;
-    /// otherwise it is counted in none.
+    /// Evaluates a request: it is admitted if every window has room, and then counted in all of them; otherwise it is counted
+    /// in none.
     #[inline]
     pub fn evaluate(at: SystemTime, windows: impl IntoIterator<Item = WindowCheck>) -> Self {
-        let mut rest = windows.into_iter();
-        let mut windows = [WindowState::NONE; FEW];
-        // What is counted, and the reset once it is.
-        let mut counted = [(0, 0); FEW];
-        let (mut length, mut is_allowed) = (0, true);
-        for (place, counted) in windows.iter_mut().zip(&mut counted) {
-            let Some(check) = rest.next() else { break };
-            *place = check.evaluated();
-            *counted = (check.cost, check.reset_second_after);
-            is_allowed &= !place.is_violated;
-            length += 1;
-        }
-        if length == FEW
-            && let Some(next) = rest.next()
-        {
-            let few = windows.into_iter().zip(counted);
-            let more = std::iter::once(next)
-                .chain(rest)
-                .map(|check| (check.evaluated(), (check.cost, check.reset_second_after)));
-            return Self::of_many(at, few.chain(more).collect());
-        }
-        if is_allowed {
-            // Also those that stand for none, which nobody sees: this takes fewer instructions than to spare them.
-            for (state, counted) in windows.iter_mut().zip(counted) {
-                state.count(counted);
+        let mut checks = windows.into_iter();
+        match (checks.next(), checks.next()) {
+            (Some(only), None) => {
+                let is_allowed = only.has_room();
+                Self { at, is_allowed, windows: Windows::One(only.after(is_allowed)) }
             }
+            (first, second) => Self::of_many(
+                at,
+                &first.into_iter().chain(second).chain(checks).collect::<SmallVec<[_; 4]>>(),
+            ),
         }
-        Self { at, is_allowed, windows: Windows::Few { length, windows } }
     }
 
-    #[cold]
-    fn of_many(at: SystemTime, mut windows: Vec<(WindowState, (u64, u64))>) -> Self {
-        let is_allowed = windows.iter().all(|(state, _)| !state.is_violated);
-        if is_allowed {
-            for (state, counted) in &mut windows {
-                state.count(*counted);
-            }
-        }
-        Self { at, is_allowed, windows: Windows::Many(windows.into_iter().map(|(state, _)| state).collect()) }
+    #[inline(never)]
+    fn of_many(at: SystemTime, checks: &[WindowCheck]) -> Self {
+        let is_allowed = checks.iter().all(WindowCheck::has_room);
+        let windows = checks.iter().map(|check| check.after(is_allowed)).collect();
+        Self { at, is_allowed, windows: Windows::Many(windows) }
     }
 
     /// Whether the request may pass.
@@ -272,18 +246,22 @@ impl Decision {
         self.windows.as_slice()
     }
 
-    /// The window whose numbers a caller should see: of a refusal the violated one that opens last, otherwise the one
-    /// with the least left (of equals, the one that opens last). `None` without any limit.
+    /// The window whose values a caller should see: of a refusal the violated one that opens last, otherwise the one
+    /// with the least left (of equals, the one that resets last). `None` without any limit.
     #[inline]
     pub fn tightest(&self) -> Option<&WindowState> {
+        match &self.windows {
+            Windows::One(window) => Some(window),
+            Windows::Many(windows) => self.tightest_of(windows),
+        }
+    }
+
+    #[inline(never)]
+    fn tightest_of<'w>(&self, windows: &'w [WindowState]) -> Option<&'w WindowState> {
         if self.is_allowed {
-            // From the last one on, so that ties are broken as they are below.
-            self.windows()
-                .iter()
-                .rev()
-                .min_by_key(|state| (state.remaining(), std::cmp::Reverse(state.reset_second)))
+            windows.iter().rev().min_by_key(|state| (state.remaining(), Reverse(state.reset_second)))
         } else {
-            self.windows().iter().filter(|state| state.is_violated).max_by_key(|state| state.opens_at())
+            windows.iter().filter(|state| state.is_violated).max_by_key(|state| state.opens_at())
         }
     }
 
@@ -293,12 +271,11 @@ impl Decision {
         Some(violated.retry_after(self.at))
     }
 
-    /// The same decision, with the numbers of `newer` for the windows that it tells of.
+    /// The same decision, with the values of `newer` for the windows that it has.
     pub fn refreshed_by(mut self, newer: &Decision) -> Self {
         let mut windows: Vec<_> = self.windows().iter().map(|own| (*own, false)).collect();
         for state in newer.windows() {
-            // A quota may name a window twice, by two algorithms: then both decisions tell of both in the same order. Policies of
-            // stacked limits may have one name, and are told apart by what they admit, which is the same in both decisions.
+            // A quota may have a window twice, by two algorithms: then both decisions have both, in the same order.
             let is_same = |(own, is_new): &&mut (WindowState, bool)| {
                 let is_its = own.policy == state.policy && own.window == state.window;
                 !*is_new && is_its && own.limit == state.limit
@@ -311,18 +288,9 @@ impl Decision {
         self.windows = Windows::Many(windows.into_iter().map(|(state, _)| state).collect());
         self
     }
-
-    /// Both decisions as one, for limits that are stacked: allowed if both are.
-    pub fn and(mut self, other: &Decision) -> Self {
-        self.at = self.at.max(other.at);
-        self.is_allowed &= other.is_allowed;
-        let both: Vec<_> = self.windows().iter().chain(other.windows()).copied().collect();
-        self.windows = Windows::Many(both);
-        self
-    }
 }
 
-/// A wait as `Retry-After` tells it (RFC 9110 section 10.2.3): rounded up, since a caller that comes back a moment too
+/// A wait as in `Retry-After` (RFC 9110 section 10.2.3): rounded up, because a caller that comes back a moment too
 /// early is refused again, and at least one second.
 pub(crate) fn whole_seconds(wait: Duration) -> Duration {
     let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
@@ -399,17 +367,6 @@ mod tests {
         let decision = Decision::evaluate(at(0), []);
         assert!(decision.is_allowed());
         assert_eq!(decision.tightest(), None);
-    }
-
-    #[test]
-    fn stacked_decisions_refuse_if_either_does() {
-        let now = at(0);
-        let allowed = Decision::evaluate(now, [minute(0, 60, now)]);
-        let refused = Decision::evaluate(now, [hour(9, 9, now)]);
-        let both = allowed.and(&refused);
-        assert!(!both.is_allowed());
-        assert_eq!(both.windows().len(), 2);
-        assert_eq!(both.tightest().unwrap().window, Window::HOUR);
     }
 
     #[test]

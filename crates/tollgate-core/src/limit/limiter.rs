@@ -5,60 +5,61 @@ use std::{sync::Arc, time::SystemTime};
 use crate::{
     answer::Answer,
     denial::Unavailable,
-    limit::{Decision, Quota, window::second_of},
+    limit::{Decision, PolicyName, Quota, window::second_of},
 };
 
 /// What a request is charged to: the counters of one subject under one policy, one for each of the quota's limits.
 ///
-/// A counter's identity is the policy's name, the subject, the window and the algorithm. The quota is not part of it: when
-/// a plan is upgraded, the count stays and the limit rises.
+/// The policy's name, the subject, the window and the algorithm identify a counter. The quota does not: when a plan is
+/// upgraded, the count stays and the limit rises.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Charge<'r> {
     /// The policy's name.
-    pub policy: &'static str,
-    /// Whose counters: a key's identifier, a tenant, an address.
+    pub policy: PolicyName,
+    /// The subject of the counters: a key's identifier, a tenant, an address.
     pub subject: &'r str,
-    /// Where the counters live: those of one group, usually a tenant and its keys, live in one place, so that they can be
-    /// decided together everywhere. Always the same for one counter: named in another group, it may be another one.
+    /// The group of the counters, usually a tenant. A distributed limiter keeps all counters of a group in one place, so that it
+    /// can decide about them in one step. A counter always has the same group: in another group it may be another counter.
     pub group: &'r str,
-    /// What the counters are held against.
+    /// The limits of the counters.
     pub quota: &'r Quota,
-    /// How much room each counter must have for the request to be admitted. 0: it is admitted whatever is used.
+    /// How much each counter must have left for the request to be admitted. 0: the request is admitted in any case.
     pub required: u64,
-    /// How much each of them counts if it is admitted.
+    /// How much each counter counts if the request is admitted.
     pub cost: u64,
 }
 
 impl<'r> Charge<'r> {
-    /// A charge of 1 to the counters of `subject` under `policy`, which live in `group`.
-    pub fn new(policy: &'static str, subject: &'r str, group: &'r str, quota: &'r Quota) -> Self {
-        Self { policy, subject, group, quota, required: 1, cost: 1 }
+    /// A charge of 1 to the counters of `subject` under `policy`, in `group`.
+    #[inline]
+    pub fn new(policy: impl Into<PolicyName>, subject: &'r str, group: &'r str, quota: &'r Quota) -> Self {
+        Self { policy: policy.into(), subject, group, quota, required: 1, cost: 1 }
     }
 
-    /// A charge of so much, for which there must be room. 0 is a peek: admitted and not counted.
+    /// A charge of `cost`, which must be left. 0 is a peek: admitted and not counted.
     pub fn with_cost(self, cost: u64) -> Self {
         Self { required: cost, cost, ..self }
     }
 
-    /// A charge whose cost is known later: now there must be room for 1, and nothing is counted.
+    /// A charge whose cost is known later: 1 must be left now, and nothing is counted.
     pub fn with_deferred_cost(self) -> Self {
         Self { required: 1, cost: 0, ..self }
     }
 
-    /// What a request has cost that was admitted before: counted whether there is room or not.
+    /// A deferred charge, for a request that was admitted before: counted in any case.
     pub fn settled(self, cost: u64) -> Self {
         Self { required: 0, cost, ..self }
     }
 }
 
-/// What a request takes from its quotas.
+/// A request for admission by a limiter.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct LimitRequest<'r> {
-    /// What it is charged to.
+    /// Its charges.
     pub charges: &'r [Charge<'r>],
-    /// The request's instant. A limiter with a clock of its own may use that instead, and says so in the decision.
+    /// The request's instant. A limiter with a clock of its own may use that instead; the decision has the instant it used.
     pub now: SystemTime,
 }
 
@@ -75,17 +76,17 @@ impl<'r> LimitRequest<'r> {
     }
 }
 
-/// Counts requests, and decides whether there is room for one more.
+/// Counts requests and decides whether there is room for one more.
 ///
-/// [`Decision`] has the arithmetic, and an example of it. What is left for a limiter is to keep a [`Counter`](crate::limit::Counter) for
-/// each limit of each charge, at least until it [resets](crate::limit::Counter::resets_at), and to let nobody come between reading
-/// the counters of a request and writing them: a lock, a transaction, or one that is tried again if they have changed
-/// meanwhile. A counter that is found nowhere is a [new](crate::limit::Counter::new) one.
+/// [`Decision`] has the arithmetic, and an example of it. A limiter keeps a [`Counter`](crate::limit::Counter) for each limit
+/// of each charge, at least until it [resets](crate::limit::Counter::resets_at). It reads and writes all counters of a request
+/// in one step: behind a lock, in a transaction, or by compare and swap. A counter that is not found is a
+/// [new](crate::limit::Counter::new) one.
 pub trait Limiter: Send + Sync + 'static {
-    /// Weighs a request against all its charges and counts it in all of them or in none, in one step.
+    /// Evaluates all charges of a request and counts the request in all of them or in none, in one step.
     ///
-    /// What a response has cost is [settled](Charge::settled) by this as well. Whoever settles when a body ends may be gone
-    /// before an answer that comes later: a limiter begins its work when it is asked, not when its answer is first polled.
+    /// Deferred charges are [made](Charge::settled) by this method, too. The caller may drop the answer then, because a body
+    /// has ended: a limiter begins its work when it is called, not when its answer is first polled.
     ///
     /// # Errors
     /// [`Unavailable`] if the counters cannot be reached.

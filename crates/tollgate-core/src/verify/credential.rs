@@ -7,6 +7,8 @@ use http::{
     header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL},
 };
 
+use crate::ascii;
+
 /// What the caller sent: not yet verified, and never printed.
 ///
 /// It is a [`HeaderValue`] marked as sensitive, so that nothing which prints headers prints it, HPACK never indexes it,
@@ -44,11 +46,26 @@ impl Credential {
         self.value.len().saturating_sub(self.start)
     }
 
+    /// Whether a text is a `b64token` (RFC 6750 section 2.1), as `Authorization: Bearer` carries: letters, digits and
+    /// `-._~+/=`.
+    #[inline]
+    pub fn is_b64token(text: &[u8]) -> bool {
+        // Most keys are words.
+        ascii::is_word(text) || is_any_b64token(text)
+    }
+
     /// Where it came from.
     #[inline]
     pub fn source(&self) -> &CredentialSource {
         &self.source
     }
+}
+
+#[cold]
+fn is_any_b64token(text: &[u8]) -> bool {
+    text.iter().all(|byte| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/' | b'=')
+    })
 }
 
 impl fmt::Debug for Credential {

@@ -10,12 +10,12 @@ use bytes::{Buf, Bytes};
 use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::{metered::Metered, settlement::DeferredCharge};
+use super::{deferred::DeferredCharge, metered::Metered};
 
 pin_project! {
     /// The body of a response from behind gates: the inner service's body `B` as it is, or a refusal's.
     ///
-    /// Nothing is boxed, and nothing is asked of `B` but that it is a body whose data can be made from [`Bytes`].
+    /// Nothing is boxed in the usual case. `B` only has to be a body whose data can be made from [`Bytes`].
     pub struct Body<B> {
         #[pin]
         kind: Kind<B>,
@@ -29,11 +29,12 @@ pin_project! {
             #[pin]
             body: B,
         },
-        // Its bytes cost something. Boxed, or bodies behind several layers would have room for as many meters.
+        // The inner body, whose bytes are charged. Boxed, because a body behind several layers would otherwise have room for as
+        // many meters.
         Metered { body: Pin<Box<Metered<B>>> },
-        // Empty once the bytes were given out.
+        // Empty once the bytes are given out.
         Refusal { bytes: Bytes },
-        // A refusal whose bytes cost something.
+        // A refusal whose bytes are charged.
         MeteredRefusal { body: Pin<Box<Metered<Body<String>>>> },
     }
 }
@@ -44,18 +45,24 @@ impl<B> Body<B> {
         Self { kind: Kind::Inner { body } }
     }
 
-    #[cold]
-    pub(super) fn metered(body: B, settlements: Vec<DeferredCharge>) -> Self {
-        Self { kind: Kind::Metered { body: Box::pin(Metered::new(body, settlements)) } }
+    /// The inner service's body, whose bytes are charged unless `charges` is empty.
+    pub(super) fn inner_charged_by(body: B, charges: Vec<DeferredCharge>) -> Self {
+        if charges.is_empty() {
+            return Self::inner(body);
+        }
+        Self { kind: Kind::Metered { body: Box::pin(Metered::new(body, charges)) } }
     }
 
     pub(super) fn refusal(bytes: Bytes) -> Self {
         Self { kind: Kind::Refusal { bytes } }
     }
 
-    #[cold]
-    pub(super) fn metered_refusal(bytes: Bytes, settlements: Vec<DeferredCharge>) -> Self {
-        let body = Box::pin(Metered::new(Body::refusal(bytes), settlements));
+    /// The body of a refusal, whose bytes are charged unless `charges` is empty.
+    pub(super) fn refusal_charged_by(bytes: Bytes, charges: Vec<DeferredCharge>) -> Self {
+        if charges.is_empty() {
+            return Self::refusal(bytes);
+        }
+        let body = Box::pin(Metered::new(Body::refusal(bytes), charges));
         Self { kind: Kind::MeteredRefusal { body } }
     }
 }
@@ -84,18 +91,18 @@ where
 
     fn poll_frame(
         self: Pin<&mut Self>,
-        context: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         match self.project().kind.project() {
-            KindProjection::Inner { body } => body.poll_frame(context),
-            KindProjection::Metered { body } => body.as_mut().poll_frame(context),
+            KindProjection::Inner { body } => body.poll_frame(cx),
+            KindProjection::Metered { body } => body.as_mut().poll_frame(cx),
             KindProjection::Refusal { bytes } if bytes.is_empty() => Poll::Ready(None),
             KindProjection::Refusal { bytes } => {
                 let data = std::mem::take(bytes);
                 Poll::Ready(Some(Ok(Frame::data(data.into()))))
             }
             KindProjection::MeteredRefusal { body } => {
-                let frame = ready!(body.as_mut().poll_frame(context));
+                let frame = ready!(body.as_mut().poll_frame(cx));
                 Poll::Ready(frame.map(|Ok(frame)| Ok(frame.map_data(Into::into))))
             }
         }

@@ -9,32 +9,25 @@ use http::{
 
 use super::headers::{PRIVATE, set_header};
 
-/// What caches may do with a response, by where its request's credential stood.
+/// What caches may do with a response: it depends on where the request's credential was.
 #[derive(Debug, Default)]
 pub(crate) enum Caching {
-    /// Nobody has asked for a credential.
+    /// No layer has asked for a credential.
     #[default]
     Free,
-    /// In `Authorization`: shared caches keep no response to it (RFC 9111 section 3.5), unless it says that they may.
+    /// In `Authorization`: shared caches store no response to it (RFC 9111 section 3.5), unless the response permits it.
     Authorized,
-    /// Elsewhere, of which shared caches know nothing. Named is the header, if it was one; many caches do not look at `Vary`.
+    /// In another place, which shared caches do not know. Holds the header's name, if the place was a header; many caches ignore
+    /// `Vary`.
     Private(Option<Arc<HeaderValue>>),
-    /// Nowhere: what a stranger gets must not be served to somebody with a key. Named are the headers that may hold one.
-    Stranger(Option<Arc<HeaderValue>>),
+    /// The caller is anonymous: a caller with a key must not be served this response. Holds the names of the headers that may
+    /// carry a credential.
+    Anonymous(Option<Arc<HeaderValue>>),
 }
 
 const ON_AUTHORIZATION: HeaderValue = HeaderValue::from_static("authorization");
 
 impl Caching {
-    /// On what a response varies that keeps itself out of all caches, as refusals do.
-    pub(super) fn vary_of_private(&self) -> Option<HeaderValue> {
-        match self {
-            Self::Free => None,
-            Self::Authorized => Some(ON_AUTHORIZATION),
-            Self::Private(headers) | Self::Stranger(headers) => headers.as_deref().cloned(),
-        }
-    }
-
     pub(super) fn apply(self, headers: &mut HeaderMap) {
         let vary = match self {
             Self::Free => return,
@@ -46,10 +39,10 @@ impl Caching {
                 }
                 header.map(Arc::unwrap_or_clone)
             }
-            Self::Stranger(headers) => headers.map(Arc::unwrap_or_clone),
+            Self::Anonymous(headers) => headers.map(Arc::unwrap_or_clone),
         };
         if let Some(vary) = vary {
-            // A full map has no place for it, and is no response that a cache would keep.
+            // A full map has no place for it.
             let _ = headers.try_append(VARY, vary);
         }
     }

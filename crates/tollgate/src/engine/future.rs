@@ -12,16 +12,13 @@ use std::{
 
 use http::{Request, Response};
 use pin_project_lite::pin_project;
-use tollgate_core::{answer::Pending, denial::Denial};
+use tollgate_core::answer::Pending;
 use tower_service::Service;
-use tracing::{Span, span::Entered};
+use tracing::Span;
 
 use super::{
-    Body, DeferredCharge, Engine, Entrant as _, Learned, ResponseParts,
-    entrant::{Apart, Arrival},
-    instant::Calling,
-    stamp::Settling,
-    walk::{Refusal, Walk},
+    Body, Engine, ResponseParts, deferred::Charging, gate::Resume, instant::Calling, refusal::Refusal,
+    run::Verdict,
 };
 use crate::respond::ResponseHead;
 
@@ -42,71 +39,52 @@ pin_project! {
     where
         S: Service<Request<RequestBody>>,
     {
-        // The usual case: all gates answered at once, and the inner service is at work.
-        Inside {
+        // The usual state: every gate let the request pass, and the inner service is at work. `parts` is absent where the gates
+        // add nothing to the response.
+        Inner {
             #[pin]
             future: S::Future,
-            stamp: ResponseParts,
+            parts: Option<ResponseParts>,
             span: Option<Box<Span>>,
         },
-        // The same, behind gates that have nothing to say to a response.
-        Passing {
-            #[pin]
-            future: S::Future,
-        },
-        // The response is there, and limiters take their time to charge what it has cost. `None` once it was given out.
-        Settling { response: Option<S::Response>, settling: Box<(ResponseParts, Settling)> },
-        // A gate refused, and the response is there; so may what limiters take their time for. `None` once it was given out.
+        // The inner service has answered, and a limiter still works on charges by response. `None` once the response is given out.
+        Charging { response: Option<S::Response>, charging: Charging },
+        // A gate refused. `None` once the response is given out.
         Refused { refusal: Option<Refusal> },
-        // A gate waits for its backend. `None` once it has its answer. Boxed, or every future would have room for a request.
+        // A gate waits for its backend. Boxed, because every future would otherwise have room for a request. `None` once the
+        // backend has answered.
         Waiting { waiting: Option<Box<Waiting<S, RequestBody>>> },
     }
 }
 
-/// What is kept of a request that is admitted.
-pub(super) struct Admission {
-    // `None` behind gates that have nothing to say to a response.
-    stamp: Option<ResponseParts>,
-    span: Option<Box<Span>>,
-    now: Option<SystemTime>,
-}
-
-impl Admission {
-    /// Ends the walk of a request that has come through all gates.
-    #[inline]
-    pub(super) fn new<B>(engine: &Engine, arrival: &mut Arrival<'_, B>) -> Self {
-        let stamp = engine.stamp_all(arrival);
-        let span = if stamp.is_some() { engine.span(arrival) } else { None };
-        Self { stamp, span, now: arrival.context().now() }
-    }
-
-    /// To be held while the inner service is called.
-    #[inline]
-    pub(super) fn calling(&self) -> (Calling, Option<Entered<'_>>) {
-        (Calling::at(self.now), self.span.as_ref().map(|span| span.enter()))
-    }
-}
-
+/// A request whose gate number `at` waits for its backend.
 struct Waiting<S, RequestBody> {
     ready: S,
     request: Request<RequestBody>,
     engine: Arc<Engine>,
     at: usize,
-    pending: Pending<Result<Learned, Denial>>,
+    pending: Pending<Resume>,
 }
 
 impl<S, RequestBody> ResponseFuture<S, RequestBody>
 where
     S: Service<Request<RequestBody>>,
 {
+    /// Calls the inner service, which is ready.
     #[inline]
-    pub(super) fn inside(future: S::Future, admission: Admission) -> Self {
-        match admission {
-            Admission { stamp: Some(stamp), span, .. } => {
-                Self { state: State::Inside { future, stamp, span } }
-            }
-            Admission { stamp: None, .. } => Self { state: State::Passing { future } },
-        }
+    pub(super) fn call(
+        ready: &mut S,
+        request: Request<RequestBody>,
+        engine: &Engine,
+        now: SystemTime,
+        parts: Option<ResponseParts>,
+    ) -> Self {
+        let span = if parts.is_some() { engine.span(&request) } else { None };
+        let calling = Calling::at(now);
+        let entered = span.as_ref().map(|span| span.enter());
+        let future = ready.call(request);
+        drop((entered, calling));
+        Self { state: State::Inner { future, parts, span } }
     }
 
     pub(super) fn refused(refusal: Refusal) -> Self {
@@ -118,7 +96,7 @@ where
         request: Request<RequestBody>,
         engine: Arc<Engine>,
         at: usize,
-        pending: Pending<Result<Learned, Denial>>,
+        pending: Pending<Resume>,
     ) -> Self {
         let waiting = Waiting { ready, request, engine, at, pending };
         Self { state: State::Waiting { waiting: Some(Box::new(waiting)) } }
@@ -129,49 +107,24 @@ impl<S, RequestBody> Waiting<S, RequestBody>
 where
     S: Service<Request<RequestBody>>,
 {
-    /// Goes on with the answer. If the request is refused, the ready service is dropped here, and its readiness with it.
-    fn resume(mut self: Box<Self>, answer: Result<Learned, Denial>) -> ResponseFuture<S, RequestBody> {
-        let mut apart = Apart::of(&mut self.request);
-        let mut arrival = apart.arrive(&mut self.request);
-        let walk = self.engine.resume(self.at, answer, &mut arrival);
-        match walk {
-            Walk::Admitted => {
-                let admission = Admission::new(&self.engine, &mut arrival);
-                apart.rejoin(&mut self.request);
-                let Self { mut ready, request, .. } = *self;
-                let calling = admission.calling();
-                let future = ready.call(request);
-                drop(calling);
-                ResponseFuture::inside(future, admission)
+    /// Goes on with the backend's answer. If the request is refused, the ready service is dropped here, and its readiness
+    /// with it.
+    fn resume(mut self: Box<Self>, resume: Resume) -> ResponseFuture<S, RequestBody> {
+        match self.engine.resume(self.at, resume, &mut self.request) {
+            Verdict::Admit(now, parts) => {
+                let Self { mut ready, request, engine, .. } = *self;
+                ResponseFuture::call(&mut ready, request, &engine, now, parts)
             }
-            Walk::Refused { at, denial } => {
-                apart.rejoin(&mut self.request);
+            Verdict::Refuse { at, denial } => {
                 let Self { request, engine, .. } = *self;
                 ResponseFuture::refused(engine.refuse(at, denial, request))
             }
-            Walk::Waits { at, pending } => {
-                apart.rejoin(&mut self.request);
+            Verdict::Wait { at, pending } => {
                 (self.at, self.pending) = (at, pending);
                 ResponseFuture { state: State::Waiting { waiting: Some(self) } }
             }
         }
     }
-}
-
-/// A response from inside, whose body costs something if there is anything to settle.
-#[inline(always)]
-fn charged<B>(response: Response<B>, settlements: Option<Vec<DeferredCharge>>) -> Response<Body<B>> {
-    match settlements {
-        None => response.map(Body::inner),
-        Some(settlements) => response.map(|body| Body::metered(body, settlements)),
-    }
-}
-
-/// Waits for limiters, and takes up what they say.
-fn take_up(stamp: &mut ResponseParts, settling: &mut Settling, cx: &mut Context<'_>) -> Poll<()> {
-    let settled = ready!(settling.as_mut().poll(cx));
-    stamp.take_up(settled);
-    Poll::Ready(())
 }
 
 impl<S, RequestBody, ResponseBody> Future for ResponseFuture<S, RequestBody>
@@ -180,65 +133,88 @@ where
 {
     type Output = Result<Response<Body<ResponseBody>>, S::Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.project().state;
+        self.project().state.poll(cx)
+    }
+}
+
+/// What a [`ResponseFuture`] gives.
+type Output<S, ResponseBody, RequestBody> =
+    Result<Response<Body<ResponseBody>>, <S as Service<Request<RequestBody>>>::Error>;
+
+impl<S, RequestBody, ResponseBody> State<S, RequestBody>
+where
+    S: Service<Request<RequestBody>, Response = Response<ResponseBody>>,
+{
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Output<S, ResponseBody, RequestBody>> {
+        let StateProjection::Inner { future, parts, span } = self.as_mut().project() else {
+            return self.poll_other(cx);
+        };
+        // The response stays where it is until it is given out: responses are large.
+        let mut polled = match span {
+            None => future.poll(cx),
+            Some(span) => span.in_scope(|| future.poll(cx)),
+        };
+        if let Poll::Ready(Ok(response)) = &mut polled
+            && let Some(parts) = parts
+        {
+            if parts.has_deferred() {
+                let parts = mem::take(parts);
+                return self.charge(parts, polled, cx);
+            }
+            parts.apply(response);
+        }
+        polled.map_ok(|response| response.map(Body::inner))
+    }
+
+    /// Charges what the response's head tells, and waits if a limiter has to.
+    #[cold]
+    #[inline(never)]
+    fn charge(
+        mut self: Pin<&mut Self>,
+        parts: ResponseParts,
+        polled: Poll<Result<Response<ResponseBody>, S::Error>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Output<S, ResponseBody, RequestBody>> {
+        let response = ready!(polled)?;
+        let charging = Charging::start(parts, ResponseHead::of(&response));
+        self.set(Self::Charging { response: Some(response), charging });
+        self.poll_other(cx)
+    }
+
+    /// Polls any state but the usual one. A future that is polled after it has given out its response stays pending.
+    #[cold]
+    #[inline(never)]
+    fn poll_other(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Output<S, ResponseBody, RequestBody>> {
         loop {
-            match state.as_mut().project() {
-                StateProjection::Inside { future, stamp, span } => {
-                    // Left where it is until it is given out: responses are large.
-                    let mut polled = match span {
-                        Some(span) => span.in_scope(|| future.poll(cx)),
-                        None => future.poll(cx),
-                    };
-                    let Poll::Ready(Ok(response)) = &mut polled else {
-                        return polled.map_ok(|response| response.map(Body::inner));
-                    };
-                    if let Some(settling) = stamp.settle(ResponseHead::of(response)) {
-                        let settling = Box::new((mem::take(stamp), settling));
-                        if let Poll::Ready(response) = polled {
-                            state.set(State::Settling { response: response.ok(), settling });
-                        }
-                        continue;
-                    }
-                    stamp.apply(response);
-                    let settlements = stamp.settlements();
-                    return polled.map_ok(|response| charged(response, settlements));
-                }
-                StateProjection::Passing { future } => {
-                    return future.poll(cx).map_ok(|response| response.map(Body::inner));
-                }
-                StateProjection::Settling { response, settling } => {
-                    // A future that is polled after it was ready may stay pending for ever, but not panic.
-                    let (stamp, settling) = &mut **settling;
+            match self.as_mut().project() {
+                StateProjection::Inner { .. } => return self.poll(cx),
+                StateProjection::Charging { response, charging } => {
                     if response.is_some() {
-                        ready!(take_up(stamp, settling, cx));
+                        ready!(charging.poll(cx));
                     }
                     let Some(mut response) = response.take() else { return Poll::Pending };
-                    stamp.apply(&mut response);
-                    return Poll::Ready(Ok(charged(response, stamp.settlements())));
+                    let by_body = charging.finish(&mut response);
+                    return Poll::Ready(Ok(response.map(|body| Body::inner_charged_by(body, by_body))));
                 }
                 StateProjection::Refused { refusal } => {
-                    let mut settlements = None;
-                    if let Some(Refusal { response, owing: Some(owing) }) = refusal {
-                        let (stamp, settling) = &mut **owing;
-                        if let Some(settling) = settling {
-                            ready!(take_up(stamp, settling, cx));
-                        }
-                        stamp.apply(response);
-                        settlements = stamp.settlements();
+                    if let Some(refusal) = refusal {
+                        ready!(refusal.poll(cx));
                     }
-                    let Some(Refusal { response, .. }) = refusal.take() else { return Poll::Pending };
-                    return Poll::Ready(Ok(match settlements {
-                        None => response.map(Body::refusal),
-                        Some(settlements) => response.map(|bytes| Body::metered_refusal(bytes, settlements)),
-                    }));
+                    let Some(refusal) = refusal.take() else { return Poll::Pending };
+                    return Poll::Ready(Ok(refusal.into_response()));
                 }
                 StateProjection::Waiting { waiting } => {
                     let Some(asked) = waiting else { return Poll::Pending };
-                    let answer = ready!(asked.pending.as_mut().poll(cx));
+                    let resume = ready!(asked.pending.as_mut().poll(cx));
                     if let Some(waiting) = waiting.take() {
-                        let next = waiting.resume(answer).state;
-                        state.set(next);
+                        let next = waiting.resume(resume).state;
+                        self.set(next);
                     }
                 }
             }

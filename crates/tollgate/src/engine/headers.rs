@@ -1,14 +1,15 @@
-//! Headers that the layers set.
+//! Reading and setting headers.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// What keeps a response out of shared caches, and out of all others, too.
+/// Keeps a response out of all caches.
 pub(super) const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-store");
 
-/// A header has several lines, where it may have one.
+/// A header that may have one line has several.
 pub(crate) struct Repeated;
 
 /// The only line of a header, if it has one.
+#[inline]
 pub(crate) fn single<'h>(
     headers: &'h HeaderMap,
     name: &HeaderName,
@@ -18,6 +19,7 @@ pub(crate) fn single<'h>(
 }
 
 /// The only line of a header, if it has one, to change it.
+#[inline]
 pub(crate) fn single_mut<'h>(
     headers: &'h mut HeaderMap,
     name: &HeaderName,
@@ -26,14 +28,15 @@ pub(crate) fn single_mut<'h>(
     Ok(headers.get_mut(name))
 }
 
+#[inline]
 fn check_single(headers: &HeaderMap, name: &HeaderName) -> Result<(), Repeated> {
-    // Hardly any request has a header of several lines, which two counters tell without a look-up.
+    // In most requests no header has several lines, which two counters show without a look-up.
     let is_any_repeated = headers.len() > headers.keys_len();
     if is_any_repeated && headers.get_all(name).iter().nth(1).is_some() { Err(Repeated) } else { Ok(()) }
 }
 
-/// Sets a header, and replaces what is there. `HeaderMap::insert` panics where a map is full, at 24,576 headers, which
-/// only an inner service can bring about; such a response goes without.
+/// Sets a header and replaces its former values. `HeaderMap::insert` panics if a map is full, at 24,576 headers, which only
+/// an inner service can bring about; such a response goes without.
 pub(crate) fn set_header(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
     let _ = headers.try_insert(name, value);
 }

@@ -1,35 +1,34 @@
-//! One instant for a request: handed from layer to layer for as long as nothing can come between.
+//! One instant for a request: layers share it while one calls the next directly.
 
 use std::{cell::Cell, time::SystemTime};
 
 thread_local! {
-    // The instant of the request whose inner service is being called on this thread right now.
+    // The instant of the request whose inner service is being called on this thread at this moment.
     static CALLING: Cell<Option<SystemTime>> = const { Cell::new(None) };
 }
 
-/// While it lives, an inner service is being called: layers that are called meanwhile share the instant of the one that calls.
+/// Marks that an inner service is being called. Layers that are called meanwhile share the caller's instant.
 ///
-/// A call returns at once, as [`Service`](tower_service::Service) asks of it: whatever waits (a queue, a buffer that collects the
-/// body) does so after it has returned, and calls on from elsewhere, where the instant counts no more. Whoever blocks within a
-/// call blocks a thread of the runtime, and lets what is inside judge by an instant that is as old as the block is long.
+/// A call returns at once, as [`Service`](tower_service::Service) requires. Anything that waits, such as a queue or a buffer,
+/// calls on from elsewhere after it has returned, and then the layers behind it read the clock anew.
 pub(super) struct Calling {
     before: Option<SystemTime>,
 }
 
 impl Calling {
-    pub(super) fn at(now: Option<SystemTime>) -> Self {
-        Self { before: CALLING.replace(now) }
+    pub(super) fn at(now: SystemTime) -> Self {
+        Self { before: CALLING.replace(Some(now)) }
     }
 }
 
 impl Drop for Calling {
-    /// Also when the call panics: the thread may serve others.
+    /// Also when the call panics: the thread serves other requests afterwards.
     fn drop(&mut self) {
         CALLING.set(self.before);
     }
 }
 
-/// Whether the layer whose instant this is calls the present one, and nothing has waited in between.
-pub(super) fn is_present(now: Option<SystemTime>) -> bool {
+/// Whether the layer that took this instant calls the present one at this moment, so that nothing has waited in between.
+pub(super) fn is_current(now: Option<SystemTime>) -> bool {
     now.is_some() && now == CALLING.get()
 }

@@ -1,4 +1,4 @@
-//! A body whose bytes are counted, and charged for when it has ended.
+//! A body whose bytes are counted, and charged when it has ended.
 
 use std::{
     pin::Pin,
@@ -11,10 +11,10 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tollgate_core::answer::{Answer, Pending};
 
-use super::settlement::{self, DeferredCharge};
+use super::deferred::{DeferredCharge, log_failure};
 
 pin_project! {
-    /// A body whose bytes are counted. What they cost is charged when it has ended, or when it is dropped half-way.
+    /// A body whose bytes are counted. They are charged when it has ended, or when it is dropped before its end.
     pub(super) struct Metered<B> {
         #[pin]
         body: B,
@@ -23,8 +23,8 @@ pin_project! {
 }
 
 impl<B> Metered<B> {
-    pub(super) fn new(body: B, settlements: Vec<DeferredCharge>) -> Self {
-        let meter = Meter { bytes: 0, settlements, pending: Mutex::default(), is_settled: false };
+    pub(super) fn new(body: B, charges: Vec<DeferredCharge>) -> Self {
+        let meter = Meter { bytes: 0, charges, pending: Mutex::default(), is_charged: false };
         Self { body, meter }
     }
 }
@@ -35,31 +35,32 @@ impl<B: Body> Body for Metered<B> {
 
     fn poll_frame(
         self: Pin<&mut Self>,
-        context: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let this = self.project();
         if this.meter.has_ended() {
-            ready!(this.meter.poll_settled(context));
+            ready!(this.meter.poll_charged(cx));
             return Poll::Ready(None);
         }
-        match ready!(this.body.poll_frame(context)) {
+        match ready!(this.body.poll_frame(cx)) {
             Some(Ok(frame)) => {
                 this.meter.count(frame.data_ref().map_or(0, Buf::remaining));
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => Poll::Ready(Some(Err(error))),
             None => {
-                this.meter.settle();
-                ready!(this.meter.poll_settled(context));
+                this.meter.charge();
+                ready!(this.meter.poll_charged(cx));
                 Poll::Ready(None)
             }
         }
     }
 
-    /// Whoever asks stops reading if it has, and nobody would wait for what the limiters answer. A body without any bytes says so all
-    /// the same: over HTTP/2 the headers then end the stream, by which gRPC tells a status without a message from one that got lost.
+    /// Only once the bytes are charged: a server stops reading at the end, and would not wait for the limiters. A body without
+    /// any bytes has ended at once all the same: over HTTP/2 the headers then end the stream, by which gRPC tells a status
+    /// without a message from a lost one.
     fn is_end_stream(&self) -> bool {
-        (self.meter.is_settled || self.meter.bytes == 0) && self.body.is_end_stream()
+        (self.meter.is_charged || self.meter.bytes == 0) && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -69,12 +70,11 @@ impl<B: Body> Body for Metered<B> {
 
 struct Meter {
     bytes: u64,
-    // None are left once they are charged.
-    settlements: Vec<DeferredCharge>,
-    // What limiters take their time for. Never locked: only that makes it something that a body may hold, since bodies may
-    // be shared.
+    // Empty once they are made.
+    charges: Vec<DeferredCharge>,
+    // Limiters that answer later. Never locked: the mutex makes the futures `Sync`, since bodies may be shared.
     pending: Mutex<Vec<Pending<()>>>,
-    is_settled: bool,
+    is_charged: bool,
 }
 
 impl Meter {
@@ -84,41 +84,41 @@ impl Meter {
 
     /// Whether the body was read to its end.
     fn has_ended(&self) -> bool {
-        self.settlements.is_empty()
+        self.charges.is_empty()
     }
 
-    /// Charges for what was read.
-    fn settle(&mut self) {
+    /// Charges the bytes that were read.
+    fn charge(&mut self) {
         let pending = self.pending.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for settlement in self.settlements.drain(..) {
-            match settlement.settle_body(self.bytes) {
+        for charge in self.charges.drain(..) {
+            match charge.charge_body(self.bytes) {
                 None | Some(Answer::Now(Ok(_))) => {}
-                Some(Answer::Now(Err(error))) => settlement::report(&error),
+                Some(Answer::Now(Err(error))) => log_failure(&error),
                 Some(Answer::Later(answer)) => pending.push(Box::pin(async {
                     if let Err(error) = answer.await {
-                        settlement::report(&error);
+                        log_failure(&error);
                     }
                 })),
             }
         }
     }
 
-    /// Waits for limiters that take their time.
-    fn poll_settled(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    /// Waits for limiters that answer later.
+    fn poll_charged(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let pending = self.pending.get_mut().unwrap_or_else(PoisonError::into_inner);
         while let Some(answer) = pending.last_mut() {
-            ready!(answer.as_mut().poll(context));
+            ready!(answer.as_mut().poll(cx));
             pending.pop();
         }
-        self.is_settled = true;
+        self.is_charged = true;
         Poll::Ready(())
     }
 }
 
 impl Drop for Meter {
-    /// A body that nobody reads to its end is charged for what was read. Nobody is left to wait for a limiter that answers later;
-    /// it has been asked.
+    /// A body that is not read to its end is charged for what was read. A limiter that answers later has been asked, and its
+    /// answer is dropped.
     fn drop(&mut self) {
-        self.settle();
+        self.charge();
     }
 }

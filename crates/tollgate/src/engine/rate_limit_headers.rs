@@ -1,17 +1,14 @@
-//! Which headers tell callers where their limits stand, and their text.
+//! Which headers show callers where their limits stand, and their text.
 
 use std::fmt::Write as _;
 
 use http::{HeaderName, HeaderValue};
 use tollgate_core::limit::{Decision, Window, WindowState};
 
-use super::{
-    numbers::format_number,
-    stamp::{Numbers, ResponseParts},
-};
+use super::number_text::number_text;
 
-/// Which headers tell callers where their limits stand. By default `X-RateLimit-Limit`, `-Remaining` and `-Reset`, the last as
-/// a second since the Unix epoch.
+/// Which headers show callers where their limits stand. By default `X-RateLimit-Limit`, `-Remaining` and `-Reset`, the last as
+/// seconds since the Unix epoch.
 ///
 /// ```
 /// use tollgate::{PerWindow, RateLimitLayer, limit::RateLimitHeaders};
@@ -20,7 +17,7 @@ use super::{
 ///     .with_headers(RateLimitHeaders::new().with_seconds_to_reset().with_each_window());
 /// ```
 ///
-/// Of stacked limits each adds the headers that it asks for, and all of them tell of all limits.
+/// Of stacked limit layers each writes its own headers where there are none yet, or where its own window is tighter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimitHeaders {
     has_usual: bool,
@@ -29,21 +26,29 @@ pub struct RateLimitHeaders {
     reset: Reset,
 }
 
-/// How `X-RateLimit-Reset` tells the time.
+/// How `X-RateLimit-Reset` expresses the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reset {
-    Second,
-    SecondsToGo,
+    EpochSecond,
+    SecondsFromNow,
 }
 
 impl Reset {
     #[inline]
     fn number(self, window: &WindowState, decision: &Decision) -> u64 {
         match self {
-            Self::Second => window.reset_second,
-            Self::SecondsToGo => window.seconds_to_reset(decision.at()),
+            Self::EpochSecond => window.reset_second,
+            Self::SecondsFromNow => window.seconds_to_reset(decision.at()),
         }
     }
+}
+
+/// The values of the three usual headers, all of the same window.
+#[derive(Clone, Copy)]
+pub(super) struct RateLimitValues {
+    pub(super) limit: u64,
+    pub(super) remaining: u64,
+    pub(super) reset: u64,
 }
 
 impl RateLimitHeaders {
@@ -52,63 +57,54 @@ impl RateLimitHeaders {
         Self { has_usual: true, ..Self::none() }
     }
 
-    /// No headers. A refusal still tells how long to wait.
+    /// No headers. A refusal still carries `Retry-After`.
     pub const fn none() -> Self {
-        Self { has_usual: false, has_each_window: false, has_draft_10: false, reset: Reset::Second }
+        Self { has_usual: false, has_each_window: false, has_draft_10: false, reset: Reset::EpochSecond }
     }
 
-    /// `X-RateLimit-Reset`, and that of each window, in seconds from the request's instant on, rounded up, in place of a second
-    /// since the Unix epoch.
+    /// Writes `X-RateLimit-Reset`, and that of each window, as seconds from the request's instant on, rounded up, instead of
+    /// seconds since the Unix epoch.
     pub const fn with_seconds_to_reset(mut self) -> Self {
-        self.reset = Reset::SecondsToGo;
+        self.reset = Reset::SecondsFromNow;
         self
     }
 
-    /// Three headers more for each window, named after it: `X-RateLimit-Remaining-Minute`, or `-900s` for one that has no name.
-    /// Where several policies have one window, it is the tighter one. A token bucket's window is the time in which it is filled.
+    /// Adds three headers for each window, named after it: `X-RateLimit-Remaining-Minute`, or `-900s` for a window without a
+    /// name. If several policies have the same window, the tightest is shown. A token bucket's window is the time it takes to
+    /// fill.
     pub const fn with_each_window(mut self) -> Self {
         self.has_each_window = true;
         self
     }
 
-    /// `RateLimit-Policy` and `RateLimit` by draft-ietf-httpapi-ratelimit-headers-10, with an entry for every window of every
-    /// policy: named after the window, and after the policy if that has a name of its own. Their form may change with a
-    /// later draft, which will be another option.
+    /// Adds `RateLimit-Policy` and `RateLimit` by draft-ietf-httpapi-ratelimit-headers-10, with an entry for every window of
+    /// every policy. An entry is named after the window, and after the policy if its name is not the default. A later draft
+    /// will be another option.
     pub const fn with_ietf_draft_10(mut self) -> Self {
         self.has_draft_10 = true;
         self
     }
 
-    /// What both ask for; where they differ, it is as the inner one says.
-    pub(super) fn and_outer(self, outer: Self) -> Self {
-        Self {
-            has_usual: self.has_usual || outer.has_usual,
-            has_each_window: self.has_each_window || outer.has_each_window,
-            has_draft_10: self.has_draft_10 || outer.has_draft_10,
-            // One that writes no reset has no say in how it is told.
-            reset: if self.has_usual || self.has_each_window { self.reset } else { outer.reset },
-        }
-    }
-
-    /// Has a response tell where the limits stand.
+    /// The values of the three usual headers, if these are asked for and there is a limit.
     #[inline]
-    pub(crate) fn tell(self, decision: &Decision, stamp: &mut ResponseParts) {
-        if self.has_usual
-            && let Some(window) = decision.tightest()
-        {
-            stamp.numbers = Some(Numbers {
-                limit: window.limit,
-                remaining: window.remaining(),
-                reset: self.reset.number(window, decision),
-            });
-        }
-        if self.has_each_window || self.has_draft_10 {
-            stamp.more_mut().headers = self.more(decision);
-        }
+    pub(super) fn values(self, decision: &Decision) -> Option<RateLimitValues> {
+        let window = decision.tightest().filter(|_| self.has_usual)?;
+        Some(RateLimitValues {
+            limit: window.limit,
+            remaining: window.remaining(),
+            reset: self.reset.number(window, decision),
+        })
     }
 
+    /// Whether other headers than the three usual ones are asked for.
+    #[inline]
+    pub(super) fn has_others(self) -> bool {
+        self.has_each_window || self.has_draft_10
+    }
+
+    /// The other headers.
     #[cold]
-    fn more(self, decision: &Decision) -> Vec<(HeaderName, HeaderValue)> {
+    pub(super) fn others(self, decision: &Decision) -> Vec<(HeaderName, HeaderValue)> {
         let mut headers = Vec::new();
         if self.has_each_window {
             each_window(self.reset, decision, &mut headers);
@@ -144,7 +140,7 @@ fn each_window(reset: Reset, decision: &Decision, headers: &mut Vec<(HeaderName,
         for (kind, number) in numbers {
             let name = format!("x-ratelimit-{kind}-{}", name_of(state.window));
             if let Ok(name) = HeaderName::try_from(name) {
-                headers.push((name, format_number(number)));
+                headers.push((name, number_text(number)));
             }
         }
     }
@@ -157,8 +153,8 @@ fn draft_10(decision: &Decision, headers: &mut Vec<(HeaderName, HeaderValue)>) {
     for state in decision.windows() {
         let comma = if policies.is_empty() { "" } else { ", " };
         let name = distinct(entry_name(state), &mut names);
-        // A refused caller is told when to come again, which may be before all of the limit is there.
-        let to_go = if state.is_violated {
+        // A refused caller may come again before the whole limit is there.
+        let seconds = if state.is_violated {
             state.retry_after(decision.at()).as_secs()
         } else {
             state.seconds_to_reset(decision.at())
@@ -166,7 +162,7 @@ fn draft_10(decision: &Decision, headers: &mut Vec<(HeaderName, HeaderValue)>) {
         let [limit, remaining] = [state.limit, state.remaining()].map(|number| number.min(LARGEST_INTEGER));
         // Writing to a string never fails.
         let _ = write!(policies, "{comma}\"{name}\";q={limit};w={}", state.window.seconds());
-        let _ = write!(limits, "{comma}\"{name}\";r={remaining};t={to_go}");
+        let _ = write!(limits, "{comma}\"{name}\";r={remaining};t={seconds}");
     }
     for (name, text) in [(&RATE_LIMIT_POLICY, policies), (&RATE_LIMIT, limits)] {
         if let Ok(text) = HeaderValue::try_from(text)
@@ -183,13 +179,13 @@ const LARGEST_INTEGER: u64 = 999_999_999_999_999;
 static RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 static RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// `minute`, or `organization-minute` under a policy that has a name of its own: what a string of a structured field may not hold
-/// is left out.
+/// `minute`, or `organization-minute` under a policy with a name of its own. Characters that a structured field's string cannot
+/// hold are left out.
 fn entry_name(state: &WindowState) -> String {
     let policy =
         state.policy.chars().filter(|letter| matches!(letter, ' '..='~') && !matches!(letter, '"' | '\\'));
     let mut name: String = policy.collect();
-    if name == crate::limit::DEFAULT_POLICY {
+    if name == crate::layers::rate_limit::DEFAULT_POLICY {
         name.clear();
     } else {
         name.push('-');
@@ -197,7 +193,7 @@ fn entry_name(state: &WindowState) -> String {
     name + &name_of(state.window)
 }
 
-/// Two limits may share a name, as a window by two algorithms does: the second one is told by its number.
+/// Makes a name unique. Two limits may share a name, as one window by two algorithms does: the second one gets a number.
 fn distinct(name: String, names: &mut Vec<String>) -> String {
     let before = names.iter().filter(|other| **other == name).count();
     let own = if before == 0 { name.clone() } else { format!("{name}-{}", before + 1) };

@@ -1,6 +1,9 @@
-//! A denial on its way to the log and to the caller.
+//! A denial becomes a response and a log event.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
 use bytes::Bytes;
 use http::{
@@ -10,26 +13,26 @@ use http::{
 };
 use tollgate_core::{
     denial::{Denial, Outcome},
-    respond::Respond,
+    respond::Respond as _,
 };
 
 use super::{
-    RequestContext, ResponseParts,
+    Body, RequestContext, ResponseParts,
+    deferred::Charging,
     headers::{PRIVATE, set_header_default},
-    numbers::format_number,
+    number_text::number_text,
 };
-use crate::respond::DefaultResponder;
+use crate::respond::{DefaultResponder, ResponseHead};
 
 mod challenge;
-mod headers;
 
 use challenge::challenge;
 
 /// Refuses a request as the layers do, from a layer or a handler of the application's own.
 ///
-/// The responder that the layers outside have set makes the response, which carries the denial in its extensions. The log
-/// gets the same event; `layer` is the name by which it calls who refused. `request` is the head of the refused request,
-/// with the [`RequestContext`] in its extensions: where no layer has run, the default responder answers.
+/// The responder that outer layers have set makes the response, which carries the denial in its extensions. The refusal is
+/// logged like those of the layers; `layer` is the value of the event's field `layer`. `request` is the head of the refused
+/// request, with the [`RequestContext`] in its extensions. Where no layer has run, the default responder answers.
 ///
 /// ```
 /// use std::{
@@ -42,7 +45,7 @@ use challenge::challenge;
 /// use tollgate::{Denial, DenialKind, RequestContext, answer::Pending, respond::refuse};
 /// use tower::Service;
 ///
-/// /// Lets nobody in but the organizations of a pilot.
+/// /// Admits only the organizations of a pilot.
 /// #[derive(Clone)]
 /// struct PilotOnly<S> {
 ///     inner: S,
@@ -85,44 +88,79 @@ use challenge::challenge;
 /// # }
 /// ```
 pub fn refuse(layer: &'static str, denial: Denial, request: &mut request::Parts) -> Response<Bytes> {
-    let mut response = respond(layer, &denial, request, ResponseParts::default());
+    let mut response = respond(layer, &denial, request);
     response.extensions_mut().insert(denial);
     response
 }
 
-/// The response to a refused request, stamped. The denial is still to be put into its extensions.
-pub(super) fn respond(
-    layer: &'static str,
-    denial: &Denial,
-    request: &mut request::Parts,
-    mut stamp: ResponseParts,
-) -> Response<Bytes> {
-    let context = RequestContext::of(&request.extensions).unwrap_or(&NOTHING_LEARNED);
-    report(denial, layer, context, false);
+/// Logs a denial and makes the response to it, with what every refusal needs.
+fn respond(layer: &'static str, denial: &Denial, request: &mut request::Parts) -> Response<Bytes> {
+    static NEW: RequestContext = RequestContext::NEW;
+
+    let context = RequestContext::of(&request.extensions).unwrap_or(&NEW);
+    log(denial, layer, context, false);
     let realm = context.realm();
     let mut response = match context.responder().map(Arc::clone) {
         Some(responder) => responder.respond(denial, request),
         None => DefaultResponder.respond(denial, request),
     };
-    if let Some(headers) = headers::of(&response, denial, realm, &mut stamp) {
-        *response.headers_mut() = headers;
-    } else {
-        complete(&mut response, denial, realm);
-        stamp.apply(&mut response);
-    }
+    complete(&mut response, denial, realm);
     response
 }
 
-/// Of a request that no layer has seen.
-static NOTHING_LEARNED: RequestContext = RequestContext::new();
+/// The response to a refused request, and the charges that still have to be made for it.
+pub(super) struct Refusal {
+    response: Response<Bytes>,
+    // Boxed, because few refusals have such.
+    charging: Option<Box<Charging>>,
+}
+
+impl Refusal {
+    pub(super) fn new(
+        layer: &'static str,
+        denial: Denial,
+        mut request: request::Parts,
+        mut parts: ResponseParts,
+    ) -> Self {
+        let mut response = respond(layer, &denial, &mut request);
+        if response.extensions().is_empty() {
+            // The request's map is no longer needed and the response needs one: refusals come in floods.
+            request.extensions.clear();
+            *response.extensions_mut() = request.extensions;
+        }
+        response.extensions_mut().insert(denial);
+        let charging = if parts.has_deferred() {
+            Some(Box::new(Charging::start(parts, ResponseHead::of(&response))))
+        } else {
+            parts.apply(&mut response);
+            None
+        };
+        Self { response, charging }
+    }
+
+    /// Waits for limiters that answer later.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(charging) = &mut self.charging {
+            ready!(charging.poll(cx));
+        }
+        Poll::Ready(())
+    }
+
+    /// The response, once [`poll`](Self::poll) is ready.
+    pub(super) fn into_response<B>(self) -> Response<Body<B>> {
+        let Self { mut response, charging } = self;
+        let by_body = charging.map(|mut charging| charging.finish(&mut response)).unwrap_or_default();
+        response.map(|bytes| Body::refusal_charged_by(bytes, by_body))
+    }
+}
 
 fn is_error(status: StatusCode) -> bool {
     status.is_client_error() || status.is_server_error()
 }
 
 /// Logs a denial: the precise reason, never a secret. Target and field names are stable.
-pub(super) fn report(denial: &Denial, layer: &'static str, context: &RequestContext, report_only: bool) {
-    macro_rules! report_at {
+pub(super) fn log(denial: &Denial, layer: &'static str, context: &RequestContext, report_only: bool) {
+    macro_rules! log_at {
         ($level:ident) => {
             tracing::$level!(
                 target: "tollgate",
@@ -140,9 +178,9 @@ pub(super) fn report(denial: &Denial, layer: &'static str, context: &RequestCont
         };
     }
     match denial.outcome() {
-        Outcome::Misconfigured => report_at!(error),
-        Outcome::Unavailable => report_at!(warn),
-        _ => report_at!(info),
+        Outcome::Misconfigured => log_at!(error),
+        Outcome::Unavailable => log_at!(warn),
+        _ => log_at!(info),
     }
 }
 
@@ -162,14 +200,14 @@ fn complete(response: &mut Response<Bytes>, denial: &Denial, realm: &str) {
             set_header_default(headers, &RETRY_AFTER, || wait);
         }
     }
-    // A refusal must never be served to somebody else, nor to the same caller once they have a key.
+    // A cache must never serve a refusal to another caller, nor to the same one once it has a key.
     set_header_default(headers, &CACHE_CONTROL, || PRIVATE);
 }
 
-/// How long the caller should wait, in seconds.
+/// The value of `Retry-After`, in seconds.
 fn retry_after(denial: &Denial) -> Option<HeaderValue> {
     let seconds = denial.retry_after()?.as_secs();
-    Some(format_number(seconds))
+    Some(number_text(seconds))
 }
 
 #[cfg(test)]

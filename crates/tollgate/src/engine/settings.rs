@@ -1,4 +1,4 @@
-//! What all layers have in common: the responder, the clock, the realm, and report-only mode.
+//! The settings that all layers share: responder, clock, realm and report-only mode.
 
 use std::{
     fmt,
@@ -15,12 +15,12 @@ use tollgate_core::{
 };
 
 use super::RequestContext;
-use crate::layers::AnyGate;
+use crate::layers::Gate;
 
-/// Counts what layers in report-only mode would have refused. Clones are the same count.
+/// Counts what layers in report-only mode would have refused. Clones share the count.
 ///
 /// ```
-/// use tollgate::{PerWindow, RateLimitLayer, layers::ReportOnly};
+/// use tollgate::{RateLimitLayer, layers::ReportOnly, limit::PerWindow};
 ///
 /// let report = ReportOnly::new();
 /// let layer = RateLimitLayer::new(60.per_minute()).with_report_only(&report);
@@ -45,32 +45,32 @@ impl ReportOnly {
     }
 }
 
-/// What all layers have in common. Each setting is absent unless it was set.
+/// The settings that all layers share. Each is absent unless it was set.
 #[derive(Clone, Default)]
 pub(crate) struct Settings {
     pub(crate) responder: Option<Arc<dyn Respond>>,
-    // The machine's clock, if none.
+    // Default: the machine's clock.
     pub(crate) clock: Option<Arc<dyn Clock>>,
     pub(crate) realm: Option<&'static str>,
     pub(crate) report_only: Option<ReportOnly>,
 }
 
 impl Settings {
-    /// Whether there are settings here that hold for a whole stack, and not for one gate.
-    pub(crate) fn concern_all(&self) -> bool {
+    /// Whether there are settings that hold for a whole stack, not for one gate.
+    pub(crate) fn has_shared(&self) -> bool {
         self.responder.is_some() || self.clock.is_some() || self.realm.is_some()
     }
 
-    /// Those that a layer hands down to the layers inside it.
-    pub(super) fn hand_down(&self) -> Option<Arc<Inherited>> {
+    /// What the layers inside this one inherit.
+    pub(super) fn inherited(&self) -> Option<Arc<Inherited>> {
         let Self { responder, clock, realm, .. } = self;
-        self.concern_all().then(|| {
+        self.has_shared().then(|| {
             Arc::new(Inherited { responder: responder.clone(), clock: clock.clone(), realm: *realm })
         })
     }
 }
 
-/// What layers set for those inside them. Shared, since every request context carries it.
+/// What a layer sets for the layers inside it. Shared, because every request's context carries it.
 pub(super) struct Inherited {
     pub(super) responder: Option<Arc<dyn Respond>>,
     pub(super) clock: Option<Arc<dyn Clock>>,
@@ -78,20 +78,21 @@ pub(super) struct Inherited {
 }
 
 impl Inherited {
-    /// The present moment, by the clock that was handed down or by the machine's.
+    /// The present instant, by the inherited clock or by the machine's.
     pub(super) fn now(inherited: Option<&Self>) -> SystemTime {
         let clock = inherited.and_then(|inherited| inherited.clock.as_ref());
         clock.map_or_else(|| SystemClock.now(), Clock::now)
     }
 
-    /// Hands these settings down to this layer and to those inside it.
-    pub(super) fn hand_to(self: &Arc<Self>, context: &mut RequestContext) {
-        let outer = context.inherited.take();
-        let own = outer.map_or_else(|| Arc::clone(self), |outer| Arc::new(self.or(&outer)));
-        context.inherited = Some(own);
+    /// Adds these settings to a request's context, for this layer and for those inside it.
+    pub(super) fn add_to(self: &Arc<Self>, context: &mut RequestContext) {
+        context.inherited = Some(match context.inherited.take() {
+            None => Arc::clone(self),
+            Some(outer) => Arc::new(self.or(&outer)),
+        });
     }
 
-    /// These settings, and those of a layer further out where there are none.
+    /// These settings, and an outer layer's where there are none.
     fn or(&self, outer: &Self) -> Self {
         Self {
             responder: self.responder.clone().or_else(|| outer.responder.clone()),
@@ -118,36 +119,37 @@ impl fmt::Debug for Inherited {
 
 /// A layer that is one gate with settings.
 pub(crate) trait GateLayer {
-    fn into_parts(self) -> (AnyGate, Settings);
+    fn into_parts(self) -> (Gate, Settings);
 }
 
-/// Makes `$layer`, a struct of a `gate`, which is `$gate` of them all, and of `settings`, a Tower layer with the settings that all
-/// layers share.
+/// Makes `$layer`, a struct of `gate` and `settings`, a Tower layer with the settings that all layers share. `$gate` is the
+/// gate's variant of [`Gate`].
 macro_rules! impl_layer {
     ($layer:ident, $gate:ident) => {
         impl $layer {
             /// Turns refusals into responses, for this layer and for those inside it that set no responder of their own.
-            /// By default gRPC requests get a gRPC status, all others an RFC 9457 problem.
+            /// Default: gRPC requests get a gRPC status, all others an RFC 9457 problem.
             pub fn with_responder(mut self, responder: impl tollgate_core::respond::Respond) -> Self {
                 self.settings.responder = Some(std::sync::Arc::new(responder));
                 self
             }
 
-            /// Takes the time from `clock`, for this layer and for those inside it that set no clock of their own: once for each
-            /// request, and again after each wait.
+            /// Takes the time from `clock`, for this layer and for those inside it that set no clock of their own: once for
+            /// each request, and again after each wait. Default: the machine's clock.
             pub fn with_clock(mut self, clock: impl tollgate_core::clock::Clock) -> Self {
                 self.settings.clock = Some(std::sync::Arc::new(clock));
                 self
             }
 
             /// Names the protection space in challenges (RFC 9110 section 11.5), for this layer and those inside it.
+            /// Default: `api`.
             pub fn with_realm(mut self, realm: &'static str) -> Self {
                 self.settings.realm = Some(realm);
                 self
             }
 
-            /// Refuses nothing: logs and counts what it would have refused, and lets it through. A service that is put
-            /// together wrongly still answers 500.
+            /// Refuses nothing: logs and counts what it would have refused, and lets it pass. A stack that is put together
+            /// wrongly still answers 500.
             pub fn with_report_only(mut self, report: &$crate::layers::ReportOnly) -> Self {
                 self.settings.report_only = Some(report.clone());
                 self
@@ -155,8 +157,8 @@ macro_rules! impl_layer {
         }
 
         impl $crate::engine::GateLayer for $layer {
-            fn into_parts(self) -> ($crate::layers::AnyGate, $crate::engine::Settings) {
-                ($crate::layers::AnyGate::$gate(self.gate), self.settings)
+            fn into_parts(self) -> ($crate::layers::Gate, $crate::engine::Settings) {
+                ($crate::layers::Gate::$gate(self.gate), self.settings)
             }
         }
 

@@ -1,4 +1,4 @@
-//! Limits how often a client's address may fail to prove who it is.
+//! Limits how often a client's address may fail to authenticate.
 //!
 //! # What is refused
 //!
@@ -8,13 +8,13 @@
 //! | the counters cannot be reached | 503 | |
 //!
 //! An attempt has failed if the request was refused for its credential: missing, empty, malformed, repeated or conflicting;
-//! unknown, revoked, expired, or of another environment. Nothing else counts, and no response tells how many attempts are left.
-//! The log tells the address as the refusal's `detail`.
+//! unknown, revoked, expired, or of another environment. Other refusals do not count, and no response shows how many attempts are
+//! left. The log has the address in the refusal's field `detail`.
 //!
 //! # Where it stands
 //!
-//! Outside `CredentialLayer`: an address that has failed too often is refused before its credential is looked at, so that
-//! neither a store nor a cache is asked.
+//! Outside `CredentialLayer`: an address that has failed too often is refused before its credential is read, so that neither the
+//! store nor the cache has to look it up.
 //!
 //! # Examples
 //!
@@ -31,7 +31,7 @@
 //! let layer = AttemptLimitLayer::new(1_000.per_minute(), address);
 //! ```
 //!
-//! Behind a load balancer, and with a bucket that forgives a burst of failures after a wrong deployment:
+//! Behind a load balancer, and with a token bucket that tolerates a burst of failures after a wrong deployment:
 //!
 //! ```
 //! # use std::net::IpAddr;
@@ -48,35 +48,31 @@
 //!
 //! # Security
 //!
-//! Keys of 128 random bits cannot be guessed. What this layer guards is the work that attempts cost, and keys that are
-//! weaker than that. An address may stand for many callers, so be generous: whoever shares one with somebody who fails too often
-//! is refused together with them, good keys included.
+//! Keys of 128 random bits cannot be guessed. This layer bounds the work that attempts cost, and protects weaker keys. Many
+//! callers may share an address, so choose a generous quota: an address that fails too often is refused with good keys, too.
 //!
-//! Attempts that are under way at once are all let through if there was room for one: they are counted when they have failed. One
-//! whose caller hangs up before that, or that a timeout ends, is not counted. Nobody learns anything by it, but a store that takes its
-//! time was asked: where that is dear, have a layer outside run requests to their end in a task of their own.
+//! Attempts are counted when they have failed. Concurrent attempts therefore all pass if there is room for one, and an attempt whose
+//! caller hangs up, or that a timeout ends, is not counted. Its caller learns nothing, but the store has been asked. If that is
+//! expensive, run requests to their end in a task of their own, by a layer outside.
 //!
-//! A request whose address nobody knows is let through to be verified, and the log says at the level `ERROR` what to do: a guard
-//! against load must not turn everybody away because the server was started in another way.
+//! A request without a known address passes on to be verified, and the log says at the level `ERROR` what to do: the limit must
+//! not refuse all callers because the server was started in another way.
 
 use std::{fmt, sync::Arc};
 
 use tollgate_core::{
-    answer::Answer,
-    denial::{Denial, DenialKind, Unavailable},
-    limit::{Charge, Decision, LimitRequest, Limiter, Quota},
+    denial::{Denial, DenialKind},
+    limit::{Charge, LimitRequest, Limiter, PolicyName, Quota},
 };
 
 use crate::{
-    ClientAddress, RequestContext,
-    engine::{
-        Asked, DeferredCharge, DeferredCost, DeferredItem, Entrant, Gate, Learned, Settings, impl_layer,
-    },
+    ClientAddress,
+    engine::{Cx, DeferredCharge, DeferredCost, DeferredItem, Flow, Settings, impl_layer},
     limit::MemoryLimiter,
     respond::ResponseHead,
 };
 
-/// Limits how often a client's address may fail to prove who it is. See the [module](self).
+/// Limits how often a client's address may fail to authenticate. See the [module](self).
 #[derive(Clone, Debug)]
 pub struct AttemptLimitLayer {
     gate: AttemptLimitGate,
@@ -100,7 +96,9 @@ impl AttemptLimitLayer {
 
 impl_layer!(AttemptLimitLayer, AttemptLimit);
 
-const POLICY: &str = "failed-attempts";
+pub(crate) const LAYER: &str = "AttemptLimitLayer";
+
+const POLICY: PolicyName = PolicyName::new("failed-attempts");
 
 #[derive(Clone)]
 pub(crate) struct AttemptLimitGate {
@@ -111,45 +109,24 @@ pub(crate) struct AttemptLimitGate {
 }
 
 impl AttemptLimitGate {
-    /// Admits an address that has not failed too often, and then knows what to charge it for if it fails now.
-    fn decide(
-        decided: Result<Decision, Unavailable>,
-        settlement: DeferredCharge,
-        address: String,
-    ) -> Result<Box<DeferredCharge>, Denial> {
-        let Some(wait) = decided?.retry_after() else { return Ok(Box::new(settlement)) };
-        // Without the numbers, which are nobody's that has proven who they are.
-        Err(Denial::new(DenialKind::RateLimited).with_retry_after(wait).with_log_detail(address))
-    }
-}
-
-impl Gate for AttemptLimitGate {
-    fn layer(&self) -> &'static str {
-        "AttemptLimitLayer"
-    }
-
-    #[inline(never)]
-    fn ask(&self, entrant: &mut impl Entrant) -> Asked {
-        let Some(subject) = self.address.subject(entrant.head(), self.layer()) else {
-            return Asked::Answered(Ok(()));
-        };
-        let context = entrant.context();
-        let charge = Charge::new(POLICY, &subject, &subject, &self.quota).with_deferred_cost();
-        let owed = vec![DeferredItem::new(&charge, self.cost.clone())];
-        let settlement = context.settlement(&self.limiter, owed).untold();
+    /// Admits an address that has not failed too often, and defers a charge for the case that it fails now.
+    #[cold]
+    pub(crate) fn check<B>(&self, cx: &mut Cx<'_, B>) -> Result<Flow, Denial> {
+        let Some(address) = self.address.subject(cx.head(), LAYER) else { return Ok(Flow::Continue) };
+        let context = &*cx.context;
+        let charge = Charge::new(POLICY, &address, &address, &self.quota).with_deferred_cost();
+        let item = DeferredItem::new(&charge, self.cost.clone());
+        let deferred = DeferredCharge::new(&self.limiter, vec![item], context).hidden();
         let answer = self.limiter.acquire(&LimitRequest::new(&[charge], context.instant()));
-        let answer: Answer<_> = answer.map(|decided| Self::decide(decided, settlement, subject));
-        self.take_up(entrant, answer, Learned::Owes)
-    }
-
-    /// It judged by the answer itself: in the request context the decision would be shown to the caller as one of its own.
-    fn judge(&self, _context: &RequestContext) -> Result<(), Denial> {
-        Ok(())
-    }
-
-    // Nothing but what is owed.
-    fn stamps(&self) -> bool {
-        true
+        cx.when_answered(answer, move |decided, context| {
+            // The decision stays out of the context: headers would show it to a caller that is not authenticated.
+            if let Some(wait) = decided?.retry_after() {
+                let denial = Denial::new(DenialKind::RateLimited).with_retry_after(wait);
+                return Err(denial.with_log_detail(address));
+            }
+            context.defer(deferred);
+            Ok(())
+        })
     }
 }
 

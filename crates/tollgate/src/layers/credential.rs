@@ -1,21 +1,21 @@
-//! Finds the credential that a caller presents: one, in one place.
+//! Finds the one credential that a caller presents.
 //!
 //! # What is refused
 //!
 //! | condition | status | challenge |
 //! |---|---|---|
 //! | no credential, in none of the sources | 401 | `Bearer realm=".."` |
-//! | its place is there, with nothing in it | 401 | `Bearer realm=".."` |
+//! | an empty credential | 401 | `Bearer realm=".."` |
 //! | another scheme than the configured ones, over-long, not ASCII, not a token | 401 | `.. error="invalid_token"` |
 //! | the same header twice, or values joined by a comma | 400 | `.. error="invalid_request"` |
 //! | different credentials in two places | 400 | `.. error="invalid_request"` |
 //!
-//! The same credential in two places is one credential. In [optional mode](CredentialLayer::optional) a request without any
-//! credential passes as anonymous; everything else in the table is refused all the same.
+//! The same credential in two places is one credential. [With anonymous callers](CredentialLayer::with_anonymous) a request
+//! without any credential passes; everything else in the table is refused all the same.
 //!
 //! # Where it stands
 //!
-//! Inside `RequestIdLayer`, outside `VerifyLayer`, which verifies what this layer found.
+//! Inside `RequestIdLayer`, outside `VerifyLayer`, which verifies the credential.
 //!
 //! # Examples
 //!
@@ -27,7 +27,7 @@
 //! let layer = CredentialLayer::new();
 //! ```
 //!
-//! For browsers and for callers that know Basic authentication, a public API that serves strangers, too:
+//! A public API that also accepts anonymous callers, the `WebSocket` API of browsers, and Basic authentication:
 //!
 //! ```
 //! use tollgate::{CredentialLayer, verify::CredentialSource};
@@ -36,23 +36,24 @@
 //!     CredentialSource::Bearer,
 //!     CredentialSource::BasicUser,
 //!     CredentialSource::WebSocketProtocol("key."),
-//! ])
-//! .optional()
+//! ])?
+//! .with_anonymous()
 //! .with_max_length(128);
+//! # Ok::<(), tollgate::ConfigurationError>(())
 //! ```
 //!
 //! # Security
 //!
 //! - A bad credential is never anonymous, and never falls through to the next source.
-//! - Every value that holds a credential is marked sensitive in the request, also where it is refused.
-//! - Shared caches keep no response to `Authorization` unless it says that they may (RFC 9111 section 3.5); one with a
-//!   `Cache-Control` gets `Vary: authorization`. They know nothing of credentials from anywhere else: responses to those get
-//!   `Cache-Control: private, no-store`, unless they say `private` or `no-store` already, and `Vary` on the header.
-//! - CORS preflights cannot carry credentials, and are refused unless a CORS layer further out answers them, which is the
-//!   better place; or see [`dangerous_preflights`](CredentialLayer::dangerous_preflights).
+//! - Every value that holds a credential is marked sensitive in the request, also where the request is refused.
+//! - Shared caches store no response to `Authorization` unless the response permits it (RFC 9111 section 3.5); one with a
+//!   `Cache-Control` gets `Vary: authorization`. They do not recognise credentials in other places: responses to those get
+//!   `Cache-Control: private, no-store`, unless they have `private` or `no-store` already, and `Vary` on the header.
+//! - CORS preflights cannot carry credentials. Put a CORS layer outside, which answers them; without one they are refused. See
+//!   also [`dangerous_preflights`](CredentialLayer::dangerous_preflights).
 
 use http::{
-    HeaderValue, Method,
+    HeaderName, HeaderValue, Method,
     header::{ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, ORIGIN},
 };
 use tollgate_core::{
@@ -63,12 +64,13 @@ use tollgate_core::{
 
 use crate::{
     ConfigurationError, RequestContext,
-    engine::{Asked, Caching, Entrant, Gate, Learned, ResponseParts, Settings, Standing, impl_layer},
+    engine::{Caching, Caller, Cx, Flow, ResponseParts, Settings, impl_layer},
 };
 
 mod read;
+mod sources;
 
-use read::{Sources, read};
+use sources::Sources;
 
 /// Finds the credential that a caller presents. See the [module](self).
 #[derive(Clone, Debug)]
@@ -80,25 +82,40 @@ pub struct CredentialLayer {
 impl CredentialLayer {
     /// Reads `Authorization: Bearer` and `X-API-Key`.
     pub fn new() -> Self {
-        let key_header = http::HeaderName::from_static("x-api-key");
-        Self::from_sources([CredentialSource::Bearer, CredentialSource::Header(key_header)])
+        let key_header = CredentialSource::Header(HeaderName::from_static("x-api-key"));
+        Self::reading(vec![CredentialSource::Bearer, key_header])
     }
 
-    /// Reads these places, in this order. Where two of them agree, the first one counts as the credential's source.
-    pub fn from_sources(sources: impl IntoIterator<Item = CredentialSource>) -> Self {
+    /// Reads these places, in this order. If two of them hold the same credential, the first one counts as its source.
+    ///
+    /// # Errors
+    /// If there is no source.
+    pub fn from_sources(
+        sources: impl IntoIterator<Item = CredentialSource>,
+    ) -> Result<Self, ConfigurationError> {
+        let sources: Vec<_> = sources.into_iter().collect();
+        if sources.is_empty() {
+            return Err(ConfigurationError::new(
+                "CredentialLayer has no source to read a credential from: add one",
+            ));
+        }
+        Ok(Self::reading(sources))
+    }
+
+    fn reading(sources: Vec<CredentialSource>) -> Self {
         let gate = CredentialGate {
             sources: Sources::new(sources),
             max_length: 4096,
-            is_optional: false,
+            accepts_anonymous: false,
             passes_preflights: false,
             is_removed: false,
         };
         Self { gate, settings: Settings::default() }
     }
 
-    /// Lets a request without any credential through as anonymous. One with a bad credential is refused all the same.
-    pub fn optional(mut self) -> Self {
-        self.gate.is_optional = true;
+    /// Lets a request without any credential pass as anonymous. One with a bad credential is refused all the same.
+    pub fn with_anonymous(mut self) -> Self {
+        self.gate.accepts_anonymous = true;
         self
     }
 
@@ -109,20 +126,20 @@ impl CredentialLayer {
         self
     }
 
-    /// Lets CORS preflights pass, which cannot carry a credential: `OPTIONS` with `Origin` and
-    /// `Access-Control-Request-Method`. They reach what is inside without a principal, past all guards and limits.
-    ///
-    /// Only where a CORS layer further in answers **every** such request: a service that does not look at the method, such as
-    /// tonic's or an axum `any` route, would take them for real ones. Better put the CORS layer outside.
-    pub fn dangerous_preflights(mut self) -> Self {
-        self.gate.passes_preflights = true;
+    /// Removes credentials from the request, so that no inner service, such as a proxied upstream, sees them. Inner layers find
+    /// the credential in the [`RequestContext`]; a second `CredentialLayer` does not.
+    pub fn with_removal(mut self) -> Self {
+        self.gate.is_removed = true;
         self
     }
 
-    /// Takes whatever stands in the credential's places out of the request, so that nothing inside, such as a proxied
-    /// upstream, sees it. The layers further in find the credential in the [`RequestContext`]; a second `CredentialLayer` does not.
-    pub fn with_removal(mut self) -> Self {
-        self.gate.is_removed = true;
+    /// Lets CORS preflights pass, which cannot carry a credential: `OPTIONS` with `Origin` and
+    /// `Access-Control-Request-Method`. They reach the inner service without a principal, past all guards and limits.
+    ///
+    /// Only where a CORS layer further in answers **every** such request: a service that ignores the method, such as
+    /// tonic's or an axum `any` route, would treat them as real requests. A CORS layer outside is the better choice.
+    pub fn dangerous_preflights(mut self) -> Self {
+        self.gate.passes_preflights = true;
         self
     }
 }
@@ -135,77 +152,56 @@ impl Default for CredentialLayer {
 
 impl_layer!(CredentialLayer, Credential);
 
+pub(crate) const LAYER: &str = "CredentialLayer";
+
 #[derive(Clone, Debug)]
 pub(crate) struct CredentialGate {
     sources: Sources,
     max_length: usize,
-    pub(crate) is_optional: bool,
+    pub(crate) accepts_anonymous: bool,
     passes_preflights: bool,
     is_removed: bool,
 }
 
 impl CredentialGate {
-    fn decide(&self, entrant: &mut impl Entrant) -> Result<Learned, Denial> {
-        let found = read(&self.sources, entrant, self.max_length);
-        // Also where the reading is refused: in report-only mode the request goes on.
+    #[inline]
+    pub(crate) fn check<B>(&self, cx: &mut Cx<'_, B>) -> Result<Flow, Denial> {
+        let found = self.sources.read(cx, self.max_length);
+        // Also where reading fails: in report-only mode the request goes on.
         if self.is_removed {
-            self.sources.remove_from(entrant);
+            self.sources.remove_from(cx);
         }
-        if let Some(credential) = found? {
-            return Ok(Learned::Credential(credential));
+        let caller = match found? {
+            Some(credential) => Caller::Presented(credential),
+            None => self.without_credential(cx.head())?,
+        };
+        cx.context.set_caller(caller);
+        Ok(Flow::Continue)
+    }
+
+    #[cold]
+    fn without_credential(&self, head: RequestHead<'_>) -> Result<Caller, Denial> {
+        if self.passes_preflights && is_preflight(head) {
+            Ok(Caller::Preflight)
+        } else if self.accepts_anonymous {
+            Ok(Caller::Anonymous)
+        } else {
+            Err(Denial::new(DenialKind::CredentialMissing))
         }
-        if self.passes_preflights && is_preflight(entrant.head()) {
-            return Ok(Learned::Preflight);
-        }
-        if self.is_optional {
-            return Ok(Learned::Anonymous);
-        }
-        Err(Denial::new(DenialKind::CredentialMissing))
-    }
-}
-
-impl Gate for CredentialGate {
-    fn layer(&self) -> &'static str {
-        "CredentialLayer"
-    }
-
-    fn configuration_error(&self) -> Option<ConfigurationError> {
-        let error =
-            || ConfigurationError::new("CredentialLayer has no source to read a credential from: add one");
-        self.sources.is_empty().then(error)
-    }
-
-    fn identifies(&self) -> bool {
-        true
-    }
-
-    #[inline(always)]
-    fn ask(&self, entrant: &mut impl Entrant) -> Asked {
-        let decided = self.decide(entrant);
-        Asked::Answered(decided.map(|learned| entrant.context_mut().learn(learned)))
-    }
-
-    /// All was said when it was asked.
-    fn judge(&self, _context: &RequestContext) -> Result<(), Denial> {
-        Ok(())
-    }
-
-    fn stamps(&self) -> bool {
-        true
     }
 
     #[inline]
-    fn stamp(&self, context: &mut RequestContext, stamp: &mut ResponseParts) {
-        stamp.caching = match context.credential().map(Credential::source) {
+    pub(crate) fn on_response(&self, context: &RequestContext, parts: &mut ResponseParts) {
+        parts.caching = match context.credential().map(Credential::source) {
             Some(source) if source.header() == Some(&AUTHORIZATION) => Caching::Authorized,
             Some(source) => Caching::Private(self.sources.vary_on(source)),
-            None if context.standing() == Standing::Anonymous => Caching::Stranger(self.sources.vary()),
+            None if matches!(context.caller, Caller::Anonymous) => Caching::Anonymous(self.sources.vary()),
             None => Caching::Free,
         };
     }
 }
 
-/// Whether a browser asks what it may send (Fetch standard, "CORS-preflight request").
+/// Whether a request is a CORS preflight (Fetch standard, "CORS-preflight request").
 fn is_preflight(head: RequestHead<'_>) -> bool {
     let is_method = |value: &HeaderValue| Method::from_bytes(value.as_bytes()).is_ok();
     *head.method == Method::OPTIONS

@@ -1,11 +1,11 @@
-//! Asks for an active subscription, and for a tier that includes what is behind it.
+//! Requires an active subscription, and a sufficient tier if one is given.
 //!
 //! # What is refused
 //!
 //! | condition | status |
 //! |---|---|
-//! | no plan, or one that has lapsed | 403 |
-//! | a plan of a tier that does not suffice | 403 |
+//! | no plan, or a lapsed one | 403 |
+//! | the plan's tier does not suffice | 403 |
 //! | anonymous | 401 |
 //! | the entitlements' backend does not answer | 503 |
 //! | no `VerifyLayer` outside | 500 |
@@ -25,26 +25,27 @@
 //! ```
 //! use tollgate::EntitlementLayer;
 //!
-//! let layer = EntitlementLayer::new().at_least("pro", ["basic", "pro", "enterprise"]);
+//! let layer = EntitlementLayer::at_least("pro", ["basic", "pro", "enterprise"])?;
+//! # Ok::<(), tollgate::ConfigurationError>(())
 //! ```
 //!
 //! # Security
 //!
-//! Fails closed: a tier that nobody has ranked suffices for nothing.
+//! Fails closed: a tier that is not in the list does not suffice.
 
 use std::{fmt, sync::Arc};
 
 use tollgate_core::{
     denial::{Denial, DenialKind},
-    verify::Entitlements,
+    verify::{Entitlements, Plan},
 };
 
 use crate::{
-    ConfigurationError, RequestContext,
-    engine::{Asked, Entrant, Gate, Learned, Settings, impl_layer},
+    ConfigurationError,
+    engine::{Cx, Flow, Settings, impl_layer},
 };
 
-/// Asks for an active subscription. See the [module](self).
+/// Requires an active subscription. See the [module](self).
 #[derive(Clone, Debug)]
 pub struct EntitlementLayer {
     pub(crate) gate: EntitlementGate,
@@ -52,22 +53,36 @@ pub struct EntitlementLayer {
 }
 
 impl EntitlementLayer {
-    /// Asks for a plan that is in force, of any tier, as the principal carries it.
+    /// Requires an active plan of any tier: the principal's.
     pub fn new() -> Self {
-        let gate = EntitlementGate { entitlements: None, sufficient: None };
+        Self::of_tiers(None)
+    }
+
+    /// Requires an active plan of `tier` or a higher one. `ascending` lists all tiers, from the lowest to the highest; a tier
+    /// that is not listed does not suffice.
+    ///
+    /// # Errors
+    /// If `tier` itself is not listed.
+    pub fn at_least<T: Into<Box<str>>>(
+        tier: &str,
+        ascending: impl IntoIterator<Item = T>,
+    ) -> Result<Self, ConfigurationError> {
+        let ascending = ascending.into_iter().map(Into::into);
+        let sufficient: Arc<[Box<str>]> = ascending.skip_while(|name| **name != *tier).collect();
+        if sufficient.is_empty() {
+            return Err(ConfigurationError::new(format!(
+                "EntitlementLayer requires the tier \"{tier}\", which is not in the list of tiers: add it to the list"
+            )));
+        }
+        Ok(Self::of_tiers(Some(sufficient)))
+    }
+
+    fn of_tiers(sufficient: Option<Arc<[Box<str>]>>) -> Self {
+        let gate = EntitlementGate { entitlements: None, sufficient };
         Self { gate, settings: Settings::default() }
     }
 
-    /// Asks for `tier` or a higher one, of all tiers from the lowest to the highest. A tier that is not listed suffices for
-    /// nothing. If `tier` itself is not listed, every request is answered 500, and the log says why.
-    pub fn at_least<T: Into<Box<str>>>(mut self, tier: &str, ascending: impl IntoIterator<Item = T>) -> Self {
-        let ascending: Vec<Box<str>> = ascending.into_iter().map(Into::into).collect();
-        let sufficient = ascending.into_iter().skip_while(|name| **name != *tier);
-        self.gate.sufficient = Some(sufficient.collect());
-        self
-    }
-
-    /// Asks `entitlements` for the plan at every request, instead of the principal.
+    /// Looks the plan up in `entitlements` at every request, instead of taking the principal's.
     pub fn with_entitlements(mut self, entitlements: impl Entitlements) -> Self {
         self.gate.entitlements = Some(Arc::new(entitlements));
         self
@@ -82,55 +97,40 @@ impl Default for EntitlementLayer {
 
 impl_layer!(EntitlementLayer, Entitlement);
 
+pub(crate) const LAYER: &str = "EntitlementLayer";
+
 #[derive(Clone)]
 pub(crate) struct EntitlementGate {
     entitlements: Option<Arc<dyn Entitlements>>,
-    // The tiers that suffice; `None` if any does.
+    // The tiers that suffice; `None` if any tier does.
     sufficient: Option<Arc<[Box<str>]>>,
 }
 
-impl Gate for EntitlementGate {
-    fn layer(&self) -> &'static str {
-        "EntitlementLayer"
-    }
-
-    fn configuration_error(&self) -> Option<ConfigurationError> {
-        let nobody = self.sufficient.as_ref().is_some_and(|tiers| tiers.is_empty());
-        nobody.then(|| {
-            ConfigurationError::new(
-                "EntitlementLayer asks for a tier that is not among those it was given: list it, too",
-            )
+impl EntitlementGate {
+    #[inline]
+    pub(crate) fn check<B>(&self, cx: &mut Cx<'_, B>) -> Result<Flow, Denial> {
+        let Some(principal) = cx.context.guarded(LAYER)? else { return Ok(Flow::Continue) };
+        let Some(entitlements) = &self.entitlements else {
+            return check_plan(principal.plan(), self.sufficient.as_deref()).map(|()| Flow::Continue);
+        };
+        let (answer, sufficient) = (entitlements.plan(principal), self.sufficient.clone());
+        cx.when_answered(answer, move |found, context| {
+            context.set_plan(found?);
+            check_plan(context.plan(), sufficient.as_deref())
         })
     }
+}
 
-    #[inline]
-    fn ask(&self, entrant: &mut impl Entrant) -> Asked {
-        let Some(entitlements) = &self.entitlements else {
-            return Asked::Answered(self.judge(entrant.context()));
-        };
-        match entrant.context().guarded(self.layer()) {
-            Ok(Some(principal)) => {
-                let plan = entitlements.plan(principal);
-                self.take_up(entrant, plan, Learned::Plan)
-            }
-            Ok(None) => Asked::Answered(Ok(())),
-            Err(denial) => Asked::Answered(Err(denial)),
+/// Whether a plan is active and of a sufficient tier.
+fn check_plan(plan: Option<&Arc<Plan>>, sufficient: Option<&[Box<str>]>) -> Result<(), Denial> {
+    let Some(plan) = plan.filter(|plan| plan.is_active()) else {
+        return Err(Denial::new(DenialKind::EntitlementInactive));
+    };
+    match sufficient {
+        Some(tiers) if !tiers.iter().any(|tier| **tier == *plan.tier()) => {
+            Err(Denial::new(DenialKind::TierTooLow))
         }
-    }
-
-    #[inline]
-    fn judge(&self, context: &RequestContext) -> Result<(), Denial> {
-        let Some(principal) = context.guarded(self.layer())? else { return Ok(()) };
-        let plan = if self.entitlements.is_some() { context.plan() } else { principal.plan() };
-        let Some(plan) = plan.filter(|plan| plan.is_active()) else {
-            return Err(Denial::new(DenialKind::EntitlementInactive));
-        };
-        match &self.sufficient {
-            Some(tiers) if !tiers.iter().any(|tier| **tier == *plan.tier()) => {
-                Err(Denial::new(DenialKind::TierTooLow))
-            }
-            _ => Ok(()),
-        }
+        _ => Ok(()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Limits how often a caller may ask, and tells it where it stands.
+//! Limits how often a caller may send requests, and shows in headers where its limits stand.
 //!
 //! # What is refused
 //!
@@ -9,19 +9,19 @@
 //! | a policy counts by principal and no `VerifyLayer` ran outside | 500 | |
 //! | an anonymous request, where every policy counts by principal | 500 | |
 //!
-//! Every response from here on, refusals further in included, carries `X-RateLimit-Limit`, `-Remaining` and `-Reset` (a second
-//! since the Unix epoch), all three from the same window: the one with the least left. [`RateLimitHeaders`] has the other forms
-//! there are.
+//! Every response to an admitted request, refusals by inner layers included, carries `X-RateLimit-Limit`, `-Remaining` and
+//! `-Reset` (seconds since the Unix epoch), all three of the same window: the one with the least left. [`RateLimitHeaders`] has
+//! the other forms. A handler's own values of these headers are replaced.
 //!
-//! A caller that waits for `Retry-After` seconds (whole ones, rounded up) finds room for the same request, and one that waits for
-//! the reset whenever nothing is left is never refused, if nobody else is counted with it. This is promised of one layer: of stacked
-//! ones the outer has counted what the inner one refuses, and may have nothing left when that wait is over. Policies that belong
-//! together belong into one layer.
+//! A caller that waits for `Retry-After` seconds (rounded up) is admitted with the same request, and a caller that waits for the
+//! reset when nothing is left is never refused, if no other caller shares its counters. This holds for one layer. Of stacked
+//! layers the outer one has counted what the inner one refuses; each writes its headers where there are none yet, or where its own
+//! window is tighter. Put policies that belong together into one layer.
 //!
 //! # Where it stands
 //!
-//! Inside `VerifyLayer`: then numbers are shown to nobody but their owner, and invented keys count nowhere. With subjects that are
-//! read from the request, its [address](Subject::Address) or [another](Subject::custom), it works alone, too.
+//! Inside `VerifyLayer`: then a caller sees only its own values, and invented keys are not counted. With subjects that are read
+//! from the request, its [address](Subject::Address) or [another](Subject::custom), it also works without one.
 //!
 //! # Examples
 //!
@@ -31,21 +31,22 @@
 //! let layer = RateLimitLayer::new(60.per_minute().and(1_000.per_hour()));
 //! ```
 //!
-//! Each key has its plan's quota, and all keys of an organization share another one. Both are checked, then both are
-//! counted, in one step:
+//! Each key has its plan's quota, and all keys of an organization share another one. Both are checked and then counted in one
+//! step:
 //!
 //! ```
 //! use tollgate::{PerWindow, Policy, RateLimitLayer, limit::Subject};
 //!
 //! let layer = RateLimitLayer::from_policies([
 //!     Policy::new("key", 60.per_minute()).with_tier("pro", 600.per_minute()),
-//!     Policy::new("organization", 10_000.per_day()).by(Subject::Tenant),
-//! ]);
+//!     Policy::new("organization", 10_000.per_day()).with_subject(Subject::Tenant),
+//! ])?;
+//! # Ok::<(), tollgate::ConfigurationError>(())
 //! ```
 //!
-//! Windows are aligned to UTC unless a quota says otherwise: [`sliding`](Quota::sliding) ones have no boundary to crowd at, and token
-//! buckets let [bursts](Quota::with_burst) through that the rate makes good. Requests may [cost](Cost) more or less than 1, or
-//! what only their response tells:
+//! Windows are aligned to UTC by default. [Sliding windows](Quota::sliding) avoid bursts at their boundaries, and
+//! [token buckets](Quota::with_burst) admit bursts of a given size. A request [costs](Cost) 1 by default; its cost may depend on
+//! the request or on the response:
 //!
 //! ```
 //! use tollgate::{
@@ -58,28 +59,32 @@
 //!         .with_cost(Cost::by_request(|head, _principal| if head.uri.path() == "/search" { 5 } else { 1 })),
 //!     Policy::new("failures", 100.per_hour())
 //!         .with_cost(Cost::by_response(|response| u64::from(response.status.is_client_error()))),
-//! ])
+//! ])?
 //! .with_headers(RateLimitHeaders::new().with_ietf_draft_10());
+//! # Ok::<(), tollgate::ConfigurationError>(())
 //! ```
 //!
-//! Beside optional credentials, strangers share a counter of their own; what counts by principal does not concern them:
+//! Where anonymous callers are accepted, they need a policy of their own, because policies by principal do not apply to them:
 //!
 //! ```
 //! use tollgate::{PerWindow, Policy, RateLimitLayer, limit::Subject};
 //!
 //! let layer = RateLimitLayer::from_policies([
 //!     Policy::new("key", 60.per_minute()),
-//!     Policy::new("strangers", 100.per_minute())
-//!         .by(Subject::custom(|_head, principal| principal.is_none().then_some("all".into()))),
-//! ]);
+//!     Policy::new("anonymous", 100.per_minute())
+//!         .with_subject(Subject::custom(|_head, principal| principal.is_none().then_some("all".into()))),
+//! ])?;
+//! # Ok::<(), tollgate::ConfigurationError>(())
 //! ```
 //!
 //! # Security
 //!
-//! Counting is exact: of any number of concurrent requests as many pass as the quota says; but what is charged by the response
-//! cannot be, since requests are under way before anybody knows their cost. A refused request is counted in no window, of no
-//! policy. One that a guard further in refuses has been counted. A policy's name is part of its
-//! counters' identity, its quota is not: whoever changes their plan keeps their count.
+//! Counting is exact: of any number of concurrent requests on a quota of N, exactly N are admitted. Costs by response are not
+//! exact, because concurrent requests are admitted before their cost is known. A request that this layer refuses is counted in no
+//! window of any policy; one that an inner guard refuses has been counted. A policy's name is part of its counters' identity, its
+//! quota is not: a caller that changes its plan keeps its count.
+//!
+//! Without [`with_limiter`](RateLimitLayer::with_limiter) counters live in this process: each process admits the whole quota.
 //!
 //! A CORS preflight is not counted.
 
@@ -96,10 +101,7 @@ use tollgate_core::{
 
 use crate::{
     ConfigurationError, RequestContext,
-    engine::{
-        Asked, DeferredCharge, DeferredCost, DeferredItem, Entrant, Gate, Learned, ResponseParts, Settings,
-        Standing, impl_layer,
-    },
+    engine::{Caller, Cx, DeferredCharge, DeferredItem, Flow, ResponseParts, Settings, impl_layer},
     limit::{MemoryLimiter, RateLimitHeaders},
 };
 
@@ -114,7 +116,7 @@ pub use subject::{CustomSubject, Subject};
 /// The name of the policy of [`RateLimitLayer::new`].
 pub const DEFAULT_POLICY: &str = "default";
 
-/// Limits how often a caller may ask. See the [module](self).
+/// Limits how often a caller may send requests. See the [module](self).
 #[derive(Clone, Debug)]
 pub struct RateLimitLayer {
     pub(crate) gate: RateLimitGate,
@@ -124,19 +126,36 @@ pub struct RateLimitLayer {
 impl RateLimitLayer {
     /// Each key has this quota, by a policy named [`DEFAULT_POLICY`]. Counts in this process.
     pub fn new(quota: Quota) -> Self {
-        Self::from_policies([Policy::new(DEFAULT_POLICY, quota)])
+        Self::with_policies([Policy::new(DEFAULT_POLICY, quota)].into())
     }
 
-    /// Each request is charged to every one of these policies, or refused and charged to none.
-    pub fn from_policies(policies: impl IntoIterator<Item = Policy>) -> Self {
+    /// Charges each request to all of these policies, or refuses it and charges none. Counts in this process.
+    ///
+    /// # Errors
+    /// If there is no policy, or if two of them have the same name, because they would share their counters.
+    pub fn from_policies(policies: impl IntoIterator<Item = Policy>) -> Result<Self, ConfigurationError> {
         let policies: Arc<[Policy]> = policies.into_iter().collect();
+        if policies.is_empty() {
+            return Err(ConfigurationError::new(
+                "RateLimitLayer has no policy: add one, or leave the layer out",
+            ));
+        }
+        let mut names: Vec<_> = policies.iter().map(Policy::name).collect();
+        names.sort_unstable();
+        if let Some([twice, _]) = names.windows(2).find(|pair| pair.first() == pair.last()) {
+            return Err(ConfigurationError::new(format!(
+                "RateLimitLayer has two policies named \"{twice}\", which would share their counters: rename one"
+            )));
+        }
+        Ok(Self::with_policies(policies))
+    }
+
+    fn with_policies(policies: Arc<[Policy]>) -> Self {
         let gate = RateLimitGate {
             limiter: Arc::new(MemoryLimiter::new()),
             counts_principals: policies.iter().any(Policy::counts_by_principal),
-            is_plain: matches!(&*policies, [policy] if policy.is_plain()),
             policies,
             headers: RateLimitHeaders::new(),
-            tells_expired: false,
         };
         Self { gate, settings: Settings::default() }
     }
@@ -147,28 +166,16 @@ impl RateLimitLayer {
         self
     }
 
-    /// Tells callers where they stand by other headers than the three usual ones.
+    /// Shows callers where their limits stand by other headers than the three usual ones.
     pub fn with_headers(mut self, headers: RateLimitHeaders) -> Self {
         self.gate.headers = headers;
         self
     }
 
-    /// Also tells callers whose key is genuine but has expired where their limits stand, on the 401 that they get. Nothing is
-    /// counted for it.
+    /// Where a principal's limits stand at `now`. Counts nothing. For account pages, which have a key's
+    /// [details](tollgate_core::manage::KeyDetails) but no request of the key.
     ///
-    /// Only in a [built](crate::Tollgate) stack: a layer that stands alone does not see what is refused outside it. Only for
-    /// verifiers that hand over the principal of an expired key, as [`KeyVerifier`](crate::KeyVerifier) does, and leave it to
-    /// `VerifyLayer` to refuse it. Whoever has found an old key can watch its owner's traffic by it, so this is not the
-    /// default.
-    pub fn with_numbers_for_expired(mut self) -> Self {
-        self.gate.tells_expired = true;
-        self
-    }
-
-    /// Where a principal's limits stand at `now`, as its next response would tell, and counts nothing: for pages that show it
-    /// to the principal's owner, who may have its [details](tollgate_core::manage::KeyDetails) and no request of its own.
-    ///
-    /// Clones of a layer count together, so keep one of what a stack is built with:
+    /// Clones of a layer share their counters: keep a clone of the layer that a stack is built with.
     ///
     /// ```
     /// use std::time::SystemTime;
@@ -188,9 +195,10 @@ impl RateLimitLayer {
     /// # let _ = guard;
     /// ```
     ///
-    /// Each policy by key or tenant is told of, with the quota of the principal or of its plan. What only a request decides is
-    /// left out: policies by address or by a [function](Subject::custom), and those whose [quota](Policy::with_quota_by) a function
-    /// names. A plan that an `EntitlementLayer` would ask for elsewhere is not known here: give it to the principal.
+    /// The decision has each policy by key or tenant, with the quota of the principal or of its plan. It leaves out what depends on
+    /// a request: policies by address or by a [function](Subject::custom), and policies with a
+    /// [quota by request](Policy::with_quota_by). A plan that an `EntitlementLayer` would look up is not known here: give it to
+    /// the principal.
     ///
     /// # Errors
     /// [`Unavailable`] if the counters cannot be reached.
@@ -199,7 +207,7 @@ impl RateLimitLayer {
         principal: impl Into<Arc<Principal>>,
         now: SystemTime,
     ) -> Result<Decision, Unavailable> {
-        let answer = self.gate.peek(&RequestContext::proven(principal.into()), now);
+        let answer = self.gate.peek(&RequestContext::authenticated(principal.into()), now);
         answer.wait().await
     }
 }
@@ -212,193 +220,131 @@ impl From<Quota> for RateLimitLayer {
 
 impl_layer!(RateLimitLayer, RateLimit);
 
+pub(crate) const LAYER: &str = "RateLimitLayer";
+
 #[derive(Clone)]
 pub(crate) struct RateLimitGate {
     limiter: Arc<dyn Limiter>,
     policies: Arc<[Policy]>,
     // Whether one of them counts by principal.
     counts_principals: bool,
-    // Whether there is one, by which each request costs 1.
-    is_plain: bool,
     headers: RateLimitHeaders,
-    tells_expired: bool,
 }
-
-/// A policy that concerns a request.
-struct Applicable<'r> {
-    policy: &'r Policy,
-    subject: Cow<'r, str>,
-    quota: Cow<'r, Quota>,
-}
-
-/// What a limiter says of a request that it was charged for.
-enum Charged {
-    Wholly(Answer<Result<Decision, Unavailable>>),
-    /// The rest is charged when the response is there, if the request is admitted.
-    InPart(Answer<Result<Box<(Decision, DeferredCharge)>, Unavailable>>),
-}
-
-/// Why optional credentials and limits by principal do not go together.
-pub(crate) const ANONYMOUS_UNCOUNTED: &str = "RateLimitLayer has no counter for anonymous requests, which CredentialLayer's \
-    optional mode lets through: add a policy by Subject::Address, or by Subject::custom, which may count them all together";
 
 impl RateLimitGate {
-    /// Whether somebody has thought of requests without a principal.
-    pub(crate) fn counts_anonymous(&self) -> bool {
-        self.policies.iter().any(|policy| !policy.counts_by_principal())
+    pub(crate) fn check<B>(&self, cx: &mut Cx<'_, B>) -> Result<Flow, Denial> {
+        let context = &*cx.context;
+        self.check_countable(context)?;
+        let Some((answer, deferred)) = self.acquire(cx.head(), context) else { return Ok(Flow::Continue) };
+        cx.when_answered(answer, move |decided, context| {
+            let decision = decided?;
+            let refusal = (!decision.is_allowed()).then(|| Denial::rate_limited(decision.clone()));
+            context.set_decision(decision);
+            match (refusal, deferred) {
+                (Some(denial), _) => return Err(denial),
+                (None, Some(deferred)) => context.defer(deferred),
+                (None, None) => {}
+            }
+            Ok(())
+        })
     }
 
-    /// Whether what is known of the caller suffices to count its request.
+    #[inline]
+    pub(crate) fn on_response(&self, context: &RequestContext, parts: &mut ResponseParts) {
+        let Some(decision) = context.decision() else { return };
+        parts.show_limit(decision, self.headers);
+        if context.has_shown_deferred() {
+            parts.show_limit_again(decision, self.headers);
+        }
+        if context.is_limit_stacked() {
+            parts.mark_limit(decision);
+        }
+    }
+
+    /// Whether enough is known about the caller to count its request.
     #[inline]
     fn check_countable(&self, context: &RequestContext) -> Result<(), Denial> {
-        match context.standing() {
-            Standing::Anonymous if self.counts_anonymous() => Ok(()),
-            Standing::Anonymous => Err(Denial::misconfigured(ANONYMOUS_UNCOUNTED)),
-            _ if self.counts_principals => context.guarded(self.layer()).map(|_| ()),
+        match context.caller {
+            Caller::Anonymous if self.counts_anonymous() => Ok(()),
+            Caller::Anonymous => Err(Denial::misconfigured(ANONYMOUS_UNCOUNTED)),
+            _ if self.counts_principals => context.guarded(LAYER).map(|_| ()),
             _ => Ok(()),
         }
     }
 
-    /// Charges the request to all policies that have a subject for it; `None` if none has.
+    /// Whether a policy applies to requests without a principal.
+    pub(crate) fn counts_anonymous(&self) -> bool {
+        self.policies.iter().any(|policy| !policy.counts_by_principal())
+    }
+
+    /// Charges the request to all policies that apply to it; `None` if none does. What depends on the response is charged
+    /// later.
+    #[inline]
+    fn acquire(&self, head: RequestHead<'_>, context: &RequestContext) -> Option<Acquired> {
+        match &*self.policies {
+            // The usual case needs no list.
+            [policy] if policy.is_plain() && context.principal().is_some() => {
+                let subject = policy.subject(head, context)?;
+                let charges = [policy.charge(&subject, policy.quota(context), context)];
+                Some((self.limiter.acquire(&LimitRequest::new(&charges, context.instant())), None))
+            }
+            _ if matches!(context.caller, Caller::Preflight) => None,
+            policies => self.acquire_all(policies, head, context),
+        }
+    }
+
     #[inline(never)]
-    fn charge_all(&self, head: RequestHead<'_>, context: &RequestContext) -> Option<Charged> {
-        let policies = self.applicable(head, context);
-        let mut charges = SmallVec::<[Charge<'_>; 4]>::new();
-        let mut owed = Vec::new();
-        for Applicable { policy, subject, quota } in &policies {
-            let (charge, later) = policy.charge(subject, quota, head, context);
-            owed.extend(later.map(|cost| DeferredItem::new(&charge, cost)));
+    fn acquire_all(
+        &self,
+        policies: &[Policy],
+        head: RequestHead<'_>,
+        context: &RequestContext,
+    ) -> Option<Acquired> {
+        let applicable: SmallVec<[_; 2]> = policies
+            .iter()
+            .filter_map(|policy| {
+                Some((policy, policy.subject(head, context)?, policy.quota_for(head, context)))
+            })
+            .collect();
+        let mut charges = SmallVec::<[Charge<'_>; 2]>::new();
+        let mut deferred = Vec::new();
+        for (policy, subject, quota) in &applicable {
+            let charge = policy.charge(subject, quota, context);
+            let (charge, later) = policy.cost(charge, head, context);
+            deferred.extend(later.map(|cost| DeferredItem::new(&charge, cost)));
             charges.push(charge);
         }
         if charges.is_empty() {
             return None;
         }
         let answer = self.limiter.acquire(&LimitRequest::new(&charges, context.instant()));
-        if owed.is_empty() {
-            return Some(Charged::Wholly(answer));
-        }
-        let settlement = context.settlement(&self.limiter, owed);
-        let with_settlement =
-            |decided: Result<_, _>| decided.map(|decision| Box::new((decision, settlement)));
-        Some(Charged::InPart(answer.map(with_settlement)))
+        let deferred = (!deferred.is_empty()).then(|| DeferredCharge::new(&self.limiter, deferred, context));
+        Some((answer, deferred))
     }
 
-    /// The policies that concern the request, whose counter it is charged to, and what that is held against.
-    fn applicable<'r>(
-        &'r self,
-        head: RequestHead<'r>,
-        context: &'r RequestContext,
-    ) -> SmallVec<[Applicable<'r>; 4]> {
-        let principal = context.principal().map(Arc::as_ref);
-        let mut applicable = SmallVec::new();
-        for policy in self.policies.iter() {
-            if let Some(subject) = policy.subject(head, principal) {
-                applicable.push(Applicable { policy, subject, quota: policy.quota_for(head, context) });
-            }
-        }
-        applicable
-    }
-}
-
-impl RateLimitGate {
-    /// Where the limits stand that hold for a principal whatever it asks for.
+    /// Where the limits stand that hold for a principal whatever it requests.
     fn peek(&self, context: &RequestContext, now: SystemTime) -> Answer<Result<Decision, Unavailable>> {
-        let of_principal =
-            |policy| Policy::of_principal(policy, context).map(|(subject, quota)| (policy, subject, quota));
-        let concerned: Vec<_> = self.policies.iter().filter_map(of_principal).collect();
-        let peeks = concerned
+        let applicable: Vec<(&Policy, Cow<'_, str>, &Quota)> = self
+            .policies
             .iter()
-            .map(|(policy, subject, quota)| policy.charge_of_one(subject, quota, context).with_cost(0));
-        let charges: Vec<_> = peeks.collect();
+            .filter_map(|policy| {
+                policy.of_principal(context).map(|(subject, quota)| (policy, subject, quota))
+            })
+            .collect();
+        let charges: Vec<_> = applicable
+            .iter()
+            .map(|(policy, subject, quota)| policy.charge(subject, quota, context).with_cost(0))
+            .collect();
         self.limiter.acquire(&LimitRequest::new(&charges, now))
     }
 }
 
-impl Gate for RateLimitGate {
-    fn layer(&self) -> &'static str {
-        "RateLimitLayer"
-    }
+/// A limiter's answer, and what is charged once the response is there.
+type Acquired = (Answer<Result<Decision, Unavailable>>, Option<DeferredCharge>);
 
-    fn configuration_error(&self) -> Option<ConfigurationError> {
-        let mut names: Vec<_> = self.policies.iter().map(Policy::name).collect();
-        if names.is_empty() {
-            return Some(ConfigurationError::new(
-                "RateLimitLayer has no policy: add one, or leave the layer out",
-            ));
-        }
-        names.sort_unstable();
-        let twice = names.windows(2).find(|pair| pair.first() == pair.last())?.first()?;
-        Some(ConfigurationError::new(format!(
-            "RateLimitLayer has two policies named \"{twice}\", which would share their counters: rename one"
-        )))
-    }
-
-    #[inline(always)]
-    fn ask(&self, entrant: &mut impl Entrant) -> Asked {
-        let context = entrant.context();
-        if context.standing() == Standing::Preflight {
-            return Asked::Answered(Ok(()));
-        }
-        if let Err(denial) = self.check_countable(context) {
-            return Asked::Answered(Err(denial));
-        }
-        // The usual case needs no list, and its answer is taken up where it is given.
-        if let [policy] = &*self.policies
-            && self.is_plain
-        {
-            let Some(subject) = policy.subject(entrant.head(), context.principal().map(Arc::as_ref)) else {
-                return Asked::Answered(Ok(()));
-            };
-            let charges = [policy.plain_charge(&subject, context)];
-            let answer = self.limiter.acquire(&LimitRequest::new(&charges, context.instant()));
-            return self.take_up(entrant, answer, Learned::Decision);
-        }
-        match self.charge_all(entrant.head(), context) {
-            None => Asked::Answered(Ok(())),
-            Some(Charged::Wholly(answer)) => self.take_up(entrant, answer, Learned::Decision),
-            Some(Charged::InPart(answer)) => self.take_up(entrant, answer, Learned::Charged),
-        }
-    }
-
-    #[inline(always)]
-    fn judge(&self, context: &RequestContext) -> Result<(), Denial> {
-        match context.used_up() {
-            Some(decision) => Err(Denial::rate_limited(decision.clone())),
-            None => Ok(()),
-        }
-    }
-
-    fn stamps(&self) -> bool {
-        true
-    }
-
-    #[inline]
-    fn stamp(&self, context: &mut RequestContext, stamp: &mut ResponseParts) {
-        let headers = context.tell_by(self.headers);
-        stamp.are_numbers_merged = context.is_decision_stacked();
-        if let Some(decision) = context.decision() {
-            headers.tell(decision, stamp);
-            if context.may_be_told_anew() {
-                stamp.will_tell_anew(decision, headers);
-            }
-        }
-    }
-
-    fn tell_expired(
-        &self,
-        head: RequestHead<'_>,
-        context: &RequestContext,
-    ) -> Option<(DeferredCharge, RateLimitHeaders)> {
-        if !self.tells_expired || context.principal().is_none() {
-            return None;
-        }
-        let peek = |Applicable { policy, subject, quota }: &Applicable<'_>| {
-            DeferredItem::new(&policy.charge_of_one(subject, quota, context), DeferredCost::Peek)
-        };
-        let peeks = self.applicable(head, context).iter().map(peek).collect();
-        Some((context.settlement(&self.limiter, peeks), self.headers))
-    }
-}
+/// Why anonymous callers and limits by principal do not go together.
+pub(crate) const ANONYMOUS_UNCOUNTED: &str = "RateLimitLayer has no policy for anonymous requests, which \
+    CredentialLayer::with_anonymous accepts: add a policy by Subject::Address or Subject::custom";
 
 impl fmt::Debug for RateLimitGate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

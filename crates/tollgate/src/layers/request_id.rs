@@ -38,16 +38,11 @@
 //! A caller chooses its own identifier, within the alphabet above: good for finding a request again, useless as proof of
 //! anything. A malformed value is taken out of the request, so that nothing inside logs it.
 
-use std::sync::Arc;
-
 use http::{HeaderName, HeaderValue};
-use tollgate_core::denial::Denial;
 
 use crate::{
     RequestContext,
-    engine::{
-        Asked, Entrant, Gate, Learned, ResponseParts, Settings, X_REQUEST_ID, impl_layer, set_header, single,
-    },
+    engine::{Cx, ResponseParts, Settings, X_REQUEST_ID, impl_layer, set_header, single},
     request::RequestId,
 };
 
@@ -67,7 +62,7 @@ impl RequestIdLayer {
 
     /// Reads and writes another header.
     pub fn with_header(mut self, header: HeaderName) -> Self {
-        self.gate.other_header = Some(header).filter(|header| *header != X_REQUEST_ID).map(Arc::new);
+        self.gate.other_header = Some(header).filter(|header| *header != X_REQUEST_ID);
         self
     }
 
@@ -92,63 +87,50 @@ impl Default for RequestIdLayer {
 
 impl_layer!(RequestIdLayer, RequestId);
 
+pub(crate) const LAYER: &str = "RequestIdLayer";
+
 #[derive(Clone, Debug)]
 pub(crate) struct RequestIdGate {
-    // Instead of `x-request-id`. Shared, since a stamp has to be small.
-    other_header: Option<Arc<HeaderName>>,
+    // Instead of `x-request-id`.
+    other_header: Option<HeaderName>,
     accept: fn(&HeaderValue) -> Option<RequestId>,
     is_propagated: bool,
 }
 
 impl RequestIdGate {
-    fn header(&self) -> &HeaderName {
-        self.other_header.as_deref().unwrap_or(&X_REQUEST_ID)
-    }
-}
-
-impl Gate for RequestIdGate {
-    fn layer(&self) -> &'static str {
-        "RequestIdLayer"
-    }
-
-    #[inline(always)]
-    fn ask(&self, entrant: &mut impl Entrant) -> Asked {
-        let headers = entrant.headers_mut();
-        let sent = single(headers, self.header()).ok().flatten().and_then(self.accept);
+    #[inline]
+    pub(crate) fn check<B>(&self, cx: &mut Cx<'_, B>) {
+        let header = self.header();
+        let sent = single(cx.head().headers, header).ok().flatten().and_then(self.accept);
         if sent.is_none() {
-            headers.remove(self.header());
+            cx.headers_mut().remove(header);
         }
-        let context = entrant.context_mut();
-        // A request has one identifier: a stack further out has the first word, if its word will do here.
-        let outer = context.request_id().filter(|outer| (self.accept)(&outer.to_header_value()).is_some());
-        let request_id = outer.cloned().or(sent).unwrap_or_else(|| RequestId::generate(context.instant()));
-        if self.is_propagated {
-            let value = request_id.to_header_value();
-            context.learn(Learned::RequestId(request_id));
-            set_header(entrant.headers_mut(), self.header().clone(), value);
-        } else {
-            context.learn(Learned::RequestId(request_id));
+        let context = &mut *cx.context;
+        // A request has one identifier: an outer stack's is kept if this layer accepts it.
+        let outer =
+            context.request_id.take().filter(|outer| (self.accept)(&outer.to_header_value()).is_some());
+        let request_id = outer.or(sent).unwrap_or_else(|| RequestId::generate(context.instant()));
+        let propagated = self.is_propagated.then(|| request_id.to_header_value());
+        context.request_id = Some(request_id);
+        if let Some(value) = propagated {
+            set_header(cx.headers_mut(), header.clone(), value);
         }
-        Asked::Answered(Ok(()))
-    }
-
-    /// Nothing is refused.
-    fn judge(&self, _context: &RequestContext) -> Result<(), Denial> {
-        Ok(())
-    }
-
-    fn span(&self, context: &RequestContext) -> Option<tracing::Span> {
-        let request_id = context.request_id()?;
-        Some(tracing::info_span!(target: "tollgate", "request", %request_id))
-    }
-
-    fn stamps(&self) -> bool {
-        true
     }
 
     #[inline]
-    fn stamp(&self, context: &mut RequestContext, stamp: &mut ResponseParts) {
-        stamp.request_id = context.request_id_mut().map(RequestId::hand_over);
-        stamp.other_header.clone_from(&self.other_header);
+    pub(crate) fn on_response(&self, context: &RequestContext, parts: &mut ResponseParts) {
+        parts.request_id = context.request_id().map(RequestId::to_header_value);
+        if let Some(header) = &self.other_header {
+            parts.set_request_id_header(header.clone());
+        }
     }
+
+    fn header(&self) -> &HeaderName {
+        self.other_header.as_ref().unwrap_or(&X_REQUEST_ID)
+    }
+}
+
+/// The span in which everything behind a `RequestIdLayer` runs.
+pub(crate) fn span(request_id: &RequestId) -> tracing::Span {
+    tracing::info_span!(target: "tollgate", "request", %request_id)
 }

@@ -1,4 +1,4 @@
-//! Asks for scopes: one requirement for everything behind the layer, or one for each route.
+//! Requires scopes: the same for every route behind the layer, or different ones by route.
 //!
 //! # What is refused
 //!
@@ -7,7 +7,7 @@
 //! | the principal lacks a required scope | 403 | `Bearer error="insufficient_scope", scope=".."` |
 //! | the route is not in the [map](ScopeMap), and unlisted routes are denied | 403 | |
 //! | anonymous, where a scope is required | 401 | `Bearer realm=".."` |
-//! | no `VerifyLayer` outside; a requirement that names an invalid scope | 500 | |
+//! | no `VerifyLayer` outside | 500 | |
 //!
 //! # Where it stands
 //!
@@ -18,7 +18,8 @@
 //! ```
 //! use tollgate::{ScopeLayer, scope};
 //!
-//! let layer = ScopeLayer::new(scope("jobs:read") & (scope("results:read") | scope("results:list")));
+//! let layer = ScopeLayer::new(scope("jobs:read") & (scope("results:read") | scope("results:list")))?;
+//! # Ok::<(), tollgate::ConfigurationError>(())
 //! ```
 //!
 //! One requirement for each route, in axum's path syntax:
@@ -40,9 +41,9 @@
 //!
 //! # Security
 //!
-//! Fails closed: a route that nobody has listed is denied, unless the map says [otherwise](ScopeMap::dangerous_allow_unlisted). Paths
-//! are compared as they were sent, without decoding or normalizing them, as axum's router does; a path written in
-//! another way is not listed. A layer around a *nested* axum router sees paths without the prefix of the nest.
+//! Fails closed: a route that is not listed is denied, unless the map [allows it](ScopeMap::dangerous_allow_unlisted). Paths are
+//! compared as they were sent, without decoding or normalizing them, as axum's router does; a path that is written differently is not
+//! listed. A layer around a *nested* axum router sees paths without the prefix of the nest.
 
 use std::sync::Arc;
 
@@ -54,7 +55,7 @@ use tollgate_core::{
 
 use crate::{
     ConfigurationError, RequestContext,
-    engine::{Asked, Entrant, Gate, Settings, Standing, impl_layer},
+    engine::{Caller, Cx, Flow, Settings, impl_layer},
 };
 
 mod map;
@@ -62,7 +63,7 @@ mod map;
 pub use map::ScopeMap;
 use map::{CompiledMap, Listed};
 
-/// Asks for scopes. See the [module](self).
+/// Requires scopes. See the [module](self).
 #[derive(Clone, Debug)]
 pub struct ScopeLayer {
     pub(crate) gate: ScopeGate,
@@ -70,13 +71,17 @@ pub struct ScopeLayer {
 }
 
 impl ScopeLayer {
-    /// Asks for `requirement` whatever the route. If it names an invalid scope, every request is answered 500, and the log
-    /// says which.
-    pub fn new(requirement: impl Into<Requirement>) -> Self {
-        Self::with_rule(Rule::One(Required::new(requirement.into())))
+    /// Requires the same for every route.
+    ///
+    /// # Errors
+    /// If the requirement names an invalid scope.
+    pub fn new(requirement: impl Into<Requirement>) -> Result<Self, ConfigurationError> {
+        let requirement = requirement.into();
+        requirement.validate().map_err(|error| ConfigurationError::new(format!("ScopeLayer: {error}")))?;
+        Ok(Self::with_rule(Rule::One(Required::new(requirement))))
     }
 
-    /// Asks for what `map` says of the route.
+    /// Requires what `map` lists for the route.
     ///
     /// # Errors
     /// If a path pattern is malformed or conflicts with another, or a requirement names an invalid scope.
@@ -89,15 +94,25 @@ impl ScopeLayer {
     }
 }
 
-impl From<Requirement> for ScopeLayer {
-    fn from(requirement: Requirement) -> Self {
+impl TryFrom<Requirement> for ScopeLayer {
+    type Error = ConfigurationError;
+
+    fn try_from(requirement: Requirement) -> Result<Self, ConfigurationError> {
         Self::new(requirement)
+    }
+}
+
+impl TryFrom<ScopeMap> for ScopeLayer {
+    type Error = ConfigurationError;
+
+    fn try_from(map: ScopeMap) -> Result<Self, ConfigurationError> {
+        Self::per_route(map)
     }
 }
 
 impl_layer!(ScopeLayer, Scope);
 
-const LAYER: &str = "ScopeLayer";
+pub(crate) const LAYER: &str = "ScopeLayer";
 
 #[derive(Clone, Debug)]
 pub(crate) struct ScopeGate {
@@ -110,8 +125,38 @@ enum Rule {
     PerRoute(CompiledMap),
 }
 
-/// A requirement, and the refusal of those who do not meet it. It says the same to all of them, and is written once: refusals
-/// come in floods.
+impl ScopeGate {
+    #[inline]
+    pub(crate) fn check<B>(&self, cx: &mut Cx<'_, B>) -> Result<Flow, Denial> {
+        let context = &*cx.context;
+        match &*self.rule {
+            Rule::One(required) => required.check(context)?,
+            Rule::PerRoute(map) => check_route(map, cx.head(), context)?,
+        }
+        Ok(Flow::Continue)
+    }
+}
+
+/// Whether the caller may use this route.
+#[inline(never)]
+fn check_route(map: &CompiledMap, head: RequestHead<'_>, context: &RequestContext) -> Result<(), Denial> {
+    match map.find(head) {
+        Listed::Requires(required) => required.check(context),
+        Listed::Allowed => Ok(()),
+        // A caller that is not authenticated does not learn whether a route exists.
+        Listed::Denied if context.guarded(LAYER)?.is_none() => Ok(()),
+        Listed::Denied => {
+            let route = format!(
+                "{} {} is not in the ScopeMap; within a nested router the path lacks the prefix",
+                head.method,
+                head.uri.path()
+            );
+            Err(Denial::new(DenialKind::RouteUnlisted).with_log_detail(route))
+        }
+    }
+}
+
+/// A requirement, and the refusal of callers that do not meet it. All of them get the same refusal, so it is written once.
 #[derive(Clone, Debug)]
 struct Required {
     requirement: Requirement,
@@ -121,7 +166,7 @@ struct Required {
 impl Required {
     fn new(requirement: Requirement) -> Self {
         let scope = requirement.scopes().collect::<Vec<_>>().join(" ");
-        // What nobody can meet names no scope, and the challenge's parameter holds at least one (RFC 6750 section 3).
+        // The challenge's parameter holds at least one scope (RFC 6750 section 3), and an empty `any_of` names none.
         let refusal = match scope.as_str() {
             "" => Denial::new(DenialKind::ScopeMissing),
             _ => Denial::scope_missing(scope),
@@ -130,68 +175,15 @@ impl Required {
         Self { requirement, refusal }
     }
 
-    fn is_met_by(&self, scopes: &Scopes) -> bool {
-        self.requirement.is_met_by(scopes)
-    }
-}
-
-impl ScopeGate {
-    fn rule(&self, head: RequestHead<'_>) -> Listed<'_> {
-        match &*self.rule {
-            Rule::One(required) => Listed::Requires(required),
-            Rule::PerRoute(map) => map.find(head),
-        }
-    }
-
-    /// Whether the principal may use this route.
-    fn decide(&self, head: RequestHead<'_>, context: &RequestContext) -> Result<(), Denial> {
-        let required = match self.rule(head) {
-            Listed::Requires(required) => required,
-            Listed::Allowed => return Ok(()),
-            Listed::Denied => {
-                // Whether a route exists is not for strangers to find out.
-                let Some(_) = context.guarded(LAYER)? else { return Ok(()) };
-                let route = format!(
-                    "{} {} is not in the ScopeMap; within a nested router the path lacks the prefix",
-                    head.method,
-                    head.uri.path()
-                );
-                return Err(Denial::new(DenialKind::RouteUnlisted).with_log_detail(route));
-            }
-        };
-        // Nobody's scopes are none: what asks for nothing is open to the anonymous, too.
-        if context.standing() == Standing::Anonymous && required.is_met_by(&Scopes::none()) {
+    #[inline]
+    fn check(&self, context: &RequestContext) -> Result<(), Denial> {
+        // What requires nothing is open to anonymous callers, too.
+        if matches!(context.caller, Caller::Anonymous) && self.requirement.is_met_by(&Scopes::none()) {
             return Ok(());
         }
         match context.guarded(LAYER)? {
-            Some(principal) if !required.is_met_by(principal.scopes()) => Err(required.refusal.clone()),
+            Some(principal) if !self.requirement.is_met_by(principal.scopes()) => Err(self.refusal.clone()),
             _ => Ok(()),
         }
-    }
-}
-
-impl Gate for ScopeGate {
-    fn layer(&self) -> &'static str {
-        LAYER
-    }
-
-    fn configuration_error(&self) -> Option<ConfigurationError> {
-        match &*self.rule {
-            Rule::One(required) => {
-                let error = required.requirement.validate().err()?;
-                Some(ConfigurationError::new(format!("ScopeLayer: {error}")))
-            }
-            Rule::PerRoute(_) => None, // checked when it was compiled
-        }
-    }
-
-    #[inline]
-    fn ask(&self, entrant: &mut impl Entrant) -> Asked {
-        Asked::Answered(self.decide(entrant.head(), entrant.context()))
-    }
-
-    /// All was said when it was asked.
-    fn judge(&self, _context: &RequestContext) -> Result<(), Denial> {
-        Ok(())
     }
 }

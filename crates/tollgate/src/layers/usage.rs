@@ -1,4 +1,4 @@
-//! Notes that a principal has used the API.
+//! Records that a principal has used the API.
 //!
 //! # What is refused
 //!
@@ -6,12 +6,11 @@
 //! |---|---|
 //! | no `VerifyLayer` outside | 500 |
 //!
-//! Anonymous requests pass, and are not noted; nor are CORS preflights.
+//! Anonymous requests and CORS preflights pass, and are not recorded.
 //!
 //! # Where it stands
 //!
-//! Innermost, inside `VerifyLayer`: then what is noted is what was let through. Further out it also notes what guards inside it
-//! refuse.
+//! Innermost, inside `VerifyLayer`: then it records admitted requests only. Further out it also records what inner guards refuse.
 //!
 //! # Examples
 //!
@@ -25,7 +24,7 @@
 //! let layer = UsageLayer::new(usage.clone()); // flush it now and then: see `UsageRecorder`
 //! ```
 //!
-//! Noted in another way:
+//! With a sink of your own:
 //!
 //! ```
 //! use std::sync::mpsc::SyncSender;
@@ -35,39 +34,35 @@
 //!     usage::{Usage, UsageSink},
 //! };
 //!
-//! /// Tells another thread who has used the API.
-//! struct Told(SyncSender<Box<str>>);
+//! /// Sends each principal's identifier to another thread.
+//! struct Channel(SyncSender<Box<str>>);
 //!
-//! impl UsageSink for Told {
+//! impl UsageSink for Channel {
 //!     fn record(&self, usage: &Usage<'_>) {
-//!         // Never waits: what a full channel does not take is not told.
+//!         // Never waits: a full channel drops the record.
 //!         let _ = self.0.try_send(usage.principal.id().into());
 //!     }
 //! }
 //!
 //! let (sender, _receiver) = std::sync::mpsc::sync_channel(1024);
-//! let layer = UsageLayer::new(Told(sender));
+//! let layer = UsageLayer::new(Channel(sender));
 //! ```
 //!
 //! # Security
 //!
-//! What is noted is what a caller did, by a key's identifier: whoever may read it may watch the key's owner. It is a count for
-//! accounts and operators, and limits nobody: that is what `RateLimitLayer` is for.
+//! Usage shows what a key's owner does: restrict who may read it. It is a count for accounts and operators and limits nothing; that
+//! is the task of `RateLimitLayer`.
 
 use std::{fmt, sync::Arc};
 
 use tollgate_core::{
     denial::Denial,
     usage::{Usage, UsageSink},
-    verify::Principal,
 };
 
-use crate::{
-    RequestContext,
-    engine::{Asked, Entrant, Gate, Settings, Standing, impl_layer},
-};
+use crate::engine::{Caller, Cx, Flow, Settings, impl_layer};
 
-/// Notes that a principal has used the API. See the [module](self).
+/// Records that a principal has used the API. See the [module](self).
 #[derive(Clone, Debug)]
 pub struct UsageLayer {
     pub(crate) gate: UsageGate,
@@ -75,7 +70,7 @@ pub struct UsageLayer {
 }
 
 impl UsageLayer {
-    /// Notes each use in `sink`: usually a [`UsageRecorder`](crate::usage::UsageRecorder).
+    /// Records each use in `sink`: usually a [`UsageRecorder`](crate::usage::UsageRecorder).
     pub fn new(sink: impl UsageSink) -> Self {
         Self { gate: UsageGate { sink: Arc::new(sink) }, settings: Settings::default() }
     }
@@ -89,41 +84,24 @@ impl<S: UsageSink> From<S> for UsageLayer {
 
 impl_layer!(UsageLayer, Usage);
 
+pub(crate) const LAYER: &str = "UsageLayer";
+
 #[derive(Clone)]
 pub(crate) struct UsageGate {
     sink: Arc<dyn UsageSink>,
 }
 
 impl UsageGate {
-    /// Who uses the API, if it is anybody.
-    fn user<'p>(&self, context: &'p RequestContext) -> Result<Option<&'p Arc<Principal>>, Denial> {
-        match context.standing() {
-            // Nobody's business here, whatever the guards think of it.
-            Standing::Anonymous | Standing::Waived => Ok(None),
-            _ => context.guarded(self.layer()),
+    pub(crate) fn check<B>(&self, cx: &mut Cx<'_, B>) -> Result<Flow, Denial> {
+        let context = &*cx.context;
+        // A guard decides whether such callers may pass.
+        if matches!(context.caller, Caller::Anonymous | Caller::Waived(_)) {
+            return Ok(Flow::Continue);
         }
-    }
-}
-
-impl Gate for UsageGate {
-    fn layer(&self) -> &'static str {
-        "UsageLayer"
-    }
-
-    #[inline]
-    fn ask(&self, entrant: &mut impl Entrant) -> Asked {
-        let context = entrant.context();
-        let user = self.user(context).map(|user| {
-            if let Some(principal) = user {
-                self.sink.record(&Usage::new(principal, context.instant()));
-            }
-        });
-        Asked::Answered(user)
-    }
-
-    /// All was said when it was asked.
-    fn judge(&self, _context: &RequestContext) -> Result<(), Denial> {
-        Ok(())
+        if let Some(principal) = context.guarded(LAYER)? {
+            self.sink.record(&Usage::new(principal, context.instant()));
+        }
+        Ok(Flow::Continue)
     }
 }
 

@@ -77,10 +77,7 @@ use tollgate_core::{
     verify::{Verify, VerifyRequest},
 };
 
-use crate::{
-    RequestContext,
-    engine::{Asked, Entrant, Gate, Learned, Settings, Standing, impl_layer},
-};
+use crate::engine::{Caller, Cx, Flow, Settings, impl_layer};
 
 /// Verifies the credential. See the [module](self).
 #[derive(Clone, Debug)]
@@ -111,48 +108,44 @@ impl<V: Verify> From<V> for VerifyLayer {
 
 impl_layer!(VerifyLayer, Verify);
 
+pub(crate) const LAYER: &str = "VerifyLayer";
+
 #[derive(Clone)]
 pub(crate) struct VerifyGate {
     verifier: Arc<dyn Verify>,
     environment: Option<Environment>,
 }
 
-impl Gate for VerifyGate {
-    fn layer(&self) -> &'static str {
-        "VerifyLayer"
-    }
-
-    fn identifies(&self) -> bool {
-        true
-    }
-
-    #[inline(always)]
-    fn ask(&self, entrant: &mut impl Entrant) -> Asked {
-        let context = entrant.context();
-        match (context.standing(), context.credential()) {
-            // Whatever a layer in report-only mode has made of it: a credential is verified.
-            (_, Some(credential)) => {
-                let presented = VerifyRequest::new(credential, entrant.head(), context.instant());
-                let answer = self.verifier.verify(&presented);
-                self.take_up(entrant, answer, Learned::Principal)
+impl VerifyGate {
+    pub(crate) fn check<B>(&self, cx: &mut Cx<'_, B>) -> Result<Flow, Denial> {
+        let context = &*cx.context;
+        // Whatever a layer in report-only mode has decided: a credential is verified.
+        let Some(credential) = context.credential() else { return without_credential(&context.caller) };
+        let answer = self.verifier.verify(&VerifyRequest::new(credential, cx.head(), context.instant()));
+        let environment = self.environment;
+        cx.when_answered(answer, move |found, context| {
+            let principal = found?;
+            let found = principal.environment();
+            context.set_principal(principal);
+            context.check_not_ended()?;
+            match environment {
+                Some(_) if found != environment => Err(Denial::new(DenialKind::WrongEnvironment)),
+                _ => Ok(()),
             }
-            (Standing::Anonymous | Standing::Preflight, None) => Asked::Answered(self.judge(context)),
-            (Standing::Waived, None) => Asked::Answered(Err(Denial::new(DenialKind::CredentialMissing))),
-            (_, None) => Asked::Answered(Err(Denial::misconfigured(
-                "VerifyLayer ran before any CredentialLayer: put a CredentialLayer outside it \
-                 (with axum's Router::layer the last one added is the outermost)",
-            ))),
-        }
+        })
     }
+}
 
-    #[inline]
-    fn judge(&self, context: &RequestContext) -> Result<(), Denial> {
-        let Some(principal) = context.principal() else { return Ok(()) };
-        context.check_end()?;
-        if self.environment.is_some() && principal.environment() != self.environment {
-            return Err(Denial::new(DenialKind::WrongEnvironment));
-        }
-        Ok(())
+/// What a request without a credential gets.
+#[cold]
+fn without_credential(caller: &Caller) -> Result<Flow, Denial> {
+    match caller {
+        Caller::Anonymous | Caller::Preflight => Ok(Flow::Continue),
+        Caller::Waived(_) => Err(Denial::new(DenialKind::CredentialMissing)),
+        _ => Err(Denial::misconfigured(
+            "VerifyLayer ran before any CredentialLayer: put a CredentialLayer outside it \
+             (with axum's Router::layer the last one added is the outermost)",
+        )),
     }
 }
 

@@ -187,11 +187,11 @@ impl MemoryLimiter {
     #[inline]
     fn place(&self, charge: &Charge<'_>) -> Place {
         let shard = usize::try_from(self.hasher.hash_one(charge.group) % SHARDS as u64).unwrap_or_default();
-        Place { shard, name: self.fingerprinter.of(charge.policy, charge.subject) }
+        Place { shard, name: self.fingerprinter.of(charge.policy.as_str(), charge.subject) }
     }
 
     fn name(&self, charge: &Charge<'_>, place: Place) -> Name<'_> {
-        Name { own: place.name, policy: charge.policy, fingerprinter: &self.fingerprinter }
+        Name { own: place.name, policy: charge.policy.as_str(), fingerprinter: &self.fingerprinter }
     }
 
     /// Sweeps a shard if that is due: all of them in turn, as the requests of one come.

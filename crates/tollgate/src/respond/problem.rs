@@ -154,7 +154,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::engine::Learned;
 
     /// Texts in which quotation marks, backslashes, control characters and others beyond ASCII are frequent.
     fn text() -> impl Strategy<Value = String> {
@@ -171,8 +170,9 @@ mod tests {
         let (mut head, ()) = http::Request::new(()).into_parts();
         if let Some(request_id) = request_id {
             let value = HeaderValue::from_str(request_id).unwrap();
-            let context: &mut RequestContext = head.extensions.get_or_insert_default();
-            context.learn(Learned::RequestId(RequestId::from_caller(&value).unwrap()));
+            let mut context = RequestContext::take(&mut head.extensions);
+            context.request_id = RequestId::from_caller(&value);
+            context.put(&mut head.extensions);
         }
         head
     }

@@ -40,8 +40,9 @@ use handshake::{Handshake, listed};
 /// use tollgate::{CredentialLayer, respond::WebSocketClose, verify::CredentialSource};
 ///
 /// // In the browser: `new WebSocket(url, ["chat", "key." + key])`
-/// let layer = CredentialLayer::from_sources([CredentialSource::WebSocketProtocol("key.")])
+/// let layer = CredentialLayer::from_sources([CredentialSource::WebSocketProtocol("key.")])?
 ///     .with_responder(WebSocketClose::new().with_subprotocols(["chat"]));
+/// # Ok::<(), tollgate::ConfigurationError>(())
 /// ```
 ///
 /// Codes of your own, a JSON shape for everything else, and a shorter wait:

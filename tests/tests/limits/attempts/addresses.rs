@@ -37,8 +37,8 @@ async fn without_an_address_requests_are_let_through_and_the_log_says_what_to_do
 #[tokio::test]
 async fn a_policy_by_address_counts_those_together_whose_address_nobody_knows() {
     let clock = tollgate::clock::ManualClock::at(tests::suite::at(0));
-    let policy = Policy::new("address", 2.per_minute()).by(Subject::Address(peer()));
-    let limit = RateLimitLayer::from_policies([policy]).with_clock(clock.clone());
+    let policy = Policy::new("address", 2.per_minute()).with_subject(Subject::Address(peer()));
+    let limit = RateLimitLayer::from_policies([policy]).unwrap().with_clock(clock.clone());
     let mut stack = behind(&clock, limit);
     let key = |caller| [("x-api-key", caller)];
     for (request, expected) in [

@@ -1,6 +1,9 @@
 //! What a caller reads off a response, compared with what the model says it must be told.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use http::HeaderMap;
 use proptest::prelude::*;
@@ -53,10 +56,13 @@ fn retry_after(window: &Shown, now: u64) -> u64 {
 }
 
 /// Compares every header that tells of limits, those included that must not be there.
-pub(crate) fn check(reply: &Reply, verdict: &Verdict, form: Form, now: u64) -> Result<(), TestCaseError> {
-    prop_assert_eq!(reply.status(), if verdict.passes() { 200 } else { 429 });
+/// `layers` are the verdicts of stacked layers, the outermost first.
+pub(crate) fn check(reply: &Reply, layers: &[Verdict], form: Form, now: u64) -> Result<(), TestCaseError> {
+    let passes = layers.iter().all(Verdict::passes);
+    prop_assert_eq!(reply.status(), if passes { 200 } else { 429 });
+    let (verdict, others) = shown(layers);
     let tightest = verdict.tightest();
-    let wait = tightest.first().filter(|_| !verdict.passes()).map(|window| retry_after(window, now));
+    let wait = tightest.first().filter(|_| !passes).map(|window| retry_after(window, now));
     prop_assert_eq!(number(reply, "retry-after"), wait);
 
     let (mut triples, mut lists) = (0, 0);
@@ -64,7 +70,10 @@ pub(crate) fn check(reply: &Reply, verdict: &Verdict, form: Form, now: u64) -> R
         check_triple(reply, "", &tightest, form, now)?;
         triples += 1;
         if form == Form::Every {
-            for (name, windows) in by_name(verdict) {
+            // Another layer's headers stay where the shown layer has no window of this name.
+            let mut named: BTreeMap<_, _> = others.iter().flat_map(|verdict| by_name(verdict)).collect();
+            named.extend(by_name(verdict));
+            for (name, windows) in named {
                 check_triple(reply, &format!("-{name}"), &windows, form, now)?;
                 triples += 1;
             }
@@ -77,7 +86,20 @@ pub(crate) fn check(reply: &Reply, verdict: &Verdict, form: Form, now: u64) -> R
     Ok(())
 }
 
-/// `X-RateLimit-Limit`, `-Remaining` and `-Reset`, which tell of one of these windows.
+/// The verdict of the layer whose window is the tightest, and the other verdicts. Of equal ones the innermost is shown.
+fn shown(layers: &[Verdict]) -> (&Verdict, Vec<&Verdict>) {
+    let rank = |verdict: &Verdict| {
+        let window = verdict.tightest().first().copied();
+        window.map_or((2, 0, Reverse(0)), |window| {
+            (i32::from(verdict.passes()), window.remaining(), Reverse(window.standing.resets_at))
+        })
+    };
+    let at = (0..layers.len()).rev().min_by_key(|at| rank(&layers[*at])).unwrap();
+    let others = (0..layers.len()).filter(|other| *other != at).map(|other| &layers[other]);
+    (&layers[at], others.collect())
+}
+
+/// `X-RateLimit-Limit`, `-Remaining` and `-Reset`, of one of these windows.
 fn check_triple(
     reply: &Reply,
     suffix: &str,

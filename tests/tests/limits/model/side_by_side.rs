@@ -92,10 +92,10 @@ impl SideBySide {
             .with_tier("gold", Quota::unlimited());
         let tenant = Policy::new(TENANT_POLICY, quota(&plans.tenant[0]))
             .with_tier("pro", quota(&plans.tenant[1]))
-            .by(Subject::Tenant)
+            .with_subject(Subject::Tenant)
             .with_cost(cost_by("x-tenant-cost"));
         let layer = |policies: Vec<Policy>| {
-            let layer = RateLimitLayer::from_policies(policies);
+            let layer = RateLimitLayer::from_policies(policies).unwrap();
             layer.with_headers(form.headers()).with_clock(clock.clone())
         };
         let callers = Callers { own: quota(&plans.key[2]) };
@@ -128,8 +128,8 @@ impl SideBySide {
             Event::ChangePlan { key, plan } => self.plan_of[key] = plan,
             Event::Request { key, key_cost, tenant_cost } => {
                 let reply = self.send(key, key_cost, tenant_cost);
-                let verdict = self.verdict(key, key_cost, tenant_cost);
-                headers::check(&reply, &verdict, self.form, self.now())?;
+                let verdicts = self.verdicts(key, key_cost, tenant_cost);
+                headers::check(&reply, &verdicts, self.form, self.now())?;
             }
         }
         Ok(())
@@ -150,8 +150,8 @@ impl SideBySide {
         send(&mut self.stack, request).now_or_never().unwrap()
     }
 
-    /// What the model says.
-    fn verdict(&mut self, key: usize, key_cost: u64, tenant_cost: u64) -> Verdict {
+    /// The model's verdicts, one for each layer that the request reaches.
+    fn verdicts(&mut self, key: usize, key_cost: u64, tenant_cost: u64) -> Vec<Verdict> {
         let (now, plan) = (self.now(), self.plan_of[key]);
         let (id, tenant) = KEYS[key];
         let limits = self.plans.of_key(plan);
@@ -159,14 +159,15 @@ impl SideBySide {
         let limits = self.plans.of_tenant(plan);
         let by_tenant = Charge { policy: TENANT_POLICY, subject: tenant, limits, cost: tenant_cost };
         match self.arrangement {
-            Arrangement::KeyAlone => self.ledger.ask(&[Charge { cost: 1, ..by_key }], now),
-            Arrangement::OneLayer => self.ledger.ask(&[by_key, by_tenant], now),
+            Arrangement::KeyAlone => vec![self.ledger.ask(&[Charge { cost: 1, ..by_key }], now)],
+            Arrangement::OneLayer => vec![self.ledger.ask(&[by_key, by_tenant], now)],
             Arrangement::TwoLayers => {
-                let mut outer = self.ledger.ask(&[by_key], now);
-                if outer.passes() {
-                    outer.windows.extend(self.ledger.ask(&[by_tenant], now).windows);
+                let outer = self.ledger.ask(&[by_key], now);
+                if !outer.passes() {
+                    return vec![outer];
                 }
-                outer
+                let inner = self.ledger.ask(&[by_tenant], now);
+                vec![outer, inner]
             }
         }
     }

@@ -1,9 +1,9 @@
-//! What a refused caller is told about credentials.
+//! The `WWW-Authenticate` header of a refusal.
 
 use http::{HeaderValue, StatusCode};
 use tollgate_core::denial::Denial;
 
-// What almost every service says. Constants, since `from_static` looks at every byte.
+// The usual ones are constants: `from_static` reads every byte.
 const MISSING: HeaderValue = HeaderValue::from_static(r#"Bearer realm="api""#);
 const INVALID: HeaderValue = HeaderValue::from_static(r#"Bearer realm="api",error="invalid_token""#);
 

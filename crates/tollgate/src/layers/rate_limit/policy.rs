@@ -1,9 +1,9 @@
-//! Policies: whose counter, and what it is held against.
+//! Policies: named quotas, and what they count by.
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
 use tollgate_core::{
-    limit::{Charge, Quota},
+    limit::{Charge, PolicyName, Quota},
     request::RequestHead,
     verify::Principal,
 };
@@ -14,13 +14,13 @@ use super::{
 };
 use crate::{RequestContext, engine::DeferredCost};
 
-/// A named quota, and whose counter it is held against.
+/// A named quota, and the subject that it counts by.
 ///
-/// The name tells counters of different policies apart, in one process and in a shared store: renaming a policy starts its
-/// counters afresh.
+/// The name is part of the identity of the policy's counters, in one process and in a shared store: a renamed policy starts with
+/// new counters. A name from a configuration file is [interned](PolicyName::interned).
 #[derive(Clone)]
 pub struct Policy {
-    name: &'static str,
+    name: PolicyName,
     subject: Subject,
     quota: Quota,
     tiers: Vec<(Box<str>, Quota)>,
@@ -29,15 +29,15 @@ pub struct Policy {
 }
 
 /// The subject of all requests whose address is not known.
-const NOBODYS_ADDRESS: &str = "unknown";
+const UNKNOWN_ADDRESS: &str = "unknown";
 
 type QuotaFunction = dyn for<'r> Fn(RequestHead<'r>, Option<&'r Principal>) -> Option<Quota> + Send + Sync;
 
 impl Policy {
     /// Each key has this quota, unless its principal has [one of its own](Principal::with_quota) under the policy's name.
-    pub fn new(name: &'static str, quota: Quota) -> Self {
+    pub fn new(name: impl Into<PolicyName>, quota: Quota) -> Self {
         Self {
-            name,
+            name: name.into(),
             subject: Subject::Key,
             quota,
             tiers: Vec::new(),
@@ -47,24 +47,23 @@ impl Policy {
     }
 
     /// Counts by another subject than the key.
-    pub fn by(mut self, subject: Subject) -> Self {
+    pub fn with_subject(mut self, subject: Subject) -> Self {
         self.subject = subject;
         self
     }
 
-    /// Principals with an active plan of this tier have this quota instead. Changing the tier keeps the count. The plan is the
-    /// principal's, or what an `EntitlementLayer` further out has found.
+    /// Principals with an active plan of this tier have this quota instead. A changed tier keeps the count. The plan is the
+    /// principal's, or what an outer `EntitlementLayer` has found.
     pub fn with_tier(mut self, tier: impl Into<Box<str>>, quota: Quota) -> Self {
         self.tiers.push((tier.into(), quota));
         self
     }
 
-    /// Requests have the quota that a function reads from their head and their principal; where it says nothing, it is as without
-    /// it. A principal's quota of its own takes the place of this one, too. The count stays whatever the quota.
+    /// Requests have the quota that a function returns for their head and their principal. For `None`, and for a principal with
+    /// a quota of its own, the quota is as without the function. The count stays whatever the quota.
     ///
-    /// Token buckets keep their tokens alike, which come at the rate of the quota that was asked for last: so whoever may ask for a
-    /// fast one in between fills a slow one with it. Requests that need a slow bucket need a policy of their own, by a subject that
-    /// names only them.
+    /// A token bucket fills at the rate of the quota of the latest request. So requests with a fast quota also fill the bucket of
+    /// requests with a slow one; give requests with a slow bucket a policy and a subject of their own.
     ///
     /// ```
     /// use tollgate::{PerWindow, Policy};
@@ -86,48 +85,52 @@ impl Policy {
         self
     }
 
-    /// Whether a request costs 1, and nothing but its principal decides about its quota.
+    pub(super) fn name(&self) -> PolicyName {
+        self.name
+    }
+
+    /// Whether a request costs 1, and its quota depends on its principal alone.
+    #[inline]
     pub(super) fn is_plain(&self) -> bool {
         self.quota_function.is_none() && matches!(self.cost.0, cost::Kind::Units(1))
     }
 
+    #[inline]
     pub(super) fn counts_by_principal(&self) -> bool {
         matches!(self.subject, Subject::Key | Subject::Tenant)
     }
 
-    /// Whose counter this request is charged to; `None` if this policy does not concern it.
+    /// The subject of this request's counter; `None` if this policy does not apply to it.
     #[inline]
     pub(super) fn subject<'r>(
         &self,
         head: RequestHead<'r>,
-        principal: Option<&'r Principal>,
+        context: &'r RequestContext,
     ) -> Option<Cow<'r, str>> {
+        let principal = context.principal().map(Arc::as_ref);
         match &self.subject {
             Subject::Key | Subject::Tenant => self.subject_of(principal?),
-            Subject::Address(address) => Some(match address.subject(head, "RateLimitLayer") {
+            Subject::Address(address) => Some(match address.subject(head, super::LAYER) {
                 Some(address) => Cow::Owned(address),
-                None => Cow::Borrowed(NOBODYS_ADDRESS),
+                None => Cow::Borrowed(UNKNOWN_ADDRESS),
             }),
             Subject::Custom(CustomSubject(name)) => name(head, principal),
         }
     }
 
-    /// Whose counter a principal is charged to; `None` if its request decides.
+    /// The subject of a principal's counter; `None` if it depends on the request.
     #[inline]
     fn subject_of<'r>(&self, principal: &'r Principal) -> Option<Cow<'r, str>> {
-        match &self.subject {
-            Subject::Key => Some(Cow::Borrowed(principal.id())),
-            Subject::Tenant => Some(match principal.tenant() {
-                Some(tenant) => Cow::Borrowed(tenant),
-                // A key that belongs to nobody is a tenant of its own. Nobody's tenant is called so: what begins with a zero byte
-                // is no text to a database, and none that anybody would type.
-                None => Cow::Owned(format!("\0{}", principal.id())),
-            }),
-            Subject::Address(_) | Subject::Custom(_) => None,
+        match (&self.subject, principal.tenant()) {
+            (Subject::Key, _) => Some(Cow::Borrowed(principal.id())),
+            (Subject::Tenant, Some(tenant)) => Some(Cow::Borrowed(tenant)),
+            // A key without a tenant counts alone. The NUL prefix cannot collide with a tenant's name.
+            (Subject::Tenant, None) => Some(Cow::Owned(format!("\0{}", principal.id()))),
+            (Subject::Address(_) | Subject::Custom(_), _) => None,
         }
     }
 
-    /// Whose counter a principal is charged to, and what that is held against, whatever it asks for; `None` if that depends.
+    /// The subject of a principal's counter and its quota, whatever it requests; `None` if they depend on the request.
     pub(super) fn of_principal<'c>(
         &'c self,
         context: &'c RequestContext,
@@ -137,33 +140,9 @@ impl Policy {
         Some((subject, self.quota(context)))
     }
 
-    /// A charge by a [plain](Self::is_plain) policy.
+    /// A charge of 1.
     #[inline]
-    pub(super) fn plain_charge<'c>(&'c self, subject: &'c str, context: &'c RequestContext) -> Charge<'c> {
-        self.charge_of_one(subject, self.quota(context), context)
-    }
-
-    /// A charge of what the request costs as far as that is known, and the cost that is not.
     pub(super) fn charge<'c>(
-        &self,
-        subject: &'c str,
-        quota: &'c Quota,
-        head: RequestHead<'_>,
-        context: &'c RequestContext,
-    ) -> (Charge<'c>, Option<DeferredCost>) {
-        let charge = self.charge_of_one(subject, quota, context);
-        match &self.cost.0 {
-            cost::Kind::Units(units) => (charge.with_cost(*units), None),
-            cost::Kind::Request(cost) => {
-                (charge.with_cost(cost(head, context.principal().map(Arc::as_ref))), None)
-            }
-            cost::Kind::Later(cost) => (charge.with_deferred_cost(), Some(cost.clone())),
-        }
-    }
-
-    /// A charge of 1, whatever the request costs.
-    #[inline]
-    pub(super) fn charge_of_one<'c>(
         &self,
         subject: &'c str,
         quota: &'c Quota,
@@ -172,7 +151,7 @@ impl Policy {
         Charge::new(self.name, subject, self.group(subject, context), quota)
     }
 
-    /// Where a subject's counter lives.
+    /// The group of a subject's counter.
     #[inline]
     fn group<'c>(&self, subject: &'c str, context: &'c RequestContext) -> &'c str {
         match self.subject {
@@ -180,16 +159,28 @@ impl Policy {
             Subject::Key | Subject::Tenant => {
                 context.principal().and_then(|principal| principal.tenant()).unwrap_or(subject)
             }
-            // Another subject may be shared by many tenants, and still has one counter.
+            // Tenants may share another subject, which has one counter all the same.
             Subject::Address(_) | Subject::Custom(_) => subject,
         }
     }
 
-    pub(super) fn name(&self) -> &'static str {
-        self.name
+    /// The charge with the request's cost as far as it is known, and the cost that depends on the response.
+    pub(super) fn cost<'c>(
+        &self,
+        charge: Charge<'c>,
+        head: RequestHead<'_>,
+        context: &RequestContext,
+    ) -> (Charge<'c>, Option<DeferredCost>) {
+        match &self.cost.0 {
+            cost::Kind::Units(units) => (charge.with_cost(*units), None),
+            cost::Kind::Request(cost) => {
+                (charge.with_cost(cost(head, context.principal().map(Arc::as_ref))), None)
+            }
+            cost::Kind::Deferred(cost) => (charge.with_deferred_cost(), Some(cost.clone())),
+        }
     }
 
-    /// What the counter is held against: the principal's own quota, else what a function says, else its tier's, else the policy's.
+    /// The quota of a request: the principal's own, else what the function returns, else its tier's, else the policy's.
     pub(super) fn quota_for<'c>(
         &'c self,
         head: RequestHead<'_>,
@@ -204,21 +195,27 @@ impl Policy {
         Cow::Borrowed(self.quota(context))
     }
 
-    fn own_quota<'c>(&self, context: &'c RequestContext) -> Option<&'c Quota> {
-        context.principal()?.quota(self.name)
+    /// The quota without the function.
+    #[inline]
+    pub(super) fn quota<'c>(&'c self, context: &'c RequestContext) -> &'c Quota {
+        self.own_quota(context).or_else(|| self.tier_quota(context)).unwrap_or(&self.quota)
     }
 
-    /// The same where no function has a say.
-    fn quota<'c>(&'c self, context: &'c RequestContext) -> &'c Quota {
-        let own = self.own_quota(context);
-        let tier = || {
-            // A plan that was asked for elsewhere counts; that there is none there does not, or trying an `EntitlementLayer` in
-            // report-only mode would already change the limits.
-            let plan = context.plan().or_else(|| context.principal()?.plan());
-            let tier = plan.filter(|plan| plan.is_active())?.tier();
-            self.tiers.iter().find(|(name, _)| **name == *tier).map(|(_, quota)| quota)
-        };
-        own.or_else(tier).unwrap_or(&self.quota)
+    #[inline]
+    fn own_quota<'c>(&self, context: &'c RequestContext) -> Option<&'c Quota> {
+        context.principal()?.quota(&self.name)
+    }
+
+    #[inline]
+    fn tier_quota(&self, context: &RequestContext) -> Option<&Quota> {
+        if self.tiers.is_empty() {
+            return None;
+        }
+        // A plan that an `EntitlementLayer` has found counts. That it has found none does not: an `EntitlementLayer` in
+        // report-only mode must not change the limits.
+        let plan = context.plan().or_else(|| context.principal()?.plan());
+        let tier = plan.filter(|plan| plan.is_active())?.tier();
+        self.tiers.iter().find(|(name, _)| **name == *tier).map(|(_, quota)| quota)
     }
 }
 

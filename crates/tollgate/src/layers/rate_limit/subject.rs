@@ -1,4 +1,4 @@
-//! Subjects: whose counter a request is charged to.
+//! Subjects: what a policy counts by.
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
@@ -6,7 +6,7 @@ use tollgate_core::{request::RequestHead, verify::Principal};
 
 use crate::ClientAddress;
 
-/// Whose counter a request is charged to.
+/// What a policy counts by.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Subject {
@@ -14,9 +14,9 @@ pub enum Subject {
     Key,
     /// The principal's tenant: all its keys share the counter.
     Tenant,
-    /// The client's address. Requests whose address nobody knows share one counter, and the log says what to do.
+    /// The client's address. Requests whose address is not known share one counter, and the log says what to do.
     Address(ClientAddress),
-    /// Whatever a function reads from the request: see [`Subject::custom`].
+    /// A text that a function reads from the request: see [`Subject::custom`].
     Custom(CustomSubject),
 }
 
@@ -27,15 +27,15 @@ pub struct CustomSubject(pub(super) Arc<Namer>);
 type Namer = dyn for<'r> Fn(RequestHead<'r>, Option<&'r Principal>) -> Option<Cow<'r, str>> + Send + Sync;
 
 impl Subject {
-    /// A subject of your own, read from the request's head and its principal, if it has one. `None`: the policy does not
-    /// concern this request.
+    /// A subject of your own, read from the request's head and its principal, if there is one. `None`: the policy does not
+    /// apply to this request.
     ///
-    /// Beware of what strangers can invent: a counter by a header that anybody may set limits nobody.
+    /// A subject that callers can choose, such as the value of a header, limits nothing: callers invent a new one.
     ///
     /// ```
     /// use tollgate::{PerWindow, Policy, limit::Subject};
     ///
-    /// let exports = Policy::new("exports", 5.per_hour()).by(Subject::custom(|head, principal| {
+    /// let exports = Policy::new("exports", 5.per_hour()).with_subject(Subject::custom(|head, principal| {
     ///     let is_export = head.uri.path().ends_with("/export");
     ///     principal.filter(|_| is_export).map(|principal| principal.id().into())
     /// }));

@@ -10,11 +10,11 @@ use crate::ConfigurationError;
 
 /// Which scopes a route requires, by method and path pattern.
 ///
-/// Patterns are axum's: `/jobs/{id}` matches one segment, `/files/{*path}` all that follow; of several patterns that match,
+/// Patterns have axum's syntax: `/jobs/{id}` matches one segment, `/files/{*path}` all that follow. Of several patterns that match,
 /// the most specific one counts. Routes that are not listed are denied.
 ///
-/// A method's own entry comes first, then `GET`'s for `HEAD`, then that of [`any`](Self::any), then `GET`'s for the `CONNECT` by
-/// which HTTP/2 opens a WebSocket (RFC 8441).
+/// A method's own entry comes first, then `GET`'s for `HEAD`, then that of [`any`](Self::any), then `GET`'s for the `CONNECT` that
+/// opens a WebSocket over HTTP/2 (RFC 8441).
 #[derive(Clone, Debug, Default)]
 pub struct ScopeMap {
     routes: BTreeMap<String, Vec<(Option<Method>, Requirement)>>,
@@ -52,7 +52,7 @@ impl ScopeMap {
         self.route(Method::DELETE, path, requirement)
     }
 
-    /// What any method requires on this path that has no entry of its own.
+    /// What every method without an entry of its own requires on this path.
     pub fn any(self, path: impl Into<String>, requirement: impl Into<Requirement>) -> Self {
         self.insert(None, path.into(), requirement.into())
     }
@@ -62,9 +62,9 @@ impl ScopeMap {
         self.insert(Some(method), path.into(), requirement.into())
     }
 
-    /// Lets through, with or without a principal, what is not listed: for a map that only names the exceptions, around a
-    /// service that guards itself. That is every method that a listed path does not name, and every way of writing a path
-    /// that a service inside may take for a listed one (`/admin/`, `//admin`).
+    /// Lets every route that is not listed pass, with or without a principal: for a map that only lists exceptions, around a
+    /// service that guards itself. This includes every method that a listed path does not name, and every spelling of a path
+    /// that the inner service may treat as a listed one (`/admin/`, `//admin`).
     pub fn dangerous_allow_unlisted(mut self) -> Self {
         self.allows_unlisted = true;
         self
@@ -110,7 +110,7 @@ pub(super) struct CompiledMap {
     allows_unlisted: bool,
 }
 
-/// What a map says of a route.
+/// What a map has for a route.
 pub(super) enum Listed<'m> {
     Requires(&'m Required),
     Allowed,

@@ -181,7 +181,7 @@ impl Model {
                 let key = (*policy, *subject, limit.window, discriminant(&limit.algorithm));
                 let counter =
                     self.0.get(&key).copied().unwrap_or(Counter::new(limit.algorithm)).at(limit, now);
-                let charge = Charge::new(policy, "", "", quota).with_cost(cost);
+                let charge = Charge::new(*policy, "", "", quota).with_cost(cost);
                 checks.push(WindowCheck::new(&charge, limit, counter, now));
                 after.push((key, counter.counting(limit, cost)));
             }
@@ -235,7 +235,7 @@ proptest! {
             let ours: Vec<_> = theirs
                 .iter()
                 .map(|(policy, subject, quota)| {
-                    Charge::new(policy, SUBJECTS[*subject], SUBJECTS[*subject / 2], quota)
+                    Charge::new(*policy, SUBJECTS[*subject], SUBJECTS[*subject / 2], quota)
                 })
                 .collect();
             prop_assert_eq!(decide(&limiter, &ours, cost, second), model.decide(&theirs, cost, second));

@@ -1,0 +1,342 @@
+//! What the layers know about one request.
+
+use std::{fmt, mem, sync::Arc, time::SystemTime};
+
+use http::Extensions;
+use tollgate_core::{
+    denial::{Denial, DenialKind},
+    limit::Decision,
+    respond::Respond,
+    store::EndReason,
+    verify::{Credential, Plan, Principal},
+};
+
+use super::{DeferredCharge, settings::Inherited};
+use crate::request_id::RequestId;
+
+/// What the layers know about a request: one request extension, filled layer by layer.
+///
+/// ```
+/// use tollgate::RequestContext;
+///
+/// fn handle(request: http::Request<()>) -> String {
+///     let principal = RequestContext::of(request.extensions()).and_then(RequestContext::principal);
+///     match principal {
+///         Some(principal) => format!("Hello, {}!", principal.id()),
+///         None => "Hello, stranger!".to_owned(),
+///     }
+/// }
+/// assert_eq!(handle(http::Request::new(())), "Hello, stranger!");
+/// ```
+#[derive(Clone)]
+pub struct RequestContext {
+    now: Option<SystemTime>,
+    pub(super) inherited: Option<Arc<Inherited>>,
+    // Whether a layer in report-only mode has waived a refusal.
+    pub(super) is_waived: bool,
+    pub(crate) caller: Caller,
+    pub(crate) request_id: Option<RequestId>,
+    plan: FoundPlan,
+    decision: Option<Decision>,
+    // Whether an outer limit layer has decided as well.
+    is_limit_stacked: bool,
+    deferred: Vec<DeferredCharge>,
+}
+
+/// What an `EntitlementLayer` has found.
+#[derive(Clone)]
+enum FoundPlan {
+    NotAsked,
+    Found(Option<Arc<Plan>>),
+}
+
+/// The extension that holds the context. Empty while gates run: they read the request and write the context at once.
+#[derive(Clone)]
+struct Slot(Option<Box<RequestContext>>);
+
+/// Who is calling.
+#[derive(Clone)]
+pub(crate) enum Caller {
+    /// No layer has asked.
+    Unknown,
+    /// The caller presented a credential, which is not verified yet.
+    Presented(Credential),
+    /// The caller is this principal. Without a credential, the application itself has vouched for it.
+    Authenticated {
+        /// What proved it.
+        credential: Option<Credential>,
+        /// Who it is.
+        principal: Arc<Principal>,
+    },
+    /// The caller presented no credential, and need not.
+    Anonymous,
+    /// A CORS preflight, which cannot carry a credential.
+    Preflight,
+    /// A layer in report-only mode would have refused the caller. A waived refusal does not authenticate.
+    Waived(Option<Credential>),
+}
+
+impl Caller {
+    fn credential(&self) -> Option<&Credential> {
+        match self {
+            Self::Presented(credential) => Some(credential),
+            Self::Authenticated { credential, .. } | Self::Waived(credential) => credential.as_ref(),
+            Self::Unknown | Self::Anonymous | Self::Preflight => None,
+        }
+    }
+
+    fn into_credential(self) -> Option<Credential> {
+        match self {
+            Self::Presented(credential) => Some(credential),
+            Self::Authenticated { credential, .. } | Self::Waived(credential) => credential,
+            Self::Unknown | Self::Anonymous | Self::Preflight => None,
+        }
+    }
+
+    /// After a waived refusal: the principal of an outer layer stays, anyone else is not authenticated.
+    pub(super) fn waived(self) -> Self {
+        match self {
+            Self::Authenticated { .. } => self,
+            other => Self::Waived(other.into_credential()),
+        }
+    }
+}
+
+impl RequestContext {
+    /// The context of a request, from its extensions; `None` if no layer of Tollgate has seen it.
+    pub fn of(extensions: &Extensions) -> Option<&Self> {
+        extensions.get::<Slot>()?.0.as_deref()
+    }
+
+    /// The request's identifier, if a `RequestIdLayer` has run.
+    pub fn request_id(&self) -> Option<&RequestId> {
+        self.request_id.as_ref()
+    }
+
+    /// What the caller presented, if a `CredentialLayer` has run and found a credential.
+    pub fn credential(&self) -> Option<&Credential> {
+        self.caller.credential()
+    }
+
+    /// Who the caller is, if a `VerifyLayer` has run and the caller is not anonymous.
+    #[inline]
+    pub fn principal(&self) -> Option<&Arc<Principal>> {
+        match &self.caller {
+            Caller::Authenticated { principal, .. } => Some(principal),
+            _ => None,
+        }
+    }
+
+    /// Whether the layers have decided who is calling: the caller is authenticated, anonymous by permission, or would have
+    /// been refused by a layer in report-only mode.
+    pub fn is_identified(&self) -> bool {
+        !matches!(self.caller, Caller::Unknown | Caller::Presented(_))
+    }
+
+    /// The caller's plan: what an `EntitlementLayer` has found if it has asked, else the principal's own.
+    pub fn plan(&self) -> Option<&Arc<Plan>> {
+        match &self.plan {
+            FoundPlan::Found(plan) => plan.as_ref(),
+            FoundPlan::NotAsked => self.principal()?.plan(),
+        }
+    }
+
+    /// Where the caller's limits stand, if a `RateLimitLayer` has run; of stacked ones the innermost.
+    pub fn decision(&self) -> Option<&Decision> {
+        self.decision.as_ref()
+    }
+
+    /// The instant of the request, as the innermost layer has it. It is read anew after each wait.
+    pub fn now(&self) -> Option<SystemTime> {
+        self.now
+    }
+
+    /// The responder that outer layers have set for inner ones.
+    pub fn responder(&self) -> Option<&Arc<dyn Respond>> {
+        self.inherited.as_ref()?.responder.as_ref()
+    }
+
+    /// Authenticates a request: from here on it is this principal's, as if layers had verified a credential. For applications
+    /// that know their callers by other means, such as a session or a client certificate.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use tollgate::{Principal, RequestContext};
+    ///
+    /// let mut request = http::Request::new(());
+    /// RequestContext::authenticate(request.extensions_mut(), Arc::new(Principal::new("session_17")));
+    /// ```
+    pub fn authenticate(extensions: &mut Extensions, principal: Arc<Principal>) {
+        let mut context = Self::take(extensions);
+        context.set_caller(Caller::Authenticated { credential: None, principal });
+        context.put(extensions);
+    }
+
+    /// Sets the responder for refusals from here on, as a layer does for the layers inside it. For routers and layers of an
+    /// application's own that [refuse](crate::respond::refuse()).
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use tollgate::{RequestContext, respond::Problem};
+    ///
+    /// let mut request = http::Request::new(());
+    /// let responder = Problem::new().with_type_base("https://docs.example.com/errors/");
+    /// RequestContext::set_responder(request.extensions_mut(), Arc::new(responder));
+    /// ```
+    pub fn set_responder(extensions: &mut Extensions, responder: Arc<dyn Respond>) {
+        let inherited = Inherited { responder: Some(responder), clock: None, realm: None };
+        let mut context = Self::take(extensions);
+        Arc::new(inherited).add_to(&mut context);
+        context.put(extensions);
+    }
+
+    pub(super) const NEW: Self = Self {
+        now: None,
+        inherited: None,
+        is_waived: false,
+        caller: Caller::Unknown,
+        request_id: None,
+        plan: FoundPlan::NotAsked,
+        decision: None,
+        is_limit_stacked: false,
+        deferred: Vec::new(),
+    };
+
+    /// Takes the context out of a request; a new one if no layer has seen it.
+    #[inline]
+    pub(crate) fn take(extensions: &mut Extensions) -> Box<Self> {
+        extensions.get_mut::<Slot>().and_then(|slot| slot.0.take()).unwrap_or_default()
+    }
+
+    /// Puts the context back, for inner layers and handlers.
+    #[inline]
+    pub(crate) fn put(self: Box<Self>, extensions: &mut Extensions) {
+        extensions.insert(Slot(Some(self)));
+    }
+
+    /// The context of a request by this principal of which nothing else is known.
+    pub(crate) fn authenticated(principal: Arc<Principal>) -> Self {
+        Self { caller: Caller::Authenticated { credential: None, principal }, ..Self::NEW }
+    }
+
+    /// The request's instant, for gates: they run only after the engine has set it.
+    #[inline]
+    pub(crate) fn instant(&self) -> SystemTime {
+        self.now.unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    pub(super) fn read_clock(&mut self) {
+        self.now = Some(Inherited::now(self.inherited.as_deref()));
+    }
+
+    /// The protection space that challenges name.
+    pub(super) fn realm(&self) -> &'static str {
+        self.inherited.as_ref().and_then(|inherited| inherited.realm).unwrap_or("api")
+    }
+
+    /// Decides anew who is calling. What an outer stack has found out about the caller no longer holds.
+    pub(crate) fn set_caller(&mut self, caller: Caller) {
+        self.caller = caller;
+        self.plan = FoundPlan::NotAsked;
+    }
+
+    /// The presented credential proves this principal.
+    #[inline]
+    pub(crate) fn set_principal(&mut self, principal: Arc<Principal>) {
+        let credential = mem::replace(&mut self.caller, Caller::Unknown).into_credential();
+        self.caller = Caller::Authenticated { credential, principal };
+    }
+
+    pub(crate) fn set_plan(&mut self, plan: Option<Arc<Plan>>) {
+        self.plan = FoundPlan::Found(plan);
+    }
+
+    #[inline]
+    pub(crate) fn set_decision(&mut self, decision: Decision) {
+        self.is_limit_stacked = self.decision.is_some();
+        self.decision = Some(decision);
+    }
+
+    /// Whether an outer limit layer has decided as well.
+    #[inline]
+    pub(crate) fn is_limit_stacked(&self) -> bool {
+        self.is_limit_stacked
+    }
+
+    /// Adds a charge that waits for the response.
+    pub(crate) fn defer(&mut self, charge: DeferredCharge) {
+        self.deferred.push(charge);
+    }
+
+    /// Whether a charge that waits for the response changes what rate-limit headers show.
+    #[inline]
+    pub(crate) fn has_shown_deferred(&self) -> bool {
+        self.deferred.iter().any(DeferredCharge::is_shown)
+    }
+
+    #[inline]
+    pub(super) fn take_deferred(&mut self) -> Vec<DeferredCharge> {
+        mem::take(&mut self.deferred)
+    }
+
+    /// Refuses a principal that has ended or expired at the request's instant.
+    #[inline]
+    pub(crate) fn check_not_ended(&self) -> Result<(), Denial> {
+        match self.principal().and_then(|principal| principal.ended(self.instant())) {
+            None => Ok(()),
+            Some(reason) => Err(denial_of(reason)),
+        }
+    }
+
+    /// The principal that `layer` guards by. `None` for a CORS preflight, which no guard refuses.
+    #[inline]
+    pub(crate) fn guarded(&self, layer: &'static str) -> Result<Option<&Arc<Principal>>, Denial> {
+        match &self.caller {
+            Caller::Authenticated { principal, .. } => Ok(Some(principal)),
+            other => other.without_principal(layer).map(|()| None),
+        }
+    }
+}
+
+impl Caller {
+    /// What a guard answers without a principal.
+    #[cold]
+    fn without_principal(&self, layer: &'static str) -> Result<(), Denial> {
+        match self {
+            Self::Preflight => Ok(()),
+            Self::Anonymous | Self::Waived(_) => Err(Denial::new(DenialKind::CredentialMissing)),
+            _ => Err(Denial::misconfigured(format!(
+                "{layer} ran before any VerifyLayer: put a CredentialLayer and a VerifyLayer outside it \
+                 (with axum's Router::layer the last one added is the outermost), or call RequestContext::authenticate"
+            ))),
+        }
+    }
+}
+
+#[cold]
+fn denial_of(reason: EndReason) -> Denial {
+    Denial::new(match reason {
+        EndReason::Expired => DenialKind::KeyExpired,
+        EndReason::TenantSuspended => DenialKind::TenantSuspended,
+        _ => DenialKind::KeyRevoked,
+    })
+}
+
+impl Default for RequestContext {
+    fn default() -> Self {
+        Self::NEW
+    }
+}
+
+impl fmt::Debug for RequestContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestContext")
+            .field("request_id", &self.request_id)
+            .field("credential", &self.credential())
+            .field("principal", &self.principal())
+            .field("decision", &self.decision)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,176 @@
+//! Charges whose cost only the response tells: made when its head is there, or when its body has ended.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http::Response;
+use smallvec::SmallVec;
+use tollgate_core::{
+    answer::{Answer, Pending},
+    denial::Unavailable,
+    limit::{Charge, Decision, LimitRequest, Limiter, PolicyName, Quota},
+};
+
+use super::{RequestContext, ResponseParts, settings::Inherited};
+use crate::respond::ResponseHead;
+
+/// What one layer still has to charge a request for.
+#[derive(Clone)]
+pub(crate) struct DeferredCharge {
+    limiter: Arc<dyn Limiter>,
+    items: Vec<DeferredItem>,
+    // Holds the clock.
+    inherited: Option<Arc<Inherited>>,
+    // Whether rate-limit headers show these counters.
+    is_shown: bool,
+}
+
+/// A charge that outlives its request.
+#[derive(Clone)]
+pub(crate) struct DeferredItem {
+    policy: PolicyName,
+    subject: Box<str>,
+    group: Box<str>,
+    quota: Quota,
+    cost: DeferredCost,
+}
+
+/// A cost that only the response tells.
+#[derive(Clone)]
+pub(crate) enum DeferredCost {
+    /// By the response's head.
+    Response(Arc<CostOfResponse>),
+    /// By the number of bytes in its body.
+    Body(Arc<CostOfBody>),
+}
+
+type CostOfResponse = dyn for<'r> Fn(ResponseHead<'r>) -> u64 + Send + Sync;
+type CostOfBody = dyn Fn(u64) -> u64 + Send + Sync;
+
+/// A limiter's answer to a deferred charge.
+pub(super) type Charged = Result<Decision, Unavailable>;
+
+impl DeferredItem {
+    pub(crate) fn new(charge: &Charge<'_>, cost: DeferredCost) -> Self {
+        Self {
+            policy: charge.policy,
+            subject: charge.subject.into(),
+            group: charge.group.into(),
+            quota: charge.quota.clone(),
+            cost,
+        }
+    }
+}
+
+impl DeferredCharge {
+    /// Charges `limiter` for a request with this context. Rate-limit headers show it.
+    pub(crate) fn new(
+        limiter: &Arc<dyn Limiter>,
+        items: Vec<DeferredItem>,
+        context: &RequestContext,
+    ) -> Self {
+        Self { limiter: Arc::clone(limiter), items, inherited: context.inherited.clone(), is_shown: true }
+    }
+
+    /// The same, but no header shows it.
+    pub(crate) fn hidden(self) -> Self {
+        Self { is_shown: false, ..self }
+    }
+
+    pub(crate) fn is_shown(&self) -> bool {
+        self.is_shown
+    }
+
+    fn has_cost_by_body(&self) -> bool {
+        self.items.iter().any(|item| matches!(item.cost, DeferredCost::Body(_)))
+    }
+
+    /// Charges what the response's head tells. `None` if that is nothing.
+    fn charge_head(&self, response: ResponseHead<'_>) -> Option<Answer<Charged>> {
+        self.charge(|cost| match cost {
+            DeferredCost::Response(cost) => cost(response),
+            DeferredCost::Body(_) => 0,
+        })
+    }
+
+    /// Charges what a body of so many bytes tells. `None` if that is nothing.
+    pub(super) fn charge_body(&self, bytes: u64) -> Option<Answer<Charged>> {
+        self.charge(|cost| match cost {
+            DeferredCost::Body(cost) => cost(bytes),
+            DeferredCost::Response(_) => 0,
+        })
+    }
+
+    fn charge(&self, cost_of: impl Fn(&DeferredCost) -> u64) -> Option<Answer<Charged>> {
+        let mut charges = SmallVec::<[Charge<'_>; 2]>::new();
+        for item in &self.items {
+            let cost = cost_of(&item.cost);
+            if cost > 0 {
+                charges.push(Charge::new(item.policy, &item.subject, &item.group, &item.quota).settled(cost));
+            }
+        }
+        let now = Inherited::now(self.inherited.as_deref());
+        (!charges.is_empty()).then(|| self.limiter.acquire(&LimitRequest::new(&charges, now)))
+    }
+}
+
+/// A response whose deferred charges are being made.
+pub(super) struct Charging {
+    parts: ResponseParts,
+    pending: Option<Pending<Vec<(bool, Charged)>>>,
+}
+
+impl Charging {
+    /// Makes the charges that the response's head tells.
+    pub(super) fn start(mut parts: ResponseParts, response: ResponseHead<'_>) -> Self {
+        let mut pending = Vec::new();
+        for deferred in parts.take_deferred() {
+            match deferred.charge_head(response) {
+                None => {}
+                Some(Answer::Now(charged)) => parts.update(deferred.is_shown, charged),
+                Some(Answer::Later(charged)) => pending.push((deferred.is_shown, charged)),
+            }
+            if deferred.has_cost_by_body() {
+                parts.defer(vec![deferred]);
+            }
+        }
+        Self { parts, pending: (!pending.is_empty()).then(|| all(pending)) }
+    }
+
+    /// Waits for limiters that answer later.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(pending) = &mut self.pending {
+            let charged = ready!(pending.as_mut().poll(cx));
+            self.pending = None;
+            for (is_shown, charged) in charged {
+                self.parts.update(is_shown, charged);
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Completes the response, and gives the charges that wait for the end of its body.
+    pub(super) fn finish<B>(&mut self, response: &mut Response<B>) -> Vec<DeferredCharge> {
+        let by_body = self.parts.take_deferred();
+        self.parts.apply(response);
+        by_body
+    }
+}
+
+/// All answers, in their order.
+fn all(pending: Vec<(bool, Pending<Charged>)>) -> Pending<Vec<(bool, Charged)>> {
+    Box::pin(async {
+        let mut charged = Vec::new();
+        for (is_shown, answer) in pending {
+            charged.push((is_shown, answer.await));
+        }
+        charged
+    })
+}
+
+/// Logs that a cost could not be charged. The response is given out all the same.
+pub(super) fn log_failure(error: &Unavailable) {
+    tracing::warn!(target: "tollgate", detail = %error, "deferred charge failed");
+}
