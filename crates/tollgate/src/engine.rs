@@ -21,7 +21,6 @@ mod deferred;
 mod exposed_headers;
 mod future;
 mod gate;
-mod header_template;
 mod headers;
 mod instant;
 mod metered;

@@ -10,7 +10,7 @@ use http::{
 use super::headers::{PRIVATE, set_header};
 
 /// What caches may do with a response: it depends on where the request's credential was.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) enum Caching {
     /// No layer has asked for a credential.
     #[default]
@@ -35,7 +35,7 @@ impl Caching {
             Self::Authorized => Some(ON_AUTHORIZATION),
             Self::Private(header) => {
                 if !is_private(headers) {
-                    set_header(headers, CACHE_CONTROL, PRIVATE);
+                    set_header(headers, &CACHE_CONTROL, PRIVATE);
                 }
                 header.map(Arc::unwrap_or_clone)
             }

@@ -1,6 +1,6 @@
 //! What the layers know about one request.
 
-use std::{fmt, mem, sync::Arc, time::SystemTime};
+use std::{fmt, sync::Arc, time::SystemTime};
 
 use http::Extensions;
 use tollgate_core::{
@@ -11,7 +11,7 @@ use tollgate_core::{
     verify::{Credential, Plan, Principal},
 };
 
-use super::{DeferredCharge, settings::Inherited};
+use super::{ResponseParts, settings::Inherited};
 use crate::request_id::RequestId;
 
 /// What the layers know about a request: one request extension, filled layer by layer.
@@ -35,12 +35,12 @@ pub struct RequestContext {
     // Whether a layer in report-only mode has waived a refusal.
     pub(super) is_waived: bool,
     pub(crate) caller: Caller,
+    pub(crate) credential: Option<Credential>,
     pub(crate) request_id: Option<RequestId>,
     plan: FoundPlan,
-    decision: Option<Decision>,
-    // Whether an outer limit layer has decided as well.
-    is_limit_stacked: bool,
-    deferred: Vec<DeferredCharge>,
+    pub(crate) decision: Option<Decision>,
+    /// What the gates of the present layer add to the response.
+    pub(crate) parts: ResponseParts,
 }
 
 /// What an `EntitlementLayer` has found.
@@ -60,46 +60,15 @@ pub(crate) enum Caller {
     /// No layer has asked.
     Unknown,
     /// The caller presented a credential, which is not verified yet.
-    Presented(Credential),
-    /// The caller is this principal. Without a credential, the application itself has vouched for it.
-    Authenticated {
-        /// What proved it.
-        credential: Option<Credential>,
-        /// Who it is.
-        principal: Arc<Principal>,
-    },
+    Presented,
+    /// The caller is this principal.
+    Authenticated(Arc<Principal>),
     /// The caller presented no credential, and need not.
     Anonymous,
     /// A CORS preflight, which cannot carry a credential.
     Preflight,
     /// A layer in report-only mode would have refused the caller. A waived refusal does not authenticate.
-    Waived(Option<Credential>),
-}
-
-impl Caller {
-    fn credential(&self) -> Option<&Credential> {
-        match self {
-            Self::Presented(credential) => Some(credential),
-            Self::Authenticated { credential, .. } | Self::Waived(credential) => credential.as_ref(),
-            Self::Unknown | Self::Anonymous | Self::Preflight => None,
-        }
-    }
-
-    fn into_credential(self) -> Option<Credential> {
-        match self {
-            Self::Presented(credential) => Some(credential),
-            Self::Authenticated { credential, .. } | Self::Waived(credential) => credential,
-            Self::Unknown | Self::Anonymous | Self::Preflight => None,
-        }
-    }
-
-    /// After a waived refusal: the principal of an outer layer stays, anyone else is not authenticated.
-    pub(super) fn waived(self) -> Self {
-        match self {
-            Self::Authenticated { .. } => self,
-            other => Self::Waived(other.into_credential()),
-        }
-    }
+    Waived,
 }
 
 impl RequestContext {
@@ -115,14 +84,14 @@ impl RequestContext {
 
     /// What the caller presented, if a `CredentialLayer` has run and found a credential.
     pub fn credential(&self) -> Option<&Credential> {
-        self.caller.credential()
+        self.credential.as_ref()
     }
 
     /// Who the caller is, if a `VerifyLayer` has run and the caller is not anonymous.
     #[inline]
     pub fn principal(&self) -> Option<&Arc<Principal>> {
         match &self.caller {
-            Caller::Authenticated { principal, .. } => Some(principal),
+            Caller::Authenticated(principal) => Some(principal),
             _ => None,
         }
     }
@@ -130,7 +99,7 @@ impl RequestContext {
     /// Whether the layers have decided who is calling: the caller is authenticated, anonymous by permission, or would have
     /// been refused by a layer in report-only mode.
     pub fn is_identified(&self) -> bool {
-        !matches!(self.caller, Caller::Unknown | Caller::Presented(_))
+        !matches!(self.caller, Caller::Unknown | Caller::Presented)
     }
 
     /// The caller's plan: what an `EntitlementLayer` has found if it has asked, else the principal's own.
@@ -169,7 +138,7 @@ impl RequestContext {
     /// ```
     pub fn authenticate(extensions: &mut Extensions, principal: Arc<Principal>) {
         let mut context = Self::take(extensions);
-        context.set_caller(Caller::Authenticated { credential: None, principal });
+        context.set_caller(Caller::Authenticated(principal), None);
         context.put(extensions);
     }
 
@@ -197,11 +166,11 @@ impl RequestContext {
         inherited: None,
         is_waived: false,
         caller: Caller::Unknown,
+        credential: None,
         request_id: None,
         plan: FoundPlan::NotAsked,
         decision: None,
-        is_limit_stacked: false,
-        deferred: Vec::new(),
+        parts: ResponseParts::NONE,
     };
 
     /// Takes the context out of a request; a new one if no layer has seen it.
@@ -213,12 +182,17 @@ impl RequestContext {
     /// Puts the context back, for inner layers and handlers.
     #[inline]
     pub(crate) fn put(self: Box<Self>, extensions: &mut Extensions) {
-        extensions.insert(Slot(Some(self)));
+        match extensions.get_mut::<Slot>() {
+            Some(slot) => slot.0 = Some(self),
+            None => {
+                extensions.insert(Slot(Some(self)));
+            }
+        }
     }
 
     /// The context of a request by this principal of which nothing else is known.
     pub(crate) fn authenticated(principal: Arc<Principal>) -> Self {
-        Self { caller: Caller::Authenticated { credential: None, principal }, ..Self::NEW }
+        Self { caller: Caller::Authenticated(principal), ..Self::NEW }
     }
 
     /// The request's instant, for gates: they run only after the engine has set it.
@@ -237,48 +211,15 @@ impl RequestContext {
     }
 
     /// Decides anew who is calling. What an outer stack has found out about the caller no longer holds.
-    pub(crate) fn set_caller(&mut self, caller: Caller) {
-        self.caller = caller;
-        self.plan = FoundPlan::NotAsked;
-    }
-
-    /// The presented credential proves this principal.
     #[inline]
-    pub(crate) fn set_principal(&mut self, principal: Arc<Principal>) {
-        let credential = mem::replace(&mut self.caller, Caller::Unknown).into_credential();
-        self.caller = Caller::Authenticated { credential, principal };
+    pub(crate) fn set_caller(&mut self, caller: Caller, credential: Option<Credential>) {
+        self.caller = caller;
+        self.credential = credential;
+        self.plan = FoundPlan::NotAsked;
     }
 
     pub(crate) fn set_plan(&mut self, plan: Option<Arc<Plan>>) {
         self.plan = FoundPlan::Found(plan);
-    }
-
-    #[inline]
-    pub(crate) fn set_decision(&mut self, decision: Decision) {
-        self.is_limit_stacked = self.decision.is_some();
-        self.decision = Some(decision);
-    }
-
-    /// Whether an outer limit layer has decided as well.
-    #[inline]
-    pub(crate) fn is_limit_stacked(&self) -> bool {
-        self.is_limit_stacked
-    }
-
-    /// Adds a charge that waits for the response.
-    pub(crate) fn defer(&mut self, charge: DeferredCharge) {
-        self.deferred.push(charge);
-    }
-
-    /// Whether a charge that waits for the response changes what rate-limit headers show.
-    #[inline]
-    pub(crate) fn has_shown_deferred(&self) -> bool {
-        self.deferred.iter().any(DeferredCharge::is_shown)
-    }
-
-    #[inline]
-    pub(super) fn take_deferred(&mut self) -> Vec<DeferredCharge> {
-        mem::take(&mut self.deferred)
     }
 
     /// Refuses a principal that has ended or expired at the request's instant.
@@ -294,19 +235,27 @@ impl RequestContext {
     #[inline]
     pub(crate) fn guarded(&self, layer: &'static str) -> Result<Option<&Arc<Principal>>, Denial> {
         match &self.caller {
-            Caller::Authenticated { principal, .. } => Ok(Some(principal)),
+            Caller::Authenticated(principal) => Ok(Some(principal)),
             other => other.without_principal(layer).map(|()| None),
         }
     }
 }
 
 impl Caller {
+    /// After a waived refusal: the principal of an outer layer stays, any other caller is not authenticated.
+    pub(super) fn waived(self) -> Self {
+        match self {
+            Self::Authenticated(_) => self,
+            _ => Self::Waived,
+        }
+    }
+
     /// What a guard answers without a principal.
     #[cold]
     fn without_principal(&self, layer: &'static str) -> Result<(), Denial> {
         match self {
             Self::Preflight => Ok(()),
-            Self::Anonymous | Self::Waived(_) => Err(Denial::new(DenialKind::CredentialMissing)),
+            Self::Anonymous | Self::Waived => Err(Denial::new(DenialKind::CredentialMissing)),
             _ => Err(Denial::misconfigured(format!(
                 "{layer} ran before any VerifyLayer: put a CredentialLayer and a VerifyLayer outside it \
                  (with axum's Router::layer the last one added is the outermost), or call RequestContext::authenticate"

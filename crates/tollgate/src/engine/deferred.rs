@@ -79,10 +79,6 @@ impl DeferredCharge {
         Self { is_shown: false, ..self }
     }
 
-    pub(crate) fn is_shown(&self) -> bool {
-        self.is_shown
-    }
-
     fn has_cost_by_body(&self) -> bool {
         self.items.iter().any(|item| matches!(item.cost, DeferredCost::Body(_)))
     }
@@ -133,7 +129,7 @@ impl Charging {
                 Some(Answer::Later(charged)) => pending.push((deferred.is_shown, charged)),
             }
             if deferred.has_cost_by_body() {
-                parts.defer(vec![deferred]);
+                parts.keep_deferred(deferred);
             }
         }
         Self { parts, pending: (!pending.is_empty()).then(|| all(pending)) }

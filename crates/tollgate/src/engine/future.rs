@@ -39,12 +39,11 @@ pin_project! {
     where
         S: Service<Request<RequestBody>>,
     {
-        // The usual state: every gate let the request pass, and the inner service is at work. `parts` is absent where the gates
-        // add nothing to the response.
+        // The usual state: every gate let the request pass, and the inner service is at work.
         Inner {
             #[pin]
             future: S::Future,
-            parts: Option<ResponseParts>,
+            parts: ResponseParts,
             span: Option<Box<Span>>,
         },
         // The inner service has answered, and a limiter still works on charges by response. `None` once the response is given out.
@@ -77,9 +76,9 @@ where
         request: Request<RequestBody>,
         engine: &Engine,
         now: SystemTime,
-        parts: Option<ResponseParts>,
+        parts: ResponseParts,
     ) -> Self {
-        let span = if parts.is_some() { engine.span(&request) } else { None };
+        let span = engine.span(&request);
         let calling = Calling::at(now);
         let entered = span.as_ref().map(|span| span.enter());
         let future = ready.call(request);
@@ -157,9 +156,7 @@ where
             None => future.poll(cx),
             Some(span) => span.in_scope(|| future.poll(cx)),
         };
-        if let Poll::Ready(Ok(response)) = &mut polled
-            && let Some(parts) = parts
-        {
+        if let Poll::Ready(Ok(response)) = &mut polled {
             if parts.has_deferred() {
                 let parts = mem::take(parts);
                 return self.charge(parts, polled, cx);

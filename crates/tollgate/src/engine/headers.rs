@@ -37,7 +37,8 @@ fn check_single(headers: &HeaderMap, name: &HeaderName) -> Result<(), Repeated> 
 
 /// Sets a header and replaces its former values. `HeaderMap::insert` panics if a map is full, at 24,576 headers, which only
 /// an inner service can bring about; such a response goes without.
-pub(crate) fn set_header(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
+#[inline(never)]
+pub(crate) fn set_header(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue) {
     let _ = headers.try_insert(name, value);
 }
 
@@ -48,6 +49,6 @@ pub(super) fn set_header_default(
     value: impl FnOnce() -> HeaderValue,
 ) {
     if !headers.contains_key(name) {
-        set_header(headers, name.clone(), value());
+        set_header(headers, name, value());
     }
 }

@@ -1,14 +1,37 @@
-//! Numbers as header values: most responses have one that no other response has.
+//! Numbers as header values: three of them stand on every response, and most take no allocation.
 //!
-//! `HeaderValue::from(u64)` allocates twice. Here a number below 10,000 is a slice of a static table, and a larger one takes one
-//! allocation. docs/performance.md has the measurement.
+//! `HeaderValue::from(u64)` allocates twice. Here a number below 10,000 is a slice of a static table. A larger one takes one
+//! allocation, or none if it is a recent one of this thread. docs/performance.md has the measurement.
+
+use std::cell::RefCell;
 
 use http::HeaderValue;
 
-/// A number's text.
+/// The text of a number that few responses have in common, such as what a caller has left.
 #[inline]
 pub(super) fn number_text(number: u64) -> HeaderValue {
     small_number_text(number).unwrap_or_else(|| large_number_text(number))
+}
+
+/// The text of a number that many responses have in common, such as the second of a reset.
+#[inline]
+pub(super) fn shared_number_text(number: u64) -> HeaderValue {
+    thread_local! {
+        static RECENT: RefCell<[(u64, HeaderValue); 8]> =
+            const { RefCell::new([const { (0, HeaderValue::from_static("0")) }; 8]) };
+    }
+
+    small_number_text(number).unwrap_or_else(|| {
+        RECENT.with_borrow_mut(|recent| {
+            // Resets are multiples of a window: the remainder of a prime spreads them.
+            let place = usize::try_from(number % 61).unwrap_or_default() % recent.len();
+            let Some((kept, text)) = recent.get_mut(place) else { return large_number_text(number) };
+            if *kept != number {
+                (*kept, *text) = (number, large_number_text(number));
+            }
+            text.clone()
+        })
+    })
 }
 
 #[inline(never)]
@@ -65,7 +88,8 @@ mod tests {
     #[test]
     fn writes_numbers_in_decimal() {
         let beyond = [10_000, 10_001, 10_008, 1_780_000_020, 1_780_000_028, u64::MAX];
-        for number in (0..10_000).chain(beyond) {
+        for number in (0..10_000).chain(beyond).chain(beyond) {
+            assert_eq!(shared_number_text(number), number.to_string());
             assert_eq!(number_text(number), number.to_string());
         }
     }

@@ -2,10 +2,13 @@
 
 use std::fmt::Write as _;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tollgate_core::limit::{Decision, Window, WindowState};
 
-use super::number_text::number_text;
+use super::{
+    headers::set_header,
+    number_text::{number_text, shared_number_text},
+};
 
 /// Which headers show callers where their limits stand. By default `X-RateLimit-Limit`, `-Remaining` and `-Reset`, the last as
 /// seconds since the Unix epoch.
@@ -50,6 +53,23 @@ pub(super) struct RateLimitValues {
     pub(super) remaining: u64,
     pub(super) reset: u64,
 }
+
+impl RateLimitValues {
+    pub(super) fn write(self, headers: &mut HeaderMap) {
+        set_header(headers, &X_RATELIMIT_LIMIT, shared_number_text(self.limit));
+        set_header(headers, &X_RATELIMIT_REMAINING, number_text(self.remaining));
+        set_header(headers, &X_RATELIMIT_RESET, shared_number_text(self.reset));
+    }
+
+    /// Whether `X-RateLimit-*` are there already.
+    pub(super) fn are_in(headers: &HeaderMap) -> bool {
+        headers.contains_key(&X_RATELIMIT_REMAINING)
+    }
+}
+
+static X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+static X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+static X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
 impl RateLimitHeaders {
     /// `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset`, all three of the tightest window.

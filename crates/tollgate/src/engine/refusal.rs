@@ -1,6 +1,7 @@
 //! A denial becomes a response and a log event.
 
 use std::{
+    mem,
     sync::Arc,
     task::{Context, Poll, ready},
 };
@@ -17,7 +18,7 @@ use tollgate_core::{
 };
 
 use super::{
-    Body, RequestContext, ResponseParts,
+    Body, RequestContext,
     deferred::Charging,
     headers::{PRIVATE, set_header_default},
     number_text::number_text,
@@ -116,12 +117,10 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    pub(super) fn new(
-        layer: &'static str,
-        denial: Denial,
-        mut request: request::Parts,
-        mut parts: ResponseParts,
-    ) -> Self {
+    pub(super) fn new(layer: &'static str, denial: Denial, mut request: request::Parts) -> Self {
+        let mut context = RequestContext::take(&mut request.extensions);
+        let mut parts = mem::take(&mut context.parts);
+        context.put(&mut request.extensions);
         let mut response = respond(layer, &denial, &mut request);
         if response.extensions().is_empty() {
             // The request's map is no longer needed and the response needs one: refusals come in floods.

@@ -8,13 +8,12 @@ use tollgate_core::limit::Decision;
 use super::{
     Caching, RateLimitHeaders,
     deferred::{Charged, DeferredCharge, log_failure},
-    header_template,
     headers::{set_header, set_header_default},
     rate_limit_headers::RateLimitValues,
 };
 
 /// What the gates add to a response. Small, because the future of every admitted request holds it.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct ResponseParts {
     /// The request's identifier.
     pub(crate) request_id: Option<HeaderValue>,
@@ -26,7 +25,7 @@ pub(crate) struct ResponseParts {
 }
 
 /// What few responses carry.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct RareParts {
     // The header of the request's identifier, if it is not `x-request-id`.
     request_id_header: Option<HeaderName>,
@@ -66,55 +65,50 @@ impl ShownLimit {
 pub(crate) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 impl ResponseParts {
+    pub(super) const NONE: Self =
+        Self { request_id: None, caching: Caching::Free, rate_limit: None, rare: None };
+
     /// Writes the request's identifier into another header than `x-request-id`.
     #[cold]
     pub(crate) fn set_request_id_header(&mut self, header: HeaderName) {
         self.rare_mut().request_id_header = Some(header);
     }
 
-    /// Shows where the caller's limits stand.
+    /// Shows where the caller's limits stand. `is_stacked`: an outer limit layer shows its own decision, too.
     #[inline]
-    pub(crate) fn show_limit(&mut self, decision: &Decision, headers: RateLimitHeaders) {
+    pub(crate) fn show_limit(&mut self, decision: &Decision, headers: RateLimitHeaders, is_stacked: bool) {
         self.rate_limit = headers.values(decision);
-        if headers.has_others() {
-            self.show_others(decision, headers);
+        if is_stacked || headers.has_others() {
+            self.show_more(decision, headers, is_stacked);
         }
     }
 
     #[cold]
-    fn show_others(&mut self, decision: &Decision, headers: RateLimitHeaders) {
+    fn show_more(&mut self, decision: &Decision, headers: RateLimitHeaders, is_stacked: bool) {
+        let has_values = self.rate_limit.is_some();
         let rare = self.rare_mut();
         rare.rate_limit_headers = headers.others(decision);
         rare.limit = ShownLimit::of(decision);
+        rare.is_limit_stacked = is_stacked && (has_values || !rare.rate_limit_headers.is_empty());
     }
 
-    /// Shows it anew once deferred charges are made.
+    /// Adds a charge that waits for the response. `shown` is what rate-limit headers show until then.
     #[cold]
-    pub(crate) fn show_limit_again(&mut self, decision: &Decision, headers: RateLimitHeaders) {
-        self.rare_mut().shown = Some((decision.clone(), headers));
-    }
-
-    /// Lets an outer limit layer know what this response shows.
-    #[cold]
-    pub(crate) fn mark_limit(&mut self, decision: &Decision) {
-        let shows_values = self.rate_limit.is_some();
+    pub(crate) fn defer(&mut self, charge: DeferredCharge, shown: Option<(&Decision, RateLimitHeaders)>) {
         let rare = self.rare_mut();
-        rare.limit = ShownLimit::of(decision);
-        rare.is_limit_stacked = shows_values || !rare.rate_limit_headers.is_empty();
-    }
-
-    /// Adds charges that wait for the response.
-    #[inline]
-    pub(super) fn defer(&mut self, charges: Vec<DeferredCharge>) {
-        if !charges.is_empty() {
-            self.rare_mut().deferred.extend(charges);
-        }
+        rare.deferred.push(charge);
+        rare.shown = shown.map(|(decision, headers)| (decision.clone(), headers)).or(rare.shown.take());
     }
 
     /// Whether charges wait for the response.
     #[inline]
     pub(super) fn has_deferred(&self) -> bool {
         self.rare.as_ref().is_some_and(|rare| !rare.deferred.is_empty())
+    }
+
+    /// Keeps a charge that waits for the end of the body.
+    pub(super) fn keep_deferred(&mut self, charge: DeferredCharge) {
+        self.rare_mut().deferred.push(charge);
     }
 
     pub(super) fn take_deferred(&mut self) -> Vec<DeferredCharge> {
@@ -133,10 +127,9 @@ impl ResponseParts {
     fn show_newer(&mut self, newer: &Decision) {
         let Some((decision, headers)) = self.rare_mut().shown.take() else { return };
         let decision = decision.refreshed_by(newer);
-        self.show_limit(&decision, headers);
-        let rare = self.rare_mut();
-        rare.limit = ShownLimit::of(&decision);
-        rare.shown = Some((decision, headers));
+        let is_stacked = self.rare_mut().is_limit_stacked;
+        self.show_limit(&decision, headers, is_stacked);
+        self.rare_mut().shown = Some((decision, headers));
     }
 
     /// Completes a response. A handler's own values of these headers are replaced.
@@ -151,14 +144,14 @@ impl ResponseParts {
             None => request_id,
             Some(rare) => rare.apply(is_tightest, request_id, response),
         };
-        match (rate_limit, request_id) {
-            (Some(values), request_id) if is_tightest || !header_template::are_in(response.headers()) => {
-                header_template::write(values, request_id, response.headers_mut());
-            }
-            (_, Some(request_id)) => {
-                set_header(response.headers_mut(), X_REQUEST_ID.clone(), request_id);
-            }
-            _ => {}
+        let headers = response.headers_mut();
+        if let Some(values) = rate_limit
+            && (is_tightest || !RateLimitValues::are_in(headers))
+        {
+            values.write(headers);
+        }
+        if let Some(request_id) = request_id {
+            set_header(headers, &X_REQUEST_ID, request_id);
         }
     }
 
@@ -191,7 +184,7 @@ impl RareParts {
     ) -> Option<HeaderValue> {
         for (name, value) in self.rate_limit_headers {
             if is_tightest {
-                set_header(response.headers_mut(), name, value);
+                set_header(response.headers_mut(), &name, value);
             } else {
                 set_header_default(response.headers_mut(), &name, || value);
             }
@@ -204,7 +197,7 @@ impl RareParts {
         }
         match (self.request_id_header, request_id) {
             (Some(header), Some(request_id)) => {
-                set_header(response.headers_mut(), header, request_id);
+                set_header(response.headers_mut(), &header, request_id);
                 None
             }
             (_, request_id) => request_id,

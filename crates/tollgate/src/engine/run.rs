@@ -1,6 +1,6 @@
 //! Running a request through its gates.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{mem, sync::Arc, time::SystemTime};
 
 use http::Request;
 use tollgate_core::{
@@ -22,8 +22,6 @@ use crate::layers::Gate;
 #[derive(Debug)]
 pub(crate) struct Engine {
     stations: Vec<Station>,
-    // Whether any gate adds something to responses. If none does, responses pass as they are.
-    adds_to_responses: bool,
     inherited: Option<Arc<Inherited>>,
 }
 
@@ -37,8 +35,8 @@ pub(crate) struct Station {
 
 /// What the gates decided about a request.
 pub(super) enum Verdict {
-    /// Every gate lets the request pass, at this instant. `None` if there is nothing to add to the response.
-    Admit(SystemTime, Option<ResponseParts>),
+    /// Every gate lets the request pass, at this instant. The response carries these parts.
+    Admit(SystemTime, ResponseParts),
     /// Gate number `at` refused the request.
     Refuse { at: usize, denial: Denial },
     /// Gate number `at` waits for its backend.
@@ -47,8 +45,7 @@ pub(super) enum Verdict {
 
 impl Engine {
     pub(crate) fn new(stations: Vec<Station>, settings: &Settings) -> Arc<Self> {
-        let adds_to_responses = stations.iter().any(|station| station.gate.adds_to_responses());
-        Arc::new(Self { stations, adds_to_responses, inherited: settings.inherited() })
+        Arc::new(Self { stations, inherited: settings.inherited() })
     }
 
     /// The engine of a layer that stands alone.
@@ -131,19 +128,14 @@ impl Engine {
                 Err(denial) => return Verdict::Refuse { at, denial },
             }
         }
-        let parts = self.adds_to_responses.then(|| response_parts(&self.stations, cx.context));
-        Verdict::Admit(cx.context.instant(), parts)
+        Verdict::Admit(cx.context.instant(), mem::take(&mut cx.context.parts))
     }
 
     /// The response to a request that gate number `at` refused. It carries what this gate and those before it add.
     pub(super) fn refuse<B>(&self, at: usize, denial: Denial, request: Request<B>) -> Refusal {
-        let (mut head, _body) = request.into_parts();
-        let passed = self.stations.get(..=at).unwrap_or(&self.stations);
-        let layer = passed.last().map_or("", |station| station.gate.layer());
-        let mut context = RequestContext::take(&mut head.extensions);
-        let parts = response_parts(passed, &mut context);
-        context.put(&mut head.extensions);
-        Refusal::new(layer, denial, head, parts)
+        let (head, _body) = request.into_parts();
+        let layer = self.stations.get(at).map_or("", |station| station.gate.layer());
+        Refusal::new(layer, denial, head)
     }
 
     /// The span in which the inner service runs, if a subscriber listens at `INFO`.
@@ -157,16 +149,6 @@ impl Engine {
         let context = RequestContext::of(extensions)?;
         self.stations.iter().find_map(|station| station.gate.span(context)).map(Box::new)
     }
-}
-
-/// What these gates add to the response.
-fn response_parts(stations: &[Station], context: &mut RequestContext) -> ResponseParts {
-    let mut parts = ResponseParts::default();
-    for station in stations {
-        station.gate.on_response(context, &mut parts);
-    }
-    parts.defer(context.take_deferred());
-    parts
 }
 
 impl Station {

@@ -124,7 +124,7 @@ impl AttemptLimitGate {
                 let denial = Denial::new(DenialKind::RateLimited).with_retry_after(wait);
                 return Err(denial.with_log_detail(address));
             }
-            context.defer(deferred);
+            context.parts.defer(deferred, None);
             Ok(())
         })
     }

@@ -63,8 +63,8 @@ use tollgate_core::{
 };
 
 use crate::{
-    ConfigurationError, RequestContext,
-    engine::{Caching, Caller, Cx, Flow, ResponseParts, Settings, impl_layer},
+    ConfigurationError,
+    engine::{Caching, Caller, Cx, Flow, Settings, impl_layer},
 };
 
 mod read;
@@ -171,33 +171,35 @@ impl CredentialGate {
         if self.is_removed {
             self.sources.remove_from(cx);
         }
-        let caller = match found? {
-            Some(credential) => Caller::Presented(credential),
+        let found = found?;
+        let (caller, caching) = match &found {
+            Some(credential) => (Caller::Presented, self.caching_of(credential)),
             None => self.without_credential(cx.head())?,
         };
-        cx.context.set_caller(caller);
+        cx.context.parts.caching = caching;
+        cx.context.set_caller(caller, found);
         Ok(Flow::Continue)
     }
 
     #[cold]
-    fn without_credential(&self, head: RequestHead<'_>) -> Result<Caller, Denial> {
+    fn without_credential(&self, head: RequestHead<'_>) -> Result<(Caller, Caching), Denial> {
         if self.passes_preflights && is_preflight(head) {
-            Ok(Caller::Preflight)
+            Ok((Caller::Preflight, Caching::Free))
         } else if self.accepts_anonymous {
-            Ok(Caller::Anonymous)
+            Ok((Caller::Anonymous, Caching::Anonymous(self.sources.vary())))
         } else {
             Err(Denial::new(DenialKind::CredentialMissing))
         }
     }
 
     #[inline]
-    pub(crate) fn on_response(&self, context: &RequestContext, parts: &mut ResponseParts) {
-        parts.caching = match context.credential().map(Credential::source) {
-            Some(source) if source.header() == Some(&AUTHORIZATION) => Caching::Authorized,
-            Some(source) => Caching::Private(self.sources.vary_on(source)),
-            None if matches!(context.caller, Caller::Anonymous) => Caching::Anonymous(self.sources.vary()),
-            None => Caching::Free,
-        };
+    fn caching_of(&self, credential: &Credential) -> Caching {
+        let source = credential.source();
+        if source.header() == Some(&AUTHORIZATION) {
+            Caching::Authorized
+        } else {
+            Caching::Private(self.sources.vary_on(source))
+        }
     }
 }
 

@@ -101,7 +101,7 @@ use tollgate_core::{
 
 use crate::{
     ConfigurationError, RequestContext,
-    engine::{Caller, Cx, DeferredCharge, DeferredItem, Flow, ResponseParts, Settings, impl_layer},
+    engine::{Caller, Cx, DeferredCharge, DeferredItem, Flow, Settings, impl_layer},
     limit::{MemoryLimiter, RateLimitHeaders},
 };
 
@@ -236,29 +236,19 @@ impl RateLimitGate {
         let context = &*cx.context;
         self.check_countable(context)?;
         let Some((answer, deferred)) = self.acquire(cx.head(), context) else { return Ok(Flow::Continue) };
+        let headers = self.headers;
         cx.when_answered(answer, move |decided, context| {
-            let decision = decided?;
-            let refusal = (!decision.is_allowed()).then(|| Denial::rate_limited(decision.clone()));
-            context.set_decision(decision);
-            match (refusal, deferred) {
-                (Some(denial), _) => return Err(denial),
-                (None, Some(deferred)) => context.defer(deferred),
-                (None, None) => {}
+            let is_stacked = context.decision.is_some();
+            let decision = context.decision.insert(decided?);
+            context.parts.show_limit(decision, headers, is_stacked);
+            if !decision.is_allowed() {
+                return Err(refusal(decision));
+            }
+            if let Some(deferred) = deferred {
+                context.parts.defer(*deferred, Some((decision, headers)));
             }
             Ok(())
         })
-    }
-
-    #[inline]
-    pub(crate) fn on_response(&self, context: &RequestContext, parts: &mut ResponseParts) {
-        let Some(decision) = context.decision() else { return };
-        parts.show_limit(decision, self.headers);
-        if context.has_shown_deferred() {
-            parts.show_limit_again(decision, self.headers);
-        }
-        if context.is_limit_stacked() {
-            parts.mark_limit(decision);
-        }
     }
 
     /// Whether enough is known about the caller to count its request.
@@ -319,7 +309,7 @@ impl RateLimitGate {
         }
         let answer = self.limiter.acquire(&LimitRequest::new(&charges, context.instant()));
         let deferred = (!deferred.is_empty()).then(|| DeferredCharge::new(&self.limiter, deferred, context));
-        Some((answer, deferred))
+        Some((answer, deferred.map(Box::new)))
     }
 
     /// Where the limits stand that hold for a principal whatever it requests.
@@ -340,7 +330,12 @@ impl RateLimitGate {
 }
 
 /// A limiter's answer, and what is charged once the response is there.
-type Acquired = (Answer<Result<Decision, Unavailable>>, Option<DeferredCharge>);
+type Acquired = (Answer<Result<Decision, Unavailable>>, Option<Box<DeferredCharge>>);
+
+#[cold]
+fn refusal(decision: &Decision) -> Denial {
+    Denial::rate_limited(decision.clone())
+}
 
 /// Why anonymous callers and limits by principal do not go together.
 pub(crate) const ANONYMOUS_UNCOUNTED: &str = "RateLimitLayer has no policy for anonymous requests, which \

@@ -41,8 +41,7 @@
 use http::{HeaderName, HeaderValue};
 
 use crate::{
-    RequestContext,
-    engine::{Cx, ResponseParts, Settings, X_REQUEST_ID, impl_layer, set_header, single},
+    engine::{Cx, Settings, X_REQUEST_ID, impl_layer, set_header, single},
     request::RequestId,
 };
 
@@ -111,17 +110,13 @@ impl RequestIdGate {
             context.request_id.take().filter(|outer| (self.accept)(&outer.to_header_value()).is_some());
         let request_id = outer.or(sent).unwrap_or_else(|| RequestId::generate(context.instant()));
         let propagated = self.is_propagated.then(|| request_id.to_header_value());
+        context.parts.request_id = Some(request_id.to_header_value());
+        if let Some(header) = &self.other_header {
+            context.parts.set_request_id_header(header.clone());
+        }
         context.request_id = Some(request_id);
         if let Some(value) = propagated {
-            set_header(cx.headers_mut(), header.clone(), value);
-        }
-    }
-
-    #[inline]
-    pub(crate) fn on_response(&self, context: &RequestContext, parts: &mut ResponseParts) {
-        parts.request_id = context.request_id().map(RequestId::to_header_value);
-        if let Some(header) = &self.other_header {
-            parts.set_request_id_header(header.clone());
+            set_header(cx.headers_mut(), header, value);
         }
     }
 

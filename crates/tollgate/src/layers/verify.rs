@@ -126,7 +126,7 @@ impl VerifyGate {
         cx.when_answered(answer, move |found, context| {
             let principal = found?;
             let found = principal.environment();
-            context.set_principal(principal);
+            context.caller = Caller::Authenticated(principal);
             context.check_not_ended()?;
             match environment {
                 Some(_) if found != environment => Err(Denial::new(DenialKind::WrongEnvironment)),
@@ -141,7 +141,7 @@ impl VerifyGate {
 fn without_credential(caller: &Caller) -> Result<Flow, Denial> {
     match caller {
         Caller::Anonymous | Caller::Preflight => Ok(Flow::Continue),
-        Caller::Waived(_) => Err(Denial::new(DenialKind::CredentialMissing)),
+        Caller::Waived => Err(Denial::new(DenialKind::CredentialMissing)),
         _ => Err(Denial::misconfigured(
             "VerifyLayer ran before any CredentialLayer: put a CredentialLayer outside it \
              (with axum's Router::layer the last one added is the outermost)",
