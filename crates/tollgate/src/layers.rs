@@ -10,6 +10,7 @@ use crate::{
 pub mod attempt_limit;
 pub mod credential;
 pub mod entitlement;
+pub(crate) mod exposed_headers;
 pub mod rate_limit;
 pub mod request_id;
 pub mod scope;

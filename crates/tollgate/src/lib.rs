@@ -49,6 +49,7 @@ pub mod layers;
 #[cfg(feature = "legacy")]
 mod legacy_hashes;
 mod memory;
+mod number_text;
 mod request_id;
 pub mod respond;
 mod response_head;
@@ -68,8 +69,10 @@ pub mod scope {
 pub mod limit {
     pub use tollgate_core::limit::*;
 
-    pub use crate::engine::{RateLimitHeaders, exposed_headers};
-    pub use crate::layers::rate_limit::{Cost, CustomSubject, DEFAULT_POLICY, Policy, Subject};
+    pub use crate::layers::exposed_headers::exposed_headers;
+    pub use crate::layers::rate_limit::{
+        Cost, CustomSubject, DEFAULT_POLICY, Policy, RateLimitHeaders, Subject,
+    };
     pub use crate::memory::MemoryLimiter;
 }
 

@@ -21,9 +21,11 @@ use super::{
     Body, RequestContext,
     deferred::Charging,
     headers::{PRIVATE, set_header_default},
-    number_text::number_text,
 };
-use crate::respond::{DefaultResponder, ResponseHead};
+use crate::{
+    number_text::number_text,
+    respond::{DefaultResponder, ResponseHead},
+};
 
 mod challenge;
 

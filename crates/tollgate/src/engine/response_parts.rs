@@ -6,11 +6,11 @@ use http::{Extensions, HeaderName, HeaderValue, Response};
 use tollgate_core::limit::Decision;
 
 use super::{
-    Caching, RateLimitHeaders,
+    Caching,
     deferred::{Charged, DeferredCharge, log_failure},
     headers::{set_header, set_header_default},
-    rate_limit_headers::RateLimitValues,
 };
+use crate::layers::rate_limit::{RateLimitHeaders, RateLimitValues};
 
 /// What the gates add to a response. Small, because the future of every admitted request holds it.
 #[derive(Clone, Default)]

@@ -102,14 +102,17 @@ use tollgate_core::{
 use crate::{
     ConfigurationError, RequestContext,
     engine::{Caller, Cx, DeferredCharge, DeferredItem, Flow, Settings, impl_layer},
-    limit::{MemoryLimiter, RateLimitHeaders},
+    limit::MemoryLimiter,
 };
 
 mod cost;
+mod headers;
 mod policy;
 mod subject;
 
 pub use cost::Cost;
+pub use headers::RateLimitHeaders;
+pub(crate) use headers::RateLimitValues;
 pub use policy::Policy;
 pub use subject::{CustomSubject, Subject};
 

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tollgate_core::limit::{Decision, Window, WindowState};
 
-use super::{
-    headers::set_header,
+use super::DEFAULT_POLICY;
+use crate::{
+    engine::set_header,
     number_text::{number_text, shared_number_text},
 };
 
@@ -48,21 +49,21 @@ impl Reset {
 
 /// The values of the three usual headers, all of the same window.
 #[derive(Clone, Copy)]
-pub(super) struct RateLimitValues {
-    pub(super) limit: u64,
-    pub(super) remaining: u64,
-    pub(super) reset: u64,
+pub(crate) struct RateLimitValues {
+    pub(crate) limit: u64,
+    pub(crate) remaining: u64,
+    pub(crate) reset: u64,
 }
 
 impl RateLimitValues {
-    pub(super) fn write(self, headers: &mut HeaderMap) {
+    pub(crate) fn write(self, headers: &mut HeaderMap) {
         set_header(headers, &X_RATELIMIT_LIMIT, shared_number_text(self.limit));
         set_header(headers, &X_RATELIMIT_REMAINING, number_text(self.remaining));
         set_header(headers, &X_RATELIMIT_RESET, shared_number_text(self.reset));
     }
 
     /// Whether `X-RateLimit-*` are there already.
-    pub(super) fn are_in(headers: &HeaderMap) -> bool {
+    pub(crate) fn are_in(headers: &HeaderMap) -> bool {
         headers.contains_key(&X_RATELIMIT_REMAINING)
     }
 }
@@ -107,7 +108,7 @@ impl RateLimitHeaders {
 
     /// The values of the three usual headers, if these are asked for and there is a limit.
     #[inline]
-    pub(super) fn values(self, decision: &Decision) -> Option<RateLimitValues> {
+    pub(crate) fn values(self, decision: &Decision) -> Option<RateLimitValues> {
         let window = decision.tightest().filter(|_| self.has_usual)?;
         Some(RateLimitValues {
             limit: window.limit,
@@ -118,13 +119,13 @@ impl RateLimitHeaders {
 
     /// Whether other headers than the three usual ones are asked for.
     #[inline]
-    pub(super) fn has_others(self) -> bool {
+    pub(crate) fn has_others(self) -> bool {
         self.has_each_window || self.has_draft_10
     }
 
     /// The other headers.
     #[cold]
-    pub(super) fn others(self, decision: &Decision) -> Vec<(HeaderName, HeaderValue)> {
+    pub(crate) fn others(self, decision: &Decision) -> Vec<(HeaderName, HeaderValue)> {
         let mut headers = Vec::new();
         if self.has_each_window {
             each_window(self.reset, decision, &mut headers);
@@ -205,7 +206,7 @@ fn entry_name(state: &WindowState) -> String {
     let policy =
         state.policy.chars().filter(|letter| matches!(letter, ' '..='~') && !matches!(letter, '"' | '\\'));
     let mut name: String = policy.collect();
-    if name == crate::layers::rate_limit::DEFAULT_POLICY {
+    if name == DEFAULT_POLICY {
         name.clear();
     } else {
         name.push('-');

@@ -9,13 +9,13 @@ use http::HeaderValue;
 
 /// The text of a number that few responses have in common, such as what a caller has left.
 #[inline]
-pub(super) fn number_text(number: u64) -> HeaderValue {
+pub(crate) fn number_text(number: u64) -> HeaderValue {
     small_number_text(number).unwrap_or_else(|| large_number_text(number))
 }
 
 /// The text of a number that many responses have in common, such as the second of a reset.
 #[inline]
-pub(super) fn shared_number_text(number: u64) -> HeaderValue {
+pub(crate) fn shared_number_text(number: u64) -> HeaderValue {
     thread_local! {
         static RECENT: RefCell<[(u64, HeaderValue); 8]> =
             const { RefCell::new([const { (0, HeaderValue::from_static("0")) }; 8]) };
