@@ -39,7 +39,7 @@ fn check_single(headers: &HeaderMap, name: &HeaderName) -> Result<(), Repeated> 
 /// an inner service can bring about; such a response goes without.
 #[inline(never)]
 pub(crate) fn set_header(headers: &mut HeaderMap, name: &HeaderName, value: HeaderValue) {
-    let _ = headers.try_insert(name, value);
+    let _ = headers.try_insert(name.clone(), value);
 }
 
 /// Sets a header that is not there yet.
