@@ -27,7 +27,7 @@ pub(super) async fn list(State(keys): Keys, head: Parts) -> Answered {
     let uri = head.uri.clone();
     let Grant { actor, .. } = keys.permitted(head, Action::List).await?;
     let Listing { limit, after, status, search } = body::query(&uri)?;
-    let mut query = KeyQuery::all().limit(page_size(limit)?);
+    let mut query = KeyQuery::all().with_limit(page_size(limit)?);
     query.after = in_text("after", after)?;
     query.search = in_text("search", search)?;
     let state = status.as_deref().map(state_of_name).transpose()?;
@@ -102,7 +102,7 @@ pub(super) async fn history(State(keys): Keys, KeyId(id): KeyId, head: Parts) ->
     let uri = head.uri.clone();
     let Grant { actor, .. } = keys.permitted(head, Action::History { id: id.clone() }).await?;
     let PastListing { limit, after } = body::query(&uri)?;
-    let mut query = HistoryQuery::of_key(id.clone()).limit(page_size(limit)?);
+    let mut query = HistoryQuery::of_key(id.clone()).with_limit(page_size(limit)?);
     query.after = in_text("after", after)?;
     let is_first = query.after.is_none();
     let page = keys.manager.history(query, &actor).await?;
