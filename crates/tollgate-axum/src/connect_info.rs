@@ -18,7 +18,7 @@ use tollgate::request::RequestHead;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let address = ClientAddress::of_peer(peer_address).behind(["10.0.0.0/8"])?;
+/// let address = ClientAddress::of_peer(peer_address).with_trusted_proxies(["10.0.0.0/8"])?;
 /// let app = Router::new()
 ///     .route("/", get(async || "Hello!"))
 ///     .layer(AttemptLimitLayer::new(1_000.per_minute(), address));

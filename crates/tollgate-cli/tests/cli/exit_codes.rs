@@ -190,7 +190,7 @@ fn what_makes_no_sense_is_6() {
         (&["--name", &long][..], "a key's name is 1 to 100 characters"),
         (&["--name", "a\nb"], "a key's name is 1 to 100 characters"),
         (&["--name", "a", "--tenant", ""], "a tenant is 1 to 200 bytes"),
-        (&["--name", "a", "--expires", "2001-01-01T00:00:00Z"], "the expiry lies in the past"),
+        (&["--name", "a", "--expires", "2001-01-01T00:00:00Z"], "the expiry is in the past"),
         (&["--name", "a", "--scope", "b", "--known-scopes", "a"], "unknown scope `b`"),
     ] {
         world.run(&[&["keys", "create"], arguments].concat()).fails(6, beginning);
@@ -199,12 +199,12 @@ fn what_makes_no_sense_is_6() {
     world.run(&["keys", "rename", &id, ""]).fails(6, "a key's name");
     for (arguments, beginning) in [
         (&["--name="][..], "a key's name"),
-        (&["--expires=2001-01-01T00:00:00Z"], "the expiry lies in the past"),
+        (&["--expires=2001-01-01T00:00:00Z"], "the expiry is in the past"),
         (&["--scope=b", "--known-scopes=a"], "unknown scope `b`"),
     ] {
         world.run(&[&["keys", "update", &id], arguments].concat()).fails(6, beginning);
     }
-    world.run(&["keys", "rotate", &id, "--overlap=400d"]).fails(6, "two secrets overlap for at most a year");
+    world.run(&["keys", "rotate", &id, "--overlap=400d"]).fails(6, "the overlap is longer than 366 days");
     world.run(&["keys", "list", "--after=nonsense"]).fails(6, "invalid cursor");
     world
         .run(&["keys", "usage", &id, "--from=2026-01-02", "--until=2026-01-02"])
