@@ -18,7 +18,7 @@ enum Step {
     },
     /// Starts a flush, whose batch has this outcome.
     Flush(Outcome),
-    /// Continues or drops the flush that was started so many flushes before the last one.
+    /// Continues or drops the flush that was started this many flushes before the last one.
     Continue(usize),
     Drop(usize),
     /// Starts a query, which is answered after later steps.
