@@ -56,7 +56,7 @@ application's session."
 #![cfg_attr(
     feature = "ws",
     doc = r#"
-# Refused WebSockets
+# Refusing a WebSocket
 
 If a WebSocket is refused, a browser shows the page only the code 1006. [`WebSocketClose`] accepts the WebSocket and closes it
 immediately, with a code that shows the reason:

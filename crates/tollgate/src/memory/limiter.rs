@@ -153,7 +153,7 @@ impl MemoryLimiter {
         second: u64,
     ) -> Decision {
         let mut checks = SmallVec::<[WindowCheck; 4]>::new();
-        let mut counted = SmallVec::<[Windows; 2]>::new();
+        let mut updated = SmallVec::<[Windows; 2]>::new();
         for (charge, place) in request.charges.iter().zip(places) {
             let name = self.name(charge, *place);
             let windows = locked.shard(*place).map(|shard| shard.windows(name, second)).unwrap_or_default();
@@ -163,12 +163,12 @@ impl MemoryLimiter {
                 checks.push(WindowCheck::new(charge, limit, counter, request.now));
                 after.push((limit.window, counter.counting(limit, charge.cost)));
             }
-            counted.push(after);
+            updated.push(after);
         }
         let decision = Decision::evaluate(request.now, checks);
 
         if decision.is_allowed() {
-            for ((charge, place), windows) in request.charges.iter().zip(places).zip(&counted) {
+            for ((charge, place), windows) in request.charges.iter().zip(places).zip(&updated) {
                 if charge.cost > 0
                     && let Some(shard) = locked.shard(*place)
                 {
