@@ -50,7 +50,7 @@ Layers that limit by the client's address get the peer's address from [`peer_add
     doc = r"
 # Key management for the owners of keys
 
-[`management`] provides the operations of a [`KeyManager`](tollgate::KeyManager) as JSON routes. Mount them behind your
+[`management`] provides the operations of a [`KeyManager`](tollgate::manage::KeyManager) as JSON routes. Mount them behind your
 application's session."
 )]
 #![cfg_attr(
