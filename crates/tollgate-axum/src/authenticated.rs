@@ -1,4 +1,4 @@
-//! Who is calling.
+//! The authenticated caller.
 
 use std::{ops::Deref, sync::Arc};
 
@@ -8,12 +8,12 @@ use tollgate::{Denial, DenialKind, Principal, RequestContext};
 
 use crate::Rejection;
 
-/// The caller, who has proved to be this [`Principal`].
+/// The authenticated caller, as a [`Principal`].
 ///
 /// | condition | status |
 /// |---|---|
-/// | anonymous, which optional mode and CORS preflights are | 401 |
-/// | no `VerifyLayer` outside | 500 |
+/// | anonymous request, in optional mode or as a CORS preflight | 401 |
+/// | no outer `VerifyLayer` | 500 |
 ///
 /// ```
 /// use tollgate_axum::Authenticated;
@@ -24,7 +24,7 @@ use crate::Rejection;
 /// # let _: axum::Router = axum::Router::new().route("/", axum::routing::get(whoami));
 /// ```
 ///
-/// `Option<Authenticated>` is `None` for the anonymous, and still answers 500 where no layer has asked who is calling:
+/// `Option<Authenticated>` is `None` for an anonymous request. Without a `VerifyLayer` the response is still 500:
 ///
 /// ```
 /// use tollgate_axum::Authenticated;
@@ -35,7 +35,7 @@ use crate::Rejection;
 /// # let _: axum::Router = axum::Router::new().route("/", axum::routing::get(greet));
 /// ```
 ///
-/// Behind layers in report-only mode, whoever would have been refused is anonymous: handlers there should take the option.
+/// In report-only mode, a request that would have been refused is anonymous: extract the `Option` there.
 #[derive(Clone, Debug)]
 pub struct Authenticated(pub Arc<Principal>);
 
@@ -47,12 +47,12 @@ impl Deref for Authenticated {
     }
 }
 
-/// The caller; `None` if anonymous; a denial if nobody has asked.
+/// The caller; `None` for an anonymous request; a denial if no layer has verified the request.
 fn caller(head: &Parts) -> Result<Option<Authenticated>, Denial> {
     match RequestContext::of(&head.extensions) {
         Some(context) if context.is_identified() => Ok(context.principal().cloned().map(Authenticated)),
         _ => Err(Denial::misconfigured(
-            "Authenticated was extracted where no VerifyLayer had run: \
+            "the Authenticated extractor requires a VerifyLayer: \
              put a CredentialLayer and a VerifyLayer, or a Tollgate, around the route",
         )),
     }

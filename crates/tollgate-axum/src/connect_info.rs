@@ -1,13 +1,13 @@
-//! Whom axum's server is connected with.
+//! The address of the peer, as axum's server provides it.
 
 use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::ConnectInfo;
 use tollgate::request::RequestHead;
 
-/// The address of the connection's other end, for [`ClientAddress::of_peer`](tollgate::ClientAddress::of_peer).
+/// The address of the peer, for [`ClientAddress::of_peer`](tollgate::ClientAddress::of_peer).
 ///
-/// `None` unless the router is served by `into_make_service_with_connect_info::<SocketAddr>()`:
+/// `None` unless the router is served with `into_make_service_with_connect_info::<SocketAddr>()`:
 ///
 /// ```no_run
 /// use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use tollgate::request::RequestHead;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let address = ClientAddress::of_peer(peer_address).behind(["10.0.0.0/8"])?;
+/// let address = ClientAddress::of_peer(peer_address).with_trusted_proxies(["10.0.0.0/8"])?;
 /// let app = Router::new()
 ///     .route("/", get(async || "Hello!"))
 ///     .layer(AttemptLimitLayer::new(1_000.per_minute(), address));

@@ -1,6 +1,6 @@
-//! Tollgate for axum: extractors for what the layers have learned, and WebSocket refusals that browsers can read.
+//! Tollgate for axum: extractors for the results of the layers, and WebSocket refusals that browsers can read.
 //!
-//! The layers themselves are [`tollgate`]'s: they are Tower layers, and axum takes them as they are.
+//! The layers are [`tollgate`]'s. They are Tower layers, which axum accepts unchanged.
 //!
 //! ```
 //! use axum::{Router, routing::get};
@@ -8,11 +8,11 @@
 //! use tollgate_axum::{Authenticated, RateLimit, RequestId};
 //!
 //! async fn list_jobs(Authenticated(caller): Authenticated, RequestId(request): RequestId) -> String {
-//!     format!("the jobs of {}, asked for by {request}", caller.tenant().unwrap_or("nobody"))
+//!     format!("jobs of {} (request {request})", caller.tenant().unwrap_or("no tenant"))
 //! }
 //!
 //! async fn usage(RateLimit(decision): RateLimit) -> String {
-//!     decision.windows().iter().map(|window| format!("{} left\n", window.remaining())).collect()
+//!     decision.windows().iter().map(|window| format!("{} remaining\n", window.remaining())).collect()
 //! }
 //!
 //! let tollgate = Tollgate::builder()
@@ -25,41 +25,41 @@
 //!     .route("/jobs", get(list_jobs))
 //!     .route("/usage", get(usage))
 //!     .layer(tollgate)
-//!     .route("/health", get(|| async { "ok" })); // added after the layer, so open to everybody
+//!     .route("/health", get(|| async { "ok" })); // added after the layer, so not protected
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! | extractor | needs | gives |
+//! | extractor | requires | returns |
 //! |---|---|---|
-//! | [`Authenticated`] | `VerifyLayer` | the [`Principal`](tollgate::Principal); 401 to the anonymous |
-//! | `Option<Authenticated>` | `VerifyLayer` | the same, or `None` for the anonymous |
+//! | [`Authenticated`] | `VerifyLayer` | the [`Principal`](tollgate::Principal); 401 for anonymous requests |
+//! | `Option<Authenticated>` | `VerifyLayer` | the same; `None` for anonymous requests |
 //! | [`RequestId`] | `RequestIdLayer` | the request's identifier |
-//! | [`RateLimit`] | `RateLimitLayer` | where the caller's limits stand |
+//! | [`RateLimit`] | `RateLimitLayer` | the state of the caller's limits |
 //!
-//! Where the layer is missing, the answer is 500, and the log names the layer: a mistake in the wiring must not look like
-//! an anonymous caller.
+//! If the layer is missing, the response is 500 and the log names the layer: a configuration error must not look like an
+//! anonymous request.
 #![cfg_attr(
     feature = "connect-info",
     doc = r"
 # Limits by address
 
-Layers that count by the client's address learn from [`peer_address`] whom the server is connected with."
+Layers that limit by the client's address get the peer's address from [`peer_address`]."
 )]
 #![cfg_attr(
     feature = "management",
     doc = r"
-# Keys that their owners manage
+# Key management for the owners of keys
 
-[`management`] has the operations of a [`KeyManager`](tollgate::manage::KeyManager) as JSON routes, to be mounted behind the
-application's own session."
+[`management`] provides the operations of a [`KeyManager`](tollgate::manage::KeyManager) as JSON routes. Mount them behind your
+application's session."
 )]
 #![cfg_attr(
     feature = "ws",
     doc = r#"
-# When a WebSocket is refused
+# Refusing a WebSocket
 
-A browser shows a page nothing of a refused WebSocket but the code 1006. [`WebSocketClose`] accepts it and closes it at
-once, with a code that says why:
+If a WebSocket is refused, a browser shows the page only the code 1006. [`WebSocketClose`] accepts the WebSocket and closes it
+immediately, with a code that shows the reason:
 
 ```
 use tollgate::{
@@ -79,13 +79,13 @@ let tollgate = Tollgate::builder()
 # Ok::<(), Box<dyn std::error::Error>>(())
 ```
 
-Route a WebSocket with `any`: over HTTP/2 its method is CONNECT, which a route for GET misses. A handler that refuses by
-an extractor takes it *before* `WebSocketUpgrade`, which leaves no upgrade for a refusal to close."#
+Route a WebSocket with `any`: over HTTP/2 its method is CONNECT, which a GET route does not match. If a handler refuses with
+an extractor, place that extractor *before* `WebSocketUpgrade`, which takes the upgrade that the refusal needs."#
 )]
 //!
-//! # Which layer is outside
+//! # Order of layers
 //!
-//! A request meets the layers from the outside in, a response from the inside out:
+//! A request passes the layers from the outermost to the innermost, a response from the innermost to the outermost:
 //!
 //! ```text
 //!        request                 response
@@ -100,9 +100,9 @@ an extractor takes it *before* `WebSocketUpgrade`, which leaves no upgrade for a
 //!  └──────────────────────────────────────────┘
 //! ```
 //!
-//! Of layers added one by one with `Router::layer`, the **last** is the outermost; in a `tower::ServiceBuilder` it is the
-//! **first** ([axum#394]). [`Tollgate`](tollgate::Tollgate) has the order in itself. Layers that stand alone are best put into
-//! a `ServiceBuilder`, where they read in the order of a request:
+//! With `Router::layer`, the layer added **last** is the outermost. In a `tower::ServiceBuilder` it is the **first**
+//! ([axum#394]). [`Tollgate`](tollgate::Tollgate) contains the right order. Put separate layers into a `ServiceBuilder`, where
+//! they are listed in the order of a request:
 //!
 //! ```
 //! use axum::{Router, routing::get};
@@ -119,15 +119,15 @@ an extractor takes it *before* `WebSocketUpgrade`, which leaves no upgrade for a
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # What a layer covers
+//! # Which routes a layer covers
 //!
-//! - `Router::layer` covers the routes and the fallback that were added **before** it, and nothing that comes after.
-//! - So an unknown path under it is answered 401 to strangers, not 404. axum itself adds `Allow` to the answer where a path
-//!   exists and the method does not; where even that must not show, put the layer around the router, as around any service:
+//! - `Router::layer` covers the routes and the fallback that were added **before** it, and nothing that is added later.
+//! - An unknown path under it therefore answers 401 to unauthenticated requests, not 404. axum adds `Allow` to the response if the
+//!   path exists but the method does not. To hide this too, put the layer around the router, like around any service:
 //!   `tollgate.layer(router)`.
-//! - `Router::route_layer` covers routes only. Unknown paths stay 404, and so does a **fallback, unguarded**, whatever it serves
-//!   ([axum#474]): no place for a guard, if the fallback has anything to hide.
-//! - A router merged or nested later is covered by its own layers only.
+//! - `Router::route_layer` covers only routes. Unknown paths answer 404, and a **fallback is not protected** ([axum#474]). Do not
+//!   use it as a guard if the fallback must be protected.
+//! - A router that is merged or nested later is covered only by its own layers.
 //!
 //! [axum#394]: https://github.com/tokio-rs/axum/issues/394
 //! [axum#474]: https://github.com/tokio-rs/axum/issues/474

@@ -1,17 +1,17 @@
 //! Key management as JSON routes, for an application to mount behind its own session.
 //!
-//! | route | does | answers |
+//! | route | action | response |
 //! |---|---|---|
-//! | `GET /` | lists keys, the newest first: `limit` (1 to 1,000, 100 if absent), `after`, `status`, `search` | 200 `{"items": […], "next": …}` |
-//! | `POST /` | issues a key: `name`, and if you like `scopes` and `expires_at` | 201, the key and its `secret` |
+//! | `GET /` | lists keys, newest first: `limit` (1 to 1,000, default 100), `after`, `status`, `search` | 200 `{"items": […], "next": …}` |
+//! | `POST /` | issues a key: `name`, optional `scopes` and `expires_at` | 201, the key and its `secret` |
 //! | `GET /{id}` | shows a key | 200 |
 //! | `PATCH /{id}` | renames a key: `name` | 200 |
 //! | `POST /{id}/revoke` | revokes a key; its record and its history are kept | 200 |
-//! | `POST /{id}/rotate` | gives a key another secret; the former one is good for `overlap_s` seconds more, 0 if absent | 200, the key and its `secret` |
+//! | `POST /{id}/rotate` | gives a key a new secret; the former secret stays valid for `overlap_s` seconds, default 0 | 200, the key and its `secret` |
 //! | `DELETE /{id}` | deletes a key and its record | 204 |
-//! | `GET /{id}/history` | what happened to a key, the latest first, also if it was deleted: `limit`, `after` | 200 `{"items": […], "next": …}` |
+//! | `GET /{id}/history` | lists the events of a key, latest first, even if the key is deleted: `limit`, `after` | 200 `{"items": […], "next": …}` |
 //!
-//! A key looks like this. Instants are RFC 3339, in UTC; the status is `active`, `expired`, `revoked` or `suspended`:
+//! A key has this form. Timestamps are RFC 3339, in UTC. The status is `active`, `expired`, `revoked` or `suspended`:
 //!
 //! ```json
 //! {
@@ -31,29 +31,28 @@
 //! }
 //! ```
 //!
-//! The secret is in the answers to the requests that make one, and nowhere else. No answer may be stored by caches.
+//! The secret is only in the responses of the routes that create one. All responses carry `Cache-Control: no-store`.
 //!
-//! A page of a list may be shorter than its limit, even empty, and more may come: whoever wants all goes on until `next` is
-//! `null`.
+//! A page may be shorter than its limit, even empty, although more pages follow. Continue until `next` is `null`.
 //!
-//! # What is refused
+//! # Refusals
 //!
 //! | condition | status | code |
 //! |---|---|---|
-//! | whatever the application's [authorization](Authorize) refuses | its denial's | its denial's |
+//! | refused by the application's [authorization](Authorize) | its denial's | its denial's |
 //! | a page of another site sends a change | 403 | `cross_origin` |
-//! | a body, a query or a value of them is not understood, unknown or makes no sense: the `detail` names it | 400 | `invalid_request` |
-//! | `after` is no `next` of the page before | 400 | `invalid_cursor` |
-//! | no such key, or none of the actor's tenant | 404 | `not_found` |
-//! | no such path | 404 | `not_found` |
-//! | no such method, which `Allow` lists | 405 | `method_not_allowed` |
+//! | the body, the query or a value in it is invalid or unknown; the `detail` names it | 400 | `invalid_request` |
+//! | `after` is not the `next` of a previous page | 400 | `invalid_cursor` |
+//! | the key does not exist, or belongs to another tenant | 404 | `not_found` |
+//! | the path does not exist | 404 | `not_found` |
+//! | the method does not exist; `Allow` lists those that do | 405 | `method_not_allowed` |
 //! | another key has this name | 409 | `name_taken` |
 //! | the key is revoked | 409 | `revoked` |
-//! | more than 64 KiB | 413 | `too_large` |
-//! | a body that is not JSON by its `Content-Type` | 415 | `unsupported_media_type` |
-//! | the store does not answer. Whether a change was made is not known then: look before trying again | 503 | `unavailable` |
+//! | the body is longer than 64 KiB | 413 | `too_large` |
+//! | the `Content-Type` of the body is not JSON | 415 | `unsupported_media_type` |
+//! | the store does not answer. Whether the change was made is unknown: check before you try again | 503 | `unavailable` |
 //!
-//! A value that makes no sense is a 400 like a body that cannot be read, and no 422: callers can do the same about both.
+//! An invalid value is a 400, like an unreadable body, and not a 422: callers can handle both in the same way.
 //!
 //! # Examples
 //!
@@ -65,7 +64,7 @@
 //! };
 //! use tollgate_axum::management::{Action, KeyRouter};
 //!
-//! /// Whose session this is. Here it is the application that knows.
+//! /// The owner of the session. The application knows it.
 //! async fn authorize(head: Parts, _action: Action) -> Result<Actor, Denial> {
 //!     match head.headers.get("cookie").map(|cookie| cookie.as_bytes()) {
 //!         Some(b"session=17") => Ok(Actor::of_tenant("ada", "acme")),
@@ -88,7 +87,7 @@
 //! # }
 //! ```
 //!
-//! The account's plan goes into its keys, and without an active one there are none. Refusals have the application's own shape:
+//! Keys get the plan of the account, and an account without an active plan gets no keys. Refusals have the application's format:
 //!
 //! ```
 //! use axum::http::request::Parts;
@@ -118,22 +117,23 @@
 //!
 //! # Security
 //!
-//! The router knows no session: whoever your [authorization](Authorize) lets pass, passes. So it is asked for every request to a
-//! route that exists, before anything of the body or the store is read, and it is told what is to be done to which key. What the
-//! router guards itself:
+//! The router has no sessions: it permits what your [authorization](Authorize) permits. It calls the authorization for every
+//! request to an existing route, before it reads the body or the store, and passes the action and the key. The router itself
+//! protects:
 //!
-//! - **Tenants.** [`Actor::of_tenant`](tollgate::manage::Actor::of_tenant) confines: other tenants' keys answer 404 like none at all.
-//! - **Privileges.** Whoever may issue keys chooses a name, an expiry, and any scopes that the manager
-//!   [knows](tollgate::manage::KeyManager::with_known_scopes): never plan, quotas, environment, role, metadata or tenant. Narrow the scopes
-//!   by [`Grant::with_new_key`]. A key that exists is only renamed, unless you ask for
+//! - **Tenants.** [`Actor::of_tenant`](tollgate::manage::Actor::of_tenant) restricts an actor to one tenant: keys of other tenants
+//!   answer 404, like keys that do not exist.
+//! - **Privileges.** A caller who may issue keys chooses a name, an expiry, and any scopes that the manager
+//!   [allows](tollgate::manage::KeyManager::with_known_scopes), but never plan, quotas, environment, role, metadata or tenant.
+//!   Restrict the scopes with [`Grant::with_new_key`]. An existing key can only be renamed, unless you enable
 //!   [more](KeyRouter::with_updates_of_scopes_and_expiry).
-//! - **Pages of other sites.** Bodies must be JSON by their `Content-Type`, which no form can send, and a change is refused of which the
-//!   browser says (`Sec-Fetch-Site`, or else `Origin`) that a page of another origin sends it. Programs that are no browsers send
-//!   neither and pass. Let the session's cookie be `HttpOnly`, `Secure` and `SameSite=Lax` all the same.
-//! - **Secrets.** The log and the history see none.
+//! - **Pages of other sites.** A body must be JSON by its `Content-Type`, which no HTML form can send. A change is refused if the browser
+//!   reports (`Sec-Fetch-Site`, or else `Origin`) that a page of another origin sends it. Clients that are not browsers send
+//!   neither header and are accepted. Nevertheless, set `HttpOnly`, `Secure` and `SameSite=Lax` on the session cookie.
+//! - **Secrets.** They are never in the log or in the history.
 //!
-//! What is left to the application: the session itself, how often one may try or issue, and TLS. An API key is no session: if your
-//! authorization accepts one, a key that leaks can issue others.
+//! The application must provide the session itself, limits for attempts and for issued keys, and TLS. An API key is not a session:
+//! if your authorization accepts one, a leaked key can issue more keys.
 
 mod authorize;
 mod body;
@@ -164,7 +164,7 @@ pub use authorize::{Action, Authorize, Grant};
 use origin::Origins;
 use refused::Refused;
 
-/// More than any request has a use for.
+/// Larger than any valid request.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// Key management as JSON routes. See the [module](self).
@@ -179,8 +179,8 @@ pub struct KeyRouter {
 }
 
 impl KeyRouter {
-    /// Manages the keys of `manager` for whom `authorize` lets pass: a function of a request's head and of what is to be done, or
-    /// whatever else [authorizes](Authorize).
+    /// Manages the keys of `manager` for requests that `authorize` permits. `authorize` is an async function of the request's head and
+    /// the action, or any other implementation of [`Authorize`].
     pub fn new(manager: KeyManager, authorize: impl Authorize) -> Self {
         Self {
             manager,
@@ -192,33 +192,33 @@ impl KeyRouter {
         }
     }
 
-    /// Turns refusals into responses. By default it is the responder of the layers outside, or else RFC 9457 problems.
+    /// Sets the responder for refusals. Default: the responder of the outer layers, or else RFC 9457 problems.
     pub fn with_responder(mut self, responder: impl Respond) -> Self {
         self.responder = Some(Arc::new(responder));
         self
     }
 
-    /// Takes changes from pages of this origin, too: `https://app.example.com`. By default only from pages of the router's own.
+    /// Accepts changes from pages of this origin, such as `https://app.example.com`. Default: only from the router's own origin.
     pub fn with_trusted_origin(mut self, origin: impl Into<String>) -> Self {
         self.trusted.add(origin.into());
         self
     }
 
-    /// Lets `PATCH` change `scopes` and `expires_at` of keys that exist, too, by the rules for new ones; `"expires_at": null` is
-    /// never. What a tenant's users may not do, the [grant](Grant::with_update) refuses.
+    /// Allows `PATCH` to change `scopes` and `expires_at` of existing keys, by the rules for new keys. `"expires_at": null` removes
+    /// the expiry. To restrict this for some users, use [`Grant::with_update`].
     pub fn with_updates_of_scopes_and_expiry(mut self) -> Self {
         self.updates_all = true;
         self
     }
 
-    /// Shows each key's `metadata`, too. By default it is not shown, since an application may keep there what is not for the
-    /// key's owner.
+    /// Includes each key's `metadata` in responses. Not included by default, because it may contain data that the key's owner
+    /// must not see.
     pub fn with_metadata(mut self) -> Self {
         self.shows_metadata = true;
         self
     }
 
-    /// The routes, relative to where they are mounted: `app.nest("/account/keys", router)`.
+    /// The routes, relative to the path where they are mounted: `app.nest("/account/keys", router)`.
     pub fn into_router<S: Clone + Send + Sync + 'static>(self) -> Router<S> {
         let keys = Arc::new(self);
         Router::new()
@@ -237,13 +237,13 @@ impl KeyRouter {
 
 type Keys = State<Arc<KeyRouter>>;
 
-/// What all routes have in common: pages of other sites change nothing, caches keep nothing, and refusals get their form here.
+/// Common to all routes: refuses changes from pages of other sites, prevents caching, and turns refusals into responses.
 async fn guard(State(keys): Keys, mut request: Request, next: Next) -> Response {
     if let Some(responder) = &keys.responder {
         RequestContext::set_responder(request.extensions_mut(), Arc::clone(responder));
     }
     let (mut head, body) = request.into_parts();
-    let mut response = if keys.trusted.let_pass(&head) {
+    let mut response = if keys.trusted.allows(&head) {
         next.run(Request::from_parts(head.clone(), body)).await
     } else {
         Refused::cross_origin().into_response()

@@ -1,4 +1,4 @@
-//! Where the caller's limits stand.
+//! The state of the caller's limits.
 
 use std::{convert::Infallible, ops::Deref};
 
@@ -8,16 +8,16 @@ use tollgate::{Denial, RequestContext, limit::Decision};
 
 use crate::Rejection;
 
-/// Where the caller's limits stand, this request counted: of stacked limits, all together.
+/// The state of the caller's limits after this request was counted, including all stacked limit layers.
 ///
-/// Where no limit has counted the request, the answer is 500; `Option<RateLimit>` is `None` then. That is so without a
-/// `RateLimitLayer` outside, and also where none of its policies concerns the request.
+/// If no limit has counted the request, the response is 500, and `Option<RateLimit>` is `None`. This is the case without an outer
+/// `RateLimitLayer`, and if none of its policies applies to the request.
 ///
 /// ```
 /// use tollgate_axum::RateLimit;
 ///
 /// async fn usage(limits: RateLimit) -> String {
-///     limits.tightest().map(|window| format!("{} left", window.remaining())).unwrap_or_default()
+///     limits.tightest().map(|window| format!("{} remaining", window.remaining())).unwrap_or_default()
 /// }
 /// # let _: axum::Router = axum::Router::new().route("/", axum::routing::get(usage));
 /// ```
@@ -42,8 +42,8 @@ impl<S: Sync> FromRequestParts<S> for RateLimit {
     async fn from_request_parts(head: &mut Parts, _state: &S) -> Result<Self, Rejection> {
         decision(head).ok_or_else(|| {
             let denial = Denial::misconfigured(
-                "RateLimit was extracted where no RateLimitLayer had counted the request: \
-                 put a RateLimitLayer with a policy that concerns the route around it, or extract Option<RateLimit>",
+                "the RateLimit extractor requires a RateLimitLayer that counts the request: \
+                 put a RateLimitLayer with a policy that applies to the route around it, or extract Option<RateLimit>",
             );
             Rejection::new("RateLimit", denial, head)
         })

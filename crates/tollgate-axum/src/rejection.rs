@@ -1,4 +1,4 @@
-//! Why an extractor has nothing to give.
+//! The rejection of the extractors.
 
 use std::{error::Error, fmt};
 
@@ -9,10 +9,10 @@ use axum_core::{
 use http::request::Parts;
 use tollgate::{Denial, respond::refuse};
 
-/// Why an extractor has nothing to give. As a response it is a refusal like the layers' own: from the same responder, with
-/// the same headers, the same event in the log, and the [`Denial`] in its extensions.
+/// The rejection of an extractor. As a response it is a refusal like those of the layers: from the same responder, with
+/// the same headers, the same log event, and the [`Denial`] in its extensions.
 ///
-/// Nothing is logged before it becomes a response, so a handler may look at it and go on without:
+/// It is logged only when it becomes a response, so a handler can inspect it and continue:
 ///
 /// ```
 /// use tollgate_axum::{RateLimit, Rejection};
@@ -28,17 +28,17 @@ use tollgate::{Denial, respond::refuse};
 pub struct Rejection {
     extractor: &'static str,
     denial: Denial,
-    // What the responder may need, boxed to keep extractors' results small.
+    // For the responder. Boxed to keep the extractors' results small.
     head: Box<Parts>,
 }
 
 impl Rejection {
-    /// A rejection of an extractor of the application's own. `extractor` is the name by which the log calls it.
+    /// A rejection for an extractor of your own. `extractor` is its name in the log.
     pub fn new(extractor: &'static str, denial: Denial, head: &Parts) -> Self {
         Self { extractor, denial, head: Box::new(head.clone()) }
     }
 
-    /// What the refusal says.
+    /// The reason of the refusal.
     pub fn denial(&self) -> &Denial {
         &self.denial
     }
@@ -57,7 +57,7 @@ impl fmt::Display for Rejection {
 }
 
 impl fmt::Debug for Rejection {
-    // Without the request's head: its headers may hold a credential that no layer has marked as sensitive.
+    // Omits the request's head: its headers may contain a credential that no layer has marked as sensitive.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rejection")
             .field("extractor", &self.extractor)

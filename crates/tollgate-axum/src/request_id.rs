@@ -8,7 +8,7 @@ use tollgate::{Denial, RequestContext};
 
 use crate::Rejection;
 
-/// The request's identifier. Without a `RequestIdLayer` outside, the answer is 500; `Option<RequestId>` is `None` then.
+/// The request's identifier. Without an outer `RequestIdLayer` the response is 500; `Option<RequestId>` is then `None`.
 ///
 /// ```
 /// use tollgate_axum::RequestId;
@@ -39,7 +39,7 @@ impl<S: Sync> FromRequestParts<S> for RequestId {
     async fn from_request_parts(head: &mut Parts, _state: &S) -> Result<Self, Rejection> {
         request_id(head).ok_or_else(|| {
             let denial = Denial::misconfigured(
-                "RequestId was extracted where no RequestIdLayer had run: \
+                "the RequestId extractor requires a RequestIdLayer: \
                  put a RequestIdLayer, or a Tollgate, around the route",
             );
             Rejection::new("RequestId", denial, head)

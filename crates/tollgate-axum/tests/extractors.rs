@@ -1,4 +1,4 @@
-//! What handlers extract, with the layers that give it and without them.
+//! Extractors, with the layers they require and without them.
 #![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the failure")]
 
 mod common;
@@ -45,7 +45,7 @@ fn app<T: 'static>(handler: impl Handler<T, ()>) -> Router {
     Router::new().route("/", on_get(handler))
 }
 
-/// An app whose strangers are anonymous, and a key.
+/// An app in optional mode, and a key.
 fn optional<T: 'static>(handler: impl Handler<T, ()>) -> (Router, String) {
     let (verifier, key) = verifier();
     let layers = ServiceBuilder::new()
@@ -55,7 +55,7 @@ fn optional<T: 'static>(handler: impl Handler<T, ()>) -> (Router, String) {
 }
 
 #[tokio::test]
-async fn gives_what_the_layers_have_learned() {
+async fn returns_the_results_of_the_layers() {
     let (verifier, key) = verifier();
     let tollgate = Tollgate::builder().verify(verifier).rate_limit(60.per_minute()).build().unwrap();
     let everything = async |caller: Authenticated, RequestId(id): RequestId, limits: RateLimit| {
@@ -69,7 +69,7 @@ async fn gives_what_the_layers_have_learned() {
 }
 
 #[tokio::test]
-async fn tells_the_anonymous_from_the_authenticated() {
+async fn distinguishes_anonymous_and_authenticated_requests() {
     let (app, key) = optional(greet);
     let address = serve(app).await;
     assert!(get(address, &[("x-api-key", &key)]).await.ends_with("caller=key_1"));
@@ -81,7 +81,7 @@ async fn tells_the_anonymous_from_the_authenticated() {
 }
 
 #[tokio::test]
-async fn refuses_the_anonymous_as_the_layers_would() {
+async fn refuses_anonymous_requests_like_the_layers() {
     let (app, _) = optional(whoami);
     let response = get(serve(app).await, &[]).await;
     assert!(response.starts_with("HTTP/1.1 401"), "{response}");
@@ -92,7 +92,7 @@ async fn refuses_the_anonymous_as_the_layers_would() {
 }
 
 #[tokio::test]
-async fn a_preflight_is_nobody() {
+async fn a_preflight_is_anonymous() {
     let (verifier, _) = verifier();
     let credential = CredentialLayer::new().dangerous_preflights();
     let tollgate = Tollgate::builder().credential(credential).verify(verifier).build().unwrap();
@@ -108,7 +108,7 @@ async fn a_preflight_is_nobody() {
 }
 
 #[tokio::test]
-async fn refuses_through_the_responder_of_the_layers_and_shows_them_the_denial() {
+async fn refuses_with_the_responder_of_the_layers_and_they_see_the_denial() {
     let (verifier, _) = verifier();
     let json = Json::new(|denial| serde_json::json!({ "oops": denial.code() }));
     let seen = Arc::new(Mutex::new(None));
@@ -146,7 +146,7 @@ async fn a_missing_layer_is_a_500_and_the_log_names_it() {
         let response = get(serve(app).await, &[("x-api-key", &key)]).await;
         assert!(response.starts_with("HTTP/1.1 500"), "{response}");
         assert!(response.contains("\"code\":\"internal\""), "{response}");
-        assert!(!response.contains("Layer"), "not for the caller: {response}");
+        assert!(!response.contains("Layer"), "not for callers: {response}");
 
         let log = log.text();
         assert_eq!(log.matches("refused").count(), 1, "{log}");
@@ -169,21 +169,21 @@ async fn what_is_optional_may_be_missing() {
         (app(request_id).layer(RequestIdLayer::new()), "request=r-1"),
         (app(maybe_limits), "limited=false"),
         (app(maybe_limits).layer(RateLimitLayer::from_policies([elsewhere]).unwrap()), "limited=false"),
-        (app(maybe_limits).layer(for_everybody()), "limited=true"),
-        (app(limits).layer(for_everybody()), "remaining=4"),
+        (app(maybe_limits).layer(shared_limit()), "limited=true"),
+        (app(limits).layer(shared_limit()), "remaining=4"),
     ] {
         let response = get(serve(app).await, &[("x-request-id", "r-1")]).await;
         assert!(response.ends_with(&format!("\r\n\r\n{expected}")), "{response}");
     }
 }
 
-fn for_everybody() -> RateLimitLayer {
-    let everybody = Subject::custom(|_, _| Some("everybody".into()));
-    RateLimitLayer::from_policies([Policy::new("all", 5.per_minute()).with_subject(everybody)]).unwrap()
+fn shared_limit() -> RateLimitLayer {
+    let all = Subject::custom(|_, _| Some("all".into()));
+    RateLimitLayer::from_policies([Policy::new("all", 5.per_minute()).with_subject(all)]).unwrap()
 }
 
 #[tokio::test]
-async fn a_rejection_that_a_handler_looks_at_is_not_logged_and_tells_no_secret() {
+async fn a_rejection_that_a_handler_inspects_is_not_logged_and_shows_no_secret() {
     let handler = async |caller: Result<Authenticated, Rejection>| format!("{:?}", caller.unwrap_err());
     let log = Log::default();
     let _guard = log.capture();
@@ -194,7 +194,7 @@ async fn a_rejection_that_a_handler_looks_at_is_not_logged_and_tells_no_secret()
     assert_eq!(log.text(), "");
 }
 
-/// The log of everything that this thread does.
+/// The log of this thread.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 

@@ -1,4 +1,4 @@
-//! What a client whose WebSocket is refused sees, over HTTP/1.1 and over HTTP/2.
+//! What clients see of a refused WebSocket, over HTTP/1.1 and HTTP/2.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, where a panic is the failure")]
 
 mod common;
@@ -27,24 +27,24 @@ use tollgate::{CredentialLayer, Tollgate, VerifyLayer, respond::Json, scope, ver
 use tollgate_axum::{Authenticated, WebSocketClose, is_websocket};
 use tower::ServiceBuilder;
 
-/// Says hello to whoever gets through.
+/// Greets accepted clients.
 async fn chat(_caller: Authenticated, socket: WebSocketUpgrade) -> Response {
     socket.protocols(["chat"]).on_upgrade(async |mut socket: ws::WebSocket| {
         let _ = socket.send("hello".into()).await;
     })
 }
 
-/// A deadline that a test waits for. The close itself must be out by then, also on a busy machine.
+/// A deadline that a test waits for. Long enough to send the close on a busy machine.
 const SOON: Duration = Duration::from_secs(2);
 
-/// A server, and a key that it knows.
+/// A server, and a key that it accepts.
 struct Server {
     address: SocketAddr,
     key: String,
 }
 
 impl Server {
-    /// A server that asks for a key, and, if `needs_scope`, for a scope that its key does not have.
+    /// Starts a server that requires a key and, if `needs_scope`, a scope that its key does not have.
     async fn start(responder: WebSocketClose, needs_scope: bool) -> Self {
         let (verifier, key) = verifier();
         let sources = [
@@ -75,7 +75,7 @@ impl Server {
         Connected { socket, response }
     }
 
-    /// The status of a handshake that was not accepted.
+    /// The status of a refused handshake.
     async fn refused(&self, headers: &[(&'static str, &str)]) -> u16 {
         match connect_async(self.request(headers)).await.unwrap_err() {
             tungstenite::Error::Http(response) => response.status().as_u16(),
@@ -90,7 +90,7 @@ struct Connected {
 }
 
 impl Connected {
-    /// The close that comes before any message, and ends the connection.
+    /// Waits for a close before any message, and for the end of the connection.
     async fn closed(mut self) -> (u16, String) {
         let first = self.socket.next().await.unwrap().unwrap();
         let Message::Close(Some(close)) = first else { panic!("{first:?}") };
@@ -100,15 +100,15 @@ impl Connected {
 }
 
 #[tokio::test]
-async fn an_allowed_websocket_is_left_alone() {
+async fn an_allowed_websocket_is_not_changed() {
     let server = Server::start(WebSocketClose::new(), false).await;
     let mut connected = server.connect(&[("x-api-key", &server.key)]).await;
     assert_eq!(connected.socket.next().await.unwrap().unwrap(), Message::text("hello"));
 }
 
 #[tokio::test]
-async fn a_browser_learns_why_it_was_refused() {
-    // A long deadline: the connection ends by the closing handshake.
+async fn the_close_code_shows_the_reason() {
+    // A long deadline, so that the closing handshake ends the connection.
     let responder = WebSocketClose::new().with_deadline(Duration::from_secs(3_600));
     let server = Server::start(responder, true).await;
     for (headers, expected) in [
@@ -135,11 +135,11 @@ async fn an_extractor_closes_as_the_layers_do() {
 }
 
 #[tokio::test]
-async fn what_a_client_says_before_it_reads_the_close_does_not_cost_it_the_close() {
+async fn data_sent_before_reading_the_close_does_not_lose_the_close() {
     let server = Server::start(WebSocketClose::new(), false).await;
     let mut connected = server.connect(&[]).await;
     for _ in 0..50 {
-        // The server ends the connection only after the client's close, which is not sent before the close is read.
+        // The server ends the connection only after the client's close, which the client sends after it has read the server's.
         connected.socket.feed(Message::binary(vec![0x88; 100_000])).await.unwrap();
     }
     connected.socket.flush().await.unwrap();
@@ -147,7 +147,7 @@ async fn what_a_client_says_before_it_reads_the_close_does_not_cost_it_the_close
 }
 
 #[tokio::test]
-async fn codes_are_the_applications_choice() {
+async fn the_application_can_choose_the_codes() {
     let responder =
         WebSocketClose::new().with_codes(|denial| (4000, format!("no: {}", denial.kind().reason()).into()));
     let server = Server::start(responder, false).await;
@@ -156,7 +156,7 @@ async fn codes_are_the_applications_choice() {
 }
 
 #[tokio::test]
-async fn echoes_a_named_subprotocol_and_never_the_one_with_the_key() {
+async fn selects_a_listed_subprotocol_and_never_the_one_with_the_key() {
     let server = Server::start(WebSocketClose::new().with_subprotocols(["chat"]), true).await;
     let offers = format!("key.{}, chat", server.key);
     let connected = server.connect(&[("sec-websocket-protocol", &offers)]).await;
@@ -167,7 +167,7 @@ async fn echoes_a_named_subprotocol_and_never_the_one_with_the_key() {
         [format!("key.{}", server.key), "key.sk_live_nonsense".to_owned(), "key.a, key.b".to_owned()]
     {
         let error = connect_async(server.request(&[("sec-websocket-protocol", &offers)])).await.unwrap_err();
-        // This client, as browsers do, fails a handshake that selects none of what it has offered.
+        // Like browsers, this client fails a handshake that selects none of its subprotocols.
         assert!(matches!(
             error,
             tungstenite::Error::Protocol(tungstenite::error::ProtocolError::SecWebSocketSubProtocolError(
@@ -196,20 +196,20 @@ async fn a_client_that_never_answers_is_dropped_at_the_deadline() {
 }
 
 #[tokio::test]
-async fn only_so_many_are_kept_open_at_a_time() {
+async fn the_number_of_open_connections_is_limited() {
     let responder = WebSocketClose::new().with_max_open(1).with_deadline(Duration::from_secs(3_600));
     let server = Server::start(responder, false).await;
     let first = server.connect(&[]).await;
     assert_eq!(server.refused(&[]).await, 401);
     first.closed().await;
-    // The place is free only after the server has seen the close, too.
+    // The place is free only when the server has received the close.
     while connect_async(server.request(&[])).await.is_err() {
         tokio::task::yield_now().await;
     }
 }
 
 #[tokio::test]
-async fn what_is_no_handshake_gets_a_plain_refusal() {
+async fn other_requests_get_a_plain_refusal() {
     let json = Json::new(|denial| serde_json::json!({ "error": denial.code() }));
     let server = Server::start(WebSocketClose::otherwise(json), false).await;
     let response = get(server.address, &[]).await;
@@ -249,7 +249,7 @@ async fn extended_connect_is_accepted_and_closed_too() {
 
     send.send_data(Bytes::from_static(b"\x88\x82\0\0\0\0\x11\x33"), true).unwrap();
     assert_eq!(read_to_end(&mut body).await, b"");
-    assert!(body.is_end_stream(), "ended after the client's close, not reset");
+    assert!(body.is_end_stream(), "ends after the client's close, without a reset");
 }
 
 #[tokio::test]
@@ -269,7 +269,7 @@ async fn a_stream_whose_client_never_answers_is_dropped_at_the_deadline() {
     assert_eq!(read_to_end(&mut response.into_body()).await, b"\x88\x14\x11\x31missing_credential");
 }
 
-/// What comes until the stream ends or is reset.
+/// Reads until the stream ends or is reset.
 async fn read_to_end(body: &mut h2::RecvStream) -> Vec<u8> {
     let mut received = Vec::new();
     while let Some(Ok(data)) = body.data().await {
@@ -278,7 +278,7 @@ async fn read_to_end(body: &mut h2::RecvStream) -> Vec<u8> {
     received
 }
 
-/// A client that speaks HTTP/2 at once, and knows that the server allows extended CONNECT.
+/// An HTTP/2 client with prior knowledge, which has seen that the server allows extended CONNECT.
 struct Http2(h2::client::SendRequest<Bytes>);
 
 impl Http2 {
@@ -286,7 +286,7 @@ impl Http2 {
         let connection = TcpStream::connect(address).await.unwrap();
         let (mut client, connection) = h2::client::handshake(connection).await.unwrap();
         tokio::spawn(connection);
-        // The server's settings come with its first frames.
+        // The server sends its settings in the first frames.
         while !client.is_extended_connect_protocol_enabled() {
             client = client.ready().await.unwrap();
             tokio::task::yield_now().await;
@@ -314,7 +314,7 @@ impl Http2 {
 }
 
 #[tokio::test]
-async fn knows_both_forms_of_a_handshake() {
+async fn is_websocket_recognises_both_forms_of_a_handshake() {
     async fn teapots_for_websockets(request: axum::extract::Request) -> StatusCode {
         if is_websocket(&request.into_parts().0) { StatusCode::IM_A_TEAPOT } else { StatusCode::NOT_FOUND }
     }

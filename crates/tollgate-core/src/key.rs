@@ -1,7 +1,7 @@
-//! Keys: how they look, how they are made, and what is stored of them.
+//! Keys: their format, how they are generated, and what is stored of them.
 //!
-//! A key is generated and recognised by a [`KeyFormat`], is held once as an [`ApiKey`] so that it can be shown to
-//! its owner, and is stored only as a [`Digest`].
+//! A [`KeyFormat`] generates and parses keys. An [`ApiKey`] holds a new key, so that it can be shown to its owner once. A store
+//! holds only the key's [`Digest`].
 
 mod api_key;
 mod digest;
@@ -15,7 +15,7 @@ pub use api_key::ApiKey;
 pub use digest::{Digest, Digests, InvalidPepper, Pepper, PepperId, Peppers};
 pub use format::{InvalidKeyFormat, KeyFormat, MalformedKey, ParsedKey, RandomnessUnavailable};
 
-/// What a key acts on: real data, or data to try things out with.
+/// What a key acts on: real data or test data.
 ///
 /// ```
 /// use tollgate_core::key::Environment;
@@ -29,14 +29,14 @@ pub use format::{InvalidKeyFormat, KeyFormat, MalformedKey, ParsedKey, Randomnes
 pub enum Environment {
     /// Real data: `live`.
     Live,
-    /// Data to try things out with: `test`.
+    /// Test data: `test`.
     Test,
 }
 
 impl Environment {
     const ALL: [Self; 2] = [Self::Live, Self::Test];
 
-    /// The environment's name, as keys spell it: `live` or `test`.
+    /// The environment's name as it appears in keys: `live` or `test`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Live => "live",
@@ -54,16 +54,16 @@ impl fmt::Display for Environment {
 impl FromStr for Environment {
     type Err = InvalidEnvironment;
 
-    /// Reads an environment's name, exactly as [`as_str`](Self::as_str) writes it.
+    /// Parses an environment's name, exactly as [`as_str`](Self::as_str) writes it.
     ///
     /// # Errors
-    /// [`InvalidEnvironment`] for every other text, also in another case.
+    /// [`InvalidEnvironment`] for any other text, including other letter case.
     fn from_str(name: &str) -> Result<Self, InvalidEnvironment> {
         Self::ALL.into_iter().find(|environment| environment.as_str() == name).ok_or(InvalidEnvironment(()))
     }
 }
 
-/// A text that names no [`Environment`].
+/// The text is not the name of an [`Environment`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidEnvironment(());
 

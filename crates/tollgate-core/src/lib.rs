@@ -1,7 +1,7 @@
-//! The words, the decisions and the backend traits of the Tollgate middleware family.
+//! The types, the decisions and the backend traits of Tollgate.
 //!
-//! This crate has no runtime, no framework, no I/O but the operating system's randomness, and decides by no clock but the one
-//! passed in. Applications use it through `tollgate`, which re-exports it; backends depend on it alone.
+//! This crate has no runtime and no framework. Its only I/O is the operating system's random numbers, and every decision takes
+//! the time as an argument. Applications use this crate through `tollgate`, which re-exports it. Backends depend on it directly.
 //!
 //! | module | holds | backend traits |
 //! |---|---|---|

@@ -1,4 +1,4 @@
-//! Managed keys: how they are issued, changed, listed, and what their history holds.
+//! Managed keys: issuing, changing and listing them, and their history.
 
 mod detail;
 mod event;
@@ -15,33 +15,33 @@ pub use key_details::{KeyDetails, KeyState};
 pub use metadata::{InvalidMetadata, Metadata};
 pub use query::{HistoryQuery, KeyQuery, Page};
 
-/// Keeps keys: issues, changes, lists and remembers.
+/// A store that can be managed: issues, changes and lists keys, and keeps their history.
 ///
-/// Whoever implements it stores what it is given, all or nothing: a change, its [event](KeyEvent) in the history, and the
-/// news of it are one. What may be stored (which scopes there are, that an expiry lies ahead) was checked before, and the
-/// secret never comes here: only its digest and its display prefix.
+/// Each change is atomic: the change itself, its [event](KeyEvent) in the history and the notification of listeners happen
+/// together or not at all. The caller has validated the request (known scopes, an expiry in the future). The store never
+/// receives a secret, only its digest and its display prefix.
 pub trait KeyAdmin: Send + Sync + 'static {
-    /// Makes a change to a key, and gives the key as it is then; as it was, if it was deleted.
+    /// Changes a key. Returns the key after the change, or before it if the key was deleted.
     ///
-    /// Revoking a key that is revoked, and whatever else changes nothing, is no error and no event.
+    /// A change without effect, such as revoking a revoked key, is not an error and adds no event.
     ///
     /// # Errors
-    /// [`KeyAdminError`]. Nothing was changed then, unless it is `Unavailable`, where nobody knows.
+    /// [`KeyAdminError`]. Nothing was changed, except for `Unavailable`: then the outcome is unknown.
     fn change(&self, command: Command<KeyChange>) -> Answer<Result<KeyDetails, KeyAdminError>>;
 
-    /// Suspends or resumes a tenant: all its keys, those issued later included. Revoked keys stay revoked.
+    /// Suspends or resumes a tenant: all its keys, including those issued later. Revoked keys stay revoked.
     ///
     /// # Errors
-    /// As [`change`](Self::change).
+    /// Like [`change`](Self::change).
     fn change_tenant(&self, command: Command<TenantChange>) -> Answer<Result<(), KeyAdminError>>;
 
-    /// The keys that a query asks for, the newest first.
+    /// The keys that match a query, newest first.
     ///
     /// # Errors
     /// [`KeyAdminError::InvalidCursor`] or [`KeyAdminError::Unavailable`].
     fn list(&self, query: &KeyQuery) -> Answer<Result<Page<KeyDetails>, KeyAdminError>>;
 
-    /// What happened to keys and tenants, the latest first.
+    /// The events of keys and tenants, latest first.
     ///
     /// # Errors
     /// [`KeyAdminError::InvalidCursor`] or [`KeyAdminError::Unavailable`].
@@ -66,26 +66,26 @@ impl<S: KeyAdmin + ?Sized> KeyAdmin for Arc<S> {
     }
 }
 
-/// A change, with who orders it and when.
+/// A change, with its actor and its time.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Command<C> {
-    /// What is to be changed.
+    /// The change.
     pub change: C,
-    /// Who says so: named in the history.
+    /// Who makes the change. Recorded in the history.
     pub actor: Actor,
-    /// When.
+    /// When the change is made.
     pub at: SystemTime,
 }
 
 impl<C> Command<C> {
-    /// A change that `actor` orders at this instant.
+    /// A change that `actor` makes at this instant.
     pub fn new(change: C, actor: Actor, at: SystemTime) -> Self {
         Self { change, actor, at }
     }
 }
 
-/// Who manages keys: a person, a program, and whether all keys are theirs to manage, or those of one tenant.
+/// A person or a program that manages keys: either all keys, or those of one tenant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Actor {
     name: Box<str>,
@@ -93,138 +93,138 @@ pub struct Actor {
 }
 
 impl Actor {
-    /// Somebody who manages all keys. The name stands in the history: `cli:ada`, `user_17`.
+    /// An actor that manages all keys. The name is recorded in the history: `cli:ada`, `user_17`.
     pub fn new(name: impl Into<Box<str>>) -> Self {
         Self { name: name.into(), tenant: None }
     }
 
-    /// Somebody who manages one tenant's keys. All others do not exist for them, and they can neither suspend nor resume a
-    /// tenant, their own included.
+    /// An actor that manages the keys of one tenant. It cannot see other keys, and it can neither suspend nor resume a tenant,
+    /// including its own.
     pub fn of_tenant(name: impl Into<Box<str>>, tenant: impl Into<Box<str>>) -> Self {
         Self { name: name.into(), tenant: Some(tenant.into()) }
     }
 
-    /// The name that stands in the history.
+    /// The name recorded in the history.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The only tenant whose keys they manage; `None` if they manage all.
+    /// The only tenant whose keys the actor manages; `None` if it manages all keys.
     pub fn tenant(&self) -> Option<&str> {
         self.tenant.as_deref()
     }
 
-    /// Whether they manage the keys of this tenant (`None`: of nobody's).
+    /// Whether the actor manages the keys of this tenant. `None`: keys without a tenant.
     pub fn manages(&self, tenant: Option<&str>) -> bool {
         self.tenant.is_none() || self.tenant.as_deref() == tenant
     }
 }
 
-/// What is to be done to a key.
+/// A change to a key.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum KeyChange {
-    /// There is a new key. Its name is no other's within its tenant, or among the keys of no tenant; its digest no other's
-    /// at all. Revoked keys keep their names until they are deleted.
+    /// Issues a new key. Its name must be unique within its tenant, or among the keys without a tenant. Its digest must be
+    /// unique among all keys. Revoked keys keep their names until they are deleted.
     Issue {
-        /// The key. Its status is of no account: it is active, or suspended with its tenant.
+        /// The key. Its `status` is ignored: the key is active, or suspended if its tenant is.
         details: Box<KeyDetails>,
         /// The digest of its secret.
         digest: Digest,
     },
-    /// A key that is not revoked gets another name, other scopes, another expiry.
+    /// Changes the name, scopes, expiry or other details of a key that is not revoked.
     Update {
-        /// Which key.
+        /// The key's identifier.
         id: Box<str>,
-        /// What becomes of it.
+        /// The new details.
         update: Box<KeyUpdate>,
     },
-    /// A key that is not revoked gets another secret. Everything else stays as it is: the identifier, and thereby its counters,
-    /// its usage, its history.
+    /// Gives a new secret to a key that is not revoked. Everything else stays: the identifier, and with it counters, usage and
+    /// history.
     Rotate {
-        /// Which key.
+        /// The key's identifier.
         id: Box<str>,
         /// The new secret's digest.
         digest: Digest,
         /// The new secret's display prefix.
         display_prefix: Box<str>,
-        /// Until when the former secret is good, too; `None`: it ends with this change. A secret that was still good from
-        /// an earlier rotation ends in any case.
+        /// Until when the former secret remains valid. `None`: it ends with this change. A secret that is still valid from an
+        /// earlier rotation ends in any case.
         former_until: Option<SystemTime>,
     },
-    /// A key ends. Its record and its history are kept.
+    /// Revokes a key. Its record and its history are kept.
     Revoke {
-        /// Which key.
+        /// The key's identifier.
         id: Box<str>,
     },
-    /// A key ends and its record goes. Its history is kept.
+    /// Deletes a key and its record. Its history is kept.
     Delete {
-        /// Which key.
+        /// The key's identifier.
         id: Box<str>,
     },
 }
 
-/// What is to become of a key: what is `None` stays as it is.
+/// New details for a key. A field that is `None` does not change.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct KeyUpdate {
-    /// Its name.
+    /// The name.
     pub name: Option<Box<str>>,
-    /// Its scopes.
+    /// The scopes.
     pub scopes: Option<Scopes>,
-    /// Its plan; `Some(None)`: none.
+    /// The plan; `Some(None)` removes it.
     pub plan: Option<Option<Plan>>,
-    /// Its expiry; `Some(None)`: never.
+    /// The expiry; `Some(None)` removes it.
     pub expires_at: Option<Option<SystemTime>>,
-    /// Its own quotas, by policy, in place of all it had.
+    /// The key's own quotas by policy. They replace all previous ones.
     pub quotas: Option<Vec<(Box<str>, Quota)>>,
-    /// Its metadata.
+    /// The metadata.
     pub metadata: Option<Metadata>,
 }
 
 impl KeyUpdate {
-    /// Nothing changes yet.
+    /// An update without changes.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Another name.
+    /// Changes the name.
     pub fn with_name(mut self, name: impl Into<Box<str>>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Other scopes.
+    /// Changes the scopes.
     pub fn with_scopes(mut self, scopes: Scopes) -> Self {
         self.scopes = Some(scopes);
         self
     }
 
-    /// Another plan, or none.
+    /// Changes or removes the plan.
     pub fn with_plan(mut self, plan: Option<Plan>) -> Self {
         self.plan = Some(plan);
         self
     }
 
-    /// Another expiry, or none. What is being streamed under a key goes on until the expiry that it began with.
+    /// Changes or removes the expiry. A response body that is already streaming keeps the expiry it started with.
     pub fn with_expiry(mut self, expires_at: Option<SystemTime>) -> Self {
         self.expires_at = Some(expires_at);
         self
     }
 
-    /// Other quotas of its own, by policy, in place of all it had.
+    /// Changes the key's own quotas by policy. They replace all previous ones.
     pub fn with_quotas(mut self, quotas: Vec<(Box<str>, Quota)>) -> Self {
         self.quotas = Some(quotas);
         self
     }
 
-    /// Other metadata.
+    /// Changes the metadata.
     pub fn with_metadata(mut self, metadata: Metadata) -> Self {
         self.metadata = Some(metadata);
         self
     }
 
-    /// Makes the change.
+    /// Applies the update.
     pub fn apply(self, details: &mut KeyDetails) {
         fn replace<T>(own: &mut T, new: Option<T>) {
             if let Some(new) = new {
@@ -240,16 +240,16 @@ impl KeyUpdate {
     }
 }
 
-/// What is to be done to a tenant.
+/// A change to a tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TenantChange {
-    /// All its keys are refused, those issued later included. One that has no keys yet can be suspended, too.
+    /// Suspends the tenant: all its keys are refused, including those issued later. The tenant need not have keys yet.
     Suspend {
         /// The tenant.
         tenant: Box<str>,
     },
-    /// Its keys are good again, but for those that were revoked.
+    /// Resumes the tenant: its keys are valid again, except revoked ones.
     Resume {
         /// The tenant.
         tenant: Box<str>,
@@ -264,31 +264,31 @@ impl TenantChange {
         }
     }
 
-    /// Whether it is to be suspended.
+    /// Whether this suspends the tenant.
     pub fn suspends(&self) -> bool {
         matches!(self, Self::Suspend { .. })
     }
 }
 
-/// Why keys could not be changed or listed.
+/// The reason why keys could not be changed or listed.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum KeyAdminError {
-    /// What was asked for makes no sense. The sentence says what to do.
+    /// The request is invalid. The message says how to correct it.
     Invalid(Box<str>),
-    /// There is no such key, or none that the actor manages.
+    /// The key does not exist, or the actor does not manage it.
     NotFound,
     /// Another key of the tenant has this name.
     NameTaken,
     /// Another key has this identifier or this secret.
     KeyTaken,
-    /// The key is revoked, and cannot be changed any more.
+    /// The key is revoked and cannot be changed.
     Revoked,
     /// The actor may not do this.
     NotPermitted,
-    /// The list cannot go on there: what the page before said was not passed on as it was.
+    /// The cursor is not the `next` of a previous page.
     InvalidCursor,
-    /// The store did not answer. Whether it made the change is not known: look before trying again.
+    /// The store did not answer. Whether the change was made is unknown: check before you try again.
     Unavailable(Unavailable),
 }
 
@@ -296,18 +296,14 @@ impl fmt::Display for KeyAdminError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Invalid(reason) => f.write_str(reason),
-            Self::NotFound => f.write_str("there is no such key"),
+            Self::NotFound => f.write_str("key not found"),
             Self::NameTaken => {
-                f.write_str("there is a key of this name already: choose another, or delete that one")
+                f.write_str("another key has this name: choose another name, or delete that key")
             }
             Self::KeyTaken => f.write_str("another key has this identifier or this secret"),
-            Self::Revoked => {
-                f.write_str("the key is revoked and cannot be changed any more: issue a new one")
-            }
-            Self::NotPermitted => f.write_str("whoever manages one tenant's keys may not do this"),
-            Self::InvalidCursor => {
-                f.write_str("the list cannot go on there: pass on `next` as the page before gave it")
-            }
+            Self::Revoked => f.write_str("the key is revoked and cannot be changed: issue a new one"),
+            Self::NotPermitted => f.write_str("an actor of one tenant is not permitted to do this"),
+            Self::InvalidCursor => f.write_str("invalid cursor: pass `next` of the previous page unchanged"),
             Self::Unavailable(error) => write!(f, "the key store does not answer: {error}"),
         }
     }
@@ -333,7 +329,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_actor_of_one_tenant_manages_nobody_elses_keys() {
+    fn an_actor_of_one_tenant_manages_only_its_keys() {
         let (all, acme) = (Actor::new("cli"), Actor::of_tenant("ada", "acme"));
         for tenant in [None, Some("acme"), Some("umbrella")] {
             assert!(all.manages(tenant));

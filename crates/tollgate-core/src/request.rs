@@ -1,12 +1,12 @@
-//! The head of a request, to look at.
+//! The head of a request, borrowed.
 
 use std::fmt;
 
 use http::{Extensions, HeaderMap, Method, Request, Uri, Version, request};
 
-/// The head of a request, to look at: what a decision may read, whatever the request's body is.
+/// The head of a request, borrowed: everything but the body.
 ///
-/// It only borrows, so that nothing is taken apart or copied to make one.
+/// A decision reads only this, so it does not depend on the type of the body.
 ///
 /// ```
 /// use http::Request;
@@ -22,11 +22,11 @@ pub struct RequestHead<'r> {
     pub method: &'r Method,
     /// The target.
     pub uri: &'r Uri,
-    /// The version of HTTP.
+    /// The HTTP version.
     pub version: Version,
     /// The headers.
     pub headers: &'r HeaderMap,
-    /// What the server and layers further out have attached. Tollgate's own request context is not among it while its layers decide.
+    /// What the server and the outer layers have attached. Tollgate's own request context is removed while its layers decide.
     pub extensions: &'r Extensions,
 }
 
@@ -56,7 +56,7 @@ impl<'r> From<&'r request::Parts> for RequestHead<'r> {
 }
 
 impl fmt::Debug for RequestHead<'_> {
-    /// Leaves out the target and the headers, which may hold a credential.
+    /// Omits the target and the headers: they may contain a credential.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RequestHead")
             .field("method", self.method)

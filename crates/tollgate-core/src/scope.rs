@@ -1,6 +1,6 @@
-//! Scopes: the names a principal was granted, and the rule by which a grant covers a name.
+//! Scopes: the permissions granted to a principal, and how a granted scope covers a required one.
 //!
-//! What a request must hold is a [`Requirement`], an expression over such names.
+//! A [`Requirement`] is an expression over scopes that a request must hold.
 
 mod requirement;
 
@@ -13,9 +13,9 @@ use std::str::FromStr;
 
 /// The name of a permission, such as `jobs:read`.
 ///
-/// The grammar is the `scope-token` of RFC 6749, section 3.3: printable ASCII without space, `"` and `\`;
-/// case counts. Here it is also at most [`Scope::MAX_LENGTH`] bytes long. A scope can therefore stand
-/// in a quoted header parameter without being escaped.
+/// The syntax is the `scope-token` of RFC 6749, section 3.3: printable ASCII without space, `"` and `\`;
+/// case-sensitive. In addition a scope has at most [`Scope::MAX_LENGTH`] bytes. It can be used in a quoted header
+/// parameter without escaping.
 ///
 /// ```
 /// # use tollgate_core::scope::Scope;
@@ -29,13 +29,13 @@ use std::str::FromStr;
 pub struct Scope(Cow<'static, str>);
 
 impl Scope {
-    /// The most bytes a scope may have.
+    /// The maximum length of a scope in bytes.
     pub const MAX_LENGTH: usize = 128;
 
-    /// Takes a name as a scope. A literal is kept as it is, without an allocation.
+    /// Creates a scope. A string literal is stored without an allocation.
     ///
     /// # Errors
-    /// [`InvalidScope`] when the name is empty, too long, or holds a character that no scope may hold.
+    /// [`InvalidScope`] if the name is empty, too long, or contains a character that is not allowed.
     pub fn new(name: impl Into<Cow<'static, str>>) -> Result<Self, InvalidScope> {
         let name = name.into();
         match check(&name) {
@@ -49,7 +49,7 @@ impl Scope {
         &self.0
     }
 
-    /// Whether this scope, as a grant, covers `required`, which is taken literally.
+    /// Whether this scope, as a grant, covers `required`, which is literal.
     fn covers(&self, required: &str) -> bool {
         match self.wildcard_prefix() {
             Some(prefix) => required.len() > prefix.len() && required.starts_with(prefix),
@@ -57,7 +57,7 @@ impl Scope {
         }
     }
 
-    /// What stands before the `*` of a wildcard; `None` for a literal scope.
+    /// The part before the `*` of a wildcard; `None` for a literal scope.
     fn wildcard_prefix(&self) -> Option<&str> {
         let prefix = self.as_str().strip_suffix('*')?;
         (prefix.is_empty() || prefix.ends_with([':', '.', '/'])).then_some(prefix)
@@ -78,7 +78,7 @@ impl FromStr for Scope {
     }
 }
 
-/// The set of scopes that a principal was granted.
+/// The set of scopes granted to a principal.
 ///
 /// ```
 /// # use tollgate_core::scope::Scopes;
@@ -87,15 +87,15 @@ impl FromStr for Scope {
 /// assert!(granted.grants("jobs:read"));
 /// assert!(!granted.grants("billing"));
 ///
-/// // As it stands in a database column or a token's `scope` claim.
+/// // The form used in a database column or in a token's `scope` claim.
 /// let granted: Scopes = "reports jobs:*".parse()?;
 /// assert_eq!(granted.to_string(), "jobs:* reports");
 /// # Ok::<(), tollgate_core::scope::InvalidScope>(())
 /// ```
 ///
 /// # Wildcards
-/// A `*` in a *granted* scope is a wildcard only where it is the whole scope, or where it is the last character
-/// and follows `:`, `.` or `/`. Anywhere else it is a character like others. A *required* scope is always literal.
+/// A `*` in a *granted* scope is a wildcard if it is the whole scope, or if it is the last character
+/// and follows `:`, `.` or `/`. Anywhere else it is an ordinary character. A *required* scope is always literal.
 ///
 /// | granted | grants | does not grant |
 /// |---|---|---|
@@ -109,31 +109,31 @@ impl FromStr for Scope {
 /// | `jobs:**` | `jobs:**` | `jobs:read`, `jobs:*` |
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Scopes {
-    /// Sorted, each once. Principals hold a handful, so a scan beats any index.
+    /// Sorted, without duplicates. A principal has few scopes, so a linear scan is faster than an index.
     sorted: Vec<Scope>,
 }
 
 impl Scopes {
-    /// The scopes with these names; the order and repetitions do not matter.
+    /// The scopes with these names. Order and duplicates do not matter.
     ///
     /// # Errors
-    /// [`InvalidScope`] for the first name that is none.
+    /// [`InvalidScope`] for the first invalid name.
     pub fn new(names: impl IntoIterator<Item: Into<Cow<'static, str>>>) -> Result<Self, InvalidScope> {
         names.into_iter().map(Scope::new).collect()
     }
 
-    /// No scopes at all: grants nothing. The default.
+    /// No scopes: grants nothing. The default.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// The wildcard `*` alone: grants every scope.
+    /// The wildcard `*`: grants every scope.
     pub fn all() -> Self {
         Self { sorted: vec![Scope(Cow::Borrowed("*"))] }
     }
 
-    /// Whether a scope of this name is granted, by itself or by a wildcard (see the table [above](Self#wildcards)).
-    /// Allocates nothing.
+    /// Whether this scope is granted, literally or by a wildcard (see the table [above](Self#wildcards)).
+    /// Does not allocate.
     ///
     /// A name that is not a valid scope is never granted, not even by `*`.
     #[must_use]
@@ -141,22 +141,22 @@ impl Scopes {
         check(name).is_ok() && self.covers(name)
     }
 
-    /// [`grants`](Self::grants) for a name that is known to be valid.
+    /// [`grants`](Self::grants) for a valid name.
     fn covers(&self, name: &str) -> bool {
         self.sorted.iter().any(|granted| granted.covers(name))
     }
 
-    /// The scopes as they were granted, wildcards included, in byte order.
+    /// The granted scopes, wildcards included, in byte order.
     pub fn iter(&self) -> std::slice::Iter<'_, Scope> {
         self.sorted.iter()
     }
 
-    /// How many different scopes were granted; a wildcard counts as one.
+    /// The number of distinct granted scopes. A wildcard counts as one.
     pub fn len(&self) -> usize {
         self.sorted.len()
     }
 
-    /// Whether nothing was granted.
+    /// Whether no scope is granted.
     pub fn is_empty(&self) -> bool {
         self.sorted.is_empty()
     }
@@ -182,8 +182,8 @@ impl<'a> IntoIterator for &'a Scopes {
 
 /// Parses the space-separated form of RFC 6749, section 3.3.
 ///
-/// More generous than the RFC, the empty string is the empty set, and spaces may be repeated, lead or trail:
-/// none of these can widen a grant. Any other white space is refused, and one invalid scope refuses the whole.
+/// More lenient than the RFC: the empty string is the empty set, and spaces may be repeated, leading or trailing.
+/// None of these can widen a grant. Other white space is an error, and one invalid scope makes the whole list invalid.
 impl FromStr for Scopes {
     type Err = InvalidScope;
 
@@ -192,7 +192,7 @@ impl FromStr for Scopes {
     }
 }
 
-/// The space-separated form of RFC 6749, section 3.3, which [`FromStr`] reads back.
+/// The space-separated form of RFC 6749, section 3.3, which [`FromStr`] parses.
 impl fmt::Display for Scopes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, scope) in self.sorted.iter().enumerate() {
@@ -205,10 +205,10 @@ impl fmt::Display for Scopes {
     }
 }
 
-/// A name that is no [`Scope`]. Its message shows the name and says what is wrong with it.
+/// The name is not a valid [`Scope`]. The message contains the name and the error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidScope {
-    /// The name, or its beginning when it is too long.
+    /// The name, truncated if it is too long.
     name: String,
     fault: Fault,
 }
@@ -221,7 +221,7 @@ enum Fault {
     },
     Character {
         found: char,
-        /// Counted from 1. All characters before it are ASCII, so that this counts bytes, too.
+        /// Starts at 1. All characters before it are ASCII, so this is also the byte position.
         position: usize,
     },
 }
@@ -236,7 +236,7 @@ impl fmt::Display for InvalidScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, most) = (&self.name, Scope::MAX_LENGTH);
         match self.fault {
-            Fault::Empty => f.write_str("a scope's name is empty; give it at least one character"),
+            Fault::Empty => f.write_str("the scope is empty; use at least one character"),
             Fault::TooLong { bytes } => {
                 write!(
                     f,
@@ -254,7 +254,7 @@ impl fmt::Display for InvalidScope {
 
 impl Error for InvalidScope {}
 
-/// `scope-token = 1*( %x21 / %x23-5B / %x5D-7E )`, RFC 6749, section 3.3, and the limit on its length.
+/// `scope-token = 1*( %x21 / %x23-5B / %x5D-7E )`, RFC 6749, section 3.3, and the maximum length.
 fn check(name: &str) -> Result<(), Fault> {
     if name.is_empty() {
         return Err(Fault::Empty);
@@ -280,18 +280,18 @@ mod tests {
     }
 
     #[test]
-    fn says_which_character_of_which_scope_is_wrong() {
+    fn reports_the_scope_and_the_wrong_character() {
         assert_eq!(
             message("jobs read"),
             r#"the scope "jobs read" has ' ' as character 5; use printable ASCII without space, '"' and '\'"#
         );
         assert!(message("é").starts_with("the scope \"é\" has 'é' as character 1;"));
         assert!(message("a\n").starts_with(r#"the scope "a\n" has '\n' as character 2;"#));
-        assert_eq!(message(""), "a scope's name is empty; give it at least one character");
+        assert_eq!(message(""), "the scope is empty; use at least one character");
     }
 
     #[test]
-    fn a_scope_may_have_128_bytes_and_no_more() {
+    fn a_scope_has_at_most_128_bytes() {
         assert!(Scope::new("s".repeat(128)).is_ok());
         let message = Scope::new("s".repeat(100_000)).unwrap_err().to_string();
         assert!(message.ends_with("has 100000 bytes; shorten it to at most 128"));
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn parsing_tolerates_spaces_and_nothing_else() {
+    fn parsing_tolerates_only_spaces() {
         assert_eq!("".parse(), Ok(Scopes::none()));
         assert_eq!("  read   write ".parse::<Scopes>(), Scopes::new(["read", "write"]));
         for list in ["read\twrite", "read\nwrite", "read \"write\"", "read\u{a0}write"] {
@@ -360,12 +360,12 @@ mod tests {
         }
     }
 
-    /// Names in which separators, wildcards and equal beginnings are frequent.
+    /// Names with many separators, wildcards and common prefixes.
     fn name() -> impl Strategy<Value = String> {
         "[ab*:./]{1,6}"
     }
 
-    /// Cuts both names after each separator and compares piece by piece.
+    /// Splits both names after each separator and compares the parts.
     fn grants_naively(granted: &str, required: &str) -> bool {
         let pieces = |name: &str| -> Vec<String> {
             name.split_inclusive(|c| ":./".contains(c)).map(str::to_owned).collect()
@@ -390,7 +390,7 @@ mod tests {
         }
 
         #[test]
-        fn accepts_the_grammar_and_nothing_else(name in vec(proptest::char::range('\0', '\u{81}'), 0..4)) {
+        fn accepts_only_the_grammar(name in vec(proptest::char::range('\0', '\u{81}'), 0..4)) {
             let name = String::from_iter(name);
             let valid = !name.is_empty()
                 && name.chars().all(|c| c.is_ascii_graphic() && c != '"' && c != '\\');

@@ -1,4 +1,4 @@
-//! The address that a request comes from.
+//! The address of the client of a request.
 
 use std::{
     fmt,
@@ -19,11 +19,11 @@ mod subject;
 use entry::{forwarded, forwarded_for};
 use proxies::network;
 
-/// Finds the address that a request comes from: its *client's*.
+/// Finds the *client's* address of a request.
 ///
-/// That is the other end of the connection, the *peer*, unless the peer is a proxy that the service trusts: then it is whom that
-/// proxy names in a header, and so on, from right to left, past all proxies that are trusted. What a client writes into the
-/// header itself stands left of what the first trusted proxy adds, and is never looked at.
+/// This is the address of the *peer*, the other end of the connection. If the peer is a proxy that the service trusts, it is the
+/// address that the proxy reports in a header, and so on, from right to left, through all trusted proxies. A client can write
+/// into the header only to the left of what the first trusted proxy adds, and that part is never read.
 ///
 /// ```
 /// use std::net::{IpAddr, SocketAddr};
@@ -31,20 +31,20 @@ use proxies::network;
 /// use http::Request;
 /// use tollgate::{ClientAddress, request::RequestHead};
 ///
-/// /// What a server of one's own attaches to each request.
+/// /// What your server attaches to each request.
 /// #[derive(Clone)]
 /// struct Peer(SocketAddr);
 ///
 /// let address = ClientAddress::of_peer(|head| head.extensions.get::<Peer>().map(|peer| peer.0.ip()))
-///     .behind(["10.0.0.0/8", "2001:db8:1::7"])?;
+///     .with_trusted_proxies(["10.0.0.0/8", "2001:db8:1::7"])?;
 ///
-/// let mut request = Request::get("/").header("x-forwarded-for", "made-up, 198.51.100.4, 10.2.3.4").body(())?;
+/// let mut request = Request::get("/").header("x-forwarded-for", "spoofed, 198.51.100.4, 10.2.3.4").body(())?;
 /// request.extensions_mut().insert(Peer("10.0.0.1:4711".parse()?));
 /// assert_eq!(address.find(RequestHead::of(&request)), Some("198.51.100.4".parse()?));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// With axum it is `ClientAddress::of_peer(tollgate_axum::peer_address)` (feature `connect-info`), for a router that is served by
+/// With axum, use `ClientAddress::of_peer(tollgate_axum::peer_address)` (feature `connect-info`) and serve the router with
 /// `into_make_service_with_connect_info::<SocketAddr>()`. tonic attaches a `TcpConnectInfo`.
 #[derive(Clone)]
 pub struct ClientAddress {
@@ -56,7 +56,7 @@ pub struct ClientAddress {
 
 type Peer = dyn for<'r> Fn(RequestHead<'r>) -> Option<IpAddr> + Send + Sync;
 
-/// Where trusted proxies name whom they serve.
+/// The header in which trusted proxies report the client.
 #[derive(Clone, Copy, Debug)]
 enum Header {
     XForwardedFor,
@@ -64,21 +64,21 @@ enum Header {
 }
 
 impl ClientAddress {
-    /// The address of the connection's other end, as `peer` reads it from what the server has attached to the request; `None` if it
-    /// has attached nothing.
+    /// Creates a finder from a function that returns the address of the connection's other end. `peer` reads it from what the
+    /// server has attached to the request. It returns `None` if nothing is attached.
     pub fn of_peer(peer: impl for<'r> Fn(RequestHead<'r>) -> Option<IpAddr> + Send + Sync + 'static) -> Self {
         Self { peer: Arc::new(peer), proxies: Arc::new([]), header: Header::XForwardedFor, ipv6_prefix: 64 }
     }
 
-    /// Trusts these proxies, single addresses or networks, and reads `X-Forwarded-For`. Each proxy must add the address that it
-    /// serves at the header's right end, or in a line of its own after the others. What was named before is trusted no more.
+    /// Trusts these proxies, given as addresses or networks, and reads `X-Forwarded-For`. Each proxy must append the address of
+    /// its peer to the header, at the right end or in a new line. Replaces the proxies trusted before.
     ///
-    /// A header that holds one address and no list (`X-Real-IP`, `CF-Connecting-IP`) is for [`of_peer`](Self::of_peer) to read, where
-    /// nobody but the proxy that sets it can reach the service.
+    /// For a header with a single address (`X-Real-IP`, `CF-Connecting-IP`), read it in [`of_peer`](Self::of_peer) instead. This is
+    /// safe only if the service can be reached only through the proxy that sets the header.
     ///
     /// # Errors
-    /// If one of them is not an address or a network.
-    pub fn behind(
+    /// [`ConfigurationError`] if one of them is not an address or a network.
+    pub fn with_trusted_proxies(
         mut self,
         proxies: impl IntoIterator<Item = impl AsRef<str>>,
     ) -> Result<Self, ConfigurationError> {
@@ -86,23 +86,23 @@ impl ClientAddress {
         Ok(self)
     }
 
-    /// Reads `Forwarded` (RFC 7239), which the trusted proxies write in place of `X-Forwarded-For`. Of the two only one is ever
-    /// read, since proxies that write the one pass the other on.
+    /// Reads `Forwarded` (RFC 7239) instead of `X-Forwarded-For`. Only one of the two is read, because a proxy that writes one
+    /// passes the other through unchecked.
     pub fn with_forwarded(mut self) -> Self {
         self.header = Header::Forwarded;
         self
     }
 
-    /// Takes IPv6 addresses for one client if so many of their first bits agree, 128 at most. Default: 64, which is what one customer
-    /// of a provider has at least; many have 56.
+    /// Treats IPv6 addresses with the same first `bits` bits as one client. Default: 64, the smallest network that providers
+    /// usually assign to a customer; many assign 56. Maximum: 128.
     pub fn with_ipv6_prefix(mut self, bits: u8) -> Self {
         self.ipv6_prefix = bits;
         self
     }
 
-    /// The client's address; of IPv6 the first one of its network. `None` if the peer's is not known.
+    /// The client's address; for IPv6, the first address of its network. `None` if the peer's address is not known.
     ///
-    /// If a proxy names nobody who can be found (`unknown`, a made-up name, nothing at all), the client is that proxy.
+    /// If a trusted proxy reports no usable address (`unknown`, an obfuscated name, nothing), the client is that proxy.
     pub fn find(&self, head: RequestHead<'_>) -> Option<IpAddr> {
         let mut client = (self.peer)(head)?.to_canonical();
         match self.header {
@@ -112,7 +112,7 @@ impl ClientAddress {
         Some(self.masked(client))
     }
 
-    /// From one trusted proxy to whom it names, for as long as that is one, too.
+    /// Moves from a trusted proxy to the address it reports, while that is a trusted proxy too.
     fn walk(
         &self,
         client: &mut IpAddr,

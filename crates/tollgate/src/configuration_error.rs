@@ -1,8 +1,8 @@
-//! Why a stack cannot be built.
+//! Configuration errors.
 
 use std::{borrow::Cow, error::Error, fmt};
 
-/// Why a stack cannot be built, and what to change. Better at start-up than at the first request.
+/// The configuration is invalid. The message says what to change. Reported at start-up, before the first request.
 #[derive(Clone, Debug)]
 pub struct ConfigurationError(Cow<'static, str>);
 

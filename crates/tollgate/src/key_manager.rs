@@ -1,4 +1,4 @@
-//! Manages keys: issues, lists, renames, rotates, revokes and deletes them.
+//! Manages keys: issues, lists, updates, rotates, revokes and deletes them.
 
 mod check;
 mod new_key;
@@ -27,8 +27,8 @@ use crate::request_id::new_uuid;
 
 /// Manages the keys in a store.
 ///
-/// It makes the secrets, checks what is asked for, and hands the store digests: a secret is in the answer to
-/// [`issue`](Self::issue) and [`rotate`](Self::rotate), and nowhere else.
+/// It generates the secrets, validates requests, and gives the store digests only. A secret is returned by
+/// [`issue`](Self::issue) and [`rotate`](Self::rotate), and is stored nowhere.
 ///
 /// ```
 /// use tollgate::{
@@ -43,13 +43,13 @@ use crate::request_id::new_uuid;
 ///     .with_known_scopes(Scopes::new(["read", "write"])?)
 ///     .with_default_scopes(Scopes::new(["read"])?);
 ///
-/// let ada = Actor::of_tenant("ada", "acme"); // as the session of an account page says
+/// let ada = Actor::of_tenant("ada", "acme"); // from the session of the account page
 /// let issued = manager.issue(NewKey::named("my-backtest-notebook"), &ada).await?;
-/// println!("Copy it now, it is not shown again: {}", issued.secret.expose_secret());
+/// println!("Copy it now. It is not shown again: {}", issued.secret.expose_secret());
 ///
 /// let typo = NewKey::named("other").with_scopes(Scopes::new(["raed"])?);
 /// let error = manager.issue(typo, &ada).await.unwrap_err();
-/// assert_eq!(error.to_string(), "unknown scope `raed`: there are `read`, `write`");
+/// assert_eq!(error.to_string(), "unknown scope `raed`: known scopes are `read`, `write`");
 ///
 /// manager.revoke(&issued.details.id, &ada).await?;
 /// # Ok(())
@@ -72,18 +72,18 @@ struct Rules {
     default_scopes: Scopes,
 }
 
-/// A key that was issued or rotated just now.
+/// A newly issued or rotated key.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct IssuedKey {
-    /// What there is to know of it.
+    /// The key's details.
     pub details: KeyDetails,
-    /// The secret, to be shown to its owner this once.
+    /// The secret. Show it to the owner now: it is not stored.
     pub secret: ApiKey,
 }
 
 impl KeyManager {
-    /// Manages the keys in `store`. New ones have this format, and are stored by their plain SHA-256.
+    /// Manages the keys in `store`. New keys have this format and are stored as their plain SHA-256.
     pub fn new(format: KeyFormat, store: impl KeyAdmin) -> Self {
         let rules = Rules {
             format,
@@ -95,26 +95,26 @@ impl KeyManager {
         Self { store: Arc::new(store), rules: Arc::new(rules) }
     }
 
-    /// Stores digests that are made with the current one of these peppers. Give the verifier the same ones.
+    /// Stores digests made with the current pepper. Give the verifier the same peppers.
     pub fn with_peppers(mut self, peppers: Peppers) -> Self {
         self.rules_mut().peppers = peppers;
         self
     }
 
-    /// Takes the time from `clock`.
+    /// Sets the clock. Default: the system clock.
     pub fn with_clock(mut self, clock: impl Clock) -> Self {
         self.rules_mut().clock = Arc::new(clock);
         self
     }
 
-    /// The scopes that there are: a key is given no others. A wildcard, such as `jobs:*`, is given only if it is listed
-    /// itself. By default every well-formed scope is known.
+    /// Restricts the scopes of keys to these. A wildcard, such as `jobs:*`, must be listed itself. Default: every valid scope is
+    /// allowed.
     pub fn with_known_scopes(mut self, scopes: Scopes) -> Self {
         self.rules_mut().known_scopes = Some(scopes);
         self
     }
 
-    /// The scopes of a key for which none are asked. By default it has none then.
+    /// Sets the scopes of a key that is issued without scopes. Default: none.
     pub fn with_default_scopes(mut self, scopes: Scopes) -> Self {
         self.rules_mut().default_scopes = scopes;
         self
@@ -124,11 +124,11 @@ impl KeyManager {
         Arc::make_mut(&mut self.rules)
     }
 
-    /// Issues a key. That of an actor of one tenant is that tenant's.
+    /// Issues a key. If the actor manages one tenant, the key belongs to that tenant.
     ///
     /// # Errors
-    /// [`KeyAdminError::Invalid`] for what makes no sense, [`NotPermitted`](KeyAdminError::NotPermitted) for another tenant's
-    /// key, [`NameTaken`](KeyAdminError::NameTaken), [`Unavailable`](KeyAdminError::Unavailable).
+    /// [`KeyAdminError::Invalid`] for invalid details, [`NotPermitted`](KeyAdminError::NotPermitted) for a key of another tenant,
+    /// [`NameTaken`](KeyAdminError::NameTaken), [`Unavailable`](KeyAdminError::Unavailable).
     pub async fn issue(&self, key: NewKey, actor: &Actor) -> Result<IssuedKey, KeyAdminError> {
         let now = self.now();
         let mut details = key.into_details(format!("key_{}", new_uuid(now).simple()), now);
@@ -153,14 +153,14 @@ impl KeyManager {
         Ok(IssuedKey { details: self.change(change, actor, now).await?, secret })
     }
 
-    /// Gives a key another secret. The former one ends at the same moment, or once `overlap` is over: time to replace it
-    /// wherever it is used.
+    /// Gives a key a new secret. The former secret ends immediately, or after `overlap`, which leaves time to replace it
+    /// where it is used.
     ///
-    /// What is being streamed under the former secret goes on for as long as the stream likes, where there is an overlap.
+    /// With an overlap, response bodies that stream under the former secret are not cut off when it ends.
     ///
     /// # Errors
     /// [`NotFound`](KeyAdminError::NotFound), [`Revoked`](KeyAdminError::Revoked),
-    /// [`Unavailable`](KeyAdminError::Unavailable); [`Invalid`](KeyAdminError::Invalid) for an overlap of more than a year.
+    /// [`Unavailable`](KeyAdminError::Unavailable); [`Invalid`](KeyAdminError::Invalid) for an overlap of more than 366 days.
     pub async fn rotate(
         &self,
         id: &str,
@@ -180,7 +180,7 @@ impl KeyManager {
         Ok(IssuedKey { details: self.change(change, actor, now).await?, secret })
     }
 
-    /// Changes what a key is called, or what it may do.
+    /// Changes the details of a key.
     ///
     /// # Errors
     /// As [`issue`](Self::issue), and [`NotFound`](KeyAdminError::NotFound) and [`Revoked`](KeyAdminError::Revoked).
@@ -199,7 +199,7 @@ impl KeyManager {
         self.change(KeyChange::Update { id: id.into(), update: Box::new(update) }, actor, now).await
     }
 
-    /// Calls a key something else.
+    /// Renames a key.
     ///
     /// # Errors
     /// As [`update`](Self::update).
@@ -207,7 +207,7 @@ impl KeyManager {
         self.update(id, KeyUpdate::new().with_name(name), actor).await
     }
 
-    /// Revokes a key: once this returns, the process refuses it. Its record and its history are kept. Again, it is no error.
+    /// Revokes a key. When this returns, this process refuses it. Its record and its history are kept. Idempotent.
     ///
     /// # Errors
     /// [`NotFound`](KeyAdminError::NotFound), [`Unavailable`](KeyAdminError::Unavailable).
@@ -215,7 +215,7 @@ impl KeyManager {
         self.change(KeyChange::Revoke { id: id.into() }, actor, self.now()).await
     }
 
-    /// Deletes a key and its record, for good. Its history is kept.
+    /// Deletes a key and its record permanently. Its history is kept.
     ///
     /// # Errors
     /// [`NotFound`](KeyAdminError::NotFound), [`Unavailable`](KeyAdminError::Unavailable).
@@ -223,7 +223,7 @@ impl KeyManager {
         self.change(KeyChange::Delete { id: id.into() }, actor, self.now()).await
     }
 
-    /// One key.
+    /// Returns one key.
     ///
     /// # Errors
     /// [`NotFound`](KeyAdminError::NotFound), [`Unavailable`](KeyAdminError::Unavailable).
@@ -232,7 +232,7 @@ impl KeyManager {
         page.items.into_iter().next().ok_or(KeyAdminError::NotFound)
     }
 
-    /// The keys that a query asks for and the actor manages, the newest first.
+    /// The keys that match a query and that the actor manages, newest first.
     ///
     /// # Errors
     /// [`InvalidCursor`](KeyAdminError::InvalidCursor), [`Unavailable`](KeyAdminError::Unavailable).
@@ -243,7 +243,7 @@ impl KeyManager {
         self.store.list(&query).wait().await
     }
 
-    /// What happened to the keys that the actor manages, the latest first. Of a deleted key, too.
+    /// The events of the keys that the actor manages, latest first. Includes deleted keys.
     ///
     /// # Errors
     /// [`InvalidCursor`](KeyAdminError::InvalidCursor), [`Unavailable`](KeyAdminError::Unavailable).
@@ -258,7 +258,7 @@ impl KeyManager {
         self.store.history(&query).wait().await
     }
 
-    /// Suspends a tenant: once this returns, the process refuses all its keys, those issued later included.
+    /// Suspends a tenant. When this returns, this process refuses all its keys, including those issued later.
     ///
     /// # Errors
     /// [`NotPermitted`](KeyAdminError::NotPermitted), [`Unavailable`](KeyAdminError::Unavailable).
@@ -266,7 +266,7 @@ impl KeyManager {
         self.change_tenant(TenantChange::Suspend { tenant: tenant.into() }, actor).await
     }
 
-    /// Lifts the suspension of a tenant. Keys that are revoked stay revoked.
+    /// Resumes a suspended tenant. Revoked keys stay revoked.
     ///
     /// # Errors
     /// [`NotPermitted`](KeyAdminError::NotPermitted), [`Unavailable`](KeyAdminError::Unavailable).
@@ -294,13 +294,13 @@ impl KeyManager {
         generated.map_err(|error| KeyAdminError::Unavailable(Unavailable::new(error.to_string())))
     }
 
-    /// The present moment by its clock, in whole microseconds.
+    /// The current time of its clock, in whole microseconds.
     pub fn now(&self) -> SystemTime {
         truncate(self.rules.clock.now())
     }
 }
 
-/// Confines a list to what the actor manages. `false` if it asks for another tenant's, of which there is nothing to see.
+/// Restricts a query to the keys that the actor manages. `false` if the query is for another tenant: then there is no result.
 fn confine(tenant: &mut Option<Box<str>>, actor: &Actor) -> bool {
     if tenant.is_none() {
         *tenant = actor.tenant().map(Into::into);
@@ -308,7 +308,7 @@ fn confine(tenant: &mut Option<Box<str>>, actor: &Actor) -> bool {
     actor.manages(tenant.as_deref())
 }
 
-/// To whole microseconds, which databases keep: so that what is answered now is what is listed later.
+/// Truncates to whole microseconds, the precision of the databases, so that a stored instant equals the returned one.
 fn truncate(instant: SystemTime) -> SystemTime {
     let since_epoch = instant.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let below = Duration::from_nanos(u64::from(since_epoch.subsec_nanos() % 1_000));

@@ -5,30 +5,30 @@ use std::{cell::RefCell, fmt, time::SystemTime};
 use http::HeaderValue;
 use uuid::Uuid;
 
-/// The identifier of one request: what a well-behaved caller sent, or a UUID version 7 (RFC 9562 section 5.7).
+/// The identifier of a request: a valid one sent by the caller, or a UUID version 7 (RFC 9562 section 5.7).
 #[derive(Clone)]
 pub struct RequestId(Text);
 
 #[derive(Clone)]
 enum Text {
-    // The caller's own header value: carrying it copies nothing.
+    // The caller's header value, shared without a copy.
     Given(HeaderValue),
-    // Text of a UUID's length, kept in place: carrying it allocates nothing.
+    // The text of a UUID, stored inline without an allocation.
     Short([u8; UUID_LENGTH]),
 }
 
 const UUID_LENGTH: usize = uuid::fmt::Hyphenated::LENGTH;
 
 impl RequestId {
-    /// A new identifier, which begins with the millisecond of `now`, so that identifiers sort by time.
+    /// Generates an identifier. It starts with the milliseconds of `now`, so identifiers sort by time.
     pub fn generate(now: SystemTime) -> Self {
         let mut text = [0; UUID_LENGTH];
         new_uuid(now).hyphenated().encode_lower(&mut text);
         Self(Text::Short(text))
     }
 
-    /// The identifier that a caller sent, if it is well formed: `[A-Za-z0-9._-]{1,128}`. Whatever else a caller may send
-    /// would end up in logs and in responses.
+    /// The identifier that a caller sent, if it matches `[A-Za-z0-9._-]{1,128}`. Other text is not accepted, because the identifier
+    /// is written to logs and responses.
     pub fn from_caller(value: &HeaderValue) -> Option<Self> {
         let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
         let bytes = value.as_bytes();
@@ -36,7 +36,7 @@ impl RequestId {
         is_well_formed.then(|| Self(Text::Given(value.clone())))
     }
 
-    /// The identifier that a caller sent, if it is a UUID of any version in its usual form of 36 characters.
+    /// The identifier that a caller sent, if it is a UUID of any version in hyphenated form (36 characters).
     pub fn uuid_from_caller(value: &HeaderValue) -> Option<Self> {
         let bytes = value.as_bytes();
         let is_uuid = bytes.len() == UUID_LENGTH && Uuid::try_parse_ascii(bytes).is_ok();
@@ -48,7 +48,7 @@ impl RequestId {
         std::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 
-    /// The identifier as the value of a header.
+    /// The identifier as a header value.
     pub fn to_header_value(&self) -> HeaderValue {
         match &self.0 {
             Text::Given(value) => value.clone(),
@@ -89,7 +89,7 @@ impl PartialEq for RequestId {
 
 impl Eq for RequestId {}
 
-/// A new UUID version 7, which begins with the millisecond of `now`.
+/// A new UUID version 7, starting with the milliseconds of `now`.
 pub(crate) fn new_uuid(now: SystemTime) -> Uuid {
     let millis = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
     let millis = u64::try_from(millis).unwrap_or(u64::MAX);
@@ -98,8 +98,8 @@ pub(crate) fn new_uuid(now: SystemTime) -> Uuid {
 
 const BYTES_PER_ID: usize = 10;
 
-/// Random bytes from the operating system, drawn from a pool of each thread's own: a system call for every identifier
-/// would cost more than the rest of the layer.
+/// Random bytes from the operating system, taken from a pool per thread: a system call for every identifier would cost more
+/// than the rest of the layer.
 fn random_bytes() -> [u8; BYTES_PER_ID] {
     const IDS_PER_FILL: usize = 64;
 
@@ -116,7 +116,7 @@ fn random_bytes() -> [u8; BYTES_PER_ID] {
         if pool.left == 0 && getrandom::fill(pool.bytes.as_flattened_mut()).is_ok() {
             pool.left = IDS_PER_FILL;
         }
-        // Without randomness (a machine that cannot give any cannot issue keys either) the time alone tells requests apart.
+        // If the operating system returns no random bytes, identifiers consist of the time only.
         pool.left = pool.left.saturating_sub(1);
         pool.bytes.get_mut(pool.left).map(std::mem::take).unwrap_or_default()
     })
@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn makes_different_uuids_of_version_7_that_begin_with_the_time() {
+    fn generates_distinct_uuids_of_version_7_that_start_with_the_time() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_millis(0x0192_3456_789a);
         let ids: HashSet<_> = (0..1_000).map(|_| RequestId::generate(now).to_string()).collect();
         assert_eq!(ids.len(), 1_000);
@@ -140,15 +140,15 @@ mod tests {
     }
 
     #[test]
-    fn survives_times_that_no_uuid_can_hold() {
+    fn accepts_times_that_a_uuid_cannot_represent() {
         RequestId::generate(SystemTime::UNIX_EPOCH - Duration::from_secs(1));
         RequestId::generate(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 50));
     }
 
     #[test]
-    fn takes_only_plain_text_from_callers() {
+    fn accepts_only_plain_text_from_callers() {
         let long = "x".repeat(129);
-        for (sent, is_taken) in [
+        for (sent, is_accepted) in [
             ("abc-123_X.y", true),
             (&long[..128], true),
             (&long, false),
@@ -158,14 +158,14 @@ mod tests {
             ("<script>", false),
         ] {
             let value = HeaderValue::from_str(sent).unwrap();
-            assert_eq!(RequestId::from_caller(&value).is_some(), is_taken, "{sent}");
+            assert_eq!(RequestId::from_caller(&value).is_some(), is_accepted, "{sent}");
         }
         assert_eq!(RequestId::from_caller(&HeaderValue::from_bytes(b"caf\xe9").unwrap()), None);
     }
 
     #[test]
-    fn takes_uuids_in_their_usual_form_only() {
-        for (sent, is_taken) in [
+    fn accepts_uuids_only_in_hyphenated_form() {
+        for (sent, is_accepted) in [
             ("0192a3b4-c5d6-7e8f-9012-3456789abcde", true),
             ("0192A3B4-C5D6-4E8F-9012-3456789ABCDE", true),
             ("0192a3b4c5d67e8f90123456789abcde", false),
@@ -173,7 +173,7 @@ mod tests {
             ("not-a-uuid-but-of-the-same-length-ok", false),
         ] {
             let value = HeaderValue::from_static(sent);
-            assert_eq!(RequestId::uuid_from_caller(&value).is_some(), is_taken, "{sent}");
+            assert_eq!(RequestId::uuid_from_caller(&value).is_some(), is_accepted, "{sent}");
         }
     }
 }

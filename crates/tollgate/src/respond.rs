@@ -1,15 +1,15 @@
-//! Responders: one refusal, many faces.
+//! Responders: the response to a refused request.
 //!
 //! | responder | answers with |
 //! |---|---|
 //! | [`Problem`] | an RFC 9457 problem: the default |
-//! | [`Json`] | a JSON shape of your own |
+//! | [`Json`] | JSON in your own format |
 //! | [`Grpc`] | a gRPC status, Trailers-Only: the default for gRPC requests |
 #![cfg_attr(
     feature = "websocket",
-    doc = "| [`WebSocketClose`] | a WebSocket that closes at once, with a code that browsers can read |"
+    doc = "| [`WebSocketClose`] | a WebSocket that closes immediately, with a code that browsers can read |"
 )]
-//! | [`ByRequest`] | what another responder says, chosen by the request |
+//! | [`ByRequest`] | the answer of another responder, chosen by the request |
 
 mod by_request;
 mod grpc;
@@ -33,7 +33,7 @@ use bytes::Bytes;
 use http::{Response, request};
 use tollgate_core::denial::Denial;
 
-/// What answers where no responder is set: gRPC requests in their own way, all others with a problem.
+/// The default responder: a gRPC status for gRPC requests, a problem for all others.
 pub(crate) struct DefaultResponder;
 
 impl Respond for DefaultResponder {

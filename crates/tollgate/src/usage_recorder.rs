@@ -27,10 +27,10 @@ use crate::memory::lock;
 #[cfg(feature = "tokio")]
 pub use flushing::UsageFlushing;
 
-/// Counts how often each key is used, by the hour, and when it was used last: in memory, until a flush adds that to a
+/// Counts how often each key is used per hour, and when it was last used. Counts are kept in memory until a flush adds them to a
 /// [`UsageStore`].
 ///
-/// Clones are the same recorder.
+/// Clones share their counts.
 #[cfg_attr(feature = "tokio", doc = "```")]
 #[cfg_attr(not(feature = "tokio"), doc = "```ignore")]
 /// use tollgate::{
@@ -41,26 +41,26 @@ pub use flushing::UsageFlushing;
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let usage = UsageRecorder::new(MemoryUsage::new());
-/// let flushing = usage.spawn()?; // with the feature `tokio`: every ten seconds
+/// let flushing = usage.spawn()?; // feature `tokio`; flushes every 10 seconds
 /// let verifier = KeyVerifier::new(KeyFormat::new("sk")?, MemoryKeys::new());
 /// let tollgate = Tollgate::builder().verify(verifier).usage(usage.clone()).build()?;
-/// // serve, until it is time to end
+/// // serve requests until the shutdown
 /// flushing.shutdown().await?;
 /// # let _ = tollgate;
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// On other runtimes, or with a schedule of your own, [flush](Self::flush) whenever you like:
+/// On other runtimes, or with your own schedule, call [`flush`](Self::flush):
 ///
 /// ```
 /// # use tollgate::usage::UsageRecorder;
 /// # async fn ticks() {}
 /// async fn keep_flushing(usage: UsageRecorder) {
 ///     loop {
-///         ticks().await; // of a timer; perhaps raced against usage.wait_until_crowded()
+///         ticks().await; // a timer; can be combined with usage.wait_until_half_full()
 ///         if let Err(error) = usage.flush().await {
-///             eprintln!("tried again at the next tick: {error}");
+///             eprintln!("will be retried at the next tick: {error}");
 ///         }
 ///     }
 /// }
@@ -70,54 +70,54 @@ pub struct UsageRecorder(Arc<Inner>);
 
 struct Inner {
     counts: Counts,
-    crowded: Event,
-    // Locked before a shard of the counts, and never while somebody waits.
+    half_full: Event,
+    // Locked before a shard of the counts, and never held across an await.
     sending: Mutex<Sending>,
     writer: u128,
     store: Box<dyn UsageStore>,
 }
 
-/// How far the batches are.
+/// The state of the batches.
 #[derive(Default)]
 struct Sending {
-    // The number of the last batch that was made.
+    // The number of the last batch.
     number: u64,
-    // That one, as long as nobody knows that it was added.
+    // The last batch, until the store has confirmed it.
     pending: Option<UsageBatch>,
-    // How many of the dropped uses the log has told of.
-    told: u64,
+    // The number of dropped uses that have been logged.
+    logged: u64,
 }
 
 impl UsageRecorder {
-    /// How many keys and hours are counted between two flushes at most, unless chosen otherwise.
+    /// The default maximum number of entries, one per key and hour, between two flushes.
     pub const DEFAULT_CAPACITY: usize = 100_000;
 
-    /// Counts for this store.
+    /// A recorder for this store.
     pub fn new(store: impl UsageStore) -> Self {
         Self::with_capacity(store, Self::DEFAULT_CAPACITY)
     }
 
-    /// Counts for this store so many keys and hours at most between two flushes. Nothing is reserved.
+    /// A recorder with a maximum number of entries, one per key and hour, between two flushes. Allocates nothing yet.
     pub fn with_capacity(store: impl UsageStore, keys: usize) -> Self {
-        // Whoever guesses it gains nothing: it only has to be one that nobody else has.
+        // Must be unique, but need not be secret.
         let random = RandomState::new();
         let [high, low] = [0, 1].map(|half| u128::from(random.hash_one(half)));
         Self(Arc::new(Inner {
             counts: Counts::with_capacity(keys),
-            crowded: Event::new(),
+            half_full: Event::new(),
             sending: Mutex::default(),
             writer: high << 64 | low,
             store: Box::new(store),
         }))
     }
 
-    /// Adds to the store what was noted before this was first polled.
+    /// Adds to the store all uses recorded before the first poll.
     ///
-    /// It may be dropped half-way, and nothing is lost. Two at once do not wait for each other, or one that nobody polls any
-    /// more would keep all others waiting: they add the same batch, which counts once.
+    /// Cancel-safe: dropping this future loses no usage. Concurrent flushes do not wait for each other, so a flush that is no
+    /// longer polled does not block others. They add the same batch, which the store counts once.
     ///
     /// # Errors
-    /// [`Unavailable`] if the store is: what it was given is kept, and added again by the next flush.
+    /// [`Unavailable`] if the store is unavailable. The batch is kept, and the next flush adds it again.
     pub async fn flush(&self) -> Result<(), Unavailable> {
         while let Some(Unsent { batch, is_newest }) = self.unsent() {
             let number = batch.number;
@@ -130,22 +130,22 @@ impl UsageRecorder {
         Ok(())
     }
 
-    /// Waits until half of the room for keys and hours is used, on any runtime: then it is better to flush now than to wait for
-    /// the next tick.
-    pub async fn wait_until_crowded(&self) {
-        while !self.0.counts.are_crowded() {
-            // Listening comes before the second look, or what happened between the two would be missed.
-            let listener = self.0.crowded.listen();
-            if !self.0.counts.are_crowded() {
+    /// Waits until half of the maximum number of entries is used. Works on any runtime. Flush then, before the next tick.
+    pub async fn wait_until_half_full(&self) {
+        while !self.0.counts.is_half_full() {
+            // Listens before the second check, so that no change between the two is missed.
+            let listener = self.0.half_full.listen();
+            if !self.0.counts.is_half_full() {
                 listener.await;
             }
         }
     }
 
-    /// How often a key was used in each hour that begins at `from` or later, and before `until`: what the store has, by whomever
-    /// it was counted, and what this recorder has not flushed yet. The earliest hour first; hours without use are left out.
+    /// The number of requests with a key in each hour that begins at or after `from` and before `until`. It includes what all
+    /// recorders have flushed to the store, and what this recorder has not flushed yet. Earliest hour first; hours without
+    /// use are omitted.
     ///
-    /// No use is told twice, and none vanishes, whatever flushes do meanwhile.
+    /// The result is exact during concurrent flushes: each use is counted once.
     ///
     /// # Errors
     /// [`Unavailable`] if the store cannot be reached.
@@ -155,7 +155,7 @@ impl UsageRecorder {
         from: SystemTime,
         until: SystemTime,
     ) -> Result<Vec<HourlyUsage>, Unavailable> {
-        // Before the store is asked: what is flushed meanwhile, the store's answer tells by its number.
+        // Read before the store: if a flush happens in between, the number in the store's answer shows it.
         let unflushed = self.unflushed(key);
         let query = UsageQuery::new(key, from, until).with_writer(self.0.writer);
         let stored = self.0.store.usage(&query).wait().await?;
@@ -170,36 +170,35 @@ impl UsageRecorder {
         Ok(hours.into_iter().map(|(hour, requests)| HourlyUsage::new(hour, requests)).collect())
     }
 
-    /// How many uses were never counted, since there was no room for their keys.
+    /// The number of uses that were not counted because the maximum number of entries was reached.
     pub fn dropped(&self) -> u64 {
         self.0.counts.dropped()
     }
 
-    /// The batch that is to be added next: the one whose fate is not known, or else a new one. `None` if there is nothing to
-    /// add.
+    /// The next batch to add: the unconfirmed one, or else a new one. `None` if there is nothing to add.
     fn unsent(&self) -> Option<Unsent> {
         let mut sending = lock(&self.0.sending);
         if let Some(batch) = sending.pending.clone() {
             return Some(Unsent { batch, is_newest: false });
         }
         let counts = self.0.counts.take();
-        self.0.tell_dropped(&mut sending);
+        self.0.log_dropped(&mut sending);
         if counts.is_empty() {
             return None;
         }
         sending.number = sending.number.saturating_add(1);
         let batch = UsageBatch::new(self.0.writer, sending.number, counts);
-        // Before anybody waits: whatever happens to the flush then, the batch is here.
+        // Stored before the first await: if the flush is cancelled, the batch is not lost.
         sending.pending = Some(batch.clone());
         Some(Unsent { batch, is_newest: true })
     }
 
     fn confirm(&self, number: u64) {
-        // Another flush may have confirmed it, and have made the next one.
+        // A concurrent flush may have confirmed it already, and created the next batch.
         let _added = lock(&self.0.sending).pending.take_if(|pending| pending.number == number);
     }
 
-    /// What is not in the store for certain, each count with the number of its batch.
+    /// The counts that the store has not confirmed, each with the number of its batch.
     fn unflushed(&self, key: &str) -> Vec<(u64, UsageCount)> {
         let (pending, number, counts) = {
             let sending = lock(&self.0.sending);
@@ -213,33 +212,33 @@ impl UsageRecorder {
     }
 }
 
-/// A batch on its way to the store.
+/// A batch to be sent to the store.
 struct Unsent {
     batch: UsageBatch,
-    // Whether it was made just now.
+    // Whether it was just created.
     is_newest: bool,
 }
 
 impl Inner {
-    fn tell_dropped(&self, sending: &mut Sending) {
+    fn log_dropped(&self, sending: &mut Sending) {
         let dropped = self.counts.dropped();
-        let uses = dropped.saturating_sub(sending.told);
+        let uses = dropped.saturating_sub(sending.logged);
         if uses > 0 {
-            sending.told = dropped;
+            sending.logged = dropped;
             tracing::warn!(
                 target: "tollgate",
                 uses,
-                "usage was dropped, since there was no room for more keys: flush more often, or allow for more keys"
+                "usage dropped, too many keys between two flushes: flush more often or increase the capacity of UsageRecorder"
             );
         }
     }
 }
 
 impl Drop for Inner {
-    /// Says what is lost. To flush it here would be to wait, perhaps on a thread that has a runtime's other tasks to do.
+    /// Logs lost usage. It does not flush, because that would block a thread that may run other tasks of a runtime.
     fn drop(&mut self) {
         let mut sending = mem::take(self.sending.get_mut().unwrap_or_else(PoisonError::into_inner));
-        self.tell_dropped(&mut sending);
+        self.log_dropped(&mut sending);
         let uses = self.counts.uses();
         let counts = sending.pending.iter().flat_map(|batch| batch.counts.iter());
         let unconfirmed = counts.fold(0_u64, |sum, count| sum.saturating_add(count.requests));
@@ -248,8 +247,8 @@ impl Drop for Inner {
                 target: "tollgate",
                 uses,
                 unconfirmed,
-                "usage was not flushed, and is lost, but for what is unconfirmed, which the store may have: call `flush` of \
-                 `UsageRecorder`, or `shutdown` of `UsageFlushing`, before the last clone of the recorder goes"
+                "usage lost, it was not flushed (the store may have added the unconfirmed part): call `UsageRecorder::flush` or \
+                 `UsageFlushing::shutdown` before the last clone of the recorder is dropped"
             );
         }
     }
@@ -257,8 +256,8 @@ impl Drop for Inner {
 
 impl UsageSink for UsageRecorder {
     fn record(&self, usage: &Usage<'_>) {
-        if self.0.counts.record(usage.principal.id(), usage.now).is_crowded_now() {
-            self.0.crowded.notify(usize::MAX);
+        if self.0.counts.record(usage.principal.id(), usage.now).is_half_full_now() {
+            self.0.half_full.notify(usize::MAX);
         }
     }
 }

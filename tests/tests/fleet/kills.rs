@@ -97,19 +97,20 @@ async fn kill_and_look(database: &str, seed: u32) {
     let store = patient_store().connect(database).await.unwrap();
     let now = SystemClock.now();
     let mut listed = HashMap::new();
-    let mut query = KeyQuery::all().limit(1_000).search(format!("{seed}/"));
+    let mut query = KeyQuery::all().with_limit(1_000).with_search(format!("{seed}/"));
     loop {
         let page = store.list(&query).wait().await.unwrap();
         listed.extend(page.items.into_iter().map(|key| (key.id.to_string(), key)));
         let Some(next) = page.next else { break };
-        query = query.after(next);
+        query = query.with_after(next);
     }
     assert!(
         listed.len() == said.keys.len() || listed.len() == said.keys.len() + 1,
         "one may have been under way"
     );
     for (id, key) in &listed {
-        let history = store.history(&HistoryQuery::of_key(&**id).limit(1_000)).wait().await.unwrap().items;
+        let history =
+            store.history(&HistoryQuery::of_key(&**id).with_limit(1_000)).wait().await.unwrap().items;
         let actions: Vec<_> = history.iter().map(|event| event.action).collect();
         assert_eq!(actions.last(), Some(&KeyAction::Issued), "{id}");
         assert_eq!(history[0].generation, key.generation, "{id}: a change and its event are one");

@@ -86,21 +86,21 @@ async fn walk(store: &SqlKeys) {
     }
     println!("  found, cached: {:?}", began.elapsed() / (rounds * 1_000));
 
-    let page = KeyQuery::all().limit(100);
+    let page = KeyQuery::all().with_limit(100);
     lists(store, "a page of all keys", page.clone(), 100, u32::MAX).await;
-    let of_tenant = page.clone().of_tenant("tenant 7").limit(10);
+    let of_tenant = page.clone().with_tenant("tenant 7").with_limit(10);
     let counted = lists(store, "a page of a tenant's keys", of_tenant, 200, u32::MAX).await;
     assert_eq!(counted, keys / TENANTS);
     lists(store, "one key", KeyQuery::one("key_00000077"), 1, 1).await;
     lists(
         store,
         "a search among a tenant's keys",
-        page.clone().of_tenant("tenant 7").search("filler 7"),
+        page.clone().with_tenant("tenant 7").with_search("filler 7"),
         1,
         1,
     )
     .await;
-    lists(store, "a search among all keys", page.search("filler 77"), 1, 1).await;
+    lists(store, "a search among all keys", page.with_search("filler 77"), 1, 1).await;
 }
 
 /// Reads pages one after another, and counts the keys.
@@ -117,7 +117,7 @@ async fn lists(store: &SqlKeys, what: &str, mut query: KeyQuery, pages: usize, a
             counted += 1;
         }
         let Some(next) = page.next else { break };
-        query = query.after(next);
+        query = query.with_after(next);
     }
     assert!(counted >= at_least.min(1), "{what}");
     tell(what, latencies);

@@ -65,7 +65,7 @@ async fn the_history_tells_what_happened_and_not_what_did_not() {
         tenant(&keys, TenantChange::Suspend { tenant: "acme".into() }).await;
         tenant(&keys, TenantChange::Suspend { tenant: "acme".into() }).await;
         change(&keys, KeyChange::Delete { id: "key".into() }).await.unwrap();
-        let events = keys.history(&HistoryQuery::all().of_tenant("acme")).wait().await.unwrap().items;
+        let events = keys.history(&HistoryQuery::all().with_tenant("acme")).wait().await.unwrap().items;
         let told: Vec<_> = events.iter().map(|event| (event.action, &*event.detail)).collect();
         let updated = "name: name of key -> new, expiry: never -> 2023-11-14T22:13:29Z";
         assert_eq!(
@@ -120,24 +120,24 @@ async fn pages_hold_every_key_once_the_newest_first() {
                 assert!(page.items.len() <= 2);
                 ids.extend(page.items.iter().map(|key| key.id[3..].parse::<u64>().unwrap()));
                 let Some(next) = page.next else { return ids };
-                query = query.after(next);
+                query = query.with_after(next);
             }
         };
-        let query = || KeyQuery::all().limit(2);
+        let query = || KeyQuery::all().with_limit(2);
         assert_eq!(all(query()).await, [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]);
-        assert_eq!(all(query().of_tenant("even")).await, [8, 6, 4, 2, 0]);
+        assert_eq!(all(query().with_tenant("even")).await, [8, 6, 4, 2, 0]);
         assert_eq!(all(query().with_status(KeyStatus::Revoked)).await, [4]);
-        assert_eq!(all(query().with_status(KeyStatus::Active).of_tenant("even")).await, [8, 6, 2, 0]);
-        assert_eq!(all(query().search("name of k%_7")).await, [7]);
-        assert_eq!(all(query().search("sk_live_k%_3")).await, [3]);
-        assert_eq!(all(query().search("sk_live_k__3")).await, [] as [u64; 0]);
-        assert_eq!(all(query().search("Name")).await, [] as [u64; 0]);
-        assert_eq!(all(query().search("")).await.len(), 10);
-        assert_eq!(all(KeyQuery::one("k%_5").limit(2)).await, [5]);
-        assert_eq!(all(query().of_tenant("nul\0")).await, [] as [u64; 0]);
-        let error = keys.list(&KeyQuery::all().after("nonsense")).wait().await;
+        assert_eq!(all(query().with_status(KeyStatus::Active).with_tenant("even")).await, [8, 6, 2, 0]);
+        assert_eq!(all(query().with_search("name of k%_7")).await, [7]);
+        assert_eq!(all(query().with_search("sk_live_k%_3")).await, [3]);
+        assert_eq!(all(query().with_search("sk_live_k__3")).await, [] as [u64; 0]);
+        assert_eq!(all(query().with_search("Name")).await, [] as [u64; 0]);
+        assert_eq!(all(query().with_search("")).await.len(), 10);
+        assert_eq!(all(KeyQuery::one("k%_5").with_limit(2)).await, [5]);
+        assert_eq!(all(query().with_tenant("nul\0")).await, [] as [u64; 0]);
+        let error = keys.list(&KeyQuery::all().with_after("nonsense")).wait().await;
         assert!(matches!(error, Err(KeyAdminError::InvalidCursor)));
-        let error = keys.history(&HistoryQuery::all().after("nonsense")).wait().await;
+        let error = keys.history(&HistoryQuery::all().with_after("nonsense")).wait().await;
         assert!(matches!(error, Err(KeyAdminError::InvalidCursor)));
     })
     .await;

@@ -21,7 +21,7 @@ async fn all(world: &World, query: KeyQuery) -> Vec<KeyDetails> {
         assert!(page.next.is_none() || !page.items.is_empty());
         keys.extend(page.items);
         match page.next {
-            Some(next) => query = query.after(next),
+            Some(next) => query = query.with_after(next),
             None => return keys,
         }
     }
@@ -47,16 +47,16 @@ pub(crate) async fn pages_show_every_key_once_the_newest_first(world: &World) {
             .is_sorted_by(|newer, older| { (newer.created_at, &newer.id) > (older.created_at, &older.id) })
     );
     for limit in [1, 7, 25, 49, 50, 51] {
-        assert_eq!(all(world, KeyQuery::all().limit(limit)).await, everything, "pages of {limit}");
+        assert_eq!(all(world, KeyQuery::all().with_limit(limit)).await, everything, "pages of {limit}");
     }
     let of_acme: Vec<_> = everything.iter().filter(|key| key.tenant.is_some()).cloned().collect();
-    assert_eq!(all(world, KeyQuery::all().of_tenant("acme").limit(4)).await, of_acme);
+    assert_eq!(all(world, KeyQuery::all().with_tenant("acme").with_limit(4)).await, of_acme);
     // What is issued or deleted meanwhile moves no other key to another page.
-    let page = world.manager.list(KeyQuery::all().limit(10), &root()).await.unwrap();
+    let page = world.manager.list(KeyQuery::all().with_limit(10), &root()).await.unwrap();
     world.clock.set(at(1_000));
     world.issue("meanwhile").await;
     world.manager.delete(&page.items[3].id, &root()).await.unwrap();
-    let query = KeyQuery::all().limit(10).after(page.next.unwrap());
+    let query = KeyQuery::all().with_limit(10).with_after(page.next.unwrap());
     let second = world.manager.list(query, &root()).await.unwrap();
     assert_eq!(second.items, everything[10..20]);
 }
@@ -69,7 +69,7 @@ pub(crate) async fn a_list_shows_what_was_asked_for_and_no_more(world: &World) {
         world.manager.issue(NewKey::named(name).with_tenant("acme"), &root()).await.unwrap();
     }
     let found = async |query: KeyQuery| all(world, query).await;
-    let search = |beginning: &str| KeyQuery::all().search(beginning);
+    let search = |beginning: &str| KeyQuery::all().with_search(beginning);
     assert_eq!(names(&found(search("bu")).await), ["bu_ld", "bu%ld", "build"]);
     assert_eq!(names(&found(search("bu%")).await), ["bu%ld"]);
     assert_eq!(names(&found(search("bu_")).await), ["bu_ld"]);
@@ -90,12 +90,12 @@ pub(crate) async fn a_list_shows_what_was_asked_for_and_no_more(world: &World) {
     assert_eq!(found(KeyQuery::all().with_status(KeyStatus::TenantSuspended)).await.len(), 6);
     assert_eq!(found(KeyQuery::all().with_status(KeyStatus::Active)).await, []);
     assert_eq!(
-        names(&found(KeyQuery::all().with_status(KeyStatus::Revoked).search("dep")).await),
+        names(&found(KeyQuery::all().with_status(KeyStatus::Revoked).with_search("dep")).await),
         ["deploy"]
     );
     assert_eq!(names(&found(KeyQuery::one(&*deploy.id)).await), ["deploy"]);
-    assert_eq!(found(KeyQuery::one(&*deploy.id).of_tenant("umbrella")).await, []);
-    assert_eq!(found(KeyQuery::all().of_tenant("' OR 1=1 --")).await, []);
+    assert_eq!(found(KeyQuery::one(&*deploy.id).with_tenant("umbrella")).await, []);
+    assert_eq!(found(KeyQuery::all().with_tenant("' OR 1=1 --")).await, []);
 }
 
 pub(crate) async fn the_history_tells_who_did_what_and_when(world: &World) {
@@ -124,16 +124,16 @@ pub(crate) async fn the_history_tells_who_did_what_and_when(world: &World) {
     assert!(history.items.is_sorted_by(|later, earlier| later.generation > earlier.generation));
 
     let of_tenant =
-        world.manager.history(HistoryQuery::all().of_tenant("acme"), &root()).await.unwrap().items;
+        world.manager.history(HistoryQuery::all().with_tenant("acme"), &root()).await.unwrap().items;
     assert_eq!(of_tenant.len(), 4);
     assert_eq!((of_tenant[1].action, &of_tenant[1].key), (KeyAction::TenantSuspended, &None));
 
-    let (mut paged, mut query) = (Vec::new(), HistoryQuery::all().limit(2));
+    let (mut paged, mut query) = (Vec::new(), HistoryQuery::all().with_limit(2));
     loop {
         let page = world.manager.history(query.clone(), &root()).await.unwrap();
         paged.extend(page.items);
         let Some(next) = page.next else { break };
-        query = query.after(next);
+        query = query.with_after(next);
     }
     assert_eq!(paged, world.manager.history(HistoryQuery::all(), &root()).await.unwrap().items);
     assert_eq!(paged.len(), 5);
@@ -142,7 +142,7 @@ pub(crate) async fn the_history_tells_who_did_what_and_when(world: &World) {
 pub(crate) async fn a_page_that_was_not_passed_on_as_it_was_is_refused(world: &World) {
     world.issue("a").await;
     for cursor in ["", "x", ".", "18446744073709551616.key", "1", "' OR 1=1 --", "ö.ö"] {
-        let list = world.manager.list(KeyQuery::all().after(cursor), &root()).await;
+        let list = world.manager.list(KeyQuery::all().with_after(cursor), &root()).await;
         assert!(matches!(list, Err(KeyAdminError::InvalidCursor)), "{cursor}: {list:?}");
     }
     for cursor in ["", "x", "1.5", "18446744073709551616"] {

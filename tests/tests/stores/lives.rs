@@ -77,7 +77,7 @@ pub(crate) async fn what_makes_no_sense_is_refused_and_nothing_is_stored(world: 
         (NewKey::named("a").with_tenant(""), "tenant"),
         (
             NewKey::named("a").with_scopes(Scopes::new(["raed"]).unwrap()),
-            "unknown scope `raed`: there are `admin:*`, `read`",
+            "unknown scope `raed`: known scopes are `admin:*`, `read`",
         ),
         (NewKey::named("a").with_scopes(Scopes::all()), "unknown scope `*`"),
         (NewKey::named("a").with_expiry(at(0)), "past"),

@@ -108,11 +108,11 @@ fn outcome(answer: Result<KeyDetails, KeyAdminError>) -> String {
 
 /// All that can be seen of a store from outside.
 async fn picture(store: &dyn Store, seconds: u64) -> String {
-    let mut keys = store.list(&KeyQuery::all().limit(1_000)).wait().await.unwrap().items;
+    let mut keys = store.list(&KeyQuery::all().with_limit(1_000)).wait().await.unwrap().items;
     for key in &mut keys {
         key.generation = 0;
     }
-    let history = store.history(&HistoryQuery::all().limit(1_000)).wait().await.unwrap().items;
+    let history = store.history(&HistoryQuery::all().with_limit(1_000)).wait().await.unwrap().items;
     let history: Vec<_> = history
         .iter()
         .map(|event| (event.action, &event.key, &event.tenant, event.at, &event.detail))

@@ -48,7 +48,7 @@ pub(crate) async fn a_suspended_tenants_keys_are_refused_until_it_is_resumed(wor
     let newcomer = world.issue_for("newcomer", "a").await;
     assert_eq!(world.refusal(&newcomer).await, Some(DenialKind::TenantSuspended));
     let events = async |tenant: &str| {
-        let query = HistoryQuery::all().of_tenant(tenant);
+        let query = HistoryQuery::all().with_tenant(tenant);
         let history = world.manager.history(query, &root()).await.unwrap().items;
         let of_tenant = history.iter().filter(|event| event.key.is_none());
         of_tenant.map(|event| event.action.as_str()).collect::<Vec<_>>()
@@ -81,7 +81,7 @@ pub(crate) async fn an_actor_of_one_tenant_sees_and_changes_nobody_elses_keys(wo
     }
     let list = world.manager.list(KeyQuery::all(), &ada).await.unwrap();
     assert_eq!(list.items, std::slice::from_ref(&own.details));
-    let foreign = world.manager.list(KeyQuery::all().of_tenant("umbrella"), &ada).await.unwrap();
+    let foreign = world.manager.list(KeyQuery::all().with_tenant("umbrella"), &ada).await.unwrap();
     assert!(foreign.items.is_empty());
 
     let issued = world.manager.issue(NewKey::named("mine"), &ada).await.unwrap();

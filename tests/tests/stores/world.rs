@@ -113,8 +113,11 @@ impl World {
 
     /// What the history of a key tells of the latest event besides its action.
     pub(crate) async fn latest_detail(&self, id: &str) -> Box<str> {
-        let history =
-            self.manager.history(tollgate::manage::HistoryQuery::of_key(id).limit(1), &root()).await.unwrap();
+        let history = self
+            .manager
+            .history(tollgate::manage::HistoryQuery::of_key(id).with_limit(1), &root())
+            .await
+            .unwrap();
         history.items[0].detail.clone()
     }
 }

@@ -1,4 +1,4 @@
-//! Who may do what: the application says so.
+//! Authorization, implemented by the application.
 
 use std::{fmt, future::Future};
 
@@ -8,10 +8,10 @@ use tollgate::{
     manage::{Actor, KeyUpdate, NewKey},
 };
 
-/// Says who sends a request, and whether they may do what it is for.
+/// Authorizes a request: determines who sends it and what they may do.
 ///
-/// A function does, of the request's head and the action, that gives an [`Actor`] or a [`Grant`]. One that needs something of the
-/// application's, such as its sessions, holds a clone of it:
+/// Implemented by async functions of the request's head and the action that return an [`Actor`] or a [`Grant`]. A function that
+/// needs state of the application, such as its sessions, captures a clone of it:
 ///
 /// ```
 /// use axum::http::request::Parts;
@@ -32,10 +32,10 @@ use tollgate::{
 /// }
 /// ```
 ///
-/// The head is the request's own, a copy: also extractors can be run on it, such as the application's for its session.
+/// The head is a copy of the request's own. You can run extractors on it, such as the one for your session.
 pub trait Authorize: Send + Sync + 'static {
-    /// Who may do this, and how; or why not, in the same words as all refusals: a
-    /// [`CredentialMissing`](tollgate::DenialKind::CredentialMissing) for whoever has no session.
+    /// Returns the grant for this action, or the denial. Use
+    /// [`CredentialMissing`](tollgate::DenialKind::CredentialMissing) for a request without a session.
     fn authorize(&self, head: Parts, action: Action) -> Answer<Result<Grant, Denial>>;
 }
 
@@ -51,48 +51,48 @@ where
     }
 }
 
-/// What is to be done.
+/// The action of a request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Action {
-    /// Keys are to be listed.
+    /// Lists keys.
     List,
-    /// A key is to be issued.
+    /// Issues a key.
     Create,
-    /// A key is to be shown.
+    /// Shows a key.
     Show {
-        /// Which.
+        /// The key's identifier.
         id: Box<str>,
     },
-    /// A key is to be renamed, or changed otherwise.
+    /// Renames a key, or changes other details.
     Update {
-        /// Which.
+        /// The key's identifier.
         id: Box<str>,
     },
-    /// A key is to be revoked.
+    /// Revokes a key.
     Revoke {
-        /// Which.
+        /// The key's identifier.
         id: Box<str>,
     },
-    /// A key is to get another secret.
+    /// Rotates a key's secret.
     Rotate {
-        /// Which.
+        /// The key's identifier.
         id: Box<str>,
     },
-    /// A key is to be deleted.
+    /// Deletes a key.
     Delete {
-        /// Which.
+        /// The key's identifier.
         id: Box<str>,
     },
-    /// What happened to a key is to be listed.
+    /// Lists the events of a key.
     History {
-        /// To which.
+        /// The key's identifier.
         id: Box<str>,
     },
 }
 
 impl Action {
-    /// The key that it is about, if it is about one. That there is such a key is not known yet.
+    /// The key's identifier, for an action on one key. The key may not exist.
     pub fn key(&self) -> Option<&str> {
         match self {
             Self::List | Self::Create => None,
@@ -105,7 +105,7 @@ impl Action {
         }
     }
 
-    /// Whether something is different afterwards.
+    /// Whether the action changes something.
     pub fn is_change(&self) -> bool {
         !matches!(self, Self::List | Self::Show { .. } | Self::History { .. })
     }
@@ -113,8 +113,8 @@ impl Action {
 
 type Check<T> = Box<dyn FnOnce(T) -> Result<T, Denial> + Send>;
 
-/// Who may do what they ask for, and within which bounds. An [`Actor`] alone is a grant without bounds of its own.
-#[must_use = "it permits nothing until it is returned"]
+/// The permission for a request, with optional restrictions. An [`Actor`] converts to a grant without restrictions.
+#[must_use = "a grant has no effect until it is returned"]
 pub struct Grant {
     pub(super) actor: Actor,
     pub(super) new_key: Option<Check<NewKey>>,
@@ -122,12 +122,12 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// To this actor. One [of a tenant](Actor::of_tenant) manages that tenant's keys only.
+    /// Grants the action to this actor. An actor [of a tenant](Actor::of_tenant) manages only keys of that tenant.
     pub fn to(actor: Actor) -> Self {
         Self { actor, new_key: None, update: None }
     }
 
-    /// Completes the key that is about to be issued, such as by the account's plan, or refuses it.
+    /// Sets a function that completes a new key, for example with the account's plan, or refuses it.
     ///
     /// ```
     /// use tollgate::{Denial, DenialKind, Environment, manage::Actor};
@@ -149,7 +149,7 @@ impl Grant {
         self
     }
 
-    /// Looks at the change that is about to be made to a key, or refuses it.
+    /// Sets a function that checks or changes an update of a key, or refuses it.
     pub fn with_update(
         mut self,
         check: impl FnOnce(KeyUpdate) -> Result<KeyUpdate, Denial> + Send + 'static,

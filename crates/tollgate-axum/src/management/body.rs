@@ -1,4 +1,4 @@
-//! What a request asks for, read from its body or its query.
+//! Reads the body or the query of a request.
 
 use std::{fmt, time::SystemTime};
 
@@ -13,101 +13,101 @@ use serde::{
 
 use super::refused::Refused;
 
-/// A key to be issued.
+/// Issues a key.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
+pub(super) struct IssueBody {
     pub(super) name: String,
     pub(super) scopes: Option<Vec<String>>,
     pub(super) expires_at: Option<Instant>,
 }
 
-/// A key to be renamed.
+/// Renames a key.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Renaming {
+pub(super) struct RenameBody {
     pub(super) name: String,
 }
 
-/// A key to be changed: what is absent stays.
+/// Changes a key. An absent member does not change.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Changes {
+pub(super) struct UpdateBody {
     pub(super) name: Option<String>,
     pub(super) scopes: Option<Vec<String>>,
     #[serde(default, deserialize_with = "present")]
-    #[expect(clippy::option_option, reason = "absent, null and an instant are three things")]
+    #[expect(clippy::option_option, reason = "absent, null and an instant have different meanings")]
     pub(super) expires_at: Option<Option<Instant>>,
 }
 
-/// A secret to be replaced.
+/// Rotates a key's secret.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Rotation {
+pub(super) struct RotateBody {
     pub(super) overlap_s: Option<u64>,
 }
 
-/// Nothing more to say.
+/// No members.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Nothing {}
+pub(super) struct EmptyBody {}
 
-/// Keys to be listed.
+/// Lists keys.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Listing {
+pub(super) struct ListQuery {
     pub(super) limit: Option<u32>,
     pub(super) after: Option<String>,
     pub(super) status: Option<String>,
     pub(super) search: Option<String>,
 }
 
-/// Events to be listed.
+/// Lists events.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct PastListing {
+pub(super) struct EventsQuery {
     pub(super) limit: Option<u32>,
     pub(super) after: Option<String>,
 }
 
-/// Reads what must be said.
+/// Reads a required body.
 pub(super) async fn read<T: DeserializeOwned>(request: Request) -> Result<T, Refused> {
-    let (headers, bytes) = received(request).await?;
+    let (headers, bytes) = receive(request).await?;
     parse(&headers, &bytes)
 }
 
-/// Reads what may be left out.
-pub(super) async fn read_if_any<T: DeserializeOwned + Default>(request: Request) -> Result<T, Refused> {
-    let (headers, bytes) = received(request).await?;
+/// Reads an optional body.
+pub(super) async fn read_optional<T: DeserializeOwned + Default>(request: Request) -> Result<T, Refused> {
+    let (headers, bytes) = receive(request).await?;
     if bytes.is_empty() { Ok(T::default()) } else { parse(&headers, &bytes) }
 }
 
-async fn received(mut request: Request) -> Result<(HeaderMap, Bytes), Refused> {
+async fn receive(mut request: Request) -> Result<(HeaderMap, Bytes), Refused> {
     let headers = std::mem::take(request.headers_mut());
     match Bytes::from_request(request, &()).await {
         Ok(bytes) => Ok((headers, bytes)),
         Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => Err(Refused::too_large()),
-        Err(_) => Err(Refused::invalid("the body did not arrive")),
+        Err(_) => Err(Refused::invalid("the body could not be read")),
     }
 }
 
 fn parse<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T, Refused> {
     if !is_json(headers) {
-        return Err(Refused::no_json());
+        return Err(Refused::not_json());
     }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let place = error.path().to_string();
-        // Neither is a member's name: the body as a whole, or somewhere after its last good member.
+        // These two are not the name of a member: the error is in the body as a whole, or after its last valid member.
         let is_whole = matches!(&*place, "." | "?");
         let place = if is_whole { "the body".to_owned() } else { format!("`{place}`") };
-        Refused::invalid(format!("{place} is not understood: {}", error.inner()))
+        Refused::invalid(format!("{place} is invalid: {}", error.inner()))
     })?;
-    json.end().map_err(|error| Refused::invalid(format!("the body is not understood: {error}")))?;
+    json.end().map_err(|error| Refused::invalid(format!("the body is invalid: {error}")))?;
     Ok(value)
 }
 
-/// `application/json`, or another type of its family: none of them is what a form can send.
+/// `application/json`, or a type ending in `+json`. HTML forms cannot send either.
 fn is_json(headers: &HeaderMap) -> bool {
     let mut lines = headers.get_all(CONTENT_TYPE).iter();
     let (Some(line), None) = (lines.next(), lines.next()) else { return false };
@@ -122,7 +122,7 @@ pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Refused> {
     query.map(|Query(query)| query).map_err(|rejection| Refused::invalid(rejection.body_text()))
 }
 
-/// A point in time, in the words of RFC 3339.
+/// A point in time in RFC 3339 format.
 pub(super) struct Instant(pub(super) SystemTime);
 
 impl<'de> Deserialize<'de> for Instant {
@@ -133,7 +133,7 @@ impl<'de> Deserialize<'de> for Instant {
             type Value = Instant;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an instant such as \"2027-01-31T00:00:00Z\"")
+                f.write_str("a timestamp such as \"2027-01-31T00:00:00Z\"")
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Instant, E> {
@@ -147,7 +147,7 @@ impl<'de> Deserialize<'de> for Instant {
     }
 }
 
-/// Tells `null` from what is absent.
+/// Distinguishes `null` from an absent member.
 fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }

@@ -37,7 +37,7 @@ impl KeyRouter {
         described
     }
 
-    /// The only place where a secret is written.
+    /// The only place that writes a secret.
     pub(super) fn describe_issued(&self, issued: &IssuedKey) -> Value {
         let mut described = self.describe(&issued.details);
         if let Value::Object(members) = &mut described {

@@ -1,4 +1,4 @@
-//! Whose page sends a request, as browsers tell it.
+//! Detects requests from pages of other sites, by the headers that browsers send.
 
 use http::{
     HeaderMap, HeaderName, Uri,
@@ -8,22 +8,22 @@ use http::{
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// The origins whose pages may change something, beside the router's own.
+/// Origins whose pages may send changes, in addition to the router's own.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Origins(Vec<String>);
 
 impl Origins {
     pub(super) fn add(&mut self, mut origin: String) {
-        // As it is copied from an address bar.
+        // Accepts the form of an address bar, with a final slash.
         origin.truncate(origin.trim_end_matches('/').len());
         self.0.push(origin);
     }
 
-    /// Whether a request changes nothing, comes from a page that may change something, or from no page at all.
+    /// Whether a request changes nothing, comes from a page that may send changes, or does not come from a page.
     ///
-    /// A page's address cannot be asked for, but its browser tells: all of today's how it stands to the router's own
-    /// (`Sec-Fetch-Site`, which no page can set), older ones at least which it is.
-    pub(super) fn let_pass(&self, head: &Parts) -> bool {
+    /// Current browsers send the relation of the page to the router in `Sec-Fetch-Site`, which pages cannot set. Older browsers send
+    /// at least the page's `Origin`.
+    pub(super) fn allows(&self, head: &Parts) -> bool {
         if head.method.is_safe() {
             return true;
         }
@@ -32,7 +32,7 @@ impl Origins {
             return true;
         }
         match (text(&head.headers, &SEC_FETCH_SITE), origin) {
-            // `none`: the user themselves, by the address bar or a bookmark.
+            // `none`: the user's own navigation, by the address bar or a bookmark.
             (Some(site), _) => matches!(site, "same-origin" | "none"),
             (None, Some(origin)) => authority_of(origin).is_some_and(|page| Some(page) == own(head)),
             (None, None) => true,
@@ -40,7 +40,7 @@ impl Origins {
     }
 }
 
-/// A header's text; of one that is no text, or has several lines, what no page's is.
+/// A header's text. Empty, which matches no page, if it is not text or has several lines.
 fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     let mut lines = headers.get_all(name).iter();
     let first = lines.next()?;
@@ -51,7 +51,7 @@ fn authority_of(origin: &str) -> Option<&str> {
     origin.split_once("://").map(|(_scheme, authority)| authority)
 }
 
-/// What the caller calls the router's host: over HTTP/2 it is in the target.
+/// The router's host as the client addressed it: over HTTP/2 it is in the URI.
 fn own(head: &Parts) -> Option<&str> {
     let of_target = Uri::authority(&head.uri).map(http::uri::Authority::as_str);
     of_target.or_else(|| text(&head.headers, &HOST))
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_pages_of_the_same_or_a_trusted_origin_change_something() {
+    fn only_pages_of_the_same_or_a_trusted_origin_may_send_changes() {
         let mut trusted = Origins::default();
         trusted.add("https://app.example.com/".to_owned());
         for (headers, expected) in [
@@ -95,15 +95,15 @@ mod tests {
                     request = request.header(name, value);
                 }
                 let (head, ()) = request.body(()).unwrap().into_parts();
-                assert_eq!(trusted.let_pass(&head), expected, "{method} {headers}");
+                assert_eq!(trusted.allows(&head), expected, "{method} {headers}");
             }
         }
     }
 
     #[test]
-    fn over_http_2_the_host_is_in_the_target() {
+    fn over_http_2_the_host_is_in_the_uri() {
         let request = Request::post("https://api.example.com/").header("origin", "https://api.example.com");
         let (head, ()) = request.body(()).unwrap().into_parts();
-        assert!(Origins::default().let_pass(&head));
+        assert!(Origins::default().allows(&head));
     }
 }

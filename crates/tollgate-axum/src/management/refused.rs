@@ -1,33 +1,37 @@
-//! What the routes refuse, and in which words.
+//! The refusals of the routes.
 
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use tollgate::{Denial, DenialKind, manage::KeyAdminError};
 
-/// A refusal on its way out to where all get their form.
+/// A refusal on its way to the middleware that turns it into a response.
 #[derive(Clone, Debug)]
 pub(super) struct Refused(pub(super) Denial);
 
 impl Refused {
     pub(super) fn no_such_path() -> Self {
-        Self::because(StatusCode::NOT_FOUND, "not_found", "There is nothing here.")
+        Self::because(StatusCode::NOT_FOUND, "not_found", "This path does not exist.")
     }
 
     pub(super) fn no_such_method() -> Self {
-        let detail = "This path has other methods: see the Allow header.";
+        let detail = "The path does not support this method: see the Allow header.";
         Self::because(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
     }
 
     pub(super) fn cross_origin() -> Self {
-        Self::because(StatusCode::FORBIDDEN, "cross_origin", "Pages of other sites change nothing here.")
+        Self::because(
+            StatusCode::FORBIDDEN,
+            "cross_origin",
+            "Changes from pages of other sites are not accepted.",
+        )
     }
 
     pub(super) fn too_large() -> Self {
-        Self::because(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The body has at most 64 KiB.")
+        Self::because(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "The body is longer than 64 KiB.")
     }
 
-    pub(super) fn no_json() -> Self {
-        let detail = "The body is JSON, and its Content-Type says so: application/json.";
+    pub(super) fn not_json() -> Self {
+        let detail = "The body must be JSON, with the Content-Type application/json.";
         Self::because(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
     }
 
@@ -57,7 +61,7 @@ impl From<KeyAdminError> for Refused {
             KeyAdminError::KeyTaken => (StatusCode::CONFLICT, "key_taken"),
             KeyAdminError::Revoked => (StatusCode::CONFLICT, "revoked"),
             KeyAdminError::NotPermitted => (StatusCode::FORBIDDEN, "forbidden"),
-            // What is unavailable, and whatever else a store may come to say: for the log alone.
+            // `Unavailable`, and errors that stores may add later: details go only to the log.
             _ => return Self(Denial::unavailable(error.to_string())),
         };
         Self::because(status, code, error.to_string())
@@ -72,7 +76,7 @@ impl IntoResponse for Refused {
     }
 }
 
-/// As the denials of the layers speak.
+/// Formats a reason as a sentence, like the details of other denials.
 fn sentence(reason: &str) -> String {
     let mut letters = reason.chars();
     let mut sentence: String = letters.next().into_iter().flat_map(char::to_uppercase).collect();

@@ -16,7 +16,7 @@ use tollgate::{
 
 use super::{
     Action, Grant, KeyRouter, Keys,
-    body::{self, Changes, Instant, Listing, Nothing, PastListing, Renaming, Rotation, Wanted},
+    body::{self, EmptyBody, EventsQuery, Instant, IssueBody, ListQuery, RenameBody, RotateBody, UpdateBody},
     describe::{describe_event, describe_page},
     refused::Refused,
 };
@@ -25,17 +25,17 @@ type Answered = Result<Response, Refused>;
 
 pub(super) async fn list(State(keys): Keys, head: Parts) -> Answered {
     let uri = head.uri.clone();
-    let Grant { actor, .. } = keys.permitted(head, Action::List).await?;
-    let Listing { limit, after, status, search } = body::query(&uri)?;
-    let mut query = KeyQuery::all().limit(page_size(limit)?);
-    query.after = in_text("after", after)?;
-    query.search = in_text("search", search)?;
+    let Grant { actor, .. } = keys.authorized(head, Action::List).await?;
+    let ListQuery { limit, after, status, search } = body::query(&uri)?;
+    let mut query = KeyQuery::all().with_limit(page_size(limit)?);
+    query.after = printable("after", after)?;
+    query.search = printable("search", search)?;
     let state = status.as_deref().map(state_of_name).transpose()?;
     query.status = state.and_then(KeyState::status);
 
     let mut page = keys.manager.list(query, &actor).await?;
     if let Some(state) = state {
-        // The store knows of no expiry: that is a matter of the moment.
+        // The store does not filter by expiry, because it depends on the current time.
         let now = keys.manager.now();
         page.items.retain(|details| details.state(now) == state);
     }
@@ -43,13 +43,13 @@ pub(super) async fn list(State(keys): Keys, head: Parts) -> Answered {
 }
 
 pub(super) async fn issue(State(keys): Keys, head: Parts, request: Request) -> Answered {
-    let grant = keys.permitted(head, Action::Create).await?;
-    let wanted: Wanted = body::read(request).await?;
-    let mut key = NewKey::named(wanted.name);
-    if let Some(scopes) = wanted.scopes {
+    let grant = keys.authorized(head, Action::Create).await?;
+    let body: IssueBody = body::read(request).await?;
+    let mut key = NewKey::named(body.name);
+    if let Some(scopes) = body.scopes {
         key = key.with_scopes(scopes_of(scopes)?);
     }
-    if let Some(Instant(expires_at)) = wanted.expires_at {
+    if let Some(Instant(expires_at)) = body.expires_at {
         key = key.with_expiry(expires_at);
     }
     if let Some(complete) = grant.new_key {
@@ -60,16 +60,16 @@ pub(super) async fn issue(State(keys): Keys, head: Parts, request: Request) -> A
 }
 
 pub(super) async fn show(State(keys): Keys, KeyId(id): KeyId, head: Parts) -> Answered {
-    let grant = keys.permitted(head, Action::Show { id: id.clone() }).await?;
+    let grant = keys.authorized(head, Action::Show { id: id.clone() }).await?;
     Ok(keys.show(&keys.manager.show(&id, &grant.actor).await?))
 }
 
 pub(super) async fn update(State(keys): Keys, KeyId(id): KeyId, head: Parts, request: Request) -> Answered {
-    let grant = keys.permitted(head, Action::Update { id: id.clone() }).await?;
+    let grant = keys.authorized(head, Action::Update { id: id.clone() }).await?;
     let mut update = if keys.updates_all {
         changes(body::read(request).await?)?
     } else {
-        let Renaming { name } = body::read(request).await?;
+        let RenameBody { name } = body::read(request).await?;
         KeyUpdate::new().with_name(name)
     };
     if let Some(check) = grant.update {
@@ -79,42 +79,42 @@ pub(super) async fn update(State(keys): Keys, KeyId(id): KeyId, head: Parts, req
 }
 
 pub(super) async fn revoke(State(keys): Keys, KeyId(id): KeyId, head: Parts, request: Request) -> Answered {
-    let grant = keys.permitted(head, Action::Revoke { id: id.clone() }).await?;
-    let Nothing {} = body::read_if_any(request).await?;
+    let grant = keys.authorized(head, Action::Revoke { id: id.clone() }).await?;
+    let EmptyBody {} = body::read_optional(request).await?;
     Ok(keys.show(&keys.manager.revoke(&id, &grant.actor).await?))
 }
 
 pub(super) async fn rotate(State(keys): Keys, KeyId(id): KeyId, head: Parts, request: Request) -> Answered {
-    let grant = keys.permitted(head, Action::Rotate { id: id.clone() }).await?;
-    let Rotation { overlap_s } = body::read_if_any(request).await?;
+    let grant = keys.authorized(head, Action::Rotate { id: id.clone() }).await?;
+    let RotateBody { overlap_s } = body::read_optional(request).await?;
     let overlap = overlap_s.map(Duration::from_secs);
     let issued = keys.manager.rotate(&id, overlap, &grant.actor).await?;
     Ok(keys.show_once(&issued).into_response())
 }
 
 pub(super) async fn delete(State(keys): Keys, KeyId(id): KeyId, head: Parts) -> Answered {
-    let grant = keys.permitted(head, Action::Delete { id: id.clone() }).await?;
+    let grant = keys.authorized(head, Action::Delete { id: id.clone() }).await?;
     keys.manager.delete(&id, &grant.actor).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 pub(super) async fn history(State(keys): Keys, KeyId(id): KeyId, head: Parts) -> Answered {
     let uri = head.uri.clone();
-    let Grant { actor, .. } = keys.permitted(head, Action::History { id: id.clone() }).await?;
-    let PastListing { limit, after } = body::query(&uri)?;
-    let mut query = HistoryQuery::of_key(id.clone()).limit(page_size(limit)?);
-    query.after = in_text("after", after)?;
+    let Grant { actor, .. } = keys.authorized(head, Action::History { id: id.clone() }).await?;
+    let EventsQuery { limit, after } = body::query(&uri)?;
+    let mut query = HistoryQuery::of_key(id.clone()).with_limit(page_size(limit)?);
+    query.after = printable("after", after)?;
     let is_first = query.after.is_none();
     let page = keys.manager.history(query, &actor).await?;
     if is_first && page.items.is_empty() {
-        // A key whose history was not kept is still a key, and any other is none.
+        // Distinguishes a key without stored history from a key that does not exist.
         keys.manager.show(&id, &actor).await?;
     }
     Ok(Json(describe_page(&page, describe_event)).into_response())
 }
 
 impl KeyRouter {
-    async fn permitted(&self, head: Parts, action: Action) -> Result<Grant, Refused> {
+    async fn authorized(&self, head: Parts, action: Action) -> Result<Grant, Refused> {
         Ok(self.authorize.authorize(head, action).wait().await?)
     }
 
@@ -127,7 +127,7 @@ impl KeyRouter {
     }
 }
 
-/// The identifier in a path: the last of its parameters, since those before are of where the router is mounted.
+/// The identifier in the path: the last parameter. Earlier ones belong to the path where the router is mounted.
 pub(super) struct KeyId(Box<str>);
 
 impl<S: Send + Sync> FromRequestParts<S> for KeyId {
@@ -136,7 +136,7 @@ impl<S: Send + Sync> FromRequestParts<S> for KeyId {
     async fn from_request_parts(head: &mut Parts, state: &S) -> Result<Self, Refused> {
         let parameters = RawPathParams::from_request_parts(head, state).await.ok();
         let id = parameters.as_ref().and_then(|parameters| parameters.iter().last()).map(|(_, id)| id);
-        // Of what cannot be an identifier, no store is asked: some would rather fail than find nothing.
+        // Some stores fail on invalid identifiers instead of finding nothing.
         id.filter(|id| id.len() <= LONGEST_ID && !id.contains(char::is_control))
             .map(|id| Self(id.into()))
             .ok_or_else(|| KeyAdminError::NotFound.into())
@@ -145,7 +145,7 @@ impl<S: Send + Sync> FromRequestParts<S> for KeyId {
 
 const LONGEST_ID: usize = 256;
 
-fn changes(Changes { name, scopes, expires_at }: Changes) -> Result<KeyUpdate, Refused> {
+fn changes(UpdateBody { name, scopes, expires_at }: UpdateBody) -> Result<KeyUpdate, Refused> {
     let mut update = KeyUpdate::new();
     update.name = name.map(Into::into);
     update.scopes = scopes.map(scopes_of).transpose()?;
@@ -161,22 +161,22 @@ fn page_size(limit: Option<u32>) -> Result<u32, Refused> {
     match limit {
         None => Ok(0), // the default
         Some(limit @ 1..=MAX_LIMIT) => Ok(limit),
-        Some(_) => Err(Refused::invalid("`limit` is 1 to 1000")),
+        Some(_) => Err(Refused::invalid("`limit` must be 1 to 1000")),
     }
 }
 
 const MAX_LIMIT: u32 = 1_000;
 
 fn state_of_name(name: &str) -> Result<KeyState, Refused> {
-    let unknown = || Refused::invalid("`status` is `active`, `expired`, `revoked` or `suspended`");
+    let unknown = || Refused::invalid("`status` must be `active`, `expired`, `revoked` or `suspended`");
     KeyState::from_name(name).ok_or_else(unknown)
 }
 
-/// What a store can be asked for.
-fn in_text(name: &str, text: Option<String>) -> Result<Option<Box<str>>, Refused> {
+/// Checks a text before it is passed to a store.
+fn printable(name: &str, text: Option<String>) -> Result<Option<Box<str>>, Refused> {
     match text {
         Some(text) if text.contains(char::is_control) => {
-            Err(Refused::invalid(format!("`{name}` has no control characters")))
+            Err(Refused::invalid(format!("`{name}` must not contain control characters")))
         }
         text => Ok(text.map(Into::into)),
     }

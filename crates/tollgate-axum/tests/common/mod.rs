@@ -1,4 +1,4 @@
-//! A server on a real socket, and keys to open it with.
+//! A server on a real socket, and a verifier with a key.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ use tokio::{
 };
 use tollgate::{Environment, KeyFormat, KeyVerifier, MemoryKeys, Principal};
 
-/// A verifier, and a key of the tenant `acme` without any scope.
+/// A verifier, and a key of the tenant `acme` without scopes.
 pub(crate) fn verifier() -> (KeyVerifier, String) {
     let format = KeyFormat::new("sk").unwrap();
     let keys = MemoryKeys::new();
@@ -19,7 +19,7 @@ pub(crate) fn verifier() -> (KeyVerifier, String) {
     (KeyVerifier::new(format, keys), secret)
 }
 
-/// Serves on a free port until the test's runtime ends.
+/// Serves on a free TCP port until the test's runtime ends.
 pub(crate) async fn serve(app: Router) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -27,7 +27,7 @@ pub(crate) async fn serve(app: Router) -> SocketAddr {
     address
 }
 
-/// Sends `GET /` with further header lines; the whole response as text.
+/// Sends `GET /` with these headers. Returns the whole response as text.
 pub(crate) async fn get(address: SocketAddr, headers: &[(&str, &str)]) -> String {
     let lines: String = headers.iter().flat_map(|(name, value)| [name, ": ", value, "\r\n"]).collect();
     let request = format!("GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{lines}\r\n");

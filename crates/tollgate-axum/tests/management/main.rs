@@ -1,4 +1,4 @@
-//! Keys that their owners manage: each route, each refusal, and who sees what.
+//! Key management by the owners of keys: routes, refusals and access.
 #![cfg(test)]
 
 mod refusals;
@@ -12,7 +12,7 @@ use support::{App, NOW, Stub, is_accepted, manager};
 use tollgate_axum::management::KeyRouter;
 
 #[tokio::test]
-async fn a_key_is_issued_with_what_was_asked_for_and_shown_once() {
+async fn a_key_is_issued_as_requested_and_its_secret_is_shown_once() {
     let app = App::new();
     let asked = json!({ "name": "build", "scopes": ["jobs:read", "jobs:create"], "expires_at": "2027-01-31T01:00:00+01:00" });
     let answer = app.post("/", &asked).await;
@@ -47,7 +47,7 @@ async fn a_key_is_issued_with_what_was_asked_for_and_shown_once() {
 }
 
 #[tokio::test]
-async fn what_is_left_out_is_the_default() {
+async fn omitted_members_have_defaults() {
     let app = App::new();
     for asked in [
         json!({ "name": "a" }),
@@ -71,7 +71,7 @@ async fn a_key_is_renamed() {
 }
 
 #[tokio::test]
-async fn a_key_is_changed_otherwise_only_where_that_was_asked_for() {
+async fn scopes_and_expiry_can_be_changed_only_if_enabled() {
     let app = App::new();
     let path = format!("/{}", app.issue("build").await.id);
     for update in
@@ -127,7 +127,7 @@ async fn a_revoked_key_is_refused_and_its_record_is_kept() {
 }
 
 #[tokio::test]
-async fn a_rotated_key_has_another_secret_and_the_former_one_for_a_while() {
+async fn a_rotated_key_has_a_new_secret_and_the_former_one_for_the_overlap() {
     let app = App::new();
     let key = app.issue("build").await;
     let answer = app.post(&format!("/{}/rotate", key.id), &json!({ "overlap_s": 90 })).await;
@@ -156,7 +156,7 @@ async fn a_rotated_key_has_another_secret_and_the_former_one_for_a_while() {
 }
 
 #[tokio::test]
-async fn a_deleted_key_is_gone_but_for_its_history() {
+async fn a_deleted_key_keeps_only_its_history() {
     let app = App::new();
     let key = app.issue("build").await;
     let path = format!("/{}", key.id);
@@ -172,7 +172,7 @@ async fn a_deleted_key_is_gone_but_for_its_history() {
 }
 
 #[tokio::test]
-async fn a_history_is_listed_the_latest_first_page_by_page() {
+async fn a_history_is_listed_in_pages_latest_first() {
     let app = App::new();
     let id = app.issue("build").await.id;
     app.clock.advance(Duration::from_secs(1));
@@ -182,20 +182,20 @@ async fn a_history_is_listed_the_latest_first_page_by_page() {
     app.issue("another").await;
 
     let page = app.get(&format!("/{id}/history?limit=2")).await.json;
-    let told = |event: &Value| {
+    let time_and_action = |event: &Value| {
         assert_eq!(event["operator"], "ada");
         [event["at"].as_str().unwrap().to_owned(), event["action"].as_str().unwrap().to_owned()]
     };
-    let events: Vec<_> = page["items"].as_array().unwrap().iter().map(told).collect();
+    let events: Vec<_> = page["items"].as_array().unwrap().iter().map(time_and_action).collect();
     assert_eq!(events, [["2026-03-01T22:58:32.5Z", "revoked"], ["2026-03-01T22:58:31Z", "updated"]]);
     assert!(page["items"][1]["detail"].is_string());
     let page = app.get(&format!("/{id}/history?after={}", page["next"].as_str().unwrap())).await.json;
-    assert_eq!(told(&page["items"][0]), [NOW, "issued"]);
+    assert_eq!(time_and_action(&page["items"][0]), [NOW, "issued"]);
     assert_eq!((page["items"].as_array().unwrap().len(), &page["next"]), (1, &Value::Null));
 }
 
 #[tokio::test]
-async fn a_list_is_narrowed_and_goes_on_page_by_page() {
+async fn a_list_can_be_filtered_and_is_listed_in_pages() {
     let app = App::new();
     for name in ["a1", "a2", "b1"] {
         app.issue_later(name).await;
@@ -248,7 +248,7 @@ async fn a_list_is_narrowed_and_goes_on_page_by_page() {
 }
 
 #[tokio::test]
-async fn metadata_is_shown_only_where_that_was_asked_for() {
+async fn metadata_is_shown_only_if_enabled() {
     let metadata = tollgate::manage::Metadata::of(&json!({ "team": 7 })).unwrap();
     for (app, expected) in
         [(App::new(), None), (App::with(KeyRouter::with_metadata), Some(json!({ "team": 7 })))]

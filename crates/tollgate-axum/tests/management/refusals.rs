@@ -1,4 +1,4 @@
-//! What is refused, and how.
+//! Refused requests.
 
 use http::Method;
 use serde_json::json;
@@ -7,7 +7,7 @@ use tollgate::{RequestIdLayer, denial::Unavailable, manage::KeyAdminError, respo
 use crate::support::{App, JSON, Stub};
 
 #[tokio::test]
-async fn what_is_not_understood_is_named_and_issues_nothing() {
+async fn an_invalid_body_is_refused_with_the_invalid_member_and_issues_nothing() {
     let app = App::new();
     for (body, hint) in [
         ("", "body"),
@@ -55,7 +55,7 @@ async fn what_is_not_understood_is_named_and_issues_nothing() {
 }
 
 #[tokio::test]
-async fn a_query_that_is_not_understood_is_refused() {
+async fn an_invalid_query_is_refused() {
     let app = App::new();
     let id = app.issue("build").await.id;
     for (path, code) in [
@@ -80,7 +80,7 @@ async fn a_query_that_is_not_understood_is_refused() {
 }
 
 #[tokio::test]
-async fn a_name_is_given_once() {
+async fn names_are_unique() {
     let app = App::new();
     app.issue("build").await;
     let answer = app.post("/", &json!({ "name": "build" })).await;
@@ -92,11 +92,11 @@ async fn a_name_is_given_once() {
 }
 
 #[tokio::test]
-async fn there_are_other_paths_methods_and_keys() {
+async fn unknown_paths_methods_and_keys_are_refused() {
     let app = App::new();
     let id = app.issue("build").await.id;
     let long = "k".repeat(300);
-    for key in ["nobody", "key_1", "%00", "%FF", "..%2f", &long] {
+    for key in ["missing", "key_1", "%00", "%FF", "..%2f", &long] {
         for (method, path) in KEY_ROUTES {
             let path = path.replace("ID", key);
             let body = if method == Method::PATCH { r#"{"name":"a"}"# } else { "" };
@@ -179,7 +179,7 @@ async fn only_json_of_a_bounded_size_is_read() {
 }
 
 #[tokio::test]
-async fn what_a_store_says_has_a_status_of_its_own() {
+async fn each_store_error_has_its_status() {
     for (error, status, code) in [
         (KeyAdminError::Invalid("no".into()), 400, "invalid_request"),
         (KeyAdminError::InvalidCursor, 400, "invalid_cursor"),
@@ -202,13 +202,13 @@ async fn what_a_store_says_has_a_status_of_its_own() {
             app.get("/key_1/history").await,
         ] {
             assert_eq!((answer.status, answer.code()), (status, code), "{answer:?}");
-            assert!(!answer.body.contains("db-7"), "for the log alone: {answer:?}");
+            assert!(!answer.body.contains("db-7"), "only for the log: {answer:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn refusals_have_the_form_of_the_router_or_else_of_the_layers_outside() {
+async fn refusals_use_the_responder_of_the_router_or_else_of_the_outer_layers() {
     let own = || respond::Json::new(|denial| json!({ "own": denial.code() }));
     let outer = respond::Json::new(|denial| json!({ "outer": denial.code() }));
     let layer = RequestIdLayer::new().with_responder(outer);
@@ -218,7 +218,7 @@ async fn refusals_have_the_form_of_the_router_or_else_of_the_layers_outside() {
     with_own.router = with_own.router.layer(layer);
     for (app, expected) in [(plain, "outer"), (with_own, "own")] {
         for (method, path, code) in [
-            (Method::GET, "/nobody", "not_found"),
+            (Method::GET, "/missing", "not_found"),
             (Method::GET, "/no/where", "not_found"),
             (Method::PUT, "/", "method_not_allowed"),
             (Method::GET, "/?limit=0", "invalid_request"),

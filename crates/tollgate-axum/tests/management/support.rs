@@ -1,4 +1,4 @@
-//! A router over keys in memory, whose actor is `ada` of the tenant `acme`.
+//! A router with keys in memory and the actor `ada` of the tenant `acme`.
 
 use std::{
     cell::RefCell,
@@ -11,7 +11,7 @@ use axum::{Router, body::Body};
 use http::{HeaderMap, Method, Request, request::Parts};
 use serde_json::{Value, json};
 use tollgate::{
-    Answer as Port, Denial, KeyFormat, MemoryKeys, Scopes,
+    Answer as StoreAnswer, Denial, KeyFormat, MemoryKeys, Scopes,
     clock::ManualClock,
     key::Digest,
     manage::{
@@ -40,7 +40,7 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) body: String,
-    /// `null` if the body is none.
+    /// `null` if the body is not JSON.
     pub(crate) json: Value,
 }
 
@@ -84,7 +84,7 @@ impl App {
         store: &(impl KeyAdmin + Clone),
         router: impl FnOnce(KeyManager) -> KeyRouter,
     ) -> Self {
-        begin_to_log();
+        start_log();
         let clock = ManualClock::at(now());
         Self { router: router(manager(store, &clock)).into_router(), keys, clock }
     }
@@ -128,7 +128,7 @@ impl App {
         Answer { status: head.status.as_u16(), headers: head.headers, body, json }
     }
 
-    /// Issues a key a microsecond later, so that it is newer than those before.
+    /// Issues a key one microsecond later, so that it is newer than earlier ones.
     pub(crate) async fn issue_later(&self, name: &str) -> Key {
         self.clock.advance(Duration::from_micros(1));
         self.issue(name).await
@@ -141,7 +141,7 @@ impl App {
         Key { id: text("id"), secret: text("secret") }
     }
 
-    /// Of the keys in a list.
+    /// The names of the keys in a list.
     pub(crate) async fn names(&self, query: &str) -> Vec<String> {
         let answer = self.get(&format!("/{query}")).await;
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -167,28 +167,30 @@ impl Answer {
 }
 
 pub(crate) fn is_accepted(keys: &MemoryKeys, secret: &str) -> bool {
-    let Port::Now(found) = keys.find(&KeyLookup::new(&[Digest::of(secret)], now())) else { unreachable!() };
+    let StoreAnswer::Now(found) = keys.find(&KeyLookup::new(&[Digest::of(secret)], now())) else {
+        unreachable!()
+    };
     found.unwrap().is_some_and(|record| record.status() == KeyStatus::Active)
 }
 
-/// A store that has one key, or says one thing to everything.
+/// A store with one key, or with one error for every call.
 #[derive(Clone)]
 pub(crate) struct Stub(pub(crate) Result<KeyDetails, KeyAdminError>);
 
 impl KeyAdmin for Stub {
-    fn change(&self, _: Command<KeyChange>) -> Port<Result<KeyDetails, KeyAdminError>> {
+    fn change(&self, _: Command<KeyChange>) -> StoreAnswer<Result<KeyDetails, KeyAdminError>> {
         self.0.clone().into()
     }
 
-    fn change_tenant(&self, _: Command<TenantChange>) -> Port<Result<(), KeyAdminError>> {
+    fn change_tenant(&self, _: Command<TenantChange>) -> StoreAnswer<Result<(), KeyAdminError>> {
         self.0.clone().map(|_| ()).into()
     }
 
-    fn list(&self, _: &KeyQuery) -> Port<Result<Page<KeyDetails>, KeyAdminError>> {
+    fn list(&self, _: &KeyQuery) -> StoreAnswer<Result<Page<KeyDetails>, KeyAdminError>> {
         self.0.clone().map(|details| Page::new(vec![details], None)).into()
     }
 
-    fn history(&self, _: &HistoryQuery) -> Port<Result<Page<KeyEvent>, KeyAdminError>> {
+    fn history(&self, _: &HistoryQuery) -> StoreAnswer<Result<Page<KeyEvent>, KeyAdminError>> {
         self.0.clone().map(|_| Page::new(Vec::new(), None)).into()
     }
 }
@@ -197,15 +199,15 @@ thread_local! {
     static LOG: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// All that this thread has logged since its first app.
+/// The log of this thread since its first app.
 pub(crate) fn log() -> String {
     LOG.with_borrow(|log| String::from_utf8(log.clone()).unwrap())
 }
 
-/// One subscriber for all tests of the process: with several, a callsite may take one of the others' silence for all of theirs.
-fn begin_to_log() {
-    static BEGUN: Once = Once::new();
-    BEGUN.call_once(|| {
+/// One subscriber for all tests of the process: with several, the interest cached per callsite could disable a test's log.
+fn start_log() {
+    static STARTED: Once = Once::new();
+    STARTED.call_once(|| {
         tracing_subscriber::fmt()
             .with_ansi(false)
             .with_max_level(tracing::Level::TRACE)

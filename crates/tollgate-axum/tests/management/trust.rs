@@ -1,4 +1,4 @@
-//! Who may do what, and who learns what.
+//! Authorization, and what responses reveal.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,11 +14,11 @@ use tollgate_axum::management::{Action, Grant, KeyRouter};
 use crate::support::{self, App, JSON, manager};
 
 #[tokio::test]
-async fn every_route_asks_first_and_says_what_for() {
+async fn every_route_calls_the_authorization_first_with_its_action() {
     let asked = Arc::new(Mutex::new(Vec::new()));
-    let note = Arc::clone(&asked);
+    let record = Arc::clone(&asked);
     let app = App::authorized(move |_head: Parts, action: Action| {
-        note.lock().unwrap().push(action);
+        record.lock().unwrap().push(action);
         async { Err::<Actor, _>(Denial::new(DenialKind::CredentialMissing)) }
     });
     let id = || "key_1".into();
@@ -34,7 +34,7 @@ async fn every_route_asks_first_and_says_what_for() {
         (Method::GET, "/key_1/history?limit=0", Action::History { id: id() }),
     ] {
         let answer = app.send(method.clone(), path, &[], "nonsense").await;
-        assert_eq!(answer.status, 401, "before anything is read: {method} {path} {answer:?}");
+        assert_eq!(answer.status, 401, "before the request is read: {method} {path} {answer:?}");
         assert_eq!(answer.header("www-authenticate"), Some(r#"Bearer realm="api""#));
         assert_eq!(answer.header("cache-control"), Some("private, no-store"));
         if method != Method::HEAD {
@@ -47,20 +47,24 @@ async fn every_route_asks_first_and_says_what_for() {
 }
 
 #[tokio::test]
-async fn other_tenants_keys_do_not_exist() {
+async fn keys_of_other_tenants_look_like_missing_ones() {
     let app = App::authorized(async |head: Parts, _action: Action| {
         let tenant = head.headers["tenant"].to_str().unwrap().to_owned();
-        Ok::<_, Denial>(Actor::of_tenant("somebody", tenant))
+        Ok::<_, Denial>(Actor::of_tenant("user", tenant))
     });
     let (acme, umbrella) = (("tenant", "acme"), ("tenant", "umbrella"));
     let body = r#"{"name":"build"}"#;
     let issued = app.send(Method::POST, "/", &[acme, JSON], body).await;
     let id = issued.json["id"].as_str().unwrap();
-    assert_eq!(app.send(Method::POST, "/", &[umbrella, JSON], body).await.status, 201, "names are theirs");
+    assert_eq!(
+        app.send(Method::POST, "/", &[umbrella, JSON], body).await.status,
+        201,
+        "names are unique per tenant"
+    );
 
     let foreign = app.send(Method::GET, &format!("/{id}"), &[umbrella], "").await;
     let unknown = app.send(Method::GET, "/key_1", &[umbrella], "").await;
-    assert_eq!((foreign.status, &foreign.body), (404, &unknown.body), "nothing tells them apart");
+    assert_eq!((foreign.status, &foreign.body), (404, &unknown.body), "both look the same");
     for (method, path, body) in [
         (Method::PATCH, "", body),
         (Method::POST, "/revoke", ""),
@@ -110,7 +114,7 @@ async fn a_grant_completes_and_refuses_new_keys_and_updates() {
 }
 
 #[tokio::test]
-async fn pages_of_other_sites_change_nothing() {
+async fn changes_from_pages_of_other_sites_are_refused() {
     let app = App::with(|router| router.with_trusted_origin("https://app.example.com"));
     let key = app.issue("build").await;
     let path = format!("/{}", key.id);
@@ -129,7 +133,7 @@ async fn pages_of_other_sites_change_nothing() {
 }
 
 #[tokio::test]
-async fn a_secret_is_in_one_answer_and_no_answer_is_stored() {
+async fn a_secret_is_in_one_response_and_no_response_is_cached() {
     let app = App::new();
     let issued = app.post("/", &json!({ "name": "build" })).await;
     let id = issued.json["id"].as_str().unwrap();
@@ -161,16 +165,16 @@ async fn a_secret_is_in_one_answer_and_no_answer_is_stored() {
     let log = support::log();
     assert!(log.contains("name_taken"), "refusals are logged: {log}");
     assert!(!log.contains(&first) && !log.contains(&second), "{log}");
-    let debug = format!("{:?}", KeyRouter::new(manager(&app.keys, &app.clock), nobody));
+    let debug = format!("{:?}", KeyRouter::new(manager(&app.keys, &app.clock), deny));
     assert!(!debug.contains("pepper"), "{debug}");
 }
 
-async fn nobody(_head: Parts, _action: Action) -> Result<Grant, Denial> {
+async fn deny(_head: Parts, _action: Action) -> Result<Grant, Denial> {
     Err(DenialKind::Forbidden.into())
 }
 
 #[tokio::test]
-async fn it_is_mounted_anywhere_and_authorization_reads_the_path() {
+async fn it_can_be_mounted_at_any_path_and_authorization_can_read_it() {
     let mut app = App::authorized(async |mut head: Parts, _action: Action| {
         let path = Path::<Vec<(String, String)>>::from_request_parts(&mut head, &()).await.unwrap();
         assert_eq!(path[0].0, "account");

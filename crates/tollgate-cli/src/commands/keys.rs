@@ -193,7 +193,7 @@ fn hand_over(issued: &IssuedKey, done: &str, session: &Session) -> Result<Exit, 
 }
 
 async fn list(list: List, session: &Session) -> Result<Exit, Failure> {
-    let mut query = KeyQuery::all().limit(if list.all { LARGEST_PAGE } else { list.limit });
+    let mut query = KeyQuery::all().with_limit(if list.all { LARGEST_PAGE } else { list.limit });
     query.tenant = list.tenant.map(Into::into);
     query.search = list.search.map(Into::into);
     query.after = list.after.map(Into::into);
@@ -230,7 +230,7 @@ async fn list(list: List, session: &Session) -> Result<Exit, Failure> {
 
 async fn show(id: &str, session: &Session) -> Result<Exit, Failure> {
     let details = find(id, session).await?;
-    let query = HistoryQuery::of_key(id).limit(LARGEST_PAGE);
+    let query = HistoryQuery::of_key(id).with_limit(LARGEST_PAGE);
     let manager = session.keeper();
     let history = show_waiting("Looking", manager.history(query, &session.actor)).await?;
     if session.is_json {
@@ -269,7 +269,7 @@ pub(super) async fn find(id: &str, session: &Session) -> Result<KeyDetails, Fail
 }
 
 async fn what_became_of(id: &str, manager: &KeyManager, actor: &Actor) -> Failure {
-    let latest = manager.history(HistoryQuery::of_key(id).limit(1), actor).await;
+    let latest = manager.history(HistoryQuery::of_key(id).with_limit(1), actor).await;
     let deleted = latest.ok().and_then(|page| page.items.into_iter().next());
     match deleted.filter(|event| event.action == KeyAction::Deleted) {
         Some(event) => {

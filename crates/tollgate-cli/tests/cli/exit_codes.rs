@@ -95,7 +95,7 @@ fn no_such_key_is_3() {
 fn a_conflict_is_4() {
     let world = World::new();
     let (id, _) = world.issue(&["--name=deploy", "--tenant=acme"]);
-    let taken = "there is a key of this name already";
+    let taken = "another key has this name";
     world.run(&["keys", "create", "--name=deploy", "--tenant=acme"]).fails(4, taken);
     world.issue(&["--name=deploy"]);
     let (other, _) = world.issue(&["--name=build", "--tenant=acme"]);
@@ -190,7 +190,7 @@ fn what_makes_no_sense_is_6() {
         (&["--name", &long][..], "a key's name is 1 to 100 characters"),
         (&["--name", "a\nb"], "a key's name is 1 to 100 characters"),
         (&["--name", "a", "--tenant", ""], "a tenant is 1 to 200 bytes"),
-        (&["--name", "a", "--expires", "2001-01-01T00:00:00Z"], "the expiry lies in the past"),
+        (&["--name", "a", "--expires", "2001-01-01T00:00:00Z"], "the expiry is in the past"),
         (&["--name", "a", "--scope", "b", "--known-scopes", "a"], "unknown scope `b`"),
     ] {
         world.run(&[&["keys", "create"], arguments].concat()).fails(6, beginning);
@@ -199,13 +199,13 @@ fn what_makes_no_sense_is_6() {
     world.run(&["keys", "rename", &id, ""]).fails(6, "a key's name");
     for (arguments, beginning) in [
         (&["--name="][..], "a key's name"),
-        (&["--expires=2001-01-01T00:00:00Z"], "the expiry lies in the past"),
+        (&["--expires=2001-01-01T00:00:00Z"], "the expiry is in the past"),
         (&["--scope=b", "--known-scopes=a"], "unknown scope `b`"),
     ] {
         world.run(&[&["keys", "update", &id], arguments].concat()).fails(6, beginning);
     }
-    world.run(&["keys", "rotate", &id, "--overlap=400d"]).fails(6, "two secrets overlap for at most a year");
-    world.run(&["keys", "list", "--after=nonsense"]).fails(6, "the list cannot go on there");
+    world.run(&["keys", "rotate", &id, "--overlap=400d"]).fails(6, "the overlap is longer than 366 days");
+    world.run(&["keys", "list", "--after=nonsense"]).fails(6, "invalid cursor");
     world
         .run(&["keys", "usage", &id, "--from=2026-01-02", "--until=2026-01-02"])
         .fails(6, "the usage is asked for");

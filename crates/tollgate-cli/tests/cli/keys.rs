@@ -104,7 +104,8 @@ fn scopes_that_there_are_can_be_said() {
         Run::of(&command.env("TOLLGATE_SCOPES", "jobs:read jobs:create").output().unwrap())
     };
     assert_eq!(create("jobs:read", "one").code, 0);
-    create("jobs:raed", "two").fails(6, "unknown scope `jobs:raed`: there are `jobs:create`, `jobs:read`");
+    create("jobs:raed", "two")
+        .fails(6, "unknown scope `jobs:raed`: known scopes are `jobs:create`, `jobs:read`");
     assert_eq!(world.names(&[]), ["one"]);
 }
 

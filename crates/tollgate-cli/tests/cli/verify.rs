@@ -51,17 +51,20 @@ fn what_is_malformed_is_told_what_is_wrong_with_it() {
         ("sk_live_short", "it is malformed: its length"),
         (
             "pk_live_0123456789ABCDEFGHIJKLMNOP12ANzld",
-            "it is malformed: it does not begin with this service's prefix",
+            "it is malformed: it does not start with this service's prefix",
         ),
-        ("sk_prod_0123456789ABCDEFGHIJKLMNOP12ANzld", "it is malformed: after its prefix it names neither"),
+        (
+            "sk_prod_0123456789ABCDEFGHIJKLMNOP12ANzld",
+            "it is malformed: its prefix is not followed by `live_` or `test_`",
+        ),
         (
             "sk_live_0123456789ABCDEFGHIJKLMNO-12ANzld",
-            "it is malformed: it has a character that keys do not use",
+            "it is malformed: it contains a character that keys do not use",
         ),
         ("sk_live_0123456789ABCDEFGHIJKLMNOQ12ANzld", "it is malformed: its checksum does not match"),
         (
             "sk_live_0123456789ABCDEFG\nHIJKLMNOP12ANzl",
-            "it is malformed: it has a character that keys do not use",
+            "it is malformed: it contains a character that keys do not use",
         ),
     ] {
         refuses(&world, secret, "credential_malformed", detail);

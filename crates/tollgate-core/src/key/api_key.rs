@@ -1,4 +1,4 @@
-//! An issued key, held with care.
+//! A newly issued key.
 
 use std::fmt;
 
@@ -7,11 +7,11 @@ use zeroize::Zeroizing;
 
 use super::Environment;
 
-/// A key that has just been issued: a secret, to be shown to its owner once.
+/// A newly issued key: a secret that is shown to its owner once.
 ///
 /// Store its [`Digest`](crate::key::Digest) and its [`display_prefix`](Self::display_prefix), never the key itself.
-/// The memory is wiped on drop, and there is neither `Clone` nor `Display`, so that every place that can reveal the
-/// key says [`expose_secret`](Self::expose_secret).
+/// The memory is wiped on drop. The type has neither `Clone` nor `Display`: the only way to read the key is
+/// [`expose_secret`](Self::expose_secret).
 ///
 /// ```
 /// use tollgate_core::key::{Digest, Environment, KeyFormat};
@@ -30,7 +30,7 @@ pub struct ApiKey {
 }
 
 impl ApiKey {
-    /// `display_length` is how many bytes of the secret, which is ASCII, its display prefix takes.
+    /// `display_length` is the length of the display prefix in bytes. The secret is ASCII.
     pub(super) const fn new(
         secret: Zeroizing<String>,
         display_length: usize,
@@ -39,24 +39,24 @@ impl ApiKey {
         Self { secret, display_length, environment }
     }
 
-    /// The key itself, to be handed to its owner.
+    /// The key itself, for its owner.
     pub fn expose_secret(&self) -> &str {
         &self.secret
     }
 
-    /// The beginning of the key, which lists and logs may show: prefix, environment and four random characters,
-    /// such as `sk_live_a1B2`. A key without structure shows only its four characters.
+    /// The beginning of the key, which is safe in lists and logs: prefix, environment and four random characters,
+    /// such as `sk_live_a1B2`. For an opaque key: the first four characters.
     pub fn display_prefix(&self) -> &str {
-        // Never absent: the secret is ASCII and longer than its display prefix.
+        // Always `Some`: the secret is ASCII and longer than its display prefix.
         self.secret.get(..self.display_length).unwrap_or_default()
     }
 
-    /// The environment the key was issued for, also where its format does not spell it.
+    /// The environment of the key, even if the format does not include it in the text.
     pub const fn environment(&self) -> Environment {
         self.environment
     }
 
-    /// Whether `presented` is this key, in a time that tells no more than whether the lengths are equal.
+    /// Whether `presented` is this key. The time it takes reveals only whether the lengths are equal.
     pub fn matches(&self, presented: &str) -> bool {
         self.secret.as_bytes().ct_eq(presented.as_bytes()).into()
     }
@@ -80,14 +80,14 @@ mod tests {
     }
 
     #[test]
-    fn debug_tells_no_more_than_the_display_prefix() {
+    fn debug_shows_only_the_display_prefix() {
         assert_eq!(key().display_prefix(), "sk_live_a1B2");
         assert_eq!(format!("{:?}", key()), "ApiKey(\"sk_live_a1B2…\")");
         assert!(!format!("{:#?}", key()).contains("c3"));
     }
 
     #[test]
-    fn matches_itself_alone() {
+    fn matches_only_itself() {
         assert!(key().matches(key().expose_secret()));
         for other in ["", "sk_live_a1B2", "sk_live_a1B2c3D4e6", "tk_live_a1B2c3D4e5", "sk_live_a1B2c3D4e5 "] {
             assert!(!key().matches(other), "{other:?}");

@@ -1,8 +1,8 @@
-//! What is stored of a key, and how a presented key is looked up.
+//! What a store keeps of a key, and how a presented key is found.
 //!
-//! A generated key has at least 128 random bits, so that one fast hash is enough: nobody can try them all, and a slow
-//! hash would only tax the server. A pepper adds a secret that the database does not hold: stolen digests can then
-//! not even be tested against a guessed key, which matters where keys of unknown origin are accepted.
+//! A generated key has at least 128 random bits. They cannot be guessed, so one fast hash is enough; a slow hash would only
+//! cost CPU time. A pepper adds a secret that is not in the database: without it, stolen digests cannot be tested against
+//! guessed keys. This matters if you accept keys that may be guessable.
 
 use std::{fmt, ops::Deref, sync::Arc};
 
@@ -12,12 +12,12 @@ use smallvec::SmallVec;
 
 use super::sha256::sha256;
 
-/// SHA-256 of a key, or HMAC-SHA-256 of it under a [`Pepper`]: what a store holds instead of the key, and finds it by.
+/// SHA-256 of a key, or HMAC-SHA-256 of it under a [`Pepper`]. A store keeps this instead of the key, and finds the key by it.
 ///
-/// Comparison is not constant-time and needs not be: what a caller could learn from it is the digest of the key it
-/// presented, and it cannot choose a digest without choosing the key.
+/// Comparison is not constant-time and does not have to be: timing could reveal only the digest of the presented key, and a
+/// caller cannot choose a digest without choosing the key.
 ///
-/// `Debug` hides the bytes, because a guessable key could be told from them.
+/// `Debug` hides the bytes: a guessable key could be found from them.
 ///
 /// ```
 /// use tollgate_core::key::Digest;
@@ -33,13 +33,13 @@ pub struct Digest {
 }
 
 impl Digest {
-    /// SHA-256 of the key's bytes, without pepper.
+    /// SHA-256 of the key's bytes, without a pepper.
     #[inline]
     pub fn of(secret: impl AsRef<[u8]>) -> Self {
         Self { bytes: sha256(secret.as_ref()), pepper: None }
     }
 
-    /// A digest as a store read it back, with the pepper it was made under.
+    /// A digest read from a store, with the ID of its pepper.
     pub const fn from_parts(bytes: [u8; 32], pepper: Option<PepperId>) -> Self {
         Self { bytes, pepper }
     }
@@ -49,7 +49,7 @@ impl Digest {
         &self.bytes
     }
 
-    /// The pepper it was made under, or `None` for plain SHA-256.
+    /// The ID of its pepper, or `None` for plain SHA-256.
     pub const fn pepper(&self) -> Option<PepperId> {
         self.pepper
     }
@@ -61,12 +61,12 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// The name of a [`Pepper`], stored beside each digest made under it. Not a secret.
+/// The ID of a [`Pepper`], stored beside each digest made with it. Not a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PepperId(u16);
 
 impl PepperId {
-    /// Names a pepper by a number of your choice. Never use one again for another pepper.
+    /// Identifies a pepper by a number of your choice. Do not reuse a number for another pepper.
     pub const fn new(id: u16) -> Self {
         Self(id)
     }
@@ -83,9 +83,9 @@ impl fmt::Display for PepperId {
     }
 }
 
-/// A secret that goes into every digest and is kept apart from the store: the key of an HMAC-SHA-256 (RFC 2104).
+/// A secret that is part of every digest and is kept apart from the store: the key of an HMAC-SHA-256 (RFC 2104).
 ///
-/// Only the HMAC's prepared state is held, not the secret, so that a digest costs no key schedule.
+/// Holds the HMAC's prepared state, not the secret, so a digest does not repeat the key schedule.
 ///
 /// ```
 /// use tollgate_core::key::{Digest, Pepper, PepperId};
@@ -103,10 +103,10 @@ pub struct Pepper {
 }
 
 impl Pepper {
-    /// The fewest bytes of a pepper: 128 bits, if they are random. 32 random bytes are a good choice.
+    /// The minimum length of a pepper in bytes: 128 bits if they are random. 32 random bytes are recommended.
     const SHORTEST: usize = 16;
 
-    /// Prepares a pepper. The caller wipes its own copy of `secret` where that matters.
+    /// Prepares a pepper. The caller must wipe its own copy of `secret` if that matters.
     ///
     /// # Errors
     /// [`InvalidPepper`] if `secret` has fewer than 16 bytes.
@@ -115,12 +115,12 @@ impl Pepper {
         if secret.len() < Self::SHORTEST {
             return Err(InvalidPepper(()));
         }
-        // HMAC takes keys of any length, so that this does not fail.
+        // HMAC accepts keys of any length: this cannot fail.
         let keyed = Hmac::new_from_slice(secret).map_err(|_| InvalidPepper(()))?;
         Ok(Self { id, keyed })
     }
 
-    /// The pepper's name.
+    /// The pepper's ID.
     pub const fn id(&self) -> PepperId {
         self.id
     }
@@ -138,21 +138,21 @@ impl fmt::Debug for Pepper {
     }
 }
 
-/// A pepper that is too short to be a secret.
+/// The pepper is too short to be a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidPepper(());
 
 impl fmt::Display for InvalidPepper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the pepper is too short: give it at least 16 random bytes, better 32")
+        f.write_str("the pepper is too short: use at least 16 random bytes, preferably 32")
     }
 }
 
 impl std::error::Error for InvalidPepper {}
 
-/// Under which peppers keys are issued and looked up. The default is [none](Self::none).
+/// The peppers for new keys and for lookups. The default is [none](Self::none).
 ///
-/// Keys are issued under the current pepper alone, and found under each of them. During a rotation:
+/// New keys use the current pepper. A lookup tries all peppers. During a rotation:
 ///
 /// ```
 /// use tollgate_core::key::{Pepper, PepperId, Peppers};
@@ -168,7 +168,7 @@ impl std::error::Error for InvalidPepper {}
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Peppers {
-    // Shared, so that a clone for the verifier is no second copy of the secret.
+    // Shared, so that a clone does not copy the secret.
     current: Option<Arc<Pepper>>,
     previous: Vec<Arc<Pepper>>,
     also_unpeppered: bool,
@@ -180,25 +180,25 @@ impl Peppers {
         Self::default()
     }
 
-    /// Issues and looks up keys under `current`.
+    /// Issues and finds keys with `current`.
     pub fn new(current: Pepper) -> Self {
         Self { current: Some(Arc::new(current)), ..Self::default() }
     }
 
-    /// Also looks keys up under a pepper that was current before. Give those last used first, since they are tried in
-    /// that order, and each its own id, since the id is all that tells a store which pepper a digest was made under.
+    /// Also finds keys by a previous pepper. Add the most recent one first: lookups try them in this order. Each pepper needs
+    /// its own ID: a store identifies the pepper of a digest only by the ID.
     pub fn with_previous(mut self, previous: Pepper) -> Self {
         self.previous.push(Arc::new(previous));
         self
     }
 
-    /// Also looks keys up by their plain digest, last: for a store that began without pepper.
+    /// Also finds keys by their plain digest, tried last. For a store that started without a pepper.
     pub fn with_unpeppered(mut self) -> Self {
         self.also_unpeppered = true;
         self
     }
 
-    /// The digest to store of a new key.
+    /// The digest to store for a new key.
     #[inline]
     pub fn current(&self, secret: impl AsRef<[u8]>) -> Digest {
         match &self.current {
@@ -207,8 +207,8 @@ impl Peppers {
         }
     }
 
-    /// The digest to look a presented key up by, if there is but one, as there is outside a rotation: what
-    /// [`all`](Self::all) gives then, without a list to hold it.
+    /// The digest of a presented key, if there is only one to look up. This is the case outside a rotation. Same digest as
+    /// [`all`](Self::all), without a list.
     ///
     /// ```
     /// use tollgate_core::key::{Digest, Pepper, PepperId, Peppers};
@@ -225,7 +225,7 @@ impl Peppers {
         is_only.then(|| self.current(secret))
     }
 
-    /// The digests to look a presented key up by, the current one first. Does not allocate for one or two.
+    /// The digests to look up for a presented key, the current one first. Does not allocate for one or two.
     pub fn all(&self, secret: impl AsRef<[u8]>) -> Digests {
         let secret = secret.as_ref();
         let mut digests = SmallVec::new();
@@ -238,7 +238,7 @@ impl Peppers {
     }
 }
 
-/// The digests to look one presented key up by, as [`Peppers::all`] gives them: a slice, never empty.
+/// The digests to look up for a presented key, from [`Peppers::all`]. Never empty.
 #[derive(Clone, Debug)]
 pub struct Digests(SmallVec<[Digest; 2]>);
 
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn without_pepper_there_is_one_plain_digest() {
+    fn without_a_pepper_there_is_one_plain_digest() {
         for peppers in [Peppers::none(), Peppers::default(), Peppers::none().with_unpeppered()] {
             assert_eq!(peppers.current("key"), Digest::of("key"));
             assert_eq!(*peppers.all("key"), [Digest::of("key")]);
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn issues_under_the_current_pepper_and_looks_up_under_all_of_them_in_order() {
+    fn issues_with_the_current_pepper_and_looks_up_with_all_in_order() {
         let peppers =
             Peppers::new(pepper(3)).with_unpeppered().with_previous(pepper(2)).with_previous(pepper(1));
         assert_eq!(peppers.current("key"), pepper(3).digest("key"));
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pepper_given_up_is_looked_up_but_not_issued_under() {
+    fn a_previous_pepper_is_looked_up_but_not_used_for_new_keys() {
         let peppers = Peppers::none().with_previous(pepper(1));
         assert_eq!(peppers.current("key"), Digest::of("key"));
         assert_eq!(*peppers.all("key"), [Digest::of("key"), pepper(1).digest("key")]);
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_tells_neither_the_pepper_nor_the_digest() {
+    fn debug_hides_the_pepper_and_the_digest() {
         let peppers = Peppers::new(pepper(2)).with_unpeppered();
         assert_eq!(format!("{:?}", pepper(2)), "Pepper { id: PepperId(2), .. }");
         assert_eq!(

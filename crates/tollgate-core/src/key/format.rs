@@ -1,4 +1,4 @@
-//! How keys look: made from the operating system's randomness, and recognised without asking a store.
+//! The format of keys: generates them from the operating system's randomness, and validates them without asking a store.
 //!
 //! ```text
 //! sk_live_0123456789ABCDEFGHIJKLMNOP12ANzld
@@ -24,9 +24,9 @@ use crate::ascii;
 
 const LONGEST_PREFIX: usize = 16;
 
-/// 62^21 < 2^128 < 62^22: fewer characters could not hold 128 random bits.
+/// 62^21 < 2^128 < 62^22: fewer characters cannot hold 128 random bits.
 const SHORTEST_RANDOM: usize = 22;
-/// More than 154 bits, and no prefix makes a key longer than the 55 bytes that SHA-256 hashes in a single block.
+/// More than 154 bits. With any prefix the key has at most 55 bytes, which SHA-256 hashes in a single block.
 const DEFAULT_RANDOM: usize = 26;
 const LONGEST_RANDOM: usize = 64;
 
@@ -35,23 +35,23 @@ const TAIL_LENGTH: usize = 1 + base62::DIGITS;
 
 const LONGEST_GENERATED: usize = LONGEST_PREFIX + "_live_".len() + LONGEST_RANDOM + TAIL_LENGTH;
 
-/// How many random characters a display prefix shows: 24 bits, which leaves 130 hidden, or 107 at the fewest.
+/// The number of random characters in a display prefix: 24 bits. 130 bits stay hidden by default, at least 107 for any length.
 const DISPLAYED_RANDOM: usize = 4;
 
-/// How a service's keys look: `sk_live_`, 26 random characters, a version and a checksum, unless told otherwise.
+/// The format of a service's keys. Default: `sk_live_`, 26 random characters, a version and a checksum.
 ///
-/// - **Prefix and environment come first**, so that a person, a log and a secret scanner know the key at sight.
+/// - **Prefix and environment come first**, so that people, logs and secret scanners recognise the key.
 /// - **The random part** is 26 characters `[0-9A-Za-z]`, uniform and from the operating system: more than 154 bits.
-/// - **The version** is `1`, the only one there is.
+/// - **The version** is `1`, the only version so far.
 /// - **The checksum** is the CRC-32 (as in zlib) of everything before it, written as six base62 digits `0-9A-Za-z`
-///   with the most significant first, as in GitHub's tokens. Any single wrong character is certain to be noticed, and
-///   other junk passes once in 2^32. That spares the store a look-up. **It is not security**: anyone can compute it,
-///   and a key is genuine only if the store knows its digest.
+///   with the most significant first, as in GitHub's tokens. It detects every single wrong character, and all but one in
+///   2^32 of other errors. This saves store lookups. **It is not security**: anyone can compute it. A key is valid only if
+///   the store knows its digest.
 ///
-/// A secret scanner finds such keys by `sk_(live|test)_[0-9A-Za-z]{22,64}1[0-9A-Za-z]{6}`.
+/// A secret scanner can match such keys with `sk_(live|test)_[0-9A-Za-z]{22,64}1[0-9A-Za-z]{6}`.
 ///
-/// With a random part of the default length, a key is the prefix and its underscore (at most 17 bytes), the
-/// environment and its underscore (5) and 33 characters: at most 55 bytes, which SHA-256 hashes in a single block.
+/// With a random part of the default length, a key consists of the prefix and its underscore (at most 17 bytes), the
+/// environment and its underscore (5 bytes) and 33 characters: at most 55 bytes, which SHA-256 hashes in a single block.
 ///
 /// ```
 /// use tollgate_core::key::{Environment, KeyFormat};
@@ -68,7 +68,7 @@ const DISPLAYED_RANDOM: usize = 4;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Keys that were issued before keep working with a format that asks for less:
+/// Keys that were issued with another format keep working with a less strict one:
 ///
 /// ```
 /// use tollgate_core::key::{Environment, KeyFormat};
@@ -82,7 +82,7 @@ const DISPLAYED_RANDOM: usize = 4;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyFormat {
-    /// With its underscore; empty if keys have no prefix.
+    /// Includes the final underscore. Empty if keys have no prefix.
     prefix: Box<str>,
     checksum: Checksum,
     spells_environment: bool,
@@ -90,14 +90,14 @@ pub struct KeyFormat {
     body: Body,
 }
 
-/// What follows prefix and environment.
+/// The part after the prefix and the environment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Body {
     /// A random part, the version and the checksum.
     Checked,
-    /// Nothing known but the characters.
+    /// Only the set of characters is known.
     Unchecked,
-    /// Nothing known at all.
+    /// Nothing is known: any visible ASCII.
     Opaque,
 }
 
@@ -111,7 +111,7 @@ impl Body {
         }
     }
 
-    /// Whether a body is made of this kind's characters.
+    /// Whether all bytes are allowed in a body of this kind.
     fn allows(self, body: &[u8]) -> bool {
         match self {
             Self::Checked => ascii::is_alphanumeric(body),
@@ -126,11 +126,11 @@ impl Body {
 impl KeyFormat {
     /// Keys with this prefix, an environment, 26 random characters, a version and a checksum.
     ///
-    /// The prefix has at most 16 bytes: a lower-case letter first, then lower-case letters and digits, in words
-    /// separated by single underscores (`sk`, `acme_v2`).
+    /// The prefix has 1 to 16 bytes: lower-case letters and digits, starting with a letter, in words separated by single
+    /// underscores (`sk`, `acme_v2`).
     ///
     /// # Errors
-    /// [`InvalidKeyFormat`] for every other prefix.
+    /// [`InvalidKeyFormat`] for any other prefix.
     pub fn new(prefix: &str) -> Result<Self, InvalidKeyFormat> {
         let is_word = |word: &str| {
             !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
@@ -140,13 +140,13 @@ impl KeyFormat {
             || !prefix.split('_').all(is_word)
         {
             return Err(InvalidKeyFormat(
-                "a key's prefix is 1 to 16 characters of a-z and 0-9, a letter first, in words separated by single \
+                "a key prefix has 1 to 16 characters a-z and 0-9, starting with a letter, in words separated by single \
                  underscores; write `sk`, not `sk_`: the last underscore is added",
             ));
         }
         let prefix = format!("{prefix}_").into_boxed_str();
         Ok(Self {
-            checksum: Checksum::behind(&prefix),
+            checksum: Checksum::with_prefix(&prefix),
             prefix,
             spells_environment: true,
             random_length: DEFAULT_RANDOM,
@@ -154,14 +154,14 @@ impl KeyFormat {
         })
     }
 
-    /// Keys of which nothing is known: 8 to 512 bytes of visible ASCII. For keys issued before there was a format.
+    /// Keys without a known structure: 8 to 512 bytes of visible ASCII. For keys that were issued without a format.
     ///
-    /// Such keys cannot tell their environment, and none is refused without asking the store. Generated ones are
-    /// random characters alone, which no secret scanner recognises: prefer [`new`](Self::new) for new keys.
+    /// Such keys do not contain their environment, and the store is asked about every one of them. Generated keys are random
+    /// characters only, which secret scanners do not recognise: prefer [`new`](Self::new) for new keys.
     pub fn opaque() -> Self {
         Self {
             prefix: Box::default(),
-            checksum: Checksum::behind(""),
+            checksum: Checksum::with_prefix(""),
             spells_environment: false,
             random_length: DEFAULT_RANDOM,
             body: Body::Opaque,
@@ -170,32 +170,31 @@ impl KeyFormat {
 
     /// Generates keys with `length` random characters instead of 26.
     ///
-    /// Keys of each permitted length are recognised whatever is set here, so that it may change while older keys are
-    /// in use.
+    /// Keys of every permitted length remain valid, so you can change this while older keys are in use.
     ///
     /// # Errors
-    /// [`InvalidKeyFormat`] if `length` is below 22, since 62^21 < 2^128 < 62^22 and a key needs at least 128 random
-    /// bits, or above 64.
+    /// [`InvalidKeyFormat`] if `length` is below 22 or above 64. A key needs at least 128 random bits, and
+    /// 62^21 < 2^128 < 62^22.
     pub fn with_random_length(mut self, length: usize) -> Result<Self, InvalidKeyFormat> {
         if !(SHORTEST_RANDOM..=LONGEST_RANDOM).contains(&length) {
             return Err(InvalidKeyFormat(
-                "a key's random part has 22 to 64 characters: at least 22, so that it holds 128 random bits",
+                "the random part of a key has 22 to 64 characters; 22 are needed for 128 random bits",
             ));
         }
         self.random_length = length;
         Ok(self)
     }
 
-    /// Leaves the environment out: `sk_`, then the random part. Keys then do not tell their environment.
+    /// Omits the environment: `sk_`, then the random part. The environment is then not known from the key.
     pub fn without_environment(mut self) -> Self {
         self.spells_environment = false;
         self
     }
 
-    /// Leaves version and checksum out: for a published contract whose keys have none, such as `psk_live_<random>`.
+    /// Omits version and checksum. For a published contract whose keys have none, such as `psk_live_<random>`.
     ///
     /// Keys are then recognised by prefix and environment, followed by at least one of the characters `[A-Za-z0-9_-]`,
-    /// 8 to 200 bytes in all. An [opaque](Self::opaque) format has no checksum and stays as it is.
+    /// 8 to 200 bytes in total. An [opaque](Self::opaque) format has no checksum and does not change.
     pub fn without_checksum(mut self) -> Self {
         if self.body == Body::Checked {
             self.body = Body::Unchecked;
@@ -203,10 +202,10 @@ impl KeyFormat {
         self
     }
 
-    /// Makes a new key for this environment, from the operating system's randomness.
+    /// Generates a new key for this environment from the operating system's randomness.
     ///
     /// # Errors
-    /// [`RandomnessUnavailable`] if the operating system gives none; no key is made then.
+    /// [`RandomnessUnavailable`] if the operating system does not return random bytes. No key is generated then.
     pub fn generate(&self, environment: Environment) -> Result<ApiKey, RandomnessUnavailable> {
         self.generate_from(environment, getrandom::fill)
     }
@@ -216,7 +215,7 @@ impl KeyFormat {
         environment: Environment,
         fill: impl FnMut(&mut [u8]) -> Result<(), getrandom::Error>,
     ) -> Result<ApiKey, RandomnessUnavailable> {
-        // Reserved at once, because a string that grows leaves its old memory behind unwiped.
+        // Allocated once: a growing string would leave unwiped copies in freed memory.
         let mut secret = Zeroizing::new(String::with_capacity(LONGEST_GENERATED));
         secret.push_str(&self.prefix);
         if self.spells_environment {
@@ -233,12 +232,11 @@ impl KeyFormat {
         Ok(ApiKey::new(secret, display_length, environment))
     }
 
-    /// Recognises a key of this format, given as text or as bytes, without allocating. What passes is worth a look-up, and
-    /// no more than that.
+    /// Parses a key of this format, given as text or as bytes, without allocating. A key that parses is well formed, but not
+    /// necessarily valid: only the store knows that.
     ///
     /// # Errors
-    /// [`MalformedKey`] with the first thing found wrong. The length is checked before anything else, so that the
-    /// work is bounded.
+    /// [`MalformedKey`] with the first error found. The length is checked first, which bounds the work.
     pub fn parse<'k>(
         &self,
         presented: &'k (impl AsRef<[u8]> + ?Sized),
@@ -266,15 +264,14 @@ impl KeyFormat {
         if random_length == 0 {
             return Err(MalformedKey::LENGTH);
         }
-        // Half at most: short keys of a published contract keep something to themselves.
+        // At most half, so that part of a short key stays hidden.
         let shown = DISPLAYED_RANDOM.min(random_length / 2);
-        // Never absent: no more than the body is left out.
+        // Always `Some`: it is shorter than the key.
         let displayed = presented.get(..presented.len() - body.len() + shown).unwrap_or_default();
         Ok(ParsedKey { environment, displayed })
     }
 
-    /// Checks version and checksum of a key that is given without its prefix, and gives the length of the random part before
-    /// them.
+    /// Checks version and checksum of a key without its prefix. Returns the length of the random part.
     fn verify_tail(&self, unprefixed: &[u8], body_length: usize) -> Result<usize, MalformedKey> {
         let random_length = body_length.saturating_sub(TAIL_LENGTH);
         if !(SHORTEST_RANDOM..=LONGEST_RANDOM).contains(&random_length) {
@@ -291,10 +288,10 @@ impl KeyFormat {
     }
 }
 
-/// Takes the environment off a key that is given without its prefix.
+/// Splits the environment off a key without its prefix.
 fn split_environment(unprefixed: &[u8]) -> Option<(Option<Environment>, &[u8])> {
     let (environment, body) = unprefixed.split_first_chunk()?;
-    // Compared one after the other, each at once: a pattern would be compared byte by byte.
+    // Two array comparisons: a pattern would compare byte by byte.
     if environment == b"live_" {
         Some((Some(Environment::Live), body))
     } else if environment == b"test_" {
@@ -304,22 +301,22 @@ fn split_environment(unprefixed: &[u8]) -> Option<(Option<Environment>, &[u8])> 
     }
 }
 
-/// What a presented key tells about itself. It does not hold the rest of the key.
+/// What a presented key says about itself. Does not hold the rest of the key.
 #[derive(Clone, Copy)]
 pub struct ParsedKey<'k> {
     environment: Option<Environment>,
-    // ASCII: it becomes text only when somebody asks.
+    // ASCII. Converted to text only on demand.
     displayed: &'k [u8],
 }
 
 impl<'k> ParsedKey<'k> {
-    /// The environment the key spells, or `None` if its format spells none.
+    /// The environment in the key, or `None` if the format has none.
     pub const fn environment(&self) -> Option<Environment> {
         self.environment
     }
 
-    /// The beginning of the key, which lists and logs may show: prefix, environment and the first four of the
-    /// characters that follow, such as `sk_live_a1B2`. Never more than half of those characters.
+    /// The beginning of the key, which is safe in lists and logs: prefix, environment and the first four of the
+    /// characters that follow, such as `sk_live_a1B2`. At most half of those characters.
     pub fn display_prefix(&self) -> &'k str {
         std::str::from_utf8(self.displayed).unwrap_or_default()
     }
@@ -334,7 +331,7 @@ impl fmt::Debug for ParsedKey<'_> {
     }
 }
 
-/// A text that is no key of the format. Says why, and nothing of the text.
+/// The text is not a key of the format. Contains the reason, but no part of the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MalformedKey {
     reason: &'static str,
@@ -342,12 +339,13 @@ pub struct MalformedKey {
 
 impl MalformedKey {
     const LENGTH: Self =
-        Self::new("its length is not one of this format; check that it was copied completely");
+        Self::new("its length does not match the format; check that it was copied completely");
     const PREFIX: Self =
-        Self::new("it does not begin with this service's prefix; check that it is the right key");
+        Self::new("it does not start with this service's prefix; check that it is the right key");
     const ENVIRONMENT: Self =
-        Self::new("after its prefix it names neither the `live` nor the `test` environment");
-    const CHARACTER: Self = Self::new("it has a character that keys do not use; look for spaces and quotes");
+        Self::new("its prefix is not followed by `live_` or `test_`; check that it is the right key");
+    const CHARACTER: Self =
+        Self::new("it contains a character that keys do not use; look for spaces and quotes");
     const VERSION: Self = Self::new("its version is unknown; check that it was copied completely");
     const CHECKSUM: Self = Self::new("its checksum does not match; check it for typing errors");
 
@@ -355,7 +353,7 @@ impl MalformedKey {
         Self { reason }
     }
 
-    /// What is wrong, as a clause about "it", the key.
+    /// The reason, as a clause about "it", the key.
     pub const fn reason(&self) -> &'static str {
         self.reason
     }
@@ -369,7 +367,7 @@ impl fmt::Display for MalformedKey {
 
 impl std::error::Error for MalformedKey {}
 
-/// A format that keys cannot have. Says what to write instead.
+/// The key format is invalid. The message says how to correct it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidKeyFormat(&'static str);
 

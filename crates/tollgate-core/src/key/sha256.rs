@@ -4,7 +4,7 @@ use std::slice;
 
 use sha2::{Digest as _, Sha256, block_api::compress256};
 
-/// How SHA-256 begins (FIPS 180-4, section 5.3.3).
+/// The initial hash value (FIPS 180-4, section 5.3.3).
 const INITIAL: [u32; 8] =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
@@ -13,11 +13,11 @@ pub(super) fn sha256(text: &[u8]) -> [u8; 32] {
     of_one_block(text).unwrap_or_else(|| Sha256::digest(text).into())
 }
 
-/// SHA-256 of a text that fits into one block together with its padding, as the keys of most formats do; `None` for a
-/// text of more than 55 bytes.
+/// SHA-256 of a text that fits into one block with its padding: at most 55 bytes, as keys of most formats are. `None` for a
+/// longer text.
 ///
-/// The block is filled in place (FIPS 180-4, section 5.1.1). A hasher that takes any number of pieces spends half as many
-/// instructions on its buffer as it spends on the block.
+/// Fills the block in place (FIPS 180-4, section 5.1.1). A streaming hasher would add about half as many instructions for its
+/// buffer.
 fn of_one_block(text: &[u8]) -> Option<[u8; 32]> {
     let mut block = [0; 64];
     let (message, bits) = block.split_last_chunk_mut()?;
@@ -40,9 +40,9 @@ fn of_one_block(text: &[u8]) -> Option<[u8; 32]> {
 mod tests {
     use super::*;
 
-    /// All lengths around one block and two, and texts that differ in every place.
+    /// All lengths up to three blocks, with different bytes at every position.
     #[test]
-    fn is_what_the_ordinary_way_computes_whatever_the_length() {
+    fn agrees_with_the_streaming_hasher_for_every_length() {
         for length in 0..=200_u8 {
             for start in [0, 1, 97, 250] {
                 let text: Vec<u8> = (0..length).map(|at| at.wrapping_mul(37).wrapping_add(start)).collect();
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn one_block_holds_55_bytes_and_no_more() {
+    fn one_block_holds_at_most_55_bytes() {
         assert!(of_one_block(&[b'a'; 55]).is_some());
         assert_eq!(of_one_block(&[b'a'; 56]), None);
         assert_eq!(of_one_block(&[b'a'; 64]), None);

@@ -1,4 +1,4 @@
-//! What a limiter keeps for one limit of one subject, and the arithmetic of each algorithm.
+//! The state that a limiter keeps for one limit of one subject, and the arithmetic of each algorithm.
 
 use std::time::SystemTime;
 
@@ -16,24 +16,24 @@ pub(crate) use fixed_window::has_room;
 pub use sliding_window::SlidingWindow;
 pub use token_bucket::TokenBucket;
 
-/// What a limiter keeps for one limit of one subject: small, and without the limit itself, so that a changed quota keeps the
-/// count.
+/// The state that a limiter keeps for one limit of one subject. It does not contain the limit, so the count survives a change of
+/// the quota.
 ///
-/// A limiter brings a counter [up to date](Self::at), has a request [weighed](crate::limit::WindowCheck) against it, and, if all windows
-/// have room, [counts](Self::counting) the request.
+/// A limiter brings the counter [up to date](Self::at), [checks](crate::limit::WindowCheck) the request against it, and
+/// [counts](Self::counting) the request if all windows have capacity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Counter {
-    /// Of an [aligned window](Algorithm::FixedWindow).
+    /// For an [aligned window](Algorithm::FixedWindow).
     FixedWindow(FixedWindow),
-    /// Of a [sliding window](Algorithm::SlidingWindow).
+    /// For a [sliding window](Algorithm::SlidingWindow).
     SlidingWindow(SlidingWindow),
-    /// Of a [token bucket](Algorithm::TokenBucket).
+    /// For a [token bucket](Algorithm::TokenBucket).
     TokenBucket(TokenBucket),
 }
 
 impl Counter {
-    /// Nothing is used yet.
+    /// A counter with nothing used.
     pub fn new(algorithm: Algorithm) -> Self {
         match algorithm {
             Algorithm::FixedWindow => Self::FixedWindow(FixedWindow::default()),
@@ -42,7 +42,7 @@ impl Counter {
         }
     }
 
-    /// Whether this is how such a limit is counted.
+    /// Whether this counter is of the kind that `algorithm` uses.
     pub fn counts_by(&self, algorithm: Algorithm) -> bool {
         matches!(
             (self, algorithm),
@@ -52,7 +52,7 @@ impl Counter {
         )
     }
 
-    /// The counter as it stands at `now`; a fresh one if the limit is not counted so.
+    /// The counter at `now`. A new one if the limit uses another algorithm.
     pub fn at(self, limit: &WindowLimit, now: SystemTime) -> Self {
         match (self, limit.algorithm) {
             (Self::FixedWindow(counter), Algorithm::FixedWindow) => {
@@ -68,7 +68,7 @@ impl Counter {
         }
     }
 
-    /// The counter, which is up to date, after so much was counted.
+    /// The counter plus `cost`. It must be up to date.
     pub fn counting(self, limit: &WindowLimit, cost: u64) -> Self {
         match self {
             Self::FixedWindow(counter) => Self::FixedWindow(counter.counting(cost)),
@@ -77,7 +77,7 @@ impl Counter {
         }
     }
 
-    /// How much is used, of a counter that is up to date: what is left over of a unit counts as a whole one.
+    /// The amount used, rounded up to whole units. The counter must be up to date.
     pub fn used(self, limit: &WindowLimit, now: SystemTime) -> u64 {
         match self {
             Self::FixedWindow(counter) => counter.used,
@@ -86,8 +86,8 @@ impl Counter {
         }
     }
 
-    /// The second from which on the whole limit is there, counted from the Unix epoch, if nothing more is counted until then.
-    /// From then on the counter need not be kept.
+    /// The second since the Unix epoch from which the whole limit is available, if nothing more is counted until then. A store
+    /// can drop the counter from then on.
     pub fn resets_at(self, limit: &WindowLimit) -> u64 {
         match self {
             Self::FixedWindow(counter) => counter.ends_at,
@@ -96,7 +96,7 @@ impl Counter {
         }
     }
 
-    /// The time in which the whole limit comes back.
+    /// The time after which the whole limit is available again.
     pub(crate) fn fills_in(self, limit: &WindowLimit) -> Window {
         match self {
             Self::FixedWindow(_) | Self::SlidingWindow(_) => limit.window,
@@ -104,13 +104,13 @@ impl Counter {
         }
     }
 
-    /// The nanosecond from which on there is room for so much, counted from the Unix epoch. For more than the limit there never
-    /// is: then it is the instant from which on the whole limit is there.
-    pub(crate) fn opens_at(self, limit: &WindowLimit, room: u64) -> u64 {
+    /// The nanosecond since the Unix epoch from which `required` units are available. If that is more than the limit, the instant
+    /// from which the whole limit is available.
+    pub(crate) fn opens_at(self, limit: &WindowLimit, required: u64) -> u64 {
         match self {
             Self::FixedWindow(counter) => counter.opens_at(),
-            Self::SlidingWindow(counter) => counter.opens_at(limit, room),
-            Self::TokenBucket(bucket) => bucket.opens_at(limit, room),
+            Self::SlidingWindow(counter) => counter.opens_at(limit, required),
+            Self::TokenBucket(bucket) => bucket.opens_at(limit, required),
         }
     }
 }

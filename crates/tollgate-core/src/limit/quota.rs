@@ -1,4 +1,4 @@
-//! Quotas: how many requests a window admits, said the way one speaks.
+//! Quotas: the number of requests per window.
 
 use std::{error::Error, fmt, str::FromStr, time::Duration};
 
@@ -6,7 +6,7 @@ use smallvec::{SmallVec, smallvec};
 
 use crate::limit::{TokenBucket, Window};
 
-/// Limits per window, all of which hold at once.
+/// Limits per window. All limits apply at the same time.
 ///
 /// ```
 /// use tollgate_core::limit::{PerWindow, Quota};
@@ -16,7 +16,7 @@ use crate::limit::{TokenBucket, Window};
 /// ```
 ///
 /// Windows are aligned to UTC: a minute begins at second 0, a day at midnight UTC. [`sliding`](Self::sliding) and
-/// [`with_burst`](Self::with_burst) choose another [algorithm](Algorithm) for the limits named before them:
+/// [`with_burst`](Self::with_burst) change the [algorithm](Algorithm) of the limits before them:
 ///
 /// ```
 /// use tollgate_core::limit::PerWindow;
@@ -25,15 +25,15 @@ use crate::limit::{TokenBucket, Window};
 /// assert_eq!(quota.to_string(), "10 per second in bursts of 30, 1000 per sliding hour, 10000 per day");
 /// ```
 ///
-/// Naming a window twice keeps the smaller limit, since both must hold. A limit of 0 admits nothing.
+/// Of two limits with the same window and algorithm, the smaller one remains. A limit of 0 admits nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Quota {
-    // Sorted by window, shortest first, of each algorithm one at most. Four (second, minute, hour, day) stay off the heap.
+    // Sorted by window, shortest first, at most one for each algorithm. Up to four (second, minute, hour, day) need no heap.
     limits: SmallVec<[WindowLimit; 4]>,
 }
 
 impl Quota {
-    /// No limit at all: every request is admitted and no numbers are shown.
+    /// No limit: every request is admitted, and no rate-limit headers are written for it.
     pub fn unlimited() -> Self {
         Self { limits: SmallVec::new() }
     }
@@ -43,7 +43,7 @@ impl Quota {
         Self { limits: smallvec![WindowLimit { window, limit, algorithm: Algorithm::FixedWindow }] }
     }
 
-    /// Both quotas at once.
+    /// Combines two quotas: the limits of both apply.
     pub fn and(mut self, other: Quota) -> Self {
         for added in other.limits {
             match self.limits.binary_search_by_key(&added.key(), WindowLimit::key) {
@@ -58,19 +58,19 @@ impl Quota {
         self
     }
 
-    /// Holds all limits named so far by [sliding windows](Algorithm::SlidingWindow).
+    /// Changes all limits so far to [sliding windows](Algorithm::SlidingWindow).
     pub fn sliding(self) -> Self {
         self.by(Algorithm::SlidingWindow)
     }
 
-    /// Holds all limits named so far by [token buckets](Algorithm::TokenBucket) of this size.
+    /// Changes all limits so far to [token buckets](Algorithm::TokenBucket) of this size.
     pub fn with_burst(self, burst: u64) -> Self {
         self.by(Algorithm::TokenBucket { burst })
     }
 
     fn by(self, algorithm: Algorithm) -> Self {
         let limits = self.limits.into_iter().map(|limit| WindowLimit { algorithm, ..limit });
-        // Put together anew: what was apart by algorithm may be the same limit now.
+        // Merged again: limits that differed only by algorithm can now be the same limit.
         let single = limits.map(|limit| Self { limits: smallvec![limit] });
         single.fold(Self::unlimited(), Self::and)
     }
@@ -98,10 +98,10 @@ impl fmt::Display for Quota {
 impl FromStr for Quota {
     type Err = InvalidQuota;
 
-    /// Reads what `Display` writes, and `60/minute` for `60 per minute`.
+    /// Parses the output of `Display`. Also accepts `60/minute` for `60 per minute`.
     ///
     /// # Errors
-    /// [`InvalidQuota`] for every other text.
+    /// [`InvalidQuota`] for any other text.
     fn from_str(text: &str) -> Result<Self, InvalidQuota> {
         if text.trim() == "unlimited" {
             return Ok(Self::unlimited());
@@ -112,7 +112,7 @@ impl FromStr for Quota {
     }
 }
 
-/// One limit of a quota, as `Display` writes it.
+/// Parses one limit, as `Display` writes it.
 fn read_limit(text: &str) -> Option<Quota> {
     let (limit, rest) = text.split_once(" per ").or_else(|| text.split_once('/'))?;
     let (rest, burst) = match rest.split_once(" in bursts of ") {
@@ -142,7 +142,7 @@ fn read_limit(text: &str) -> Option<Quota> {
     }
 }
 
-/// A text that is no [`Quota`].
+/// The text is not a [`Quota`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidQuota(Box<str>);
 
@@ -150,8 +150,8 @@ impl fmt::Display for InvalidQuota {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "`{}` is no limit: write `60 per minute`, `1000 per sliding hour`, `10 per second in bursts of 30`, `15 per 900 s`, \
-             several with commas between, or `unlimited`",
+            "`{}` is not a limit: write `60 per minute`, `1000 per sliding hour`, `10 per second in bursts of 30`, `15 per 900 s`, \
+             several limits separated by commas, or `unlimited`",
             self.0.escape_debug()
         )
     }
@@ -159,20 +159,20 @@ impl fmt::Display for InvalidQuota {
 
 impl Error for InvalidQuota {}
 
-/// One window's limit within a [`Quota`].
+/// The limit of one window in a [`Quota`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct WindowLimit {
     /// The window.
     pub window: Window,
-    /// How many requests (or units of cost) it admits.
+    /// The number of requests, or units of cost, per window.
     pub limit: u64,
-    /// What is counted, and when it is forgotten.
+    /// The algorithm that counts them.
     pub algorithm: Algorithm,
 }
 
 impl WindowLimit {
-    /// The most that is admitted at once: a window's limit, or what a full bucket holds.
+    /// The number of requests, or units of cost, that can be admitted at once: the window's limit, or the size of the bucket.
     pub fn capacity(&self) -> u64 {
         match self.algorithm {
             Algorithm::TokenBucket { burst } => TokenBucket::capacity(self, burst),
@@ -184,7 +184,7 @@ impl WindowLimit {
         (self.window, self.algorithm.number())
     }
 
-    /// Keeps the smaller of two limits for one window by one algorithm.
+    /// Keeps the smaller of two limits with the same window and algorithm.
     fn tighten(&mut self, other: Self) {
         self.limit = self.limit.min(other.limit);
         if let (Algorithm::TokenBucket { burst }, Algorithm::TokenBucket { burst: other }) =
@@ -206,37 +206,37 @@ impl fmt::Display for WindowLimit {
     }
 }
 
-/// What is counted for a limit, and when it is forgotten.
+/// The algorithm of a limit.
 ///
-/// For each of them, the *reset* that callers are shown is the instant from which on the whole limit is there again, if
-/// nothing more is sent until then; `Retry-After` is the time until a refused request would have fitted.
+/// The *reset* shown to callers is the instant at which the whole limit is available again, if no more requests are counted.
+/// `Retry-After` is the time until the refused request would fit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Algorithm {
-    /// Windows aligned to UTC, each of which begins at zero: the default, and what published limits mean that "reset on the
-    /// minute". Whoever spends one window late and the next one early sends twice the limit in a short time.
+    /// Windows aligned to UTC, each starting at zero. The default, and the usual meaning of "resets every minute". A caller that
+    /// uses one window at its end and the next one at its start can send twice the limit in a short time.
     ///
     /// Reset: the end of the window. `Retry-After`: the same.
     #[default]
     FixedWindow,
-    /// At every instant, the last so many seconds: the present window's count, and of the one before it the share that still
-    /// lies within them, as if that had been spread evenly. There is no boundary to crowd at.
+    /// The last window's length at every instant: the count of the current aligned window, plus the part of the previous one
+    /// that still overlaps, as if its requests were evenly spread. Callers cannot burst at a window boundary.
     ///
-    /// Reset: the end of the window after the present one, when the last of what was sent has slid out. `Retry-After`:
-    /// when enough has slid out, which is sooner.
+    /// Reset: the end of the current window if only the previous one has counts, otherwise the end of the next one.
+    /// `Retry-After`: when enough requests have left the window, which is earlier.
     SlidingWindow,
-    /// A bucket that is filled at an even rate, the limit in each window, and holds so many tokens at most: the generic cell
-    /// rate algorithm. The bucket's size is the limit that callers are shown, and what they have left is counted of it.
+    /// A bucket that refills at a constant rate, the limit per window, and holds at most `burst` tokens. Implemented as the
+    /// generic cell rate algorithm. Callers see the bucket's size as the limit, and the tokens in it as the remaining quota.
     ///
-    /// Reset: when the bucket is full again. `Retry-After`: when it holds enough, which is sooner.
+    /// Reset: when the bucket is full. `Retry-After`: when it holds enough tokens, which is earlier.
     TokenBucket {
-        /// How many tokens the bucket holds: as many as come in a hundred years at most. 0 admits nothing.
+        /// The number of tokens the bucket holds. At most the tokens of 100 years. 0 admits nothing.
         burst: u64,
     },
 }
 
 impl Algorithm {
-    /// Tells algorithms apart, whatever their parameters.
+    /// Identifies the algorithm, without its parameters.
     pub(crate) fn number(self) -> u8 {
         match self {
             Self::FixedWindow => 0,
@@ -246,17 +246,17 @@ impl Algorithm {
     }
 }
 
-/// Reads as a sentence: `60.per_minute()`.
+/// Creates quotas from numbers: `60.per_minute()`.
 pub trait PerWindow {
-    /// This many in every second.
+    /// This many per second.
     fn per_second(self) -> Quota;
-    /// This many in every minute, from second 0.
+    /// This many per minute, from second 0.
     fn per_minute(self) -> Quota;
-    /// This many in every hour, from minute 0.
+    /// This many per hour, from minute 0.
     fn per_hour(self) -> Quota;
-    /// This many in every day, from midnight UTC.
+    /// This many per day, from midnight UTC.
     fn per_day(self) -> Quota;
-    /// This many in every window of another length.
+    /// This many per window of any length.
     fn per(self, window: Window) -> Quota;
 }
 
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn says_how_a_limit_is_written() {
+    fn errors_show_how_to_write_a_limit() {
         for text in [
             "",
             "60",
@@ -319,14 +319,14 @@ mod tests {
     }
 
     #[test]
-    fn reads_as_one_speaks_and_sorts_its_windows() {
+    fn displays_as_text_with_its_windows_sorted() {
         let quota = 10_000.per_day().and(60.per_minute()).and(1_000.per_hour());
         assert_eq!(quota.to_string(), "60 per minute, 1000 per hour, 10000 per day");
         assert_eq!(Quota::unlimited().to_string(), "unlimited");
     }
 
     #[test]
-    fn naming_a_window_twice_keeps_the_smaller_limit() {
+    fn repeating_a_window_keeps_the_smaller_limit() {
         assert_eq!(60.per_minute().and(30.per_minute()), 30.per_minute());
         assert_eq!(30.per_minute().and(60.per_minute()), 30.per_minute());
         let buckets = 60.per_minute().with_burst(5).and(30.per_minute().with_burst(9));
@@ -334,14 +334,14 @@ mod tests {
     }
 
     #[test]
-    fn one_window_by_two_algorithms_is_two_limits_until_they_are_made_one() {
+    fn one_window_with_two_algorithms_is_two_limits_until_the_algorithms_match() {
         let both = 60.per_minute().and(30.per_minute().sliding());
         assert_eq!(both.to_string(), "60 per minute, 30 per sliding minute");
         assert_eq!(both.sliding(), 30.per_minute().sliding());
     }
 
     #[test]
-    fn a_bucket_admits_what_it_holds_at_once() {
+    fn a_bucket_admits_its_size_at_once() {
         let capacity = |quota: Quota| quota.limits()[0].capacity();
         assert_eq!(capacity(60.per_minute()), 60);
         assert_eq!(capacity(60.per_minute().sliding()), 60);

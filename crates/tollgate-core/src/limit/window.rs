@@ -1,4 +1,4 @@
-//! Windows: lengths of time, aligned to UTC, and the seconds they are told in.
+//! Windows: lengths of time aligned to UTC, and conversions of instants to seconds and nanoseconds.
 
 use std::{
     cell::Cell,
@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// A length of time that repeats, aligned to the Unix epoch: whole seconds, at least one.
+/// A repeating length of time, aligned to the Unix epoch: whole seconds, at least one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Window {
     seconds: u32,
@@ -22,7 +22,7 @@ impl Window {
     /// Every day, from midnight UTC.
     pub const DAY: Self = Self { seconds: 86_400 };
 
-    /// A window of another length, rounded up to whole seconds; from one second to 136 years.
+    /// A window of another length, rounded up to whole seconds: one second to 136 years.
     ///
     /// ```
     /// use std::time::Duration;
@@ -36,45 +36,45 @@ impl Window {
         Self { seconds: u32::try_from(seconds).unwrap_or(u32::MAX).max(1) }
     }
 
-    /// How long the window lasts.
+    /// The length of the window.
     pub fn length(self) -> Duration {
         Duration::from_secs(self.seconds.into())
     }
 
-    /// How many seconds the window lasts; at least one.
+    /// The length of the window in seconds, at least one.
     pub fn seconds(self) -> u32 {
         self.seconds
     }
 
-    /// The second at which the window that `second` lies in ends and the next one begins, both counted from the Unix epoch.
+    /// The end of the window that contains `second`, which is the start of the next one. Both in seconds since the Unix epoch.
     pub fn end_after(self, second: u64) -> u64 {
         let length = u64::from(self.seconds);
         second.saturating_add(length - second % length)
     }
 
-    /// How many nanoseconds the window lasts.
+    /// The length of the window in nanoseconds.
     pub(crate) fn nanos(self) -> u64 {
         u64::from(self.seconds) * NANOS_PER_SECOND
     }
 
-    /// Whether `second` lies in the window of this length that ends at `ends_at`.
+    /// Whether `second` is in the window of this length that ends at `ends_at`.
     #[inline]
     pub(crate) fn holds(self, ends_at: u64, second: u64) -> bool {
         second < ends_at && ends_at - second <= u64::from(self.seconds)
     }
 
-    /// Whether a request whose window ends at `ends_at` may still be a late arrival to one that ends later: by whole windows
-    /// that fit into a minute, at least one.
+    /// Whether a request whose window ends at `ends_at` is a late arrival for a window that ends at `later`. The tolerance is the
+    /// number of whole windows in a minute, at least one.
     pub(crate) fn is_late(self, later: u64, ends_at: u64) -> bool {
         let tolerance = u64::from((60 / self.seconds).max(1)) * u64::from(self.seconds);
         later > ends_at && later - ends_at <= tolerance
     }
 }
 
-/// So many nanoseconds are a second.
+/// Nanoseconds per second.
 pub(crate) const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
-/// Nanoseconds since the Unix epoch: 0 for any time before it, the last that 64 bits hold for any time after the year 2554.
+/// Nanoseconds since the Unix epoch: 0 for any time before it, the maximum for any time after the year 2554.
 pub(crate) fn nanos_of(instant: SystemTime) -> u64 {
     let since_epoch = instant.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX)
@@ -84,8 +84,8 @@ pub(crate) fn nanos_of(instant: SystemTime) -> u64 {
 #[inline]
 pub(crate) fn second_of(instant: SystemTime) -> u64 {
     thread_local! {
-        // A second's beginning, its end, and its number. To subtract takes longer than all that a window's arithmetic does,
-        // and a second has many requests.
+        // Start, end and number of the last second used. The subtraction takes longer than the rest of a window's arithmetic,
+        // and many requests arrive in the same second.
         static LAST: Cell<(SystemTime, SystemTime, u64)> = const { Cell::new((UNIX_EPOCH, UNIX_EPOCH, 0)) };
     }
     #[cold]
@@ -104,7 +104,7 @@ pub(crate) fn second_of(instant: SystemTime) -> u64 {
     if begins <= instant && instant < ends { second } else { subtract(instant) }
 }
 
-/// The instant of a second; the Unix epoch for one that no `SystemTime` holds, and no clock can show.
+/// The instant of a second since the Unix epoch. The epoch itself if `SystemTime` cannot represent the second.
 pub(crate) fn instant_of(second: u64) -> SystemTime {
     UNIX_EPOCH.checked_add(Duration::from_secs(second)).unwrap_or(UNIX_EPOCH)
 }
@@ -133,16 +133,16 @@ mod tests {
 
     #[test]
     fn windows_are_aligned_to_utc() {
-        let noon_and_a_bit = 1_000_000_000; // 2001-09-09T01:46:40Z
-        assert_eq!(Window::MINUTE.end_after(noon_and_a_bit), 1_000_000_020);
-        assert_eq!(Window::HOUR.end_after(noon_and_a_bit), 1_000_000_800);
-        assert_eq!(Window::DAY.end_after(noon_and_a_bit), 1_000_080_000);
+        let second = 1_000_000_000; // 2001-09-09T01:46:40Z
+        assert_eq!(Window::MINUTE.end_after(second), 1_000_000_020);
+        assert_eq!(Window::HOUR.end_after(second), 1_000_000_800);
+        assert_eq!(Window::DAY.end_after(second), 1_000_080_000);
         assert_eq!(Window::DAY.end_after(86_399), 86_400);
         assert_eq!(Window::DAY.end_after(86_400), 172_800, "an end belongs to the next window");
     }
 
     #[test]
-    fn odd_lengths_and_odd_times_are_bounded() {
+    fn extreme_lengths_and_times_are_bounded() {
         assert_eq!(Window::lasting(Duration::ZERO), Window::SECOND);
         assert_eq!(Window::lasting(Duration::from_millis(1_500)).length(), Duration::from_secs(2));
         assert_eq!(Window::lasting(Duration::MAX).length(), Duration::from_secs(u32::MAX.into()));

@@ -1,4 +1,4 @@
-//! What the history tells of a change besides what it was. Never a secret, and of metadata only that it is another.
+//! The detail of an event in the history. Never contains a secret; of metadata it says only that it changed.
 
 use std::{
     fmt,
@@ -9,10 +9,10 @@ use super::KeyAction;
 use crate::manage::KeyDetails;
 
 impl KeyAction {
-    /// The [detail](super::KeyEvent::detail) of an event that happened to a key, as it was `before` and is `after`. Where only one
-    /// of the two is known, that one twice.
+    /// The [detail](super::KeyEvent::detail) of an event, from the key `before` and `after` it. If only one of them is known,
+    /// pass it twice.
     ///
-    /// Every store takes it from here, so that a history reads alike wherever it is kept.
+    /// Every store uses this function, so histories look the same in all stores.
     ///
     /// ```
     /// # use std::time::SystemTime;
@@ -33,7 +33,7 @@ impl KeyAction {
             Self::Issued | Self::Deleted => format!("name: {}", after.name),
             Self::Updated => changes(before, after),
             Self::Rotated => match after.former_until {
-                Some(_) => format!("the former secret is good until {}", Told(after.former_until)),
+                Some(_) => format!("the former secret is valid until {}", Timestamp(after.former_until)),
                 None => "the former secret has ended".to_owned(),
             },
             Self::Revoked | Self::TenantSuspended | Self::TenantResumed => String::new(),
@@ -53,7 +53,7 @@ fn changes(before: &KeyDetails, after: &KeyDetails) -> String {
         changes.push(format!("plan: {} -> {}", plan(before), plan(after)));
     }
     if before.expires_at != after.expires_at {
-        changes.push(format!("expiry: {} -> {}", Told(before.expires_at), Told(after.expires_at)));
+        changes.push(format!("expiry: {} -> {}", Timestamp(before.expires_at), Timestamp(after.expires_at)));
     }
     if before.quotas != after.quotas {
         changes.push(format!("quotas: {} -> {}", quotas(before), quotas(after)));
@@ -82,15 +82,15 @@ fn quotas(key: &KeyDetails) -> String {
     if quotas.is_empty() { NONE.to_owned() } else { quotas.join("; ") }
 }
 
-/// An instant as the history tells it: `2026-07-31T12:00:00Z`, or `never`.
-struct Told(Option<SystemTime>);
+/// An instant in the history: `2026-07-31T12:00:00Z`, or `never`.
+struct Timestamp(Option<SystemTime>);
 
-impl fmt::Display for Told {
+impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(instant) = self.0 else { return f.write_str("never") };
         let seconds = whole_seconds(instant);
         let (days, of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-        // Years that begin in March, in eras of 400: the leap day is the last one then.
+        // Years start in March, in eras of 400 years, so that the leap day is the last day of a year.
         let days = days + 719_468;
         let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
         let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
@@ -104,7 +104,7 @@ impl fmt::Display for Told {
     }
 }
 
-/// Since 1970, cut off towards the past.
+/// Whole seconds since 1970, rounded down.
 fn whole_seconds(instant: SystemTime) -> i64 {
     match instant.duration_since(UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn an_update_tells_what_it_has_changed_from_what_to_what() {
+    fn an_update_shows_old_and_new_values() {
         let bare = KeyDetails::new("key_1", "build", at(0));
         let mut full = bare.clone();
         let quotas = vec![("default".into(), 60.per_minute()), ("exports".into(), 5.per_day().sliding())];
@@ -142,7 +142,7 @@ mod tests {
             .with_plan(Some(Plan::active("pro")))
             .with_expiry(Some(at(60)))
             .with_quotas(quotas)
-            .with_metadata(r#"{"owner":"nobody's business"}"#.parse::<Metadata>().unwrap())
+            .with_metadata(r#"{"owner":"do not show"}"#.parse::<Metadata>().unwrap())
             .apply(&mut full);
         assert_eq!(
             KeyAction::Updated.detail(&bare, &full),
@@ -161,27 +161,27 @@ mod tests {
     }
 
     #[test]
-    fn a_rotation_tells_what_becomes_of_the_former_secret() {
+    fn a_rotation_shows_when_the_former_secret_ends() {
         let mut key = KeyDetails::new("key_1", "build", at(0));
         assert_eq!(KeyAction::Rotated.detail(&key, &key), "the former secret has ended");
         key.former_until = Some(at(60));
         assert_eq!(
             KeyAction::Rotated.detail(&key, &key),
-            "the former secret is good until 1970-01-01T00:01:00Z"
+            "the former secret is valid until 1970-01-01T00:01:00Z"
         );
     }
 
     #[test]
     fn dates_are_those_of_the_calendar() {
-        for (seconds, told) in [
+        for (seconds, expected) in [
             (0, "1970-01-01T00:00:00Z"),
             (951_826_154, "2000-02-29T12:09:14Z"),
             (1_709_251_199, "2024-02-29T23:59:59Z"),
             (4_102_444_800, "2100-01-01T00:00:00Z"),
         ] {
-            assert_eq!(Told(Some(at(seconds))).to_string(), told);
+            assert_eq!(Timestamp(Some(at(seconds))).to_string(), expected);
         }
-        assert_eq!(Told(Some(at(0) - Duration::from_nanos(1))).to_string(), "1969-12-31T23:59:59Z");
-        assert_eq!(Told(None).to_string(), "never");
+        assert_eq!(Timestamp(Some(at(0) - Duration::from_nanos(1))).to_string(), "1969-12-31T23:59:59Z");
+        assert_eq!(Timestamp(None).to_string(), "never");
     }
 }

@@ -1,35 +1,35 @@
-//! What happened to keys and tenants.
+//! The history of keys and tenants.
 
 use std::{fmt, time::SystemTime};
 
-/// One thing that happened to a key or a tenant: who, when, what.
+/// One event of a key or a tenant: who did what, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyEvent {
-    /// The generation that it made: rises from event to event of one key.
+    /// The generation that the event produced. Increases with every event of a key.
     pub generation: u64,
-    /// When.
+    /// When it happened.
     pub at: SystemTime,
-    /// Who: an [actor](crate::manage::Actor)'s name.
+    /// The name of the [actor](crate::manage::Actor).
     pub actor: Box<str>,
-    /// What.
+    /// What happened.
     pub action: KeyAction,
-    /// The key's identifier, if it happened to a key.
+    /// The key's identifier, for an event of a key.
     pub key: Option<Box<str>>,
     /// The tenant, or the key's tenant.
     pub tenant: Option<Box<str>>,
-    /// What the action [does not tell](KeyAction::detail): `name: build -> deploy`. Never a secret.
+    /// [More about the action](KeyAction::detail): `name: build -> deploy`. Never contains a secret.
     pub detail: Box<str>,
 }
 
 impl KeyEvent {
-    /// An event of a key or a tenant, which are put in afterwards.
+    /// An event without key, tenant and detail. Set them afterwards.
     pub fn new(generation: u64, at: SystemTime, actor: impl Into<Box<str>>, action: KeyAction) -> Self {
         Self { generation, at, actor: actor.into(), action, key: None, tenant: None, detail: Box::default() }
     }
 }
 
-/// What can happen to a key or a tenant.
+/// The kinds of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KeyAction {
@@ -37,7 +37,7 @@ pub enum KeyAction {
     Issued,
     /// A key was changed.
     Updated,
-    /// A key got another secret.
+    /// A key got a new secret.
     Rotated,
     /// A key was revoked.
     Revoked,
@@ -60,7 +60,7 @@ impl KeyAction {
         Self::TenantResumed,
     ];
 
-    /// The word by which it is stored and shown: `issued`, `tenant_suspended`.
+    /// The name in storage and in output: `issued`, `tenant_suspended`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Issued => "issued",
@@ -73,7 +73,7 @@ impl KeyAction {
         }
     }
 
-    /// The action that [`as_str`](Self::as_str) writes so; `None` for another word.
+    /// The action with this [name](Self::as_str); `None` for any other text.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|action| action.as_str() == name)
     }
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_action_reads_its_own_name() {
+    fn every_action_parses_its_own_name() {
         for action in KeyAction::ALL {
             assert_eq!(KeyAction::from_name(action.as_str()), Some(action));
         }

@@ -1,4 +1,4 @@
-//! What there is to know of a key, but for its secret.
+//! Everything about a key except its secret.
 
 use std::time::SystemTime;
 
@@ -11,48 +11,48 @@ use crate::{
     verify::{Plan, Principal},
 };
 
-/// Everything about a key but its secret: what lists show, and what a principal is made of.
+/// Everything about a key except its secret. Lists show it, and a principal is built from it.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct KeyDetails {
-    /// Its identifier, which its principal has, too. No secret.
+    /// The identifier of the key and of its principal. Not a secret.
     pub id: Box<str>,
-    /// What its owner calls it.
+    /// A name chosen by its owner.
     pub name: Box<str>,
-    /// How its secret begins; of the new one, after a rotation.
+    /// The beginning of its secret; after a rotation, of the new secret.
     pub display_prefix: Box<str>,
     /// The organization or account that owns it.
     pub tenant: Option<Box<str>>,
-    /// What it may do.
+    /// The granted scopes.
     pub scopes: Scopes,
-    /// What was bought.
+    /// The plan that was bought.
     pub plan: Option<Plan>,
-    /// Whether it acts on live or on test data.
+    /// Whether it acts on live or test data.
     pub environment: Environment,
-    /// Its role within the tenant, a word of the application's own.
+    /// The role within the tenant, defined by the application.
     pub role: Option<Box<str>>,
-    /// Quotas of its own, which take the place of the quotas of the policies with these names.
+    /// The key's own quotas by policy name. They replace the quotas of those policies.
     pub quotas: Vec<(Box<str>, Quota)>,
-    /// Data of the application's own.
+    /// The application's own data.
     pub metadata: Metadata,
-    /// Whether it was revoked, or its tenant is suspended.
+    /// Whether the key is revoked or its tenant suspended.
     pub status: KeyStatus,
     /// When it was issued.
     pub created_at: SystemTime,
-    /// The instant from which it is refused.
+    /// The instant from which it is refused. `None`: it does not expire.
     pub expires_at: Option<SystemTime>,
     /// When it was revoked.
     pub revoked_at: Option<SystemTime>,
-    /// When it was last used, as far as that was flushed.
+    /// When it was last used, according to the usage flushed so far.
     pub last_used_at: Option<SystemTime>,
-    /// Until when its former secret is good, too, after a rotation with an overlap.
+    /// Until when the former secret remains valid, after a rotation with an overlap.
     pub former_until: Option<SystemTime>,
-    /// Which state of the key this is: higher is newer.
+    /// The version of this record. A higher number is newer.
     pub generation: u64,
 }
 
 impl KeyDetails {
-    /// A live key without scopes, plan and expiry. What else there is to it is put in afterwards.
+    /// A live, active key without scopes, plan and expiry. Set other fields afterwards.
     pub fn new(id: impl Into<Box<str>>, name: impl Into<Box<str>>, created_at: SystemTime) -> Self {
         Self {
             id: id.into(),
@@ -75,7 +75,7 @@ impl KeyDetails {
         }
     }
 
-    /// Why it has ended as of `now`, or `None` while it is good.
+    /// Why the key is invalid at `now`, or `None` if it is valid.
     pub fn ended(&self, now: SystemTime) -> Option<EndReason> {
         let is_expired = self.expires_at.is_some_and(|expires_at| expires_at <= now);
         match self.status {
@@ -86,7 +86,7 @@ impl KeyDetails {
         }
     }
 
-    /// Whether it is good as of `now`, in one word.
+    /// The key's state at `now`.
     pub fn state(&self, now: SystemTime) -> KeyState {
         match self.ended(now) {
             None => KeyState::Active,
@@ -96,8 +96,8 @@ impl KeyDetails {
         }
     }
 
-    /// Whom the key proves, to be ended by this signal. Metadata, if there is any, is the principal's
-    /// [extension](Principal::extension).
+    /// The principal of this key, with `signal` as its end signal. Metadata, if present, becomes an
+    /// [extension](Principal::extension) of the principal.
     pub fn to_principal(&self, signal: EndSignal) -> Principal {
         let mut principal = Principal::new(self.id.clone())
             .with_scopes(self.scopes.clone())
@@ -124,9 +124,9 @@ impl KeyDetails {
     }
 }
 
-/// Whether a key is good at some instant, in the one word that lists show.
+/// The state of a key at some instant, as lists show it.
 ///
-/// A store knows a key's [status](KeyStatus); whether it has expired is a matter of the moment.
+/// In contrast to the stored [status](KeyStatus), it depends on the time: a key can be expired.
 ///
 /// ```
 /// use std::time::{Duration, UNIX_EPOCH};
@@ -144,21 +144,21 @@ impl KeyDetails {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KeyState {
-    /// It is good.
+    /// The key is valid.
     Active,
-    /// Its expiry has passed.
+    /// The key's expiry has passed.
     Expired,
-    /// It was revoked.
+    /// The key was revoked.
     Revoked,
-    /// Its tenant is suspended.
+    /// The key's tenant is suspended.
     Suspended,
 }
 
 impl KeyState {
-    /// All that there are.
+    /// All states.
     pub const ALL: [Self; 4] = [Self::Active, Self::Expired, Self::Revoked, Self::Suspended];
 
-    /// The word.
+    /// The name of the state.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
@@ -168,12 +168,12 @@ impl KeyState {
         }
     }
 
-    /// The standing that [`as_str`](Self::as_str) writes so; `None` for another word.
+    /// The state with this [name](Self::as_str); `None` for any other text.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == name)
     }
 
-    /// The status under which a store lists all keys of this standing, among others; `None` if that may be any.
+    /// The stored status of all keys in this state, for a query. `None` if keys of any status can be in it.
     pub const fn status(self) -> Option<KeyStatus> {
         match self {
             Self::Active => Some(KeyStatus::Active),

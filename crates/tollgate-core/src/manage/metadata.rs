@@ -1,13 +1,13 @@
-//! Data of the application's own, kept with a key.
+//! The application's own data, stored with a key.
 
 use std::{error::Error, fmt, str::FromStr, sync::Arc};
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-/// Data of the application's own, kept with a key: a JSON object, written from a type of the application's and read as one.
+/// The application's own data, stored with a key: a JSON object, converted from and to a type of the application.
 ///
-/// A store gives it to the principal as an [extension](crate::verify::Principal::extension):
+/// A store attaches it to the principal as an [extension](crate::verify::Principal::extension):
 ///
 /// ```
 /// use serde::{Deserialize, Serialize};
@@ -27,12 +27,12 @@ use serde_json::{Map, Value};
 /// # Ok::<(), tollgate_core::manage::InvalidMetadata>(())
 /// ```
 ///
-/// `Debug` tells the names and hides the values.
+/// `Debug` shows the names and hides the values.
 #[derive(Clone, Default, PartialEq)]
 pub struct Metadata(Option<Arc<Map<String, Value>>>);
 
 impl Metadata {
-    /// The most bytes that metadata may have, as compact JSON.
+    /// The maximum length in bytes, as compact JSON: 16 KiB.
     pub const MAX_BYTES: usize = 16 * 1024;
 
     /// No data: an empty object.
@@ -40,16 +40,16 @@ impl Metadata {
         Self::default()
     }
 
-    /// A value as metadata.
+    /// Converts a value to metadata.
     ///
     /// # Errors
-    /// [`InvalidMetadata`] if it is no object, is not to be written as JSON, or is longer than [`MAX_BYTES`](Self::MAX_BYTES).
+    /// [`InvalidMetadata`] if the value is not an object, cannot be serialized, or is longer than [`MAX_BYTES`](Self::MAX_BYTES).
     pub fn of<T: Serialize + ?Sized>(value: &T) -> Result<Self, InvalidMetadata> {
         match serde_json::to_value(value) {
             Ok(Value::Object(object)) => Self::of_object(object),
-            Ok(_) => Err(InvalidMetadata("metadata is a JSON object: give it a struct or a map".into())),
+            Ok(_) => Err(InvalidMetadata("metadata must be a JSON object: use a struct or a map".into())),
             Err(error) => {
-                Err(InvalidMetadata(format!("the value cannot be written as JSON: {error}").into()))
+                Err(InvalidMetadata(format!("the value cannot be serialized as JSON: {error}").into()))
             }
         }
     }
@@ -61,30 +61,30 @@ impl Metadata {
         let metadata = Self(Some(Arc::new(object)));
         if metadata.to_string().len() > Self::MAX_BYTES {
             return Err(InvalidMetadata(
-                "metadata has at most 16 KiB: keep more elsewhere, under the key's id".into(),
+                "metadata is longer than 16 KiB: store larger data elsewhere, by the key's id".into(),
             ));
         }
         Ok(metadata)
     }
 
-    /// The metadata as a type of the application's own.
+    /// Converts the metadata to a type of the application.
     ///
     /// # Errors
-    /// [`InvalidMetadata`] if it is not of this type.
+    /// [`InvalidMetadata`] if it does not match the type.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, InvalidMetadata> {
         let object = self.0.as_deref().cloned().unwrap_or_default();
         serde_json::from_value(Value::Object(object))
-            .map_err(|error| InvalidMetadata(format!("the metadata is of another type: {error}").into()))
+            .map_err(|error| InvalidMetadata(format!("the metadata does not match the type: {error}").into()))
     }
 
-    /// Whether there is none.
+    /// Whether there is no data.
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 }
 
 impl fmt::Display for Metadata {
-    /// Compact JSON, which [`from_str`](FromStr::from_str) reads.
+    /// Writes compact JSON, which [`from_str`](FromStr::from_str) parses.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             None => f.write_str("{}"),
@@ -97,11 +97,11 @@ impl FromStr for Metadata {
     type Err = InvalidMetadata;
 
     /// # Errors
-    /// [`InvalidMetadata`] for what is no JSON object, or longer than [`MAX_BYTES`](Self::MAX_BYTES).
+    /// [`InvalidMetadata`] if `json` is not a JSON object, or is longer than [`MAX_BYTES`](Self::MAX_BYTES).
     fn from_str(json: &str) -> Result<Self, InvalidMetadata> {
         match serde_json::from_str(json) {
             Ok(object) => Self::of_object(object),
-            Err(error) => Err(InvalidMetadata(format!("metadata is a JSON object: {error}").into())),
+            Err(error) => Err(InvalidMetadata(format!("metadata must be a JSON object: {error}").into())),
         }
     }
 }
@@ -122,7 +122,7 @@ impl fmt::Debug for Metadata {
     }
 }
 
-/// What is no metadata, or metadata of another type.
+/// The value is not valid metadata, or does not match the expected type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidMetadata(Box<str>);
 
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn written_metadata_is_read_back() {
         let metadata = Metadata::of(&BTreeMap::from([("region", "eu"), ("password", "hunter2")])).unwrap();
         assert_eq!(metadata.to_string().parse(), Ok(metadata.clone()));
         assert_eq!(metadata.read::<BTreeMap<String, String>>().unwrap()["region"], "eu");
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn only_objects_of_a_bounded_size_are_metadata() {
+    fn metadata_is_an_object_of_bounded_size() {
         for json in ["", "[]", "1", "null", "{", "\"{}\""] {
             let error = json.parse::<Metadata>().unwrap_err().to_string();
             assert!(error.contains("object"), "{json}: {error}");

@@ -1,8 +1,8 @@
-//! Which keys and events to list, page by page.
+//! Queries for keys and events, with paging.
 
 use crate::store::KeyStatus;
 
-/// Which keys to list. What is `None` does not matter.
+/// Selects keys. A field that is `None` does not restrict the result.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyQuery {
@@ -10,19 +10,19 @@ pub struct KeyQuery {
     pub id: Option<Box<str>>,
     /// The keys of this tenant.
     pub tenant: Option<Box<str>>,
-    /// Those with this status. One that has expired still has the status that it had.
+    /// The keys with this status. An expired key keeps its status.
     pub status: Option<KeyStatus>,
-    /// Those whose name or display prefix begins like this. Case counts.
+    /// The keys whose name or display prefix starts with this text. Case-sensitive.
     pub search: Option<Box<str>>,
-    /// How many, at most: 1 to 1,000; 100 if it is 0.
+    /// The page size: 1 to 1,000. 0 means 100.
     pub limit: u32,
-    /// What the page before said to go on with.
+    /// The cursor: `next` of the previous page.
     pub after: Option<Box<str>>,
 }
 
-/// How many entries a page has if nobody says.
+/// The default page size.
 const DEFAULT_LIMIT: u32 = 100;
-/// How many a page has at most.
+/// The maximum page size.
 const MAX_LIMIT: u32 = 1_000;
 
 impl KeyQuery {
@@ -36,86 +36,86 @@ impl KeyQuery {
         Self { id: Some(id.into()), ..Self::default() }
     }
 
-    /// Only those of this tenant.
-    pub fn of_tenant(mut self, tenant: impl Into<Box<str>>) -> Self {
+    /// Selects only keys of this tenant.
+    pub fn with_tenant(mut self, tenant: impl Into<Box<str>>) -> Self {
         self.tenant = Some(tenant.into());
         self
     }
 
-    /// Only those with this status.
+    /// Selects only keys with this status.
     pub fn with_status(mut self, status: KeyStatus) -> Self {
         self.status = Some(status);
         self
     }
 
-    /// Only those whose name or display prefix begins like this.
-    pub fn search(mut self, beginning: impl Into<Box<str>>) -> Self {
+    /// Selects only keys whose name or display prefix starts with this text.
+    pub fn with_search(mut self, beginning: impl Into<Box<str>>) -> Self {
         self.search = Some(beginning.into());
         self
     }
 
-    /// So many at most.
-    pub fn limit(mut self, limit: u32) -> Self {
+    /// Sets the page size: 1 to 1,000. Default: 100.
+    pub fn with_limit(mut self, limit: u32) -> Self {
         self.limit = limit;
         self
     }
 
-    /// Goes on where a page ended.
-    pub fn after(mut self, next: impl Into<Box<str>>) -> Self {
+    /// Continues after a page: takes the `next` of that page.
+    pub fn with_after(mut self, next: impl Into<Box<str>>) -> Self {
         self.after = Some(next.into());
         self
     }
 
-    /// How many keys a page has.
+    /// The maximum number of keys in a page.
     pub fn page_size(&self) -> u32 {
         page_size(self.limit)
     }
 }
 
-/// Which events to list. What is `None` does not matter.
+/// Selects events. A field that is `None` does not restrict the result.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HistoryQuery {
-    /// What happened to the key with this identifier.
+    /// The events of the key with this identifier.
     pub key: Option<Box<str>>,
-    /// What happened to this tenant, and to its keys.
+    /// The events of this tenant and of its keys.
     pub tenant: Option<Box<str>>,
-    /// How many, at most: 1 to 1,000; 100 if it is 0.
+    /// The page size: 1 to 1,000. 0 means 100.
     pub limit: u32,
-    /// What the page before said to go on with.
+    /// The cursor: `next` of the previous page.
     pub after: Option<Box<str>>,
 }
 
 impl HistoryQuery {
-    /// All that happened.
+    /// All events.
     pub fn all() -> Self {
         Self::default()
     }
 
-    /// What happened to one key.
+    /// The events of one key.
     pub fn of_key(id: impl Into<Box<str>>) -> Self {
         Self { key: Some(id.into()), ..Self::default() }
     }
 
-    /// Only what happened to this tenant, and to its keys.
-    pub fn of_tenant(mut self, tenant: impl Into<Box<str>>) -> Self {
+    /// Selects only events of this tenant and of its keys.
+    pub fn with_tenant(mut self, tenant: impl Into<Box<str>>) -> Self {
         self.tenant = Some(tenant.into());
         self
     }
 
-    /// So many at most.
-    pub fn limit(mut self, limit: u32) -> Self {
+    /// Sets the page size: 1 to 1,000. Default: 100.
+    pub fn with_limit(mut self, limit: u32) -> Self {
         self.limit = limit;
         self
     }
 
-    /// Goes on where a page ended.
-    pub fn after(mut self, next: impl Into<Box<str>>) -> Self {
+    /// Continues after a page: takes the `next` of that page.
+    pub fn with_after(mut self, next: impl Into<Box<str>>) -> Self {
         self.after = Some(next.into());
         self
     }
 
-    /// How many events a page has.
+    /// The maximum number of events in a page.
     pub fn page_size(&self) -> u32 {
         page_size(self.limit)
     }
@@ -125,18 +125,18 @@ fn page_size(limit: u32) -> u32 {
     if limit == 0 { DEFAULT_LIMIT } else { limit.min(MAX_LIMIT) }
 }
 
-/// A part of a list.
+/// One page of a list.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Page<T> {
     /// The entries.
     pub items: Vec<T>,
-    /// What to ask for the entries after these with; `None` if there are none.
+    /// The cursor for the next page; `None` after the last one.
     pub next: Option<Box<str>>,
 }
 
 impl<T> Page<T> {
-    /// A part of a list, and how to go on.
+    /// A page with its entries and its cursor.
     pub fn new(items: Vec<T>, next: Option<Box<str>>) -> Self {
         Self { items, next }
     }
@@ -147,8 +147,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_is_never_empty_nor_endless() {
-        let sizes = [0, 1, 7, 1_000, 1_001, u32::MAX].map(|limit| KeyQuery::all().limit(limit).page_size());
+    fn the_page_size_is_bounded() {
+        let sizes =
+            [0, 1, 7, 1_000, 1_001, u32::MAX].map(|limit| KeyQuery::all().with_limit(limit).page_size());
         assert_eq!(sizes, [100, 1, 7, 1_000, 1_000, 1_000]);
     }
 }

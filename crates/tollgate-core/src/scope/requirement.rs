@@ -1,15 +1,15 @@
-//! Requirements: which scopes a request must hold, as an expression with *and* and *or*.
+//! Requirements: the scopes a request must hold, as an expression with *and* and *or*.
 
 use super::{InvalidScope, Scope, Scopes};
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::{BitAnd, BitOr};
 
-/// Requires one scope, and begins an expression: `scope("read") & (scope("jobs") | scope("reports"))`.
+/// Requires one scope. Combine with `&` and `|`: `scope("read") & (scope("jobs") | scope("reports"))`.
 ///
-/// The name is taken literally: `scope("jobs:*")` is met by the grants `jobs:*` and `*`, not by `jobs:read`.
+/// The name is literal: the grants `jobs:*` and `*` meet `scope("jobs:*")`, `jobs:read` does not.
 ///
-/// An invalid name makes a requirement that is never met, so that a mistake refuses rather than admits.
+/// A requirement with an invalid name is never met, so a mistake refuses requests instead of admitting them.
 /// [`Requirement::validate`] reports it.
 ///
 /// ```
@@ -24,7 +24,7 @@ pub fn scope(name: impl Into<Cow<'static, str>>) -> Requirement {
     Requirement(Scope::new(name).map_or_else(Node::Invalid, Node::Scope))
 }
 
-/// What a principal's [`Scopes`] must grant.
+/// The scopes that a principal's [`Scopes`] must grant.
 ///
 /// ```
 /// # use tollgate_core::scope::{Scopes, scope};
@@ -35,7 +35,7 @@ pub fn scope(name: impl Into<Cow<'static, str>>) -> Requirement {
 /// # Ok::<(), tollgate_core::scope::InvalidScope>(())
 /// ```
 ///
-/// With names that come from a configuration, check them before the first request:
+/// Validate names that come from configuration before the first request:
 ///
 /// ```
 /// # use tollgate_core::scope::{Requirement, Scopes, scope};
@@ -45,28 +45,28 @@ pub fn scope(name: impl Into<Cow<'static, str>>) -> Requirement {
 /// assert!(requirement.validate().is_err());
 /// ```
 ///
-/// `Display` is meant for people: `jobs:read and (reports or admin)`. Two requirements are equal when they
-/// are written alike: `a & b` does not equal `b & a`.
+/// `Display` writes text for people: `jobs:read and (reports or admin)`. Equality compares the written form:
+/// `a & b` does not equal `b & a`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requirement(Node);
 
-/// `All` has no member that is an `All`, nor `Any` one that is an `Any`; neither has exactly one member.
+/// An `All` has no `All` among its members and an `Any` has no `Any`. Neither has exactly one member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Node {
     Scope(Scope),
-    /// Kept, so that it can be reported; never met.
+    /// Never met. Kept so that `validate` can report it.
     Invalid(InvalidScope),
     All(Vec<Node>),
     Any(Vec<Node>),
 }
 
 impl Requirement {
-    /// Requires nothing: always met, also by [`Scopes::none`].
+    /// Requires nothing: always met, even by [`Scopes::none`].
     pub fn none() -> Self {
         Self(Node::All(Vec::new()))
     }
 
-    /// Requires every one of these. Without any, nothing is required: the same as [`Requirement::none`].
+    /// Requires all of these. An empty list requires nothing, like [`Requirement::none`].
     ///
     /// ```
     /// # use tollgate_core::scope::{Requirement, scope};
@@ -83,7 +83,7 @@ impl Requirement {
         Self::group(members, Node::All)
     }
 
-    /// Requires at least one of these. Without any, there is none that could be met: it never is.
+    /// Requires at least one of these. An empty list is never met.
     ///
     /// ```
     /// # use tollgate_core::scope::{Requirement, scope};
@@ -100,32 +100,32 @@ impl Requirement {
         Self::group(members, Node::Any)
     }
 
-    /// A group of one is that one.
+    /// A group of one member is replaced by that member.
     fn group(mut members: Vec<Node>, kind: fn(Vec<Node>) -> Node) -> Self {
         let only = if members.len() == 1 { members.pop() } else { None };
         Self(only.unwrap_or_else(|| kind(members)))
     }
 
-    /// Whether these grants suffice. Allocates nothing.
+    /// Whether these grants meet the requirement. Does not allocate.
     #[must_use]
     pub fn is_met_by(&self, granted: &Scopes) -> bool {
         self.0.is_met_by(granted)
     }
 
-    /// Reports the first invalid name, so that a service can refuse to start instead of refusing every request.
+    /// Reports the first invalid name, so that a service can fail at start-up instead of refusing every request.
     ///
-    /// An empty [`any_of`](Self::any_of) is not reported: it is a way to admit nobody.
+    /// An empty [`any_of`](Self::any_of) is valid: it deliberately admits no request.
     ///
     /// # Errors
-    /// [`InvalidScope`] when a name given to [`scope`] is not a valid scope.
+    /// [`InvalidScope`] if a name given to [`scope`] is not a valid scope.
     pub fn validate(&self) -> Result<(), InvalidScope> {
         self.0.validate()
     }
 
-    /// The scopes that are mentioned, each once, in the order of their first mention. Invalid names are left out.
+    /// The valid scopes in the requirement, without duplicates, in order of first appearance.
     ///
     /// Joined by spaces, they are the value of the `scope` parameter in a `WWW-Authenticate` header
-    /// (RFC 6750, section 3), and need no escape there. The difference of *and* and *or* is lost.
+    /// (RFC 6750, section 3), and need no escaping there. The difference between *and* and *or* is lost.
     pub fn scopes(&self) -> impl Iterator<Item = &str> {
         let mut names = Vec::new();
         self.0.collect_names(&mut names);
@@ -171,14 +171,14 @@ impl From<Scope> for Requirement {
     }
 }
 
-/// As [`scope`] does: an invalid name makes a requirement that is never met.
+/// Like [`scope`]: a requirement with an invalid name is never met.
 impl From<&'static str> for Requirement {
     fn from(name: &'static str) -> Self {
         scope(name)
     }
 }
 
-/// Requires both. Binds more tightly than `|`.
+/// Requires both. Has higher precedence than `|`.
 impl BitAnd for Requirement {
     type Output = Self;
 
@@ -187,7 +187,7 @@ impl BitAnd for Requirement {
     }
 }
 
-/// Requires at least one of the two. Binds less tightly than `&`.
+/// Requires at least one of the two. Has lower precedence than `&`.
 impl BitOr for Requirement {
     type Output = Self;
 
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn displays_without_superfluous_parentheses() {
+    fn displays_without_unneeded_parentheses() {
         let [a, b, c, d] = ["a", "b", "c", "d"].map(scope);
         let never = Requirement::any_of([""; 0]);
         for (requirement, text) in [
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_required_is_always_met_and_a_choice_of_nothing_never() {
+    fn an_empty_all_of_is_always_met_and_an_empty_any_of_never() {
         let nothing = [""; 0];
         assert!(Requirement::none().is_met_by(&Scopes::none()));
         assert_eq!(Requirement::all_of(nothing), Requirement::none());
@@ -283,19 +283,19 @@ mod tests {
     }
 
     #[test]
-    fn an_invalid_name_does_not_spoil_its_alternative() {
+    fn an_invalid_name_does_not_affect_its_alternatives() {
         assert!((scope("a b") | scope("c")).is_met_by(&granted("c")));
         assert!(!(scope("a b") & scope("c")).is_met_by(&granted("*")));
     }
 
     #[test]
-    fn mentions_each_valid_scope_once_in_order() {
+    fn lists_each_valid_scope_once_in_order() {
         let requirement = scope("w") & (scope("b") | scope("x\"y") | scope("w")) & scope("a") & scope("b");
         assert_eq!(requirement.scopes().collect::<Vec<_>>(), ["w", "b", "a"]);
         assert_eq!(Requirement::none().scopes().count(), 0);
     }
 
-    /// How a requirement was asked for, before anything was flattened.
+    /// The requirement as it is written, before groups are flattened.
     #[derive(Clone, Debug)]
     enum Model {
         Name(String),
@@ -316,7 +316,7 @@ mod tests {
             }
         }
 
-        /// Disjunctive normal form: each inner list is one set of names that suffices.
+        /// Disjunctive normal form: each inner list is a set of names that meets the requirement.
         fn alternatives(&self) -> Vec<Vec<&str>> {
             match self {
                 Self::Name(name) => vec![vec![name]],
@@ -330,12 +330,12 @@ mod tests {
         }
     }
 
-    /// Every alternative of the one together with every alternative of the other.
+    /// Every alternative of one side combined with every alternative of the other.
     fn both<'a>(left: &[Vec<&'a str>], right: &[Vec<&'a str>]) -> Vec<Vec<&'a str>> {
         left.iter().flat_map(|l| right.iter().map(|r| [l.as_slice(), r].concat())).collect()
     }
 
-    /// Few names, so that grants and requirements meet; `a b` is invalid.
+    /// Few names, so that grants and requirements often match. `a b` is invalid.
     fn model() -> impl Strategy<Value = Model> {
         let name = proptest::sample::select(vec!["a", "b", "a:x", "a:y", "a:*", "*", "b.c", "a b", ""]);
         name.prop_map(|name| Model::Name(name.to_owned())).prop_recursive(3, 16, 3, |inner| {
@@ -361,7 +361,7 @@ mod tests {
         }
     }
 
-    /// No group directly within a group of its kind, and none of a single member.
+    /// Whether no group is directly within a group of its kind, and none has a single member.
     fn is_flat(node: &Node) -> bool {
         match node {
             Node::Scope(_) | Node::Invalid(_) => true,
@@ -393,7 +393,7 @@ mod tests {
         }
 
         #[test]
-        fn no_name_panics_and_every_mentioned_scope_is_valid(name in vec(any::<char>(), 0..200)) {
+        fn no_name_panics_and_every_listed_scope_is_valid(name in vec(any::<char>(), 0..200)) {
             let name = String::from_iter(name);
             let requirement = scope(name.clone()) & (scope("a") | scope(name.clone()));
             let _ = requirement.to_string();

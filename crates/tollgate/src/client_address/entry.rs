@@ -1,8 +1,8 @@
-//! Whom one entry of a header names.
+//! Reads the address from one entry of a header.
 //!
-//! Entries are told apart by commas alone, from right to left, also where a comma stands within quotes: whatever a client has
-//! written further left, an open quote included, changes nothing of what a proxy has added. In return an entry whose quoted text has
-//! a comma cannot be read, since none of its parts is an entry by itself.
+//! Entries are separated at every comma, from right to left, even at commas within quotes. Text that a client has written further
+//! left, such as an open quote, therefore cannot affect the entry that a proxy added. In return, an entry with a comma within
+//! quotes cannot be read, because none of its parts is a valid entry.
 
 use std::net::IpAddr;
 
@@ -11,19 +11,19 @@ pub(super) fn forwarded_for(entry: &[u8]) -> Option<IpAddr> {
     address(str::from_utf8(entry).ok()?.trim_ascii())
 }
 
-/// The address in an entry of `Forwarded` (RFC 7239 section 4): pairs of a name and a value, one of which says for whom.
+/// The address in an entry of `Forwarded` (RFC 7239 section 4): name-value pairs, one of which is `for`.
 pub(super) fn forwarded(entry: &[u8]) -> Option<IpAddr> {
     let entry = str::from_utf8(entry).ok()?;
     let mut found = None;
     for pair in entry.split(';').map(str::trim_ascii) {
-        // The RFC lets a pair be left out, as after a last semicolon.
+        // The RFC allows empty pairs, for example after a final semicolon.
         if pair.is_empty() {
             continue;
         }
         let (name, value) = pair.split_once('=')?;
         let value = unquoted(value)?;
         if name.eq_ignore_ascii_case("for") {
-            // Named once, or the entry says nothing.
+            // A repeated `for` makes the entry invalid.
             if found.is_some() {
                 return None;
             }
@@ -35,7 +35,7 @@ pub(super) fn forwarded(entry: &[u8]) -> Option<IpAddr> {
     found
 }
 
-/// A value in its quotes or without. Nothing that stands in these headers by right needs a quote or a backslash within.
+/// Removes the quotes of a value, if any. Valid values of these headers contain no quote and no backslash.
 fn unquoted(value: &str) -> Option<&str> {
     let value = match value.strip_prefix('"') {
         Some(rest) => rest.strip_suffix('"')?,
@@ -50,7 +50,7 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// An address, with a port or without: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`.
+/// Parses an address with or without a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`.
 fn address(text: &str) -> Option<IpAddr> {
     if let Some(rest) = text.strip_prefix('[') {
         let (address, after) = rest.split_once(']')?;
@@ -64,14 +64,14 @@ fn address(text: &str) -> Option<IpAddr> {
     text.parse().ok().or_else(with_port)
 }
 
-/// A number, or a name that a proxy has made up to hide it (RFC 7239 section 6).
+/// A port number, or an obfuscated port (RFC 7239 section 6).
 fn is_port(port: &str) -> bool {
     match port.strip_prefix('_') {
         Some(name) => {
             !name.is_empty()
                 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
         }
-        // A sign, too, would be parsed.
+        // `parse` alone would accept a sign.
         None => port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok(),
     }
 }

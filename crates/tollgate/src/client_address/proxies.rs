@@ -1,4 +1,4 @@
-//! Which proxies are trusted.
+//! Parses trusted proxies.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::ConfigurationError;
 
-/// A network, or an address as a network of one. One that is IPv4's within IPv6 is IPv4's, as all addresses are.
+/// Parses a network, or an address as a network of one. Converts IPv4-mapped IPv6 to IPv4, as for all addresses.
 pub(super) fn network(text: &str) -> Result<IpNet, ConfigurationError> {
     let trimmed = text.trim();
     let network = match trimmed.parse::<IpAddr>() {
@@ -15,13 +15,13 @@ pub(super) fn network(text: &str) -> Result<IpNet, ConfigurationError> {
     };
     network.ok_or_else(|| {
         ConfigurationError::new(format!(
-            "ClientAddress cannot trust \"{text}\": name an address such as 10.0.0.7 or 2001:db8::7, or a network such as \
+            "ClientAddress: invalid trusted proxy \"{text}\": use an address such as 10.0.0.7 or 2001:db8::7, or a network such as \
              10.0.0.0/8 or 2001:db8::/32"
         ))
     })
 }
 
-/// `None` for a network that is written as IPv4's within IPv6 and is larger than all of IPv4.
+/// `None` for an IPv4-mapped network that is larger than the IPv4 address space.
 fn canonical(network: IpNet) -> Option<IpNet> {
     let IpNet::V6(within) = network else { return Some(network) };
     match within.addr().to_ipv4_mapped() {

@@ -1,4 +1,4 @@
-//! Clients' addresses as subjects of limits.
+//! Client addresses as subjects of limits.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,8 +7,8 @@ use tollgate_core::request::RequestHead;
 use super::ClientAddress;
 
 impl ClientAddress {
-    /// The address of a request's client as a subject of `layer`. `None` if nobody knows it: the service is put together wrongly,
-    /// of which the log tells.
+    /// The address of the request's client as a subject of `layer`. `None` if it is not known. That is a configuration error,
+    /// which is logged.
     pub(crate) fn subject(&self, head: RequestHead<'_>, layer: &'static str) -> Option<String> {
         let found = self.find(head);
         if found.is_none() {
@@ -18,7 +18,7 @@ impl ClientAddress {
     }
 }
 
-/// A service that knows no addresses knows none for any request: after the first one, the log is told ever more rarely.
+/// Logs the 1st, 2nd, 4th, 8th, … request without an address: if one request has none, all have none.
 #[cold]
 fn report_missing(layer: &'static str) {
     static MISSING: AtomicU64 = AtomicU64::new(0);
@@ -28,9 +28,9 @@ fn report_missing(layer: &'static str) {
             target: "tollgate",
             layer,
             requests,
-            "the client's address is not known, so that a limit by address does not hold: have the server attach the address of \
-             the connection's other end (axum: serve the router by into_make_service_with_connect_info::<SocketAddr>()), and \
-             give ClientAddress::of_peer a function that reads it"
+            "client address unknown, limits by address are not applied: let the server attach the address of the peer (axum: \
+             serve the router with into_make_service_with_connect_info::<SocketAddr>()), and give ClientAddress::of_peer a \
+             function that reads it"
         );
     }
 }

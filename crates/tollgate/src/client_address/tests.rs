@@ -5,7 +5,7 @@ use super::*;
 
 const PROXY: &str = "10.0.0.1";
 
-/// Whom a request comes from whose peer and header lines are these.
+/// The client's address for a request with this peer and these header lines.
 fn find(header: &str, peer: &str, lines: &[&[u8]]) -> String {
     let address = trusting();
     let address = if header == "forwarded" { address.with_forwarded() } else { address };
@@ -20,7 +20,7 @@ fn find(header: &str, peer: &str, lines: &[&[u8]]) -> String {
 
 fn trusting() -> ClientAddress {
     ClientAddress::of_peer(|head| head.extensions.get::<IpAddr>().copied())
-        .behind(["10.0.0.0/8", "2001:db8:aaaa::/48"])
+        .with_trusted_proxies(["10.0.0.0/8", "2001:db8:aaaa::/48"])
         .unwrap()
 }
 
@@ -33,13 +33,13 @@ fn forwarded(peer: &str, lines: &[&str]) -> String {
 }
 
 #[test]
-fn a_peer_that_is_not_trusted_is_the_client_whatever_it_says() {
+fn an_untrusted_peer_is_the_client_regardless_of_its_headers() {
     assert_eq!(x_forwarded_for("192.0.2.1", &["198.51.100.4"]), "192.0.2.1");
     assert_eq!(forwarded("192.0.2.1", &["for=198.51.100.4"]), "192.0.2.1");
 }
 
 #[test]
-fn the_first_from_the_right_that_is_not_trusted_is_the_client() {
+fn the_first_untrusted_address_from_the_right_is_the_client() {
     assert_eq!(x_forwarded_for(PROXY, &["198.51.100.4"]), "198.51.100.4");
     assert_eq!(x_forwarded_for(PROXY, &["203.0.113.9, 198.51.100.4, 10.9.9.9"]), "198.51.100.4");
     assert_eq!(x_forwarded_for(PROXY, &["203.0.113.9", "198.51.100.4,10.9.9.9", "10.8.8.8"]), "198.51.100.4");
@@ -51,10 +51,10 @@ fn the_first_from_the_right_that_is_not_trusted_is_the_client() {
 }
 
 #[test]
-fn a_proxy_that_names_nobody_is_the_client() {
+fn a_proxy_that_reports_no_address_is_the_client() {
     assert_eq!(x_forwarded_for(PROXY, &[]), PROXY);
-    assert_eq!(x_forwarded_for(PROXY, &["10.9.9.9"]), "10.9.9.9", "trusted to the end");
-    for nobody in [
+    assert_eq!(x_forwarded_for(PROXY, &["10.9.9.9"]), "10.9.9.9", "all addresses are trusted");
+    for invalid in [
         "",
         "unknown",
         "_hidden",
@@ -72,15 +72,15 @@ fn a_proxy_that_names_nobody_is_the_client() {
         "198.51.100.4:_a b",
         "[198.51.100.4]",
     ] {
-        assert_eq!(x_forwarded_for(PROXY, &[&format!("203.0.113.9, {nobody}")]), PROXY, "{nobody}");
+        assert_eq!(x_forwarded_for(PROXY, &[&format!("203.0.113.9, {invalid}")]), PROXY, "{invalid}");
         assert_eq!(
-            x_forwarded_for(PROXY, &[&format!("203.0.113.9, {nobody}, 10.9.9.9")]),
+            x_forwarded_for(PROXY, &[&format!("203.0.113.9, {invalid}, 10.9.9.9")]),
             "10.9.9.9",
-            "{nobody}"
+            "{invalid}"
         );
-        assert_eq!(forwarded(PROXY, &[&format!("for=203.0.113.9, for=\"{nobody}\"")]), PROXY, "{nobody}");
+        assert_eq!(forwarded(PROXY, &[&format!("for=203.0.113.9, for=\"{invalid}\"")]), PROXY, "{invalid}");
     }
-    for nobody in [
+    for invalid in [
         "proto=https",
         "for",
         "=198.51.100.4",
@@ -89,12 +89,12 @@ fn a_proxy_that_names_nobody_is_the_client() {
         "a b=c;for=198.51.100.4",
         "=c;for=198.51.100.4",
     ] {
-        assert_eq!(forwarded(PROXY, &[&format!("for=203.0.113.9, {nobody}")]), PROXY, "{nobody}");
+        assert_eq!(forwarded(PROXY, &[&format!("for=203.0.113.9, {invalid}")]), PROXY, "{invalid}");
     }
 }
 
 #[test]
-fn what_a_proxy_quotes_of_a_client_is_no_entry() {
+fn text_that_a_proxy_quotes_is_not_an_entry() {
     for host in
         ["x, for=203.0.113.9", ", for=203.0.113.9;x=y", ", for=203.0.113.9;x=", ", for=203.0.113.9;x=\""]
     {
@@ -106,7 +106,7 @@ fn what_a_proxy_quotes_of_a_client_is_no_entry() {
 }
 
 #[test]
-fn addresses_have_many_forms() {
+fn accepts_all_forms_of_addresses() {
     for form in [
         "198.51.100.4",
         "198.51.100.4:8080",
@@ -127,7 +127,7 @@ fn addresses_have_many_forms() {
 }
 
 #[test]
-fn a_pair_may_be_left_out() {
+fn empty_pairs_are_ignored() {
     for entry in ["for=198.51.100.4;", ";for=198.51.100.4", "proto=https; ;for=198.51.100.4"] {
         assert_eq!(forwarded(PROXY, &[entry]), "198.51.100.4", "{entry}");
     }
@@ -161,21 +161,22 @@ fn ipv6_addresses_of_one_prefix_are_one_client() {
 }
 
 #[test]
-fn without_a_peer_nobody_is_found() {
+fn without_a_peer_there_is_no_client_address() {
     let mut request = Request::new(());
     request.headers_mut().insert("x-forwarded-for", HeaderValue::from_static("198.51.100.4"));
     assert_eq!(trusting().find(RequestHead::of(&request)), None);
 }
 
 #[test]
-fn a_proxy_that_is_no_network_is_an_error_that_says_what_would_be_one() {
-    let bad = |text: &str| ClientAddress::of_peer(|_| None).behind([text]).unwrap_err().to_string();
+fn an_invalid_proxy_is_an_error_that_shows_valid_ones() {
+    let bad =
+        |text: &str| ClientAddress::of_peer(|_| None).with_trusted_proxies([text]).unwrap_err().to_string();
     for text in ["", "localhost", "10.0.0.0/33", "10.0.0", "::ffff:0.0.0.0/90"] {
         let error = bad(text);
         assert!(error.contains(&format!("\"{text}\"")) && error.contains("10.0.0.0/8"), "{error}");
     }
     let mapped = ClientAddress::of_peer(|_| None)
-        .behind(["::ffff:10.0.0.0/104", " 192.0.2.1 ", "::ffff:192.0.2.7"])
+        .with_trusted_proxies(["::ffff:10.0.0.0/104", " 192.0.2.1 ", "::ffff:192.0.2.7"])
         .unwrap();
     assert!(mapped.trusts([192, 0, 2, 7].into()));
     assert!(mapped.trusts([10, 200, 0, 1].into()) && mapped.trusts([192, 0, 2, 1].into()));
@@ -191,7 +192,7 @@ fn debug_shows_the_settings() {
     );
 }
 
-/// Whether an address is one of the proxies', told by its text.
+/// Whether an address is one of the proxies, by its text.
 fn is_proxy(address: &str) -> bool {
     address.starts_with("10.")
 }
@@ -204,13 +205,13 @@ fn hop() -> impl Strategy<Value = String> {
     ]
 }
 
-/// What a client may write: whatever a header line may hold.
+/// Bytes that a client may send in a header line.
 fn junk() -> impl Strategy<Value = Vec<u8>> {
     let byte = prop_oneof![3 => prop::sample::select(b"\\\",;= \tfor1.[]:".to_vec()), 1 => 32_u8..=255];
     prop::collection::vec(byte.prop_filter("no header holds it", |byte| *byte != 127), 0..30)
 }
 
-/// What a client may have a proxy quote, its `Host` foremost: mostly pieces of an entry that would name somebody else.
+/// Text of a client that a proxy may quote, such as its `Host`: mostly parts of entries with another address.
 fn quoted() -> impl Strategy<Value = String> {
     let entry = prop::sample::select(vec![", for=203.0.113.9", ";for=203.0.113.9", ";x=", ";x"]);
     let sign = prop::sample::select(vec![",", ";", "=", "\"", "\\", " ", "a"]);
@@ -223,9 +224,9 @@ fn in_quotes(text: &str) -> String {
 }
 
 proptest! {
-    /// The model: hops in the order in which the request took them, whom each proxy has named.
+    /// The model: the hops in the order the request took them, each reported by the next proxy.
     #[test]
-    fn agrees_with_a_walk_along_the_hops(hops in prop::collection::vec(hop(), 0..6), is_split in any::<bool>()) {
+    fn agrees_with_a_walk_over_the_hops(hops in prop::collection::vec(hop(), 0..6), is_split in any::<bool>()) {
         let mut expected = PROXY.to_owned();
         for hop in hops.iter().rev() {
             if !is_proxy(&expected) || hop == "unknown" {
@@ -245,9 +246,9 @@ proptest! {
         prop_assert_eq!(forwarded(PROXY, &tagged), expected);
     }
 
-    /// Whatever a client writes before what the proxy adds, in the same line or in one before it.
+    /// Anything that a client writes before the proxy's entry, in the same line or in an earlier one.
     #[test]
-    fn nothing_that_a_client_writes_changes_what_a_proxy_adds(
+    fn text_from_the_client_does_not_change_the_entry_of_a_proxy(
         written in junk(),
         is_another_line in any::<bool>(),
     ) {
@@ -264,10 +265,10 @@ proptest! {
         }
     }
 
-    /// A proxy may repeat what a client chose, as a quoted string. That may make its entry one that names nobody, but never one
-    /// that names somebody else.
+    /// A proxy may include text of the client as a quoted string. This may make its entry unreadable, but must never make it name
+    /// another address.
     #[test]
-    fn nothing_that_a_proxy_quotes_of_a_client_names_another(quoted in quoted()) {
+    fn quoted_text_from_the_client_never_names_another_address(quoted in quoted()) {
         let host = format!("host={}", in_quotes(&quoted));
         for added in [
             format!("for=198.51.100.4;{host}"),

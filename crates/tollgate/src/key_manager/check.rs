@@ -1,4 +1,4 @@
-//! What a key may be. Each error says what to do.
+//! Validates the details of keys. Each error says what to do.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,19 +6,19 @@ use tollgate_core::{manage::KeyAdminError, scope::Scopes};
 
 const LONGEST_NAME: usize = 100;
 const LONGEST_TENANT: usize = 200;
-/// Longer, and it is no rotation but two keys.
+/// Longer use of two secrets needs two keys: 366 days.
 const LONGEST_OVERLAP: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 fn invalid(reason: impl Into<Box<str>>) -> KeyAdminError {
     KeyAdminError::Invalid(reason.into())
 }
 
-/// Names are shown in lists and in terminals.
+/// Names are shown in lists and terminals.
 pub(super) fn name(name: &str) -> Result<(), KeyAdminError> {
     let length = name.chars().count();
     if name.trim().is_empty() || length > LONGEST_NAME || name.chars().any(char::is_control) {
         return Err(invalid(
-            "a key's name is 1 to 100 characters, not all of them spaces, and none of them control characters",
+            "a key's name is 1 to 100 characters without control characters, and not only spaces",
         ));
     }
     Ok(())
@@ -27,7 +27,7 @@ pub(super) fn name(name: &str) -> Result<(), KeyAdminError> {
 pub(super) fn tenant(tenant: Option<&str>) -> Result<(), KeyAdminError> {
     let Some(tenant) = tenant else { return Ok(()) };
     if tenant.is_empty() || tenant.len() > LONGEST_TENANT || tenant.chars().any(char::is_control) {
-        return Err(invalid("a tenant is 1 to 200 bytes, none of them control characters"));
+        return Err(invalid("a tenant is 1 to 200 bytes without control characters"));
     }
     Ok(())
 }
@@ -38,19 +38,19 @@ pub(super) fn scopes(scopes: &Scopes, known: Option<&Scopes>) -> Result<(), KeyA
         return Ok(());
     };
     let known: Vec<_> = known.iter().map(|scope| format!("`{scope}`")).collect();
-    Err(invalid(format!("unknown scope `{unknown}`: there are {}", known.join(", "))))
+    Err(invalid(format!("unknown scope `{unknown}`: known scopes are {}", known.join(", "))))
 }
 
 pub(super) fn expiry(expires_at: Option<SystemTime>, now: SystemTime) -> Result<(), KeyAdminError> {
     match expires_at {
         Some(expires_at) if expires_at <= now => {
-            Err(invalid("the expiry lies in the past: give a later one, or none"))
+            Err(invalid("the expiry is in the past: use a later one, or none"))
         }
         _ => Ok(()),
     }
 }
 
-/// Until when a former secret is good.
+/// The instant at which the former secret ends; `None`: immediately.
 pub(super) fn overlap(
     overlap: Option<Duration>,
     now: SystemTime,
@@ -58,7 +58,7 @@ pub(super) fn overlap(
     match overlap {
         None | Some(Duration::ZERO) => Ok(None),
         Some(overlap) if overlap > LONGEST_OVERLAP => {
-            Err(invalid("two secrets overlap for at most a year: issue a second key instead"))
+            Err(invalid("the overlap is longer than 366 days: issue a second key instead"))
         }
         Some(overlap) => Ok(now.checked_add(overlap)),
     }

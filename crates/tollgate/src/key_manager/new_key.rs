@@ -1,4 +1,4 @@
-//! A key that is wanted.
+//! A request for a new key.
 
 use std::time::SystemTime;
 
@@ -12,7 +12,7 @@ use tollgate_core::{
 
 use super::truncate;
 
-/// A key that is wanted: its name, and what it may do.
+/// A request for a new key: its name and what it may do.
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
@@ -30,52 +30,52 @@ use super::truncate;
 /// # Ok::<(), tollgate::scope::InvalidScope>(())
 /// ```
 #[derive(Clone, Debug)]
-#[must_use = "it is wanted, and nobody has issued it"]
+#[must_use = "this does not issue a key: pass it to `KeyManager::issue`"]
 pub struct NewKey(KeyDetails);
 
 impl NewKey {
-    /// A live key of this name without scopes, plan and expiry: 1 to 100 characters, none of them control characters.
+    /// A live key with this name, without scopes, plan and expiry. A name has 1 to 100 characters without control characters.
     pub fn named(name: impl Into<Box<str>>) -> Self {
         Self(KeyDetails::new("", name, SystemTime::UNIX_EPOCH))
     }
 
-    /// The organization or account that owns it.
+    /// Sets the organization or account that owns the key.
     pub fn with_tenant(mut self, tenant: impl Into<Box<str>>) -> Self {
         self.0.tenant = Some(tenant.into());
         self
     }
 
-    /// What it may do.
+    /// Sets the scopes.
     pub fn with_scopes(mut self, scopes: Scopes) -> Self {
         self.0.scopes = scopes;
         self
     }
 
-    /// What was bought.
+    /// Sets the plan.
     pub fn with_plan(mut self, plan: Plan) -> Self {
         self.0.plan = Some(plan);
         self
     }
 
-    /// Whether it acts on live or on test data.
+    /// Sets the environment: live or test. Default: live.
     pub fn with_environment(mut self, environment: Environment) -> Self {
         self.0.environment = environment;
         self
     }
 
-    /// Its role within the tenant, a word of the application's own.
+    /// Sets the role within the tenant, defined by the application.
     pub fn with_role(mut self, role: impl Into<Box<str>>) -> Self {
         self.0.role = Some(role.into());
         self
     }
 
-    /// The instant from which it is refused: later than now.
+    /// Sets the expiry: the instant from which the key is refused. Must be in the future.
     pub fn with_expiry(mut self, expires_at: SystemTime) -> Self {
         self.0.expires_at = Some(truncate(expires_at));
         self
     }
 
-    /// A quota of its own, which takes the place of that of the policy with this name.
+    /// Sets the key's own quota for a policy, which replaces the policy's quota.
     pub fn with_quota(mut self, policy: impl Into<Box<str>>, quota: Quota) -> Self {
         let policy = policy.into();
         self.0.quotas.retain(|(name, _)| *name != policy);
@@ -83,23 +83,23 @@ impl NewKey {
         self
     }
 
-    /// Data of the application's own.
+    /// Sets the application's own data.
     pub fn with_metadata(mut self, metadata: Metadata) -> Self {
         self.0.metadata = metadata;
         self
     }
 
-    /// What it is called.
+    /// The name.
     pub fn name(&self) -> &str {
         &self.0.name
     }
 
-    /// The scopes that are asked for. Where there are none, the manager gives its default ones.
+    /// The requested scopes. If there are none, the manager uses its default scopes.
     pub fn scopes(&self) -> &Scopes {
         &self.0.scopes
     }
 
-    /// The instant from which it is refused.
+    /// The expiry.
     pub fn expires_at(&self) -> Option<SystemTime> {
         self.0.expires_at
     }

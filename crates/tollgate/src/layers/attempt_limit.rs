@@ -40,7 +40,7 @@
 //! use tollgate::{AttemptLimitLayer, ClientAddress, PerWindow};
 //!
 //! let address = ClientAddress::of_peer(|head| head.extensions.get::<Peer>().map(|peer| peer.0))
-//!     .behind(["10.0.0.0/8"])?
+//!     .with_trusted_proxies(["10.0.0.0/8"])?
 //!     .with_ipv6_prefix(56);
 //! let layer = AttemptLimitLayer::new(100.per_minute().with_burst(5_000), address);
 //! # Ok::<(), tollgate::ConfigurationError>(())

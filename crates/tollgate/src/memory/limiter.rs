@@ -1,15 +1,16 @@
-//! Counters in this process.
+//! A limiter that counts in this process.
 
+mod capacity;
 mod fingerprint;
-mod room;
+mod large;
 mod shard;
 mod subject;
 mod sync;
 mod table;
-mod wide;
 
 use std::{fmt, hash::BuildHasher};
 
+use crossbeam_utils::CachePadded;
 use smallvec::SmallVec;
 use tollgate_core::{
     answer::Answer,
@@ -18,99 +19,93 @@ use tollgate_core::{
 };
 
 use self::{
+    capacity::Capacity,
     fingerprint::{Fingerprint, Fingerprinter},
-    room::Room,
     shard::{Name, Shard},
     subject::{SLOTS, Windows, counter_of},
     sync::{GroupHasher, Mutex, MutexGuard, lock},
 };
 
-/// Counts in this process, exactly.
+/// Counts exactly, in this process.
 ///
-/// The counters of one group (a tenant and its keys) live in one shard, behind one lock. A request is weighed against all of
-/// its counters and counted in all or none while all their shards are locked. Names are not kept, but fingerprints of 128 bits
-/// that nobody can forge: a subject takes about 60 bytes, whatever it is called, with up to three aligned windows (a sliding
-/// window or a token bucket counts for two) and counts below 2^32; with more of them some 200 bytes.
+/// The counters of one group (a tenant and its keys) are in one shard, behind one lock. A request locks all shards of its counters,
+/// and is then counted in all of them or in none. Names are stored as keyed fingerprints of 128 bits, which cannot be forged. A
+/// subject takes about 60 bytes, regardless of the length of its name, if it has up to three aligned windows (a sliding window or
+/// a token bucket counts as two) and counts below 2^32. Otherwise it takes about 200 bytes.
 ///
 /// # Memory
 ///
-/// Every so many requests one of them drops a few subjects whose windows have passed, of one shard after the other, and
-/// more while it finds many: memory follows the number of subjects that are active now, without a task in the background and
-/// without a scan of all.
+/// One in 32 requests of a shard drops a few subjects whose windows have passed, in one shard after the other, and more of them if
+/// it finds many. Memory follows the number of active subjects, without a background task and without a scan of all subjects.
 ///
-/// There is a hard cap on subjects, [a million](Self::DEFAULT_CAPACITY) unless [chosen](Self::with_capacity) otherwise, which is about
-/// 64 MB. It ought to be above the number of callers that there can be in the longest window. If strangers can invent subjects
-/// (limits by address), it is reached by a flood of them. Then whoever is counted already goes on as before; whoever is new
-/// shares counters with other newcomers, and is refused as soon as they have used up one quota between them. Nobody gets more
-/// than their quota by it, but for token buckets that one policy fills at different rates: those of a crowd come at the rate of
-/// whoever asked last.
+/// The number of subjects is limited: [1,000,000](Self::DEFAULT_CAPACITY) by default, which is about 64 MB. Choose a
+/// [capacity](Self::with_capacity) above the number of callers in the longest window. If strangers can invent subjects, as with
+/// limits by address, a flood can reach the limit. Subjects that are already counted are not affected then. New subjects share
+/// counters with other new ones, and are refused as soon as they have used one quota together. No subject gets more than its
+/// quota, with one exception: if one policy fills token buckets at different rates, a shared bucket refills at the rate of
+/// the latest request.
 pub struct MemoryLimiter {
-    shards: Box<[OnItsOwn<Mutex<Shard>>]>,
-    room: Room,
+    // Padded, so that shards share no cache line.
+    shards: Box<[CachePadded<Mutex<Shard>>]>,
+    capacity: Capacity,
     fingerprinter: Fingerprinter,
-    // Chooses the shard: whoever guesses it gains nothing but a neighbour.
+    // Chooses the shard. A caller that predicts it gains nothing.
     hasher: GroupHasher,
 }
 
-/// Enough that two cores seldom meet in one, few enough to cost nothing when idle.
+/// Enough that two cores rarely use the same shard, few enough that idle shards cost nothing.
 #[cfg(not(tollgate_loom))]
 const SHARDS: usize = 64;
 #[cfg(tollgate_loom)]
 const SHARDS: usize = 2;
 
-/// On cache lines that hold nothing else, or cores at work in two shards would wait for each other: two lines, since processors
-/// fetch them in pairs.
-#[derive(Default)]
-#[repr(align(128))]
-struct OnItsOwn<T>(T);
-
 impl MemoryLimiter {
-    /// How many subjects are counted at most, unless chosen otherwise.
+    /// The default maximum number of subjects.
     pub const DEFAULT_CAPACITY: usize = 1_000_000;
 
-    /// Without any counts.
+    /// A limiter without counts, for up to 1,000,000 subjects.
     pub fn new() -> Self {
         Self::with_capacity(Self::DEFAULT_CAPACITY)
     }
 
-    /// Without any counts, for so many subjects at most. A subject is one name under one policy. Nothing is reserved.
+    /// A limiter without counts, for up to `subjects` subjects. A subject is one name under one policy. Allocates nothing yet.
     pub fn with_capacity(subjects: usize) -> Self {
         Self {
-            shards: (0..SHARDS).map(|_| OnItsOwn::default()).collect(),
-            room: Room::for_subjects(subjects),
+            shards: (0..SHARDS).map(|_| CachePadded::default()).collect(),
+            capacity: Capacity::new(subjects),
             fingerprinter: Fingerprinter::new(),
             hasher: GroupHasher::default(),
         }
     }
 
-    /// How many subjects are counted at the moment, those whose windows have passed included.
+    /// The number of counted subjects, including those whose windows have passed.
     pub fn subjects(&self) -> usize {
-        self.shards.iter().map(|shard| lock(&shard.0).subjects()).sum()
+        self.shards.iter().map(|shard| lock(shard).subjects()).sum()
     }
 
-    /// Decides about a single charge to a known subject, as nearly all are. `None`, and nothing is done, for any other.
+    /// Decides about a single charge to a known subject: the usual case. `None`, without any change, for anything else.
     #[inline]
-    fn take_one(&self, charge: &Charge<'_>, second: u64) -> Option<[FixedWindow; SLOTS]> {
+    fn acquire_one(&self, charge: &Charge<'_>, second: u64) -> Option<[FixedWindow; SLOTS]> {
         let place = self.place(charge);
         let (before, due) = {
-            let mut shard = lock(&self.shards.get(place.shard)?.0);
-            (shard.take(place.name, charge, second)?, shard.next_sweep())
+            let mut shard = lock(self.shards.get(place.shard)?);
+            (shard.acquire(place.name, charge, second)?, shard.next_sweep())
         };
         self.sweep(place.shard, due, second);
         Some(before)
     }
 
-    /// Decides about any charges.
+    /// Decides about any number of charges.
     #[inline(never)]
-    fn take_all(&self, request: &LimitRequest<'_>, second: u64) -> Decision {
-        if self.room.is_full() {
-            self.make_room(second);
+    fn acquire_all(&self, request: &LimitRequest<'_>, second: u64) -> Decision {
+        if self.capacity.is_full() {
+            self.free_capacity(second);
         }
         let places: SmallVec<[Place; 2]> = request.charges.iter().map(|charge| self.place(charge)).collect();
         let mut locked = Locked::new(&self.shards, &places);
 
-        let decision = Self::take_fixed_windows(request, &places, &mut locked, second)
-            .unwrap_or_else(|| self.take_any(request, &places, &mut locked, second));
+        let decision = Self::acquire_fixed_windows(request, &places, &mut locked, second)
+            .unwrap_or_else(|| self.acquire_any(request, &places, &mut locked, second));
         let first = places.first();
         let due = first.and_then(|place| locked.shard(*place)?.next_sweep());
         drop(locked);
@@ -120,8 +115,8 @@ impl MemoryLimiter {
         decision
     }
 
-    /// Decides about charges to known subjects by aligned windows, as most are. `None`, and nothing is done, for any others.
-    fn take_fixed_windows(
+    /// Decides about charges to known subjects with aligned windows: the common case. `None`, without any change, for anything else.
+    fn acquire_fixed_windows(
         request: &LimitRequest<'_>,
         places: &[Place],
         locked: &mut Locked<'_>,
@@ -133,7 +128,7 @@ impl MemoryLimiter {
         }
         let mut checks = SmallVec::<[WindowCheck; 4]>::new();
         for (charge, place) in request.charges.iter().zip(places) {
-            let before = locked.shard(*place)?.look(place.name, charge, second)?;
+            let before = locked.shard(*place)?.peek(place.name, charge, second)?;
             for (limit, counter) in charge.quota.limits().iter().zip(before) {
                 checks.push(WindowCheck::of_fixed_window(charge, limit, counter));
             }
@@ -141,16 +136,16 @@ impl MemoryLimiter {
         let decision = Decision::evaluate(request.now, checks);
         if decision.is_allowed() {
             for (charge, place) in request.charges.iter().zip(places) {
-                // There is room, in all of them.
+                // Cannot fail: all windows have capacity.
                 let charge = charge.settled(charge.cost);
-                let _ = locked.shard(*place).and_then(|shard| shard.take(place.name, &charge, second));
+                let _ = locked.shard(*place).and_then(|shard| shard.acquire(place.name, &charge, second));
             }
         }
         Some(decision)
     }
 
-    /// Decides about whatever charges.
-    fn take_any(
+    /// Decides about charges of any kind.
+    fn acquire_any(
         &self,
         request: &LimitRequest<'_>,
         places: &[Place],
@@ -158,7 +153,7 @@ impl MemoryLimiter {
         second: u64,
     ) -> Decision {
         let mut checks = SmallVec::<[WindowCheck; 4]>::new();
-        let mut taken = SmallVec::<[Windows; 2]>::new();
+        let mut updated = SmallVec::<[Windows; 2]>::new();
         for (charge, place) in request.charges.iter().zip(places) {
             let name = self.name(charge, *place);
             let windows = locked.shard(*place).map(|shard| shard.windows(name, second)).unwrap_or_default();
@@ -168,16 +163,16 @@ impl MemoryLimiter {
                 checks.push(WindowCheck::new(charge, limit, counter, request.now));
                 after.push((limit.window, counter.counting(limit, charge.cost)));
             }
-            taken.push(after);
+            updated.push(after);
         }
         let decision = Decision::evaluate(request.now, checks);
 
         if decision.is_allowed() {
-            for ((charge, place), counted) in request.charges.iter().zip(places).zip(&taken) {
+            for ((charge, place), windows) in request.charges.iter().zip(places).zip(&updated) {
                 if charge.cost > 0
                     && let Some(shard) = locked.shard(*place)
                 {
-                    shard.record(self.name(charge, *place), counted, second, &self.room);
+                    shard.record(self.name(charge, *place), windows, second, &self.capacity);
                 }
             }
         }
@@ -194,7 +189,7 @@ impl MemoryLimiter {
         Name { own: place.name, policy: charge.policy.as_str(), fingerprinter: &self.fingerprinter }
     }
 
-    /// Sweeps a shard if that is due: all of them in turn, as the requests of one come.
+    /// Sweeps a shard if a sweep is due. The requests of one shard sweep all shards in turn.
     #[inline]
     fn sweep(&self, own: usize, due: Option<u32>, second: u64) {
         if let Some(number) = due {
@@ -202,12 +197,12 @@ impl MemoryLimiter {
         }
     }
 
-    /// Clears away what is idle, as far as one request may be kept waiting for it.
+    /// Drops idle subjects, in up to four shards: a single request must not wait long.
     #[cold]
-    fn make_room(&self, second: u64) {
+    fn free_capacity(&self, second: u64) {
         for _ in 0..SHARDS.min(4) {
-            self.sweep_shard(self.room.next_turn() % SHARDS, second);
-            if !self.room.is_full() {
+            self.sweep_shard(self.capacity.next_shard() % SHARDS, second);
+            if !self.capacity.is_full() {
                 break;
             }
         }
@@ -215,14 +210,14 @@ impl MemoryLimiter {
 
     #[cold]
     fn sweep_shard(&self, shard: usize, second: u64) {
-        // Unless somebody is at work there.
-        if let Some(Ok(mut shard)) = self.shards.get(shard).map(|shard| shard.0.try_lock()) {
-            shard.sweep(second, &self.room);
+        // Skips a shard that is locked.
+        if let Some(Ok(mut shard)) = self.shards.get(shard).map(|shard| shard.try_lock()) {
+            shard.sweep(second, &self.capacity);
         }
     }
 }
 
-/// Where a counter lives: its shard, and its name within that.
+/// The location of a counter: its shard, and its name within the shard.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Place {
     shard: usize,
@@ -233,29 +228,29 @@ impl Limiter for MemoryLimiter {
     fn acquire(&self, request: &LimitRequest<'_>) -> Answer<Result<Decision, Unavailable>> {
         let second = request.second();
         if let [charge] = request.charges
-            && let Some(before) = self.take_one(charge, second)
+            && let Some(before) = self.acquire_one(charge, second)
         {
-            // Weighed once more, by what was found behind the lock: so nobody waits while it is written down.
+            // Evaluated a second time, from the counters found under the lock, so that the lock is held only briefly.
             let check = |(limit, counter): (&WindowLimit, FixedWindow)| {
                 WindowCheck::of_fixed_window(charge, limit, counter)
             };
             let checks = charge.quota.limits().iter().zip(before).map(check);
             return Answer::Now(Ok(Decision::evaluate(request.now, checks)));
         }
-        Answer::Now(Ok(self.take_all(request, second)))
+        Answer::Now(Ok(self.acquire_all(request, second)))
     }
 }
 
-/// The shards that a request's counters live in, all of them locked.
+/// The locked shards of a request's counters.
 struct Locked<'s>(SmallVec<[(usize, MutexGuard<'s, Shard>); 2]>);
 
 impl<'s> Locked<'s> {
-    fn new(shards: &'s [OnItsOwn<Mutex<Shard>>], places: &[Place]) -> Self {
+    fn new(shards: &'s [CachePadded<Mutex<Shard>>], places: &[Place]) -> Self {
         let mut order: SmallVec<[usize; 2]> = places.iter().map(|place| place.shard).collect();
-        // Always in the same order, or two requests could wait for each other.
+        // Always locked in the same order, to avoid a deadlock.
         order.sort_unstable();
         order.dedup();
-        let locked = order.into_iter().filter_map(|at| Some((at, lock(&shards.get(at)?.0))));
+        let locked = order.into_iter().filter_map(|at| Some((at, lock(shards.get(at)?))));
         Self(locked.collect())
     }
 

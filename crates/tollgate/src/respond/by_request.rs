@@ -1,4 +1,4 @@
-//! Picks a responder by the request.
+//! Chooses a responder by the request.
 
 use std::{fmt, sync::Arc};
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Response, request};
 use tollgate_core::{denial::Denial, respond::Respond};
 
-/// Asks the first responder whose condition the request meets; otherwise the one given first.
+/// Uses the first responder whose condition matches the request. Otherwise uses the default responder.
 ///
 /// ```
 /// use tollgate::respond::{ByRequest, Grpc, Json, Problem, is_grpc};
@@ -27,12 +27,12 @@ pub struct ByRequest {
 type Condition = Arc<dyn Fn(&request::Parts) -> bool + Send + Sync>;
 
 impl ByRequest {
-    /// Asks `responder` where no condition is met.
+    /// Sets the default responder, for requests that match no condition.
     pub fn otherwise(responder: impl Respond) -> Self {
         Self { cases: Vec::new(), otherwise: Arc::new(responder) }
     }
 
-    /// Asks `responder` where `condition` is met, and no earlier one.
+    /// Adds `responder` for requests that match `condition` and no earlier condition.
     pub fn when(
         mut self,
         condition: impl Fn(&request::Parts) -> bool + Send + Sync + 'static,

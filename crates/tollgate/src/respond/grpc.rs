@@ -6,7 +6,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tollgate_core::{denial::Denial, respond::Respond};
 
 /// Answers with a gRPC status as *Trailers-Only* (gRPC over HTTP/2, "Responses"): HTTP 200, an empty body, and the status
-/// in the headers. A plain HTTP refusal would mislead gRPC clients: they read a 429 as `UNAVAILABLE` and retry at once.
+/// in the headers. gRPC clients misread plain HTTP refusals: they treat a 429 as `UNAVAILABLE` and retry immediately.
 ///
 /// ```
 /// use tollgate::{RateLimitLayer, PerWindow, respond::Grpc};
@@ -17,15 +17,15 @@ use tollgate_core::{denial::Denial, respond::Respond};
 pub struct Grpc;
 
 /// Whether a request is gRPC (gRPC over HTTP/2, "Requests"): a POST over HTTP/2 with the content type of gRPC. The content
-/// type alone would let anybody turn a plain refusal into a response of status 200.
+/// type alone is not enough: any caller could then turn a plain refusal into a response with status 200.
 pub fn is_grpc(request: &request::Parts) -> bool {
     if request.method != Method::POST || request.version != Version::HTTP_2 {
         return false;
     }
     let content_type = request.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     match content_type.strip_prefix(b"application/grpc") {
-        // `application/grpc`, `application/grpc+proto`, `application/grpc;...`, but not `application/grpc-web`, whose
-        // clients cannot read trailers.
+        // Accepts `application/grpc`, `application/grpc+proto` and `application/grpc;...`, but not `application/grpc-web`:
+        // its clients cannot read trailers.
         Some(rest) => matches!(rest.first(), None | Some(b'+' | b';' | b' ')),
         None => false,
     }
@@ -45,7 +45,7 @@ impl Respond for Grpc {
     }
 }
 
-/// What `grpc-message` percent-encodes: all outside %x20-24 / %x26-7E.
+/// The characters that `grpc-message` percent-encodes: all except %x20-24 and %x26-7E.
 const OUTSIDE_MESSAGE: &AsciiSet = &CONTROLS.add(b'%');
 
 #[cfg(test)]
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn knows_grpc_by_its_content_type() {
+    fn recognises_grpc_by_its_content_type() {
         for (content_type, expected) in [
             ("application/grpc", true),
             ("application/grpc+proto", true),

@@ -1,4 +1,4 @@
-//! A JSON shape of your own.
+//! JSON in your own format.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE, request};
 use tollgate_core::{denial::Denial, respond::Respond};
 
-/// Answers with whatever JSON a function makes of a denial.
+/// Answers with JSON that a function creates from the denial.
 ///
 /// ```
 /// use tollgate::{CredentialLayer, DenialKind, respond::Json};
@@ -20,7 +20,7 @@ use tollgate_core::{denial::Denial, respond::Respond};
 /// }));
 /// ```
 ///
-/// A contract that knows no other status for a bad key than 401:
+/// For an API contract that has no other status than 401 for an invalid key:
 ///
 /// ```
 /// use http::StatusCode;
@@ -34,8 +34,8 @@ use tollgate_core::{denial::Denial, respond::Respond};
 /// });
 /// ```
 ///
-/// The function sees the precise [`kind`](Denial::kind). Telling callers whether a key is unknown, revoked or expired tells
-/// strangers as well.
+/// The function receives the exact [`kind`](Denial::kind). If the response says whether a key is unknown, revoked or expired,
+/// strangers learn it too.
 #[derive(Clone, Copy)]
 pub struct Json<F> {
     shape: F,
@@ -43,12 +43,12 @@ pub struct Json<F> {
 }
 
 impl<F: Fn(&Denial) -> serde_json::Value + Send + Sync + 'static> Json<F> {
-    /// Answers with what `shape` makes of a denial.
+    /// Answers with the JSON that `shape` creates from a denial.
     pub fn new(shape: F) -> Self {
         Self { shape, status: Denial::status }
     }
 
-    /// Answers under another status than the denial's: 400 to 599; for any other, the denial's own counts.
+    /// Changes the status, to 400 to 599. For any other value, the denial's own status is used.
     pub fn with_status(mut self, status: fn(&Denial) -> StatusCode) -> Self {
         self.status = status;
         self

@@ -14,8 +14,8 @@ use crate::{RequestContext, request::RequestId};
 /// Answers with an RFC 9457 problem: `application/problem+json` with `type`, `title`, `status`, `detail`, the stable `code`,
 /// and the request's identifier as `request_id`.
 ///
-/// The `type` is `about:blank`, whose title is the status' own phrase (section 4.2.1), but for limits, which have a
-/// registered type; with [`with_type_base`](Self::with_type_base) it is a page of yours for each code.
+/// The `type` is `about:blank`, whose title is the status phrase (section 4.2.1). Rate limits have a registered type.
+/// [`with_type_base`](Self::with_type_base) sets a page of your own for each code.
 ///
 /// ```
 /// use tollgate::{CredentialLayer, respond::Problem};
@@ -35,12 +35,12 @@ const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#qu
 const MEDIA_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 impl Problem {
-    /// Problems of the type `about:blank`.
+    /// Problems with the type `about:blank`.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Problems whose type is this text followed by their code.
+    /// Sets the type to `type_base` followed by the denial's code.
     pub fn with_type_base(mut self, type_base: &'static str) -> Self {
         self.type_base = Some(type_base);
         self
@@ -62,10 +62,10 @@ impl Respond for Problem {
     }
 }
 
-/// A problem without its request's identifier, which is the only member in which two refusals for the same reason differ.
+/// A problem without the request's identifier, the only member that differs between two refusals with the same reason.
 struct Frame {
     text: Vec<u8>,
-    // Where the identifier belongs.
+    // The position at which the identifier is inserted.
     place: usize,
 }
 
@@ -95,9 +95,9 @@ impl Frame {
         Self { text, place }
     }
 
-    /// The frame of a denial that says what its kind says, if it does: written once, since refusals come in floods.
+    /// The cached frame of a denial that uses all defaults of its kind; otherwise `None`. Cached because refusals come in floods.
     fn plain(denial: &Denial) -> Option<&'static Self> {
-        // More than there are kinds; a kind without a place would be written anew each time.
+        // More places than kinds. A kind without a place is not cached.
         static FRAMES: [OnceLock<Frame>; 32] = [const { OnceLock::new() }; 32];
 
         let kind = denial.kind();
@@ -108,7 +108,7 @@ impl Frame {
         Some(frame.get_or_init(|| Self::new(None, denial)))
     }
 
-    /// The whole problem, in one allocation of its very size.
+    /// The complete problem, in one allocation of the exact size.
     fn around(&self, request_id: Option<&RequestId>) -> Bytes {
         const NAME: &[u8] = br#","request_id":""#;
 
@@ -118,7 +118,7 @@ impl Frame {
         let mut problem = Vec::with_capacity(self.text.len() + NAME.len() + request_id.len() + 1);
         problem.extend_from_slice(before);
         problem.extend_from_slice(NAME);
-        // Letters, digits, `.`, `_` and `-`, none of which JSON escapes.
+        // Letters, digits, `.`, `_` and `-`: JSON does not escape them.
         problem.extend_from_slice(request_id);
         problem.push(b'"');
         problem.extend_from_slice(after);
@@ -126,10 +126,10 @@ impl Frame {
     }
 }
 
-/// Writes a text, given in parts. Hardly any has a character that must be escaped, and to see that is cheap.
+/// Writes a text, given in parts. Few texts need escaping, and the check is cheap.
 fn write_text(json: &mut Vec<u8>, parts: &[&str]) {
     if parts.iter().copied().any(needs_escape) {
-        // Writing into memory does not fail.
+        // Writing to memory cannot fail.
         let _ = serde_json::to_writer(json, &parts.concat());
         return;
     }
@@ -143,7 +143,7 @@ fn write_text(json: &mut Vec<u8>, parts: &[&str]) {
 /// RFC 8259 section 7: quotation mark, backslash and control characters.
 #[expect(clippy::needless_bitwise_bool, reason = "a lazy operator is a branch")]
 fn needs_escape(text: &str) -> bool {
-    // To the end in any case, so that the compiler compares many bytes at once.
+    // No early exit, so that the compiler compares many bytes at once.
     text.bytes().fold(false, |found, byte| found | (byte < 0x20) | (byte == b'"') | (byte == b'\\'))
 }
 
@@ -155,7 +155,7 @@ mod tests {
 
     use super::*;
 
-    /// Texts in which quotation marks, backslashes, control characters and others beyond ASCII are frequent.
+    /// Texts with many quotation marks, backslashes, control characters and non-ASCII characters.
     fn text() -> impl Strategy<Value = String> {
         prop_oneof![
             "[ -~]{0,40}",
@@ -178,9 +178,9 @@ mod tests {
     }
 
     proptest! {
-        /// The model is a tree of values, which `serde_json` writes.
+        /// The model is a tree of values that `serde_json` writes.
         #[test]
-        fn a_problem_is_what_serde_json_makes_of_its_members(
+        fn a_problem_equals_the_output_of_serde_json(
             (code, detail) in (text(), text()),
             status in 400_u16..600,
             request_id in proptest::option::of("[A-Za-z0-9._-]{1,128}"),
@@ -210,18 +210,18 @@ mod tests {
             prop_assert_eq!(response.body(), expected.as_bytes());
         }
 
-        /// It is written into a problem as it is.
+        /// The identifier is inserted without escaping.
         #[test]
-        fn no_request_identifier_needs_an_escape(sent in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn request_identifiers_need_no_escaping(sent in proptest::collection::vec(any::<u8>(), 0..64)) {
             let Ok(value) = HeaderValue::from_bytes(&sent) else { return Ok(()) };
-            for taken in [RequestId::from_caller(&value), RequestId::uuid_from_caller(&value)].into_iter().flatten() {
-                prop_assert_eq!(json!(taken.as_str()).to_string(), format!("\"{taken}\""));
+            for request_id in [RequestId::from_caller(&value), RequestId::uuid_from_caller(&value)].into_iter().flatten() {
+                prop_assert_eq!(json!(request_id.as_str()).to_string(), format!("\"{request_id}\""));
             }
         }
     }
 
     #[test]
-    fn what_is_written_once_for_a_kind_is_not_what_others_of_the_kind_get() {
+    fn the_cached_frame_is_used_only_for_denials_with_all_defaults() {
         let kind = DenialKind::Forbidden;
         let body = |denial: &Denial| Problem::new().respond(denial, &mut head_of_request(None)).into_body();
         let plain = body(&Denial::new(kind));
@@ -234,7 +234,7 @@ mod tests {
             assert_ne!(body(&denial), plain);
             assert_eq!(body(&Denial::new(kind)), plain);
         }
-        // What callers do not see makes no difference.
+        // Fields that callers do not see make no difference.
         assert_eq!(body(&Denial::new(kind).with_log_detail("for the log").with_grpc_code(3)), plain);
     }
 }

@@ -1,4 +1,4 @@
-//! A WebSocket that closes at once.
+//! Refuses a WebSocket by closing it immediately.
 
 use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
@@ -19,10 +19,10 @@ mod handshake;
 use close::{CloseFrame, close};
 use handshake::{Handshake, listed};
 
-/// Accepts a refused WebSocket and closes it before any message, with a code that says why.
+/// Accepts a refused WebSocket and closes it before any message, with a code that shows the reason.
 ///
-/// Browsers do not show a page the answer to a refused handshake: it sees a close event with the code 1006, whatever went
-/// wrong. Here it sees one of these codes, and the denial's [`code`](Denial::code) as the reason:
+/// Browsers do not show the response to a refused handshake to a page: it gets a close event with code 1006, for any error.
+/// With this responder it gets one of these codes, with the denial's [`code`](Denial::code) as the reason:
 ///
 /// | denial | close code |
 /// |---|---|
@@ -32,9 +32,9 @@ use handshake::{Handshake, listed};
 /// | any other 5xx | 1011, internal error |
 /// | anything else | 1008, policy violation |
 ///
-/// It knows both forms of a handshake: an HTTP/1.1 Upgrade (RFC 6455), answered with 101, and an HTTP/2 extended CONNECT
-/// (RFC 8441), answered with 200. All other requests, and handshakes that are not valid, are refused by the responder
-/// given to [`otherwise`](Self::otherwise).
+/// Both forms of the handshake are supported: an HTTP/1.1 Upgrade (RFC 6455), answered with 101, and an HTTP/2 extended CONNECT
+/// (RFC 8441), answered with 200. All other requests, and invalid handshakes, are refused by the responder given to
+/// [`otherwise`](Self::otherwise).
 ///
 /// ```
 /// use tollgate::{CredentialLayer, respond::WebSocketClose, verify::CredentialSource};
@@ -45,7 +45,7 @@ use handshake::{Handshake, listed};
 /// # Ok::<(), tollgate::ConfigurationError>(())
 /// ```
 ///
-/// Codes of your own, a JSON shape for everything else, and a shorter wait:
+/// With your own codes, a JSON format for all other requests, and a shorter deadline:
 ///
 /// ```
 /// use std::time::Duration;
@@ -62,23 +62,23 @@ use handshake::{Handshake, listed};
 ///
 /// # Subprotocols
 ///
-/// A browser that has offered subprotocols fails the handshake, with 1006, unless one of them is selected: RFC 6455 does not
-/// ask for that, but the [WHATWG's standard](https://websockets.spec.whatwg.org/) does. So name those that your service speaks,
-/// with [`with_subprotocols`](Self::with_subprotocols), and have browsers that send their key as a subprotocol offer another
-/// one beside it. What is not named is never sent back: a key cannot be.
+/// If a browser has offered subprotocols, it fails the handshake with code 1006 unless one of them is selected. RFC 6455 does not
+/// require this, but the [WHATWG standard](https://websockets.spec.whatwg.org/) does. List the subprotocols of your service
+/// with [`with_subprotocols`](Self::with_subprotocols). If browsers send their key as a subprotocol, let them offer another
+/// one as well. A subprotocol that is not listed is never sent back, so a key is not.
 ///
 /// # Where it works
 ///
-/// On servers of hyper's that run on tokio with timers enabled (as `#[tokio::main]` does) and serve connections with
-/// upgrades; extended CONNECT must be enabled, too (`enable_connect_protocol`). `axum::serve` does both. Where there is no
-/// tokio runtime, or no upgrade to take from the request's extensions, the other responder refuses.
+/// On hyper servers that run on tokio with timers enabled (as `#[tokio::main]` does) and serve connections with
+/// upgrades. Extended CONNECT must be enabled too (`enable_connect_protocol`). `axum::serve` does both. Without a
+/// tokio runtime, or without an upgrade in the request's extensions, the other responder refuses the request.
 ///
 /// # Security
 ///
-/// An accepted handshake costs a connection until the caller answers the close. That is bounded by a
-/// [deadline](Self::with_deadline) and in [number](Self::with_max_open), and each needs about a kibibyte beyond what the
-/// server keeps for any connection: whatever the caller sends meanwhile is skipped. How often a stranger may try is not
-/// limited here: limit failed attempts by address.
+/// An accepted handshake occupies a connection until the caller answers the close. A
+/// [deadline](Self::with_deadline) limits its duration, and a [maximum](Self::with_max_open) limits the number. Each takes about
+/// 1 KiB in addition to the server's memory for a connection; data from the caller is skipped. The number of attempts
+/// is not limited here: limit failed attempts by address.
 #[derive(Clone)]
 pub struct WebSocketClose {
     code: Arc<CodeOf>,
@@ -91,13 +91,13 @@ pub struct WebSocketClose {
 type CodeOf = dyn Fn(&Denial) -> (u16, Cow<'static, str>) + Send + Sync;
 
 impl WebSocketClose {
-    /// Refuses what is no WebSocket handshake in the default way: gRPC requests with a gRPC status, all others with a
-    /// problem.
+    /// Refuses requests that are not WebSocket handshakes with the default responder: gRPC requests with a gRPC status, all
+    /// others with a problem.
     pub fn new() -> Self {
         Self::otherwise(DefaultResponder)
     }
 
-    /// Has `responder` refuse what is no WebSocket handshake.
+    /// Refuses requests that are not WebSocket handshakes with `responder`.
     pub fn otherwise(responder: impl Respond) -> Self {
         Self {
             code: Arc::new(default_code),
@@ -108,10 +108,10 @@ impl WebSocketClose {
         }
     }
 
-    /// Closes with another code and reason for each denial.
+    /// Sets the code and the reason for each denial.
     ///
-    /// The range 4000 to 4999 is for private use (RFC 6455 section 7.4.2). A code that must not be sent is replaced by 1008;
-    /// a reason longer than 123 bytes is cut.
+    /// The range 4000 to 4999 is for private use (RFC 6455 section 7.4.2). A code that must not be sent is replaced by 1008.
+    /// A reason longer than 123 bytes is truncated.
     pub fn with_codes(
         mut self,
         code: impl Fn(&Denial) -> (u16, Cow<'static, str>) + Send + Sync + 'static,
@@ -120,27 +120,27 @@ impl WebSocketClose {
         self
     }
 
-    /// Selects the first of these that the caller has offered. Default: none.
+    /// Selects the first of the caller's offers that is listed here. Default: none.
     pub fn with_subprotocols<P: Into<Box<str>>>(mut self, names: impl IntoIterator<Item = P>) -> Self {
         self.subprotocols = names.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Drops the connection if the upgrade, the close and the caller's answer to it together take longer than this.
+    /// Drops the connection if the upgrade, the close and the caller's answer together take longer than this.
     /// Default: 5 seconds.
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// Keeps no more refused connections than this open at a time, this responder and its clones together; the other
-    /// responder refuses those beyond it. Default: 1024.
+    /// Limits the number of refused connections that are open at a time, for this responder and its clones together. The
+    /// other responder refuses further requests. Default: 1024.
     pub fn with_max_open(mut self, connections: usize) -> Self {
         self.places = Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)));
         self
     }
 
-    /// The response to a handshake, with a task that closes what it opens; `None` if that is not possible.
+    /// The response to a handshake. Spawns a task that closes the connection. `None` if that is not possible.
     fn accept(&self, denial: &Denial, request: &mut request::Parts) -> Option<Response<Bytes>> {
         let mut response = Handshake::of(request)?.accept();
         if let Some(name) = self.subprotocol(&request.headers) {
@@ -153,7 +153,7 @@ impl WebSocketClose {
         let closed = close(upgrade, CloseFrame::new(code, &reason));
         let deadline = self.deadline;
         runtime.spawn(async move {
-            // Closed, failed or late: the connection is dropped in any case, and nobody is left to be told.
+            // The result does not matter: the connection is dropped in any case.
             let _ = tokio::time::timeout(deadline, closed).await;
             drop(place);
         });
@@ -222,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tells_denials_apart_by_their_code() {
+    fn each_denial_has_its_code() {
         for (denial, code) in [
             (Denial::new(DenialKind::CredentialMissing), 4401),
             (Denial::new(DenialKind::KeyRevoked), 4401),
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn selects_the_first_offer_that_it_was_given_and_no_other() {
+    fn selects_the_first_offer_that_is_listed() {
         let responder = WebSocketClose::new().with_subprotocols(["graphql", "chat", "not a token, nor\none"]);
         for (offers, selected) in [
             (vec!["key.sk_live_1, chat, graphql"], Some("chat")),
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_valid_handshake_without_a_runtime_or_an_upgrade_is_refused_otherwise() {
+    fn a_handshake_without_a_runtime_or_an_upgrade_is_refused_by_the_other_responder() {
         let denial = Denial::new(DenialKind::KeyUnknown);
         let mut request = handshake::tests::upgrade_request();
         assert_eq!(WebSocketClose::new().respond(&denial, &mut request).status(), 401, "no runtime");
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn refuses_otherwise_once_as_many_are_open_as_may_be() {
+    async fn the_other_responder_refuses_beyond_the_maximum() {
         let denial = Denial::new(DenialKind::KeyUnknown);
         let responder = WebSocketClose::new().with_max_open(1);
         let statuses = [(); 2].map(|()| {
@@ -286,7 +286,7 @@ mod tests {
         });
         assert_eq!(statuses, [101, 401]);
 
-        // The upgrade fails, since no connection stands behind it; then the place is free again.
+        // The upgrade fails because there is no connection. Then the place is free again.
         while responder.places.available_permits() == 0 {
             tokio::task::yield_now().await;
         }

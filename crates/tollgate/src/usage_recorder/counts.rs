@@ -1,4 +1,4 @@
-//! What was noted since the last flush.
+//! The usage recorded since the last flush.
 
 use std::{
     hash::BuildHasher as _,
@@ -16,46 +16,46 @@ use tollgate_core::usage::UsageCount;
 
 use crate::memory::lock;
 
-/// Counts by key and hour. Each key's are in one shard, behind one lock, which is held for no longer than it takes to find and to
-/// raise a count.
+/// Counts by key and hour. All counts of a key are in one shard, behind one lock, which is held only to find and increase a
+/// count.
 pub(super) struct Counts {
     shards: Box<[CachePadded<Mutex<Shard>>]>,
     hasher: DefaultHashBuilder,
     capacity: usize,
-    // How many entries there are. Changes with keys that come and go, not with each use.
+    // The number of entries. Changes when entries are added or removed, not with each use.
     length: AtomicUsize,
     dropped: AtomicU64,
 }
 
 type Shard = HashTable<Entry>;
 
-/// Enough that two cores seldom meet in one.
+/// Enough that two cores rarely use the same shard.
 const SHARDS: usize = 64;
 
 const SECONDS_PER_HOUR: u64 = 3_600;
 
-/// How often a key was used in one hour. It stays when it is flushed, at 0, so that the next use need not copy its name anew; what
-/// is still at 0 when the next flush comes goes.
+/// The use of a key in one hour. A flush sets it to 0 but keeps the entry, so that the next use does not copy the key again. The
+/// next flush drops entries that are still 0.
 struct Entry {
     key: Box<str>,
-    // Since the Unix epoch.
+    // Hours since the Unix epoch.
     hour: u64,
     requests: u64,
     last_used_at: SystemTime,
 }
 
-/// What noting a use has led to.
-pub(super) enum Noted {
+/// The result of recording a use.
+pub(super) enum Recorded {
     Counted,
-    /// Counted, and from this one on half of the room is used.
-    Crowded,
+    /// Counted. With this entry, half of the capacity is used.
+    HalfFull,
     Dropped,
 }
 
-impl Noted {
+impl Recorded {
     #[inline]
-    pub(super) fn is_crowded_now(&self) -> bool {
-        matches!(self, Self::Crowded)
+    pub(super) fn is_half_full_now(&self) -> bool {
+        matches!(self, Self::HalfFull)
     }
 }
 
@@ -71,18 +71,18 @@ impl Counts {
     }
 
     #[inline]
-    pub(super) fn record(&self, key: &str, now: SystemTime) -> Noted {
+    pub(super) fn record(&self, key: &str, now: SystemTime) -> Recorded {
         let hour = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / SECONDS_PER_HOUR;
         let hash = self.hasher.hash_one(key);
-        let Some(shard) = self.shard(hash) else { return Noted::Dropped };
+        let Some(shard) = self.shard(hash) else { return Recorded::Dropped };
         let mut shard = lock(shard);
         match shard.find_mut(hash, |entry| entry.hour == hour && *entry.key == *key) {
             Some(entry) => {
                 entry.requests = entry.requests.saturating_add(1);
                 entry.last_used_at = entry.last_used_at.max(now);
-                Noted::Counted
+                Recorded::Counted
             }
-            None => self.note_first(
+            None => self.record_first(
                 &mut shard,
                 hash,
                 Entry { key: key.into(), hour, requests: 1, last_used_at: now },
@@ -90,9 +90,9 @@ impl Counts {
         }
     }
 
-    /// Half of the room: what is beyond is for what comes while a flush takes its time.
-    pub(super) fn are_crowded(&self) -> bool {
-        self.length.load(Ordering::Relaxed) >= self.crowd()
+    /// Whether half of the capacity is used. The other half is for uses during a flush.
+    pub(super) fn is_half_full(&self) -> bool {
+        self.length.load(Ordering::Relaxed) >= self.half()
     }
 
     #[cfg(test)]
@@ -104,7 +104,7 @@ impl Counts {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// What was noted of one key.
+    /// The recorded use of one key.
     pub(super) fn of(&self, key: &str) -> Vec<UsageCount> {
         let hash = self.hasher.hash_one(key);
         let Some(shard) = self.shard(hash) else { return Vec::new() };
@@ -113,7 +113,7 @@ impl Counts {
         its.map(|entry| entry.count(entry.key.clone())).collect()
     }
 
-    /// How many uses were noted. It waits for nobody, since nobody else is there.
+    /// The number of recorded uses. Does not lock, because access is exclusive.
     pub(super) fn uses(&mut self) -> u64 {
         let shards =
             self.shards.iter_mut().map(|shard| shard.get_mut().unwrap_or_else(PoisonError::into_inner));
@@ -121,12 +121,12 @@ impl Counts {
         entries.fold(0, |sum, entry| entry.requests.saturating_add(sum))
     }
 
-    /// Takes all that was noted, in ascending order.
+    /// Takes all recorded uses, in ascending order.
     pub(super) fn take(&self) -> Vec<UsageCount> {
         let mut counts = Vec::new();
-        let is_crowded = self.are_crowded();
+        let is_half_full = self.is_half_full();
         for shard in &self.shards {
-            if is_crowded {
+            if is_half_full {
                 self.take_entries(shard, &mut counts);
             } else {
                 self.take_counts(shard, &mut counts);
@@ -136,7 +136,7 @@ impl Counts {
         counts
     }
 
-    /// Takes a shard's counts, and leaves the entries for what comes next.
+    /// Takes a shard's counts, and keeps the entries.
     fn take_counts(&self, shard: &Mutex<Shard>, counts: &mut Vec<UsageCount>) {
         let mut shard = lock(shard);
         let before = shard.len();
@@ -151,7 +151,7 @@ impl Counts {
         self.length.fetch_sub(before - shard.len(), Ordering::Relaxed);
     }
 
-    /// Takes a shard's entries, and leaves all of the room.
+    /// Takes a shard's entries, which frees its capacity.
     fn take_entries(&self, shard: &Mutex<Shard>, counts: &mut Vec<UsageCount>) {
         let entries = mem::take(&mut *lock(shard));
         self.length.fetch_sub(entries.len(), Ordering::Relaxed);
@@ -163,24 +163,24 @@ impl Counts {
     }
 
     #[cold]
-    fn note_first(&self, shard: &mut Shard, hash: u64, entry: Entry) -> Noted {
+    fn record_first(&self, shard: &mut Shard, hash: u64, entry: Entry) -> Recorded {
         let one_more = |length| (length < self.capacity).then_some(length + 1);
         let Ok(before) = self.length.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more) else {
             self.dropped.fetch_add(1, Ordering::Relaxed);
-            return Noted::Dropped;
+            return Recorded::Dropped;
         };
         shard.insert_unique(hash, entry, |entry| self.hasher.hash_one(&*entry.key));
-        if before + 1 == self.crowd() { Noted::Crowded } else { Noted::Counted }
+        if before + 1 == self.half() { Recorded::HalfFull } else { Recorded::Counted }
     }
 
-    fn crowd(&self) -> usize {
+    fn half(&self) -> usize {
         self.capacity.div_ceil(2).max(1)
     }
 
-    /// Never absent: the number is taken modulo how many there are.
+    /// Always `Some`: the number is less than the number of shards.
     #[inline]
     fn shard(&self, hash: u64) -> Option<&Mutex<Shard>> {
-        // By other bits than those that find the place in a table.
+        // Other bits than those that select the place in a table.
         let number = usize::try_from(hash >> 32 & (SHARDS as u64 - 1)).ok()?;
         self.shards.get(number).map(|shard| &**shard)
     }

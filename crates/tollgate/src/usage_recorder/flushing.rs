@@ -1,4 +1,4 @@
-//! Flushing in the background, on tokio.
+//! Flushing in a tokio task.
 
 use std::time::Duration;
 
@@ -12,39 +12,40 @@ use tollgate_core::denial::Unavailable;
 use super::UsageRecorder;
 use crate::ConfigurationError;
 
-/// How long to wait between two flushes. Short, since it is what a crash costs; long enough that a busy key is one row of a batch in
-/// place of a thousand.
+/// The time between two flushes. Short, because a crash loses this much usage; long enough that a busy key is one row per batch
+/// instead of a thousand.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Flushes a [`UsageRecorder`] in the background for as long as it lives. Whoever drops it without a
-/// [shutdown](Self::shutdown) ends that, and leaves what is not flushed to the recorder.
+/// Flushes a [`UsageRecorder`] in the background until it is dropped. If it is dropped without a
+/// [shutdown](Self::shutdown), usage that is not flushed stays in the recorder.
 #[derive(Debug)]
-#[must_use = "flushing ends when this is dropped"]
+#[must_use = "flushing stops when this is dropped"]
 pub struct UsageFlushing {
     recorder: UsageRecorder,
     task: JoinHandle<()>,
 }
 
 impl UsageRecorder {
-    /// Flushes every ten seconds, and when it gets crowded, in a task of this tokio runtime. Feature `tokio`.
+    /// Flushes every 10 seconds, and when the recorder is half full, in a task of this tokio runtime. Feature `tokio`.
     ///
-    /// A flush that fails is an event in the log, and tried again after the next ten seconds.
+    /// A failed flush is logged and retried after 10 seconds.
     ///
     /// # Errors
-    /// Outside a runtime.
+    /// [`ConfigurationError`] outside a tokio runtime.
     pub fn spawn(&self) -> Result<UsageFlushing, ConfigurationError> {
         self.spawn_every(INTERVAL)
     }
 
-    /// The same, with another time between two flushes: what a crash may cost. The store has at most one batch in each, with one
-    /// row for each key that was used in it.
+    /// Like [`spawn`](Self::spawn), with another interval between two flushes. A crash loses at most the usage of one interval. The
+    /// store gets one batch per interval, or more if the recorder is half full earlier, with one row for each key that was used.
     ///
     /// # Errors
+    /// [`ConfigurationError`] outside a tokio runtime.
     /// Outside a runtime.
     pub fn spawn_every(&self, interval: Duration) -> Result<UsageFlushing, ConfigurationError> {
         let Ok(runtime) = Handle::try_current() else {
             return Err(ConfigurationError::new(
-                "UsageRecorder was to flush in the background outside a tokio runtime: call spawn in an async fn of one",
+                "UsageRecorder::spawn was called outside a tokio runtime: call it in an async fn that runs on tokio",
             ));
         };
         let task = runtime.spawn(self.clone().keep_flushing(interval));
@@ -53,11 +54,11 @@ impl UsageRecorder {
 
     async fn keep_flushing(self, interval: Duration) {
         loop {
-            // Crowded or not is nobody's question here.
-            let _ = timeout(interval, self.wait_until_crowded()).await;
+            // A timeout is not an error: the recorder is flushed in both cases.
+            let _ = timeout(interval, self.wait_until_half_full()).await;
             while let Err(error) = self.flush().await {
-                tracing::warn!(target: "tollgate", detail = %error, "usage could not be flushed, and is kept");
-                // However crowded it is: a store that is down has to be left alone for a while.
+                tracing::warn!(target: "tollgate", detail = %error, "usage flush failed, will be retried");
+                // Even if the recorder is half full: an unavailable store must not be retried at once.
                 sleep(interval).await;
             }
         }
@@ -65,12 +66,11 @@ impl UsageRecorder {
 }
 
 impl UsageFlushing {
-    /// Ends flushing in the background, and flushes a last time. When requests have ended: what they note later stays in
-    /// memory.
+    /// Stops the background task, and flushes a last time. Call it when all requests have ended: later usage stays in memory.
     ///
     /// # Errors
-    /// [`Unavailable`] if the store is. What is not flushed is still in the recorder: [flush](UsageRecorder::flush) again, or it
-    /// is lost with the process.
+    /// [`Unavailable`] if the store is unavailable. Usage that is not flushed is still in the recorder. Call
+    /// [`flush`](UsageRecorder::flush) again, or it is lost when the process ends.
     pub async fn shutdown(self) -> Result<(), Unavailable> {
         self.task.abort();
         self.recorder.flush().await

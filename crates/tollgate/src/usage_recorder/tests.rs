@@ -1,5 +1,5 @@
 #[cfg(feature = "tokio")]
-mod in_the_background;
+mod background;
 mod model;
 mod store;
 
@@ -12,7 +12,7 @@ use std::{
 
 use tollgate_core::verify::Principal;
 
-use self::store::{Fate, TestStore};
+use self::store::{Outcome, TestStore};
 use super::*;
 use crate::usage::MemoryUsage;
 
@@ -26,19 +26,19 @@ fn record(recorder: &UsageRecorder, key: &str, now: SystemTime) {
     recorder.record(&Usage::new(&Principal::new(key), now));
 }
 
-/// What a recorder says of a key: the number of each hour, and how often it was used in that.
+/// The usage of a key according to a recorder: the number of each hour, and the requests in it.
 async fn used(recorder: &UsageRecorder, key: &str) -> Vec<(u32, u64)> {
     let hours = recorder.usage(key, hour(0), hour(1_000)).await.unwrap();
-    hours.iter().map(told).collect()
+    hours.iter().map(hour_and_requests).collect()
 }
 
-/// What its store says.
+/// The usage of a key according to its store.
 async fn stored(store: &impl UsageStore, key: &str) -> Vec<(u32, u64)> {
     let query = UsageQuery::new(key, hour(0), hour(1_000));
-    store.usage(&query).wait().await.unwrap().hours.iter().map(told).collect()
+    store.usage(&query).wait().await.unwrap().hours.iter().map(hour_and_requests).collect()
 }
 
-fn told(hourly: &HourlyUsage) -> (u32, u64) {
+fn hour_and_requests(hourly: &HourlyUsage) -> (u32, u64) {
     let seconds = hourly.hour.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     assert_eq!(seconds % 3_600, 0, "hours begin on the hour");
     (u32::try_from(seconds / 3_600).unwrap(), hourly.requests)
@@ -63,12 +63,12 @@ async fn counts_by_key_and_hour() {
     recorder.flush().await.unwrap();
     assert_eq!(stored(&store, "ada").await, [(5, 3), (6, 1)]);
     assert_eq!(stored(&store, "bob").await, [(6, 1)]);
-    assert_eq!(store.last_used_at("ada"), Some(hour(6)), "whatever came later");
+    assert_eq!(store.last_used_at("ada"), Some(hour(6)), "the latest use, in any order");
     assert_eq!(used(&recorder, "ada").await, [(5, 3), (6, 1)]);
 }
 
 #[tokio::test]
-async fn tells_of_the_hours_that_begin_within_a_span() {
+async fn returns_the_hours_that_begin_within_the_range() {
     let recorder = UsageRecorder::new(MemoryUsage::new());
     for number in 1..=4 {
         record(&recorder, "ada", hour(number) + Duration::from_secs(9));
@@ -77,7 +77,7 @@ async fn tells_of_the_hours_that_begin_within_a_span() {
         }
     }
     let hours = recorder.usage("ada", hour(2), hour(4)).await.unwrap();
-    assert_eq!(hours.iter().map(told).collect::<Vec<_>>(), [(2, 1), (3, 1)]);
+    assert_eq!(hours.iter().map(hour_and_requests).collect::<Vec<_>>(), [(2, 1), (3, 1)]);
 }
 
 #[tokio::test]
@@ -88,7 +88,7 @@ async fn a_time_before_the_epoch_is_its_first_hour() {
 }
 
 #[tokio::test]
-async fn adds_nothing_where_nothing_was_noted() {
+async fn adds_no_batch_without_new_usage() {
     let store = TestStore::default();
     let recorder = UsageRecorder::new(store.clone());
     recorder.flush().await.unwrap();
@@ -99,21 +99,21 @@ async fn adds_nothing_where_nothing_was_noted() {
 }
 
 #[tokio::test]
-async fn a_batch_whose_fate_is_unknown_is_added_again_before_newer_ones() {
-    for fate in [Fate::Vanishes, Fate::AnswerVanishes] {
+async fn an_unconfirmed_batch_is_added_again_before_newer_ones() {
+    for outcome in [Outcome::Lost, Outcome::ReplyLost] {
         let store = TestStore::default();
         let recorder = UsageRecorder::new(store.clone());
         record(&recorder, "ada", hour(1));
-        store.next_is(fate);
+        store.next_is(outcome);
         assert!(recorder.flush().await.is_err());
         record(&recorder, "ada", hour(1));
-        store.next_is(fate);
+        store.next_is(outcome);
         assert!(recorder.flush().await.is_err());
-        assert_eq!(used(&recorder, "ada").await, [(1, 2)], "{fate:?}");
+        assert_eq!(used(&recorder, "ada").await, [(1, 2)], "{outcome:?}");
 
         recorder.flush().await.unwrap();
-        assert_eq!(stored(&store, "ada").await, [(1, 2)], "{fate:?}");
-        assert_eq!(store.numbers(), [1, 1, 1, 2], "{fate:?}");
+        assert_eq!(stored(&store, "ada").await, [(1, 2)], "{outcome:?}");
+        assert_eq!(store.numbers(), [1, 1, 1, 2], "{outcome:?}");
     }
 }
 
@@ -131,42 +131,42 @@ async fn batches_are_in_ascending_order() {
 }
 
 #[tokio::test]
-async fn a_flush_that_is_dropped_half_way_loses_nothing() {
-    for fate in [Fate::Vanishes, Fate::AnswerVanishes] {
+async fn dropping_a_running_flush_loses_nothing() {
+    for outcome in [Outcome::Lost, Outcome::ReplyLost] {
         let store = TestStore::default();
         let recorder = UsageRecorder::new(store.clone());
         record(&recorder, "ada", hour(1));
-        store.next_is(fate);
+        store.next_is(outcome);
         store.wait(true);
         assert!(is_pending(pin!(recorder.flush())));
         record(&recorder, "ada", hour(1));
 
         store.wait(false);
-        assert_eq!(used(&recorder, "ada").await, [(1, 2)], "{fate:?}");
+        assert_eq!(used(&recorder, "ada").await, [(1, 2)], "{outcome:?}");
         recorder.flush().await.unwrap();
-        assert_eq!(stored(&store, "ada").await, [(1, 2)], "{fate:?}");
+        assert_eq!(stored(&store, "ada").await, [(1, 2)], "{outcome:?}");
     }
 }
 
 #[tokio::test]
-async fn a_flush_that_nobody_polls_any_more_keeps_no_other_waiting() {
+async fn a_flush_that_is_no_longer_polled_does_not_block_others() {
     let store = TestStore::default();
     let recorder = UsageRecorder::new(store.clone());
     record(&recorder, "ada", hour(1));
     store.wait(true);
-    let mut forgotten = pin!(recorder.flush());
-    assert!(is_pending(forgotten.as_mut()));
+    let mut stalled = pin!(recorder.flush());
+    assert!(is_pending(stalled.as_mut()));
     store.wait(false);
     record(&recorder, "ada", hour(1));
     recorder.flush().await.unwrap();
     assert_eq!(stored(&store, "ada").await, [(1, 2)]);
 
-    forgotten.await.unwrap();
-    assert_eq!(stored(&store, "ada").await, [(1, 2)], "its batch came late, and again");
+    stalled.await.unwrap();
+    assert_eq!(stored(&store, "ada").await, [(1, 2)], "its batch arrived twice and late");
 }
 
 #[tokio::test]
-async fn keys_beyond_the_capacity_are_dropped_until_there_is_room() {
+async fn uses_beyond_the_capacity_are_dropped_until_a_flush() {
     let store = TestStore::default();
     let recorder = UsageRecorder::with_capacity(store.clone(), 3);
     for number in 0..5 {
@@ -174,23 +174,23 @@ async fn keys_beyond_the_capacity_are_dropped_until_there_is_room() {
         record(&recorder, "key_0", hour(1));
     }
     assert_eq!(recorder.dropped(), 2);
-    assert_eq!(used(&recorder, "key_0").await, [(1, 6)], "whoever is counted goes on to be");
+    assert_eq!(used(&recorder, "key_0").await, [(1, 6)], "known keys are still counted");
     assert_eq!(used(&recorder, "key_4").await, []);
 
-    store.next_is(Fate::Vanishes);
+    store.next_is(Outcome::Lost);
     assert!(recorder.flush().await.is_err());
     for number in 4..9 {
         record(&recorder, &format!("key_{number}"), hour(1));
     }
-    assert_eq!(recorder.dropped(), 4, "there is room while a batch is under way, and no more than that");
+    assert_eq!(recorder.dropped(), 4, "the capacity does not include a pending batch");
     recorder.flush().await.unwrap();
     assert_eq!(stored(&store, "key_4").await, [(1, 1)]);
     assert_eq!(stored(&store, "key_8").await, []);
-    assert_eq!(recorder.0.counts.len(), 0, "a crowd is cleared away");
+    assert_eq!(recorder.0.counts.len(), 0, "all entries are dropped");
 }
 
 #[tokio::test]
-async fn whoever_is_idle_for_a_flush_gives_its_place_back() {
+async fn an_entry_unused_between_two_flushes_is_dropped() {
     let recorder = UsageRecorder::new(MemoryUsage::new());
     record(&recorder, "ada", hour(1));
     record(&recorder, "ada", hour(2));
@@ -205,22 +205,22 @@ async fn whoever_is_idle_for_a_flush_gives_its_place_back() {
 }
 
 #[tokio::test]
-async fn tells_when_half_of_the_room_is_used() {
+async fn waits_until_half_of_the_capacity_is_used() {
     let recorder = UsageRecorder::with_capacity(MemoryUsage::new(), 5);
-    let mut crowded = pin!(recorder.wait_until_crowded());
+    let mut half_full = pin!(recorder.wait_until_half_full());
     record(&recorder, "key_1", hour(1));
     record(&recorder, "key_2", hour(1));
     record(&recorder, "key_2", hour(1));
-    assert!(is_pending(crowded.as_mut()));
+    assert!(is_pending(half_full.as_mut()));
     record(&recorder, "key_3", hour(1));
-    crowded.await;
-    recorder.wait_until_crowded().await;
+    half_full.await;
+    recorder.wait_until_half_full().await;
     recorder.flush().await.unwrap();
-    assert!(is_pending(pin!(recorder.wait_until_crowded())));
+    assert!(is_pending(pin!(recorder.wait_until_half_full())));
 }
 
 #[tokio::test]
-async fn threads_count_exactly_whatever_is_flushed_meanwhile() {
+async fn concurrent_uses_and_flushes_count_exactly() {
     const EACH: u32 = 20_000;
     let store = MemoryUsage::new();
     let recorder = UsageRecorder::new(store.clone());
@@ -241,7 +241,7 @@ async fn threads_count_exactly_whatever_is_flushed_meanwhile() {
                 runtime.block_on(recorder.flush()).unwrap();
                 let now =
                     runtime.block_on(used(&recorder, "both")).first().map_or(0, |(_, requests)| *requests);
-                assert!(before <= now, "only ever forward");
+                assert!(before <= now, "never decreases");
                 before = now;
             }
         });

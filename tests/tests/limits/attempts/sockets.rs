@@ -76,7 +76,7 @@ async fn attempt(caller: &mut Connection, key: &str, forwarded: &str) -> u16 {
 async fn nobody_gets_further_attempts_by_a_forged_header() {
     for how in How::BOTH {
         // Nobody is trusted, or somebody else.
-        for address in [connected(), connected().behind(["10.0.0.0/8"]).unwrap()] {
+        for address in [connected(), connected().with_trusted_proxies(["10.0.0.0/8"]).unwrap()] {
             let mut caller = Connection::http1(serve(how, address).await).await;
             assert_eq!(attempt(&mut caller, "guess", "198.51.100.1").await, 401);
             assert_eq!(attempt(&mut caller, "guess", "198.51.100.2").await, 401);
@@ -88,7 +88,7 @@ async fn nobody_gets_further_attempts_by_a_forged_header() {
 #[tokio::test]
 async fn behind_a_trusted_proxy_it_is_whom_the_proxy_names() {
     for how in How::BOTH {
-        let server = serve(how, connected().behind(["127.0.0.0/8"]).unwrap()).await;
+        let server = serve(how, connected().with_trusted_proxies(["127.0.0.0/8"]).unwrap()).await;
         let mut proxy = Connection::http1(server).await;
         // What stands left of the proxy's own entry is the caller's invention.
         assert_eq!(attempt(&mut proxy, "guess", "198.51.100.1").await, 401);
@@ -101,7 +101,7 @@ async fn behind_a_trusted_proxy_it_is_whom_the_proxy_names() {
 #[tokio::test]
 async fn addresses_of_one_ipv6_network_are_one_client() {
     for how in How::BOTH {
-        let address = connected().behind(["127.0.0.1"]).unwrap();
+        let address = connected().with_trusted_proxies(["127.0.0.1"]).unwrap();
         let mut proxy = Connection::http1(serve(how, address.clone()).await).await;
         assert_eq!(attempt(&mut proxy, "guess", "2001:db8:1:1::1").await, 401);
         assert_eq!(attempt(&mut proxy, "guess", "2001:db8:1:1:ffff::2").await, 401);

@@ -4,20 +4,20 @@ use std::fmt;
 
 use crc32fast::Hasher;
 
-/// The checksum of the keys that begin with one prefix. It has the prefix behind it, and knows what the processor can do: a
-/// request pays for neither. What is left of a usual key is two blocks of 16 bytes, and only whole blocks are fast.
+/// The CRC-32 state after the key's prefix. It is computed once, together with the detection of CPU features, so a request pays
+/// for neither. The rest of a default key is two blocks of 16 bytes, and only whole blocks are fast.
 #[derive(Clone)]
 pub(super) struct Checksum(Hasher);
 
 impl Checksum {
     /// The checksum of keys that begin with `prefix`.
-    pub(super) fn behind(prefix: &str) -> Self {
+    pub(super) fn with_prefix(prefix: &str) -> Self {
         let mut hasher = Hasher::new();
         hasher.update(prefix.as_bytes());
         Self(hasher)
     }
 
-    /// The checksum of a key's prefix and of what it covers behind that.
+    /// The checksum of the prefix followed by `covered`.
     pub(super) fn of(&self, covered: &[u8]) -> u32 {
         let mut hasher = self.0.clone();
         hasher.update(covered);

@@ -6,14 +6,14 @@ use zeroize::Zeroizing;
 
 use super::base62;
 
-/// Appends `length` characters, each equally likely. `fill` fills a buffer with random bytes.
+/// Appends `length` uniformly distributed characters. `fill` fills a buffer with random bytes.
 pub(super) fn push_random(
     secret: &mut String,
     length: usize,
     mut fill: impl FnMut(&mut [u8]) -> Result<(), getrandom::Error>,
 ) -> Result<(), RandomnessUnavailable> {
-    // The largest multiple of 62 in a byte's range. The bytes from there on are dropped, since they would make the
-    // first digits likelier than the rest.
+    // The largest multiple of 62 that fits a byte. Larger bytes are dropped, because they would make the first digits
+    // more likely.
     const UNIFORM: u8 = 62 * 4;
     let mut bytes = Zeroizing::new([0; 64]);
     let complete = secret.len() + length;
@@ -26,13 +26,17 @@ pub(super) fn push_random(
     Ok(())
 }
 
-/// The operating system gave no randomness, and so no key was made.
+/// The operating system returned no random bytes, so no key was generated.
 #[derive(Clone, Debug)]
 pub struct RandomnessUnavailable(getrandom::Error);
 
 impl fmt::Display for RandomnessUnavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no key was made, because the operating system gave no randomness; try again ({})", self.0)
+        write!(
+            f,
+            "no key was generated: the operating system returned no random bytes; try again ({})",
+            self.0
+        )
     }
 }
 

@@ -43,7 +43,7 @@ fn a_generated_key_is_recognised_by_its_format() {
 
 #[test]
 fn a_generated_key_has_the_documented_shape() {
-    // All digits of base62 in their order, then the bytes that are dropped.
+    // All base62 digits in order, then bytes that are dropped.
     let key = |format: &KeyFormat| {
         let in_order = |bytes: &mut [u8]| {
             bytes.iter_mut().zip(0..).for_each(|(byte, value)| *byte = value);
@@ -62,8 +62,8 @@ fn a_generated_key_has_the_documented_shape() {
 }
 
 #[test]
-fn a_default_key_fits_one_block_of_sha_256_whatever_its_prefix() {
-    // A block has 64 bytes, of which the padding takes 9.
+fn a_default_key_fits_one_sha_256_block_with_any_prefix() {
+    // A block has 64 bytes; the padding takes 9 of them.
     let key = KeyFormat::new("acme_v2_internal").unwrap().generate(Live).unwrap();
     assert_eq!(key.expose_secret().len(), 55);
 }
@@ -83,7 +83,7 @@ fn the_shortest_random_part_is_the_first_to_hold_128_bits() {
 }
 
 #[test]
-fn drops_the_bytes_that_would_favour_some_characters() {
+fn drops_bytes_that_would_bias_the_characters() {
     let mut next = 240_u8;
     let counting = |bytes: &mut [u8]| {
         for byte in bytes {
@@ -116,20 +116,20 @@ fn keys_differ_and_their_characters_are_uniform() {
         .filter(|(byte, _)| u8::try_from(*byte).unwrap().is_ascii_alphanumeric())
         .map(|(_, &count)| (f64::from(count) - expected).powi(2) / expected)
         .sum();
-    // 61 degrees of freedom: 200 is 12 standard deviations above the mean, and a bare `% 62` comes to about 3,400.
+    // 61 degrees of freedom: 200 is 12 standard deviations above the mean. A plain `% 62` reaches about 3,400.
     assert!(chi_square < 200.0, "{chi_square}");
 }
 
 #[test]
-fn makes_no_key_without_randomness() {
+fn generates_no_key_without_randomness() {
     let error = sk().generate_from(Live, |_| Err(getrandom::Error::UNSUPPORTED)).unwrap_err();
-    assert!(error.to_string().starts_with("no key was made"), "{error}");
+    assert!(error.to_string().starts_with("no key was generated"), "{error}");
 }
 
 // === the format itself ===
 
 #[test]
-fn accepts_prefixes_of_lower_case_words_only() {
+fn accepts_only_prefixes_of_lower_case_words() {
     for accepted in ["s", "sk", "acme_v2", "a_1_b", "abcdefghijklmnop"] {
         assert!(KeyFormat::new(accepted).is_ok(), "{accepted:?}");
     }
@@ -141,7 +141,7 @@ fn accepts_prefixes_of_lower_case_words_only() {
 }
 
 #[test]
-fn an_opaque_format_has_nothing_to_leave_out() {
+fn an_opaque_format_has_nothing_to_omit() {
     assert_eq!(KeyFormat::opaque().without_checksum().without_environment(), KeyFormat::opaque());
 }
 
@@ -183,7 +183,7 @@ fn recognises_keys_of_every_permitted_length() {
 }
 
 #[test]
-fn a_format_without_environment_refuses_one() {
+fn a_format_without_environment_refuses_keys_with_one() {
     assert_eq!(refusal(&sk().without_environment(), KEY), MalformedKey::CHARACTER);
 }
 
@@ -227,7 +227,7 @@ fn an_opaque_key_is_visible_ascii() {
 }
 
 #[test]
-fn debug_tells_no_more_than_the_display_prefix() {
+fn debug_shows_only_the_display_prefix() {
     let parsed = format!("{:?}", sk().parse(KEY).unwrap());
     assert_eq!(parsed, "ParsedKey { environment: Some(Live), display_prefix: \"sk_live_0123\" }");
 
@@ -238,25 +238,25 @@ fn debug_tells_no_more_than_the_display_prefix() {
 // === the checksum ===
 
 #[test]
-fn the_checksum_is_six_digits_also_when_it_is_small() {
-    // Both computed with Python's zlib.
+fn a_small_checksum_also_has_six_digits() {
+    // Computed with Python's zlib.
     assert_eq!(checksum(""), "000000");
     assert_eq!(checksum("123456789"), "3jZRME");
 }
 
 #[test]
-fn a_checksum_beyond_32_bits_is_none() {
-    // What its checksum is, and 2^32 more: the same 32 bits.
+fn a_checksum_beyond_32_bits_is_refused() {
+    // The correct checksum plus 2^32: the lower 32 bits are equal.
     assert_eq!(naive_base62("2ANzld").map(|number| number + (1 << 32)), naive_base62("6r3Exh"));
     assert_eq!(refusal(&sk(), "sk_live_0123456789ABCDEFGHIJKLMNOP16r3Exh"), MalformedKey::CHECKSUM);
 }
 
-/// The checksum that belongs behind `covered`.
+/// The checksum that follows `covered`.
 fn checksum(covered: &str) -> String {
     base62::digits(crc32fast::hash(covered.as_bytes())).map(char::from).iter().collect()
 }
 
-/// The definition, a bit at a time.
+/// The definition, bit by bit.
 fn naive_crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |crc, &byte| {
         (0..8).fold(
@@ -275,7 +275,7 @@ fn naive_base62(digits: &str) -> Option<u64> {
     })
 }
 
-/// What the default format says of a key, character by character.
+/// The rules of the default format, character by character.
 fn naive_parse(presented: &str) -> Option<Environment> {
     let words: Vec<&str> = presented.split('_').collect();
     let &["sk", environment, body] = words.as_slice() else { return None };
@@ -293,7 +293,7 @@ fn naive_parse(presented: &str) -> Option<Environment> {
     is_right.then_some(environment)
 }
 
-/// A key from chosen bytes, of which enough are below 248.
+/// A key generated from given bytes, reduced to values below 248.
 fn key_from(random: [u8; 32]) -> ApiKey {
     let repeat = |bytes: &mut [u8]| {
         bytes.iter_mut().zip(random.iter().cycle()).for_each(|(byte, random)| *byte = random % 248);
@@ -302,7 +302,7 @@ fn key_from(random: [u8; 32]) -> ApiKey {
     sk().generate_from(Live, repeat).unwrap()
 }
 
-/// Keys that are right but for one thing, or right.
+/// Keys that are valid, or have one error.
 fn nearly_keys() -> impl Strategy<Value = String> {
     ("(sk|sk|sk|pk)_(live|test|live|prod)_", "[0-9A-Za-z]{21,65}", "[11112]", 0..4_u8, "[0-9A-Za-z]{6}")
         .prop_map(|(head, random, version, wrong, six)| {
@@ -333,9 +333,9 @@ proptest! {
         }
     }
 
-    /// In every place, also where sixteen bytes are looked at at once and overlap.
+    /// At every position, including where the 16-byte chunks overlap.
     #[test]
-    fn a_byte_is_refused_wherever_it_stands(length in 8..200_usize, at in any::<prop::sample::Index>(), byte: u8) {
+    fn an_invalid_byte_is_refused_at_every_position(length in 8..200_usize, at in any::<prop::sample::Index>(), byte: u8) {
         let mut presented = vec![b'a'; length];
         presented[at.index(length)] = byte;
         prop_assert_eq!(KeyFormat::opaque().parse(&presented).is_ok(), (b'!'..=b'~').contains(&byte));
@@ -347,7 +347,7 @@ proptest! {
     }
 
     #[test]
-    fn a_single_wrong_character_is_noticed(
+    fn a_single_wrong_character_is_detected(
         random: [u8; 32],
         at in any::<prop::sample::Index>(),
         wrong in prop_oneof![prop::char::range('0', 'z'), any::<char>()],
@@ -361,7 +361,7 @@ proptest! {
     }
 
     #[test]
-    fn two_characters_in_the_wrong_order_are_noticed(random: [u8; 32], at in 0..40_usize) {
+    fn two_swapped_characters_are_detected(random: [u8; 32], at in 0..40_usize) {
         let key = key_from(random);
         let mut bytes = key.expose_secret().as_bytes().to_vec();
         prop_assume!(bytes[at] != bytes[at + 1]);
@@ -370,7 +370,7 @@ proptest! {
     }
 
     #[test]
-    fn never_panics_and_shows_at_most_half_of_what_follows_the_head(
+    fn never_panics_and_shows_at_most_half_of_the_body(
         presented in prop_oneof![".*", "sk_live_\\PC{0,90}", "sk_(live_)?[0-9A-Za-z_-]{0,12}", "[!-~]{6,12}", nearly_keys()],
     ) {
         for format in formats() {

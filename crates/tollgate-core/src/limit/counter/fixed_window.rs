@@ -2,64 +2,64 @@
 
 use crate::limit::{Window, window::NANOS_PER_SECOND};
 
-/// How much of an aligned window is used.
+/// The amount used in an aligned window.
 ///
-/// A window is known by its end, not by its number: that tells without a division whether an instant lies in it, and is
-/// what callers are shown.
+/// A window is identified by its end. This shows without a division whether an instant is in the window, and callers are shown
+/// the end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_structs,
-    reason = "backends keep it in a form of their own, and there is no more to it"
+    reason = "backends store it in their own format, and it needs no more fields"
 )]
 pub struct FixedWindow {
-    /// The second at which the window ends, counted from the Unix epoch: see [`Window::end_after`]. 0 for no window yet.
+    /// The end of the window in seconds since the Unix epoch: see [`Window::end_after`]. 0: no window yet.
     pub ends_at: u64,
-    /// What has been used of it. May exceed the limit after that was lowered.
+    /// The amount used. It can exceed the limit if the limit was lowered.
     pub used: u64,
 }
 
 impl FixedWindow {
-    /// The counter as it stands in `second`, counted from the Unix epoch (see [`LimitRequest::second`](crate::limit::LimitRequest::second)): itself
-    /// within its window, a fresh one in a later window.
+    /// The counter at `second`, in seconds since the Unix epoch (see
+    /// [`LimitRequest::second`](crate::limit::LimitRequest::second)): unchanged within its window, reset in a later window.
     ///
-    /// A request that took its instant before a window turned may be counted after; it joins the newer window, or two such
-    /// requests could reset the counter in turns. That holds for instants up to a minute old, or one window if that is
-    /// longer. A counter from further in the future means that the clock was set back, and starts afresh: that hands out
-    /// one extra window, and locks nobody out.
+    /// A request that took its instant before a window ended may be counted after that. It joins the newer window; otherwise two
+    /// such requests could alternately reset the counter. This applies to instants up to one minute old, or one window if that
+    /// is longer. A counter from further in the future means that the clock was set back. The counter is then reset, which
+    /// allows one extra window and blocks no caller.
     #[inline]
     pub fn at(self, window: Window, second: u64) -> Self {
         if window.holds(self.ends_at, second) { self } else { self.at_another(window, second) }
     }
 
-    /// Seldom asked, and the only one to divide.
+    /// Out of line: rarely called, and the only function here that divides.
     #[cold]
     fn at_another(self, window: Window, second: u64) -> Self {
         let ends_at = window.end_after(second);
         if window.is_late(self.ends_at, ends_at) { self } else { Self { ends_at, used: 0 } }
     }
 
-    /// Whether there is room for so much below a limit. For nothing there always is.
+    /// Whether `required` units fit below `limit`. Zero units always fit.
     #[inline]
-    pub fn has_room(self, room: u64, limit: u64) -> bool {
-        has_room(self.used, room, limit)
+    pub fn has_room(self, required: u64, limit: u64) -> bool {
+        has_room(self.used, required, limit)
     }
 
-    /// The counter after so much was counted.
+    /// The counter plus `cost`.
     #[inline]
     pub fn counting(self, cost: u64) -> Self {
         Self { used: self.used.saturating_add(cost), ..self }
     }
 
-    /// The nanosecond at which the window ends.
+    /// The end of the window in nanoseconds.
     pub(super) fn opens_at(self) -> u64 {
         self.ends_at.saturating_mul(NANOS_PER_SECOND)
     }
 }
 
-/// Whether there is room for so much below a limit of which so much is used, whatever the algorithm. For nothing there always is.
+/// Whether `required` units fit below `limit` if `used` are used, for any algorithm. Zero units always fit.
 #[inline]
-pub(crate) fn has_room(used: u64, room: u64, limit: u64) -> bool {
-    room == 0 || used.checked_add(room).is_some_and(|used| used <= limit)
+pub(crate) fn has_room(used: u64, required: u64, limit: u64) -> bool {
+    required == 0 || used.checked_add(required).is_some_and(|used| used <= limit)
 }
 
 #[cfg(test)]
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_late_arrival_joins_the_newer_window_and_a_clock_set_back_starts_afresh() {
+    fn a_late_arrival_joins_the_newer_window_and_a_clock_set_back_resets_the_counter() {
         let counter = FixedWindow { ends_at: 102 * 60, used: 7 };
         assert_eq!(counter.at(Window::MINUTE, 101 * 60 - 1), counter, "late");
         assert_eq!(counter.at(Window::MINUTE, 100 * 60), counter, "a whole window late");
@@ -87,18 +87,18 @@ mod tests {
     }
 
     #[test]
-    fn room_is_told_without_an_overflow() {
+    fn has_room_does_not_overflow() {
         let counter = FixedWindow { ends_at: 60, used: 1 };
         assert!(!counter.has_room(u64::MAX, u64::MAX));
         assert!(counter.has_room(u64::MAX - 1, u64::MAX));
-        assert!(FixedWindow { used: 9, ..counter }.has_room(0, 5), "nothing fits always");
+        assert!(FixedWindow { used: 9, ..counter }.has_room(0, 5), "zero units always fit");
         assert_eq!(counter.counting(u64::MAX).used, u64::MAX);
     }
 
     proptest! {
-        /// The naive model: a list of what was admitted and when, counted anew for each request.
+        /// The naive model: a list of admitted requests with their times, counted again for each request.
         #[test]
-        fn agrees_with_a_list_of_what_was_admitted(
+        fn agrees_with_a_list_of_admitted_requests(
             steps in prop::collection::vec((0_u64..40, 0_u64..3), 1..200),
             (length, limit) in (prop::sample::select(vec![1_u32, 7, 60]), 0_u64..6),
         ) {

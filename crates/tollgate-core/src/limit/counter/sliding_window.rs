@@ -2,24 +2,24 @@
 
 use crate::limit::{Window, WindowLimit, window::NANOS_PER_SECOND};
 
-/// How much of a sliding window is used: two aligned windows in a row, over which the window slides.
+/// The amount used in a sliding window, kept as two consecutive aligned windows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_structs,
-    reason = "backends keep it in a form of their own, and there is no more to it"
+    reason = "backends store it in their own format, and it needs no more fields"
 )]
 pub struct SlidingWindow {
-    /// The second at which the present aligned window ends, counted from the Unix epoch. 0 for no window yet.
+    /// The end of the current aligned window in seconds since the Unix epoch. 0: no window yet.
     pub ends_at: u64,
-    /// What has been used of it.
+    /// The amount used in it.
     pub used: u64,
-    /// What was used of the one before it.
+    /// The amount used in the previous one.
     pub used_before: u64,
 }
 
 impl SlidingWindow {
-    /// The counter as it stands in `second`, counted from the Unix epoch. Late arrivals join the newer window, and a clock that
-    /// was set back starts afresh, as for [aligned windows](crate::limit::FixedWindow::at).
+    /// The counter at `second`, in seconds since the Unix epoch. Late arrivals and a clock that was set back are handled as for
+    /// [aligned windows](crate::limit::FixedWindow::at).
     pub fn at(self, window: Window, second: u64) -> Self {
         if window.holds(self.ends_at, second) {
             return self;
@@ -32,15 +32,15 @@ impl SlidingWindow {
         Self { ends_at, used: 0, used_before: if is_next { self.used } else { 0 } }
     }
 
-    /// How much is used at `nanos`: of what was used before, the share that has not slid out, rounded up.
+    /// The amount used at `nanos`: the current window, plus the part of the previous one that still overlaps, rounded up.
     pub(super) fn used_at(self, window: Window, nanos: u64) -> u64 {
         let left = self.end().saturating_sub(nanos).min(window.nanos());
         let share = (u128::from(self.used_before) * u128::from(left)).div_ceil(window.nanos().into());
-        // A share is no more than the whole.
+        // A part is at most the whole: the conversion cannot fail.
         self.used.saturating_add(u64::try_from(share).unwrap_or(u64::MAX))
     }
 
-    /// The counter after so much was counted.
+    /// The counter plus `cost`.
     pub fn counting(self, cost: u64) -> Self {
         Self { used: self.used.saturating_add(cost), ..self }
     }
@@ -50,15 +50,15 @@ impl SlidingWindow {
         self.ends_at.saturating_add(after)
     }
 
-    /// When there is room for so much.
-    pub(super) fn opens_at(self, limit: &WindowLimit, room: u64) -> u64 {
+    /// The nanosecond from which `required` units are available.
+    pub(super) fn opens_at(self, limit: &WindowLimit, required: u64) -> u64 {
         let length = limit.window.nanos();
-        // How long before the end of a window so much of the one before it has slid out that `free` is left.
+        // How long before the end of a window the previous one overlaps by at most `free` units.
         let lead = |free: u64, used_before: u64| {
             let lead = (u128::from(free) * u128::from(length)).checked_div(used_before.into());
             lead.and_then(|lead| u64::try_from(lead).ok()).unwrap_or(length).min(length)
         };
-        match limit.limit.checked_sub(room) {
+        match limit.limit.checked_sub(required) {
             None => self.resets_at(limit.window).saturating_mul(NANOS_PER_SECOND),
             Some(free) => match free.checked_sub(self.used) {
                 Some(free) => self.end().saturating_sub(lead(free, self.used_before)),
@@ -67,7 +67,7 @@ impl SlidingWindow {
         }
     }
 
-    /// The nanosecond at which the present window ends.
+    /// The end of the current window in nanoseconds.
     fn end(self) -> u64 {
         self.ends_at.saturating_mul(NANOS_PER_SECOND)
     }
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_used_before_slides_out_evenly() {
+    fn the_previous_window_slides_out_evenly() {
         let counter = SlidingWindow { ends_at: 60, used: 8, used_before: 0 }.at(Window::MINUTE, 60);
         assert_eq!(counter, SlidingWindow { ends_at: 120, used: 0, used_before: 8 });
         let used = |nanos| counter.used_at(Window::MINUTE, nanos);
@@ -102,22 +102,22 @@ mod tests {
     }
 
     #[test]
-    fn two_windows_later_nothing_is_left() {
+    fn two_windows_later_nothing_is_used() {
         let counter = SlidingWindow { ends_at: 60, used: 8, used_before: 8 };
         assert_eq!(counter.at(Window::MINUTE, 120), SlidingWindow { ends_at: 180, used: 0, used_before: 0 });
     }
 
     #[test]
-    fn a_request_that_never_fits_is_told_when_the_window_is_empty() {
+    fn for_a_request_that_never_fits_it_is_when_the_window_is_empty() {
         let counter = SlidingWindow { ends_at: 60, used: 1, used_before: 0 };
         assert_eq!(counter.opens_at(&limit(5), 6), 2 * MINUTE);
     }
 
     proptest! {
-        /// The naive model: a list of what was admitted and when, of which the present window's count in full, the one
-        /// before's by the share that is left of it: in fractions, not in numbers that were rounded.
+        /// The naive model: a list of admitted requests with their times. The current window's count in full, the previous
+        /// one's by the part that is left of it, in exact fractions.
         #[test]
-        fn agrees_with_a_list_of_what_was_admitted(
+        fn agrees_with_a_list_of_admitted_requests(
             steps in prop::collection::vec((0_u64..50_000, 0_u64..3), 1..200),
             most in 0_u64..9,
         ) {
@@ -134,7 +134,7 @@ mod tests {
                 };
                 let present = millis / 60_000 + 1;
                 let left_of_it = 60_000 - millis % 60_000;
-                // In sixty-thousandths.
+                // In units of 1/60,000.
                 let used = of(present) * 60_000 + of(present - 1) * left_of_it;
                 let fits = cost == 0 || used + cost * 60_000 <= most * 60_000;
 
@@ -145,7 +145,7 @@ mod tests {
                     counter = counter.counting(cost);
                     admitted.push((millis, cost));
                 } else if cost <= most {
-                    // Then it fits, and a moment before it does not.
+                    // The request fits at `opens_at`, and not one nanosecond earlier.
                     let opens_at = counter.opens_at(&limit, cost);
                     let used_then = |nanos: u64| {
                         counter.at(limit.window, nanos / NANOS_PER_SECOND).used_at(limit.window, nanos)

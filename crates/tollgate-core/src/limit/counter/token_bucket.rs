@@ -4,43 +4,43 @@ use std::time::Duration;
 
 use crate::limit::{Window, WindowLimit, window::NANOS_PER_SECOND};
 
-/// How empty a token bucket is, told by when it will be full again (the "theoretical arrival time" of the generic cell rate
-/// algorithm).
+/// The state of a token bucket, kept as the time at which it is full again: the "theoretical arrival time" of the generic cell
+/// rate algorithm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(
     clippy::exhaustive_structs,
-    reason = "backends keep it in a form of their own, and there is no more to it"
+    reason = "backends store it in their own format, and it needs no more fields"
 )]
 pub struct TokenBucket {
-    /// The nanosecond at which the bucket is full, counted from the Unix epoch: of a full one, the present.
+    /// The nanosecond since the Unix epoch at which the bucket is full. For a full bucket: the current time.
     pub full_at: u64,
-    /// The nanosecond as of which that holds: when something was last taken from it.
+    /// The nanosecond since the Unix epoch for which `full_at` was computed: when tokens were last taken.
     pub as_of: u64,
-    /// How many nanoseconds lay between two tokens then; 0 for a bucket that nobody has taken from.
+    /// The nanoseconds between two tokens at that time; 0 for an unused bucket.
     pub interval: u64,
 }
 
-/// How much earlier than another one's a request's instant may be that is counted after it.
+/// How much older than the latest counted instant a request's instant may be.
 const LATE_ARRIVALS: u64 = 60 * NANOS_PER_SECOND;
 
-/// A hundred years.
+/// 100 years.
 const LONGEST_TO_FILL: u64 = 36_525 * 86_400 * NANOS_PER_SECOND;
 
 impl TokenBucket {
-    /// The bucket under this limit, at `nanos`. If the rate has changed, the tokens that were missing when something was last taken
-    /// come at the new one from then on.
+    /// The bucket under this limit, at `nanos`. If the rate has changed, the missing tokens refill at the new rate, counted from
+    /// the last time tokens were taken.
     ///
-    /// A request that took its instant up to a minute earlier than the last one finds the bucket as that one left it. Any
-    /// earlier, and the clock was set back: then it starts afresh, which hands out one full bucket, and locks nobody out.
+    /// A request whose instant is up to a minute older than the latest one uses the bucket unchanged. An older instant means
+    /// that the clock was set back. The bucket is then reset, which allows one extra full bucket and blocks no caller.
     pub(super) fn at(self, limit: &WindowLimit, nanos: u64) -> Self {
         let interval = interval(limit);
         let was_set_back = self.as_of > nanos.saturating_add(LATE_ARRIVALS);
-        // A bucket that has been full is full at any rate: nobody need remember it.
+        // A bucket that was full is full at any rate, so its history does not matter.
         if self.full_at <= nanos || was_set_back {
             return Self { full_at: nanos, as_of: nanos, interval };
         }
         let missing = self.full_at.saturating_sub(self.as_of);
-        // A changed rate is told as of the last time, and not as of now: so a refusal, which keeps nothing, changes nothing.
+        // Converts from `as_of`, not from now: a refusal stores nothing, so repeated refusals must give the same result.
         let missing = match self.interval {
             same if same == interval => missing,
             before => {
@@ -52,42 +52,42 @@ impl TokenBucket {
         Self { full_at, as_of: self.as_of.max(nanos), interval }
     }
 
-    /// How many tokens a bucket of this size holds under this limit.
+    /// The number of tokens that a bucket of this size holds under this limit.
     pub(crate) fn capacity(limit: &WindowLimit, burst: u64) -> u64 {
-        // Instants end with the year 2554: what is missing must be told by one of them.
+        // Instants end in the year 2554, and `full_at` must be representable.
         if limit.limit == 0 { 0 } else { burst.min(LONGEST_TO_FILL / interval(limit)) }
     }
 
-    /// How many tokens are missing at `nanos`; one that is half there is missing.
+    /// The number of missing tokens at `nanos`. A partly refilled token counts as missing.
     pub(super) fn used_at(self, nanos: u64) -> u64 {
         self.full_at.saturating_sub(nanos).div_ceil(self.interval.max(1))
     }
 
-    /// The bucket after so many tokens were taken from it: perhaps more than it holds, which then are owed.
+    /// The bucket minus `cost` tokens. If it holds fewer, the difference refills first.
     pub(super) fn counting(self, limit: &WindowLimit, cost: u64) -> Self {
         let interval = interval(limit);
         Self { full_at: self.full_at.saturating_add(cost.saturating_mul(interval)), interval, ..self }
     }
 
-    /// The first second in which the bucket is full.
+    /// The first second at which the bucket is full.
     pub(super) fn resets_at(self) -> u64 {
         self.full_at.div_ceil(NANOS_PER_SECOND)
     }
 
-    /// How long an empty bucket takes to be full.
+    /// The time in which an empty bucket becomes full.
     pub(super) fn fills_in(limit: &WindowLimit) -> Window {
         Window::lasting(Duration::from_nanos(limit.capacity().saturating_mul(interval(limit))))
     }
 
-    /// When the bucket holds so many tokens.
-    pub(super) fn opens_at(self, limit: &WindowLimit, room: u64) -> u64 {
-        let spare = limit.capacity().saturating_sub(room);
+    /// The nanosecond from which the bucket holds `required` tokens.
+    pub(super) fn opens_at(self, limit: &WindowLimit, required: u64) -> u64 {
+        let spare = limit.capacity().saturating_sub(required);
         self.full_at.saturating_sub(spare.saturating_mul(interval(limit)))
     }
 }
 
-/// How many nanoseconds lie between two tokens: whole ones, so that the arithmetic is exact. A limit that does not divide its
-/// window is therefore lower by less than a billionth of a second for each token.
+/// The nanoseconds between two tokens, rounded up to a whole number so that the arithmetic is exact. If the limit does not divide
+/// the window, each token takes less than one nanosecond longer.
 fn interval(limit: &WindowLimit) -> u64 {
     limit.window.nanos().div_ceil(limit.limit.max(1))
 }
@@ -106,18 +106,18 @@ mod tests {
     }
 
     #[test]
-    fn is_filled_evenly_and_holds_no_more_than_its_size() {
+    fn refills_evenly_up_to_its_size() {
         let limit = limit(&2.per_second().with_burst(3));
         let bucket = TokenBucket::default().at(&limit, 100 * SECOND).counting(&limit, 3);
         assert_eq!(bucket.used_at(100 * SECOND), 3);
-        assert_eq!(bucket.used_at(100 * SECOND + SECOND / 2 - 1), 3, "one that is half there is missing");
+        assert_eq!(bucket.used_at(100 * SECOND + SECOND / 2 - 1), 3, "a partly refilled token is missing");
         assert_eq!(bucket.used_at(100 * SECOND + SECOND / 2), 2);
         assert_eq!((bucket.resets_at(), bucket.opens_at(&limit, 1)), (102, 100 * SECOND + SECOND / 2));
         assert_eq!(bucket.used_at(500 * SECOND), 0);
     }
 
     #[test]
-    fn a_changed_rate_keeps_the_count_and_is_the_same_however_often_it_is_asked_for() {
+    fn a_changed_rate_keeps_the_count_and_repeated_checks_agree() {
         let (basic, pro) = (limit(&1.per_second().with_burst(9)), limit(&10.per_second().with_burst(90)));
         let bucket = TokenBucket::default().at(&basic, 100 * SECOND).counting(&basic, 5);
         let upgraded = bucket.at(&pro, 100 * SECOND);
@@ -131,20 +131,20 @@ mod tests {
     }
 
     #[test]
-    fn a_late_arrival_finds_the_bucket_as_it_was_left_and_a_clock_set_back_starts_afresh() {
+    fn a_late_arrival_uses_the_bucket_unchanged_and_a_clock_set_back_resets_it() {
         let limit = limit(&1.per_second().with_burst(9));
         let bucket = TokenBucket::default().at(&limit, 3_600 * SECOND).counting(&limit, 9);
         assert_eq!(
             bucket.at(&limit, 3_599 * SECOND).used_at(3_599 * SECOND),
             10,
-            "one more comes until then"
+            "one more token is missing at the earlier instant"
         );
         assert_eq!(bucket.at(&limit, 3_540 * SECOND).full_at, bucket.full_at, "a minute late");
         assert_eq!(bucket.at(&limit, 3_540 * SECOND - 1).used_at(3_540 * SECOND - 1), 0);
     }
 
     #[test]
-    fn what_was_taken_beyond_its_size_is_owed() {
+    fn tokens_taken_beyond_its_size_refill_first() {
         let limit = limit(&1.per_minute().with_burst(2));
         let bucket = TokenBucket::default().at(&limit, 0).counting(&limit, 3);
         assert_eq!(bucket.used_at(0), 3);
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_zero_never_fills() {
+    fn a_limit_of_zero_never_refills() {
         let limit = limit(&0.per_minute().with_burst(5));
         assert_eq!(limit.capacity(), 0);
         let bucket = TokenBucket::default().at(&limit, 0);
@@ -161,7 +161,7 @@ mod tests {
     }
 
     proptest! {
-        /// The naive model: every token that was ever taken, and when it was put back: one after the other.
+        /// The naive model: every token ever taken, and when it was put back, one after the other.
         #[test]
         fn agrees_with_a_list_of_all_tokens(
             steps in prop::collection::vec((0_u64..5_000, 0_u64..4), 1..200),

@@ -1,4 +1,4 @@
-//! What holds in whatever order threads come to the locks: tried out by loom, one order after the other.
+//! Properties that hold in every order of threads, tested with loom.
 //!
 //! `./test loom`, or `RUSTFLAGS="--cfg tollgate_loom" cargo test -p tollgate --lib every_order`.
 
@@ -14,12 +14,12 @@ use super::*;
 
 const SECOND: u64 = 1_000_000_000;
 
-/// Whether a request passes that is charged to all these counters: policy, subject and group of each.
+/// Whether a request with these charges passes: policy, subject, group and quota of each.
 fn passes(limiter: &MemoryLimiter, charges: &[(&'static str, &str, &str, &Quota)], second: u64) -> bool {
     let charge = |&(policy, subject, group, quota)| Charge::new(policy, subject, group, quota);
     let charges: Vec<_> = charges.iter().map(charge).collect();
     let request = LimitRequest::new(&charges, UNIX_EPOCH + Duration::from_secs(second));
-    let Answer::Now(Ok(decision)) = limiter.acquire(&request) else { panic!("counts at once") };
+    let Answer::Now(Ok(decision)) = limiter.acquire(&request) else { panic!("answers at once") };
     decision.is_allowed()
 }
 
@@ -27,26 +27,26 @@ fn used(limiter: &MemoryLimiter, policy: &'static str, subject: &str, group: &st
     let quota = u64::MAX.per_minute();
     let charges = [Charge::new(policy, subject, group, &quota).with_cost(0)];
     let request = LimitRequest::new(&charges, UNIX_EPOCH + Duration::from_secs(second));
-    let Answer::Now(Ok(decision)) = limiter.acquire(&request) else { panic!("counts at once") };
+    let Answer::Now(Ok(decision)) = limiter.acquire(&request) else { panic!("answers at once") };
     decision.windows()[0].used
 }
 
-/// A group in each of the two shards that there are for loom.
+/// One group in each of the two shards used under loom.
 fn in_both_shards(limiter: &MemoryLimiter) -> [&'static str; 2] {
     let (groups, quota) = (["a", "b", "c", "d"], Quota::unlimited());
     let shard = |group: &str| limiter.place(&Charge::new("key", "ada", group, &quota)).shard;
     [0, 1].map(|at| groups.into_iter().find(|group| shard(group) == at).unwrap())
 }
 
-/// How often the threads' work succeeds, all of them at once, in every order.
+/// The sum of the threads' results, run concurrently in every order.
 fn all_at_once<const THREADS: usize>(work: [impl FnOnce() -> usize + Send + 'static; THREADS]) -> usize {
     let threads = work.map(thread::spawn);
     threads.into_iter().map(|thread| thread.join().unwrap()).sum()
 }
 
 #[test]
-fn of_three_requests_on_a_quota_of_two_exactly_two_pass() {
-    // A subject that nobody knows takes the long way, one that is known the short one.
+fn exactly_two_of_three_requests_pass_a_quota_of_two() {
+    // A new subject takes the slow path, a known one the fast path.
     for is_known in [false, true] {
         loom::model(move || {
             let limiter = Arc::new(MemoryLimiter::new());
@@ -68,7 +68,7 @@ fn of_three_requests_on_a_quota_of_two_exactly_two_pass() {
 }
 
 #[test]
-fn charges_to_two_shards_in_either_order_wait_for_each_other_and_a_refusal_burns_nothing() {
+fn charges_to_two_shards_do_not_deadlock_and_a_refusal_counts_nothing() {
     loom::model(|| {
         let limiter = Arc::new(MemoryLimiter::new());
         let (two, one) = (2.per_minute(), 1.per_minute());
@@ -84,12 +84,12 @@ fn charges_to_two_shards_in_either_order_wait_for_each_other_and_a_refusal_burns
             }
         };
         assert_eq!(all_at_once([ask(false), ask(true)]), 1);
-        assert_eq!(used(&limiter, "wide", "all", here, SECOND), 1, "the refused one has burnt nothing");
+        assert_eq!(used(&limiter, "wide", "all", here, SECOND), 1, "the refused request is not counted");
     });
 }
 
 #[test]
-fn whoever_finds_no_room_is_counted_all_the_same() {
+fn subjects_beyond_the_capacity_are_counted_too() {
     loom::model(|| {
         let limiter = Arc::new(MemoryLimiter::with_capacity(1));
         let [here, there] = in_both_shards(&limiter);
@@ -100,14 +100,14 @@ fn whoever_finds_no_room_is_counted_all_the_same() {
                 (0..2).filter(|_| passes(&limiter, &[("key", subject, group, &quota)], SECOND)).count()
             }
         };
-        assert_eq!(all_at_once([ask("ada", here), ask("bob", there)]), 2, "each has its own quota, once");
-        assert_eq!(limiter.room.taken(), limiter.subjects(), "nobody is forgotten or counted twice");
-        assert_eq!(limiter.subjects(), 2, "one, and a crowd");
+        assert_eq!(all_at_once([ask("ada", here), ask("bob", there)]), 2, "each passes once");
+        assert_eq!(limiter.capacity.used(), limiter.subjects(), "no subject is lost or counted twice");
+        assert_eq!(limiter.subjects(), 2, "one subject, and one shared counter");
     });
 }
 
 #[test]
-fn a_window_that_turns_while_others_sweep_begins_at_zero_once() {
+fn a_window_that_ends_during_a_sweep_resets_once() {
     loom::model(|| {
         let limiter = Arc::new(MemoryLimiter::new());
         let quota = 1.per_second();

@@ -1,8 +1,8 @@
-//! Names as fingerprints: 128 bits that stand for a policy and a subject.
+//! Fingerprints: 128 bits that stand for a policy and a subject.
 //!
-//! A fingerprint is a name's SipHash-1-3 (Aumasson and Bernstein, "`SipHash`: a fast short-input PRF", 2012) under a key that the
-//! operating system gave and nobody sees. Without the key nobody can find two names that share one, nor two whose places
-//! are near.
+//! A fingerprint is the SipHash-1-3 of a name (Aumasson and Bernstein, "`SipHash`: a fast short-input PRF", 2012) under a random
+//! secret key. Without the key, it is infeasible to find two names with the same fingerprint, or with adjacent places in the
+//! table.
 
 use std::hash::{BuildHasher, Hasher as _, RandomState};
 
@@ -11,7 +11,7 @@ use siphasher::sip128::{Hash128, Hasher128 as _, SipHasher13};
 /// Stands for a policy and a subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fingerprint {
-    // In quarters, so that it can stand beside counters of 32 bits without a gap.
+    // 32-bit parts, so that there is no padding next to 32-bit counters.
     place: [u32; 2],
     check: [u32; 2],
 }
@@ -21,13 +21,13 @@ impl Fingerprint {
         Self { place: halves(place), check: halves(check) }
     }
 
-    /// Where it belongs among all of them: evenly spread.
+    /// Its position in the order of all fingerprints, evenly distributed.
     pub(super) fn place(self) -> u64 {
         whole(self.place)
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the other half is beside it")]
+#[expect(clippy::cast_possible_truncation, reason = "the other half is kept too")]
 fn halves(whole: u64) -> [u32; 2] {
     [whole as u32, (whole >> 32) as u32]
 }
@@ -36,23 +36,23 @@ fn whole([low, high]: [u32; 2]) -> u64 {
     u64::from(low) | u64::from(high) << 32
 }
 
-/// What makes fingerprints of names.
+/// Computes fingerprints of names.
 pub(super) struct Fingerprinter(SipHasher13);
 
-/// The longest name, policy and subject together, that is hashed in one piece: many times faster than piece by piece.
+/// The maximum length of policy, separator and subject that is hashed in one call: much faster than in parts.
 const LONGEST_WHOLE: usize = 64;
 
-/// Between policy and subject: a byte that no text has.
+/// The separator of policy and subject: a byte that does not occur in UTF-8.
 const BETWEEN: u8 = 0xff;
 
 impl Fingerprinter {
-    /// With a key from the operating system.
+    /// Uses a random key from the operating system.
     pub(super) fn new() -> Self {
         let mut key = [0; 16];
         if cfg!(tollgate_loom) {
-            // Which tries the same again and again.
+            // A fixed key: loom needs deterministic runs.
         } else if getrandom::fill(&mut key).is_err() {
-            // The standard library asks in other ways, too, and its maps have no other source either.
+            // The standard library has fallbacks. Its hash maps depend on the same source.
             let random = RandomState::new();
             for (number, word) in key.as_chunks_mut::<8>().0.iter_mut().enumerate() {
                 *word = random.hash_one(number).to_le_bytes();
@@ -81,9 +81,9 @@ impl Fingerprinter {
         Fingerprint::new(h1, h2)
     }
 
-    /// The fingerprint of a crowd under a policy: no subject's, since it is no text.
+    /// The fingerprint of a shared counter under a policy. Differs from that of every subject, because it is not UTF-8.
     #[cold]
-    pub(super) fn of_crowd(&self, policy: &str, number: u64) -> Fingerprint {
+    pub(super) fn of_shared_counter(&self, policy: &str, number: u64) -> Fingerprint {
         let mut name = [BETWEEN; 9];
         if let Some(place) = name.first_chunk_mut() {
             *place = number.to_le_bytes();
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tells_where_the_policy_ends() {
+    fn distinguishes_policy_and_subject() {
         let fingerprints = Fingerprinter::new();
         let parts = [("ab", "c"), ("a", "bc"), ("", "abc"), ("abc", ""), ("ab", "c\0"), ("ab\0", "c")];
         let distinct: HashSet<_> =
@@ -120,16 +120,16 @@ mod tests {
     }
 
     #[test]
-    fn tells_lengths_apart() {
+    fn distinguishes_lengths() {
         let fingerprints = Fingerprinter::new();
         let names: Vec<_> = (0..3 * LONGEST_WHOLE).map(|length| "\0".repeat(length)).collect();
         let distinct: HashSet<_> = names.iter().map(|name| fingerprints.of("policy", name).place()).collect();
         assert_eq!(distinct.len(), names.len());
     }
 
-    /// Where a name gets too long for one piece, nothing may change but the speed.
+    /// The result does not depend on the length limit, only the speed does.
     #[test]
-    fn is_the_same_in_one_piece_and_in_many() {
+    fn is_the_same_in_one_call_and_in_parts() {
         let fingerprints = Fingerprinter::new();
         for length in 0..LONGEST_WHOLE - "policy".len() {
             let name = "x".repeat(length);
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn each_byte_counts_in_both_halves() {
+    fn every_byte_affects_both_halves() {
         let fingerprints = Fingerprinter::new();
         for length in 1..2 * LONGEST_WHOLE {
             let name = vec![b'a'; length];
@@ -155,20 +155,20 @@ mod tests {
     }
 
     #[test]
-    fn depends_on_a_key_that_is_never_the_same() {
+    fn depends_on_a_random_key() {
         let fingerprints: HashSet<_> =
             (0..100).map(|_| Fingerprinter::new().of("policy", "ada").place()).collect();
         assert_eq!(fingerprints.len(), 100);
     }
 
     #[test]
-    fn spreads_names_in_a_row() {
+    fn spreads_consecutive_names() {
         let fingerprints = Fingerprinter::new();
-        let mut crowds = [0; 64];
+        let mut buckets = [0; 64];
         for number in 0..64_000 {
-            crowds[(fingerprints.of("default", &format!("key_{number}")).place() >> 58) as usize] += 1;
+            buckets[(fingerprints.of("default", &format!("key_{number}")).place() >> 58) as usize] += 1;
         }
-        assert!(crowds.iter().all(|crowd| (800..1_200).contains(crowd)), "{crowds:?}");
+        assert!(buckets.iter().all(|bucket| (800..1_200).contains(bucket)), "{buckets:?}");
     }
 
     proptest! {

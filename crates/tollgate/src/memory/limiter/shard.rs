@@ -3,36 +3,36 @@
 use tollgate_core::limit::{Charge, FixedWindow};
 
 use super::{
+    capacity::Capacity,
     fingerprint::{Fingerprint, Fingerprinter},
-    room::Room,
+    large::LargeSubjects,
     subject::{self, SLOTS, Shapes, Subject, Windows},
     table::Table,
-    wide::WideSubjects,
 };
 
-/// How many places a sweep looks at, and how often that is doubled at most, while it finds much to clear away.
+/// The number of places in one sweep, and the maximum number of times it is doubled while many idle subjects are found.
 const PLACES_PER_SWEEP: usize = 64;
 const MOST_DOUBLINGS: u32 = 4;
 
-/// How often the requests of a shard sweep: two places for each request, while there is little to clear away.
+/// One sweep per 32 requests of a shard: two places per request, if few idle subjects are found.
 const REQUESTS_PER_SWEEP: u32 = if cfg!(tollgate_loom) { 1 } else { 32 };
 
 #[derive(Default)]
 pub(super) struct Shard {
-    // Requests that were counted here.
+    // The number of requests counted here.
     requests: u32,
     subjects: Table<Subject>,
     shapes: Shapes,
-    // Those that the table is too narrow for: usually none.
-    wide: Option<Box<WideSubjects>>,
-    // The second until which there may be crowds here.
-    crowded_until: u64,
-    // Where the last sweep of this shard ended, and how often the next one's length is doubled.
+    // Subjects that do not fit into the table: usually none.
+    large: Option<Box<LargeSubjects>>,
+    // The second until which shared counters can be in use.
+    shared_until: u64,
+    // The end of the last sweep of this shard, and the number of times the next one is doubled.
     swept_to: usize,
     doublings: u32,
 }
 
-/// Whose counters are asked for.
+/// The name of a subject under a policy.
 #[derive(Clone, Copy)]
 pub(super) struct Name<'l> {
     pub(super) own: Fingerprint,
@@ -40,32 +40,32 @@ pub(super) struct Name<'l> {
     pub(super) fingerprinter: &'l Fingerprinter,
 }
 
-/// So many crowds of one policy there may be in a shard.
-const CROWDS: u64 = 64;
+/// The number of shared counters per policy in a shard.
+const SHARED_COUNTERS: u64 = 64;
 
 impl Name<'_> {
-    /// By which those who find no room share counters with others.
-    fn crowd(&self) -> Fingerprint {
-        self.fingerprinter.of_crowd(self.policy, self.own.place() % CROWDS)
+    /// The counter that new subjects share when the limiter is full.
+    fn shared_counter(&self) -> Fingerprint {
+        self.fingerprinter.of_shared_counter(self.policy, self.own.place() % SHARED_COUNTERS)
     }
 }
 
 impl Shard {
-    /// How many subjects there are, those whose windows have passed included.
+    /// The number of subjects, including those whose windows have passed.
     pub(super) fn subjects(&self) -> usize {
-        self.subjects.len() + self.wide.as_ref().map_or(0, |wide| wide.len())
+        self.subjects.len() + self.large.as_ref().map_or(0, |large| large.len())
     }
 
-    /// How many subjects there is room for.
+    /// The number of subjects there is memory for.
     #[cfg(all(test, not(tollgate_loom)))]
     pub(super) fn places(&self) -> usize {
-        self.subjects.places() + self.wide.as_ref().map_or(0, |wide| wide.places())
+        self.subjects.places() + self.large.as_ref().map_or(0, |large| large.places())
     }
 
-    /// Weighs a request against one charge and counts it if there is room, and tells what the counters were before. `None`, and
-    /// nothing is done, if the subject is not one that is known by just these windows, all of them aligned.
+    /// Counts a request against one charge if it fits. Returns the counters before that. `None`, without any change, if the
+    /// subject is not known, or one of the limits is not an aligned window with a slot.
     #[inline]
-    pub(super) fn take(
+    pub(super) fn acquire(
         &mut self,
         name: Fingerprint,
         charge: &Charge<'_>,
@@ -73,11 +73,11 @@ impl Shard {
     ) -> Option<[FixedWindow; SLOTS]> {
         let subject = self.subjects.get_mut(name)?;
         let shape = self.shapes.get(subject.shape())?;
-        subject.take(shape, charge.quota.limits(), (charge.required, charge.cost), second)
+        subject.acquire(shape, charge.quota.limits(), (charge.required, charge.cost), second)
     }
 
-    /// The same, and nothing is counted.
-    pub(super) fn look(
+    /// Like [`acquire`](Self::acquire), but counts nothing.
+    pub(super) fn peek(
         &mut self,
         name: Fingerprint,
         charge: &Charge<'_>,
@@ -85,15 +85,15 @@ impl Shard {
     ) -> Option<[FixedWindow; SLOTS]> {
         let mut copy = *self.subjects.get_mut(name)?;
         let shape = self.shapes.get(copy.shape())?;
-        copy.take(shape, charge.quota.limits(), (charge.required, charge.cost), second)
+        copy.acquire(shape, charge.quota.limits(), (charge.required, charge.cost), second)
     }
 
-    /// What is known of a subject. One that is new begins with what its crowd has used, if there is one: or whoever was counted
-    /// there would begin anew.
+    /// The windows of a subject. A new subject starts with what its shared counter has used, if there is one: otherwise a subject
+    /// counted there would start again at zero.
     pub(super) fn windows(&mut self, name: Name<'_>, second: u64) -> Windows {
         let own = self.windows_of(name.own);
-        if own.is_none() && second < self.crowded_until {
-            return self.windows_of(name.crowd()).unwrap_or_default();
+        if own.is_none() && second < self.shared_until {
+            return self.windows_of(name.shared_counter()).unwrap_or_default();
         }
         own.unwrap_or_default()
     }
@@ -102,56 +102,56 @@ impl Shard {
         if let Some(subject) = self.subjects.get_mut(name) {
             return self.shapes.get(subject.shape()).map(|shape| subject.windows(shape));
         }
-        self.wide.as_ref()?.get(name)
+        self.large.as_ref()?.get(name)
     }
 
-    /// Takes over what was counted for a subject.
-    pub(super) fn record(&mut self, name: Name<'_>, counted: &Windows, second: u64, room: &Room) {
+    /// Stores what was counted for a subject.
+    pub(super) fn record(&mut self, name: Name<'_>, counted: &Windows, second: u64, capacity: &Capacity) {
         if counted.is_empty() {
             return;
         }
         let mut windows = self.windows(name, second);
         subject::merge(&mut windows, counted, second);
         if self.knows(name.own) {
-            self.keep(name.own, &windows, second, room);
-        } else if room.take() {
-            self.add(name.own, &windows, second, room);
+            self.keep(name.own, &windows, second, capacity);
+        } else if capacity.reserve() {
+            self.add(name.own, &windows, second, capacity);
         } else {
-            let crowd = name.crowd();
+            let shared = name.shared_counter();
             let idle_from = windows.iter().map(|(window, counter)| subject::idle_from(*window, *counter));
-            self.crowded_until = idle_from.fold(self.crowded_until, u64::max);
-            if self.knows(crowd) {
-                self.keep(crowd, &windows, second, room);
+            self.shared_until = idle_from.fold(self.shared_until, u64::max);
+            if self.knows(shared) {
+                self.keep(shared, &windows, second, capacity);
             } else {
-                // Crowds are few, and must have a place where nobody else has.
-                room.take_beyond();
-                self.add(crowd, &windows, second, room);
+                // Shared counters are few, and are needed exactly when there is no capacity left.
+                capacity.reserve_beyond_max();
+                self.add(shared, &windows, second, capacity);
             }
         }
     }
 
     fn knows(&mut self, name: Fingerprint) -> bool {
-        self.subjects.get_mut(name).is_some() || self.wide.as_ref().is_some_and(|wide| wide.has(name))
+        self.subjects.get_mut(name).is_some() || self.large.as_ref().is_some_and(|large| large.has(name))
     }
 
-    /// Adds a subject, for which a place was taken.
-    fn add(&mut self, name: Fingerprint, windows: &Windows, second: u64, room: &Room) {
+    /// Adds a subject. Its capacity is already reserved.
+    fn add(&mut self, name: Fingerprint, windows: &Windows, second: u64, capacity: &Capacity) {
         let expected = self.subjects() + 1;
         self.put(name, windows, second);
-        room.give_back(expected.saturating_sub(self.subjects()));
+        capacity.release(expected.saturating_sub(self.subjects()));
     }
 
-    /// Changes a subject that is known.
-    fn keep(&mut self, name: Fingerprint, windows: &Windows, second: u64, room: &Room) {
+    /// Changes a known subject.
+    fn keep(&mut self, name: Fingerprint, windows: &Windows, second: u64, capacity: &Capacity) {
         let expected = self.subjects();
         self.put(name, windows, second);
-        room.give_back(expected.saturating_sub(self.subjects()));
+        capacity.release(expected.saturating_sub(self.subjects()));
     }
 
-    /// Puts a subject where it fits, at the expense of those that are idle.
+    /// Stores a subject where it fits. May drop idle subjects.
     fn put(&mut self, name: Fingerprint, windows: &Windows, second: u64) {
         let is_idle = |subject: &Subject| subject.is_idle(second);
-        if self.wide.as_mut().is_some_and(|wide| wide.replace(name, windows)) {
+        if self.large.as_mut().is_some_and(|large| large.replace(name, windows)) {
             return;
         }
         if let Some(subject) = Subject::new(&mut self.shapes, windows) {
@@ -161,27 +161,27 @@ impl Shard {
             }
         } else {
             self.subjects.remove(name);
-            self.wide.get_or_insert_default().insert(name, windows, second);
+            self.large.get_or_insert_default().insert(name, windows, second);
         }
     }
 
-    /// Counts a request, and gives the sweep that is due after it, if one is, its number.
+    /// Counts a request. Returns the number of the sweep that is due after it, if any.
     #[inline]
     pub(super) fn next_sweep(&mut self) -> Option<u32> {
         self.requests = self.requests.wrapping_add(1);
         self.requests.is_multiple_of(REQUESTS_PER_SWEEP).then_some(self.requests / REQUESTS_PER_SWEEP)
     }
 
-    /// Drops some of the subjects whose windows have passed. While there are many of them, it goes further each time: so a
-    /// flood is cleared away at the expense of those who come next, and each of its subjects costs no more than its arrival did.
-    pub(super) fn sweep(&mut self, second: u64, room: &Room) {
+    /// Drops some of the subjects whose windows have passed. It covers more places each time it finds many. The following
+    /// requests clear away a flood, and dropping a subject costs no more than adding it did.
+    pub(super) fn sweep(&mut self, second: u64, capacity: &Capacity) {
         let before = self.subjects();
         let places = PLACES_PER_SWEEP << self.doublings;
         let mut is_worth_more = false;
-        if let Some(wide) = &mut self.wide {
-            is_worth_more = wide.sweep(places, second);
-            if wide.len() == 0 {
-                self.wide = None;
+        if let Some(large) = &mut self.large {
+            is_worth_more = large.sweep(places, second);
+            if large.len() == 0 {
+                self.large = None;
             }
         }
         let all = self.subjects.places();
@@ -192,8 +192,8 @@ impl Shard {
         is_worth_more |= swept.removed > (swept.to - self.swept_to) / 4;
         self.doublings = if is_worth_more { (self.doublings + 2).min(MOST_DOUBLINGS) } else { 0 };
         self.subjects.shrink();
-        // A smaller table has the same order: what was swept of it is still the same part.
+        // A smaller table has the same order, so the swept fraction stays the same.
         self.swept_to = swept.to * self.subjects.places() / all.max(1);
-        room.give_back(before.saturating_sub(self.subjects()));
+        capacity.release(before.saturating_sub(self.subjects()));
     }
 }

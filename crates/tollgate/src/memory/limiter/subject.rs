@@ -1,4 +1,4 @@
-//! What is kept for one subject under one policy.
+//! The state of one subject under one policy.
 
 use std::num::NonZeroU16;
 
@@ -7,14 +7,14 @@ use tollgate_core::limit::{
     Algorithm, Counter, FixedWindow, SlidingWindow, TokenBucket, Window, WindowLimit,
 };
 
-/// How many slots a subject has in the table. An aligned window takes one, a sliding window and a token bucket take two. Hardly
-/// any quota needs more.
+/// The number of slots of a subject in the table. An aligned window takes one slot, a sliding window or a token bucket takes two. Few
+/// quotas need more.
 pub(super) const SLOTS: usize = 3;
 
-/// A subject as nearly all are: few windows, and counts and times that 32 bits hold.
+/// A subject that fits into the table: few windows, with counts and times that fit 32 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Subject {
-    // What the slots hold.
+    // The content of the slots.
     shape: ShapeNumber,
     slots: [Slot; SLOTS],
 }
@@ -22,7 +22,7 @@ pub(super) struct Subject {
 /// A counter, or half of one, in 64 bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Slot {
-    // The second from which on the counter need not be kept, or an earlier one; 0 if the slot holds nothing.
+    // The second from which the counter is not needed, or an earlier one; 0 for an empty slot.
     idle_from: u32,
     number: u32,
 }
@@ -40,7 +40,7 @@ impl Slot {
 }
 
 impl Subject {
-    /// `None` if these are too many windows, or too large numbers.
+    /// `None` if there are too many windows, or the numbers are too large.
     pub(super) fn new(shapes: &mut Shapes, windows: &Windows) -> Option<Self> {
         let mut shape = Shape::default();
         let mut slots = [Slot::default(); SLOTS];
@@ -79,18 +79,18 @@ impl Subject {
         self.shape
     }
 
-    /// Counts a request for which all windows have room, and tells where they stood before, in the quota's order. `None`, and
-    /// nothing is done, if one of them is not an aligned window that has a slot, or a number is too large.
+    /// Counts a request that fits all windows. Returns the windows before that, in the quota's order. `None`, without any change,
+    /// if one of them is not an aligned window with a slot, or a number is too large.
     #[expect(
         clippy::inline_always,
-        reason = "the usual way of a request leads through here: a call costs a tenth of it"
+        reason = "every usual request runs through here, and the call alone would cost a tenth of the time"
     )]
     #[inline(always)]
-    pub(super) fn take(
+    pub(super) fn acquire(
         &mut self,
         shape: &Shape,
         limits: &[WindowLimit],
-        (room, cost): (u64, u64),
+        (required, cost): (u64, u64),
         second: u64,
     ) -> Option<[FixedWindow; SLOTS]> {
         let mut before = [FixedWindow::default(); SLOTS];
@@ -100,7 +100,7 @@ impl Subject {
             let slot = after.get_mut(shape.fixed_window(limit, at)?)?;
             let counter = slot.fixed_window().at(limit.window, second);
             *before.get_mut(at)? = counter;
-            has_room &= counter.has_room(room, limit.limit);
+            has_room &= counter.has_room(required, limit.limit);
             let counter = counter.counting(cost);
             *slot = Slot::new(counter.ends_at, counter.used)?;
         }
@@ -130,7 +130,7 @@ impl Subject {
                         interval: content.interval,
                     })
                 }
-                // Read with the first half.
+                // Read together with the first half.
                 Kind::SecondHalf => continue,
             };
             windows.push((content.window, counter));
@@ -147,7 +147,7 @@ impl Subject {
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
-/// What each slot holds.
+/// The content of each slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Shape([Option<Content>; SLOTS]);
 
@@ -155,7 +155,7 @@ pub(super) struct Shape([Option<Content>; SLOTS]);
 struct Content {
     kind: Kind,
     window: Window,
-    // Of a token bucket: how many nanoseconds lie between two tokens.
+    // Of a token bucket: the nanoseconds between two tokens.
     interval: u64,
 }
 
@@ -164,7 +164,7 @@ enum Kind {
     FixedWindow,
     SlidingWindow,
     TokenBucket,
-    /// Of what is in the slot before.
+    /// The second half of the previous slot's counter.
     SecondHalf,
 }
 
@@ -181,8 +181,8 @@ impl Content {
 }
 
 impl Shape {
-    /// Where the counter for this limit is, which is best looked for where it is in the quota; `None` for a limit that is no
-    /// aligned window.
+    /// The slot of the counter for this limit, usually at the limit's position in the quota. `None` if the limit is not an aligned
+    /// window.
     #[inline]
     fn fixed_window(&self, limit: &WindowLimit, expected: usize) -> Option<usize> {
         if limit.algorithm != Algorithm::FixedWindow {
@@ -197,14 +197,14 @@ impl Shape {
     }
 }
 
-/// Stands for a shape.
+/// Identifies a shape.
 pub(super) type ShapeNumber = NonZeroU16;
 
-/// The shapes there have been: one for each set of windows that a quota names, which are few.
+/// All shapes so far: one for each set of windows that a quota names. There are few.
 #[derive(Default)]
 pub(super) struct Shapes(Vec<Shape>);
 
-/// Whoever gives each subject windows of its own finds the rest of them among the wide ones.
+/// If there are more shapes, further subjects are stored as large ones.
 const MOST_SHAPES: usize = 256;
 
 impl Shapes {
@@ -225,10 +225,10 @@ impl Shapes {
     }
 }
 
-/// Windows and where they stand.
+/// Windows with their counters.
 pub(super) type Windows = SmallVec<[(Window, Counter); SLOTS]>;
 
-/// The counter that a limit is held against.
+/// The counter of a limit.
 pub(super) fn counter_of(windows: &Windows, limit: &WindowLimit) -> Counter {
     let is_its = |(window, counter): &&(Window, Counter)| {
         *window == limit.window && counter.counts_by(limit.algorithm)
@@ -236,7 +236,7 @@ pub(super) fn counter_of(windows: &Windows, limit: &WindowLimit) -> Counter {
     windows.iter().find(is_its).map_or_else(|| Counter::new(limit.algorithm), |(_, counter)| *counter)
 }
 
-/// Takes over what was counted. Windows that the quota no longer names are dropped when they have passed.
+/// Updates the windows with what was counted. Drops passed windows that the quota no longer names.
 pub(super) fn merge(windows: &mut Windows, counted: &Windows, second: u64) {
     for (window, counter) in counted {
         let is_same = |(own, other): &&mut (Window, Counter)| {
@@ -251,7 +251,7 @@ pub(super) fn merge(windows: &mut Windows, counted: &Windows, second: u64) {
     }
 }
 
-/// The second from which on a counter need not be kept. One from the future, left by a clock that was set back, is kept.
+/// The second from which a counter is not needed. A counter from the future, after the clock was set back, is kept.
 pub(super) fn idle_from(window: Window, counter: Counter) -> u64 {
     match counter {
         Counter::FixedWindow(counter) => counter.ends_at,

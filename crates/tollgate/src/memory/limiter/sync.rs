@@ -1,5 +1,5 @@
-//! What threads meet at: the standard library's, or loom's, which tries out every order in which they can. For loom, nothing may
-//! be random.
+//! Synchronisation types: the standard library's, or loom's, which tests every order of threads. Under loom, nothing may be
+//! random.
 
 #[cfg(not(tollgate_loom))]
 pub(super) use std::sync::{

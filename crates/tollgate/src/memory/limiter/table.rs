@@ -1,15 +1,15 @@
-//! A table of small values by fingerprint, which stays as large as what is in it.
+//! A table of small values by fingerprint, whose size follows its content.
 //!
-//! Fingerprints are evenly spread numbers, so the table is a sorted list with gaps: each entry stands at the place its fingerprint
-//! has among all fingerprints, its *home*, or as near after it as the entries before it allow. This is linear probing; the order
-//! makes a look-up end where the name would have to stand, and lets the table be rebuilt, cleared of what is idle and closed
-//! up again in one walk from front to back, without a hash and without a mark where something was removed.
+//! Fingerprints are evenly distributed numbers, so the table is a sorted list with gaps. Each entry is stored at the place that
+//! corresponds to its fingerprint, its *home*, or as near after it as earlier entries allow. This is linear probing in sorted
+//! order. The order ends a lookup early, and allows the table to be rebuilt, swept and compacted in one pass from front to back,
+//! without rehashing and without tombstones.
 
 use super::fingerprint::Fingerprint;
 
-/// Values by fingerprint. Never more than seven eighths full, and rebuilt to be seven tenths full.
+/// Values by fingerprint. At most 7/8 full, and 7/10 full after a rebuild.
 pub(super) struct Table<V> {
-    // The homes, and a few places after the last one for those that find it taken: nobody goes round to the front.
+    // The homes, and a few more places for entries near the end: entries do not wrap around.
     places: Vec<Option<Entry<V>>>,
     homes: usize,
     entries: usize,
@@ -21,12 +21,12 @@ struct Entry<V> {
     value: V,
 }
 
-/// What a walk over a part of the table did.
+/// The result of a sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Swept {
-    /// The place after the last one that was looked at.
+    /// The place after the last one that was swept.
     pub(super) to: usize,
-    /// How many entries were removed.
+    /// The number of removed entries.
     pub(super) removed: usize,
 }
 
@@ -41,7 +41,7 @@ impl<V: Copy> Table<V> {
         self.entries
     }
 
-    /// How many places there are, free ones included.
+    /// The number of places, including free ones.
     pub(super) fn places(&self) -> usize {
         self.places.len()
     }
@@ -60,19 +60,19 @@ impl<V: Copy> Table<V> {
         None
     }
 
-    /// Adds a value under a name that has none. If there is no room, what is idle makes room first.
+    /// Adds a value under a new name. If the table is full, idle entries are dropped first.
     pub(super) fn insert(&mut self, name: Fingerprint, value: V, is_idle: impl Fn(&V) -> bool) {
         if self.entries >= self.homes - self.homes / 8 {
             self.rebuild(self.entries + 1, is_idle);
         }
         if let Err(rejected) = self.place(Entry { name, value }) {
-            // The end is crowded, which is rare: the next rebuild sets it right.
+            // The places after the last home are full. This is rare, and the next rebuild corrects it.
             extend(&mut self.places, MOST_AFTER_THE_END);
-            let _there_is_a_gap_now = self.place(rejected);
+            let _placed_now = self.place(rejected);
         }
     }
 
-    /// Puts an entry where it belongs, and moves those after it up to the next gap. Gives it back if there is none.
+    /// Inserts an entry in order, and moves later entries up to the next gap. Returns the entry if there is no gap.
     fn place(&mut self, entry: Entry<V>) -> Result<(), Entry<V>> {
         let home = home(entry.name, self.homes);
         let Some(from_home) = self.places.get_mut(home..) else { return Err(entry) };
@@ -102,10 +102,10 @@ impl<V: Copy> Table<V> {
         }
     }
 
-    /// Removes what is idle of so many places, and closes the gaps.
+    /// Removes idle entries in the next `places` places, and closes the gaps.
     pub(super) fn sweep(&mut self, from: usize, places: usize, is_idle: impl Fn(&V) -> bool) -> Swept {
         let mut removed = 0;
-        // The next entry may move here, if its home does not lie after it.
+        // The place the next entry can move to, if its home is not after it.
         let mut free = from;
         let to = from.saturating_add(places).min(self.places.len());
         for at in from..self.places.len() {
@@ -117,7 +117,7 @@ impl<V: Copy> Table<V> {
                     self.set(at, None);
                     removed += 1;
                 }
-                // Nothing has gone before it, so nothing moves.
+                // No entry before it was removed, so it stays.
                 Some(_) if free == at && at >= to => break,
                 Some(_) if free == at => free = at + 1,
                 Some(entry) => {
@@ -141,14 +141,14 @@ impl<V: Copy> Table<V> {
         }
     }
 
-    /// Gives room back if less than half of it is in use.
+    /// Frees memory if less than half of it is in use.
     pub(super) fn shrink(&mut self) {
         if self.entries < self.homes / 2 && self.places.len() > places_for(homes_for(0)) {
             self.rebuild(self.entries, |_| false);
         }
     }
 
-    /// Moves all that is not idle to a table with room for so many entries, or for fewer if some are idle.
+    /// Moves all entries that are not idle to a new table for `entries` entries, less the idle ones.
     fn rebuild(&mut self, entries: usize, is_idle: impl Fn(&V) -> bool) {
         let is_idle = |entry: &&Entry<V>| is_idle(&entry.value);
         let idle = self.places.iter().flatten().filter(is_idle).count();
@@ -170,27 +170,27 @@ impl<V: Copy> Table<V> {
     }
 }
 
-/// Where a name belongs among so many homes: the order of the names is that of their homes.
+/// The home of a name. Homes have the same order as names.
 #[inline]
 #[expect(clippy::cast_possible_truncation, reason = "less than `homes`")]
 fn home(name: Fingerprint, homes: usize) -> usize {
     ((u128::from(name.place()) * homes as u128) >> 64) as usize
 }
 
-/// How many homes so many entries fill to seven tenths.
+/// The number of homes for `entries` entries at a load of 7/10.
 fn homes_for(entries: usize) -> usize {
     (entries * 10).div_ceil(7).max(4)
 }
 
-/// An entry stands rarely more than a few dozen places after its home.
+/// An entry is rarely more than a few dozen places after its home.
 const MOST_AFTER_THE_END: usize = 32;
 
-/// How many places so many homes need.
+/// The number of places for `homes` homes.
 fn places_for(homes: usize) -> usize {
     homes + (homes / 8).clamp(4, MOST_AFTER_THE_END)
 }
 
-/// Adds so many free places, and no more.
+/// Adds exactly `by` free places.
 fn extend<E: Copy>(places: &mut Vec<Option<E>>, by: usize) {
     places.reserve_exact(by);
     places.resize(places.len() + by, None);
@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     impl<V: Copy> Table<V> {
-        /// Every entry stands at its home or after it, no gap is between, and all are in order.
+        /// Every entry is at or after its home, without a gap in between, and all are in order.
         fn is_sound(&self) -> bool {
             let mut before = 0;
             let mut gap = 0;
@@ -230,12 +230,12 @@ mod tests {
     enum Step {
         Put(u64, u32),
         Remove(u64),
-        /// Removes what is below a value, beginning at a fraction of the table.
+        /// Removes values below a bound, starting at a fraction of the table.
         Sweep(u32, usize, usize),
         Shrink,
     }
 
-    /// Few names, many of which crowd together at one place or at the end.
+    /// Few names, many of which collide at one place or at the end.
     fn name(number: u64) -> Fingerprint {
         let place = match number % 4 {
             0 => number / 16 * (u64::MAX / 64),
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn is_never_much_larger_than_what_is_in_it() {
+    fn is_never_much_larger_than_its_content() {
         for entries in (500..2_000).step_by(7) {
             let places = filled(entries).places();
             assert!(places as u64 * 65 <= entries * 100, "{places} places for {entries}");
@@ -315,9 +315,9 @@ mod tests {
     }
 
     #[test]
-    fn shrinks_with_what_is_in_it() {
+    fn shrinks_with_its_content() {
         let mut table = filled(10_000);
-        let crowded = table.places();
+        let full = table.places();
         while table.sweep(0, 64, |_| true).removed > 0 {
             table.shrink();
             assert!(table.is_sound());
@@ -326,13 +326,13 @@ mod tests {
             table.sweep(0, table.places(), |_| true);
         }
         table.shrink();
-        assert!(table.places() < crowded / 100, "{} of {crowded} are left", table.places());
+        assert!(table.places() < full / 100, "{} of {full} are left", table.places());
     }
 
     #[test]
-    fn makes_room_by_what_is_idle_before_it_grows() {
+    fn drops_idle_entries_before_it_grows() {
         let mut table = filled(10_000);
-        let crowded = table.places();
+        let full = table.places();
         for number in 0..20_000_u64 {
             let spread = number.wrapping_mul(0xbf58_476d_1ce4_e5b9);
             table.insert(Fingerprint::new(spread, number + 1_000_000), NonZeroU32::MAX, |value| {
@@ -341,11 +341,11 @@ mod tests {
         }
         assert!(table.is_sound());
         assert_eq!(table.len(), 20_000);
-        assert!(table.places() < crowded * 5 / 2);
+        assert!(table.places() < full * 5 / 2);
     }
 
     #[test]
-    fn an_entry_leaves_no_gap_of_its_own() {
+    fn an_entry_has_no_padding() {
         assert_eq!(size_of::<Option<Entry<NonZeroU32>>>(), 20);
     }
 }

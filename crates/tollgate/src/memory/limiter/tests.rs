@@ -1,4 +1,4 @@
-//! What the limiter promises, whatever it keeps subjects in.
+//! Tests of the limiter's promises, independent of how subjects are stored.
 
 use std::{
     collections::HashMap,
@@ -16,11 +16,11 @@ const START: u64 = 1_000_000_000;
 fn decide(limiter: &MemoryLimiter, charges: &[Charge<'_>], cost: u64, second: u64) -> Decision {
     let charges: Vec<_> = charges.iter().map(|charge| charge.with_cost(cost)).collect();
     let request = LimitRequest::new(&charges, UNIX_EPOCH + Duration::from_secs(second));
-    let Answer::Now(Ok(decision)) = limiter.acquire(&request) else { panic!("counts at once") };
+    let Answer::Now(Ok(decision)) = limiter.acquire(&request) else { panic!("answers at once") };
     decision
 }
 
-fn take(limiter: &MemoryLimiter, subject: &str, quota: &Quota, seconds: u64) -> Decision {
+fn acquire(limiter: &MemoryLimiter, subject: &str, quota: &Quota, seconds: u64) -> Decision {
     decide(limiter, &[Charge::new("test", subject, subject, quota)], 1, START + seconds)
 }
 
@@ -29,86 +29,90 @@ fn used(decision: &Decision) -> Vec<u64> {
 }
 
 fn places(limiter: &MemoryLimiter) -> usize {
-    limiter.shards.iter().map(|shard| lock(&shard.0).places()).sum()
+    limiter.shards.iter().map(|shard| lock(shard).places()).sum()
 }
 
 #[test]
-fn a_flood_is_forgotten_while_a_few_go_on() {
+fn a_flood_is_dropped_while_a_few_subjects_continue() {
     for quota in [
         5.per_minute(),
         5.per_second().and(5.per_minute()).and(5.per(Window::lasting(Duration::from_secs(7)))),
     ] {
         let limiter = MemoryLimiter::new();
         for subject in 0..50_000 {
-            take(&limiter, &subject.to_string(), &quota, 0);
+            acquire(&limiter, &subject.to_string(), &quota, 0);
         }
         assert_eq!(limiter.subjects(), 50_000);
-        let crowded = places(&limiter);
-        // Ten callers, each of them once a minute, are in a few shards only, and sweep them all.
+        let full = places(&limiter);
+        // Ten callers, once a minute each, are in a few shards only, but sweep all of them.
         for minute in 1..20_000 {
             for subject in 0..10 {
-                assert!(take(&limiter, &subject.to_string(), &quota, minute * 60).is_allowed());
+                assert!(acquire(&limiter, &subject.to_string(), &quota, minute * 60).is_allowed());
             }
         }
         assert!(limiter.subjects() <= 10 + SHARDS, "{} subjects are left", limiter.subjects());
-        assert!(places(&limiter) < crowded / 10, "room for {} of {crowded} is left", places(&limiter));
+        assert!(places(&limiter) < full / 10, "places for {} of {full} is left", places(&limiter));
     }
 }
 
 #[test]
-fn a_flood_of_wide_subjects_is_forgotten_too() {
+fn a_flood_of_large_subjects_is_dropped_too() {
     let limiter = MemoryLimiter::new();
     let quota = 5.per_second().and(5.per_minute()).and(5.per_hour()).and(5.per_day());
     for subject in 0..20_000 {
-        take(&limiter, &subject.to_string(), &quota, 0);
+        acquire(&limiter, &subject.to_string(), &quota, 0);
     }
     assert_eq!(limiter.subjects(), 20_000);
-    let crowded = places(&limiter);
+    let full = places(&limiter);
     for day in 1..50_000 {
-        assert!(take(&limiter, "calm", &quota, day * 86_400).is_allowed());
+        assert!(acquire(&limiter, "calm", &quota, day * 86_400).is_allowed());
     }
     assert!(limiter.subjects() <= 1 + SHARDS, "{} subjects are left", limiter.subjects());
-    assert!(places(&limiter) < crowded / 10, "room for {} of {crowded} is left", places(&limiter));
+    assert!(places(&limiter) < full / 10, "places for {} of {full} is left", places(&limiter));
 }
 
 #[test]
-fn a_flood_is_cleared_away_by_a_fifth_as_many() {
+fn a_flood_is_dropped_by_a_fifth_as_many_requests() {
     let (limiter, quota) = (MemoryLimiter::new(), 5.per_minute());
     for subject in 0..100_000 {
-        take(&limiter, &subject.to_string(), &quota, 0);
+        acquire(&limiter, &subject.to_string(), &quota, 0);
     }
-    let crowded = places(&limiter);
+    let full = places(&limiter);
     for subject in 100_000..120_000 {
-        take(&limiter, &subject.to_string(), &quota, 60);
+        acquire(&limiter, &subject.to_string(), &quota, 60);
     }
     assert!(limiter.subjects() < 25_000, "{} subjects are left", limiter.subjects());
-    assert!(places(&limiter) < crowded / 3, "room for {} of {crowded} is left", places(&limiter));
+    assert!(places(&limiter) < full / 3, "places for {} of {full} is left", places(&limiter));
 }
 
 #[test]
-fn a_sweep_leaves_what_counts() {
+fn a_sweep_keeps_active_subjects() {
     let limiter = MemoryLimiter::new();
     let quota = 1.per_day();
     for subject in 0..1_000 {
-        assert!(take(&limiter, &subject.to_string(), &quota, 0).is_allowed());
+        assert!(acquire(&limiter, &subject.to_string(), &quota, 0).is_allowed());
     }
     for _ in 0..100 {
         for subject in 0..1_000 {
-            assert!(!take(&limiter, &subject.to_string(), &quota, 60).is_allowed());
+            assert!(!acquire(&limiter, &subject.to_string(), &quota, 60).is_allowed());
         }
     }
     assert_eq!(limiter.subjects(), 1_000);
 }
 
 #[test]
-fn a_subject_takes_as_many_windows_as_its_quotas_name() {
+fn a_subject_has_all_windows_that_its_quotas_name() {
     let limiter = MemoryLimiter::new();
     let three = 9.per_minute().and(9.per_hour()).and(9.per_day());
     let four = three.clone().and(9.per(Window::lasting(Duration::from_secs(7_200))));
-    assert_eq!(used(&take(&limiter, "ada", &three, 0)), [1, 1, 1]);
-    assert_eq!(used(&take(&limiter, "ada", &four, 0)), [2, 2, 1, 2]);
-    assert_eq!(used(&take(&limiter, "ada", &three, 0)), [3, 3, 3]);
-    assert_eq!(used(&take(&limiter, "ada", &four, 0)), [4, 4, 2, 4], "what the quota did not name was kept");
+    assert_eq!(used(&acquire(&limiter, "ada", &three, 0)), [1, 1, 1]);
+    assert_eq!(used(&acquire(&limiter, "ada", &four, 0)), [2, 2, 1, 2]);
+    assert_eq!(used(&acquire(&limiter, "ada", &three, 0)), [3, 3, 3]);
+    assert_eq!(
+        used(&acquire(&limiter, "ada", &four, 0)),
+        [4, 4, 2, 4],
+        "windows that the quota does not name are kept"
+    );
     assert_eq!(limiter.subjects(), 1);
 }
 
@@ -142,18 +146,18 @@ fn quotas_may_name_any_number_of_different_windows() {
     for round in 1..=2 {
         for seconds in 1_000..2_000 {
             let quota = 2.per(Window::lasting(Duration::from_secs(seconds)));
-            assert_eq!(used(&take(&limiter, &seconds.to_string(), &quota, 0)), [round]);
+            assert_eq!(used(&acquire(&limiter, &seconds.to_string(), &quota, 0)), [round]);
         }
     }
     assert_eq!(limiter.subjects(), 1_000);
 }
 
 #[test]
-fn peeks_and_refusals_are_kept_nowhere() {
+fn peeks_and_refusals_are_not_stored() {
     let limiter = MemoryLimiter::new();
     let (none, unlimited, some) = (0.per_minute(), Quota::unlimited(), 1.per_minute());
-    assert!(!take(&limiter, "refused", &none, 0).is_allowed());
-    assert!(take(&limiter, "unlimited", &unlimited, 0).is_allowed());
+    assert!(!acquire(&limiter, "refused", &none, 0).is_allowed());
+    assert!(acquire(&limiter, "unlimited", &unlimited, 0).is_allowed());
     assert!(decide(&limiter, &[Charge::new("test", "peek", "peek", &some)], 0, START).is_allowed());
     assert_eq!(limiter.subjects(), 0);
 }
@@ -167,7 +171,7 @@ fn one_subject_charged_twice_at_once_is_counted_in_each_window() {
     assert_eq!(limiter.subjects(), 1);
 }
 
-/// The naive model: every counter there has ever been.
+/// The naive model: all counters ever used.
 #[derive(Default)]
 struct Model(HashMap<(&'static str, usize, Window, Discriminant<Algorithm>), Counter>);
 
@@ -213,7 +217,7 @@ fn quota() -> impl Strategy<Value = Quota> {
 
 proptest! {
     #[test]
-    fn agrees_with_all_counters_there_have_ever_been(
+    fn agrees_with_a_model_that_keeps_all_counters(
         quotas in prop::collection::vec(quota(), 4),
         steps in prop::collection::vec(
             (

@@ -1,5 +1,5 @@
-//! The closing handshake of a WebSocket (RFC 6455 section 7), without a WebSocket library: one frame is sent, and whatever
-//! comes is skipped up to the caller's own close, in constant memory.
+//! The closing handshake of a WebSocket (RFC 6455 section 7), without a WebSocket library. Sends one frame, and skips all data
+//! up to the caller's own close, in constant memory.
 
 use std::io;
 
@@ -7,17 +7,17 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 
-/// The caller was refused, and there is no better code.
+/// Sent instead of a code that must not be sent.
 pub(super) const POLICY_VIOLATION: u16 = 1008;
 
 const CLOSE: u8 = 0x8;
 const IS_FINAL: u8 = 0x80;
 const IS_MASKED: u8 = 0x80;
 const MASK_LENGTH: u64 = 4;
-// What fits into a control frame (section 5.5) beside the code.
+// The space for the reason in a control frame (section 5.5), besides the code.
 const MAX_REASON: usize = 123;
 
-/// A close frame on its way to a client, and so without a mask.
+/// A close frame sent to a client, so it is not masked.
 pub(super) struct CloseFrame(Vec<u8>);
 
 impl CloseFrame {
@@ -33,25 +33,25 @@ impl CloseFrame {
     }
 }
 
-/// The beginning of a text that takes at most `length` bytes, with no character cut in two.
+/// The beginning of a text, at most `length` bytes long. Does not split a character.
 fn cut(text: &str, length: usize) -> &str {
     let end = (0..=length.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     end.and_then(|end| text.get(..end)).unwrap_or_default()
 }
 
-/// Whether a code may stand in a close frame (RFC 6455 section 7.4, and the codes registered since).
+/// Whether a code is allowed in a close frame (RFC 6455 section 7.4, and codes registered later).
 fn is_sendable(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 
-/// Waits for the upgrade, and closes what it opens.
+/// Waits for the upgrade, then closes the WebSocket.
 pub(super) async fn close(upgrade: OnUpgrade, frame: CloseFrame) -> io::Result<()> {
     let upgraded = upgrade.await.map_err(io::Error::other)?;
     close_connection(TokioIo::new(upgraded), frame).await
 }
 
-/// Closes an open WebSocket. The connection ends after the caller's close: ended earlier, with what the caller has sent
-/// still unread, TCP would reset it, and might take the close frame along.
+/// Closes an open WebSocket. The connection stays open until the caller's close: if it ended while data from the caller is unread,
+/// TCP would reset it, and the close frame could be lost.
 async fn close_connection(
     connection: impl AsyncRead + AsyncWrite + Unpin,
     frame: CloseFrame,
@@ -63,7 +63,7 @@ async fn close_connection(
     connection.shutdown().await
 }
 
-/// Reads frames (RFC 6455 section 5.2) and skips what they carry, up to a close.
+/// Reads frames (RFC 6455 section 5.2) and skips their payload, up to a close frame.
 async fn skip_to_close(mut connection: impl AsyncBufRead + Unpin) -> io::Result<()> {
     loop {
         let opcode = connection.read_u8().await? & 0x0f;
@@ -88,8 +88,8 @@ mod tests {
 
     use super::*;
 
-    /// A closing that runs, and its peer, which has read the close frame.
-    async fn begun() -> (tokio::task::JoinHandle<io::Result<()>>, DuplexStream) {
+    /// A running close, and its peer, which has read the close frame.
+    async fn started() -> (tokio::task::JoinHandle<io::Result<()>>, DuplexStream) {
         let (server, mut peer) = duplex(64);
         let closing = tokio::spawn(close_connection(server, CloseFrame::new(4401, "no")));
         let mut frame = [0; 6];
@@ -99,9 +99,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn closes_once_the_peer_has_closed_whatever_came_before() {
-        let (closing, mut peer) = begun().await;
-        // Frames of every form of length, one of them not masked. Each is full of what would be a close frame.
+    async fn closes_after_the_peer_has_closed_regardless_of_earlier_frames() {
+        let (closing, mut peer) = started().await;
+        // Frames with every form of length, one of them unmasked. The payload looks like close frames.
         for (header, length) in [
             (&[0x81, 0x80][..], 4),
             (&[0x82, 0x85], 4 + 5),
@@ -120,9 +120,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn ends_with_a_peer_that_is_gone() {
+    async fn ends_when_the_peer_disconnects() {
         for sent in [&b""[..], b"\x81", b"\x81\xff\0", b"\x82\xff\xff\xff\xff\xff\xff\xff\xff\xff1234567"] {
-            let (closing, mut peer) = begun().await;
+            let (closing, mut peer) = started().await;
             peer.write_all(sent).await.unwrap();
             drop(peer);
             closing.await.unwrap().unwrap_err();
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn cuts_a_long_reason_between_characters() {
+    fn truncates_a_long_reason_between_characters() {
         let CloseFrame(frame) = CloseFrame::new(4403, &"é".repeat(100));
         let (head, reason) = frame.split_at(4);
         assert_eq!(head, [0x88, 124, 0x11, 0x33]);
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn sends_no_code_that_must_not_be_sent() {
+    fn replaces_codes_that_must_not_be_sent() {
         for code in [0, 999, 1004, 1005, 1006, 1015, 2999, 5000, u16::MAX] {
             let CloseFrame(frame) = CloseFrame::new(code, "");
             assert_eq!(frame, [0x88, 2, 0x03, 0xf0], "{code}");

@@ -1,4 +1,4 @@
-//! The opening handshake of a WebSocket, in its two forms.
+//! The opening handshake of a WebSocket, in both forms.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -19,7 +19,7 @@ pub(super) enum Handshake<'r> {
 }
 
 impl<'r> Handshake<'r> {
-    /// The handshake that a request is; `None` if it is none, or not a valid one.
+    /// The handshake of a request; `None` if it is not a valid one.
     pub(super) fn of(request: &'r request::Parts) -> Option<Self> {
         if single(&request.headers, &SEC_WEBSOCKET_VERSION)? != "13" {
             return None;
@@ -57,7 +57,7 @@ impl<'r> Handshake<'r> {
     }
 }
 
-/// What proves to the caller that its handshake was understood (RFC 6455 section 4.2.2, item 5.4).
+/// The value that proves to the caller that the server understood the handshake (RFC 6455 section 4.2.2, item 5.4).
 fn proof(key: &HeaderValue) -> String {
     let digest =
         Sha1::new().chain_update(key).chain_update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").finalize();
@@ -123,7 +123,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn knows_tokens_in_any_case_and_among_others() {
+    fn finds_tokens_in_any_case_and_in_lists() {
         let mut request = upgrade_request();
         request.headers.insert(CONNECTION, HeaderValue::from_static("keep-alive , UPGRADE"));
         request.headers.insert(UPGRADE, HeaderValue::from_static("h2c"));
@@ -132,7 +132,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn knows_what_is_not_a_valid_handshake() {
+    fn rejects_invalid_handshakes() {
         type Change = fn(&mut request::Parts);
         let changes: [(&str, Change); 11] = [
             ("method", |request| request.method = Method::POST),

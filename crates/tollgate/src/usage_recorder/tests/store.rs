@@ -1,4 +1,4 @@
-//! A store that can be slow, and lose what it is given.
+//! A store that can be slow and lose batches or replies.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,14 +10,14 @@ use tollgate_core::{
 
 use crate::{memory::lock, usage::MemoryUsage};
 
-/// How a batch fares.
+/// What happens to a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum Outcome {
     #[default]
-    Arrives,
-    Vanishes,
-    /// It is added, and nobody learns that.
-    AnswerVanishes,
+    Stored,
+    Lost,
+    /// The batch is stored, but the reply is lost.
+    ReplyLost,
 }
 
 #[derive(Clone, Default)]
@@ -28,32 +28,32 @@ pub(super) struct TestStore {
 
 #[derive(Default)]
 struct Plan {
-    next: Option<Fate>,
-    all: Fate,
+    next: Option<Outcome>,
+    all: Outcome,
     waits: bool,
     asked: Vec<UsageBatch>,
     questions: u32,
 }
 
 impl TestStore {
-    /// How the next batch fares.
-    pub(super) fn next_is(&self, fate: Fate) {
-        lock(&self.plan).next = Some(fate);
+    /// Sets the outcome of the next batch.
+    pub(super) fn next_is(&self, outcome: Outcome) {
+        lock(&self.plan).next = Some(outcome);
     }
 
-    /// How all others do.
+    /// Sets the outcome of all other batches.
     #[cfg(feature = "tokio")]
-    pub(super) fn all_are(&self, fate: Fate) {
-        lock(&self.plan).all = fate;
+    pub(super) fn all_are(&self, outcome: Outcome) {
+        lock(&self.plan).all = outcome;
     }
 
-    /// Whether answers from now on are only there when they are asked for a second time. What arrives arrives in
-    /// between, unless its answer vanishes, and every other answer is read then.
+    /// Sets whether answers take a second poll from now on. A stored batch is then added between the two polls, unless its reply
+    /// is lost, and every other query is read between them.
     pub(super) fn wait(&self, waits: bool) {
         lock(&self.plan).waits = waits;
     }
 
-    /// All batches that it was given.
+    /// All batches received.
     pub(super) fn batches(&self) -> Vec<UsageBatch> {
         lock(&self.plan).asked.clone()
     }
@@ -67,21 +67,21 @@ impl UsageStore for TestStore {
     fn add(&self, batch: UsageBatch) -> Answer<Result<(), Unavailable>> {
         let mut plan = lock(&self.plan);
         plan.asked.push(batch.clone());
-        let fate = plan.next.take().unwrap_or(plan.all);
+        let outcome = plan.next.take().unwrap_or(plan.all);
         let (usage, waits) = (self.usage.clone(), plan.waits);
         Answer::later(async move {
-            if fate == Fate::AnswerVanishes {
+            if outcome == Outcome::ReplyLost {
                 let _ = usage.add(batch.clone());
             }
             if waits {
                 tokio::task::yield_now().await;
             }
-            if fate == Fate::Arrives {
+            if outcome == Outcome::Stored {
                 let _ = usage.add(batch);
             }
-            match fate {
-                Fate::Arrives => Ok(()),
-                _ => Err(Unavailable::new("the store's answer was lost")),
+            match outcome {
+                Outcome::Stored => Ok(()),
+                _ => Err(Unavailable::new("the store's reply was lost")),
             }
         })
     }

@@ -1,4 +1,4 @@
-//! Flushing in a task, by tokio's own paused clock.
+//! Flushing in a task, with tokio's paused clock.
 
 use tokio::time::sleep;
 
@@ -22,7 +22,7 @@ async fn flushes_every_ten_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crowd_is_flushed_at_once() {
+async fn a_half_full_recorder_is_flushed_at_once() {
     let store = MemoryUsage::new();
     let recorder = UsageRecorder::with_capacity(store.clone(), 4);
     let _flushing = recorder.spawn().unwrap();
@@ -34,22 +34,22 @@ async fn a_crowd_is_flushed_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_is_down_is_asked_once_in_an_interval_however_crowded_it_is() {
+async fn an_unavailable_store_is_retried_once_per_interval_even_if_half_full() {
     let store = TestStore::default();
-    store.all_are(Fate::Vanishes);
+    store.all_are(Outcome::Lost);
     let recorder = UsageRecorder::with_capacity(store.clone(), 2);
     let _flushing = recorder.spawn_every(Duration::from_secs(60)).unwrap();
     record(&recorder, "ada", hour(1));
     sleep(Duration::from_secs(150)).await;
     record(&recorder, "bob", hour(1));
     assert_eq!(store.numbers(), [1, 1, 1]);
-    store.all_are(Fate::Arrives);
+    store.all_are(Outcome::Stored);
     sleep(Duration::from_secs(60)).await;
     assert_eq!(store.numbers(), [1, 1, 1, 1, 2]);
 }
 
 #[tokio::test]
-async fn a_shutdown_flushes_and_ends() {
+async fn a_shutdown_flushes_and_stops_the_task() {
     let store = MemoryUsage::new();
     let recorder = UsageRecorder::new(store.clone());
     let flushing = recorder.spawn().unwrap();
@@ -60,7 +60,7 @@ async fn a_shutdown_flushes_and_ends() {
 }
 
 #[tokio::test]
-async fn ends_when_it_is_dropped_and_leaves_the_rest_to_the_recorder() {
+async fn stops_when_dropped_and_keeps_unflushed_usage_in_the_recorder() {
     let store = MemoryUsage::new();
     let recorder = UsageRecorder::new(store.clone());
     record(&recorder, "ada", hour(1));
@@ -70,7 +70,7 @@ async fn ends_when_it_is_dropped_and_leaves_the_rest_to_the_recorder() {
     ends(recorder).await;
 }
 
-/// A task that has ended holds its recorder no more.
+/// Waits until the task has ended: it then no longer holds the recorder.
 async fn ends(recorder: UsageRecorder) {
     while Arc::strong_count(&recorder.0) > 1 {
         tokio::task::yield_now().await;
@@ -78,7 +78,7 @@ async fn ends(recorder: UsageRecorder) {
 }
 
 #[test]
-fn says_where_it_can_be_spawned() {
+fn spawning_outside_a_runtime_is_an_error() {
     let error = UsageRecorder::new(MemoryUsage::new()).spawn().unwrap_err();
     assert!(error.to_string().contains("tokio runtime"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! Subjects that are too wide for the table: with many windows, or large numbers. Usually there are none.
+//! Subjects that do not fit into the table: many windows, or large numbers. Usually there are none.
 
 use hashbrown::HashTable;
 use tollgate_core::limit::{Counter, Window};
@@ -9,19 +9,19 @@ use super::{
 };
 
 #[derive(Default)]
-pub(super) struct WideSubjects {
-    subjects: HashTable<Wide>,
-    // Where the last sweep ended.
+pub(super) struct LargeSubjects {
+    subjects: HashTable<LargeSubject>,
+    // The end of the last sweep.
     swept_to: usize,
 }
 
-struct Wide {
+struct LargeSubject {
     name: Fingerprint,
-    // Apart, or the free places of the map would be as large as those that are taken.
+    // Boxed, so that the free slots of the hash table stay small.
     windows: Box<[(Window, Counter)]>,
 }
 
-impl WideSubjects {
+impl LargeSubjects {
     pub(super) fn len(&self) -> usize {
         self.subjects.len()
     }
@@ -40,7 +40,7 @@ impl WideSubjects {
         self.subjects.find(name.place(), |subject| subject.name == name).is_some()
     }
 
-    /// Takes over what was counted for a subject, if it is here.
+    /// Replaces the windows of a subject, if it is here.
     pub(super) fn replace(&mut self, name: Fingerprint, windows: &Windows) -> bool {
         let subject = self.subjects.find_mut(name.place(), |subject| subject.name == name);
         subject.is_some_and(|subject| {
@@ -51,14 +51,14 @@ impl WideSubjects {
 
     pub(super) fn insert(&mut self, name: Fingerprint, windows: &Windows, second: u64) {
         if self.subjects.len() == self.subjects.capacity() {
-            // Better to look everywhere once than to grow for counters that nobody needs.
+            // One scan of all subjects is better than growing for counters that are no longer needed.
             self.subjects.retain(|subject| !subject.is_idle(second));
         }
         let windows = windows.as_slice().into();
-        self.subjects.insert_unique(name.place(), Wide { name, windows }, Wide::place);
+        self.subjects.insert_unique(name.place(), LargeSubject { name, windows }, LargeSubject::place);
     }
 
-    /// Drops those subjects whose windows have passed, of so many places; whether these were more than a quarter.
+    /// Drops idle subjects in the next `places` slots. Returns whether it dropped more than a quarter of `places`.
     pub(super) fn sweep(&mut self, places: usize, second: u64) -> bool {
         let all = self.subjects.num_buckets();
         let places = places.min(all);
@@ -73,13 +73,13 @@ impl WideSubjects {
         }
         let removed = before - self.subjects.len();
         if self.subjects.len() < self.subjects.capacity() / 8 {
-            self.subjects.shrink_to(self.subjects.len() * 2, Wide::place);
+            self.subjects.shrink_to(self.subjects.len() * 2, LargeSubject::place);
         }
         removed > places / 4
     }
 }
 
-impl Wide {
+impl LargeSubject {
     fn place(&self) -> u64 {
         self.name.place()
     }
