@@ -1,4 +1,4 @@
-//! What was there before: the table of a service that has issued tokens since 2020, and what it lacks for Tollgate.
+//! The table of a service that has issued tokens since 2020, and the columns that Tollgate needs in addition.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqlitePoolOptions},
 };
 
-/// As the old service made it.
+/// As the old service created it.
 const TABLE: &str = "
     CREATE TABLE api_tokens (
         id         TEXT PRIMARY KEY,
@@ -20,14 +20,14 @@ const TABLE: &str = "
         revoked_at TEXT
     )";
 
-/// All that is done to it. The old service does not notice.
+/// The whole migration. The old service keeps working without a change.
 const MIGRATION: &str = "
     ALTER TABLE api_tokens ADD COLUMN digest BLOB;
-    ALTER TABLE api_tokens ADD COLUMN generation INTEGER NOT NULL DEFAULT 0; -- rises with each change of the row
+    ALTER TABLE api_tokens ADD COLUMN generation INTEGER NOT NULL DEFAULT 0; -- increases with each change of the row
     CREATE UNIQUE INDEX api_tokens_by_digest ON api_tokens (digest);
     CREATE INDEX api_tokens_by_prefix ON api_tokens (prefix)";
 
-/// A token that a customer has, and what the table holds of it. The token stands here for you to try; a service knows none.
+/// A token and its row. The secret is here so that you can try it; a real service does not know it.
 pub(crate) struct OldToken {
     pub(crate) name: &'static str,
     pub(crate) secret: &'static str,
@@ -39,9 +39,9 @@ pub(crate) struct OldToken {
     revoked_at: Option<&'static str>,
 }
 
-/// The old service has hashed in three ways over the years. (Cheaper ones than a service would choose, for the sake of builds
-/// without optimisation.) Were all its hashes plain SHA-256, `UPDATE api_tokens SET digest = unhex(hash)` would move
-/// every token at once.
+/// The old service has used three hash functions over the years. Their cost is lower than in production, because debug builds
+/// hash slowly. If all hashes were plain SHA-256, `UPDATE api_tokens SET digest = unhex(hash)` would upgrade every token at
+/// once.
 pub(crate) const TOKENS: [OldToken; 5] = [
     OldToken {
         name: "sha256",
@@ -95,20 +95,20 @@ pub(crate) const TOKENS: [OldToken; 5] = [
     },
 ];
 
-/// What of an old token stands in clear in its row.
+/// The part of a legacy token that its row stores in plain text.
 pub(crate) fn prefix(secret: &str) -> Option<&str> {
     secret.split_once('.').map(|(prefix, _)| prefix)
 }
 
-/// The old service's database, moved. In memory: each start is the first one.
+/// The old service's database, migrated. It is in memory, so every start begins from the same rows.
 pub(crate) async fn database() -> Result<SqlitePool, sqlx::Error> {
     let options = "sqlite::memory:".parse::<SqliteConnectOptions>()?.disable_statement_logging();
     let database = SqlitePoolOptions::new()
-        // In memory, the database is its one connection, and goes with it.
+        // An in-memory database exists only as long as its connection.
         .max_connections(1)
         .idle_timeout(None)
         .max_lifetime(None)
-        // Whoever would wait longer is answered 503.
+        // A request that waits longer is answered with 503.
         .acquire_timeout(Duration::from_secs(5))
         .connect_with(options)
         .await?;
