@@ -1,21 +1,21 @@
-//! The callers: who they are, what they may do, and what they present.
+//! The callers: their keys, their rights and their requests.
 
 use std::{sync::LazyLock, time::Duration};
 
 use tollgate::{Environment, KeyFormat, PerWindow, Quota, limit::Window};
 
-/// The scope that the service asks for.
+/// The scope that the service requires.
 pub const SCOPE: &str = "jobs:read";
 
-/// How many callers take turns: so few that all of them stay in the cache, and so many that none uses up a minute, since no
-/// stack is asked 160,000 times in one. What is left then has at most four digits, as it has for most callers in earnest.
+/// The number of callers that take turns: few enough to stay in the cache, and enough that no caller uses up a minute, since no
+/// stack gets 160,000 requests in one. The remaining quota then has at most four digits, as for most real callers.
 pub const CALLERS: usize = 16;
 
-/// What each caller has in a minute.
+/// The limit of each caller per minute.
 pub const PER_MINUTE: u32 = 9_999;
-/// What each caller has in an hour.
+/// The limit of each caller per hour.
 pub const PER_HOUR: u32 = 1_000_000;
-/// What each caller has in a day.
+/// The limit of each caller per day.
 pub const PER_DAY: u32 = 10_000_000;
 
 /// The format of all keys: 49 characters, one block of SHA-256.
@@ -29,7 +29,7 @@ pub fn keys() -> &'static [String] {
     &KEYS
 }
 
-/// Keys that are well formed and that nobody has issued.
+/// Well-formed keys that were never issued.
 pub fn unknown_keys() -> &'static [String] {
     static KEYS: LazyLock<Vec<String>> = LazyLock::new(issue);
     &KEYS
@@ -43,20 +43,20 @@ fn issue() -> Vec<String> {
 /// What happens to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scenario {
-    /// It passes.
+    /// It is allowed.
     Allowed,
-    /// Its key is well formed, and unknown: 401.
+    /// Its key is well formed but unknown: 401.
     UnknownKey,
     /// Its caller has used up a limit: 429.
     OverLimit,
     /// Its caller lacks the scope: 403.
     MissingScope,
-    /// It passes, as one of millions of the same caller's.
+    /// It is allowed, as one of millions of requests of the same caller.
     Flood,
 }
 
 impl Scenario {
-    /// All that are measured without a network, where the callers take turns.
+    /// The scenarios that are measured without a network. The callers take turns.
     pub const ALL: [Self; 4] = [Self::Allowed, Self::UnknownKey, Self::OverLimit, Self::MissingScope];
 
     /// Its name on the command line.
@@ -70,7 +70,7 @@ impl Scenario {
         }
     }
 
-    /// The status that it is answered with.
+    /// The expected status.
     pub fn status(self) -> http::StatusCode {
         match self {
             Self::Allowed | Self::Flood => http::StatusCode::OK,
@@ -93,13 +93,13 @@ impl Scenario {
         }
     }
 
-    /// The limits of one window, or of three: each its length in seconds and what it admits. Where a caller is to be over the
-    /// limit, the longest window admits one request, and lasts so long that it does not turn meanwhile.
+    /// The limits of one window, or of three: length in seconds, and number of requests. To put a caller over the limit, the longest
+    /// window allows one request, and does not end during the measurement.
     pub fn limits(self, windows: usize) -> Vec<(u32, u32)> {
         const YEAR: u32 = 365 * 24 * 3_600;
         let mut limits = vec![(60, PER_MINUTE), (3_600, PER_HOUR), (24 * 3_600, PER_DAY)];
         if self == Self::Flood {
-            // A million a second: tower_governor knows no shorter time than a nanosecond between two.
+            // 1,000,000 per second: the shortest interval of tower_governor is a nanosecond.
             limits = vec![(60, 60_000_000), (3_600, 3_600_000_000), (24 * 3_600, u32::MAX)];
         }
         limits.truncate(windows);

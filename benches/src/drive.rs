@@ -1,4 +1,4 @@
-//! Requests as a server delivers them, and who serves them: in this process, without a network.
+//! Requests as a server delivers them, and the services that answer them: in this process, without a network.
 
 use std::{
     convert::Infallible,
@@ -24,10 +24,10 @@ use crate::{
 
 /// A stack, its type hidden: one call through a pointer for a whole batch.
 pub trait Stack {
-    /// Serves `requests`, reads the responses to their end, and leaves the vector empty.
+    /// Serves `requests`, reads every response to its end, and empties the vector.
     fn serve(&mut self, requests: &mut Vec<Request<Body>>, expected: StatusCode);
 
-    /// The response to one request, its body read: to look at, not to measure.
+    /// The response to one request, with its body. For tests, not for measurements.
     fn answer(&mut self, request: Request<Body>) -> Response<Vec<u8>>;
 }
 
@@ -43,11 +43,11 @@ where
         let mut context = Context::from_waker(Waker::noop());
         for request in requests.drain(..) {
             assert!(self.0.poll_ready(&mut context).is_ready(), "the stack is not ready");
-            // Nothing here waits, so that one poll is all it takes.
+            // Nothing waits, so one poll is enough.
             let Poll::Ready(Ok(response)) = pin!(self.0.call(request)).poll(&mut context) else {
                 panic!("the stack waits");
             };
-            assert_eq!(response.status(), expected, "this is not what the stack was to answer");
+            assert_eq!(response.status(), expected, "unexpected status");
             let (head, body) = response.into_parts();
             black_box(&head);
             let mut body = pin!(body);
@@ -72,24 +72,24 @@ where
     }
 }
 
-/// The service behind all stacks: answers at once.
+/// The service behind all stacks. It answers at once.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Handler<A = Bare>(PhantomData<A>);
 
 impl<A> Handler<A> {
-    /// It keeps nothing.
+    /// A handler has no state.
     pub const fn new() -> Self {
         Self(PhantomData)
     }
 }
 
-/// What a handler answers with.
+/// The response of a handler.
 pub trait Answers: Copy + Send + Sync + 'static {
     /// The response to any request.
     fn answer(request: Request<Body>) -> Response<Body>;
 }
 
-/// A response without a header: whoever adds some makes the map.
+/// A response without headers: adding one allocates the map.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bare;
 
@@ -99,7 +99,7 @@ impl Answers for Bare {
     }
 }
 
-/// A response as axum's `Json` makes it: its map holds two headers, and has room for four more.
+/// A response like that of axum's `Json`: its map holds two headers, and has room for four more.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Json;
 
@@ -130,14 +130,14 @@ impl<A: Answers> Service<Request<Body>> for Handler<A> {
 /// The path of all requests.
 pub const PATH: &str = "/v1/jobs/17";
 
-/// `count` requests for `scenario`, the callers taking turns from a random one on.
+/// `count` requests for `scenario`. The callers take turns, from a random one on.
 pub fn requests(scenario: Scenario, has_id: bool, count: usize) -> Vec<Request<Body>> {
     let first = usize::try_from(random::next() % cast::CALLERS as u64).unwrap();
     let keys = scenario.presented().iter().cycle().skip(first);
     keys.take(count).map(|key| request(key, has_id)).collect()
 }
 
-/// A request as hyper delivers it: ten headers, their names parsed, their values slices of one shared buffer.
+/// A request as hyper delivers it: ten headers with parsed names, and values that are slices of one shared buffer.
 fn request(key: &str, has_id: bool) -> Request<Body> {
     let bearer = format!("Bearer {key}");
     let trace = if has_id {
@@ -179,8 +179,7 @@ fn request(key: &str, has_id: bool) -> Request<Body> {
     request
 }
 
-/// Lets every caller come by, so that whatever is made at the first request has been made; for those who are to be over their
-/// limit it is the request that uses it up.
+/// Sends one request of every caller, so that first-request work is done. In the over-limit scenario, it uses up the limit.
 pub fn warm_up(stack: &mut dyn Stack, scenario: Scenario, has_id: bool) {
     let first = if scenario == Scenario::OverLimit { Scenario::Allowed } else { scenario };
     stack.serve(&mut requests(scenario, has_id, cast::CALLERS), first.status());

@@ -1,4 +1,4 @@
-//! Holds the allowed path to figures that were recorded: those that are the same on every run.
+//! Compares the allowed path with recorded figures. Only figures that are the same on every run are compared.
 
 use std::{
     fs,
@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 
 use crate::heap::Allocations;
 
-/// How many times its recorded figure an instruction count may be: compilers and machines differ a little.
+/// The allowed growth of an instruction count, because compilers and machines differ a little.
 const INSTRUCTIONS_MAY_GROW: f64 = 1.03;
 
-/// What the floor may cost a request with an identifier. A floor that is not low would flatter whatever is compared with it.
+/// The maximum cost of the floor, for a request with an ID. A floor that is too high makes every comparison look better.
 const FLOOR_MAY_ALLOCATE: [(&str, f64); 2] = [("floor", 2.0), ("floor-3", 2.0)];
 const FLOOR_MAY_TAKE: [(&str, f64); 2] = [("floor", 2_400.0), ("floor-3", 2_600.0)];
 
-/// What is held: the name of the figures, and the request they are of.
+/// The names of the recorded figures, and their requests.
 fn held() -> [(&'static str, Case); 4] {
     let (built, separate) = (Case::allowed("built"), Case::allowed("separate"));
     [
@@ -29,7 +29,7 @@ fn held() -> [(&'static str, Case); 4] {
     ]
 }
 
-/// Writes today's figures down.
+/// Records today's figures.
 pub(crate) fn record() {
     assert!(instructions::is_available(), "recording needs valgrind; install it and record again");
     let allocations = Allocations::count();
@@ -43,7 +43,7 @@ pub(crate) fn record() {
     print!("{text}");
 }
 
-/// Compares today's figures with those that were written down, and the floor's with what it may take.
+/// Compares today's figures with the recorded ones, and the floor's figures with their limits.
 pub(crate) fn check() -> ExitCode {
     let text = fs::read_to_string(file()).expect("run the command `record` first, which writes this file");
     let recorded: Value = serde_json::from_str(&text).unwrap();
@@ -63,12 +63,12 @@ pub(crate) fn check() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     println!("Find out what costs more: `cargo run --release -p benches -- profile built`.");
-    println!("Where it is worth it, take the new figures over: `cargo run --release -p benches -- record`.");
-    println!("The floor's limits are not recorded: a floor that costs more has to be made cheaper.");
+    println!("If the cost is justified, record the new figures: `cargo run --release -p benches -- record`.");
+    println!("The floor's limits are constants in guard.rs: if the floor exceeds them, make it cheaper.");
     ExitCode::FAILURE
 }
 
-/// What a figure may be at most.
+/// The maximum of a figure.
 struct Limit {
     name: &'static str,
     case: Case,
@@ -88,7 +88,7 @@ fn of_floor((name, most): (&'static str, f64)) -> Limit {
     Limit { name, case: Case::allowed(name), most }
 }
 
-/// Says each figure, and whether none exceeds what is allowed.
+/// Prints each figure. Returns whether all are within their limits.
 fn compare(what: &str, limits: &[Limit], measure: impl Fn(Case) -> f64) -> bool {
     let mut is_kept = true;
     for &Limit { name, case, most } in limits {
@@ -107,10 +107,10 @@ fn reason_to_skip_instructions(recorded: &Value) -> Option<String> {
     }
     let now = toolchain();
     let recorded = recorded.as_str().unwrap_or("an unknown toolchain");
-    (now != recorded).then(|| format!("they were recorded with {recorded}, and this is {now}"))
+    (now != recorded).then(|| format!("they were recorded with {recorded}, not with {now}"))
 }
 
-/// What decides which instructions a program is made of, besides its source.
+/// What determines the instructions of a program, besides its source.
 pub(crate) fn toolchain() -> String {
     let rustc = first_line("rustc", &["--version"]).unwrap_or_default();
     let libc = first_line("getconf", &["GNU_LIBC_VERSION"]).unwrap_or_default();
@@ -123,7 +123,7 @@ fn first_line(program: &str, arguments: &[&str]) -> Option<String> {
     String::from_utf8_lossy(&output.stdout).lines().next().map(str::to_owned)
 }
 
-/// To a hundredth: what happens once in a thousand requests is no growth.
+/// Rounded to 0.01, so that something that happens once in 1,000 requests does not count as growth.
 fn rounded(figure: f64) -> f64 {
     (figure * 100.0).round() / 100.0
 }

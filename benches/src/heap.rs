@@ -1,4 +1,4 @@
-//! Runs the program with the counting allocator, and reads what it prints.
+//! Runs the program with the counting allocator, and reads its output.
 
 use std::{
     env,
@@ -8,7 +8,7 @@ use std::{
 use benches::measure::time::Case;
 use serde_json::Value;
 
-/// What the other program prints for this command. Cargo builds it, so that it is never older than this one.
+/// The output of the other program for this command. Cargo builds it first, so it is up to date.
 fn run(command: &str) -> Value {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
@@ -28,12 +28,12 @@ impl Allocations {
         Self(run("allocations"))
     }
 
-    /// How often a stack itself allocates.
+    /// The allocations of the stack itself.
     pub(crate) fn of(&self, case: Case) -> f64 {
         self.figure(case, "count")
     }
 
-    /// How many bytes a stack itself allocates.
+    /// The bytes that the stack itself allocates.
     pub(crate) fn bytes(&self, case: Case) -> f64 {
         self.figure(case, "bytes")
     }
@@ -43,7 +43,7 @@ impl Allocations {
     }
 }
 
-/// What the limiters keep, by the figure's name.
+/// The memory of the limiters, by the figure's name.
 pub(crate) fn memory() -> serde_json::Map<String, Value> {
     run("memory").as_object().unwrap().clone()
 }

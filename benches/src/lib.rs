@@ -1,14 +1,13 @@
-//! Tollgate measured: what is served and by which stacks, and how much time, how many instructions and how many cores it
-//! takes.
+//! Measurements of Tollgate: time, instructions and scaling of each stack.
 //!
 //! | to learn about | read |
 //! |---|---|
-//! | the requests, and who serves them | [`drive`], [`cast`] |
-//! | the stacks, and what each one does | [`stacks`] |
+//! | the requests and the services | [`drive`], [`cast`] |
+//! | the stacks | [`stacks`] |
 //! | the measurements | [`measure`] |
 //!
-//! What needs a counting allocator (allocations, memory) is a program of its own, `src/bin/heap`, because a counting allocator
-//! makes every allocation slower and would favour the stacks that allocate least.
+//! Allocations and memory are measured by a separate program, `src/bin/heap`: its counting allocator makes every allocation slower,
+//! which would favour the stacks that allocate least.
 
 pub mod cast;
 pub mod drive;

@@ -1,14 +1,12 @@
-//! What a stack costs a server with a real network stack under it: the processor's time that a request adds to that of a bare
-//! axum service.
+//! The cost of a stack in a real server: the CPU time per request that it adds to a bare axum service.
 //!
-//! Each server is a process of its own with one thread, so that the load generator, `wrk`, has another core to itself. Servers
-//! take turns in random order over several rounds; each turn starts a new one, since where a process happens to lie in memory
-//! makes a difference, too. What is compared is the time that the kernel charges the server, not how long a request takes: the
-//! latter is mostly waiting.
+//! Each server is a separate process with one thread, so that the load generator, `wrk`, has its own core. Servers take turns
+//! in random order over several rounds. Each turn starts a new process, because its place in memory affects its speed. The compared
+//! figure is the CPU time that the kernel reports for the server, not the latency of a request, which is mostly waiting.
 //!
-//! Other work on the machine never makes a request cheaper: it empties caches and lets the server wake up more often. A server's
-//! figure is therefore its lower quartile, the turn that a quarter of its turns were cheaper than. The median beside it says
-//! how much the machine was disturbed: where the two are far apart, measure again.
+//! Other work on the machine never makes a request cheaper: it empties caches, and makes the server wake up more often. The figure of
+//! a server is therefore the lower quartile of its turns. The median shows the disturbance: if it is far from the quartile, measure
+//! again.
 
 use std::process::ExitCode;
 
@@ -22,18 +20,18 @@ use load::Load;
 pub(crate) use server::serve;
 use server::{Server, Used};
 
-/// So many that some are left alone, and so few that they take about two minutes.
+/// Enough that some are undisturbed; all together take about two minutes.
 const ROUNDS: usize = 10;
 const SECONDS: u32 = 2;
 
-/// How long a new server is loaded before anything counts.
+/// How long a new server gets load before the measurement.
 const WARM_UP_SECONDS: u32 = 1;
 
 /// Measures all servers, and prints a table and a line of JSON.
 pub(crate) fn compare() -> ExitCode {
     if !load::is_available() {
         eprintln!(
-            "`wrk` is missing, which makes the load. Install it (`apt-get install wrk`), then run this again."
+            "the load generator `wrk` is missing. Install it (`apt-get install wrk`), then run this again."
         );
         return ExitCode::FAILURE;
     }
@@ -97,7 +95,7 @@ impl Turns {
 }
 
 fn print(servers: &[Turns]) {
-    println!("Microseconds of the processor a request: the lower quartile of {ROUNDS} turns.");
+    println!("Microseconds of CPU time per request: the lower quartile of {ROUNDS} turns.");
     println!(
         "{:<12} {:>10} {:>11} {:>6} {:>12} {:>11} {:>10}",
         "server", "requests/s", "user median", "user", "user, system", "user added", "all added"
@@ -116,7 +114,7 @@ fn print(servers: &[Turns]) {
         if stack != "empty" {
             let (user_added, all_added) = (user - bare_user, all - bare_all);
             print!(" {user_added:>+11.2} {all_added:>+10.2}");
-            // Tollgate's own is the figure; the others' bear their names.
+            // The figures of other stacks have the stack's name; Tollgate's have none.
             let suffix = if stack == "built" { String::new() } else { format!("_{stack}") };
             figures[format!("user_cpu_added_us{suffix}")] = rounded(user_added, 100.0);
             figures[format!("cpu_added_us{suffix}")] = rounded(all_added, 100.0);

@@ -1,7 +1,7 @@
-//! The cost of the allowed path as one picture: a bar for each stack's own time, its other figures as numbers beside.
+//! The cost of the allowed path as one picture: a bar for each stack's own time, and its other figures as numbers.
 //!
-//! It is written as plain SVG, which needs nothing to draw it. A style sheet inside follows the reader's colour scheme, and the
-//! background is the picture's own, so that it is readable wherever it is embedded.
+//! It is plain SVG, written without a library. A style sheet follows the reader's colour scheme, and the picture has its own
+//! background, so that it is readable wherever it is embedded.
 
 use std::{
     fmt::{self, Write},
@@ -16,7 +16,7 @@ use benches::measure::{
 
 use crate::{guard::toolchain, heap::Allocations};
 
-/// Measures, draws, and says where the picture is.
+/// Measures, draws, and prints the path of the picture.
 pub(crate) fn write() {
     let picture = Picture::measure();
     fs::write(file(), picture.to_string()).unwrap();
@@ -32,7 +32,7 @@ fn file() -> PathBuf {
 
 // --- What is shown ------------------------------------------------------------------------------------------
 
-/// The stacks from the top to the bottom: their names on the command line, what readers know them as, and whose they are.
+/// The stacks from top to bottom: the name on the command line, the label, and whether it is Tollgate's.
 const STACKS: [(&str, &str, Whose); 5] = [
     ("floor", "The floor, one fused function", Whose::Others),
     ("built", "Tollgate, as one stack", Whose::Ours),
@@ -47,10 +47,10 @@ enum Whose {
     Others,
 }
 
-/// One half for requests that carry an identifier, one for those that do not.
+/// One panel for requests with an ID, one for requests without.
 struct Picture {
     panels: [Panel; 2],
-    /// As long as a bar can be.
+    /// The value of the longest bar.
     longest: f64,
     toolchain: String,
 }
@@ -65,7 +65,7 @@ struct Row {
     whose: Whose,
     over_floor: f64,
     allocations: f64,
-    /// Unless valgrind is missing.
+    /// `None` if valgrind is missing.
     instructions: Option<f64>,
 }
 
@@ -82,7 +82,7 @@ impl Picture {
 
 impl Panel {
     fn measure(title: &'static str, has_id: bool, allocations: &Allocations) -> Self {
-        // As many as no caller's minute is used up by.
+        // Few enough that no caller uses up its minute.
         const ROUNDS: usize = 4_000;
         let case = |stack| Case { has_id, ..Case::allowed(stack) };
         let times = Times::measure(&STACKS.map(|(stack, ..)| case(stack)), ROUNDS);
@@ -96,7 +96,7 @@ impl Panel {
         Self { title, rows: STACKS.map(row).into() }
     }
 
-    /// The panel for those who cannot see it.
+    /// The panel as text, for screen readers.
     fn says(&self) -> String {
         let rows: Vec<_> = self.rows.iter().map(Row::says).collect();
         format!("{}: {}.", self.title, rows.join("; "))
@@ -117,7 +117,7 @@ impl Row {
 const WIDTH: f64 = 860.0;
 const MARGIN: f64 = 28.0;
 
-/// Where the columns are: labels begin, bars begin and end at most, numbers end.
+/// The columns: where labels begin, bars begin and end at most, and numbers end.
 const BARS: f64 = 276.0;
 const BARS_END: f64 = 600.0;
 const ALLOCATIONS: f64 = 726.0;
@@ -218,7 +218,7 @@ impl Panel {
         for (row, number) in self.rows.iter().zip(0_u8..) {
             row.draw(f, rows + f64::from(number) * ROW, longest)?;
         }
-        // Over the bars, where the floor ends.
+        // A line over the bars, at the value of the floor.
         let (one, bottom) = (BARS + length(1.0, longest), rows + self.rows.len() as f64 * ROW);
         writeln!(f, "<line class=\"one\" x1=\"{one:.1}\" x2=\"{one:.1}\" y1=\"{rows}\" y2=\"{bottom}\"/>")
     }
@@ -244,7 +244,7 @@ impl Row {
     }
 }
 
-/// Of a bar: the longest leaves room for its number.
+/// The width of a bar. The longest bar leaves room for its number.
 fn length(over_floor: f64, longest: f64) -> f64 {
     const NUMBER: f64 = 36.0;
     (BARS_END - BARS - NUMBER) * over_floor / longest
@@ -263,7 +263,7 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")
 }
 
-/// A number with a comma after its thousands: all are below a million.
+/// A number below a million, with a comma before the last three digits.
 fn grouped(number: f64) -> String {
     let digits = format!("{number:.0}");
     match digits.len().checked_sub(3) {
@@ -281,7 +281,7 @@ mod tests {
         assert_eq!([7.0, 999.4, 1_000.0, 21_171.0].map(grouped), ["7", "999", "1,000", "21,171"]);
     }
 
-    /// The longest bar and its number stay left of the columns of numbers, however slow a stack is.
+    /// The longest bar and its number stay left of the columns of numbers, for any time.
     #[test]
     fn the_longest_bar_leaves_room_for_its_number() {
         for longest in [1.0, 8.3, 99.9] {

@@ -1,8 +1,8 @@
-//! Numbers that look random, in a few nanoseconds.
+//! Pseudo-random numbers in a few nanoseconds.
 
 use std::cell::Cell;
 
-/// The next number of this thread's own sequence: xorshift64 (Marsaglia 2003), always the same sequence.
+/// The next number of this thread's sequence: xorshift64 (Marsaglia 2003) with a fixed seed.
 pub fn next() -> u64 {
     thread_local!(static STATE: Cell<u64> = const { Cell::new(0x9e37_79b9_7f4a_7c15) });
     let mut x = STATE.get();

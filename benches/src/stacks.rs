@@ -1,4 +1,4 @@
-//! The stacks that are measured, one kind a file.
+//! The measured stacks, one kind per file.
 
 use crate::{
     cast::Scenario,
@@ -22,13 +22,13 @@ pub use router::{SERVED, served};
 pub struct Known {
     /// Its name on the command line.
     pub name: &'static str,
-    /// The stack whose cost is taken off to get its own.
+    /// The stack whose cost is subtracted to get its own.
     pub base: &'static str,
-    /// The floor that it is compared with: one that counts as many windows, before the same handler.
+    /// The floor for comparison: it counts as many windows, in front of the same handler.
     pub floor: &'static str,
-    /// How many windows are counted.
+    /// The number of windows.
     pub windows: usize,
-    /// Whether it does the whole job, and so can refuse.
+    /// Whether it does the whole job, so that it can refuse.
     pub is_whole: bool,
     make: fn(Scenario, usize) -> Box<dyn Stack>,
 }
@@ -53,7 +53,7 @@ const JSON: Known = Known { base: "json-empty", floor: "json-floor", ..WHOLE };
 /// And those that do a part of the job.
 const PART: Known = Known { is_whole: false, ..WHOLE };
 
-/// All stacks. A number in a name is the number of windows that are counted; without one it is one.
+/// All stacks. A number in a name is the number of windows. Default: one.
 pub static ALL: &[Known] = &[
     Known { name: "empty", ..PART },
     Known { name: "floor", make: floor::build::<Bare>, ..WHOLE },
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
     use crate::drive;
 
-    /// Serving panics at any other status.
+    /// Serving panics at another status.
     #[test]
     fn every_stack_answers_as_its_scenario_says() {
         for known in ALL {
@@ -110,7 +110,7 @@ mod tests {
         }
     }
 
-    /// Three windows compared with one, or a full map of headers with an empty one, would be no comparison.
+    /// Three windows must not be compared with one, nor a full header map with an empty one.
     #[test]
     fn every_stack_is_compared_with_a_floor_that_does_as_much() {
         for known in ALL {
@@ -121,7 +121,7 @@ mod tests {
         }
     }
 
-    /// A refusal in a few words would be cheaper than Tollgate's, whatever it took to come to it.
+    /// A shorter refusal would be cheaper than Tollgate's.
     #[test]
     fn every_whole_stack_refuses_with_a_full_problem() {
         for known in ALL.iter().filter(|known| known.is_whole) {
@@ -156,7 +156,7 @@ mod tests {
         }
     }
 
-    /// What the handler says must not get lost under what a stack adds.
+    /// The headers of the handler must not be lost when a stack adds its own.
     #[test]
     fn every_whole_stack_adds_its_headers_to_those_of_the_handler() {
         for known in ALL.iter().filter(|known| known.is_whole && known.base == "json-empty") {

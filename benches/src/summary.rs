@@ -1,4 +1,4 @@
-//! What matters, as one line of JSON.
+//! The main figures as one line of JSON.
 
 use std::fmt::{self, Write};
 
@@ -13,7 +13,7 @@ use benches::{
 
 use crate::heap::{self, Allocations};
 
-/// Figures in the order in which they were measured.
+/// Figures in the order of their measurement.
 #[derive(Default)]
 pub(crate) struct Figures(Vec<(String, f64)>);
 
@@ -47,15 +47,15 @@ pub(crate) fn line() -> Figures {
     figures
 }
 
-/// The stacks of Tollgate's, and what the names of their figures end with.
+/// Tollgate's stacks, and the suffixes of their figures.
 const OURS: [(&str, &str); 2] = [("built", ""), ("separate", "_separate")];
 
-/// With an identifier and without, and what the names of the figures end with.
+/// With an ID and without, and the suffixes of the figures.
 const IDS: [(bool, &str); 2] = [(true, ""), (false, "_no_id")];
 
 const ROUNDS: usize = 3_000;
 
-/// In small groups, so that the stacks of one do not push each other out of the processor's caches.
+/// In small groups, so that the stacks of a group do not evict each other from the CPU caches.
 fn time(figures: &mut Figures) {
     let others = ["floor", "peers", "handwritten"];
     for (has_id, no_id) in IDS {
@@ -71,7 +71,7 @@ fn time(figures: &mut Figures) {
         }
     }
 
-    // Their floors count three windows, too, and stand before the same handler.
+    // Their floors also count three windows, in front of the same handler.
     let others = [(["built-3", "separate-3"], "three_windows"), (["json-built", "json-separate"], "json")];
     for (stacks, what) in others {
         let [built, separate] = stacks.map(Case::allowed);
@@ -80,8 +80,7 @@ fn time(figures: &mut Figures) {
         figures.add(format!("own_over_floor_{what}_separate"), times.ratio(separate, separate.floor()));
     }
 
-    // Each is answered with a full problem and its headers, as the tests of the stacks make sure; see `Case::base` for what is
-    // taken off.
+    // Each refusal is a full problem with its headers, as the tests of the stacks check. `Case::base` says what is subtracted.
     let refused = [
         (Scenario::UnknownKey, "unknown"),
         (Scenario::OverLimit, "limited"),
@@ -101,9 +100,9 @@ fn threads(figures: &mut Figures) {
     }
 }
 
-/// How much more two threads get done than one, on one subject and on a million.
+/// The throughput of two threads compared with one, on one subject and on a million.
 pub(crate) fn two_threads_over_one() -> [(&'static str, f64); 2] {
-    // So many that a round takes a tenth of a second: the kernel takes some milliseconds to give two new threads a core each.
+    // A round takes about 0.1 s, because the kernel takes some milliseconds to give two new threads a core each.
     const CHECKS: usize = 400_000;
     const ROUNDS: usize = 21;
     [("hot", 1), ("distinct", 1_000_000)]

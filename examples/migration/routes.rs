@@ -1,4 +1,4 @@
-//! The endpoints: the customers' invoices, and the page on which operators see and revoke tokens.
+//! The endpoints: the customers' invoices, and the routes where operators list and revoke tokens.
 
 use axum::{
     Json, Router,

@@ -1,11 +1,11 @@
-//! The application's table of tokens, as Tollgate asks for it. The table may be any, in any database:
+//! The application's table of tokens as a key store. Any table in any database will do:
 //!
-//! | port | is asked for | answers by |
+//! | method | called | does |
 //! |---|---|---|
-//! | `KeyStore::find` | a token that the cache does not know | the row with its digest |
-//! | `KeyStore::subscribe` | news, by the cache | `Listeners` |
-//! | `LegacyKeys::candidates` | a token whose digest no row has | the rows with its prefix that have no digest yet |
-//! | `LegacyKeys::upgrade` | the token that one of these is of | writing the digest into the row |
+//! | `KeyStore::find` | for a token that is not in the cache | finds the row by the token's digest |
+//! | `KeyStore::subscribe` | once, by the cache | adds the cache to the `Listeners` |
+//! | `LegacyKeys::candidates` | for a token whose digest is in no row | finds the rows with its prefix and without a digest |
+//! | `LegacyKeys::upgrade` | when the token matches the hash of a candidate | writes the digest into the row |
 
 use std::{
     error::Error,
@@ -29,22 +29,22 @@ use tollgate::{
     },
 };
 
-/// Clones are the same table. What another process changes in it, such as the old service, is obeyed when the cache's time is
-/// up: after half a minute at most.
+/// Clones share one table. A change by another process, such as the old service, takes effect when the cache entry expires:
+/// after at most 30 seconds.
 #[derive(Clone, Debug)]
 pub(crate) struct TokenTable {
     database: SqlitePool,
-    handed_out: EndSignals,
+    end_signals: EndSignals,
     listeners: Arc<Listeners>,
 }
 
-/// What the operators see of a token.
+/// A token as operators see it.
 #[derive(Debug, Serialize)]
 pub(crate) struct Token {
     id: String,
     customer: String,
     prefix: String,
-    /// Whether it is found by its digest; the others have not been used since the move.
+    /// Whether the row has a digest. A token gets one when it is first used after the migration.
     is_upgraded: bool,
     is_revoked: bool,
 }
@@ -53,7 +53,7 @@ impl KeyStore for TokenTable {
     fn find(&self, lookup: &KeyLookup<'_>) -> Answer<Result<Option<KeyRecord>, Unavailable>> {
         let (table, digests) = (self.clone(), lookup.digests.to_vec());
         Answer::later(async move {
-            // There are more than one only while a pepper is changed for another.
+            // There is more than one digest only while a pepper is rotated.
             for digest in digests {
                 if let Some(record) = table.record(digest).await.map_err(unavailable)? {
                     return Ok(Some(record));
@@ -64,10 +64,10 @@ impl KeyStore for TokenTable {
     }
 
     fn subscribe(&self, listener: Weak<dyn StoreListener>) {
-        let told_first = listener.upgrade();
+        let subscriber = listener.upgrade();
         self.listeners.add(listener);
-        // A cache keeps nothing until it hears that news flow. From within a process they always do.
-        if let Some(listener) = told_first {
+        // A cache stores nothing before `Connected`. Within one process, events are always connected.
+        if let Some(listener) = subscriber {
             listener.on_event(&StoreEvent::Connected);
         }
     }
@@ -75,7 +75,7 @@ impl KeyStore for TokenTable {
 
 impl LegacyKeys for TokenTable {
     fn candidates(&self, prefix: &str) -> Answer<Result<Vec<LegacyKey>, Unavailable>> {
-        // Revoked ones as well: once upgraded, they are told from unknown ones in the log, and hashed no more.
+        // Includes revoked tokens: once upgraded, the log shows them as revoked, and they cost no more slow hashes.
         let sql = "SELECT id, hash FROM api_tokens WHERE prefix = ? AND digest IS NULL";
         let (table, asked) = (self.clone(), query_as::<_, (String, String)>(sql).bind(prefix.to_owned()));
         Answer::later(async move {
@@ -85,7 +85,7 @@ impl LegacyKeys for TokenTable {
     }
 
     fn upgrade(&self, id: &str, digest: Digest) -> Answer<Result<(), Unavailable>> {
-        // The hash stays, so that the old service can go on beside this one, or come back.
+        // The hash stays, so that the old service can run beside this one, or be restored.
         let sql =
             "UPDATE api_tokens SET digest = ?, generation = generation + 1 WHERE id = ? RETURNING generation";
         let update = query_scalar(sql).bind(digest.as_bytes().to_vec()).bind(id.to_owned());
@@ -96,10 +96,10 @@ impl LegacyKeys for TokenTable {
 
 impl TokenTable {
     pub(crate) fn new(database: SqlitePool) -> Self {
-        Self { database, handed_out: EndSignals::new(), listeners: Arc::default() }
+        Self { database, end_signals: EndSignals::new(), listeners: Arc::default() }
     }
 
-    /// Issues a token of the new kind, which has a digest from the beginning, and no other hash.
+    /// Issues a token in the new format. It has a digest from the start, and no legacy hash.
     pub(crate) async fn issue(
         &self,
         format: &KeyFormat,
@@ -111,13 +111,12 @@ impl TokenTable {
                    VALUES ('tok_' || lower(hex(randomblob(8))), ?, 'standard', ?, ?, '', CURRENT_TIMESTAMP, ?)";
         let row = query(sql).bind(customer).bind(scopes).bind(token.display_prefix());
         let digest = Digest::of(token.expose_secret());
-        // Nobody is told: nobody has asked for it yet.
+        // No event: a new token is in no cache.
         row.bind(&digest.as_bytes()[..]).execute(&self.database).await?;
         Ok(token)
     }
 
-    /// Revokes a token: no request that comes after this gets in by it, and streams that it has opened end. `false` if there
-    /// is none.
+    /// Revokes a token: later requests with it are refused, and its open streams end. Returns `false` if no token has this ID.
     pub(crate) async fn revoke(&self, id: &str) -> Result<bool, Unavailable> {
         let sql = "UPDATE api_tokens SET revoked_at = coalesce(revoked_at, CURRENT_TIMESTAMP), \
                    generation = generation + 1 WHERE id = ? RETURNING generation";
@@ -141,8 +140,8 @@ impl TokenTable {
         let sql =
             "SELECT id, customer, plan, scopes, revoked_at, generation FROM api_tokens WHERE digest = ?";
         loop {
-            // Begun before the database is asked: what is revoked while its row is on the way is not handed out.
-            let lookup = self.handed_out.begin();
+            // Starts before the query, so that a token revoked during the query is not returned as active.
+            let lookup = self.end_signals.begin();
             let row = query(sql).bind(&digest.as_bytes()[..]).fetch_optional(&self.database).await?;
             let Some(row) = row else { return Ok(None) };
             if let Ok(record) = lookup.finish(to_record(&row)?) {
@@ -151,33 +150,33 @@ impl TokenTable {
         }
     }
 
-    /// Makes a change of a token, and tells everybody. `false` if there is no such token.
+    /// Changes a token and notifies the listeners. Returns `false` if no token has this ID.
     async fn change(&self, id: String, update: Update, end: Option<EndReason>) -> Result<bool, Unavailable> {
         let table = self.clone();
-        // In a task of its own: a caller who goes away in the middle must not leave a change of which nobody was told.
+        // A separate task completes even if the caller goes away: a committed change must not lose its notification.
         let changing = tokio::spawn(async move {
             let mut transaction = table.database.begin().await?;
             let Some(generation) = update.fetch_optional(&mut *transaction).await? else { return Ok(false) };
-            // Before anybody is told, since they may look at once.
+            // Before the notification, because a listener may read the row at once.
             transaction.commit().await?;
             let change = StoreEvent::Key { id: id.into(), generation, end };
-            table.handed_out.end(&change);
+            table.end_signals.end(&change);
             table.listeners.notify(&change);
             Ok(true)
         });
         match changing.await {
             Ok(changed) => changed.map_err(unavailable),
-            Err(_) => Err(Unavailable::new("the change of a token was broken off")),
+            Err(_) => Err(Unavailable::new("the task that changes a token panicked")),
         }
     }
 }
 
-/// A change of a row, which gives its new generation.
+/// An update of a row that returns its new generation.
 type Update = QueryScalar<'static, Sqlite, u64, SqliteArguments>;
 
 fn to_record(row: &SqliteRow) -> Result<KeyRecord, sqlx::Error> {
     let text = |column| row.try_get::<String, _>(column);
-    // Comma-separated, as the old service has always written them.
+    // The old service separates scopes by commas.
     let scopes = Scopes::new(text("scopes")?.split(',').map(str::to_owned));
     let principal = Principal::new(text("id")?)
         .with_tenant(text("customer")?)
@@ -188,8 +187,8 @@ fn to_record(row: &SqliteRow) -> Result<KeyRecord, sqlx::Error> {
     Ok(KeyRecord::new(Arc::new(principal), status, row.try_get("generation")?))
 }
 
-/// Whatever fails lets nobody in: the caller is answered 503.
+/// A database error refuses the request with 503.
 #[expect(clippy::needless_pass_by_value, reason = "as `map_err` hands it over")]
 fn unavailable(error: sqlx::Error) -> Unavailable {
-    Unavailable::new(format!("the table of tokens: {error}"))
+    Unavailable::new(format!("token table: {error}"))
 }

@@ -1,4 +1,4 @@
-//! That an old token is hashed once, and what happens if something goes wrong in the middle.
+//! A legacy token is hashed once, and an upgrade or a change that fails half way leaves nothing wrong.
 
 use std::{
     sync::{Arc, Mutex},
@@ -22,12 +22,12 @@ const OK: StatusCode = StatusCode::OK;
 const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 
 #[tokio::test]
-async fn an_old_hash_is_not_looked_at_again() {
+async fn checks_a_legacy_hash_only_once() {
     for name in ["sha256", "bcrypt", "argon2"] {
-        let database = before::database().await.unwrap();
+        let database = legacy_table::database().await.unwrap();
         assert_eq!(ask(&service(&database), name).await, OK, "{name}");
         run(&database, "UPDATE api_tokens SET hash = 'gone'").await;
-        // Started anew, with nothing in its cache.
+        // A new service with an empty cache.
         assert_eq!(ask(&service(&database), name).await, OK, "{name} by its digest");
         let not_upgraded = if name == "bcrypt" { "sha256" } else { "bcrypt" };
         assert_eq!(ask(&service(&database), not_upgraded).await, StatusCode::UNAUTHORIZED);
@@ -35,8 +35,8 @@ async fn an_old_hash_is_not_looked_at_again() {
 }
 
 #[tokio::test]
-async fn a_table_that_fails_lets_nobody_in() {
-    let database = before::database().await.unwrap();
+async fn answers_503_when_the_table_fails() {
+    let database = legacy_table::database().await.unwrap();
     let service = service(&database);
     run(&database, "CREATE TRIGGER full BEFORE UPDATE ON api_tokens BEGIN SELECT RAISE(FAIL, 'full'); END")
         .await;
@@ -51,21 +51,21 @@ async fn a_table_that_fails_lets_nobody_in() {
 }
 
 #[tokio::test]
-async fn changes_are_told_and_end_what_was_handed_out() {
-    let table = TokenTable::new(before::database().await.unwrap());
-    let heard = Arc::new(Mutex::new(Vec::new()));
+async fn a_change_notifies_listeners_and_ends_principals() {
+    let table = TokenTable::new(legacy_table::database().await.unwrap());
+    let received = Arc::new(Mutex::new(Vec::new()));
     let listener: Arc<dyn StoreListener> = {
-        let heard = Arc::clone(&heard);
-        Arc::new(move |change: &StoreEvent| heard.lock().unwrap().push(change.clone()))
+        let received = Arc::clone(&received);
+        Arc::new(move |change: &StoreEvent| received.lock().unwrap().push(change.clone()))
     };
     table.subscribe(Arc::downgrade(&listener));
     let record = upgraded(&table).await;
     assert!(table.revoke("tok_0344").await.unwrap());
-    assert!(!table.revoke("nobody's").await.unwrap());
+    assert!(!table.revoke("unknown").await.unwrap());
 
     let changed = |generation, end| StoreEvent::Key { id: "tok_0344".into(), generation, end };
     let expected = [StoreEvent::Connected, changed(1, None), changed(2, Some(EndReason::Revoked))];
-    assert_eq!(*heard.lock().unwrap(), expected);
+    assert_eq!(*received.lock().unwrap(), expected);
     assert_eq!(
         (record.generation(), record.principal().end_signal().reason()),
         (1, Some(EndReason::Revoked))
@@ -73,12 +73,12 @@ async fn changes_are_told_and_end_what_was_handed_out() {
 }
 
 #[tokio::test]
-async fn a_revocation_outlives_the_operator_who_does_not_wait_for_it() {
-    let table = TokenTable::new(before::database().await.unwrap());
+async fn a_revocation_completes_when_its_caller_goes_away() {
+    let table = TokenTable::new(legacy_table::database().await.unwrap());
     let record = upgraded(&table).await;
-    assert!(table.revoke("tok_0344").now_or_never().is_none(), "the operator has gone");
+    assert!(table.revoke("tok_0344").now_or_never().is_none(), "the caller drops the pending revocation");
     let ended = timeout(Duration::from_secs(20), record.principal().wait_until_ended()).await;
-    assert_eq!(ended.expect("nobody was told"), EndReason::Revoked);
+    assert_eq!(ended.expect("the principal did not end"), EndReason::Revoked);
 }
 
 /// Upgrades the token `bcrypt`, and finds it.
@@ -102,5 +102,5 @@ async fn run(database: &SqlitePool, sql: &'static str) {
 }
 
 fn secret(name: &str) -> &'static str {
-    before::TOKENS.iter().find(|token| token.name == name).unwrap().secret
+    legacy_table::TOKENS.iter().find(|token| token.name == name).unwrap().secret
 }

@@ -1,20 +1,20 @@
-//! The account pages, where subscribers manage their tokens:
+//! The account routes, where subscribers manage their tokens:
 //!
 //! | route | |
 //! |---|---|
 //! | `GET /account/api-tokens` | the account's tokens |
-//! | `POST /account/api-tokens` | issues one: `{"name": …, "scopes": […], "expires_at": …}`, the last two if you like |
-//! | `PATCH /account/api-tokens/{id}` | renames one |
-//! | `POST /account/api-tokens/{id}/revoke` | revokes one, and keeps its record |
-//! | `DELETE /account/api-tokens/{id}` | deletes one |
-//! | `GET /account/api-usage` | what each has used, and what its limits leave |
+//! | `POST /account/api-tokens` | issues a token: `{"name": …, "scopes": […], "expires_at": …}`; only `name` is required |
+//! | `PATCH /account/api-tokens/{id}` | renames a token |
+//! | `POST /account/api-tokens/{id}/revoke` | revokes a token and keeps its record |
+//! | `DELETE /account/api-tokens/{id}` | deletes a token |
+//! | `GET /account/api-usage` | the usage of each token, and what remains of its limits |
 //!
 //! ```sh
 //! curl "$url/account/api-tokens" -H "Authorization: Bearer $account" \
 //!     -H 'Content-Type: application/json' -d '{"name": "my-backtest-notebook"}'
 //! ```
 //!
-//! They stand outside the gate of the API: no token opens them, and nothing here counts against a token's limits.
+//! These routes are outside the gate of the API: they accept no token, and they do not count against a token's limits.
 
 use std::error::Error;
 
@@ -65,24 +65,25 @@ pub(crate) fn router(
     Ok(Router::new().nest("/account", pages))
 }
 
-/// So that the pages show when each token was last used, up to now. It costs a write for each page, and people look at few.
+/// Writes pending usage first, so that the response shows the latest use of each token. That costs one write a request, and
+/// these requests are rare.
 async fn flush_first(
     State(ApiUsage { usage, .. }): State<ApiUsage>,
     request: Request,
     next: Next,
 ) -> Response {
     if let Err(error) = usage.flush().await {
-        tracing::warn!(%error, "the account page shows when tokens were last used as of some seconds ago");
+        tracing::warn!(%error, "cannot flush usage: the account page shows usage that is some seconds old");
     }
     next.run(request).await
 }
 
-/// Whoever has a session manages the tokens of its account. New ones are worth what the account has bought.
+/// A session may manage the tokens of its account. A new token gets the account's plan.
 async fn authorize(head: Parts, action: Action) -> Result<Grant, Denial> {
     let session = RequestContext::of(&head.extensions).and_then(RequestContext::principal);
     let Some((account, plan)) = session.and_then(|session| Some((session.tenant()?, session.plan()?))) else {
         return Err(Denial::misconfigured(
-            "the account pages stand outside the layers that look at sessions",
+            "the account routes need the session layers: add them before the router",
         ));
     };
     if action == Action::Create && !plan.is_active() {
@@ -92,13 +93,13 @@ async fn authorize(head: Parts, action: Action) -> Result<Grant, Denial> {
     Ok(Grant::to(Actor::of_tenant(account, account)).with_new_key(|token| Ok(token.with_plan(plan))))
 }
 
-/// Signs in `ada`, who has an active subscription, and `edsger`, whose has lapsed; tells who verifies that, and their credentials.
+/// Signs in `ada`, whose subscription is active, and `edsger`, whose subscription has lapsed. Returns the verifier of sessions
+/// and the two credentials.
 ///
-/// It stands for the sessions that a service has anyway, behind a password and a cookie: here one is a bearer credential, which
-/// lasts for as long as the service runs. Like tokens, they are found by their digests: how long that takes tells nobody how much of
-/// a guess was right.
+/// A real service has sessions already, with a password and a cookie. Here a session is a bearer credential that is valid while
+/// the service runs. It is found by its digest, so that timing does not reveal how much of a guess is right.
 pub(crate) fn sign_in() -> Result<(KeyVerifier, Credentials), Box<dyn Error>> {
-    // A format and a store of their own: no token is a session, and no session a token.
+    // A separate format and store: no token is a session, and no session is a token.
     let (format, sessions) = (KeyFormat::new("session")?, MemoryKeys::new());
     let mut credentials = Credentials::new();
     for (name, account) in [("account", "ada"), ("account_lapsed", "edsger")] {

@@ -1,4 +1,4 @@
-//! What an account's tokens have used, and what their limits leave:
+//! The usage of an account's tokens, and what remains of their limits:
 //!
 //! ```text
 //! > GET /account/api-usage
@@ -11,8 +11,8 @@
 //!   }],"next":null}
 //! ```
 //!
-//! The limits are live; a token that has ended has none. Usage is what its limits and its subscription have let through: hours and days
-//! without any are left out.
+//! The limits are live; a token that has ended has none. Usage counts the requests that passed the limits and the subscription.
+//! Hours and days without usage are left out.
 
 use std::{
     collections::BTreeMap,
@@ -40,7 +40,7 @@ use tollgate_axum::{Authenticated, Rejection};
 
 use crate::error;
 
-/// Where to look.
+/// The sources of the answer.
 #[derive(Clone)]
 pub(crate) struct ApiUsage {
     pub(crate) manager: KeyManager,
@@ -107,7 +107,7 @@ impl ApiUsage {
         }))
     }
 
-    /// How often a token was used in each of the last 24 hours and each of the last 30 days, the present ones included.
+    /// A token's requests in each of the last 24 hours and each of the last 30 days, including the current hour and day.
     async fn used(
         &self,
         token: &KeyDetails,
@@ -146,7 +146,7 @@ fn beginning(window: Window, now: SystemTime) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(since_epoch.as_secs() / seconds * seconds)
 }
 
-/// `None` for one after the year 9999, when the last window of the clock's last day resets.
+/// `None` after the year 9999. The last window of the clock's last day resets then.
 fn instant(instant: SystemTime) -> Option<String> {
     Some(Timestamp::try_from(instant).ok()?.to_string())
 }

@@ -1,4 +1,4 @@
-//! Bodies: any JSON object.
+//! Request bodies: any JSON object.
 
 use axum::{
     body::Bytes,
@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::error;
 
-/// A body that is a JSON object, of whatever content type; anything else is answered 400 (or 413, if it is too large).
+/// A body that is a JSON object, with any content type. Another body is answered with 400, or 413 if it is too large.
 pub(crate) struct JsonObject(pub(crate) Map<String, Value>);
 
 impl<S: Send + Sync> FromRequest<S> for JsonObject {

@@ -1,5 +1,4 @@
-//! The service's clock: the machine's own, or with `--now` one that stands still until somebody moves it, forwards or
-//! backwards.
+//! The service's clock: the system clock, or with `--now` a stopped clock that moves only by request, forwards or backwards.
 //!
 //! ```text
 //! > POST /_demo/clock {"advance_s":30}
@@ -32,7 +31,7 @@ pub(crate) enum ServiceClock {
 }
 
 impl ServiceClock {
-    /// Stands still at `now`, or runs with the machine's.
+    /// Stopped at `now`, or the system clock.
     pub(crate) fn new(now: Option<Timestamp>) -> Result<Self, Box<dyn Error>> {
         match now {
             Some(now) => Ok(Self::Stopped(ManualClock::at(now.try_into()?))),
@@ -40,7 +39,7 @@ impl ServiceClock {
         }
     }
 
-    /// The present moment, to be shown; the Unix epoch for one that has no date.
+    /// The current time for display. The Unix epoch if it is out of range.
     pub(crate) fn timestamp(&self) -> Timestamp {
         timestamp(self.now())
     }
@@ -55,21 +54,21 @@ impl Clock for ServiceClock {
     }
 }
 
-/// Reads an instant of the command line.
+/// Parses an instant from the command line.
 pub(crate) fn parse(text: &str) -> Result<Timestamp, String> {
     let instant: Result<Timestamp, _> = text.parse();
     instant
         .ok()
         .filter(is_countable)
-        .ok_or_else(|| "say an instant from 1970 to 9999, such as 2026-03-01T22:58:30Z".to_owned())
+        .ok_or_else(|| "expected an instant from 1970 to 9999, such as 2026-03-01T22:58:30Z".to_owned())
 }
 
 pub(crate) fn router(clock: ServiceClock) -> Router {
-    let method = post(turn).fallback(async || error::method_not_allowed());
+    let method = post(move_clock).fallback(async || error::method_not_allowed());
     Router::new().route("/_demo/clock", method).with_state(clock)
 }
 
-async fn turn(State(clock): State<ServiceClock>, body: Result<JsonObject, Response>) -> Response {
+async fn move_clock(State(clock): State<ServiceClock>, body: Result<JsonObject, Response>) -> Response {
     let ServiceClock::Stopped(clock) = clock else {
         let message = "The machine's clock runs by itself. To have one that can be moved, start the service with \
             --now 2026-03-01T22:58:30Z, or another instant.";
@@ -87,16 +86,16 @@ async fn turn(State(clock): State<ServiceClock>, body: Result<JsonObject, Respon
         let message = "The clock shows instants from 1970 to 9999. It was left as it is.";
         return error::response(StatusCode::BAD_REQUEST, "out_of_range", message);
     };
-    tracing::info!(%now, "the clock was moved");
+    tracing::info!(%now, "clock moved");
     Json(json!({ "now": now.to_string() })).into_response()
 }
 
-/// Moves the clock, forwards or backwards, and says what it shows then. `None`: it cannot show that, and was left alone.
+/// Moves the clock, forwards or backwards, and returns the new time. `None` if that is out of range: the clock is unchanged.
 fn advance(clock: &ManualClock, seconds: i64) -> Option<Timestamp> {
-    static TURNING: Mutex<()> = Mutex::new(());
+    static MOVING: Mutex<()> = Mutex::new(());
 
-    // One after the other, or of two steps at once one could be lost.
-    let _turning = TURNING.lock().unwrap_or_else(PoisonError::into_inner);
+    // Two concurrent steps without a lock could lose one.
+    let _moving = MOVING.lock().unwrap_or_else(PoisonError::into_inner);
     let now =
         timestamp(clock.now()).checked_add(SignedDuration::from_secs(seconds)).ok().filter(is_countable)?;
     clock.set(now.try_into().ok()?);
@@ -107,7 +106,7 @@ fn timestamp(instant: SystemTime) -> Timestamp {
     instant.try_into().unwrap_or_default()
 }
 
-/// Resets are told in seconds since the Unix epoch.
+/// Resets are shown in seconds since the Unix epoch, so earlier instants are invalid.
 fn is_countable(instant: &Timestamp) -> bool {
     *instant >= Timestamp::UNIX_EPOCH
 }

@@ -1,4 +1,4 @@
-//! The contract's statuses, and the body of an error, of which the contract says nothing:
+//! The contract's statuses, and the body of an error. The contract leaves the body open:
 //!
 //! ```json
 //! {"error":{"code":"invalid_credential","message":"The credential is not valid."}}
@@ -15,8 +15,8 @@ use tollgate::{
     respond::{self, Respond},
 };
 
-/// Refuses in the words of the gate, and by the contract's statuses: it knows no 400 for credentials, so that two of them
-/// are as bad as a malformed one.
+/// Answers a denial with its code and detail, and the contract's status: 401 for repeated or conflicting credentials, since the
+/// contract has no 400 for credentials.
 pub(crate) fn responder() -> impl Respond {
     respond::Json::new(|denial| body(denial.code(), denial.detail())).with_status(|denial: &Denial| {
         match denial.kind() {
@@ -35,7 +35,7 @@ pub(crate) fn method_not_allowed() -> Response {
     response(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
 }
 
-/// An error of the service's own.
+/// An error of the service itself.
 pub(crate) fn response(status: StatusCode, code: &str, message: &str) -> Response {
     (status, Json(body(code, message))).into_response()
 }

@@ -1,22 +1,22 @@
-//! Market scans for subscribers, by a published contract whose limits reset on the minute, the hour and the day:
+//! Market scans for subscribers, following a published contract whose limits reset each minute, hour and day:
 //! `cargo run --example scanr`.
 //!
 //! | file | idea |
 //! |---|---|
-//! | `main.rs` | the gate, and what stands beside it |
-//! | `tokens.rs` | the tokens: what keeps them, what issues them, and some to try it with |
-//! | `account.rs` | the account pages, where subscribers manage their tokens |
-//! | `api_usage.rs` | what an account's tokens have used, and what their limits leave |
-//! | `tiers.rs` | what was bought: how often it lets a token ask, and what it includes |
-//! | `routes.rs` | the endpoints, and what each one asks for |
-//! | `scans.rs` | the scans that an account has saved |
-//! | `market.rs` | the data, made up |
-//! | `body.rs` | bodies: any JSON object |
+//! | `main.rs` | the gate, and the routes beside it |
+//! | `tokens.rs` | the token store, the token manager, and tokens to try |
+//! | `account.rs` | the account routes, where subscribers manage their tokens |
+//! | `api_usage.rs` | the usage of an account's tokens, and what remains of their limits |
+//! | `tiers.rs` | the tiers: their limits, and what they include |
+//! | `routes.rs` | the endpoints, and what each one requires |
+//! | `scans.rs` | the saved scans of an account |
+//! | `market.rs` | sample data |
+//! | `body.rs` | request bodies: any JSON object |
 //! | `error.rs` | the contract's statuses, and the body of an error |
 //! | `clock.rs` | the clock, which can be moved to see a limit reset |
 //!
-//! To see a limit reset, stop the clock with `-- --now 2026-03-01T22:58:30Z`, ask with the token `tiny` until the answer is
-//! 429, and move the clock by what `Retry-After` says:
+//! To see a limit reset: stop the clock with `-- --now 2026-03-01T22:58:30Z`, send requests with the token `tiny` until the
+//! answer is 429, and move the clock by the seconds in `Retry-After`:
 //!
 //! ```sh
 //! curl -X POST "$url/_demo/clock" -d '{"advance_s": 30}'
@@ -46,19 +46,19 @@ use tollgate_axum::peer_address;
 
 use crate::{api_usage::ApiUsage, clock::ServiceClock};
 
-/// Credentials to try the service with, by their names.
+/// Credentials to try, by name.
 type Credentials = Vec<(String, ApiKey)>;
 
 #[derive(Args)]
 struct Arguments {
-    /// Stops the clock at this instant; from then on POST /_demo/clock moves it.
+    /// Stop the clock at this instant; POST /_demo/clock moves it.
     #[arg(long, value_name = "RFC3339", value_parser = clock::parse)]
     now: Option<Timestamp>,
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let about = "Market scans behind Tollgate, by the contract of the scanr.ai API";
+    let about = "Market scans behind Tollgate, following the contract of the scanr.ai API";
     let (host, Arguments { now }) = Host::start_with(about).await?;
     let clock = ServiceClock::new(now)?;
     let format = KeyFormat::new("sk")?;
@@ -68,7 +68,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (sessions, signed_in) = account::sign_in()?;
     credentials.extend(signed_in);
 
-    // Clones count together: the account pages show what the gate counts, and whoever guesses tokens may not go on with sessions.
+    // Clones share their counters: the account routes show what the gate counts, and failed attempts on tokens and on sessions
+    // count together.
     let limits = RateLimitLayer::from_policies([tiers::limits()])?;
     let usage = UsageRecorder::new(store.clone());
     let attempts = AttemptLimitLayer::new(3_000.per_minute(), ClientAddress::of_peer(peer_address));
@@ -84,8 +85,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .realm("scanr")
         .build()?;
     let api_usage = ApiUsage { manager, limits, usage: usage.clone() };
-    // The token first, then its limits, then its subscription. What is left, the scope and the tier, each route asks for itself.
-    // What is merged after the layer stands outside the gate: moving the clock takes no token.
+    // The gate checks the token, its limits and its subscription. Each route checks the scope and the tier itself. Routes merged
+    // after the layer are outside the gate: moving the clock needs no token.
     let app = routes::router(clock.clone())?
         .layer(tollgate)
         .merge(account::router(api_usage, sessions, attempts, clock.clone())?)

@@ -1,4 +1,4 @@
-//! The data, made up.
+//! Sample data.
 
 use jiff::{
     Timestamp,
@@ -13,7 +13,7 @@ pub(crate) fn status(now: Timestamp) -> Value {
     json!({ "market": "US", "status": status, "now": now.to_string() })
 }
 
-// From Monday to Friday, by New York's winter time all year long: holidays and summer are left to real calendars.
+// Monday to Friday in New York's winter time (UTC-5). Ignores holidays and daylight saving time.
 const NEW_YORK: Offset = offset(-5);
 const OPENS: Time = time(9, 30, 0, 0);
 const CLOSES: Time = time(16, 0, 0, 0);
@@ -24,7 +24,7 @@ fn is_open(now: Timestamp) -> bool {
     !is_weekend && (OPENS..CLOSES).contains(&now.time())
 }
 
-/// The same numbers for every symbol.
+/// The same values for every symbol.
 pub(crate) fn technicals(symbol: &str) -> Value {
     json!({ "symbol": symbol, "interval": "1d", "rsi_14": "61.8", "sma_50": "221.40", "sma_200": "204.75" })
 }
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_market_is_open_from_its_first_second_to_its_last() {
+    fn the_market_is_open_from_the_first_second_to_the_last_on_weekdays() {
         for (now, expected) in [
             ("2026-03-02T14:29:59Z", false), // a Monday
             ("2026-03-02T14:30:00Z", true),

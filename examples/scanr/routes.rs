@@ -1,4 +1,4 @@
-//! The endpoints, and what each one asks for.
+//! The endpoints, and what each one requires.
 
 use axum::{
     Json, Router,
@@ -17,11 +17,11 @@ use crate::{
     tiers,
 };
 
-/// Scans are kept in memory.
+/// Limits memory, because scans are kept there.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
 pub(crate) fn router(clock: ServiceClock) -> Result<Router, ConfigurationError> {
-    // Scopes stand beside the method that needs them: the router answers 405 for a method that a path does not have.
+    // Each method requires its scope itself, so that the router answers 405 for a method that a path does not have.
     let (read, write) = (ScopeLayer::new(scope("read"))?, ScopeLayer::new(scope("write"))?);
     let pro = tiers::at_least(tiers::PRO)?;
 
@@ -45,12 +45,12 @@ pub(crate) fn router(clock: ServiceClock) -> Result<Router, ConfigurationError> 
 async fn technicals(symbol: Result<Path<String>, PathRejection>) -> Response {
     match symbol {
         Ok(Path(symbol)) => Json(market::technicals(&symbol)).into_response(),
-        // One that cannot be decoded is like one that nobody knows.
+        // A symbol that cannot be decoded is unknown.
         Err(_) => error::not_found(),
     }
 }
 
-/// Answers the settings as they are now. They are kept nowhere, since no endpoint reads them.
+/// Returns the settings. They are not stored, because no endpoint reads them.
 async fn replace_settings(JsonObject(settings): JsonObject) -> Json<Map<String, Value>> {
     Json(settings)
 }

@@ -1,4 +1,4 @@
-//! The scans that an account has saved. All its tokens see them, and nobody else's.
+//! The saved scans of an account. Only the tokens of the account see them.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -17,7 +17,7 @@ use tollgate_axum::Authenticated;
 
 use crate::{body::JsonObject, error};
 
-/// Of more than these, the oldest is forgotten.
+/// Limit per account. Saving another scan removes the oldest one.
 const MAX_SCANS: usize = 100;
 
 pub(crate) async fn list(
@@ -78,7 +78,7 @@ impl Account {
         scan
     }
 
-    /// Whether it was there.
+    /// Returns whether the scan existed.
     fn remove(&mut self, id: &str) -> bool {
         let before = self.scans.len();
         self.scans.retain(|scan| scan.id != id);

@@ -1,4 +1,4 @@
-//! What was bought: how often it lets a token ask, and what it includes.
+//! The tiers: their limits, and what they include.
 
 use tollgate::{ConfigurationError, EntitlementLayer, PerWindow, Plan, Policy};
 
@@ -6,7 +6,7 @@ pub(crate) const TINY: &str = "tiny";
 pub(crate) const BASIC: &str = "basic";
 pub(crate) const PRO: &str = "pro";
 
-/// What an account has bought. `edsger` did not renew.
+/// The plan of an account. The plan of `edsger` has lapsed.
 pub(crate) fn plan_of(account: &str) -> Plan {
     match account {
         "ada" => Plan::active(BASIC),
@@ -16,10 +16,10 @@ pub(crate) fn plan_of(account: &str) -> Plan {
     }
 }
 
-/// Each token has its own counters, held against what its account's tier allows.
+/// Each token has its own counters, with the limits of its account's tier.
 ///
-/// The quota of `tiny` is also that of whoever has no active plan of a listed tier: a tier that somebody forgets here gets
-/// too little, and says so, instead of too much.
+/// The limits of `tiny` also apply to a plan that is not active and to a tier that is missing here: a forgotten tier gets the
+/// smallest quota, not an unlimited one.
 pub(crate) fn limits() -> Policy {
     Policy::new("token", 5.per_minute().and(8.per_hour()).and(10.per_day()))
         .with_tier(BASIC, 60.per_minute().and(1_000.per_hour()).and(5_000.per_day()))

@@ -1,4 +1,4 @@
-//! The tokens: what keeps them, what issues them, and some to try it with.
+//! The token store, the token manager, and tokens to try.
 
 use std::{error::Error, time::Duration};
 
@@ -14,13 +14,13 @@ use crate::{Credentials, clock::ServiceClock, tiers};
 
 const A_MONTH: Duration = Duration::from_hours(30 * 24);
 
-/// Keeps tokens and their usage for as long as the service runs. With `sqlite://tokens.db` they would outlive it.
+/// Keeps tokens and their usage in memory while the service runs; `sqlite://tokens.db` would keep them on disk.
 pub(crate) async fn store() -> Result<SqlKeys, ConnectError> {
-    // In memory nothing is slow but a machine with too much to do, which is no reason to refuse a token.
+    // A database in memory is slow only on an overloaded machine; then wait instead of refusing the token.
     SqlKeys::builder().with_deadline(Duration::from_secs(5)).connect("sqlite::memory:").await
 }
 
-/// Issues tokens by the contract: they may read or write, and read if nobody says.
+/// Issues tokens with the scopes of the contract: `read` and `write`. Default: `read`.
 pub(crate) fn manager(
     format: KeyFormat,
     store: impl KeyAdmin,
@@ -32,7 +32,7 @@ pub(crate) fn manager(
         .with_default_scopes(Scopes::new(["read"])?))
 }
 
-/// Issues one of each kind, and tells their names.
+/// Issues one token of each kind, and returns them by name.
 pub(crate) async fn issue(manager: &KeyManager, clock: &ServiceClock) -> Result<Credentials, Box<dyn Error>> {
     let actor = Actor::new("scanr");
     let token = |name: &str, account: &str| {
@@ -50,7 +50,7 @@ pub(crate) async fn issue(manager: &KeyManager, clock: &ServiceClock) -> Result<
     ] {
         issued.push(manager.issue(token, &actor).await?);
     }
-    // Two months ago, since none that has expired can be issued.
+    // Issued two months ago by another clock, because a token that has expired cannot be issued.
     let before = manager.clone().with_clock(ManualClock::at(clock.now() - 2 * A_MONTH));
     let expired = token("expired", "ada").with_expiry(clock.now() - A_MONTH);
     issued.push(before.issue(expired, &actor).await?);

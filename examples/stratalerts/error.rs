@@ -1,4 +1,4 @@
-//! The error envelope: every refusal in the contract's words.
+//! The error envelope: every refusal with the contract's codes.
 
 use axum::response::IntoResponse;
 use http::StatusCode;
@@ -9,7 +9,8 @@ use tollgate::{
 };
 use tollgate_axum::{WebSocketClose, is_websocket};
 
-/// Refuses in the envelope; a handshake is accepted and closed, with 4401 or 4403, so that browsers can tell why.
+/// Refuses with the envelope. A WebSocket handshake is accepted and closed with 4401 or 4403, because browsers show scripts only
+/// the close code.
 pub(crate) fn responder() -> impl Respond {
     let in_envelope = Json::new(|denial| envelope(words(denial).1)).with_status(|denial| words(denial).0);
     let close = WebSocketClose::otherwise(in_envelope).with_codes(|denial| {
@@ -20,7 +21,7 @@ pub(crate) fn responder() -> impl Respond {
         .when(|request| is_websocket(request) && request.uri.path() == crate::socket::PATH, close)
 }
 
-/// What the contract says of a denial. It knows 401 for all bad keys, and tells strangers nothing about which are known.
+/// The contract's status and code for a denial. Every invalid key gets the same 401, so that callers cannot learn which keys exist.
 fn words(denial: &Denial) -> (StatusCode, &str) {
     match denial.kind() {
         DenialKind::CredentialMissing | DenialKind::CredentialEmpty => {
@@ -34,7 +35,7 @@ fn words(denial: &Denial) -> (StatusCode, &str) {
         | DenialKind::KeyExpired => (StatusCode::UNAUTHORIZED, INVALID_API_KEY),
         DenialKind::EntitlementInactive => (StatusCode::FORBIDDEN, "inactive_entitlement"),
         DenialKind::ScopeMissing => (StatusCode::FORBIDDEN, MISSING_SCOPE),
-        // Every route is in the map of scopes, so that what is not in it does not exist.
+        // The scope map lists every route, so an unlisted path does not exist.
         DenialKind::RouteUnlisted => (StatusCode::NOT_FOUND, NOT_FOUND),
         _ => (denial.status(), denial.code()),
     }
@@ -53,7 +54,7 @@ pub(crate) fn describe(code: &str) -> Value {
     json!({ "code": code, "message": code.replace('_', " ") })
 }
 
-/// An error of the routes' own.
+/// An error of the routes.
 pub(crate) fn response(status: StatusCode, code: &str) -> axum::response::Response {
     (status, axum::Json(envelope(code))).into_response()
 }

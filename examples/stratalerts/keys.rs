@@ -1,4 +1,4 @@
-//! The keys: what keeps them, what issues them, and some to try the service with.
+//! The key store, the key manager, and keys to try.
 
 use std::{error::Error, time::Duration};
 
@@ -10,27 +10,27 @@ use tollgate::{
 };
 use tollgate_sql::{ConnectError, SqlKeys};
 
-/// Credentials to try the service with, by their names.
+/// Credentials to try, by name.
 type Credentials = Vec<(String, ApiKey)>;
 
 const ALL_SCOPES: [&str; 6] =
     ["metadata:read", "prices:read", "candles:read", "states:read", "alerts:read", "ws:connect"];
 
-/// The subscription that a key needs.
+/// The plan that a key needs.
 pub(crate) const PLAN: &str = "api-access";
 
-/// Keeps keys for as long as the service runs. With `sqlite://keys.db` they would outlive it.
+/// Keeps keys in memory while the service runs; `sqlite://keys.db` would keep them on disk.
 pub(crate) async fn store() -> Result<SqlKeys, ConnectError> {
-    // In memory nothing is slow but a machine with too much to do, which is no reason to refuse a key.
+    // A database in memory is slow only on an overloaded machine; then wait instead of refusing the key.
     SqlKeys::builder().with_deadline(Duration::from_secs(5)).connect("sqlite::memory:").await
 }
 
-/// Issues keys for the scopes of the contract, and for no others.
+/// Issues keys with the scopes of the contract only.
 pub(crate) fn manager(format: KeyFormat, store: impl KeyAdmin) -> Result<KeyManager, InvalidScope> {
     Ok(KeyManager::new(format, store).with_known_scopes(Scopes::new(ALL_SCOPES)?))
 }
 
-/// Issues one of each kind, and tells their names.
+/// Issues one key of each kind, and returns them by name.
 pub(crate) async fn issue(manager: &KeyManager) -> Result<Credentials, Box<dyn Error>> {
     let actor = Actor::new("stratalerts");
     let key = |name: &str, scopes: &[&'static str]| -> Result<NewKey, InvalidScope> {
@@ -45,7 +45,7 @@ pub(crate) async fn issue(manager: &KeyManager) -> Result<Credentials, Box<dyn E
         key("lapsed", &ALL_SCOPES)?.with_plan(Plan::lapsed(PLAN)),
         key("revoked", &ALL_SCOPES)?,
     ];
-    // And one for each scope, named like it.
+    // One key for each scope, with the scope's name.
     for scope in ALL_SCOPES {
         wanted.push(key(scope, &[scope])?);
     }

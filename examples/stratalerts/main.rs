@@ -1,13 +1,13 @@
-//! Market data for subscribers, by the published contract of a partner API: `cargo run --example stratalerts`.
+//! Market data for subscribers, following the published contract of a partner API: `cargo run --example stratalerts`.
 //!
 //! | file | idea |
 //! |---|---|
 //! | `main.rs` | the gate |
-//! | `keys.rs` | the keys: what keeps them, what issues them, and some to try the service with |
-//! | `error.rs` | the error envelope: every refusal by the contract's words |
+//! | `keys.rs` | the key store, the key manager, and keys to try |
+//! | `error.rs` | the error envelope: every refusal with the contract's codes |
 //! | `routes.rs` | the REST endpoints, and the scope of each |
 //! | `socket.rs` | the WebSocket and its channels |
-//! | `market.rs` | the data, made up |
+//! | `market.rs` | sample data |
 
 mod error;
 mod keys;
@@ -30,8 +30,7 @@ use tollgate_sql::SqlKeys;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let host =
-        Host::start("Market data behind Tollgate, by the contract of the StratAlerts Partner API").await?;
+    let host = Host::start("Market data behind Tollgate, following the StratAlerts Partner API").await?;
     let format = KeyFormat::new("strat")?;
     let store = keys::store().await?;
     let credentials = keys::issue(&keys::manager(format.clone(), store.clone())?).await?;
@@ -41,17 +40,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The whole API behind its gate: the key first, then the subscription, then the scope.
+/// The API behind its gate, which checks the key, then the subscription, then the scope.
 fn app(format: KeyFormat, store: SqlKeys, shutdown: Shutdown) -> Result<Router, Box<dyn Error>> {
     let tollgate = Tollgate::builder()
         .attempt_limit(AttemptLimitLayer::new(3_000.per_minute(), ClientAddress::of_peer(peer_address)))
-        // The cache hears of a revocation from the store, and so do the streams of the key.
+        // The store notifies the cache of a revocation, and ends the streams of the key.
         .verify(KeyVerifier::new(format, CachedKeys::new(store)))
         .entitlement(EntitlementLayer::new())
         .scope(ScopeLayer::per_route(routes::scopes())?)
         .responder(error::responder())
         .realm("market")
         .build()?;
-    // The layer goes around everything, so that strangers get 401 whatever they ask for.
+    // The layer wraps the fallbacks too: without a valid key, every path is answered with 401.
     Ok(routes::router(shutdown).layer(tollgate))
 }

@@ -1,4 +1,4 @@
-//! The data, made up.
+//! Sample data.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 pub(crate) struct Instrument {
     pub(crate) symbol: &'static str,
     name: &'static str,
-    // In cents: prices are no floating-point numbers.
+    // In cents, because floating-point numbers cannot hold prices exactly.
     last: u32,
     is_above_the_high: bool,
 }

@@ -17,9 +17,9 @@ use crate::{
     socket,
 };
 
-/// Which scope each path asks for, whatever the method: a method that a path does not have is for the router to refuse.
+/// The scope that each path requires, for any method: the router answers 405 for a method that the path does not have.
 ///
-/// A path that is not listed is denied, so that a route which somebody forgets here stays closed.
+/// An unlisted path is denied, so a route that is missing here stays closed.
 pub(crate) fn scopes() -> ScopeMap {
     ScopeMap::new()
         .any("/api/market/v1/instruments", scope("metadata:read"))
@@ -56,7 +56,7 @@ pub(crate) fn router(shutdown: Shutdown) -> Router {
         })
 }
 
-/// A symbol in a path; one that cannot be decoded is like one that nobody knows.
+/// A symbol in a path. A symbol that cannot be decoded is unknown.
 type Symbol = Result<Path<String>, PathRejection>;
 
 fn view(symbol: Symbol, view: fn(&Instrument) -> Value) -> Response {

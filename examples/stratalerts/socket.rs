@@ -1,9 +1,9 @@
-//! The WebSocket: whoever may connect subscribes to channels, each of which asks for its own scope.
+//! The WebSocket: a connection subscribes to channels, and each channel requires its own scope.
 //!
 //! ```text
 //! > {"op":"subscribe","topics":[{"channel":"quotes","symbols":["AAPL"]}]}
 //! < {"op":"subscribed","channel":"quotes","symbols":["AAPL"]}
-//! < {"channel":"quotes","data":{"last":"227.41","symbol":"AAPL"}}      at once, and every second
+//! < {"channel":"quotes","data":{"last":"227.41","symbol":"AAPL"}}      immediately, then every second
 //! ```
 
 use std::{collections::BTreeSet, future::pending, sync::Arc, time::Duration};
@@ -36,12 +36,12 @@ use crate::{
 
 pub(crate) const PATH: &str = "/ws/market/v1";
 
-/// No valid API key.
+/// Close code: no valid API key.
 const UNAUTHORIZED: u16 = 4401;
-/// Whoever sends more is cut off.
+/// A larger message ends the connection.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 const BETWEEN_UPDATES: Duration = Duration::from_secs(1);
-/// How long a caller may take to answer a close.
+/// How long a caller may take to answer a close frame.
 const CLOSING: Duration = Duration::from_secs(2);
 
 pub(crate) async fn connect(
@@ -57,14 +57,14 @@ pub(crate) async fn connect(
     }
 }
 
-/// Serves one connection until the caller leaves, the key ends, or the service does.
+/// Serves one connection until the caller leaves, the key ends, or the service shuts down.
 async fn serve(mut socket: WebSocket, principal: Arc<Principal>, mut shutdown: Shutdown) {
     let (code, reason) = tokio::select! {
         _ = converse(&mut socket, principal.scopes()) => return,
         () = ended(&principal) => (UNAUTHORIZED, error::INVALID_API_KEY),
         () = shutdown.requested() => (close_code::AWAY, "the service is going away"),
     };
-    // A caller that does not read must not keep the connection, nor one that never answers the close.
+    // The timeout ends the connection of a caller that does not read, or does not answer the close frame.
     let _ = timeout(CLOSING, async {
         let frame = CloseFrame { code, reason: reason.into() };
         socket.send(Message::Close(Some(frame))).await?;
@@ -74,7 +74,7 @@ async fn serve(mut socket: WebSocket, principal: Arc<Principal>, mut shutdown: S
     .await;
 }
 
-/// Waits until the key is revoked, or expires.
+/// Waits until the key is revoked or expires.
 async fn ended(principal: &Principal) {
     let expired = async {
         match principal.expires_at() {
@@ -92,7 +92,7 @@ async fn ended(principal: &Principal) {
 async fn converse(socket: &mut WebSocket, scopes: &Scopes) -> Result<(), axum::Error> {
     let mut subscriptions = Subscriptions::new();
     let mut ticks = interval(BETWEEN_UPDATES);
-    // Whoever reads slowly gets fewer updates, not all of them later.
+    // A slow reader gets fewer updates, not a backlog.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let messages = tokio::select! {
@@ -111,7 +111,7 @@ async fn converse(socket: &mut WebSocket, scopes: &Scopes) -> Result<(), axum::E
     }
 }
 
-/// What a caller is subscribed to: bounded by what there is.
+/// A caller's subscriptions: at most one for each channel and instrument.
 type Subscriptions = BTreeSet<Subscription>;
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -145,7 +145,7 @@ enum Channel {
 }
 
 impl Channel {
-    /// What a key needs for this channel, in addition to `ws:connect`.
+    /// The scope that a key needs for this channel, in addition to `ws:connect`.
     fn scope(self) -> &'static str {
         match self {
             Self::Quotes => "prices:read",
@@ -164,12 +164,12 @@ enum Request {
 #[derive(Deserialize)]
 struct Topic {
     channel: Channel,
-    /// Without any, all there are.
+    /// Empty means all symbols.
     #[serde(default)]
     symbols: Vec<String>,
 }
 
-/// What is sent back for a message. One topic that is refused leaves the others alone.
+/// The answers to a message. A refused topic does not affect the others.
 fn answer(text: &str, scopes: &Scopes, subscriptions: &mut Subscriptions) -> Vec<Value> {
     match serde_json::from_str(text) {
         Ok(Request::Subscribe { topics }) => topics
@@ -200,7 +200,7 @@ fn subscribe(topic: &Topic, scopes: &Scopes) -> Result<Vec<Subscription>, &'stat
     Ok(instruments.into_iter().map(|instrument| Subscription { channel, instrument }).collect())
 }
 
-/// The confirmation, and the first updates at once.
+/// The confirmation and the first updates.
 fn confirm(channel: Channel, granted: &[Subscription]) -> Vec<Value> {
     let symbols: Vec<_> = granted.iter().map(|subscription| subscription.instrument.symbol).collect();
     let confirmation = json!({ "op": "subscribed", "channel": channel, "symbols": symbols });
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subscription_that_is_repeated_is_one() {
+    fn a_repeated_subscription_counts_once() {
         let text = r#"{"op":"subscribe","topics":[{"channel":"quotes","symbols":["AAPL","AAPL"]}]}"#;
         let mut subscriptions = Subscriptions::new();
         for _ in 0..2 {

@@ -1,4 +1,4 @@
-//! What a stream does when its key ends, and which channel asks for which scope.
+//! A stream closes when its key ends, and a lapsed subscription is reported first.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -20,7 +20,7 @@ use tollgate::{
 use super::*;
 
 #[tokio::test]
-async fn an_open_stream_is_cut_when_its_key_is_revoked() {
+async fn closes_an_open_stream_when_its_key_is_revoked() {
     let service = Service::start().await;
     let (id, mut stream) = service.connect(caller("revoked")).await;
     let (_, mut other) = service.connect(caller("other")).await;
@@ -32,9 +32,9 @@ async fn an_open_stream_is_cut_when_its_key_is_revoked() {
 }
 
 #[tokio::test]
-async fn an_open_stream_is_cut_when_its_key_expires() {
+async fn closes_an_open_stream_when_its_key_expires() {
     let service = Service::start().await;
-    // On a busy machine it takes a while until a stream is open.
+    // On a busy machine, a key can expire before its stream opens: try longer lives.
     for seconds in [1, 3, 9, 27] {
         let expiry = SystemClock.now() + Duration::from_secs(seconds);
         let (_, mut stream) = service.connect(caller(&format!("brief {seconds}")).with_expiry(expiry)).await;
@@ -45,11 +45,11 @@ async fn an_open_stream_is_cut_when_its_key_expires() {
             return;
         }
     }
-    panic!("no stream was open before its key had expired");
+    panic!("every key expired before its stream opened");
 }
 
 #[tokio::test]
-async fn a_lapsed_subscription_is_told_before_a_missing_scope() {
+async fn reports_a_lapsed_subscription_before_a_missing_scope() {
     let service = Service::start().await;
     let lapsed = NewKey::named("lapsed").with_plan(Plan::lapsed(keys::PLAN));
     let (_, mut stream) = service.connect(lapsed).await;
@@ -65,7 +65,7 @@ fn actor() -> Actor {
     Actor::new("test")
 }
 
-/// The API, served.
+/// The API on a socket.
 struct Service {
     manager: KeyManager,
     address: SocketAddr,
@@ -85,7 +85,7 @@ impl Service {
         Self { manager, address }
     }
 
-    /// Issues a key and connects with it; tells the key's identifier.
+    /// Issues a key and connects with it. Returns the key's ID and the stream.
     async fn connect(&self, key: NewKey) -> (Box<str>, WebSocketStream<TcpStream>) {
         let key = self.manager.issue(key, &actor()).await.unwrap();
         let mut request = format!("ws://{}{}", self.address, socket::PATH).into_client_request().unwrap();
@@ -108,5 +108,5 @@ async fn close(stream: &mut WebSocketStream<TcpStream>) -> (u16, String) {
 }
 
 async fn next(stream: &mut WebSocketStream<TcpStream>) -> Message {
-    timeout(Duration::from_mins(1), stream.next()).await.expect("nothing came").unwrap().unwrap()
+    timeout(Duration::from_mins(1), stream.next()).await.expect("no message").unwrap().unwrap()
 }

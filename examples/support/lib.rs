@@ -1,4 +1,4 @@
-//! What the example services share: the command line, the log, the ready line, and an end that does not hang.
+//! Shared by the examples: the command line, the log, the ready line, and a graceful shutdown with a deadline.
 #![forbid(unsafe_code)]
 
 use std::{
@@ -16,10 +16,10 @@ use tokio::{net::TcpListener, sync::watch, time::sleep};
 use tollgate::key::ApiKey;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
-/// How long requests and streams that are still open may take once the service is asked to end.
+/// How long open requests and streams may take after a shutdown is requested.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// A place on the network where an example runs its service.
+/// A listening socket on which an example serves.
 #[derive(Debug)]
 pub struct Host {
     listener: TcpListener,
@@ -28,10 +28,10 @@ pub struct Host {
 }
 
 #[derive(Parser)]
-// Without a group, whose name would be the struct's, and clash with that of an example's.
+// Without a group: its name would be the struct's name, and conflict with an example's own `Arguments`.
 #[group(skip)]
 struct Arguments<Own: Args> {
-    /// Where to listen; port 0 takes a free one.
+    /// Address to listen on; port 0 takes a free port.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
     #[command(flatten)]
@@ -39,20 +39,20 @@ struct Arguments<Own: Args> {
 }
 
 impl Host {
-    /// Reads the command line, begins to log to stderr, and listens. `about` is what `--help` says. An argument that nobody
-    /// knows ends the process with a message and exit code 2.
+    /// Parses the command line, logs to stderr, and listens. `--help` prints `about`. An unknown argument ends the process with a
+    /// message and exit code 2.
     ///
     /// # Errors
-    /// If the address cannot be listened on.
+    /// If the address cannot be bound.
     pub async fn start(about: &'static str) -> Result<Self, Box<dyn Error>> {
         let (host, ()) = Self::start_with(about).await?;
         Ok(host)
     }
 
-    /// The same for an example that has arguments of its own.
+    /// Like [`start`](Self::start), with additional arguments.
     ///
     /// # Errors
-    /// If the address cannot be listened on.
+    /// If the address cannot be bound.
     pub async fn start_with<Own: Args>(about: &'static str) -> Result<(Self, Own), Box<dyn Error>> {
         let arguments = Arguments::<Own>::command().about(about).get_matches();
         let Arguments { listen, own } =
@@ -72,29 +72,29 @@ impl Host {
         Ok((Self { listener, address, shutdown: watch::Sender::new(false) }, own))
     }
 
-    /// Where the service is found: `http://127.0.0.1:PORT`.
+    /// The service's URL: `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// For connections that would not end by themselves.
+    /// A shutdown signal for connections that do not end by themselves.
     pub fn shutdown(&self) -> Shutdown {
         Shutdown(self.shutdown.subscribe())
     }
 
     /// Prints the ready line, then serves HTTP/1.1 and HTTP/2 until SIGTERM or Ctrl-C.
     ///
-    /// The ready line is one JSON object on stdout: the `url`, and the `credentials` to try it with.
+    /// The ready line is one JSON object on stdout: the `url`, and the `credentials` to try.
     ///
     /// # Errors
-    /// If the signals cannot be watched.
+    /// If the signal handlers cannot be installed.
     pub async fn serve(
         self,
         app: Router,
         credentials: &[(impl AsRef<str>, impl Secret)],
     ) -> Result<(), Box<dyn Error>> {
-        // Watched before the ready line is out: whoever reads it may end the service at once.
-        let asked_to_end = asked_to_end()?;
+        // Before the ready line, because its reader may stop the service at once.
+        let termination = termination()?;
         let credentials: Map<String, Value> = credentials
             .iter()
             .map(|(name, secret)| (name.as_ref().to_owned(), secret.expose_secret().into()))
@@ -102,19 +102,19 @@ impl Host {
         println!("{}", json!({ "url": self.url(), "credentials": credentials }));
 
         let shutdown = self.shutdown.clone();
-        let begin_to_end = async move {
-            asked_to_end.await;
-            tracing::info!("ending");
+        let begin_shutdown = async move {
+            termination.await;
+            tracing::info!("shutting down");
             shutdown.send_replace(true);
         };
-        // With the callers' addresses, for limits that count by them.
+        // Limits by client address need the peer's address.
         let service = app.into_make_service_with_connect_info::<SocketAddr>();
-        let serving = axum::serve(self.listener, service).with_graceful_shutdown(begin_to_end);
+        let serving = axum::serve(self.listener, service).with_graceful_shutdown(begin_shutdown);
         let mut shutdown = Shutdown(self.shutdown.subscribe());
         tokio::select! {
             result = async {
                 serving.await?;
-                // WebSockets have left the server's care: they end when nobody holds a `Shutdown` any more.
+                // The server does not wait for upgraded connections. They have ended when every `Shutdown` is dropped.
                 self.shutdown.closed().await;
                 Ok(())
             } => result,
@@ -123,14 +123,14 @@ impl Host {
                 drop(shutdown);
                 sleep(GRACE).await;
             } => {
-                tracing::warn!("ended with connections still open");
+                tracing::warn!("shut down with connections still open");
                 Ok(())
             }
         }
     }
 }
 
-/// By what a caller proves who they are. The ready line tells it, and nothing else does.
+/// The secret of a credential. Only the ready line prints it.
 pub trait Secret {
     /// The secret itself.
     fn expose_secret(&self) -> &str;
@@ -142,35 +142,35 @@ impl Secret for ApiKey {
     }
 }
 
-/// One that was issued long ago, by something else.
+/// A legacy secret, which is not an [`ApiKey`].
 impl Secret for &str {
     fn expose_secret(&self) -> &str {
         self
     }
 }
 
-/// Tells long-lived connections that the service is about to end. The service waits, for a few seconds, for those who hold
-/// one.
+/// Signals long-lived connections that the service shuts down. The service waits up to 5 seconds until every `Shutdown` is
+/// dropped.
 #[derive(Clone, Debug)]
 pub struct Shutdown(watch::Receiver<bool>);
 
 impl Shutdown {
-    /// One that is never requested, for tests.
+    /// A signal that never comes, for tests.
     pub fn never() -> Self {
         Self(watch::Sender::new(false).subscribe())
     }
 
-    /// Waits until the service is asked to end.
+    /// Waits until a shutdown is requested.
     pub async fn requested(&mut self) {
         if self.0.wait_for(|is_requested| *is_requested).await.is_err() {
-            // Nobody is left who could request it.
+            // The sender is gone, so no shutdown can be requested.
             std::future::pending::<()>().await;
         }
     }
 }
 
 #[cfg(unix)]
-fn asked_to_end() -> io::Result<impl Future<Output = ()>> {
+fn termination() -> io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
 
     let mut terminate = signal(SignalKind::terminate())?;
@@ -184,7 +184,7 @@ fn asked_to_end() -> io::Result<impl Future<Output = ()>> {
 }
 
 #[cfg(not(unix))]
-fn asked_to_end() -> io::Result<impl Future<Output = ()>> {
+fn termination() -> io::Result<impl Future<Output = ()>> {
     Ok(async {
         let _ = tokio::signal::ctrl_c().await;
     })

@@ -1,4 +1,4 @@
-//! The load: `wrk`, and what it says.
+//! The load: `wrk`, and its report.
 
 use std::process::{Command, Stdio};
 
@@ -6,21 +6,21 @@ use benches::drive::PATH;
 
 use super::Server;
 
-/// What a server has answered.
+/// The answers of a server.
 #[derive(Debug, PartialEq)]
 pub(super) struct Load {
     pub(super) requests: f64,
     pub(super) requests_per_second: f64,
 }
 
-/// Whether `wrk` is there.
+/// Whether `wrk` is installed.
 pub(super) fn is_available() -> bool {
-    // It takes being asked for its version as a mistake.
+    // `wrk --version` exits with an error.
     Command::new("wrk").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
 }
 
 impl Load {
-    /// Asks as fast as the server answers, over a few connections, for so long.
+    /// Sends requests as fast as the server answers, over a few connections, for this duration.
     pub(super) fn put_on(server: &Server, seconds: u32) -> Self {
         let headers = [
             "user-agent: python-requests/2.32.3",
@@ -42,7 +42,7 @@ impl Load {
         Self::read(&said).unwrap_or_else(|| panic!("not every request was answered with a success:\n{said}"))
     }
 
-    /// What `wrk` says, unless it complains of answers or connections.
+    /// Parses the report of `wrk`. `None` if it reports failed answers or connections.
     fn read(said: &str) -> Option<Self> {
         let is_complaint = |line: &str| line.contains("Non-2xx") || line.contains("Socket errors");
         if said.lines().any(is_complaint) {
@@ -76,7 +76,7 @@ Transfer/sec:      9.37MB
         assert_eq!(Load::read(SAID), Some(load));
     }
 
-    /// A server that refuses is not the one that is measured.
+    /// A server that refuses must not be measured.
     #[test]
     fn takes_no_figure_from_refusals_and_broken_connections() {
         for complaint in

@@ -1,4 +1,4 @@
-//! A server in a process of its own: this program again, with a command of its own.
+//! A server in a separate process: this program with another command.
 
 use std::{
     env, fs,
@@ -11,18 +11,18 @@ use axum::Router;
 use benches::cast;
 use tokio::net::TcpListener;
 
-/// A running server. It ends with this, as its standard input does.
+/// A running server. Dropping this closes the server's standard input, which ends it.
 pub(super) struct Server {
     process: Child,
     input: Option<ChildStdin>,
-    /// Where it listens.
+    /// The address on which it listens.
     pub(super) address: String,
-    /// A key that it knows.
+    /// A valid key.
     pub(super) key: String,
 }
 
 impl Server {
-    /// Starts one and waits until it listens.
+    /// Starts a server and waits until it listens.
     pub(super) fn start(stack: &str) -> Self {
         let mut process = Command::new(env::current_exe().unwrap())
             .args(["serve-http", stack])
@@ -37,13 +37,13 @@ impl Server {
         Self { input: process.stdin.take(), process, address, key }
     }
 
-    /// What it has used of the processor so far.
+    /// The CPU time that it has used so far.
     pub(super) fn used(&self) -> Used {
-        /// The kernel's `USER_HZ`, in which it tells these times (`proc_pid_stat(5)`).
+        /// The kernel's `USER_HZ`, the unit of these times (`proc_pid_stat(5)`).
         const TICKS_PER_SECOND: f64 = 100.0;
 
         let line = fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap();
-        // The program's name comes before, in parentheses, and may hold anything.
+        // The program's name comes first, in parentheses, and can contain any character.
         let (_, fields) = line.rsplit_once(") ").unwrap();
         let ticks = |field: usize| fields.split(' ').nth(field - 3).unwrap().parse::<f64>().unwrap();
         Used { user: ticks(14) / TICKS_PER_SECOND, system: ticks(15) / TICKS_PER_SECOND }
@@ -53,12 +53,12 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         drop(self.input.take());
-        // There is nobody to tell, and nothing to be done about it.
+        // An error in `drop` cannot be reported or handled.
         let _ = self.process.wait();
     }
 }
 
-/// Seconds of the processor.
+/// Seconds of CPU time.
 #[derive(Clone, Copy)]
 pub(super) struct Used {
     pub(super) user: f64,
@@ -73,7 +73,7 @@ impl Sub for Used {
     }
 }
 
-/// What runs in the other process: says where it listens and a key that it knows, and serves until its input ends.
+/// The main function of the server process: prints its address and a valid key, and serves until its input ends.
 pub(crate) fn serve(router: Router) {
     std::thread::spawn(|| {
         let _ = io::stdin().read_to_end(&mut Vec::new());

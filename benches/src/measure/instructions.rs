@@ -1,9 +1,8 @@
-//! Instructions a request, counted by valgrind's callgrind: the same on every run, where time is not.
+//! Instructions per request, counted by valgrind's callgrind. Unlike time, they are the same on every run.
 //!
-//! The program runs itself again under callgrind with a single stack, which collects only while requests are served. Two things
-//! are set right: functions of the allocator are left out, since what they do depends on what was freed before; and each
-//! block of SHA-256 counts as 200 instructions, since valgrind hides the processor's own instructions for it, and what it
-//! runs in their place takes 3,368.
+//! The program runs itself again under callgrind with one stack, and callgrind collects only while requests are served. Two
+//! corrections: functions of the allocator are left out, because their work depends on what was freed before; and each block of
+//! SHA-256 counts as 200 instructions, because valgrind hides the CPU's SHA instructions, and the software fallback takes 3,368.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -14,37 +13,37 @@ use std::{
 use super::time::Case;
 use crate::drive::{self, Stack};
 
-/// How many requests are averaged over.
+/// The number of requests in the average.
 const REQUESTS: usize = 2_048;
 
-/// What one block of SHA-256 counts as, and about what valgrind runs for it.
+/// The instructions that one block of SHA-256 counts as, and about how many valgrind runs for it.
 const PER_BLOCK: f64 = 200.0;
 const PER_BLOCK_IN_SOFTWARE: f64 = 3_368.0;
 
-/// Whether valgrind is there.
+/// Whether valgrind is installed.
 pub fn is_available() -> bool {
     version().is_some()
 }
 
-/// What valgrind says of its version.
+/// The version of valgrind.
 pub fn version() -> Option<String> {
     let output = Command::new("valgrind").arg("--version").stderr(Stdio::null()).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// The stack's own instructions a request, outside the allocator.
+/// The stack's own instructions per request, without the allocator.
 pub fn own(case: Case) -> f64 {
     Profile::of(case).total() - Profile::of(case.base()).total()
 }
 
-/// Instructions a request, by function, without what its callees run.
+/// Instructions per request by function, without its callees.
 #[derive(Debug)]
 pub struct Profile {
     by_function: BTreeMap<String, f64>,
 }
 
 impl Profile {
-    /// Counts, in a process of its own.
+    /// Counts in a separate process.
     pub fn of(case: Case) -> Self {
         let file = env::temp_dir().join(format!("tollgate-callgrind-{}-{}", std::process::id(), case.stack));
         let status = Command::new("valgrind")
@@ -66,7 +65,7 @@ impl Profile {
         self.by_function.values().sum()
     }
 
-    /// What this profile has more of than `base`, most first.
+    /// The functions that take more here than in `base`, most first.
     pub fn beyond(&self, base: &Self) -> Vec<(&str, f64)> {
         let before = |name: &str| base.by_function.get(name).copied().unwrap_or_default();
         let own = self.by_function.iter().map(|(name, cost)| (&**name, cost - before(name)));
@@ -76,7 +75,7 @@ impl Profile {
     }
 }
 
-/// What runs under callgrind.
+/// The main function under callgrind.
 pub fn serve(case: Case) {
     let mut stack = crate::stacks::named(case.stack).unwrap().build(case.scenario);
     drive::warm_up(&mut *stack, case.scenario, case.has_id);
@@ -84,14 +83,14 @@ pub fn serve(case: Case) {
     collected_by_callgrind(&mut *stack, &mut requests, case);
 }
 
-/// Callgrind knows it by its name. It must stay a function of its own, and call no closure of its own, which would bear its
-/// name, too.
+/// Callgrind finds this function by its name. It must not be inlined, and must not define a closure, whose name would contain its
+/// own.
 #[inline(never)]
 fn collected_by_callgrind(stack: &mut dyn Stack, requests: &mut Vec<axum::extract::Request>, case: Case) {
     stack.serve(requests, case.scenario.status());
 }
 
-/// Instructions a request by function, read from what callgrind writes (its manual, "Callgrind Format Specification").
+/// Instructions per request by function, from callgrind's output (see "Callgrind Format Specification" in its manual).
 fn counted(text: &str) -> BTreeMap<String, f64> {
     let mut names: HashMap<&str, &str> = HashMap::new();
     let mut costs: BTreeMap<&str, f64> = BTreeMap::new();
@@ -102,7 +101,7 @@ fn counted(text: &str) -> BTreeMap<String, f64> {
         } else if let Some(name) = line.strip_prefix("cfn=") {
             expand(name, &mut names);
         } else if line.starts_with("calls=") {
-            // The next line is what the callee took, which lines of its own tell, too.
+            // The next line is the cost of the callee, which has its own lines, too.
             is_of_a_callee = true;
         } else if line.starts_with(|first: char| first.is_ascii_digit() || "+-*".contains(first)) {
             let cost = line.split(' ').nth(1).and_then(|cost| cost.parse::<f64>().ok()).unwrap_or_default();
@@ -118,7 +117,7 @@ fn counted(text: &str) -> BTreeMap<String, f64> {
     counted
 }
 
-/// A name is written once, as `(7) name`, and later as `(7)`.
+/// A name is written once as `(7) name`, and later as `(7)`.
 fn expand<'t>(written: &'t str, names: &mut HashMap<&'t str, &'t str>) -> &'t str {
     let (number, name) = written.split_once(' ').unwrap_or((written, ""));
     if name.is_empty() {
@@ -133,9 +132,9 @@ fn is_sha256(name: &str) -> bool {
     name.contains("sha2::") && name.contains("compress")
 }
 
-/// glibc's functions, and Rust's way to them.
+/// The functions of glibc's allocator, and of Rust that call them.
 fn is_allocator(name: &str) -> bool {
-    // A recursion is written as `name'2`, another version of a symbol as `name@@version`.
+    // A recursion is written as `name'2`, a versioned symbol as `name@@version`.
     let name = name.split(['\'', '@']).next().unwrap_or(name);
     let is_glibc = [
         "malloc",

@@ -1,4 +1,4 @@
-//! The whole check on one core and on two, from the credential's bytes to the decision, without HTTP: through the public ports.
+//! The whole check on one core and on two, from the credential's bytes to the decision, without HTTP, through the backend traits.
 
 use std::{hint::black_box, sync::Barrier, time::Instant};
 
@@ -14,7 +14,7 @@ use tollgate::{
 use super::median;
 use crate::{cast, random};
 
-/// A table of callers, and all that is needed to check them.
+/// A table of callers, and everything that checks them.
 pub struct Checkpoint {
     verifier: KeyVerifier,
     limiter: MemoryLimiter,
@@ -24,7 +24,7 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// A checkpoint that knows `subjects` callers.
+    /// A checkpoint with `subjects` callers.
     pub fn new(subjects: usize) -> Self {
         let (format, keys) = (cast::format(), MemoryKeys::new());
         let mut credentials = Vec::with_capacity(subjects);
@@ -37,7 +37,7 @@ impl Checkpoint {
             let value = HeaderValue::from_str(&format!("Bearer {}", key.expose_secret())).unwrap();
             credentials.push(Credential::new(value, "Bearer ".len(), CredentialSource::Bearer));
         }
-        // In another order than they were made in, or memory would be read in a row.
+        // Shuffled, because memory would otherwise be read sequentially.
         random::shuffle(&mut credentials);
         let quota = u64::from(u32::MAX)
             .per_minute()
@@ -52,7 +52,7 @@ impl Checkpoint {
         }
     }
 
-    /// What the layers do about one credential.
+    /// The work of the layers for one credential.
     fn check(&self, credential: &Credential) -> bool {
         let now = SystemClock.now();
         let presented = VerifyRequest::new(credential, RequestHead::from(&self.head), now);
@@ -69,8 +69,8 @@ impl Checkpoint {
             && principal.scopes().grants(cast::SCOPE)
     }
 
-    /// How much more two threads get done than one, as the median of `rounds`. Each thread makes `checks` in a round, and meets
-    /// only callers of its own, unless there is but one.
+    /// The throughput of two threads compared with one: the median of `rounds`. Each thread makes `checks` in a round, and has its own
+    /// callers, unless there is only one.
     pub fn two_threads_over_one(&self, checks: usize, rounds: usize) -> f64 {
         self.seconds(2, self.credentials.len(), 0); // so that every counter exists
         let ratio = |round| 2.0 * self.seconds(1, checks, round) / self.seconds(2, checks, round);
@@ -81,7 +81,7 @@ impl Checkpoint {
         in_parallel(threads, |thread| {
             let (even, odd) = self.credentials.split_at(self.credentials.len() / 2);
             let own = if thread == 0 && !even.is_empty() { even } else { odd };
-            // Goes on where the last round ended.
+            // Continues where the last round ended.
             let (before, after) = own.split_at(round * checks % own.len());
             for credential in after.iter().chain(before).cycle().take(checks) {
                 assert!(self.check(credential), "an allowed caller was refused");
@@ -90,7 +90,7 @@ impl Checkpoint {
     }
 }
 
-/// How many seconds pass from the first thread's start to the last one's end.
+/// The seconds from the start of the first thread to the end of the last one.
 fn in_parallel(threads: usize, work: impl Fn(usize) + Sync) -> f64 {
     let start_line = Barrier::new(threads);
     let run = |thread| {
@@ -108,7 +108,7 @@ fn in_parallel(threads: usize, work: impl Fn(usize) + Sync) -> f64 {
     ends.into_iter().max().unwrap().duration_since(first).as_secs_f64()
 }
 
-#[expect(clippy::disallowed_methods, reason = "time is what is measured")]
+#[expect(clippy::disallowed_methods, reason = "measures elapsed time")]
 fn now() -> Instant {
     Instant::now()
 }

@@ -1,8 +1,8 @@
 //! Time, as ratios.
 //!
-//! All stacks live in one process and take turns in random order, a small batch each. What slows the machine down for a while
-//! (its clock, other work) then slows down all of them alike, and ratios are taken inside a round, where it cancels out. The
-//! median over all rounds is what counts.
+//! All stacks run in one process and take turns in random order, with a small batch each. A temporary slowdown of the machine (its
+//! clock, other work) then affects all of them alike, and cancels out in ratios within a round. The figure is the median of all
+//! rounds.
 
 use std::{collections::HashMap, fmt, time::Instant};
 
@@ -18,19 +18,19 @@ use crate::{
 pub struct Case {
     /// The stack's name.
     pub stack: &'static str,
-    /// What happens to its requests.
+    /// The scenario of its requests.
     pub scenario: Scenario,
-    /// Whether they carry an identifier.
+    /// Whether the requests have an ID.
     pub has_id: bool,
 }
 
 impl Case {
-    /// An allowed request with an identifier.
+    /// An allowed request with an ID.
     pub fn allowed(stack: &'static str) -> Self {
         Self { stack, scenario: Scenario::Allowed, has_id: true }
     }
 
-    /// The same without an identifier.
+    /// The same without an ID.
     pub fn without_id(self) -> Self {
         Self { has_id: false, ..self }
     }
@@ -40,15 +40,15 @@ impl Case {
         Self { scenario, ..self }
     }
 
-    /// What is taken off to get the stack's own cost: a request that passes its base. It is taken off a refusal, too, which does
-    /// not call the inner service: what the two share is that a request is dropped, a response read to its end, and its body
-    /// boxed. A refusal thereby gets the making of a body of two bytes for free, which is less than a hundredth of its cost.
+    /// The base that is subtracted to get the stack's own cost: an allowed request to the base. It is also subtracted from a refusal,
+    /// which does not call the inner service: both drop a request, read a response to its end, and box its body. This subtracts the
+    /// making of a two-byte body that a refusal does not make, which is less than 1 % of its cost.
     pub fn base(self) -> Self {
         let base = stacks::named(self.stack).unwrap().base;
         Self { stack: base, scenario: Scenario::Allowed, ..self }
     }
 
-    /// What the stack is compared with: the same request to a floor that counts as many windows, before the same handler.
+    /// The floor for comparison: the same request, with as many windows and the same handler.
     pub fn floor(self) -> Self {
         Self { stack: stacks::named(self.stack).unwrap().floor, ..self }
     }
@@ -64,15 +64,15 @@ impl fmt::Display for Case {
     }
 }
 
-/// So few that the requests of a batch stay in the cache, and so many that the stack's own code is there for most of them.
+/// Few enough that the requests of a batch stay in the cache, and enough that the stack's code is cached for most of them.
 const BATCH: usize = 32;
 
-/// What each case took in each round, in nanoseconds a request.
+/// The time of each case in each round, in nanoseconds per request.
 #[derive(Debug)]
 pub struct Times(HashMap<Case, Vec<f64>>);
 
 impl Times {
-    /// Measures `cases`, and those that are taken off them.
+    /// Measures `cases` and their bases.
     pub fn measure(cases: &[Case], rounds: usize) -> Self {
         let mut runs: Vec<Run> = Vec::new();
         for case in cases.iter().flat_map(|case| [*case, case.base()]) {
@@ -90,12 +90,12 @@ impl Times {
         Self(times)
     }
 
-    /// The stack's own time in nanoseconds a request.
+    /// The stack's own time in nanoseconds per request.
     pub fn own(&self, case: Case) -> f64 {
         median(self.own_by_round(case).collect())
     }
 
-    /// One stack's own time over another's.
+    /// The ratio of two stacks' own times.
     pub fn ratio(&self, case: Case, other: Case) -> f64 {
         let pairs = self.own_by_round(case).zip(self.own_by_round(other));
         median(pairs.map(|(own, other)| own / other).collect())
@@ -122,7 +122,7 @@ impl Run {
 
     fn batch(&mut self) -> f64 {
         let mut batch = drive::requests(self.case.scenario, self.case.has_id, BATCH);
-        #[expect(clippy::disallowed_methods, reason = "time is what is measured")]
+        #[expect(clippy::disallowed_methods, reason = "measures elapsed time")]
         let start = Instant::now();
         self.stack.serve(&mut batch, self.case.scenario.status());
         start.elapsed().as_nanos() as f64 / BATCH as f64

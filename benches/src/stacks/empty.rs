@@ -1,4 +1,4 @@
-//! No stack at all: what is taken off all others.
+//! No stack: the base that is subtracted from all others.
 
 use crate::{
     cast::Scenario,

@@ -1,9 +1,9 @@
-//! The floor: the whole job, fused by hand into one function.
+//! The floor: the whole job, written by hand as one function.
 //!
-//! Nothing is left out that is asked of a guarded service: the caller's UUID is checked and echoed, or a new one is made; the
-//! key is hashed once and looked up in a table that can change; expiry, subscription and scope are checked; windows are
-//! counted, all or none; three headers say where the caller stands. It is as cheap as one function can make that with the
-//! `http` crate, and it can do nothing else: no other source, format, policy, body or order.
+//! It does everything that a guarded service needs: the caller's UUID is checked and echoed, or a new one is made; the key is
+//! hashed once and looked up in a table that can change; expiry, subscription and scope are checked; windows are counted, all or
+//! none; three headers show the caller's limit. It is as cheap as one function with the `http` crate can be, and it has no options:
+//! no other source, format, policy, body or order.
 
 use std::{
     collections::HashMap,
@@ -39,7 +39,7 @@ pub(super) fn build<A: Answers>(scenario: Scenario, windows: usize) -> Box<dyn S
     }
 }
 
-/// `N` windows are counted, and what passes is answered with `A`.
+/// Counts `N` windows. Allowed requests are answered with `A`.
 struct Floor<const N: usize, A>(Arc<Table<N>>, PhantomData<A>);
 
 impl<const N: usize, A> Floor<N, A> {
@@ -63,7 +63,7 @@ struct Window {
     seconds: u64,
     limit: u64,
     limit_text: HeaderValue,
-    // What the responses have in common that it governs: all four names, and the limit.
+    // The headers that its responses have in common: all four names, and the limit.
     headers: HeaderMap,
 }
 
@@ -93,7 +93,7 @@ struct Record<const N: usize> {
 struct Counter {
     used: u64,
     ends_at: u64,
-    // Written when a window begins, and not again for each request.
+    // Formatted when a window begins, not for each request.
     ends_at_text: HeaderValue,
 }
 
@@ -119,12 +119,12 @@ impl<const N: usize> Table<N> {
         table
     }
 
-    /// By another byte than those that place the key within its shard.
+    /// Selects the shard by a byte that does not select the place within the shard.
     fn shard(&self, digest: &[u8; 32]) -> &RwLock<Shard<N>> {
         &self.shards[usize::from(digest[31]) % SHARDS]
     }
 
-    /// Who is asking, and whether they may.
+    /// Authenticates the caller and checks its rights.
     fn admit(&self, headers: &HeaderMap) -> Result<Numbers, Refusal> {
         let credential = headers.get(AUTHORIZATION).ok_or(Refusal::UnknownKey)?.as_bytes();
         let (scheme, key) = credential.split_at_checked(7).ok_or(Refusal::UnknownKey)?;
@@ -144,11 +144,11 @@ impl<const N: usize> Table<N> {
         if record.has_subscription && has_scope { Ok(numbers) } else { Err(Refusal::Forbidden) }
     }
 
-    /// Counts in all windows or in none, and tells the numbers of the one with the least left.
+    /// Counts in all windows or in none. Returns the values of the window with the least remaining.
     fn count(&self, counters: &mut [Counter; N], now: u64) -> Result<Numbers, Refusal> {
         let (mut tightest, mut least) = (0, u64::MAX);
         for (at, (counter, window)) in counters.iter_mut().zip(&self.windows).enumerate() {
-            // A division only when a window turns.
+            // Divides only when a window ends.
             if now >= counter.ends_at {
                 let ends_at = (now / window.seconds + 1) * window.seconds;
                 *counter = Counter { used: 0, ends_at, ends_at_text: HeaderValue::from(ends_at) };
@@ -173,7 +173,7 @@ impl<const N: usize> Table<N> {
         Ok(numbers)
     }
 
-    /// Adds the four headers. Where there are none yet, copying a map that holds their names costs less than four insertions.
+    /// Adds the four headers. If there are none yet, copying a map with their names costs less than four insertions.
     fn complete(&self, headers: &mut HeaderMap, numbers: Numbers, id: HeaderValue) {
         let window = &self.windows[numbers.window];
         let own = [id, digits(numbers.remaining), numbers.ends_at];
@@ -185,10 +185,10 @@ impl<const N: usize> Table<N> {
         }
     }
 
-    /// The same problem that Tollgate answers with, and the same headers.
+    /// The same problem and headers as Tollgate's.
     fn refuse(&self, refusal: Refusal, id: HeaderValue) -> Response<Body> {
         let (status, before_id, after_id) = refusal.problem();
-        // What is between the two is a UUID, in which JSON escapes nothing.
+        // The ID between the two is a UUID, which JSON does not escape.
         let body = [before_id.as_bytes(), id.as_bytes(), after_id.as_bytes()].concat();
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = status;
@@ -211,8 +211,8 @@ impl<const N: usize> Table<N> {
     }
 }
 
-/// Adds them to headers that are there: to move those into a copy of the template costs more, as it has no room for them. Names
-/// are made here because those that are borrowed are cloned.
+/// Adds the headers to existing ones: moving those into a copy of the template costs more, because it has no room for them. Names
+/// are created here because borrowed names are cloned.
 #[inline(never)]
 fn insert(headers: &mut HeaderMap, [id, remaining, reset]: [HeaderValue; 3], limit: HeaderValue) {
     headers.insert(const { HeaderName::from_static("x-request-id") }, id);
@@ -221,7 +221,7 @@ fn insert(headers: &mut HeaderMap, [id, remaining, reset]: [HeaderValue; 3], lim
     headers.insert(const { HeaderName::from_static("x-ratelimit-limit") }, limit);
 }
 
-/// Where the window stands that has the least left.
+/// The values of the window with the least remaining.
 struct Numbers {
     window: usize,
     remaining: u64,
@@ -235,7 +235,7 @@ enum Refusal {
 }
 
 impl Refusal {
-    /// Its status, and its problem: the text before the request's identifier, and after it.
+    /// The status and the problem: the text before the request ID, and after it.
     fn problem(&self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::UnknownKey => (
@@ -285,7 +285,7 @@ impl<const N: usize, A: Answers> Service<Request<Body>> for Floor<N, A> {
     }
 }
 
-/// The caller's own, if it is a UUID, or a new one.
+/// The caller's ID if it is a UUID, or a new one.
 fn request_id(headers: &HeaderMap) -> HeaderValue {
     let sent = headers.get(&X_REQUEST_ID).filter(|value| Uuid::try_parse_ascii(value.as_bytes()).is_ok());
     sent.cloned().unwrap_or_else(|| {
@@ -297,7 +297,7 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     })
 }
 
-/// A number as text: a small one from a table.
+/// A number as text. Small numbers come from a table.
 fn digits(number: u64) -> HeaderValue {
     // Four digits each: 0000, 0001, and so on.
     static DIGITS: LazyLock<&str> = LazyLock::new(|| {
@@ -312,7 +312,7 @@ fn digits(number: u64) -> HeaderValue {
     HeaderValue::from_static(&DIGITS[end - width..end])
 }
 
-/// A digest is as good as a hash already, and strangers insert none.
+/// A digest is already a good hash, and callers cannot choose the keys of the table.
 #[derive(Default)]
 struct DigestIsHash(u64);
 
@@ -341,7 +341,7 @@ mod tests {
         (response.status(), response.headers().clone())
     }
 
-    /// A floor that left something out would flatter whatever is compared with it.
+    /// A floor that leaves something out makes every comparison look worse.
     #[test]
     fn leaves_nothing_out() {
         let mut floor = Floor::new(Scenario::Allowed);

@@ -1,4 +1,4 @@
-//! `tower_governor` alone: one window, as a token bucket, and two headers.
+//! `tower_governor` alone: one window as a token bucket, and two headers.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub(super) fn layer<K: KeyExtractor>(
     GovernorLayer::new(config)
 }
 
-/// Callers are told apart by what they present, as in `tower_governor`'s own example.
+/// Callers are distinguished by their credential, as in `tower_governor`'s example.
 #[derive(Clone, Copy)]
 struct ByCredential;
 

@@ -1,7 +1,6 @@
-//! What a good engineer writes by hand today: four `axum::middleware::from_fn`.
+//! What an experienced engineer writes by hand today: four `axum::middleware::from_fn`.
 //!
-//! One SHA-256, one window, no lock held across an await; identifiers are strings, and headers are named where they are written,
-//! as in axum's own examples.
+//! One SHA-256, one window, and no lock held across an await. IDs are strings, and header names are literals, as in axum's examples.
 
 use std::{
     sync::Arc,
@@ -155,7 +154,7 @@ async fn require_scope(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-/// The same problem that Tollgate answers with.
+/// The same problem as Tollgate's.
 fn refuse(request: &Request, status: StatusCode, code: &str, detail: &str) -> Response {
     let id = request.extensions().get::<RequestId>().map(|id| id.0.to_string());
     let problem = json!({

@@ -1,4 +1,4 @@
-//! Each of Tollgate's layers alone, or with no more than it needs.
+//! Each of Tollgate's layers alone, or with only the layers that it needs.
 
 use tollgate::{CredentialLayer, EntitlementLayer, RateLimitLayer, RequestIdLayer, ScopeLayer, VerifyLayer};
 use tower::{Layer, ServiceBuilder};

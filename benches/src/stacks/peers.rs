@@ -1,5 +1,5 @@
-//! The peers' combination: `tower-http`'s request identifiers, its validation with a look-up, entitlement and scope, and
-//! `tower_governor` by the key that was found.
+//! The peers combined: `tower-http`'s request IDs, its validation with a look-up, entitlement and scope, and `tower_governor` by the
+//! key that was found.
 
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ pub(super) fn on(router: Router, scenario: Scenario) -> Router {
     router.layer(layers!(scenario))
 }
 
-/// Finds the key and asks for its subscription and its scope.
+/// Finds the key, and checks its subscription and its scope.
 #[derive(Clone)]
 struct Guard {
     keys: Arc<DashMap<[u8; 32], Arc<ApiKey>>>,
@@ -102,13 +102,13 @@ impl ValidateRequest<Body> for Guard {
     }
 }
 
-/// The same problem that Tollgate answers with.
+/// The same problem as Tollgate's.
 fn refuse(request: &Request<Body>, status: StatusCode, code: &str, detail: &str) -> Response<Body> {
     let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok());
     problem(status, code, detail, id)
 }
 
-/// The same for the limiter, which does not show its handler the request, and so not the identifier.
+/// The same for the limiter. Its handler does not get the request, so the ID is missing.
 fn over_limit(error: GovernorError) -> Response<Body> {
     let GovernorError::TooManyRequests { headers, .. } = error else { return error.into() };
     let mut response = problem(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too many requests.", None);
@@ -129,7 +129,7 @@ fn problem(status: StatusCode, code: &str, detail: &str, id: Option<&str>) -> Re
     (status, content_type, Json(problem)).into_response()
 }
 
-/// Callers are told apart by the key that was found.
+/// Callers are distinguished by the key that was found.
 #[derive(Clone, Copy)]
 struct ByKey;
 

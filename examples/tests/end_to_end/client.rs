@@ -1,4 +1,4 @@
-//! A small HTTP client, which sends exactly what it is told.
+//! A small HTTP client that sends exactly the given headers and body.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use crate::service::Service;
 
-/// One connection over HTTP/1.1.
+/// One HTTP/1.1 connection.
 pub(crate) struct Client {
     sender: SendRequest<Full<Bytes>>,
     host: String,
@@ -67,7 +67,7 @@ impl Answer {
     }
 }
 
-/// Adds headers as lines of their own, also where a name is repeated.
+/// Adds each header as a separate line, even if its name is repeated.
 pub(crate) fn append(map: &mut HeaderMap, headers: &[(&str, &str)]) {
     for (name, value) in headers {
         map.append(name.parse::<HeaderName>().unwrap(), value.parse::<HeaderValue>().unwrap());

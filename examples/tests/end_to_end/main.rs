@@ -1,4 +1,4 @@
-//! The examples as their users meet them: the built programs, over real sockets.
+//! The examples as users run them: the built programs, over real sockets.
 #![cfg(test)]
 
 mod client;

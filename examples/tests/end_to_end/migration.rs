@@ -1,4 +1,4 @@
-//! The tokens of `migration`, which its customers have had for years, and how they fare behind Tollgate.
+//! `migration`: the legacy tokens of its customers behind Tollgate.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -11,12 +11,12 @@ use crate::{
 const INVOICES: &str = "/invoices";
 const TOKENS: &str = "/admin/tokens";
 
-/// By the hash that was stored of each: its customer, and its identifier.
+/// Legacy tokens by their kind of hash: the customer and the ID.
 const OLD: [(&str, &str, &str); 3] =
     [("sha256", "ada", "tok_0017"), ("bcrypt", "grace", "tok_0344"), ("argon2", "barbara", "tok_1208")];
 
 #[tokio::test]
-async fn an_old_token_is_upgraded_at_its_first_use_and_good_ever_after() {
+async fn upgrades_a_legacy_token_at_its_first_use_and_accepts_it_afterwards() {
     let service = Service::start("migration").await;
     let mut api = Api::connect(&service).await;
     for (name, customer, id) in OLD {
@@ -36,7 +36,7 @@ async fn an_old_token_is_upgraded_at_its_first_use_and_good_ever_after() {
 }
 
 #[tokio::test]
-async fn what_is_no_token_stays_outside() {
+async fn refuses_what_is_not_a_token_and_upgrades_nothing() {
     let service = Service::start("migration").await;
     let mut api = Api::connect(&service).await;
     for (name, _, id) in OLD {
@@ -54,29 +54,29 @@ async fn what_is_no_token_stays_outside() {
 }
 
 #[tokio::test]
-async fn a_revoked_token_is_refused_whenever_it_was_revoked() {
+async fn refuses_a_revoked_token_whenever_it_was_revoked() {
     let service = Service::start("migration").await;
     let mut api = Api::connect(&service).await;
-    // Before the move, and twice: it is upgraded, too.
+    // Revoked before the migration. Asked twice, because the first request upgrades it.
     for _ in 0..2 {
         assert_eq!(api.get(INVOICES, service.key("revoked")).await.status, 401);
     }
     assert_eq!(api.token("tok_0345").await["is_upgraded"], true);
-    // After its upgrade.
+    // Revoked after its upgrade.
     assert_eq!(api.get(INVOICES, service.key("bcrypt")).await.status, 200);
     assert_eq!(api.revoke("tok_0344").await, 204);
     assert_eq!(api.get(INVOICES, service.key("bcrypt")).await.status, 401);
-    // Before its first use.
+    // Revoked before its first use.
     assert_eq!(api.revoke("tok_1208").await, 204);
     assert_eq!(api.get(INVOICES, service.key("argon2")).await.status, 401);
 
     assert_eq!(api.revoke("tok_9999").await, 404);
-    assert_eq!(api.get(INVOICES, service.key("sha256")).await.status, 200, "nobody else is concerned");
+    assert_eq!(api.get(INVOICES, service.key("sha256")).await.status, 200, "another token still works");
     service.end().await;
 }
 
 #[tokio::test]
-async fn old_scopes_hold() {
+async fn enforces_the_scopes_of_legacy_tokens() {
     let service = Service::start("migration").await;
     let mut api = Api::connect(&service).await;
     for (name, method, path, status) in [
@@ -113,7 +113,7 @@ impl<'s> Api<'s> {
         self.client.send(method, path, &[("x-api-key", token)]).await
     }
 
-    /// What the operators see of a token.
+    /// A token as operators see it.
     async fn token(&mut self, id: &str) -> Value {
         let tokens = self.get(TOKENS, self.operator).await.json();
         tokens.as_array().unwrap().iter().find(|token| token["id"] == id).unwrap().clone()

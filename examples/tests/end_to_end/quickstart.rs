@@ -1,15 +1,15 @@
-//! The curl lines that the quickstart prints show what they promise, run as they stand.
+//! `quickstart`: the curl commands that it prints, run unchanged.
 
 use tokio::{io::AsyncBufReadExt, process::Command};
 
 use crate::service::{Service, output};
 
 #[tokio::test]
-async fn the_printed_curl_lines_show_what_they_promise() {
+async fn printed_curl_commands_get_the_described_answers() {
     let mut service = Service::start("quickstart").await;
-    let lines = printed_curl_lines(&mut service).await;
+    let lines = printed_curl_commands(&mut service).await;
 
-    // Twice: to try them again must not change what they show.
+    // Twice, because a second run must show the same.
     for _ in 0..2 {
         let answer = run(&lines[0]).await;
         assert_eq!(statuses(&answer), [200], "{answer}");
@@ -40,7 +40,7 @@ async fn the_printed_curl_lines_show_what_they_promise() {
 }
 
 #[tokio::test]
-async fn an_unknown_argument_ends_it_with_a_message() {
+async fn exits_with_a_message_on_an_unknown_argument() {
     let output = output("quickstart", &["--bogus"]).await;
     assert_eq!(output.status.code(), Some(2));
     assert!(output.stdout.is_empty());
@@ -48,27 +48,27 @@ async fn an_unknown_argument_ends_it_with_a_message() {
 }
 
 #[tokio::test]
-async fn help_names_the_argument_there_is() {
+async fn help_lists_the_argument() {
     let output = output("quickstart", &["--help"]).await;
     assert_eq!(output.status.code(), Some(0));
     assert!(String::from_utf8_lossy(&output.stdout).contains("--listen"));
 }
 
-/// They stand on stderr before the ready line, which has been read.
-async fn printed_curl_lines(service: &mut Service) -> Vec<String> {
+/// They are on stderr before the ready line, which has been read.
+async fn printed_curl_commands(service: &mut Service) -> Vec<String> {
     let mut curl_lines = Vec::new();
     while curl_lines.len() < 4 {
         let mut line = String::new();
-        assert!(service.stderr.read_line(&mut line).await.unwrap() > 0, "fewer than four curl lines");
+        assert!(service.stderr.read_line(&mut line).await.unwrap() > 0, "fewer than four curl commands");
         curl_lines.extend(line.starts_with("curl").then_some(line));
     }
     let mut closing = String::new();
     service.stderr.read_line(&mut closing).await.unwrap();
-    assert_eq!(closing, "\n", "and not more than four");
+    assert_eq!(closing, "\n", "no more than four curl commands");
     curl_lines
 }
 
-/// Runs a line: once more if the service had no time to look a key up, as may be on a busy machine.
+/// Runs a command. Repeats it if the key look-up timed out, which can happen on a busy machine.
 async fn run(line: &str) -> String {
     for _ in 0..10 {
         let output = Command::new("sh").args(["-c", line]).output().await.unwrap();

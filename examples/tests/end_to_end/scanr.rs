@@ -1,5 +1,4 @@
-//! The published contract of `scanr`, row by row: who may do what, and how refusals look. Its limits have tests of their
-//! own.
+//! `scanr`: its published contract row by row. What each token may do, and how refusals look. `scanr_limits` tests the limits.
 
 use http::Method;
 use serde_json::{Map, Value, json};
@@ -15,12 +14,12 @@ const SETTINGS: &str = "/api/v2/settings";
 const TECHNICALS: &str = "/api/v2/technicals/AAPL";
 const CLOCK: &str = "/_demo/clock";
 
-/// Shortly before a minute, an hour and a day turn, one after the other.
+/// Shortly before the end of a minute, an hour and a day.
 pub(crate) const NOW: &str = "2026-03-01T22:58:30Z";
 
-/// The tokens that may pass, and the limit per minute that each is told.
+/// Valid tokens, and the limit per minute that each one is shown.
 const VERIFIED: [(&str, u64); 4] = [("basic", 60), ("basic_write", 60), ("pro", 600), ("tiny", 5)];
-/// What each of them gets.
+/// A request, and the status that each valid token gets.
 const ROUTES: [(Method, &str, &str, [u16; 4]); 13] = [
     (Method::GET, STATUS, "", [200, 200, 200, 200]),
     (Method::HEAD, STATUS, "", [200, 200, 200, 200]),
@@ -38,11 +37,11 @@ const ROUTES: [(Method, &str, &str, [u16; 4]); 13] = [
 ];
 
 #[tokio::test]
-async fn each_token_gets_from_each_route_what_it_may() {
+async fn each_route_answers_each_token_by_its_scope_and_tier() {
     let service = Service::start_with("scanr", &["--now", NOW]).await;
     let mut client = Client::connect(&service).await;
     for (method, path, body, statuses) in ROUTES {
-        // So that `tiny` has never used up its day.
+        // A new service for each route, so that `tiny` never uses up its day.
         advance(&mut client, 86_400).await;
         for ((token, limit), status) in VERIFIED.into_iter().zip(statuses) {
             let case = format!("{token}: {method} {path} {body}");
@@ -58,7 +57,7 @@ async fn each_token_gets_from_each_route_what_it_may() {
         let lapsed =
             client.send_body(method.clone(), path, &[("x-api-key", service.key("lapsed"))], body).await;
         assert_eq!(lapsed.status, 403, "{method} {path}");
-        assert_eq!(numbers(&lapsed).0, 5, "a plan that is not in force gets the smallest quota");
+        assert_eq!(numbers(&lapsed).0, 5, "a lapsed plan gets the smallest quota");
         for token in ["expired", "revoked"] {
             let header = ("x-api-key", service.key(token));
             assert_unauthorized(&client.send_body(method.clone(), path, &[header], body).await, token);
@@ -69,7 +68,7 @@ async fn each_token_gets_from_each_route_what_it_may() {
 }
 
 #[tokio::test]
-async fn whatever_is_not_one_valid_token_is_unauthorized() {
+async fn answers_401_to_anything_but_one_valid_token() {
     let service = Service::start("scanr").await;
     let mut client = Client::connect(&service).await;
     let (basic, pro) = (service.key("basic"), service.key("pro"));
@@ -100,7 +99,7 @@ async fn whatever_is_not_one_valid_token_is_unauthorized() {
 }
 
 #[tokio::test]
-async fn a_refusal_says_what_is_lacking() {
+async fn a_refusal_names_the_missing_scope_or_tier() {
     let service = Service::start("scanr").await;
     let mut client = Client::connect(&service).await;
     let challenge = r#"Bearer realm="scanr",error="insufficient_scope",scope="write""#;
@@ -120,7 +119,7 @@ async fn a_refusal_says_what_is_lacking() {
 }
 
 #[tokio::test]
-async fn a_saved_scan_is_seen_by_its_account_until_it_is_deleted() {
+async fn a_saved_scan_is_visible_to_its_account_until_it_is_deleted() {
     let service = Service::start("scanr").await;
     let mut client = Client::connect(&service).await;
     let basic = [("x-api-key", service.key("basic"))];
@@ -134,7 +133,11 @@ async fn a_saved_scan_is_seen_by_its_account_until_it_is_deleted() {
 
     assert_eq!(client.get(SCANS, &basic).await.json(), json!({ "scans": [saved.json()] }));
     assert_eq!(client.get(SCANS, &pro).await.json(), json!({ "scans": [] }));
-    assert_eq!(client.send(Method::DELETE, &path, &pro).await.status, 404, "it is another account's");
+    assert_eq!(
+        client.send(Method::DELETE, &path, &pro).await.status,
+        404,
+        "the scan belongs to another account"
+    );
     assert_eq!(client.send(Method::DELETE, &path, &basic_write).await.status, 204);
     assert_eq!(client.send(Method::DELETE, &path, &basic_write).await.status, 404);
     assert_eq!(client.get(SCANS, &basic).await.json(), json!({ "scans": [] }));
@@ -143,7 +146,7 @@ async fn a_saved_scan_is_seen_by_its_account_until_it_is_deleted() {
 }
 
 #[tokio::test]
-async fn only_json_objects_are_accepted() {
+async fn accepts_only_json_objects() {
     let service = Service::start("scanr").await;
     let mut client = Client::connect(&service).await;
     let key = [("x-api-key", service.key("pro"))];
@@ -166,7 +169,7 @@ async fn only_json_objects_are_accepted() {
 }
 
 #[tokio::test]
-async fn head_answers_as_get_does_without_a_body() {
+async fn head_answers_like_get_without_a_body() {
     let service = Service::start_with("scanr", &["--now", NOW]).await;
     let mut client = Client::connect(&service).await;
     let key = [("x-api-key", service.key("pro"))];
@@ -181,7 +184,7 @@ async fn head_answers_as_get_does_without_a_body() {
 }
 
 #[tokio::test]
-async fn a_stopped_clock_is_moved_by_whole_seconds() {
+async fn moves_a_stopped_clock_by_whole_seconds() {
     let service = Service::start_with("scanr", &["--now", "2026-03-02T15:29:59.5+01:00"]).await;
     let mut client = Client::connect(&service).await;
     let key = [("x-api-key", service.key("basic"))];
@@ -211,14 +214,14 @@ async fn a_stopped_clock_is_moved_by_whole_seconds() {
         assert_eq!(answer.status, 400, "{body}");
         assert!(answer.json()["error"]["message"].as_str().unwrap().contains(hint), "{answer:?}");
     }
-    assert_eq!(status(&mut client).await, before, "and stands where it stood");
+    assert_eq!(status(&mut client).await, before, "the clock is unchanged");
     assert_eq!(advance(&mut client, -1_772_461_799).await, "1970-01-01T00:00:00.5Z");
     assert_eq!(client.get(CLOCK, &[]).await.status, 405);
     service.end().await;
 }
 
 #[tokio::test]
-async fn a_token_expires_by_the_services_clock() {
+async fn a_token_expires_by_the_service_clock() {
     let service = Service::start_with("scanr", &["--now", NOW]).await;
     let mut client = Client::connect(&service).await;
     let key = [("x-api-key", service.key("expired"))];
@@ -230,7 +233,7 @@ async fn a_token_expires_by_the_services_clock() {
 }
 
 #[tokio::test]
-async fn the_machines_clock_is_not_moved() {
+async fn refuses_to_move_the_system_clock() {
     let service = Service::start("scanr").await;
     let mut client = Client::connect(&service).await;
     for body in [r#"{"advance_s":60}"#, "nonsense", ""] {
@@ -242,7 +245,7 @@ async fn the_machines_clock_is_not_moved() {
 }
 
 #[tokio::test]
-async fn an_instant_that_is_none_ends_it_with_a_message() {
+async fn exits_with_a_message_on_an_invalid_instant() {
     for now in ["", "tomorrow", "2026-03-01", "2026-02-30T00:00:00Z", "1969-12-31T23:59:59Z"] {
         let output = output("scanr", &["--now", now]).await;
         assert_eq!(output.status.code(), Some(2), "{now}");
@@ -253,14 +256,14 @@ async fn an_instant_that_is_none_ends_it_with_a_message() {
 }
 
 #[tokio::test]
-async fn help_names_the_arguments_there_are() {
+async fn help_lists_the_arguments() {
     let output = output("scanr", &["--help"]).await;
     assert_eq!(output.status.code(), Some(0));
     let help = String::from_utf8(output.stdout).unwrap();
     assert!(help.contains("--listen") && help.contains("--now"), "{help}");
 }
 
-/// Moves the service's clock, and tells the instant that it shows then.
+/// Moves the service's clock. Returns its new time.
 pub(crate) async fn advance(client: &mut Client, seconds: i64) -> String {
     let body = json!({ "advance_s": seconds }).to_string();
     let answer = client.send_body(Method::POST, CLOCK, &[], &body).await;
@@ -270,7 +273,7 @@ pub(crate) async fn advance(client: &mut Client, seconds: i64) -> String {
     moved["now"].as_str().unwrap().to_owned()
 }
 
-/// Limit, remaining and reset, of which each response of a verified token has one.
+/// Limit, remaining and reset: each response to a verified token has each of them once.
 pub(crate) fn numbers(answer: &Answer) -> (u64, u64, u64) {
     let [limit, remaining, reset] = ["limit", "remaining", "reset"].map(|name| {
         let values: Vec<_> = answer.headers.get_all(format!("x-ratelimit-{name}")).iter().collect();
@@ -287,7 +290,7 @@ fn assert_unauthorized(answer: &Answer, case: &str) {
     let names = answer.headers.keys().map(http::HeaderName::as_str);
     assert!(
         !names.into_iter().any(|name| name.contains("ratelimit")),
-        "strangers learn no numbers: {answer:?}"
+        "no rate-limit headers without a valid token: {answer:?}"
     );
     if !answer.body.is_empty() {
         assert_ne!(answer.json()["error"]["code"], Value::Null, "{case}");

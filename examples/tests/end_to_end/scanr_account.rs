@@ -1,4 +1,4 @@
-//! The account pages of `scanr`: tokens that their owners manage, and what these have used.
+//! `scanr`: the account routes, where owners manage their tokens and see their usage.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ const TOKENS: &str = "/account/api-tokens";
 const USAGE: &str = "/account/api-usage";
 const SCANS: &str = "/api/v2/scans";
 
-/// Ada's tokens to begin with, in alphabetical order.
+/// Ada's tokens at the start, in alphabetical order.
 const ADAS: [&str; 4] = ["basic", "basic_write", "expired", "revoked"];
 
 #[tokio::test]
@@ -24,7 +24,7 @@ async fn a_token_works_from_its_issue_to_its_revocation_and_is_shown_once() {
     assert_eq!(created.status, 201, "{created:?}");
     let token = created.json();
     let secret = token["secret"].as_str().unwrap().to_owned();
-    assert_eq!(token["scopes"], json!(["read"]), "a token for which no scopes are requested may read");
+    assert_eq!(token["scopes"], json!(["read"]), "the default scope is `read`");
     assert_eq!(created.header("cache-control"), Some("no-store"));
 
     let bearer = format!("Bearer {secret}");
@@ -32,7 +32,7 @@ async fn a_token_works_from_its_issue_to_its_revocation_and_is_shown_once() {
         let answer = owner.client.get(STATUS, &[header]).await;
         assert_eq!(answer.status, 200);
         let (limit, left, _) = numbers(&answer);
-        assert_eq!((limit, left), (60, remaining), "by the tier of its account");
+        assert_eq!((limit, left), (60, remaining), "the tier of the account sets the limit");
     }
     let denied = owner.client.send_body(Method::POST, SCANS, &[("x-api-key", &secret)], "{}").await;
     assert_eq!((denied.status.as_u16(), &*denied.code()), (403, "insufficient_scope"));
@@ -59,7 +59,7 @@ async fn a_token_works_from_its_issue_to_its_revocation_and_is_shown_once() {
         (&listed["status"], &listed["revoked_at"]),
         (&json!("revoked"), &json!("2026-03-01T22:58:35Z"))
     );
-    assert_eq!(listed["last_used_at"], NOW, "its record is kept");
+    assert_eq!(listed["last_used_at"], NOW, "the record stays");
     let history = owner.get(&format!("{TOKENS}/{id}/history")).await;
     let events = history.json()["items"].as_array().unwrap().clone();
     let actions: Vec<_> = events.iter().map(|event| event["action"].as_str().unwrap()).collect();
@@ -71,7 +71,7 @@ async fn a_token_works_from_its_issue_to_its_revocation_and_is_shown_once() {
 }
 
 #[tokio::test]
-async fn a_deleted_token_is_gone_at_once() {
+async fn a_deleted_token_is_refused_at_once() {
     let service = Service::start("scanr").await;
     let mut owner = Owner::connect(&service, "account").await;
     let id = owner.id_of("basic").await;
@@ -85,7 +85,7 @@ async fn a_deleted_token_is_gone_at_once() {
         assert_eq!(owner.send(method, &path).await.status, 404);
     }
     assert_eq!(owner.names().await, ["basic_write", "expired", "revoked"]);
-    // One that is revoked is deleted as well, and its name is free.
+    // A revoked token can be deleted, too, and its name is free again.
     let id = owner.id_of("revoked").await;
     assert_eq!(owner.send(Method::DELETE, &format!("{TOKENS}/{id}")).await.status, 204);
     assert_eq!(owner.post(TOKENS, &json!({ "name": "revoked" })).await.status, 201);
@@ -93,7 +93,7 @@ async fn a_deleted_token_is_gone_at_once() {
 }
 
 #[tokio::test]
-async fn a_token_may_write_and_expire_if_that_is_requested() {
+async fn a_new_token_gets_the_requested_scopes_and_expiry() {
     let service = Service::start_with("scanr", &["--now", NOW]).await;
     let mut owner = Owner::connect(&service, "account").await;
     let asked =
@@ -105,7 +105,7 @@ async fn a_token_may_write_and_expire_if_that_is_requested() {
     assert_eq!(owner.client.send_body(Method::POST, SCANS, &key, "{}").await.status, 201);
     let basic = [("x-api-key", service.key("basic"))];
     let scans = owner.client.get(SCANS, &basic).await.json();
-    assert_eq!(scans["scans"].as_array().unwrap().len(), 1, "it is the account's");
+    assert_eq!(scans["scans"].as_array().unwrap().len(), 1, "scans belong to the account");
 
     let id = token["id"].as_str().unwrap();
     for (step, status, shown) in [(59, 200, "active"), (1, 401, "expired")] {
@@ -117,14 +117,14 @@ async fn a_token_may_write_and_expire_if_that_is_requested() {
 }
 
 #[tokio::test]
-async fn without_an_active_subscription_no_token_is_created() {
+async fn refuses_to_create_a_token_without_an_active_subscription() {
     let service = Service::start("scanr").await;
     let mut owner = Owner::connect(&service, "account_lapsed").await;
     for asked in [json!({ "name": "new" }), json!({ "name": "new", "scopes": ["read"] }), json!([])] {
         let answer = owner.post(TOKENS, &asked).await;
         assert_eq!((answer.status.as_u16(), &*answer.code()), (403, "inactive_entitlement"));
     }
-    // What there is stays theirs to manage.
+    // Existing tokens can still be managed.
     assert_eq!(owner.names().await, ["lapsed"]);
     let id = owner.id_of("lapsed").await;
     assert_eq!(owner.send(Method::POST, &format!("{TOKENS}/{id}/revoke")).await.status, 200);
@@ -132,7 +132,7 @@ async fn without_an_active_subscription_no_token_is_created() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_is_refused_in_the_words_of_the_service() {
+async fn refuses_invalid_requests_with_the_services_error_body() {
     let service = Service::start("scanr").await;
     let mut owner = Owner::connect(&service, "account").await;
     for (asked, status, code) in [
@@ -162,8 +162,8 @@ async fn what_cannot_be_is_refused_in_the_words_of_the_service() {
     assert_eq!((answer.status.as_u16(), &*answer.code()), (403, "cross_origin"));
 
     for (method, path, status, code) in [
-        (Method::GET, format!("{TOKENS}/nobody"), 404, "not_found"),
-        (Method::POST, format!("{TOKENS}/nobody/revoke"), 404, "not_found"),
+        (Method::GET, format!("{TOKENS}/unknown"), 404, "not_found"),
+        (Method::POST, format!("{TOKENS}/unknown/revoke"), 404, "not_found"),
         (Method::DELETE, format!("{TOKENS}/%00"), 404, "not_found"),
         (Method::GET, "/account/nowhere".to_owned(), 404, "not_found"),
         (Method::PUT, TOKENS.to_owned(), 405, "method_not_allowed"),
@@ -176,12 +176,12 @@ async fn what_cannot_be_is_refused_in_the_words_of_the_service() {
         let answer = owner.send(method, &path).await;
         assert_eq!((answer.status.as_u16(), &*answer.code()), (status, code), "{path}");
     }
-    assert_eq!(owner.names().await, ADAS, "nothing is half done");
+    assert_eq!(owner.names().await, ADAS, "no request has changed anything");
     service.end().await;
 }
 
 #[tokio::test]
-async fn a_session_opens_its_own_account_and_nothing_else_does() {
+async fn only_a_session_opens_the_account_routes_of_its_account() {
     let service = Service::start("scanr").await;
     let mut ada = Owner::connect(&service, "account").await;
     let mut edsger = Owner::connect(&service, "account_lapsed").await;
@@ -229,7 +229,7 @@ async fn a_session_opens_its_own_account_and_nothing_else_does() {
     assert_eq!(ada.names().await, ADAS);
     assert_eq!(ada.listed(&id).await["status"], "active");
 
-    // And it is no token.
+    // A session is not a token.
     let session = ada.session.clone();
     let answer = ada.client.get(STATUS, &[("authorization", &session)]).await;
     assert_eq!(answer.status, 401);
@@ -237,7 +237,7 @@ async fn a_session_opens_its_own_account_and_nothing_else_does() {
 }
 
 #[tokio::test]
-async fn the_account_page_shows_what_is_used_and_what_is_left() {
+async fn shows_the_usage_and_the_remaining_limits_of_each_token() {
     let service = Service::start_with("scanr", &["--now", NOW]).await;
     let mut owner = Owner::connect(&service, "account").await;
     let key = [("x-api-key", service.key("basic"))];
@@ -261,7 +261,7 @@ async fn the_account_page_shows_what_is_used_and_what_is_left() {
     for _ in 0..2 {
         let shown = owner.usage_of("basic").await;
         let resets_at = ["2026-03-01T22:59:00Z", "2026-03-01T23:00:00Z", midnight];
-        assert_eq!(shown["limits"], windows([3; 3], resets_at), "to look costs nothing");
+        assert_eq!(shown["limits"], windows([3; 3], resets_at), "looking does not count");
         assert_eq!(shown["last_used_at"], NOW);
     }
     advance(&mut owner.client, 3_600).await;
@@ -278,7 +278,7 @@ async fn the_account_page_shows_what_is_used_and_what_is_left() {
     assert_eq!(shown["usage"], json!({ "last_24_hours": [at_22, at_23], "last_30_days": [today] }));
     assert_eq!(shown["last_used_at"], "2026-03-01T23:58:30Z");
 
-    // The hour of 22:00 is the 24th at 21:59, and gone at 22:00.
+    // At 21:59 the hour from 22:00 is the 24th and last one. At 22:00 it is gone.
     advance(&mut owner.client, 22 * 3_600).await;
     assert_eq!(owner.client.get(STATUS, &key).await.status, 200);
     let shown = owner.usage_of("basic").await;
@@ -295,7 +295,7 @@ async fn the_account_page_shows_what_is_used_and_what_is_left() {
     let shown = owner.usage_of("basic").await;
     assert_eq!(shown["usage"], json!({ "last_24_hours": [], "last_30_days": [tomorrow] }));
 
-    // What has ended has no limits any more, and keeps its usage.
+    // A revoked token has no limits and keeps its usage.
     let id = owner.id_of("basic").await;
     owner.send(Method::POST, &format!("{TOKENS}/{id}/revoke")).await;
     assert_eq!(owner.client.get(STATUS, &key).await.status, 401);
@@ -306,7 +306,7 @@ async fn the_account_page_shows_what_is_used_and_what_is_left() {
 }
 
 #[tokio::test]
-async fn what_a_limit_refuses_is_no_use() {
+async fn usage_excludes_requests_that_a_limit_refuses() {
     let service = Service::start_with("scanr", &["--now", NOW]).await;
     let mut owner = Owner::connect(&service, "account").await;
     let key = [("x-api-key", service.key("basic"))];
@@ -318,11 +318,11 @@ async fn what_a_limit_refuses_is_no_use() {
     assert_eq!(shown["limits"][0]["remaining"], 0);
     assert_eq!(shown["usage"]["last_30_days"], json!([{ "day": "2026-03-01", "requests": 60 }]));
     let other = owner.usage_of("basic_write").await;
-    assert_eq!(other["limits"][0]["remaining"], 60, "each token has its own");
+    assert_eq!(other["limits"][0]["remaining"], 60, "each token has its own limit");
     service.end().await;
 }
 
-/// Somebody who has a session.
+/// An owner of tokens, with a session.
 struct Owner {
     client: Client,
     session: String,
@@ -389,7 +389,7 @@ impl Owner {
 }
 
 impl Answer {
-    /// The word by which an error is told.
+    /// The code in the error body.
     fn code(&self) -> String {
         self.json()["error"]["code"].as_str().unwrap().to_owned()
     }

@@ -1,4 +1,4 @@
-//! The limits of `scanr`, over the boundaries at which they reset.
+//! `scanr`: its limits, before and after the boundaries at which they reset.
 
 use std::collections::HashMap;
 
@@ -20,11 +20,11 @@ const MIDNIGHT: u64 = 1_772_409_600;
 const HOUR: i64 = 3_600;
 const DAY: i64 = 86_400;
 
-/// The smallest tier's, per minute, hour and day.
+/// The limits of the smallest tier: window in seconds, and requests.
 const TINY: [(i64, usize); 3] = [(60, 5), (HOUR, 8), (DAY, 10)];
 
 #[tokio::test]
-async fn a_minute_an_hour_and_a_day_are_used_up_in_turn() {
+async fn reports_the_minute_the_hour_and_the_day_in_turn_as_each_is_used_up() {
     let service = Service::start_with("scanr", &["--now", NOW]).await;
     let mut caller = Caller::connect(&service, "tiny").await;
 
@@ -60,7 +60,7 @@ async fn a_minute_an_hour_and_a_day_are_used_up_in_turn() {
 }
 
 #[tokio::test]
-async fn of_windows_that_are_used_up_at_once_the_last_to_open_is_told() {
+async fn reports_the_last_window_to_reset_of_those_used_up_together() {
     let service = Service::start_with("scanr", &["--now", "2026-03-01T21:57:30Z"]).await;
     let mut caller = Caller::connect(&service, "tiny").await;
     for _ in 0..2 {
@@ -88,14 +88,14 @@ async fn each_tier_has_its_own_limit_per_minute() {
         }
         caller.expect_refused(limit, AT_22_59, 30).await;
     }
-    // Another token of the account has counters of its own.
+    // Another token of the account has its own counters.
     let mut caller = Caller::connect(&service, "basic_write").await;
     caller.expect_admitted(60, 59, AT_22_59).await;
     service.end().await;
 }
 
 #[tokio::test]
-async fn a_tier_has_its_own_limits_per_hour_and_day_too() {
+async fn each_tier_has_its_own_limits_per_hour_and_day() {
     let service = Service::start_with("scanr", &["--now", "2026-03-01T00:00:00Z"]).await;
     let mut caller = Caller::connect(&service, "basic").await;
     let mut used_up = Vec::new();
@@ -105,18 +105,18 @@ async fn a_tier_has_its_own_limits_per_hour_and_day_too() {
     assert_eq!(caller.now, NOW_S - NOW_S % DAY + 4 * HOUR + 16 * 60, "five hours of 1,000, in minutes of 60");
     let refusal = caller.ask().await;
     assert_eq!((refusal.status.as_u16(), numbers(&refusal)), (429, (5_000, 0, MIDNIGHT)));
-    // Before that, 16 times in each hour the minute was used up, and once the hour.
+    // Before that, each hour used up the minute 16 times and the hour once.
     let times = |limit| used_up.iter().filter(|used_up| **used_up == limit).count();
     assert_eq!((times(60), times(1_000), times(5_000)), (5 * 16, 4, 0), "{used_up:?}");
     service.end().await;
 }
 
 #[tokio::test]
-async fn whoever_waits_as_told_is_admitted_at_once() {
+async fn admits_a_caller_that_waits_for_retry_after() {
     let service = Service::start_with("scanr", &["--now", NOW]).await;
     let mut caller = Caller::connect(&service, "tiny").await;
     for _ in 0..500 {
-        // Nobody asks at even times only.
+        // Odd intervals, because callers do not ask at even times only.
         caller.advance(7).await;
         caller.ask_until_admitted(&mut Vec::new()).await;
     }
@@ -124,7 +124,7 @@ async fn whoever_waits_as_told_is_admitted_at_once() {
 }
 
 #[tokio::test]
-async fn whoever_heeds_the_numbers_is_never_refused() {
+async fn never_refuses_a_caller_that_follows_the_headers() {
     let service = Service::start_with("scanr", &["--now", NOW]).await;
     let mut caller = Caller::connect(&service, "tiny").await;
     for _ in 0..500 {
@@ -139,7 +139,7 @@ async fn whoever_heeds_the_numbers_is_never_refused() {
 }
 
 #[tokio::test]
-async fn what_is_refused_further_in_counts_and_what_is_not_verified_does_not() {
+async fn counts_requests_refused_after_the_limit_but_not_unverified_ones() {
     let service = Service::start_with("scanr", &["--now", NOW]).await;
     let mut caller = Caller::connect(&service, "tiny").await;
     let key = [("x-api-key", service.key("tiny"))];
@@ -155,7 +155,7 @@ async fn what_is_refused_further_in_counts_and_what_is_not_verified_does_not() {
         let answer = caller.client.send(method, path, &key).await;
         assert_eq!((answer.status.as_u16(), numbers(&answer)), (status, (5, remaining, AT_22_59)));
     }
-    // From here on the limit answers, whatever is asked for.
+    // The limit is used up, so it answers every request.
     for path in [STATUS, "/nowhere"] {
         assert_eq!(caller.client.get(path, &key).await.status, 429);
     }
@@ -163,7 +163,7 @@ async fn what_is_refused_further_in_counts_and_what_is_not_verified_does_not() {
 }
 
 #[tokio::test]
-async fn of_requests_at_once_as_many_pass_as_the_limit_says() {
+async fn admits_exactly_the_limit_of_concurrent_requests() {
     let service = Service::start_with("scanr", &["--now", NOW]).await;
     let mut requests = JoinSet::new();
     for _ in 0..40 {
@@ -177,14 +177,14 @@ async fn of_requests_at_once_as_many_pass_as_the_limit_says() {
 }
 
 #[tokio::test]
-async fn a_clock_that_is_set_back_hands_out_at_most_one_extra_window_of_each_kind() {
+async fn a_clock_set_back_admits_at_most_one_extra_window_of_each_kind() {
     let service = Service::start_with("scanr", &["--now", NOW]).await;
     let mut caller = Caller::connect(&service, "tiny").await;
-    // From before and after boundaries, once some or all of the windows are used up.
+    // Starts before and after boundaries, after some or all of the windows are used up.
     for (start, asked_before) in
         [(0, 3), (0, 5), (0, 8), (0, 10), (29, 8), (30, 6), (90, 5), (HOUR + 90, 8), (HOUR + 100, 10)]
     {
-        // Days on, where nothing has been counted yet.
+        // Some days later, where nothing has been counted yet.
         let days = (caller.now - NOW_S) / DAY + 3;
         caller.advance(NOW_S + days * DAY + start - caller.now).await;
         let mut admitted = Vec::new();
@@ -210,7 +210,7 @@ async fn a_clock_that_is_set_back_hands_out_at_most_one_extra_window_of_each_kin
     service.end().await;
 }
 
-/// A caller with a token, who knows what the service's clock shows.
+/// A caller with a token that knows the time of the service's clock.
 struct Caller {
     client: Client,
     token: String,
@@ -243,7 +243,7 @@ impl Caller {
     }
 
     async fn expect_refused(&mut self, limit: u64, reset: u64, retry_after: i64) {
-        // More than once, since a refusal burns nothing and moves nothing.
+        // Repeated, because a refusal does not count and does not move the reset.
         for _ in 0..2 {
             let answer = self.ask().await;
             assert_eq!(answer.status, 429, "{answer:?}");
@@ -253,7 +253,7 @@ impl Caller {
         }
     }
 
-    /// Asks, and if it is refused waits as it is told, which must suffice. Notes the limit that was used up.
+    /// Asks, and if refused waits for `Retry-After`, which must suffice. Records the limit that was used up.
     async fn ask_until_admitted(&mut self, used_up: &mut Vec<u64>) {
         let answer = self.ask().await;
         if answer.status == 200 {

@@ -1,4 +1,4 @@
-//! A running example.
+//! An example as a running process.
 
 use std::{
     env::consts::EXE_SUFFIX,
@@ -16,7 +16,7 @@ use tokio::{
 
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
-/// An example that runs; killed when dropped.
+/// A running example. Killed when dropped.
 pub(crate) struct Service {
     child: Child,
     pub(crate) stderr: BufReader<ChildStderr>,
@@ -29,7 +29,7 @@ impl Service {
         Self::start_with(name, &[]).await
     }
 
-    /// The same with arguments.
+    /// Like [`start`](Self::start), with arguments.
     pub(crate) async fn start_with(name: &str, arguments: &[&str]) -> Self {
         let mut child = command(name)
             .args(arguments)
@@ -56,19 +56,19 @@ impl Service {
         self.ready["credentials"][name].as_str().unwrap_or_else(|| panic!("no credential is named {name}"))
     }
 
-    /// Sends SIGTERM. That is all: see [`ended`](Self::ended).
+    /// Sends SIGTERM and returns at once: see [`ended`](Self::ended).
     pub(crate) async fn terminate(&self) {
         let kill = format!("kill -TERM {}", self.child.id().unwrap());
         assert!(Command::new("sh").args(["-c", &kill]).status().await.unwrap().success());
     }
 
-    /// Waits for the end, which must be a clean one: if the grace for open connections has been over, it says so.
+    /// Waits for a clean exit. A shutdown that cuts open connections logs a warning, which fails this.
     pub(crate) async fn ended(mut self) {
         let status = timeout(PATIENCE, self.child.wait()).await.expect("it did not end").unwrap();
         let mut stderr = String::new();
         self.stderr.read_to_string(&mut stderr).await.unwrap();
         assert_eq!(status.code(), Some(0), "{stderr}");
-        assert_eq!(stderr, "", "nothing went wrong");
+        assert_eq!(stderr, "", "stderr is empty");
     }
 
     pub(crate) async fn end(self) {
@@ -77,13 +77,13 @@ impl Service {
     }
 }
 
-/// What an example says that ends by itself, as it must soon.
+/// The output of an example that exits by itself.
 pub(crate) async fn output(name: &str, arguments: &[&str]) -> Output {
     let output = command(name).args(arguments).kill_on_drop(true).output();
     timeout(PATIENCE, output).await.expect("it did not end").unwrap()
 }
 
-/// The program of an example, where `cargo build` puts it.
+/// The program of an example, at the path where `cargo build` puts it.
 fn command(name: &str) -> Command {
     let this_test = std::env::current_exe().unwrap();
     let target: PathBuf = this_test.ancestors().nth(2).unwrap().into();

@@ -1,4 +1,4 @@
-//! The published contract of `stratalerts`, row by row: the REST endpoints.
+//! `stratalerts`: its published contract row by row, for the REST endpoints.
 
 use http::Method;
 use serde_json::json;
@@ -26,7 +26,7 @@ const SCOPES: [&str; 6] =
 
 const STATUS: &str = "/api/market/v1/market-status";
 
-// The published bodies, byte for byte but for the line breaks of the page.
+// The published bodies, byte for byte, except for line breaks.
 const MISSING_API_KEY: &str = r#"{"error":{"code":"missing_api_key","message":"missing api key"}}"#;
 const INVALID_API_KEY: &str = r#"{"error":{"code":"invalid_api_key","message":"invalid api key"}}"#;
 const INACTIVE_ENTITLEMENT: &str =
@@ -53,7 +53,7 @@ async fn each_scope_grants_its_endpoints_and_no_other() {
 }
 
 #[tokio::test]
-async fn both_headers_are_accepted_on_every_endpoint() {
+async fn accepts_both_headers_on_every_endpoint() {
     let service = Service::start("stratalerts").await;
     let mut client = Client::connect(&service).await;
     let key = service.key("full");
@@ -72,7 +72,7 @@ async fn both_headers_are_accepted_on_every_endpoint() {
 }
 
 #[tokio::test]
-async fn an_absent_or_empty_header_is_a_missing_key() {
+async fn reports_a_missing_key_for_an_absent_or_empty_header() {
     let service = Service::start("stratalerts").await;
     let mut client = Client::connect(&service).await;
     let cases: [&[(&str, &str)]; 6] = [
@@ -94,14 +94,14 @@ async fn an_absent_or_empty_header_is_a_missing_key() {
 }
 
 #[tokio::test]
-async fn whatever_is_not_one_valid_key_is_an_invalid_key() {
+async fn reports_an_invalid_key_for_anything_but_one_valid_key() {
     let service = Service::start("stratalerts").await;
     let mut client = Client::connect(&service).await;
     let (full, other, revoked) = (service.key("full"), service.key("no_ws"), service.key("revoked"));
     let bearer = format!("Bearer {full}");
     let other_bearer = format!("Bearer {other}");
     let revoked_bearer = format!("Bearer {revoked}");
-    // Well formed, its checksum right, and issued by nobody here.
+    // A well-formed key with a correct checksum that was never issued.
     let unknown = "strat_live_0123456789ABCDEFGHIJKLMNOP12r4Oya";
     let joined = format!("{full}, {full}");
     let basic = format!("Basic {full}");
@@ -130,14 +130,14 @@ async fn whatever_is_not_one_valid_key_is_an_invalid_key() {
 }
 
 #[tokio::test]
-async fn a_lapsed_subscription_is_refused_everywhere_whatever_the_scopes() {
+async fn refuses_a_lapsed_subscription_on_every_path_with_any_scopes() {
     let service = Service::start("stratalerts").await;
     let mut client = Client::connect(&service).await;
     let key = [("x-api-key", service.key("lapsed"))];
     for (_, path) in ENDPOINTS {
         assert_error(&client.get(path, &key).await, 403, INACTIVE_ENTITLEMENT, path);
     }
-    // The subscription is asked for before the route is looked at.
+    // The subscription is checked before the route.
     let nowhere = client.get("/api/market/v1/nowhere", &key).await;
     assert_error(&nowhere, 403, INACTIVE_ENTITLEMENT, "nowhere");
     service.end().await;
@@ -159,7 +159,7 @@ async fn a_key_for_metadata_and_prices_cannot_pull_alerts() {
 }
 
 #[tokio::test]
-async fn what_does_not_exist_is_told_to_verified_callers_only() {
+async fn answers_404_to_verified_callers_only() {
     let service = Service::start("stratalerts").await;
     let mut client = Client::connect(&service).await;
     let key = [("x-api-key", service.key("full"))];
@@ -182,23 +182,23 @@ async fn what_does_not_exist_is_told_to_verified_callers_only() {
     }
     let preflight = [("origin", "https://example.com"), ("access-control-request-method", "GET")];
     let answer = client.send(Method::OPTIONS, STATUS, &preflight).await;
-    assert_error(&answer, 401, MISSING_API_KEY, "a preflight carries no key either");
+    assert_error(&answer, 401, MISSING_API_KEY, "a preflight carries no key");
     service.end().await;
 }
 
 #[tokio::test]
-async fn a_thousand_failures_a_minute_are_all_answered_alike() {
+async fn answers_a_thousand_failures_a_minute_alike() {
     let service = Service::start("stratalerts").await;
     let mut client = Client::connect(&service).await;
     for _ in 0..1_000 {
         assert_error(&client.get(STATUS, &[("x-api-key", "junk")]).await, 401, INVALID_API_KEY, "junk");
     }
-    assert_data(&client.get(STATUS, &[("x-api-key", service.key("full"))]).await, "a good key still passes");
+    assert_data(&client.get(STATUS, &[("x-api-key", service.key("full"))]).await, "a valid key still passes");
     service.end().await;
 }
 
 #[tokio::test]
-async fn serves_the_demonstration_data() {
+async fn serves_the_sample_data() {
     let service = Service::start("stratalerts").await;
     let mut client = Client::connect(&service).await;
     let key = [("x-api-key", service.key("full"))];
@@ -224,7 +224,7 @@ fn assert_error(answer: &Answer, status: u16, body: &str, case: &str) {
     assert_no_rate_limit(answer);
 }
 
-/// The page promises no limits.
+/// The published contract has no rate limits.
 fn assert_no_rate_limit(answer: &Answer) {
     let names = answer.headers.keys().map(http::HeaderName::as_str);
     assert!(!names.into_iter().any(|name| name.contains("ratelimit") || name == "retry-after"), "{answer:?}");

@@ -1,4 +1,4 @@
-//! The published contract of `stratalerts`, row by row: the WebSocket.
+//! `stratalerts`: its published contract row by row, for the WebSocket.
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -25,7 +25,7 @@ use crate::{
 const PATH: &str = "/ws/market/v1";
 
 #[tokio::test]
-async fn without_a_valid_key_it_closes_with_4401_before_any_message() {
+async fn closes_with_4401_before_any_message_without_a_valid_key() {
     let service = Service::start("stratalerts").await;
     let (full, revoked) = (service.key("full"), service.key("revoked"));
     let revoked_bearer = format!("Bearer {revoked}");
@@ -49,7 +49,7 @@ async fn without_a_valid_key_it_closes_with_4401_before_any_message() {
 }
 
 #[tokio::test]
-async fn without_a_subscription_or_the_scope_it_closes_with_4403_before_any_message() {
+async fn closes_with_4403_before_any_message_without_the_subscription_or_scope() {
     let service = Service::start("stratalerts").await;
     for (name, reason) in [
         ("lapsed", "inactive_entitlement"),
@@ -71,7 +71,7 @@ async fn without_a_subscription_or_the_scope_it_closes_with_4403_before_any_mess
 }
 
 #[tokio::test]
-async fn both_headers_are_accepted_on_the_handshake() {
+async fn accepts_both_headers_on_the_handshake() {
     let service = Service::start("stratalerts").await;
     let bearer = format!("Bearer {}", service.key("quotes_stream"));
     for header in [("authorization", &*bearer), ("x-api-key", service.key("quotes_stream"))] {
@@ -83,7 +83,7 @@ async fn both_headers_are_accepted_on_the_handshake() {
 }
 
 #[tokio::test]
-async fn the_published_subscription_delivers_quotes_at_once_and_again() {
+async fn the_published_subscription_delivers_quotes_repeatedly() {
     let service = Service::start("stratalerts").await;
     let mut socket = connect(&service, &[("x-api-key", service.key("quotes_stream"))]).await;
     subscribe(&mut socket, "quotes", &["AAPL", "TSLA"]).await;
@@ -101,19 +101,19 @@ async fn the_published_subscription_delivers_quotes_at_once_and_again() {
 }
 
 #[tokio::test]
-async fn a_channel_without_its_scope_is_refused_and_the_connection_stays() {
+async fn refuses_a_channel_without_its_scope_and_keeps_the_connection() {
     let service = Service::start("stratalerts").await;
     let mut socket = connect(&service, &[("x-api-key", service.key("quotes_stream"))]).await;
     for channel in ["states", "alerts.in_force", "alerts.simultaneous_breaks"] {
         subscribe(&mut socket, channel, &["AAPL"]).await;
         assert_eq!(message(&mut socket).await, refused(channel, "missing_scope", "missing scope"));
     }
-    // Among others in one message, it alone is refused.
+    // In a message with several topics, only this one is refused.
     let topics = json!([{ "channel": "states" }, { "channel": "quotes", "symbols": ["AAPL"] }]);
     send(&mut socket, &json!({ "op": "subscribe", "topics": topics })).await;
     assert_eq!(message(&mut socket).await, refused("states", "missing_scope", "missing scope"));
     assert_eq!(message(&mut socket).await, subscribed("quotes", &["AAPL"]));
-    // And sends no data, now or later.
+    // The refused channel sends no data, now or later.
     for _ in 0..3 {
         assert_eq!(message(&mut socket).await["channel"], "quotes");
     }
@@ -122,7 +122,7 @@ async fn a_channel_without_its_scope_is_refused_and_the_connection_stays() {
 }
 
 #[tokio::test]
-async fn a_key_for_connecting_alone_gets_no_channel() {
+async fn a_key_with_only_the_connect_scope_gets_no_channel() {
     let service = Service::start("stratalerts").await;
     let mut socket = connect(&service, &[("x-api-key", service.key("ws:connect"))]).await;
     for channel in ["quotes", "states", "alerts.in_force", "alerts.simultaneous_breaks"] {
@@ -147,7 +147,7 @@ async fn a_key_with_all_scopes_gets_every_channel() {
 }
 
 #[tokio::test]
-async fn what_it_does_not_understand_is_answered_with_an_error() {
+async fn answers_a_malformed_message_with_an_error() {
     let service = Service::start("stratalerts").await;
     let mut socket = connect(&service, &[("x-api-key", service.key("full"))]).await;
     for (sent, hint) in [
@@ -173,7 +173,7 @@ async fn what_it_does_not_understand_is_answered_with_an_error() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_no_handshake_gets_the_envelope() {
+async fn answers_a_request_that_is_not_a_handshake_with_the_envelope() {
     let service = Service::start("stratalerts").await;
     let mut client = Client::connect(&service).await;
     for (headers, status, code) in [
@@ -190,7 +190,7 @@ async fn a_request_that_is_no_handshake_gets_the_envelope() {
 }
 
 #[tokio::test]
-async fn it_opens_and_refuses_over_http2() {
+async fn opens_and_refuses_over_http2() {
     let service = Service::start("stratalerts").await;
     let mut socket = connect_http2(&service, &[("x-api-key", service.key("full"))]).await;
     subscribe(&mut socket, "quotes", &["AAPL"]).await;
@@ -200,13 +200,13 @@ async fn it_opens_and_refuses_over_http2() {
     assert_eq!(next(&mut refused).await, Event::Closed(4401, "missing_api_key".to_owned()));
     refused = connect_http2(&service, &[("x-api-key", service.key("no_ws"))]).await;
     assert_eq!(next(&mut refused).await, Event::Closed(4403, "missing_scope".to_owned()));
-    // A socket that is not read any more would never answer the close.
+    // An open socket that is not read would not answer the close frame, and delay the shutdown.
     drop((socket, refused));
     service.end().await;
 }
 
 #[tokio::test]
-async fn open_connections_are_told_that_the_service_ends() {
+async fn closes_open_connections_when_the_service_shuts_down() {
     let service = Service::start("stratalerts").await;
     let mut silent = connect(&service, &[("x-api-key", service.key("full"))]).await;
     let mut http2 = connect_http2(&service, &[("x-api-key", service.key("full"))]).await;
@@ -214,7 +214,7 @@ async fn open_connections_are_told_that_the_service_ends() {
     service.terminate().await;
     assert_eq!(next(&mut silent).await, going_away);
     assert_eq!(next(&mut http2).await, going_away);
-    // Their answers to the close go out when they are dropped or read on.
+    // Dropping them sends their answers to the close frame.
     drop((silent, http2));
     service.ended().await;
 }
@@ -233,7 +233,7 @@ async fn connect(service: &Service, headers: &[(&str, &str)]) -> WebSocketStream
     socket
 }
 
-/// Opens a WebSocket by extended CONNECT (RFC 8441), on a connection of its own.
+/// Opens a WebSocket by extended CONNECT (RFC 8441), on a separate connection.
 async fn connect_http2(
     service: &Service,
     headers: &[(&str, &str)],
@@ -243,7 +243,7 @@ async fn connect_http2(
         http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     let url = |path: &str| format!("http://{}{path}", service.address());
-    // An extended CONNECT may be sent only after the server's settings, and these come before its first response.
+    // An extended CONNECT needs the server's settings, which arrive before its first response.
     let first = Request::get(url("/")).version(Version::HTTP_2).body(Empty::<Bytes>::new()).unwrap();
     assert_eq!(sender.send_request(first).await.unwrap().status(), 401);
 
@@ -263,7 +263,7 @@ async fn connect_http2(
 }
 
 async fn next<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut WebSocketStream<S>) -> Event {
-    match timeout(PATIENCE, socket.next()).await.expect("nothing came").unwrap().unwrap() {
+    match timeout(PATIENCE, socket.next()).await.expect("no message").unwrap().unwrap() {
         Message::Text(text) => Event::Message(text.to_string()),
         Message::Close(Some(frame)) => Event::Closed(frame.code.into(), frame.reason.to_string()),
         other => panic!("neither a message nor a close: {other:?}"),

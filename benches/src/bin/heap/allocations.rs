@@ -1,4 +1,4 @@
-//! How often a stack allocates for one request, and how many bytes. A vector that grows counts as one more allocation.
+//! The allocations and bytes of a stack per request. A vector that grows counts as one more allocation.
 
 use benches::{
     cast::{CALLERS, Scenario},

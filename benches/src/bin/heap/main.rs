@@ -1,4 +1,4 @@
-//! What the stacks allocate, and what the limiters keep: run by `benches`, which reads the one line of JSON that this prints.
+//! The allocations of the stacks, and the memory of the limiters. `benches` runs this and reads the one line of JSON that it prints.
 //!
 //! `heap allocations` counts allocations; `heap memory` measures the limiters.
 

@@ -1,4 +1,4 @@
-//! What a limiter keeps for each subject, at a million of them, and whether it gives it back by itself.
+//! The memory of a limiter per subject, with a million subjects, and whether it frees memory by itself.
 
 use std::{
     num::NonZeroU32,
@@ -18,7 +18,7 @@ use tollgate::{
 
 const SUBJECTS: usize = 1_000_000;
 
-/// How many strangers come by after all windows have passed.
+/// The number of new subjects after all windows have passed.
 const LATER: usize = SUBJECTS / 10;
 
 pub(crate) fn figures() -> Value {
@@ -33,7 +33,7 @@ pub(crate) fn figures() -> Value {
     })
 }
 
-/// The bytes that a million subjects keep, and those that are still kept when a tenth as many have come by much later.
+/// The bytes of a million subjects, and the bytes that remain after a tenth as many new subjects came much later.
 fn tollgate() -> (i64, i64) {
     let quota = Scenario::Allowed.quota(3);
     let limiter = MemoryLimiter::new();
@@ -66,7 +66,7 @@ fn peer() -> (i64, i64) {
     (kept, kept + more)
 }
 
-/// The bytes that were allocated and not freed meanwhile.
+/// The bytes that were allocated and not freed.
 fn held_by(work: impl FnOnce()) -> i64 {
     allocation_counter::measure(work).bytes_current
 }

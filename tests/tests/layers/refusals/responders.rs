@@ -1,0 +1,185 @@
+//! The exact output of each responder.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Request, StatusCode};
+use serde_json::json;
+use tests::suite::{Inner, Reply, erase, get, send, with_key};
+use tollgate::{
+    CredentialLayer, Denial, DenialKind, RequestIdLayer,
+    respond::{ByRequest, Grpc, Json, Problem, Respond, is_grpc},
+};
+use tower::{Layer as _, ServiceBuilder};
+
+use super::{every_denial, refusing};
+
+async fn reply(denial: Denial, responder: impl Respond) -> Reply {
+    send(&mut refusing(denial, Some(Arc::new(responder))), with_key("tok")).await
+}
+
+fn grpc() -> Request<String> {
+    let headers = [("content-type", "application/grpc"), ("authorization", "Bearer tok")];
+    let mut request = get("/jobs.Jobs/List", &headers);
+    *request.method_mut() = http::Method::POST;
+    *request.version_mut() = http::Version::HTTP_2;
+    request
+}
+
+#[tokio::test]
+async fn a_problem_has_the_members_of_rfc_9457() {
+    let reply = reply(Denial::new(DenialKind::TierTooLow), Problem::new()).await;
+    assert_eq!(reply.status(), StatusCode::FORBIDDEN);
+    assert_eq!(reply.header("content-type"), "application/problem+json");
+    assert_eq!(
+        reply.body(),
+        r#"{"code":"tier_too_low","detail":"The subscription does not include this.","status":403,"title":"Forbidden","type":"about:blank"}"#
+    );
+}
+
+#[tokio::test]
+async fn every_problem_has_all_members() {
+    for denial in every_denial() {
+        let expected = denial.clone();
+        let problem = reply(denial.clone(), Problem::new()).await.json();
+        assert_eq!(problem["status"], expected.status().as_u16());
+        assert_eq!(problem["title"], expected.status().canonical_reason().unwrap());
+        assert_eq!(
+            (&problem["code"], &problem["detail"]),
+            (&json!(expected.code()), &json!(expected.detail()))
+        );
+        let expected_type = match expected.kind() {
+            DenialKind::RateLimited => "https://iana.org/assignments/http-problem-types#quota-exceeded",
+            _ => "about:blank",
+        };
+        assert_eq!(problem["type"], expected_type);
+
+        let based =
+            reply(denial, Problem::new().with_type_base("https://docs.example.com/errors/")).await.json();
+        assert_eq!(based["type"], format!("https://docs.example.com/errors/{}", expected.code()));
+    }
+}
+
+#[tokio::test]
+async fn a_problem_has_the_request_id() {
+    let layers = ServiceBuilder::new().layer(RequestIdLayer::new()).layer(CredentialLayer::new());
+    let reply = send(&mut erase(layers.service(Inner::new())), get("/", &[("x-request-id", "abc-1")])).await;
+    assert_eq!(
+        reply.body(),
+        r#"{"code":"missing_credential","detail":"This request needs a credential.","request_id":"abc-1","status":401,"title":"Unauthorized","type":"about:blank"}"#
+    );
+}
+
+#[tokio::test]
+async fn a_problem_uses_the_status_code_and_detail_of_the_denial() {
+    let denial = Denial::new(DenialKind::Forbidden)
+        .with_status(StatusCode::IM_A_TEAPOT)
+        .with_code("pilot_only")
+        .with_detail("Ask us to \"join\".");
+    let reply = reply(denial, Problem::new()).await;
+    assert_eq!(reply.status(), StatusCode::IM_A_TEAPOT);
+    assert_eq!(reply.json()["code"], "pilot_only");
+    assert_eq!(reply.json()["detail"], "Ask us to \"join\".");
+}
+
+#[tokio::test]
+async fn a_problem_under_a_status_without_a_name_has_no_title() {
+    let denial = Denial::new(DenialKind::Forbidden).with_status(StatusCode::from_u16(499).unwrap());
+    let problem = reply(denial, Problem::new()).await.json();
+    // RFC 9457 section 3.1: a title is a string; a member of another type must be ignored.
+    assert_eq!(problem.get("title"), None, "{problem}");
+    assert_eq!(problem["status"], 499);
+}
+
+#[tokio::test]
+async fn json_is_the_body_that_the_application_returns() {
+    let shape =
+        |denial: &Denial| json!({ "error": { "code": denial.code(), "kind": denial.kind().reason() } });
+    for denial in every_denial() {
+        let expected = denial.clone();
+        let reply = reply(denial, Json::new(shape)).await;
+        assert_eq!(reply.status(), expected.status());
+        assert_eq!(reply.header("content-type"), "application/json");
+        assert_eq!(reply.json(), shape(&expected));
+    }
+}
+
+#[tokio::test]
+async fn grpc_answers_with_trailers_only() {
+    for denial in every_denial() {
+        let expected = denial.clone();
+        let reply = reply(denial, Grpc).await;
+        let kind = expected.kind();
+        assert_eq!(reply.status(), StatusCode::OK, "{kind:?}");
+        assert_eq!(reply.header("content-type"), "application/grpc");
+        assert_eq!(reply.header("grpc-status"), expected.grpc_code().to_string());
+        assert_eq!(reply.header("grpc-message"), expected.detail());
+        assert_eq!(reply.body(), "");
+        for http_only in ["www-authenticate", "retry-after"] {
+            assert_eq!(reply.header(http_only), "", "{kind:?}: {http_only} has no meaning here");
+        }
+        assert_eq!(reply.kind(), Some(kind), "the response carries the denial");
+    }
+}
+
+#[tokio::test]
+async fn only_the_grpc_message_is_percent_encoded() {
+    for (detail, encoded) in [
+        ("plain ~!\"#$&'()", "plain ~!\"#$&'()"),
+        ("100 %", "100 %25"),
+        ("caf\u{e9}", "caf%C3%A9"),
+        ("two\r\nlines\u{7f}", "two%0D%0Alines%7F"),
+        ("", ""),
+    ] {
+        let reply = reply(Denial::new(DenialKind::Forbidden).with_detail(detail), Grpc).await;
+        assert_eq!(reply.header("grpc-message"), encoded);
+        assert!(reply.headers().values().all(|value| value.as_bytes().is_ascii()));
+    }
+}
+
+#[tokio::test]
+async fn by_default_grpc_requests_get_a_grpc_status() {
+    for (content_type, is_grpc) in [
+        ("application/grpc", true),
+        ("application/grpc+proto", true),
+        ("application/grpc; charset=utf-8", true),
+        ("application/grpc-web", false),
+        ("application/grpcx", false),
+        ("application/json", false),
+        ("", false),
+    ] {
+        let mut request = grpc();
+        request.headers_mut().insert("content-type", HeaderValue::from_static(content_type));
+        let reply = send(&mut refusing(Denial::new(DenialKind::KeyUnknown), None), request).await;
+        let expected = if is_grpc { "application/grpc" } else { "application/problem+json" };
+        assert_eq!(reply.header("content-type"), expected, "{content_type}");
+        assert_eq!(reply.header("grpc-status"), if is_grpc { "16" } else { "" });
+    }
+}
+
+#[tokio::test]
+async fn by_request_uses_the_first_matching_responder() {
+    let word = |word: &'static str| Json::new(move |_| json!(word));
+    let responder = || {
+        ByRequest::otherwise(word("otherwise"))
+            .when(is_grpc, Grpc)
+            .when(|request| request.uri.path().starts_with("/v1"), word("first"))
+            .when(|request| request.uri.path().starts_with("/v1/jobs"), word("never"))
+            .when(|request| request.uri.path().starts_with("/v2"), word("second"))
+    };
+    for (path, expected) in [("/v1/jobs", "\"first\""), ("/v2", "\"second\""), ("/v3", "\"otherwise\"")] {
+        let mut stack = refusing(Denial::new(DenialKind::KeyUnknown), Some(Arc::new(responder())));
+        assert_eq!(send(&mut stack, get(path, &[("x-api-key", "tok")])).await.body(), expected);
+    }
+    let mut stack = refusing(Denial::new(DenialKind::KeyUnknown), Some(Arc::new(responder())));
+    assert_eq!(send(&mut stack, grpc()).await.header("grpc-status"), "16");
+}
+
+#[tokio::test]
+async fn inner_layers_inherit_a_responder_until_one_sets_its_own() {
+    let word = |word: &'static str| Json::new(move |_| json!(word));
+    let outer = RequestIdLayer::new().with_responder(word("outer"));
+    let inherits = (outer.clone(), CredentialLayer::new()).layer(Inner::new());
+    assert_eq!(send(&mut erase(inherits), get("/", &[])).await.body(), "\"outer\"");
+    let overrides = (outer, CredentialLayer::new().with_responder(word("inner"))).layer(Inner::new());
+    assert_eq!(send(&mut erase(overrides), get("/", &[])).await.body(), "\"inner\"");
+}

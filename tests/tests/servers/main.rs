@@ -1,0 +1,12 @@
+//! The layers in real servers, over real sockets and databases.
+//!
+//! | module | tests |
+//! |---|---|
+//! | `hosts` | axum, hyper and tonic with the layers |
+//! | `fleet` | several processes that share one database |
+//! | `harness` | the database server and the network relay of the other tests |
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
+
+mod fleet;
+mod harness;
+mod hosts;
