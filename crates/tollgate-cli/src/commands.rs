@@ -52,6 +52,9 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     }
     let url = url(&global)?;
     if let Command::Migrate = command {
+        if global.no_migrate {
+            return Err(Failure::new(Exit::Usage, "`tollgate migrate` cannot be combined with --no-migrate"));
+        }
         return schema::migrate(url, &global).await;
     }
     if let Command::Verify(verify) = &command

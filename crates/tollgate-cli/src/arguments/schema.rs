@@ -9,13 +9,14 @@ use tollgate_sql::DatabaseKind;
 const AFTER_HELP: &str = "\
 Examples:
   tollgate schema --database-kind postgres > migrations/0001_tollgate.sql
-  tollgate schema --database-kind postgres --after 1    after an upgrade: the migrations that are new
-  tollgate schema --database-kind sqlite | sqlite3 keys.db";
+  tollgate schema --database-kind postgres --after 1        only newer migrations
+  tollgate schema --database-kind sqlite | sqlite3 -bail keys.db";
 
-/// Prints the SQL migrations, for those who run them with their own tool. Needs no database.
+/// Prints the SQL migrations, to run them with another tool.
 ///
-/// Run each migration in one transaction; its last statement records its version in `tollgate_schema`. Then open the store with
-/// `without_migration`, and run commands with --no-migrate. Alternatively, `tollgate migrate` runs the migrations.
+/// Needs no database. Run each migration in one transaction; its last statement records its version in `tollgate_schema`. Then open the store with
+/// `without_migration`, and run commands with --no-migrate. `tollgate migrate` runs the migrations without
+/// another tool.
 ///
 /// With --json: {"migrations": [{"version", "file_name", "sql"}]}.
 #[derive(Debug, Args)]

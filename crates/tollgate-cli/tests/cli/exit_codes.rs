@@ -47,6 +47,7 @@ fn an_invalid_command_line_is_2() {
     let mut command = world.command(&["keys", "list"]);
     Run::of(&command.env_remove("TOLLGATE_DATABASE").output().unwrap()).fails(2, "no database URL");
     world.run(&["keys", "list", "--database=mysql://host/keys"]).fails(2, "invalid database URL");
+    world.run(&["migrate", "--no-migrate"]).fails(2, "`tollgate migrate` cannot be combined with");
     world.run(&["keys", "list", "--timeout=2h"]).fails(2, "the deadline of a key store");
 }
 
