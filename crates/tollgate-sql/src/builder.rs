@@ -1,4 +1,6 @@
 //! Opens a store: from a URL, from connection options, or over a pool of the application's.
+//!
+//! The futures of opening are boxed: they are large, and would be part of the futures of callers.
 
 use std::time::Duration;
 
@@ -122,7 +124,8 @@ impl SqlKeysBuilder {
     /// [`ConnectError`], which says what to do.
     pub async fn connect(self, url: &str) -> Result<SqlKeys, ConnectError> {
         let settings = self.checked()?;
-        SqlKeys::open(Database::from_url(url, &settings).await?, settings).await
+        let database = Box::pin(Database::from_url(url, &settings)).await?;
+        Box::pin(SqlKeys::open(database, settings)).await
     }
 
     /// Opens the store in the SQLite database of these options.
@@ -150,8 +153,8 @@ impl SqlKeysBuilder {
         options: sqlx::sqlite::SqliteConnectOptions,
     ) -> Result<SqlKeys, ConnectError> {
         let settings = self.checked()?;
-        let pools = crate::database::sqlite::Pools::open(options, &settings).await?;
-        SqlKeys::open(Pools::Sqlite(pools).into(), settings).await
+        let pools = Box::pin(crate::database::sqlite::Pools::open(options, &settings)).await?;
+        Box::pin(SqlKeys::open(Pools::Sqlite(pools).into(), settings)).await
     }
 
     /// Opens the store over a SQLite pool of the application's. [`SqlKeys::close`] leaves the pool open.
@@ -185,7 +188,7 @@ impl SqlKeysBuilder {
     pub async fn connect_sqlite_pool(self, pool: sqlx::SqlitePool) -> Result<SqlKeys, ConnectError> {
         let settings = self.checked()?;
         let pools = crate::database::sqlite::Pools::adopt(pool, &settings).await?;
-        SqlKeys::open(Pools::Sqlite(pools).into(), settings).await
+        Box::pin(SqlKeys::open(Pools::Sqlite(pools).into(), settings)).await
     }
 
     /// Opens the store in the PostgreSQL database of these options.
@@ -208,8 +211,8 @@ impl SqlKeysBuilder {
         options: sqlx::postgres::PgConnectOptions,
     ) -> Result<SqlKeys, ConnectError> {
         let settings = self.checked()?;
-        let pool = crate::database::postgres::Pool::open(options, &settings).await?;
-        SqlKeys::open(Pools::Postgres(pool.into()).into(), settings).await
+        let pool = Box::pin(crate::database::postgres::Pool::open(options, &settings)).await?;
+        Box::pin(SqlKeys::open(Pools::Postgres(pool.into()).into(), settings)).await
     }
 
     /// Opens the store over a PostgreSQL pool of the application's. [`SqlKeys::close`] leaves the pool open.
@@ -234,7 +237,7 @@ impl SqlKeysBuilder {
     pub async fn connect_postgres_pool(self, pool: sqlx::PgPool) -> Result<SqlKeys, ConnectError> {
         let settings = self.checked()?;
         let pool = crate::database::postgres::Pool::adopt(pool, &settings).await?;
-        SqlKeys::open(Pools::Postgres(pool.into()).into(), settings).await
+        Box::pin(SqlKeys::open(Pools::Postgres(pool.into()).into(), settings)).await
     }
 
     /// Creates the tables at this URL, or updates them, and opens no store. Needs the right to change tables; the store itself
@@ -244,7 +247,7 @@ impl SqlKeysBuilder {
     /// As of [`connect`](Self::connect).
     pub async fn migrate(self, url: &str) -> Result<Migrated, ConnectError> {
         let settings = self.checked()?;
-        let database = Database::from_url(url, &settings).await?;
+        let database = Box::pin(Database::from_url(url, &settings)).await?;
         let migrated = migrations::migrate(&database, settings.admin_deadline).await;
         database.close().await;
         migrated

@@ -18,7 +18,7 @@ Examples:
 /// `without_migration`, and run commands with --no-migrate. `tollgate migrate` runs the migrations without
 /// another tool.
 ///
-/// With --json: {"migrations": [{"version", "file_name", "sql"}]}.
+/// With --json: `{"migrations": [{"version": …, "file_name": …, "sql": …}]}`.
 #[derive(Debug, Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub(crate) struct Schema {
