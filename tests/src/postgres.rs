@@ -1,8 +1,8 @@
-//! A PostgreSQL server of a test's own.
+//! A PostgreSQL server for one test.
 //!
-//! It listens on the loopback, trusts everybody, and takes about 150 ms to start: its files are copied from a template,
-//! which is made once for a machine. It ends with its [`Postgres`], and at the latest with the test's process, even if
-//! that is killed.
+//! It listens on the loopback interface, accepts every user without a password, and takes about 150 ms to start: its files are
+//! copied from a template, which is created once per machine. It ends when its [`Postgres`] is dropped, and also when the test
+//! process is killed.
 //!
 //! ```no_run
 //! # async fn example() {
@@ -11,7 +11,7 @@
 //! let mut postgres = Postgres::start().await;
 //! let database = postgres.fresh_database().await; // "postgres://postgres@127.0.0.1:15432/test_1"
 //!
-//! // With a network in between that can fail.
+//! // Through a network that can fail.
 //! let relay = Relay::to(postgres.address());
 //! let database = relay.reroute(&database);
 //!
@@ -39,19 +39,18 @@ use folder::Folder;
 use postmaster::Postmaster;
 use programs::Programs;
 
-/// A server, which ends when this is dropped, and leaves nothing behind.
+/// A server. Dropped, it ends and deletes its files.
 ///
-/// Its methods wait on other threads, so that the runtime of a test goes on meanwhile, and a clock of tokio's that is
-/// paused stands still.
+/// Its methods wait on other threads, so they do not block the runtime of a test, and do not advance a paused tokio clock.
 #[derive(Debug)]
 pub struct Postgres {
-    // Ends before its home does.
+    // Ends before its files are deleted.
     postmaster: Option<Postmaster>,
     home: Arc<Home>,
     databases: AtomicU32,
 }
 
-/// What stays the same when a server is restarted.
+/// What stays the same across restarts.
 #[derive(Debug)]
 struct Home {
     programs: Programs,
@@ -61,23 +60,21 @@ struct Home {
 
 #[derive(Clone, Copy, Debug)]
 enum Durability {
-    /// A commit is handed over to the operating system: it outlives the server, but not the machine.
+    /// A commit is written to the operating system: it survives a crash of the server, but not of the machine.
     Quick,
-    /// A commit is on the disk, as in production.
+    /// A commit is written to the disk, as in production.
     Durable,
 }
 
 impl Postgres {
     /// Starts a server that does not wait for the disk (`fsync=off`).
     ///
-    /// What it has committed outlives a [`kill`](Self::kill) all the same, since the operating system goes on and has
-    /// it.
+    /// A commit still survives a [`kill`](Self::kill), because the operating system has it.
     pub async fn start() -> Self {
         Self::start_with(Durability::Quick).await
     }
 
-    /// Starts a server that keeps what it has committed as one in production does, on the disk: for tests of what is
-    /// kept. This takes about a second.
+    /// Starts a server that writes commits to the disk, for tests of durability. This takes about a second.
     pub async fn start_durable() -> Self {
         Self::start_with(Durability::Durable).await
     }
@@ -93,24 +90,24 @@ impl Postgres {
         .await
     }
 
-    /// Where it listens, also after a restart.
+    /// The address, which stays the same after a restart.
     pub fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.home.folder.port()).into()
     }
 
-    /// The database that every server has.
+    /// The URL of the database `postgres`, which every server has.
     pub fn url(&self) -> String {
         self.url_of("postgres")
     }
 
-    /// Creates an empty database, and gives its URL: tests that share a server do not meet.
+    /// Creates an empty database, and returns its URL.
     pub async fn fresh_database(&self) -> String {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed) + 1);
-        let mut connection = PgConnection::connect(&self.url()).await.expect("a server that runs");
-        // A name cannot be a parameter, and this one is ours.
+        let mut connection = PgConnection::connect(&self.url()).await.expect("the server is running");
+        // A name cannot be a parameter, and this one is safe.
         let create = AssertSqlSafe(format!("CREATE DATABASE {name}"));
         sqlx::raw_sql(create).execute(&mut connection).await.expect("a new database");
-        connection.close().await.expect("a server that runs");
+        connection.close().await.expect("the server is running");
         self.url_of(&name)
     }
 
@@ -118,21 +115,21 @@ impl Postgres {
         format!("postgres://postgres@{}/{database}", self.address())
     }
 
-    /// Stops it in good order: whoever is connected is told so, and everything is on the disk.
+    /// Stops it: clients are disconnected with an error, and everything is written to the disk.
     pub async fn stop(&mut self) {
         if let Some(postmaster) = self.postmaster.take() {
             elsewhere(move || postmaster.stop()).await;
         }
     }
 
-    /// Kills all of its processes by `SIGKILL`: nobody is told anything, and the next start has to recover.
+    /// Kills all of its processes by `SIGKILL`. The next start recovers.
     pub async fn kill(&mut self) {
         if let Some(postmaster) = self.postmaster.take() {
             elsewhere(move || postmaster.kill()).await;
         }
     }
 
-    /// Starts it again, with the same files at the same address. One that still runs is stopped first.
+    /// Stops it if it is running, and starts it with the same files at the same address.
     pub async fn restart(&mut self) {
         self.stop().await;
         let home = Arc::clone(&self.home);
@@ -140,9 +137,9 @@ impl Postgres {
     }
 }
 
-/// Runs what waits on a thread of its own.
+/// Runs blocking work on another thread.
 async fn elsewhere<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let result = tokio::task::spawn_blocking(work).await;
-    // Nobody cancels it: what has failed has panicked.
+    // It is never cancelled, so an error is a panic.
     result.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }

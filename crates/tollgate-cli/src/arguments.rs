@@ -1,6 +1,7 @@
-//! What can be said on the command line. The comments here are the program's help.
+//! The command line. The doc comments here are the program's help.
 
 pub(crate) mod keys;
+mod schema;
 pub(crate) mod values;
 mod verify;
 
@@ -9,19 +10,19 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-pub(crate) use self::{keys::Keys, verify::Verify};
+pub(crate) use self::{keys::Keys, schema::Schema, verify::Verify};
 
-const GLOBAL: &str = "Options of all commands";
+const GLOBAL: &str = "Global options";
 
 const AFTER_HELP: &str = "\
 Exit codes:
-  0    done; `verify`: the key is good
-  1    no: `verify`: the key is not good; `keys delete`: the question was answered with no
-  2    the command line is not understood, or says too little
-  3    there is no such key
-  4    conflict: the name is taken, or the key is revoked and cannot be changed any more
-  5    the database cannot be opened, does not answer, is locked, or was made by a newer version
-  6    refused: an unknown scope, an expiry in the past, a name that is too long, no key to verify
+  0    success; `verify`: the key is valid
+  1    `verify`: the key is invalid; `keys delete`: not confirmed
+  2    invalid command line
+  3    key not found
+  4    conflict: the name is taken, or the key is revoked and cannot be changed
+  5    database error: cannot be opened, does not answer, is locked, or has another schema version
+  6    invalid value: an unknown scope, an expiry in the past, a name that is too long, no key to verify
   7    the output could not be written
   130  interrupted
 
@@ -34,16 +35,16 @@ Examples:
   tollgate keys revoke key_0199…
   printf %s \"$KEY\" | tollgate verify
   tollgate --json keys list --all | jq -r '.items[].id'
+  tollgate migrate --database postgres://admin@host/database
 
-A new secret is written to the standard output, once, and nowhere else; whatever else there is to
-say of it goes to the standard error. So this works: KEY=$(tollgate keys create --name deploy)
+`keys create` and `keys rotate` write the secret, and nothing else, to standard output; all other text goes to standard
+error. So this works: KEY=$(tollgate keys create --name deploy)
 
-With --json each command writes one JSON document, on one line. Errors are one line on the standard
-error all the same.";
+With --json, each command writes one JSON document on one line. An error is always one line on standard error.";
 
-/// Manages the API keys of services behind Tollgate.
+/// Manages the API keys of services that use Tollgate.
 ///
-/// Each command is one change, made wholly or not at all, and stands in the key's history under your name.
+/// A command changes everything or nothing. The history of a key records each change with your name.
 #[derive(Debug, Parser)]
 #[command(name = "tollgate", bin_name = "tollgate", version, max_term_width = 110, after_long_help = AFTER_HELP)]
 pub(crate) struct Arguments {
@@ -56,22 +57,21 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// The database of the keys: `sqlite://keys.db`, `postgres://user@host/database`.
+    /// The database URL: `sqlite://keys.db`, `postgres://user@host/database`.
     ///
-    /// Rather set the environment variable, above all if the URL holds a password: others on this machine can read command
-    /// lines.
+    /// Prefer the environment variable if the URL contains a password: other users of this machine can read command lines.
     #[arg(long, global = true, value_name = "URL", help_heading = GLOBAL, env = "TOLLGATE_DATABASE", hide_env_values = true)]
     pub(crate) database: Option<String>,
 
-    /// Writes JSON in place of tables: one document, on one line.
+    /// Writes one JSON document on one line instead of tables.
     #[arg(long, global = true, help_heading = GLOBAL)]
     pub(crate) json: bool,
 
-    /// Who does this, for the history, where it stands as `cli:NAME`; the user's name if it is absent.
+    /// Your name in the history, where it is written `cli:NAME`. Default: the user name.
     #[arg(long, global = true, value_name = "NAME", help_heading = GLOBAL, env = "TOLLGATE_OPERATOR", value_parser = values::operator)]
     pub(crate) operator: Option<String>,
 
-    /// How long to wait for the database, at each step.
+    /// The time limit for opening the database, and for each query.
     #[arg(
         long,
         global = true,
@@ -82,11 +82,17 @@ pub(crate) struct Global {
         value_parser = values::duration
     )]
     pub(crate) timeout: Duration,
+
+    /// Does not create or update tables: fails if their schema version is not the expected one.
+    ///
+    /// Without it, `keys create` creates missing tables, and every command updates older ones.
+    #[arg(long, global = true, help_heading = GLOBAL)]
+    pub(crate) no_migrate: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Issues, lists, shows, renames, changes, rotates, revokes and deletes keys.
+    /// Creates, lists, shows, updates, rotates, revokes and deletes keys.
     #[command(subcommand)]
     Keys(Keys),
 
@@ -96,7 +102,16 @@ pub(crate) enum Command {
 
     Verify(Verify),
 
-    /// Writes the script that completes commands in a shell.
+    /// Creates the database tables, or updates them to the schema version of this program.
+    ///
+    /// Does nothing if they are up to date. The database user needs the right to create and change tables; other commands, and
+    /// services, then only need to read and write rows.
+    #[command(after_long_help = "Example:\n  tollgate migrate --database postgres://admin@host/database")]
+    Migrate,
+
+    Schema(Schema),
+
+    /// Prints a shell completion script.
     ///
     /// For bash: tollgate completions bash > ~/.local/share/bash-completion/completions/tollgate
     Completions {
@@ -107,15 +122,15 @@ pub(crate) enum Command {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Tenants {
-    /// Suspends a tenant: all its keys are refused, those issued later included.
+    /// Suspends a tenant: its keys are refused, including keys that are created later.
     ///
-    /// A tenant that has no keys yet can be suspended, too.
+    /// The tenant may have no keys yet.
     Suspend {
         /// The tenant.
         tenant: String,
     },
 
-    /// Lifts the suspension of a tenant. Keys that are revoked stay revoked.
+    /// Resumes a suspended tenant: its keys are accepted again. Revoked keys stay revoked.
     Resume {
         /// The tenant.
         tenant: String,

@@ -1,6 +1,7 @@
-//! What the commands do, over the ports of a store.
+//! One function for each command, over the backend traits of a store.
 
 mod keys;
+mod schema;
 mod tenants;
 mod usage;
 mod verify;
@@ -23,7 +24,7 @@ use crate::{
     store::{self, IfMissing, Store},
 };
 
-/// What a command works with.
+/// What a command needs.
 struct Session {
     store: Store,
     actor: Actor,
@@ -31,32 +32,40 @@ struct Session {
 }
 
 impl Session {
-    /// Manages the keys, whose new secrets have this format.
+    /// A manager whose new secrets have this format.
     fn manager(&self, format: KeyFormat) -> KeyManager {
         KeyManager::new(format, self.store.admin.clone())
     }
 
-    /// Manages the keys, and makes no secrets.
-    fn keeper(&self) -> KeyManager {
+    /// A manager for commands that create no secrets.
+    fn keyless_manager(&self) -> KeyManager {
         self.manager(KeyFormat::opaque())
     }
 }
 
 pub(crate) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let Arguments { global, command } = arguments;
-    if let Command::Completions { shell } = command {
-        return completions(shell);
+    match &command {
+        Command::Completions { shell } => return completions(*shell),
+        Command::Schema(arguments) => return schema::schema(arguments, global.json),
+        _ => {}
     }
     let url = url(&global)?;
+    if let Command::Migrate = command {
+        if global.no_migrate {
+            return Err(Failure::new(Exit::Usage, "`tollgate migrate` cannot be combined with --no-migrate"));
+        }
+        return schema::migrate(url, &global).await;
+    }
     if let Command::Verify(verify) = &command
         && !verify.misplaced.is_empty()
     {
         return Err(Failure::new(
             Exit::Usage,
-            "a key is never an argument, which others on this machine can read: write it to the standard input",
+            "the key must not be an argument, which other users of this machine can read: pass it on standard input",
         ));
     }
-    // Read first, so that no connection waits for somebody who types.
+    // Before the database is opened, so that no connection is idle while the user types.
     let secret = match command {
         Command::Verify(_) => input::secret().await?,
         _ => Zeroizing::default(),
@@ -65,13 +74,13 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Keys(Keys::Create(_)) => IfMissing::Create,
         _ => IfMissing::Fail,
     };
-    let database = store::open(url, if_missing, global.timeout).await?;
+    let database = store::open(url, if_missing, &global).await?;
     let session = Session { store: Store::of(database.clone()), actor: actor(&global), is_json: global.json };
     let outcome = match command {
         Command::Keys(command) => keys::run(command, session).await,
         Command::Tenants(command) => tenants::run(command, session).await,
         Command::Verify(command) => verify::run(command, &secret, session).await,
-        Command::Completions { .. } => Ok(Exit::Done),
+        Command::Migrate | Command::Schema(_) | Command::Completions { .. } => Ok(Exit::Done),
     };
     database.close().await;
     outcome
@@ -88,16 +97,16 @@ fn url(global: &Global) -> Result<&str, Failure> {
     global.database.as_deref().filter(|url| !url.is_empty()).ok_or_else(|| {
         Failure::new(
             Exit::Usage,
-            "which database? Set TOLLGATE_DATABASE, or say --database: sqlite://keys.db, postgres://user@host/database",
+            "no database URL: set TOLLGATE_DATABASE or --database to sqlite://keys.db or postgres://user@host/database",
         )
     })
 }
 
-/// Who stands in the history.
+/// The name in the history.
 fn actor(global: &Global) -> Actor {
     let user = || ["USER", "LOGNAME", "USERNAME"].into_iter().find_map(|name| env::var(name).ok());
     let name = global.operator.clone().or_else(user).filter(|name| !name.is_empty());
-    // A user's name is nobody's to choose here, so that it is made fit rather than refused.
+    // Users cannot change their user name for this, so it is adapted and not refused.
     let name: String = name.unwrap_or_else(|| "unknown".to_owned());
     let name: String = name.chars().filter(|character| !character.is_control()).take(100).collect();
     Actor::new(format!("cli:{name}"))

@@ -1,4 +1,4 @@
-//! How the program ends: by an exit code, and one line if something went wrong.
+//! Exit codes and error messages.
 
 use std::process::ExitCode;
 
@@ -6,20 +6,20 @@ use tollgate::{denial::Unavailable, manage::KeyAdminError};
 
 use crate::output::table::visible;
 
-/// The exit codes. `--help` lists them, and scripts rely on them.
+/// The exit codes. `--help` lists them, and scripts depend on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     Done = 0,
-    /// What was asked has the answer no.
+    /// The key is invalid, or the user has not confirmed.
     No = 1,
-    /// clap's own code for a command line that it does not understand.
+    /// An invalid command line. clap uses the same code.
     Usage = 2,
     NotFound = 3,
     Conflict = 4,
     Database = 5,
     Refused = 6,
     Output = 7,
-    /// 128 and the number of the signal, as shells have it.
+    /// 128 plus the number of the signal, as in shells.
     Interrupted = 130,
 }
 
@@ -29,27 +29,27 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// What went wrong, and what to do about it: one sentence that holds no secret.
+/// An error message, which says what to do and contains no secret, and its exit code.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) exit: Exit,
-    pub(crate) sentence: String,
+    pub(crate) message: String,
 }
 
 impl Failure {
-    pub(crate) fn new(exit: Exit, sentence: impl Into<String>) -> Self {
-        Self { exit, sentence: sentence.into() }
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into() }
     }
 
     pub(crate) fn no_such_key(id: &str) -> Self {
-        // A secret in the place of an identifier is a mistake to be told of, and not to be repeated.
-        let sentence = if ["_live_", "_test_"].iter().any(|environment| id.contains(environment)) {
-            "this is a secret, not an identifier: `tollgate verify` reads it from the standard input and tells whose it is"
+        // A secret in place of an identifier must not be repeated in the message.
+        let message = if ["_live_", "_test_"].iter().any(|environment| id.contains(environment)) {
+            "this is a secret, not an identifier: `tollgate verify` reads a secret from standard input and shows its key"
                 .to_owned()
         } else {
-            format!("there is no key `{}`: `tollgate keys list` lists those that there are", visible(id))
+            format!("key not found: `{}`; `tollgate keys list` lists all keys", visible(id))
         };
-        Self::new(Exit::NotFound, sentence)
+        Self::new(Exit::NotFound, message)
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is read from whoever calls: the key to be verified, the answer to a question.
+//! Reads the key to verify, and the answer to a question.
 
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 
@@ -9,35 +9,35 @@ use crate::{
     output,
 };
 
-/// Far more than any key has.
-const LONGEST_INPUT: usize = 64 * 1024;
+/// Keys are far shorter.
+const MAX_INPUT: usize = 64 * 1024;
 
-/// The key on the standard input, without the one newline that `echo` and files end with. From a terminal it is asked for.
+/// The key on standard input, without one trailing newline. On a terminal, prompts for it.
 pub(crate) async fn secret() -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let secret = if io::stdin().is_terminal() { prompt().await? } else { waiting(read_all).await? };
+    let secret = if io::stdin().is_terminal() { prompt().await? } else { on_a_thread(read_all).await? };
     if secret.is_empty() {
         return Err(Failure::new(
             Exit::Refused,
-            "there is no key to verify: write it to the standard input, as in `tollgate verify < key.txt`",
+            "no key to verify: pass it on standard input, as in `tollgate verify < key.txt`",
         ));
     }
     Ok(secret)
 }
 
-/// Asks on the terminal, which shows nothing of the answer.
+/// Prompts on the terminal, without echo.
 #[cfg(unix)]
 async fn prompt() -> Result<Zeroizing<Vec<u8>>, Failure> {
-    // Shows again what is typed once this is dropped: with the answer, or by Ctrl-C.
+    // Turns the echo on again when it is dropped: after the answer, or on Ctrl-C.
     let _hidden = hidden::Hidden::begin().map_err(|error| unreadable(&error))?;
     output::ask("Key: ");
-    waiting(|| read(|stdin, secret| stdin.read_until(b'\n', secret))).await
+    on_a_thread(|| read(|stdin, secret| stdin.read_until(b'\n', secret))).await
 }
 
 #[cfg(not(unix))]
 async fn prompt() -> Result<Zeroizing<Vec<u8>>, Failure> {
     Err(Failure::new(
         Exit::Usage,
-        "this terminal would show the key: write it to the standard input by a pipe or a file",
+        "this terminal would show the key: pass it on standard input from a pipe or a file",
     ))
 }
 
@@ -48,9 +48,9 @@ fn read_all() -> Result<Zeroizing<Vec<u8>>, Failure> {
 fn read(
     by: impl FnOnce(&mut io::Take<io::StdinLock<'static>>, &mut Vec<u8>) -> io::Result<usize>,
 ) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    // Reserved at once, because a buffer that grows leaves its old memory behind unwiped.
-    let mut secret = Zeroizing::new(Vec::with_capacity(LONGEST_INPUT));
-    let mut stdin = io::stdin().lock().take(LONGEST_INPUT as u64);
+    // A buffer that grows would leave copies in memory that are not zeroed.
+    let mut secret = Zeroizing::new(Vec::with_capacity(MAX_INPUT));
+    let mut stdin = io::stdin().lock().take(MAX_INPUT as u64);
     by(&mut stdin, &mut secret).map_err(|error| unreadable(&error))?;
     trim_newline(&mut secret);
     Ok(secret)
@@ -65,16 +65,16 @@ fn trim_newline(secret: &mut Vec<u8>) {
     }
 }
 
-/// Asks a question that is answered with yes or no, where there is somebody to answer it.
+/// Asks a yes-or-no question. Fails if standard input is not a terminal.
 pub(crate) async fn confirm(question: &str) -> Result<bool, Failure> {
     if !io::stdin().is_terminal() {
         return Err(Failure::new(
             Exit::Usage,
-            "nobody can be asked, since the standard input is no terminal: say --yes, and it is deleted without a question",
+            "cannot ask for confirmation, as standard input is not a terminal: pass --yes to delete without confirmation",
         ));
     }
     output::ask(&format!("{question} [y/N] "));
-    let answer = waiting(|| {
+    let answer = on_a_thread(|| {
         let mut answer = String::new();
         io::stdin().lock().read_line(&mut answer).map_err(|error| unreadable(&error))?;
         Ok(answer)
@@ -83,19 +83,19 @@ pub(crate) async fn confirm(question: &str) -> Result<bool, Failure> {
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
-/// Reads on a thread of its own, so that Ctrl-C is heard meanwhile.
-async fn waiting<T: Send + 'static>(
+/// Reads on another thread, so that Ctrl-C still ends the program.
+async fn on_a_thread<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
     let outcome = tokio::task::spawn_blocking(read).await;
-    outcome.unwrap_or_else(|_| Err(Failure::new(Exit::Usage, "the standard input cannot be read")))
+    outcome.unwrap_or_else(|_| Err(Failure::new(Exit::Usage, "cannot read standard input")))
 }
 
 fn unreadable(error: &io::Error) -> Failure {
-    Failure::new(Exit::Usage, format!("the standard input cannot be read: {error}"))
+    Failure::new(Exit::Usage, format!("cannot read standard input: {error}"))
 }
 
-/// A terminal that does not show what is typed.
+/// Turns off the echo of the terminal.
 #[cfg(unix)]
 mod hidden {
     use std::io;
@@ -111,9 +111,9 @@ mod hidden {
             let before = tcgetattr(io::stdin())?;
             let mut hidden = before.clone();
             hidden.local_modes.remove(LocalModes::ECHO);
-            // But for the newline, behind which the answer is written.
+            // Except for the newline, so that output begins on a new line.
             hidden.local_modes.insert(LocalModes::ECHONL);
-            // What was typed too early was shown, and is thrown away.
+            // Discards input that was typed, and echoed, before.
             tcsetattr(io::stdin(), OptionalActions::Flush, &hidden)?;
             Ok(Self { before })
         }
@@ -131,7 +131,7 @@ mod tests {
     use super::trim_newline;
 
     #[test]
-    fn one_newline_is_left_out_and_nothing_else() {
+    fn only_one_trailing_newline_is_removed() {
         for (given, left) in
             [("k", "k"), ("k\n", "k"), ("k\r\n", "k"), ("k\n\n", "k\n"), (" k \n", " k "), ("\n", "")]
         {

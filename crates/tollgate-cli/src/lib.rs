@@ -1,4 +1,4 @@
-//! `tollgate`, the command line of whoever manages API keys: the program, not a library to build on.
+//! `tollgate`, a command line tool that manages API keys. This is a program, not a library to build on.
 //!
 //! ```sh
 //! cargo install tollgate-cli
@@ -12,45 +12,52 @@
 //! tollgate keys revoke key_0199…
 //! ```
 //!
-//! It works on the very tables that services verify against ([`tollgate_sql`]), by the very rules that a program's own management
-//! follows ([`KeyManager`](tollgate::manage::KeyManager)). Services hear of what it changes: at once by PostgreSQL, within 100 ms by SQLite.
+//! It uses the tables that services verify keys against ([`tollgate_sql`]), and the rules of
+//! [`KeyManager`](tollgate::manage::KeyManager). Services are notified of its changes: at once with PostgreSQL, within 100 ms with
+//! SQLite.
+//!
+//! # Tables
+//!
+//! `tollgate keys create` creates missing tables, and every command updates older ones. To keep that separate, run
+//! `tollgate migrate`, or apply what `tollgate schema --database-kind postgres` prints with a tool of your own, and run the other
+//! commands with `--no-migrate`.
 //!
 //! # Secrets
 //!
-//! A new secret is written to the standard output once, and to nothing else: tables and hints go to the standard error, and the
-//! database gets a digest. A key to be verified is read from the standard input, never from an argument, and never shown. No
-//! message holds a secret, or the database's URL.
+//! A new secret is written once, to standard output. Tables and hints go to standard error, and the database gets a digest.
+//! `tollgate verify` reads the key from standard input, never from an argument, and never shows it. No message contains a secret
+//! or the database URL.
 //!
-//! Digests are plain SHA-256. A service that verifies with peppers takes such keys if it says
+//! Digests are SHA-256 without a pepper. A service that verifies with peppers accepts such keys with
 //! [`with_unpeppered`](tollgate::key::Peppers::with_unpeppered).
 //!
-//! # For scripts
+//! # Scripts
 //!
-//! `--json` writes one document, on one line; keys look as they do in the answers of the management routes. Lists are
-//! `{"items": […], "next": …}`. Errors are one line on the standard error, also then; what happened is told by the exit code:
+//! With `--json`, a command writes one JSON document on one line. Keys have the format of the management routes. Lists are
+//! `{"items": […], "next": …}`. An error is always one line on standard error. The exit codes:
 //!
-//! | code | |
+//! | code | meaning |
 //! |---|---|
-//! | 0 | done; `verify`: the key is good |
-//! | 1 | no: `verify`: the key is not good; `keys delete`: the question was answered with no |
-//! | 2 | the command line is not understood, or says too little |
-//! | 3 | there is no such key |
-//! | 4 | conflict: the name is taken, or the key is revoked and cannot be changed any more |
-//! | 5 | the database cannot be opened, does not answer, is locked, or was made by a newer version |
-//! | 6 | refused: an unknown scope, an expiry in the past, a name that is too long, no key to verify |
+//! | 0 | success; `verify`: the key is valid |
+//! | 1 | `verify`: the key is invalid; `keys delete`: not confirmed |
+//! | 2 | invalid command line |
+//! | 3 | key not found |
+//! | 4 | conflict: the name is taken, or the key is revoked and cannot be changed |
+//! | 5 | database error: cannot be opened, does not answer, is locked, or has another schema version |
+//! | 6 | invalid value: an unknown scope, an expiry in the past, a name that is too long, no key to verify |
 //! | 7 | the output could not be written |
 //! | 130 | interrupted |
 //!
-//! # The parts
+//! # Modules
 //!
-//! | part | idea |
+//! | module | content |
 //! |---|---|
-//! | `arguments` | what can be said on the command line, and the help |
-//! | `commands` | one function for each command, over the ports of the store |
-//! | `store` | the database behind those ports |
-//! | `input` | what is read: the key to be verified, the answer to a question |
-//! | `output` | what is written: tables for people, JSON for programs, the secret once |
-//! | `failure` | the exit codes, and what an error says |
+//! | `arguments` | the command line and its help |
+//! | `commands` | one function for each command, over the backend traits of the store |
+//! | `store` | opens the store, and runs migrations |
+//! | `input` | reads the key to verify, and the answer to a question |
+//! | `output` | tables, JSON, and secrets |
+//! | `failure` | exit codes and error messages |
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 #![cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -70,13 +77,13 @@ use tokio::runtime;
 use arguments::Arguments;
 use failure::{Exit, Failure};
 
-/// Does what the command line says, and gives the exit code.
+/// Runs the command line, and returns the exit code.
 pub fn main() -> ExitCode {
     let exit = match run(Arguments::parse()) {
         Ok(exit) => exit,
         Err(failure) => {
-            // On one line, whatever the database has put into it.
-            output::note(&format!("tollgate: {}", output::table::visible(&failure.sentence)));
+            // A message of the database can have several lines.
+            output::note(&format!("tollgate: {}", output::table::visible(&failure.message)));
             failure.exit
         }
     };
@@ -86,26 +93,26 @@ pub fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime
-        .map_err(|error| Failure::new(Exit::Database, format!("the system gives no resources: {error}")))?;
+        .map_err(|error| Failure::new(Exit::Database, format!("cannot start the tokio runtime: {error}")))?;
     let outcome = runtime.block_on(async {
         tokio::select! {
-            // First, so that it is heard before anything is done.
+            // Polled first, so that the signal handler exists before anything is done.
             biased;
             () = interruption() => Err(Failure::new(
                 Exit::Interrupted,
-                "interrupted: a change that was under way is made wholly or not at all; look before trying again",
+                "interrupted: a change in progress was made completely or not at all; check before you repeat it",
             )),
             outcome = commands::run(arguments) => outcome,
         }
     });
-    // Whoever still waits for input is not waited for.
+    // Does not wait for a thread that reads standard input.
     runtime.shutdown_background();
     outcome
 }
 
 async fn interruption() {
     if tokio::signal::ctrl_c().await.is_err() {
-        // Nobody can be heard: the signal does what it does by default.
+        // Without a handler, the signal ends the process.
         std::future::pending::<()>().await;
     }
 }

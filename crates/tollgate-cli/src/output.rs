@@ -1,4 +1,4 @@
-//! What is written: results to the standard output, all else to the standard error.
+//! Writes results to standard output, and all other text to standard error.
 
 pub(crate) mod describe;
 pub(crate) mod table;
@@ -9,22 +9,22 @@ use serde_json::Value;
 
 use crate::failure::{Exit, Failure};
 
-/// Writes a result, in lines. A reader who has seen enough, such as `head`, is no failure.
+/// Writes a result. A reader that closes the pipe early, such as `head`, causes no failure.
 pub(crate) fn result(text: &str) -> Result<(), Failure> {
     match write(text) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(Exit::Output, format!("the output cannot be written: {error}")))
+            Err(Failure::new(Exit::Output, format!("cannot write the output: {error}")))
         }
         _ => Ok(()),
     }
 }
 
-/// Writes a result as JSON, on a line of its own.
+/// Writes a result as one line of JSON.
 pub(crate) fn json(value: &Value) -> Result<(), Failure> {
     result(&value.to_string())
 }
 
-/// Writes a secret, or what holds one. Unlike a [`result`] it must arrive: there is no other copy.
+/// Writes a secret, or a document with one. Unlike for a [`result`], a closed pipe is an error: there is no other copy.
 pub(crate) fn secret(text: &str) -> io::Result<()> {
     write(text)
 }
@@ -36,12 +36,12 @@ fn write(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Tells people something, if anybody listens.
+/// Writes a message. Ignores errors: there is no other place to report them.
 pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// Asks people something.
+/// Writes a question, without a newline.
 pub(crate) fn ask(question: &str) {
     let _ = write!(io::stderr(), "{question}");
 }

@@ -1,17 +1,20 @@
-//! The store: three ports, whatever is behind them.
+//! Opens the key store, and runs migrations.
 
 use std::{path::Path, pin::pin, sync::Arc, time::Duration};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tollgate::{manage::KeyAdmin, store::KeyStore, usage::UsageStore};
-use tollgate_sql::{ConnectError, SqlKeys};
+use tollgate_sql::{ConnectError, Migrated, SqlKeys, SqlKeysBuilder};
 
-use crate::failure::{Exit, Failure};
+use crate::{
+    arguments::Global,
+    failure::{Exit, Failure},
+};
 
-/// Waits shorter than this are not worth a sign of life.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// A spinner is shown after this time.
+const SPINNER_DELAY: Duration = Duration::from_millis(200);
 
-/// What a store is asked for.
+/// The store behind its backend traits.
 #[derive(Clone)]
 pub(crate) struct Store {
     pub(crate) admin: Arc<dyn KeyAdmin>,
@@ -25,48 +28,68 @@ impl Store {
     }
 }
 
-/// What may become of a database that is not there yet.
+/// What to do if there are no tables yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum IfMissing {
     Create,
-    /// Neither a file nor tables are made: a mistyped URL must not look like a store without keys.
+    /// Creates neither a file nor tables: a mistyped URL must not look like an empty store.
     Fail,
 }
 
-/// Opens the database, which has so much time for each step.
-pub(crate) async fn open(url: &str, if_missing: IfMissing, limit: Duration) -> Result<SqlKeys, Failure> {
-    // One command asks one thing after another.
-    let builder = || SqlKeys::builder().with_deadline(limit).with_admin_deadline(limit).with_connections(1);
+/// Opens the store.
+pub(crate) async fn open(url: &str, if_missing: IfMissing, global: &Global) -> Result<SqlKeys, Failure> {
     let opening = async {
-        if if_missing == IfMissing::Create {
-            return builder().connect(url).await;
-        }
-        let url = without_creation(url);
-        match builder().without_migration().connect(&url).await {
-            // Tables that are there are brought up to date, as by every program that opens them.
-            Err(ConnectError::OlderSchema { found: 1.., .. }) => builder().connect(&url).await,
-            opened => opened,
+        match if_missing {
+            IfMissing::Create if !global.no_migrate => builder(global).connect(url).await,
+            IfMissing::Create => builder(global).without_migration().connect(url).await,
+            IfMissing::Fail => {
+                let url = without_creation(url);
+                match builder(global).without_migration().connect(&url).await {
+                    Err(ConnectError::OlderSchema { .. }) if !global.no_migrate => {
+                        builder(global).connect(&url).await
+                    }
+                    opened => opened,
+                }
+            }
         }
     };
-    show_waiting("Opening the database", opening).await.map_err(|error| {
-        let exit = match error {
-            ConnectError::InvalidUrl(_) | ConnectError::InvalidSetting(_) | ConnectError::NotBuiltIn { .. } => Exit::Usage,
-            _ => Exit::Database,
-        };
-        let sentence = match error {
-            ConnectError::OlderSchema { found: 0, .. } => {
-                "there are no keys in this database: check the URL; `tollgate keys create` issues the first one".into()
-            }
-            ConnectError::Unreachable(_) if if_missing == IfMissing::Fail && is_missing(url) => {
-                "there is no such file: check the URL; `tollgate keys create` makes the file with the first key".into()
-            }
-            error => error.to_string(),
-        };
-        Failure::new(exit, sentence)
+    show_waiting("Opening the database", opening).await.map_err(|error| match error {
+        ConnectError::MissingSchema { .. } if !global.no_migrate => Failure::new(
+            Exit::Database,
+            "this database has no Tollgate tables: check the URL; `tollgate migrate` creates the tables, and so does \
+             `tollgate keys create`",
+        ),
+        ConnectError::Unreachable(_) if if_missing == IfMissing::Fail && is_missing(url) => Failure::new(
+            Exit::Database,
+            "the database file does not exist: check the URL; `tollgate migrate` creates it, and so does `tollgate keys create`",
+        ),
+        error => failure(&error),
     })
 }
 
-/// The URL by which a file is opened only if it is there; a server's as it is.
+/// Creates or updates the tables.
+pub(crate) async fn migrate(url: &str, global: &Global) -> Result<Migrated, Failure> {
+    let migrating = builder(global).migrate(url);
+    show_waiting("Migrating the database", migrating).await.map_err(|error| failure(&error))
+}
+
+fn builder(global: &Global) -> SqlKeysBuilder {
+    // A command runs one query at a time.
+    let limit = global.timeout;
+    SqlKeys::builder().with_deadline(limit).with_admin_deadline(limit).with_connections(1)
+}
+
+fn failure(error: &ConnectError) -> Failure {
+    let exit = match error {
+        ConnectError::InvalidUrl(_) | ConnectError::InvalidSetting(_) | ConnectError::NotBuiltIn { .. } => {
+            Exit::Usage
+        }
+        _ => Exit::Database,
+    };
+    Failure::new(exit, error.to_string())
+}
+
+/// The URL that opens a file only if it exists. URLs of servers stay unchanged.
 fn without_creation(url: &str) -> String {
     let (path, query) = url.split_once('?').unwrap_or((url, ""));
     let is_file = path.starts_with("sqlite:") && !path.ends_with(":memory:");
@@ -77,20 +100,20 @@ fn without_creation(url: &str) -> String {
     }
 }
 
-/// Whether there is no file where the URL says.
+/// Whether the URL names a file that does not exist.
 fn is_missing(url: &str) -> bool {
     let path = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:"));
     let path = path.map(|path| path.split('?').next().unwrap_or_default());
     path.is_some_and(|path| !path.is_empty() && !Path::new(path).exists())
 }
 
-/// Waits, and shows that on a terminal if it takes long.
+/// Waits for some work, and shows a spinner on a terminal if it takes long.
 pub(crate) async fn show_waiting<T>(what: &'static str, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
-    if let Ok(outcome) = tokio::time::timeout(PATIENCE, &mut work).await {
+    if let Ok(outcome) = tokio::time::timeout(SPINNER_DELAY, &mut work).await {
         return outcome;
     }
-    // On standard error; hides itself where that is no terminal.
+    // Hidden unless standard error is a terminal.
     let spinner = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr())
         .with_style(ProgressStyle::default_spinner())
         .with_message(what);
@@ -105,7 +128,7 @@ mod tests {
     use super::without_creation;
 
     #[test]
-    fn only_a_file_is_opened_without_making_it() {
+    fn only_urls_of_files_get_a_mode() {
         for (given, opened) in [
             ("sqlite://keys.db", "sqlite://keys.db?mode=rw"),
             ("sqlite://keys.db?cache=private", "sqlite://keys.db?cache=private&mode=rw"),

@@ -1,10 +1,38 @@
-//! What there is to choose about a store.
+//! Opens a store: from a URL, from connection options, or over a pool of the application's.
+//!
+//! The futures of opening are boxed: they are large, and would be part of the futures of callers.
 
 use std::time::Duration;
 
-use crate::{ConnectError, SqlKeys};
+use tokio::runtime::Handle as Runtime;
 
-/// What there is to choose about a store, before it is opened.
+use crate::{
+    ConnectError, Migrated, SqlKeys,
+    database::{Database, Pools},
+    migrations,
+    settings::Settings,
+};
+
+impl SqlKeys {
+    /// Opens the store at this URL: `sqlite://keys.db`, `sqlite::memory:`, `postgres://user:password@host/database`. Creates the
+    /// tables if they are missing, and SQLite's file, too.
+    ///
+    /// Must be called within a tokio runtime, which then runs the store's background task. [`builder`](Self::builder) has the
+    /// settings, and other ways to connect.
+    ///
+    /// # Errors
+    /// [`ConnectError`], which says what to do.
+    pub async fn connect(url: &str) -> Result<Self, ConnectError> {
+        Self::builder().connect(url).await
+    }
+
+    /// Configures a store before it is opened.
+    pub fn builder() -> SqlKeysBuilder {
+        SqlKeysBuilder::default()
+    }
+}
+
+/// Configures a store, and opens it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -22,96 +50,216 @@ use crate::{ConnectError, SqlKeys};
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug)]
-#[must_use = "a builder opens nothing until it connects"]
+///
+/// # Connections
+///
+/// | method | connections |
+/// |---|---|
+/// | [`connect`](Self::connect) | a pool of the store's own, by a URL |
+/// | `connect_sqlite`, `connect_postgres` | a pool of the store's own, by sqlx's connection options |
+/// | `connect_sqlite_pool`, `connect_postgres_pool` | a pool of the application's, shared with its other queries |
+///
+/// With a pool of its own, a store with PostgreSQL tests idle connections, drops them all when the network has failed, and
+/// makes one round trip for a lookup. sqlx's pool makes a second one after each use, and after a network failure it holds
+/// connections that do not answer until the operating system gives them up.
+#[derive(Clone, Debug, Default)]
+#[must_use = "a builder does nothing until it connects"]
 pub struct SqlKeysBuilder(Settings);
 
-/// Longer, and it is no bound.
-const LONGEST: Duration = Duration::from_hours(1);
-
-/// More than any server has.
-const MOST_CONNECTIONS: u32 = 10_000;
-
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    pub(crate) deadline: Duration,
-    pub(crate) admin_deadline: Duration,
-    pub(crate) connections: u32,
-    pub(crate) heartbeat: Duration,
-    pub(crate) poll_interval: Duration,
-    pub(crate) may_migrate: bool,
-}
-
-impl Default for SqlKeysBuilder {
-    fn default() -> Self {
-        Self(Settings {
-            deadline: Duration::from_millis(250),
-            admin_deadline: Duration::from_secs(5),
-            connections: 10,
-            heartbeat: Duration::from_secs(1),
-            poll_interval: Duration::from_millis(100),
-            may_migrate: true,
-        })
-    }
-}
-
 impl SqlKeysBuilder {
-    /// How long a look-up of a key may take, the wait for a connection included: 250 ms if nobody says. Then the store is
-    /// [`Unavailable`](tollgate_core::denial::Unavailable), and the key is refused.
+    /// How long a key lookup may take, including the wait for a connection. Then the lookup is
+    /// [`Unavailable`](tollgate_core::denial::Unavailable), and the request is refused. Default: 250 ms.
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.0.deadline = deadline;
         self
     }
 
-    /// How long everything else may take: to open the store, to change, list and count. 5 s if nobody says.
+    /// How long every other operation may take: to open the store, to change and list keys, to add and read usage. Default:
+    /// 5 s.
     pub fn with_admin_deadline(mut self, deadline: Duration) -> Self {
         self.0.admin_deadline = deadline;
         self
     }
 
-    /// How many connections to the database are open at most, besides one for news: 10 if nobody says. SQLite has one more,
-    /// for whoever writes; a database in memory is a single connection.
+    /// The maximum number of connections in the store's own pool. Default: 10.
+    ///
+    /// There is one more connection for notifications, and with SQLite one more for the writer. A database in memory is a
+    /// single connection. A pool of the application's has its own maximum.
     pub fn with_connections(mut self, connections: u32) -> Self {
         self.0.connections = connections;
         self
     }
 
-    /// PostgreSQL: how often to try out whether news would get through: 1 s if nobody says. For three quarters of that the answer
-    /// is waited for. Two heartbeats is how long a link may be cut without anybody's notice.
+    /// PostgreSQL: how often to check that notifications would arrive. Default: 1 s.
+    ///
+    /// The server must answer a check within three quarters of a heartbeat. So a silent failure is noticed within two
+    /// heartbeats.
     pub fn with_heartbeat(mut self, heartbeat: Duration) -> Self {
         self.0.heartbeat = heartbeat;
         self
     }
 
-    /// SQLite: how often to look whether another process has changed the file: every 100 ms if nobody says.
+    /// SQLite: how often to check whether another process has changed the file. Default: 100 ms.
     pub fn with_poll_interval(mut self, interval: Duration) -> Self {
         self.0.poll_interval = interval;
         self
     }
 
-    /// Makes no tables and changes none: where another program, which may, has opened the store before.
+    /// Does not create or update the tables. If they are missing, older or newer, the store does not open, and the error says
+    /// what to run. Default: opening a store migrates.
+    ///
+    /// Run the migrations with `tollgate migrate`, with [`migrate`](Self::migrate), or with a tool of your own that applies the
+    /// files of [`migrations`](crate::migrations) (`tollgate schema` prints them).
     pub fn without_migration(mut self) -> Self {
-        self.0.may_migrate = false;
+        self.0.migrates = false;
         self
     }
 
-    /// Opens the store: makes its tables if they are missing, brings them up to date if they are of an earlier version.
+    /// Opens the store at this URL: `sqlite://keys.db`, `sqlite::memory:`, `postgres://user:password@host/database`.
     ///
-    /// Must be called within a tokio runtime, which then keeps the store going.
+    /// SQLite's file is created if it is missing, unless the URL ends with `?mode=rw`. Must be called within a tokio runtime,
+    /// which then runs the store's background task.
     ///
     /// # Errors
     /// [`ConnectError`], which says what to do.
     pub async fn connect(self, url: &str) -> Result<SqlKeys, ConnectError> {
-        let settings = self.0;
-        let times = [settings.deadline, settings.admin_deadline, settings.heartbeat, settings.poll_interval];
-        if times.iter().any(|time| time.is_zero() || *time > LONGEST) {
+        let settings = self.checked()?;
+        let database = Box::pin(Database::from_url(url, &settings)).await?;
+        Box::pin(SqlKeys::open(database, settings)).await
+    }
+
+    /// Opens the store in the SQLite database of these options.
+    ///
+    /// Journal mode, foreign keys and the busy timeout are the store's: WAL, on, and its deadlines. All else is as the options
+    /// say: with `synchronous` below `FULL`, a power failure can undo a revocation.
+    ///
+    /// ```
+    /// use tollgate_sql::{SqlKeys, sqlx::sqlite::SqliteConnectOptions};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), tollgate_sql::ConnectError> {
+    /// let options = SqliteConnectOptions::new().in_memory(true);
+    /// let keys = SqlKeys::builder().connect_sqlite(options).await?;
+    /// # keys.close().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As of [`connect`](Self::connect).
+    #[cfg(feature = "sqlite")]
+    pub async fn connect_sqlite(
+        self,
+        options: sqlx::sqlite::SqliteConnectOptions,
+    ) -> Result<SqlKeys, ConnectError> {
+        let settings = self.checked()?;
+        let pools = Box::pin(crate::database::sqlite::Pools::open(options, &settings)).await?;
+        Box::pin(SqlKeys::open(Pools::Sqlite(pools).into(), settings)).await
+    }
+
+    /// Opens the store over a SQLite pool of the application's. [`SqlKeys::close`] leaves the pool open.
+    ///
+    /// The pool must enforce foreign keys, which is sqlx's default; use WAL, so that lookups do not wait for writers; and leave
+    /// `synchronous` at `FULL`, so that a revocation survives a power failure. For a file, the store opens one more connection
+    /// to check for changes.
+    ///
+    /// ```
+    /// use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
+    /// use tollgate_sql::{SqlKeys, sqlx};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = std::env::temp_dir().join(format!("tollgate-doc-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&folder)?;
+    /// # let path = folder.join("app.db");
+    /// let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+    /// let pool = sqlx::SqlitePool::connect_with(options.journal_mode(SqliteJournalMode::Wal)).await?;
+    /// let keys = SqlKeys::builder().connect_sqlite_pool(pool.clone()).await?;
+    /// # keys.close().await;
+    /// # pool.close().await;
+    /// # std::fs::remove_dir_all(&folder)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As of [`connect`](Self::connect).
+    #[cfg(feature = "sqlite")]
+    pub async fn connect_sqlite_pool(self, pool: sqlx::SqlitePool) -> Result<SqlKeys, ConnectError> {
+        let settings = self.checked()?;
+        let pools = crate::database::sqlite::Pools::adopt(pool, &settings).await?;
+        Box::pin(SqlKeys::open(Pools::Sqlite(pools).into(), settings)).await
+    }
+
+    /// Opens the store in the PostgreSQL database of these options.
+    ///
+    /// ```no_run
+    /// use tollgate_sql::{SqlKeys, sqlx::postgres::{PgConnectOptions, PgSslMode}};
+    ///
+    /// # async fn example() -> Result<(), tollgate_sql::ConnectError> {
+    /// let options = PgConnectOptions::new().host("db.internal").database("app").ssl_mode(PgSslMode::Require);
+    /// let keys = SqlKeys::builder().connect_postgres(options).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As of [`connect`](Self::connect).
+    #[cfg(feature = "postgres")]
+    pub async fn connect_postgres(
+        self,
+        options: sqlx::postgres::PgConnectOptions,
+    ) -> Result<SqlKeys, ConnectError> {
+        let settings = self.checked()?;
+        let pool = Box::pin(crate::database::postgres::Pool::open(options, &settings)).await?;
+        Box::pin(SqlKeys::open(Pools::Postgres(pool.into()).into(), settings)).await
+    }
+
+    /// Opens the store over a PostgreSQL pool of the application's. [`SqlKeys::close`] leaves the pool open.
+    ///
+    /// The store opens one more connection for notifications, with the connection options of the pool. Lookups and changes keep
+    /// their deadlines. Set `test_before_acquire(false)` on the pool to save a round trip before each lookup.
+    ///
+    /// ```no_run
+    /// use sqlx::postgres::PgPoolOptions;
+    /// use tollgate_sql::{SqlKeys, sqlx};
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let pool = PgPoolOptions::new().test_before_acquire(false).connect("postgres://app@db.internal/app").await?;
+    /// let keys = SqlKeys::builder().connect_postgres_pool(pool.clone()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As of [`connect`](Self::connect).
+    #[cfg(feature = "postgres")]
+    pub async fn connect_postgres_pool(self, pool: sqlx::PgPool) -> Result<SqlKeys, ConnectError> {
+        let settings = self.checked()?;
+        let pool = crate::database::postgres::Pool::adopt(pool, &settings).await?;
+        Box::pin(SqlKeys::open(Pools::Postgres(pool.into()).into(), settings)).await
+    }
+
+    /// Creates the tables at this URL, or updates them, and opens no store. Needs the right to change tables; the store itself
+    /// needs no more than to read and write rows.
+    ///
+    /// # Errors
+    /// As of [`connect`](Self::connect).
+    pub async fn migrate(self, url: &str) -> Result<Migrated, ConnectError> {
+        let settings = self.checked()?;
+        let database = Box::pin(Database::from_url(url, &settings)).await?;
+        let migrated = migrations::migrate(&database, settings.admin_deadline).await;
+        database.close().await;
+        migrated
+    }
+
+    fn checked(self) -> Result<Settings, ConnectError> {
+        if Runtime::try_current().is_err() {
             return Err(ConnectError::InvalidSetting(
-                "each deadline, heartbeat and interval of a key store is more than nothing and at most an hour".into(),
+                "a key store must be opened within a tokio runtime, which runs its background task".into(),
             ));
         }
-        if !(1..=MOST_CONNECTIONS).contains(&settings.connections) {
-            return Err(ConnectError::InvalidSetting("a key store has 1 to 10,000 connections".into()));
-        }
-        SqlKeys::open(url, settings).await
+        self.0.check()?;
+        Ok(self.0)
     }
 }

@@ -4,42 +4,47 @@ use std::{error::Error, fmt};
 
 use crate::fault::Fault;
 
-/// Why a store cannot be opened. No message holds the URL, a password, or anything else of it that is secret.
+/// Why a store cannot be opened. No message contains the URL or a password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The URL is none, or not one of a database that this crate knows. The sentence says how it is written.
+    /// The URL is malformed, or names another kind of database. The text says how to write it.
     InvalidUrl(Box<str>),
-    /// The program was built without this database.
+    /// The program was built without support for this database.
     NotBuiltIn {
-        /// The feature of this crate that is missing: `sqlite` or `postgres`.
+        /// The missing feature of this crate: `sqlite` or `postgres`.
         feature: &'static str,
     },
-    /// A setting that makes no sense. The sentence says what to do.
+    /// A setting is out of range, or the application's pool lacks what the store needs. The text says what to change.
     InvalidSetting(Box<str>),
-    /// There is no such database, it does not let this program in, or it does not answer.
+    /// The database does not exist, refuses this program, or does not answer.
     Unreachable(Box<str>),
-    /// The database may only be read, and a key that cannot be revoked is no key.
+    /// The database is read-only: keys could not be revoked.
     ReadOnly,
-    /// The file is no SQLite database.
+    /// The file is not a SQLite database.
     NotADatabase,
-    /// The tables were made by a newer version of Tollgate. Nothing was changed.
+    /// There are no tables, and the store was opened [without migration](crate::SqlKeysBuilder::without_migration).
+    MissingSchema {
+        /// The version that this program needs.
+        expected: i64,
+    },
+    /// The tables have an earlier version, and the store was opened
+    /// [without migration](crate::SqlKeysBuilder::without_migration).
+    OlderSchema {
+        /// The version of the tables.
+        found: i64,
+        /// The version that this program needs.
+        expected: i64,
+    },
+    /// The tables have a later version, of a newer Tollgate. Nothing was changed.
     NewerSchema {
         /// The version of the tables.
         found: i64,
-        /// The newest one that this program knows.
-        known: i64,
+        /// The version that this program needs.
+        expected: i64,
     },
-    /// The tables are missing or of an earlier version, and this program was told
-    /// [not to change them](crate::SqlKeysBuilder::without_migration).
-    OlderSchema {
-        /// The version of the tables; 0 if there are none.
-        found: i64,
-        /// The one that this program needs.
-        known: i64,
-    },
-    /// News of changes do not get through: a pooler that hands out connections by transaction stands between.
-    NoNews(Box<str>),
+    /// PostgreSQL's notifications do not arrive: there may be a connection pooler in transaction mode in between.
+    NoNotifications(Box<str>),
 }
 
 impl ConnectError {
@@ -47,8 +52,9 @@ impl ConnectError {
         match fault.code().as_deref() {
             // PostgreSQL's `read_only_sql_transaction`.
             Some("25006") => Self::ReadOnly,
-            // SQLITE_READONLY and SQLITE_NOTADB, whatever their extended codes say on top.
+            // SQLITE_READONLY
             Some(code) if sqlite_code(code) == Some(8) => Self::ReadOnly,
+            // SQLITE_NOTADB
             Some(code) if sqlite_code(code) == Some(26) => Self::NotADatabase,
             // SQLITE_CANTOPEN
             Some(code) if sqlite_code(code) == Some(14) => Self::Unreachable(
@@ -56,14 +62,14 @@ impl ConnectError {
             ),
             // SQLITE_BUSY
             Some(code) if sqlite_code(code) == Some(5) => {
-                Self::Unreachable("another process keeps the database locked: end it, or wait for it".into())
+                Self::Unreachable("the database is locked: wait for the other process, or end it".into())
             }
             _ => Self::Unreachable(fault.to_string().into()),
         }
     }
 }
 
-/// The primary code of SQLite's; PostgreSQL's codes have five characters.
+/// SQLite's primary result code. PostgreSQL's codes have five characters.
 fn sqlite_code(code: &str) -> Option<i32> {
     (code.len() < 5).then(|| code.parse::<i32>().ok()).flatten().map(|code| code & 0xff)
 }
@@ -71,32 +77,37 @@ fn sqlite_code(code: &str) -> Option<i32> {
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::InvalidUrl(what) => write!(f, "this is no URL of a key store: {what}"),
+            Self::InvalidUrl(what) => write!(f, "invalid database URL: {what}"),
             Self::NotBuiltIn { feature } => write!(
                 f,
-                "this program was built without that database: build it with the feature `{feature}` of tollgate-sql"
+                "this program was built without support for this database: enable the feature `{feature}` of tollgate-sql"
             ),
             Self::InvalidSetting(what) => f.write_str(what),
-            Self::Unreachable(what) => write!(f, "the key store cannot be opened: {what}"),
+            Self::Unreachable(what) => write!(f, "cannot open the key store: {what}"),
             Self::ReadOnly => f.write_str(
-                "the database of the key store may only be read: give this program the right to write, or the URL of the \
-                 primary server",
+                "the database of the key store is read-only: grant this program write access, or use the URL of the primary \
+                 server",
             ),
-            Self::NotADatabase => f.write_str("the file is no SQLite database: check the path in the URL"),
-            Self::NewerSchema { found, known } => write!(
+            Self::NotADatabase => f.write_str("the file is not a SQLite database: check the path in the URL"),
+            Self::MissingSchema { expected } => write!(
                 f,
-                "the key store was made by a newer version of Tollgate (tables of version {found}, this program knows \
-                 {known}): upgrade this program; nothing was changed"
+                "the database has no Tollgate tables (this program needs schema version {expected}): run `tollgate migrate`, \
+                 or apply what `tollgate schema` prints"
             ),
-            Self::OlderSchema { found, known } => write!(
+            Self::OlderSchema { found, expected } => write!(
                 f,
-                "the key store has tables of version {found} and this program needs {known}: let a program with the right \
-                 to change tables open it first"
+                "the tables of the key store have schema version {found}, and this program needs version {expected}: run \
+                 `tollgate migrate`, or apply what `tollgate schema --after {found}` prints"
             ),
-            Self::NoNews(what) => write!(
+            Self::NewerSchema { found, expected } => write!(
                 f,
-                "the database does not pass on news of changes ({what}): give a URL that leads to PostgreSQL itself, \
-                 or through a pooler in session mode"
+                "the tables of the key store have schema version {found}, and this program only knows versions up to \
+                 {expected}: upgrade this program; nothing was changed"
+            ),
+            Self::NoNotifications(what) => write!(
+                f,
+                "notifications of PostgreSQL (LISTEN/NOTIFY) do not arrive ({what}): connect to PostgreSQL directly, or to a \
+                 pooler in session mode"
             ),
         }
     }

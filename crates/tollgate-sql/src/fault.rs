@@ -1,29 +1,29 @@
-//! What goes wrong with a database, in words that hold no secret.
+//! What can go wrong with a database, in messages without secrets.
 
 use std::fmt;
 
 use tollgate_core::{denial::Unavailable, manage::KeyAdminError};
 
-/// A question to the database that got no answer.
+/// A failed operation on the database.
 #[derive(Debug)]
 pub(crate) enum Fault {
-    /// The database, or the way to it.
+    /// An error of the database, or of the connection to it.
     Database(sqlx::Error),
-    /// It took longer than it may.
-    TooSlow,
-    /// A row holds what this version does not understand.
+    /// The deadline has passed.
+    TimedOut,
+    /// The database holds a value that this version cannot read.
     Unreadable(&'static str),
-    /// What keeps the store going has stopped with its runtime.
+    /// The store was closed, or its tokio runtime has ended.
     Stopped,
 }
 
 impl Fault {
-    /// Whether a row cannot be written since another one has the same of something.
+    /// Whether a row violates a unique constraint.
     pub(crate) fn is_taken(&self) -> bool {
         matches!(self, Self::Database(sqlx::Error::Database(error)) if error.is_unique_violation())
     }
 
-    /// The database's own code for what went wrong, if it was the database.
+    /// The error code of the database.
     pub(crate) fn code(&self) -> Option<String> {
         match self {
             Self::Database(sqlx::Error::Database(error)) => error.code().map(Into::into),
@@ -31,12 +31,12 @@ impl Fault {
         }
     }
 
-    /// Whether the connection was dead before the question could be asked.
-    pub(crate) fn is_of_the_connection(&self) -> bool {
+    /// Whether the connection is lost, or was before the query.
+    pub(crate) fn is_connection_lost(&self) -> bool {
         let Self::Database(error) = self else { return false };
         match error {
             sqlx::Error::Io(_) | sqlx::Error::Protocol(_) => true,
-            // Class 57, "operator intervention": the server goes down.
+            // Codes such as `admin_shutdown`: the server is going down.
             sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
             _ => false,
         }
@@ -44,30 +44,32 @@ impl Fault {
 }
 
 impl fmt::Display for Fault {
-    /// sqlx's words only where it is known what they hold: a connection URL must never get into a log.
+    /// Includes a message of sqlx only if it cannot contain the connection URL.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::TooSlow => f.write_str("the database did not answer in time"),
+            Self::TimedOut => f.write_str("the database did not answer in time"),
             Self::Unreadable(what) => write!(
                 f,
-                "this version does not understand {what} in the database: update it to that of the program that wrote it"
+                "cannot read {what} in the database, which a newer version may have written: upgrade this program"
             ),
-            Self::Stopped => f.write_str("the key store was stopped"),
+            Self::Stopped => f.write_str("the key store is closed"),
             Self::Database(error) => match error {
-                sqlx::Error::Database(error) => write!(f, "the database says: {}", error.message()),
+                sqlx::Error::Database(error) => write!(f, "database error: {}", error.message()),
                 sqlx::Error::Io(error) => write!(f, "the database cannot be reached: {error}"),
                 sqlx::Error::Tls(error) if cfg!(feature = "postgres-tls") => {
-                    write!(f, "no TLS connection to the database: {error}")
+                    write!(f, "TLS connection to the database failed: {error}")
                 }
                 sqlx::Error::Tls(error) => write!(
                     f,
-                    "no TLS connection to the database: {error}; build with the feature `postgres-tls` of tollgate-sql"
+                    "TLS connection to the database failed: {error}; enable the feature `postgres-tls` of tollgate-sql"
                 ),
-                sqlx::Error::PoolTimedOut => f.write_str("no connection to the database came free in time"),
-                sqlx::Error::PoolClosed => f.write_str("the key store was closed"),
-                sqlx::Error::WorkerCrashed => f.write_str("SQLite's thread has crashed"),
-                sqlx::Error::Protocol(_) => f.write_str("the connection to the database is disturbed"),
-                _ => f.write_str("the database does not hold the tables that this version expects"),
+                sqlx::Error::PoolTimedOut => f.write_str(
+                    "all database connections are in use: the deadline passed while waiting for one",
+                ),
+                sqlx::Error::PoolClosed => f.write_str("the key store is closed"),
+                sqlx::Error::WorkerCrashed => f.write_str("the SQLite worker thread has crashed"),
+                sqlx::Error::Protocol(_) => f.write_str("protocol error on the connection to the database"),
+                _ => f.write_str("the tables of the key store do not have the expected columns"),
             },
         }
     }
@@ -76,8 +78,8 @@ impl fmt::Display for Fault {
 impl From<sqlx::Error> for Fault {
     fn from(error: sqlx::Error) -> Self {
         match &error {
-            // PostgreSQL's `query_canceled`: the limit that it was told (see `postgres::Pool`) was over before ours was noticed.
-            sqlx::Error::Database(said) if said.code().as_deref() == Some("57014") => Self::TooSlow,
+            // PostgreSQL's `query_canceled`: its `statement_timeout` has passed just before our own deadline.
+            sqlx::Error::Database(error) if error.code().as_deref() == Some("57014") => Self::TimedOut,
             _ => Self::Database(error),
         }
     }
@@ -92,8 +94,8 @@ impl From<Fault> for Unavailable {
 impl From<Fault> for KeyAdminError {
     fn from(fault: Fault) -> Self {
         match fault.code().as_deref() {
-            // PostgreSQL's `program_limit_exceeded`: what it looks up by an index has 2,700 bytes at most.
-            Some("54000") => Self::Invalid("a text is too long for the database: make it shorter".into()),
+            // PostgreSQL's `program_limit_exceeded`: an index entry has at most 2,700 bytes.
+            Some("54000") => Self::Invalid("a text is too long for the database: shorten it".into()),
             _ => Self::Unavailable(fault.into()),
         }
     }

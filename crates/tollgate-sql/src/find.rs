@@ -1,4 +1,4 @@
-//! Finding a key by its digests.
+//! Key lookups by digest.
 
 use std::time::SystemTime;
 
@@ -7,14 +7,14 @@ use tokio::time::Instant;
 use tollgate_core::{key::Digest, manage::KeyDetails, store::KeyRecord};
 
 use crate::{
-    database::{Connection, Value},
+    database::{Connection, Row, Value},
     fault::Fault,
     instant::to_micros,
-    keys::Shared,
     record::{COLUMNS, columns, digest_columns, read_details, to_record},
+    shared::Shared,
 };
 
-/// The record of the key with one of these digests. An expired former secret is as good as unknown.
+/// The record of the key with one of these digests. An expired former secret is not found.
 pub(crate) async fn find(
     shared: &Shared,
     digests: &[Digest],
@@ -23,12 +23,12 @@ pub(crate) async fn find(
     if digests.is_empty() {
         return Ok(None);
     }
-    let until = Instant::now() + shared.settings.deadline;
-    let mut had_dead_connection = false;
+    let deadline = Instant::now() + shared.settings.deadline;
+    let mut has_retried = false;
     loop {
-        // Before the database is asked, so that what changes meanwhile is noticed.
-        let lookup = shared.events.begin_lookup();
-        let (digests, left) = (digests.to_vec(), until.saturating_duration_since(Instant::now()));
+        // Begins before the database is read, and so notices a change during the read.
+        let lookup = shared.notifier.begin_lookup();
+        let (digests, left) = (digests.to_vec(), deadline.saturating_duration_since(Instant::now()));
         let found = shared.database.read(left, |connection| Box::pin(read(connection, digests, now))).await;
         match found {
             Ok(None) => return Ok(None),
@@ -36,10 +36,10 @@ pub(crate) async fn find(
                 if let Ok(record) = lookup.finish(to_record(details, valid_until)) {
                     return Ok(Some(record));
                 }
-                // It changed meanwhile: once more.
+                // The key changed during the read: read again.
             }
-            // The database was started anew since: another connection may be a good one.
-            Err(fault) if fault.is_of_the_connection() && !had_dead_connection => had_dead_connection = true,
+            // The server has restarted since the connection was used last.
+            Err(fault) if fault.is_connection_lost() && !has_retried => has_retried = true,
             Err(fault) => return Err(fault),
         }
     }
@@ -52,8 +52,8 @@ async fn read(
 ) -> Result<Option<(KeyDetails, Option<i64>)>, Fault> {
     let values = [Value::from(to_micros(now))].into_iter().chain(digests.iter().flat_map(digest_columns));
     let rows = connection.rows(AssertSqlSafe(statement(digests.len())), values).await?;
-    // The current pepper's digest comes first.
-    let place = |row: &crate::database::Row| -> Result<usize, Fault> {
+    // Prefer the digest with the current pepper, which is the first.
+    let place = |row: &Row| -> Result<usize, Fault> {
         let bytes = row.bytes(COLUMNS)?;
         Ok(digests.iter().position(|digest| *digest.as_bytes() == *bytes).unwrap_or(usize::MAX))
     };
@@ -64,12 +64,12 @@ async fn read(
             first = Some((place, row));
         }
     }
-    first.map(|(_, row)| Ok((read_details(&row)?, row.some_number(COLUMNS + 1)?))).transpose()
+    first.map(|(_, row)| Ok((read_details(&row)?, row.optional_number(COLUMNS + 1)?))).transpose()
 }
 
-/// The same text for as many digests, so that it is prepared once.
+/// The statement for this number of digests. Its text depends on nothing else, so it is prepared once for each number.
 fn statement(digests: usize) -> String {
-    let these: Vec<_> = (0..digests)
+    let conditions: Vec<_> = (0..digests)
         .map(|number| format!("(d.digest = ${} AND d.pepper = ${})", 2 * number + 2, 2 * number + 3))
         .collect();
     let select = concat!(
@@ -78,5 +78,5 @@ fn statement(digests: usize) -> String {
         ", d.digest, d.valid_until FROM tollgate_digests d JOIN tollgate_keys k ON k.id = d.key_id \
          LEFT JOIN tollgate_tenants t ON t.tenant = k.tenant"
     );
-    format!("{select} WHERE ({}) AND (d.valid_until IS NULL OR d.valid_until > $1)", these.join(" OR "))
+    format!("{select} WHERE ({}) AND (d.valid_until IS NULL OR d.valid_until > $1)", conditions.join(" OR "))
 }

@@ -1,8 +1,8 @@
-//! Instants as the tables hold them: whole microseconds since 1970, cut off towards the past.
+//! Timestamps in the tables: whole microseconds since 1970-01-01 UTC, rounded down.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// An instant in microseconds. What lies further away than 292,000 years is that far away.
+/// The timestamp of an instant, limited to 292,000 years before and after 1970.
 pub(crate) fn to_micros(instant: SystemTime) -> i64 {
     match instant.duration_since(UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
@@ -13,7 +13,7 @@ pub(crate) fn to_micros(instant: SystemTime) -> i64 {
     }
 }
 
-/// The instant. What the machine cannot represent is 1970: an expiry has passed then.
+/// The instant of a timestamp; 1970 if the platform cannot represent it, so that such an expiry has passed.
 pub(crate) fn from_micros(micros: i64) -> SystemTime {
     let distance = Duration::from_micros(micros.unsigned_abs());
     let instant =
@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_back_without_its_fractions() {
+    fn timestamps_round_down_to_microseconds() {
         for (nanos, micros) in [(0, 0), (1_999, 1), (1_700_000_000_123_456_789, 1_700_000_000_123_456)] {
             assert_eq!(to_micros(UNIX_EPOCH + Duration::from_nanos(nanos)), micros);
             assert_eq!(to_micros(from_micros(micros)), micros);

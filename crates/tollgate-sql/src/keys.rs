@@ -1,8 +1,8 @@
-//! The store: its handles, and the ports.
+//! The store: its handles, and the backend traits that it implements.
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -19,130 +19,92 @@ use tollgate_core::{
 };
 
 use crate::{
-    ConnectError, SqlKeysBuilder,
-    builder::Settings,
     change,
-    database::Database,
-    events::{self, Events},
+    connect_error::ConnectError,
+    database::{Connection, Database, Done, Pools},
     fault::Fault,
-    find, list, schema, usage,
+    find, follow,
+    kind::DatabaseKind,
+    list, migrations,
+    notifier::Notifier,
+    settings::Settings,
+    shared::Shared,
+    usage,
 };
 
-/// Keys in SQLite or PostgreSQL: finds them, changes them, lists them, keeps their history and what was used.
+/// Keys in SQLite or PostgreSQL: finds, changes and lists them, and keeps their history and their usage.
 ///
-/// Clones are the same store. Whatever it has running in the background ends with the last of them, or when it is
+/// Clones share one store. Its background task ends when the last clone is dropped, or when the store is
 /// [closed](Self::close).
 #[derive(Clone)]
 pub struct SqlKeys(Arc<Handle>);
 
-/// What all handles of a store share. What runs in the background does not, so that the last handle is the last.
+/// What the clones of a store share. The background task holds `Shared` alone, so it does not keep this alive.
 struct Handle {
     shared: Arc<Shared>,
-    // Dropped, it tells the background task to end.
+    /// Dropped, it stops the background task.
     stop: Mutex<Option<watch::Sender<()>>>,
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What a store works with.
-pub(crate) struct Shared {
-    pub(crate) database: Database,
-    pub(crate) events: Events,
-    pub(crate) settings: Settings,
-    /// What news are sent under, if somebody has to be sent them.
-    pub(crate) channel: Option<String>,
-    runtime: Runtime,
-}
-
 impl SqlKeys {
-    /// Opens the store at this URL: `sqlite://keys.db`, `sqlite::memory:`, `postgres://user:password@host/database`. Tables are
-    /// made if they are missing, and so is SQLite's file.
+    /// The longest time that a principal which another process has ended stays valid in this process, after the connection
+    /// for notifications has failed in silence. Then listeners get
+    /// [`Disconnected`](tollgate_core::store::StoreEvent::Disconnected).
     ///
-    /// Must be called within a tokio runtime, which then keeps the store going. [`builder`](Self::builder) has the settings.
-    ///
-    /// # Errors
-    /// [`ConnectError`], which says what to do.
-    pub async fn connect(url: &str) -> Result<Self, ConnectError> {
-        Self::builder().connect(url).await
-    }
-
-    /// A store with settings of your own.
-    pub fn builder() -> SqlKeysBuilder {
-        SqlKeysBuilder::default()
-    }
-
-    /// How long, at most, a principal that another process has ended may go on being taken for good in this one while the link for
-    /// news is cut without anybody's notice; then watchers are told that news are lost.
-    ///
-    /// For PostgreSQL it is twice the heartbeat: 2 s if nobody says. For a SQLite file it is the poll interval and the deadline;
-    /// nobody else can change a database in memory.
+    /// PostgreSQL: twice the heartbeat, 2 s by default. A SQLite file: the poll interval and the deadline. A SQLite database
+    /// in memory: zero, as no other process can change it.
     pub fn staleness_bound(&self) -> Duration {
         let Shared { settings, database, .. } = &*self.0.shared;
-        match database {
+        match &database.pools {
             #[cfg(feature = "sqlite")]
-            Database::Sqlite(pools) if pools.is_in_memory() => Duration::ZERO,
+            Pools::Sqlite(pools) if pools.is_in_memory() => Duration::ZERO,
             #[cfg(feature = "sqlite")]
-            Database::Sqlite(_) => settings.poll_interval.saturating_add(settings.deadline),
+            Pools::Sqlite(_) => settings.poll_interval.saturating_add(settings.deadline),
             #[cfg(feature = "postgres")]
-            Database::Postgres(_) => settings.heartbeat.saturating_mul(2),
+            Pools::Postgres(_) => settings.heartbeat.saturating_mul(2),
         }
     }
 
-    /// Ends what runs in the background and closes all connections, for all handles: watchers are told that news are lost, and
-    /// every question is answered with [`Unavailable`] from now on.
+    /// Stops the background task and closes the connections, for all clones. Listeners get
+    /// [`Disconnected`](tollgate_core::store::StoreEvent::Disconnected), and every later call returns [`Unavailable`].
+    ///
+    /// Waits for the connections in use, for at most the [admin deadline](crate::SqlKeysBuilder::with_admin_deadline). A pool
+    /// of the application's stays open.
     pub async fn close(&self) {
         drop(lock(&self.0.stop).take());
         let task = lock(&self.0.task).take();
         if let Some(task) = task {
-            // It has no way to panic, and nobody to tell.
+            // It does not panic, and is never aborted.
             let _ = task.await;
         }
-        self.0.shared.events.lost();
-        // Whoever holds a connection gives it back by its deadline.
-        let _ = timeout(self.0.shared.settings.admin_deadline, self.0.shared.database.close()).await;
+        let Shared { notifier, settings, database, .. } = &*self.0.shared;
+        notifier.disconnected();
+        let _ = timeout(settings.admin_deadline, database.close()).await;
     }
 
-    pub(crate) async fn open(url: &str, settings: Settings) -> Result<Self, ConnectError> {
-        let runtime = Runtime::try_current().map_err(|_| {
-            ConnectError::InvalidSetting(
-                "a key store is opened within a tokio runtime, which keeps it going".into(),
-            )
-        })?;
-        let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
-        let database = match scheme {
-            #[cfg(feature = "sqlite")]
-            "sqlite" => {
-                let place = crate::database::sqlite::Place::of(url)?;
-                Database::Sqlite(place.open(&settings).await?)
-            }
-            #[cfg(not(feature = "sqlite"))]
-            "sqlite" => return Err(ConnectError::NotBuiltIn { feature: "sqlite" }),
-            #[cfg(feature = "postgres")]
-            "postgres" | "postgresql" => {
-                let options = crate::database::postgres::options_of(url)?;
-                let pool = crate::database::postgres::Pool::open(options, &settings).await;
-                Database::Postgres(pool.map_err(|fault| ConnectError::from_fault(&fault))?)
-            }
-            #[cfg(not(feature = "postgres"))]
-            "postgres" | "postgresql" => return Err(ConnectError::NotBuiltIn { feature: "postgres" }),
-            _ => {
-                return Err(ConnectError::InvalidUrl("it begins with `sqlite:` or `postgres://`".into()));
-            }
-        };
+    /// Checks or updates the tables, and begins to follow changes.
+    pub(crate) async fn open(database: Database, settings: Settings) -> Result<Self, ConnectError> {
         let limit = settings.admin_deadline;
-        schema::bring_up_to_date(&database, limit, settings.may_migrate).await?;
+        if settings.migrates {
+            migrations::migrate(&database, limit).await?;
+        } else {
+            migrations::check(&database, limit).await?;
+        }
         let channel = database
-            .transact(limit, |connection| Box::pin(events::channel(connection)))
+            .transact(limit, |connection| Box::pin(channel(connection)))
             .await
             .map_err(|fault: Fault| ConnectError::from_fault(&fault))?;
-        let shared = Arc::new(Shared { database, events: Events::default(), settings, channel, runtime });
+        let (notifier, runtime) = (Notifier::default(), Runtime::current());
+        let shared = Arc::new(Shared { database, notifier, settings, channel, runtime });
         let (stop, stopped) = watch::channel(());
-        let task = events::follow(&shared, stopped).await?;
+        let task = follow::follow(&shared, stopped).await?;
         let handle = Handle { shared, stop: Mutex::new(Some(stop)), task: Mutex::new(task) };
         Ok(Self(Arc::new(handle)))
     }
 
-    /// Runs what must not be left half-way when whoever asked for it gives up waiting: a request that was dropped must not leave
-    /// a key revoked in the database and good in this process.
+    /// Runs work that must not stop halfway when its caller gives up: otherwise a key could be revoked in the database, and
+    /// stay valid in this process.
     fn spawn_to_completion<T: Send + 'static, E: From<Fault> + Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, E>> + Send + 'static,
@@ -152,8 +114,20 @@ impl SqlKeys {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // Nothing is ever left half changed, so a panic of another thread has left it whole.
+/// The PostgreSQL channel that the users of these tables share; `None` for SQLite. Fails if the database is read-only.
+async fn channel(connection: &mut Connection) -> Result<Done<Option<String>>, Fault> {
+    connection.execute("UPDATE tollgate_keys SET generation = generation WHERE 1 = 0", []).await?;
+    if connection.kind() == DatabaseKind::Sqlite {
+        return Ok(Done::RollBack(None));
+    }
+    // Channels are per database, and another schema of it may hold another store.
+    let sql = "SELECT relnamespace::int8 FROM pg_class WHERE oid = 'tollgate_keys'::regclass";
+    let row = connection.row(sql, []).await?.ok_or(Fault::Unreadable("the schema of the tables"))?;
+    Ok(Done::RollBack(Some(format!("tollgate_{}", row.number(0)?))))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each use takes the value out, so a panic elsewhere leaves it whole.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -164,7 +138,7 @@ impl KeyStore for SqlKeys {
     }
 
     fn subscribe(&self, listener: Weak<dyn StoreListener>) {
-        self.0.shared.events.subscribe(listener);
+        self.0.shared.notifier.subscribe(listener);
     }
 }
 
@@ -205,10 +179,11 @@ impl UsageStore for SqlKeys {
 
 impl fmt::Debug for SqlKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Shared { database, notifier, settings, .. } = &*self.0.shared;
         f.debug_struct("SqlKeys")
-            .field("database", &self.0.shared.database)
-            .field("settings", &self.0.shared.settings)
-            .field("events", &self.0.shared.events)
+            .field("database", database)
+            .field("settings", settings)
+            .field("notifier", notifier)
             .finish()
     }
 }

@@ -1,8 +1,8 @@
-//! Keys, their history and their usage in SQLite or PostgreSQL, for the Tollgate middleware family.
+//! API keys, their history and their usage in SQLite or PostgreSQL, for the Tollgate middleware family.
 //!
-//! [`SqlKeys`] is one store for both: its URL says which. It implements [`KeyStore`](tollgate_core::store::KeyStore), so that a
-//! `KeyVerifier` finds keys in it; [`KeyAdmin`](tollgate_core::manage::KeyAdmin), by which keys are issued, changed, revoked and listed;
-//! and [`UsageStore`](tollgate_core::usage::UsageStore). Only digests and display prefixes are stored, never a secret.
+//! [`SqlKeys`] implements [`KeyStore`](tollgate_core::store::KeyStore), by which a `KeyVerifier` finds keys;
+//! [`KeyAdmin`](tollgate_core::manage::KeyAdmin), which issues, changes, revokes and lists them; and
+//! [`UsageStore`](tollgate_core::usage::UsageStore). The database contains digests and display prefixes of keys, and no secrets.
 //!
 //! ```
 //! use std::time::SystemTime;
@@ -26,76 +26,111 @@
 //! let issue = KeyChange::Issue { details: Box::new(details), digest };
 //! keys.change(Command::new(issue, Actor::new("cli:ada"), now)).wait().await?;
 //!
-//! let record = keys.find(&KeyLookup::new(&[digest], now)).wait().await?.expect("it was just issued");
+//! let record = keys.find(&KeyLookup::new(&[digest], now)).wait().await?.expect("the key exists");
 //! assert_eq!(record.principal().tenant(), Some("acme"));
 //!
 //! let revoke = KeyChange::Revoke { id: "key_1".into() };
 //! keys.change(Command::new(revoke, Actor::new("cli:ada"), now)).wait().await?;
-//! assert_eq!(record.principal().end_signal().reason(), Some(EndReason::Revoked)); // open streams are cut
+//! assert_eq!(record.principal().end_signal().reason(), Some(EndReason::Revoked)); // open streams end
 //! # keys.close().await;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! With settings of your own: [`SqlKeys::builder`].
+//! [`SqlKeys::builder`] has the settings, and connects with sqlx's connection options or over a pool of the application's.
 //!
-//! # How soon a change is seen
+//! # Migrations
 //!
-//! A key that is revoked, deleted or rotated away, or whose tenant is suspended, is refused by the database from the commit on.
-//! What was found before has ended:
+//! Opening a store creates its tables, or updates them. To run migrations separately:
 //!
-//! | where | how soon | |
+//! 1. Run `tollgate migrate --database URL`, or [`SqlKeysBuilder::migrate`], or apply the files that
+//!    `tollgate schema --database-kind postgres` prints ([`migrations`]) with a tool of your own.
+//! 2. Open the store with [`without_migration`](SqlKeysBuilder::without_migration). Its database user then only reads and writes
+//!    rows.
+//!
+//! Table names begin with `tollgate_`, so the tables can share a database with others. In PostgreSQL,
+//! `?options[search_path]=…` puts them into a schema of their own.
+//!
+//! # How soon a change takes effect
+//!
+//! The database refuses a key from the commit of its revocation, deletion or rotation, or of its tenant's suspension. Principals
+//! that were found before end:
+//!
+//! | where | when | how |
 //! |---|---|---|
-//! | this process | before `change` returns | |
-//! | another one, PostgreSQL | at once | by a notification that is sent with the commit |
-//! | another one, a SQLite file | within the [poll interval](SqlKeysBuilder::with_poll_interval), 100 ms | |
-//! | PostgreSQL, the link was closed | at once | watchers are told [`Disconnected`](tollgate_core::store::StoreEvent::Disconnected), and caches keep nothing |
-//! | PostgreSQL, the link was cut silently | within two [heartbeats](SqlKeysBuilder::with_heartbeat), 2 s | watchers are told `Disconnected` then |
-//! | SQLite, the file cannot be read | within the poll interval and the [deadline](SqlKeysBuilder::with_deadline) | watchers are told `Disconnected` then |
+//! | in the process that makes the change | before `change` returns | |
+//! | in another process, PostgreSQL | at once | a notification is sent with the commit |
+//! | in another process, SQLite file | within the [poll interval](SqlKeysBuilder::with_poll_interval), 100 ms | |
 //!
-//! While news are lost, each look-up asks the database and is right, or is [`Unavailable`](tollgate_core::denial::Unavailable). What
-//! streams hold is looked at again as soon as the link is back, before watchers are told
-//! [`Connected`](tollgate_core::store::StoreEvent::Connected): what has ended meanwhile ends then. [`SqlKeys::staleness_bound`] is the bound as a
-//! number.
+//! If notifications cannot arrive, listeners get [`Disconnected`](tollgate_core::store::StoreEvent::Disconnected), and caches keep
+//! nothing:
 //!
-//! What a rotation with an overlap leaves good goes on: a stream that was opened by the former secret is not cut when that
-//! expires, as with any expiry; combine it with the principal's.
-//!
-//! # What goes wrong, and what happens then
-//!
-//! | what | what happens |
+//! | failure | noticed |
 //! |---|---|
-//! | the database does not answer within the [deadline](SqlKeysBuilder::with_deadline), 250 ms | the look-up is `Unavailable`: the key is refused with 503 |
-//! | the connection breaks at the commit of a change | the change is `Unavailable`: look whether it was made. If it was, its news arrive as those of another process |
-//! | whoever asked for a change gives up waiting | the change is made and told all the same |
-//! | two programs begin at once | one makes the tables, the other waits |
-//! | a newer program has changed the tables | [`ConnectError::NewerSchema`], and nothing is touched |
+//! | PostgreSQL closes the connection | at once |
+//! | the network to PostgreSQL fails in silence | within two [heartbeats](SqlKeysBuilder::with_heartbeat), 2 s |
+//! | the SQLite file cannot be read | within the poll interval and the [deadline](SqlKeysBuilder::with_deadline) |
 //!
-//! # The databases
+//! Until then, [`SqlKeys::staleness_bound`] limits how long an outdated principal stays valid. While disconnected, each lookup
+//! reads the database. After a reconnect, the keys of all principals in use are read again, and those that ended meanwhile end;
+//! then listeners get [`Connected`](tollgate_core::store::StoreEvent::Connected).
 //!
-//! SQLite runs with a write-ahead log and `synchronous=FULL`: what was revoked stays revoked, also if the power fails. The file must
-//! lie on a local disk, as SQLite's documentation says of write-ahead logs. PostgreSQL is needed from version 10 on; the way there
-//! must not lead through a pooler that hands out connections by transaction, since notifications do not pass it: that is
-//! found out at once ([`ConnectError::NoNews`]). Tables have names that begin with `tollgate_`, and may stand beside others; with
-//! PostgreSQL, `?options[search_path]=…` puts them into a schema of their own.
+//! A rotation with an overlap ends no stream that the former secret opened, not even when the overlap is over: like any expiry, it
+//! ends no request that has begun. Limit streams by the principal's expiry for that.
+//!
+//! # Failures
+//!
+//! | failure | effect |
+//! |---|---|
+//! | the database does not answer within the [deadline](SqlKeysBuilder::with_deadline), 250 ms | the lookup is `Unavailable`, and the request gets status 503 |
+//! | the connection breaks during the commit of a change | the change is `Unavailable`: check whether it was made. If it was, listeners are notified as of a change by another process |
+//! | the caller of a change drops its future | the change is made, and listeners are notified |
+//! | two programs start at the same time | one creates the tables, the other waits |
+//! | a newer program has updated the tables | [`ConnectError::NewerSchema`]; nothing is changed |
+//!
+//! # Databases
+//!
+//! SQLite uses a write-ahead log and `synchronous=FULL`: a committed revocation survives a power failure. The file must be on a
+//! local disk, as SQLite requires for write-ahead logs.
+//!
+//! PostgreSQL must be version 10 or later. A pooler in transaction mode does not deliver notifications: the store does not open
+//! through one ([`ConnectError::NoNotifications`]).
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 #![cfg(any(feature = "sqlite", feature = "postgres"))]
 
-mod builder;
-mod change;
-mod connect_error;
-mod database;
-mod events;
-mod fault;
-mod find;
-mod instant;
-mod keys;
-mod list;
-mod record;
-mod schema;
-mod usage;
+// Each group of modules uses the groups below it, never one above.
+
+mod builder; // opens a store
+mod keys; // the store, and the backend traits that it implements
+
+mod change; // changes of keys and tenants
+mod find; // key lookups
+mod follow; // changes by other processes
+mod list; // pages of keys and of the history
+mod usage; // counts by key and hour
+
+mod shared; // what these operations share
+
+mod migrations; // the SQL files, and how they run
+mod notifier; // listeners, and the ends of principals
+
+mod event; // a change, as the history and notifications have it
+mod record; // a key, as the tables have it
+
+mod database; // connections, transactions and pools
+
+mod connect_error; // why a store cannot be opened
+mod fault; // a failed operation on the database
+mod instant; // timestamps
+mod kind; // the names of the databases
+mod settings; // what a store is configured with
+
+/// The version of sqlx whose connection options and pools this crate takes.
+pub use sqlx;
 
 pub use builder::SqlKeysBuilder;
 pub use connect_error::ConnectError;
 pub use keys::SqlKeys;
+pub use kind::{DatabaseKind, UnknownDatabaseKind};
+pub use migrations::{Migrated, Migration, migrations};

@@ -1,5 +1,5 @@
-//! Lists: of keys, the newest first, and of what happened, the latest first. Pages go on by where the one before ended, not by a
-//! number of entries, so that each is read by an index and nothing is shown twice when keys come and go.
+//! Lists of keys and of the history, both newest first. A page starts after the last entry of the page before, not at an offset:
+//! it is read by an index, and a concurrent change repeats no entry.
 
 use sqlx::AssertSqlSafe;
 use tollgate_core::{
@@ -11,75 +11,74 @@ use crate::{
     database::{Row, Value},
     fault::Fault,
     instant::{from_micros, to_micros},
-    keys::Shared,
     record::{generation, read_listed, select_listed},
+    shared::Shared,
 };
 
 pub(crate) async fn keys(shared: &Shared, query: KeyQuery) -> Result<Page<KeyDetails>, KeyAdminError> {
     let texts = [query.id.as_deref(), query.tenant.as_deref(), query.search.as_deref()];
-    let after = query.after.as_deref().map(read_place).transpose()?;
-    if cannot_be(texts) {
+    let after = query.after.as_deref().map(read_key_cursor).transpose()?;
+    if has_nul(texts) {
         return Ok(Page::new(Vec::new(), None));
     }
     let mut statement = Statement::new(select_listed!());
     if let Some(id) = &query.id {
-        statement.only("k.id = $", [(&**id).into()]);
+        statement.and("k.id = $", [(&**id).into()]);
     }
     if let Some(tenant) = &query.tenant {
-        statement.only("k.tenant = $", [(&**tenant).into()]);
+        statement.and("k.tenant = $", [(&**tenant).into()]);
     }
     match query.status {
         None => {}
         Some(KeyStatus::Active) => {
-            statement.only("k.revoked_at IS NULL AND COALESCE(t.is_suspended, 0) = 0", []);
+            statement.and("k.revoked_at IS NULL AND COALESCE(t.is_suspended, 0) = 0", []);
         }
-        Some(KeyStatus::Revoked) => statement.only("k.revoked_at IS NOT NULL", []),
+        Some(KeyStatus::Revoked) => statement.and("k.revoked_at IS NOT NULL", []),
         Some(KeyStatus::TenantSuspended) => {
-            statement.only(
+            statement.and(
                 "k.revoked_at IS NULL AND k.tenant IN (SELECT tenant FROM tollgate_tenants WHERE is_suspended = 1)",
                 [],
             );
         }
-        // A status that this version does not know is no key's.
+        // No key has a status that this version does not know.
         Some(_) => return Ok(Page::new(Vec::new(), None)),
     }
-    if let Some(beginning) = query.search.as_deref().filter(|beginning| !beginning.is_empty()) {
-        match successor(beginning) {
-            Some(end) => statement.only(
+    if let Some(prefix) = query.search.as_deref().filter(|prefix| !prefix.is_empty()) {
+        match successor(prefix) {
+            Some(end) => statement.and(
                 "(k.name >= $ AND k.name < $ OR k.display_prefix >= $ AND k.display_prefix < $)",
-                [beginning.into(), (&*end).into(), beginning.into(), (&*end).into()],
+                [prefix.into(), (&*end).into(), prefix.into(), (&*end).into()],
             ),
             None => {
-                statement
-                    .only("(k.name >= $ OR k.display_prefix >= $)", [beginning.into(), beginning.into()]);
+                statement.and("(k.name >= $ OR k.display_prefix >= $)", [prefix.into(), prefix.into()]);
             }
         }
     }
     if let Some((created_at, id)) = after {
-        statement.only("(k.created_at, k.id) < ($, $)", [created_at.into(), (&*id).into()]);
+        statement.and("(k.created_at, k.id) < ($, $)", [created_at.into(), (&*id).into()]);
     }
     let rows = statement.page(shared, "k.created_at DESC, k.id DESC", query.page_size()).await?;
     let keys: Vec<_> = rows.iter().map(read_listed).collect::<Result<_, _>>()?;
-    let place = |key: &KeyDetails| format!("k{}.{}", to_micros(key.created_at), key.id);
-    Ok(to_page(keys, query.page_size(), place))
+    let cursor = |key: &KeyDetails| format!("k{}.{}", to_micros(key.created_at), key.id);
+    Ok(to_page(keys, query.page_size(), cursor))
 }
 
 pub(crate) async fn history(shared: &Shared, query: HistoryQuery) -> Result<Page<KeyEvent>, KeyAdminError> {
-    let after = query.after.as_deref().map(|next| read_number(next, "e")).transpose()?;
-    if cannot_be([query.key.as_deref(), query.tenant.as_deref(), None]) {
+    let after = query.after.as_deref().map(|cursor| read_number(cursor, "e")).transpose()?;
+    if has_nul([query.key.as_deref(), query.tenant.as_deref(), None]) {
         return Ok(Page::new(Vec::new(), None));
     }
     let mut statement = Statement::new(
         "SELECT generation, at, operator, action, key_id, tenant, detail FROM tollgate_history",
     );
     if let Some(key) = &query.key {
-        statement.only("key_id = $", [(&**key).into()]);
+        statement.and("key_id = $", [(&**key).into()]);
     }
     if let Some(tenant) = &query.tenant {
-        statement.only("tenant = $", [(&**tenant).into()]);
+        statement.and("tenant = $", [(&**tenant).into()]);
     }
     if let Some(generation) = after {
-        statement.only("generation < $", [generation.into()]);
+        statement.and("generation < $", [generation.into()]);
     }
     let rows = statement.page(shared, "generation DESC", query.page_size()).await?;
     let events: Vec<_> = rows.iter().map(read_event).collect::<Result<_, _>>()?;
@@ -87,16 +86,16 @@ pub(crate) async fn history(shared: &Shared, query: HistoryQuery) -> Result<Page
 }
 
 fn read_event(row: &Row) -> Result<KeyEvent, Fault> {
-    let action = KeyAction::from_name(&row.text(3)?).ok_or(Fault::Unreadable("the history"))?;
+    let action = KeyAction::from_name(&row.text(3)?).ok_or(Fault::Unreadable("an action in the history"))?;
     let mut event =
         KeyEvent::new(generation(row.number(0)?), from_micros(row.number(1)?), row.text(2)?, action);
-    event.key = row.some_text(4)?;
-    event.tenant = row.some_text(5)?;
+    event.key = row.optional_text(4)?;
+    event.tenant = row.optional_text(5)?;
     event.detail = row.text(6)?;
     Ok(event)
 }
 
-/// A query that is put together: fixed pieces only, with whatever a caller says among the values.
+/// A query under construction. Its text consists of literals; what callers pass is bound as values.
 struct Statement {
     sql: String,
     values: Vec<Value>,
@@ -107,8 +106,8 @@ impl Statement {
         Self { sql: format!("{select} WHERE 1 = 1"), values: Vec::new() }
     }
 
-    /// One more condition; each `$` stands for one of the values.
-    fn only(&mut self, condition: &'static str, values: impl IntoIterator<Item = Value>) {
+    /// Adds a condition. Each `$` stands for one of the values.
+    fn and(&mut self, condition: &'static str, values: impl IntoIterator<Item = Value>) {
         self.sql.push_str(" AND ");
         let mut values = values.into_iter();
         for piece in condition.split_inclusive('$') {
@@ -120,7 +119,7 @@ impl Statement {
         }
     }
 
-    /// So many rows in this order, and one more, if there is one.
+    /// Reads a page in this order, and one more row, which says whether another page follows.
     async fn page(mut self, shared: &Shared, order: &'static str, size: u32) -> Result<Vec<Row>, Fault> {
         self.values.push(i64::from(size).saturating_add(1).into());
         let Self { sql, values } = self;
@@ -128,44 +127,44 @@ impl Statement {
         let limit = shared.settings.admin_deadline;
         shared
             .database
-            .read(limit, |connection| Box::pin(connection.rows_of_once(AssertSqlSafe(sql), values)))
+            .read(limit, |connection| Box::pin(connection.rows_unprepared(AssertSqlSafe(sql), values)))
             .await
     }
 }
 
-/// A page of entries, of which there is one more than it holds if another page follows.
-fn to_page<T>(mut items: Vec<T>, size: u32, place: impl Fn(&T) -> String) -> Page<T> {
+/// The page of these entries, which may be one more than the page holds.
+fn to_page<T>(mut items: Vec<T>, size: u32, cursor: impl Fn(&T) -> String) -> Page<T> {
     let size = usize::try_from(size).unwrap_or(usize::MAX);
     let has_more = items.len() > size;
     items.truncate(size);
-    let next = items.last().filter(|_| has_more).map(|last| place(last).into());
+    let next = items.last().filter(|_| has_more).map(|last| cursor(last).into());
     Page::new(items, next)
 }
 
-/// Where a list of keys goes on: after the key that was issued then and has this identifier.
-fn read_place(next: &str) -> Result<(i64, Box<str>), KeyAdminError> {
-    let (created_at, id) = next.split_once('.').ok_or(KeyAdminError::InvalidCursor)?;
+/// Reads the cursor of a list of keys: the creation time and the identifier of the last key.
+fn read_key_cursor(cursor: &str) -> Result<(i64, Box<str>), KeyAdminError> {
+    let (created_at, id) = cursor.split_once('.').ok_or(KeyAdminError::InvalidCursor)?;
     if id.contains('\0') {
         return Err(KeyAdminError::InvalidCursor);
     }
     Ok((read_number(created_at, "k")?, id.into()))
 }
 
-/// A number behind the letter of its list, so that none is taken for the other.
-fn read_number(next: &str, letter: &str) -> Result<i64, KeyAdminError> {
-    next.strip_prefix(letter).and_then(|number| number.parse().ok()).ok_or(KeyAdminError::InvalidCursor)
+/// Reads a number after the letter of its list, which tells the cursors of the lists apart.
+fn read_number(cursor: &str, letter: &str) -> Result<i64, KeyAdminError> {
+    cursor.strip_prefix(letter).and_then(|number| number.parse().ok()).ok_or(KeyAdminError::InvalidCursor)
 }
 
-/// Whether a text is asked for that no table holds.
-fn cannot_be(texts: [Option<&str>; 3]) -> bool {
+/// Whether one of the texts contains a NUL character. No row does.
+fn has_nul(texts: [Option<&str>; 3]) -> bool {
     texts.into_iter().flatten().any(|text| text.contains('\0'))
 }
 
-/// The first text after all that begin so, byte by byte; `None` if there is none.
-fn successor(beginning: &str) -> Option<String> {
-    let mut end = beginning.to_owned();
+/// The smallest text, compared by bytes, that is greater than all texts with this prefix; `None` if there is none.
+fn successor(prefix: &str) -> Option<String> {
+    let mut end = prefix.to_owned();
     while let Some(last) = end.pop() {
-        // The characters after a surrogate's place are the next ones; the last of all has none.
+        // Skips the surrogates, which are not characters. The last character has no next one.
         if let Some(next) = (u32::from(last) + 1..=u32::from(char::MAX)).find_map(char::from_u32) {
             end.push(next);
             return Some(end);
@@ -179,8 +178,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_beginning_ends_before_its_successor() {
-        for (beginning, expected) in [
+    fn texts_with_a_prefix_are_less_than_its_successor() {
+        for (prefix, expected) in [
             ("a", Some("b")),
             ("a%_", Some("a%`")),
             ("a\u{10ffff}", Some("b")),
@@ -188,19 +187,20 @@ mod tests {
             ("\u{10ffff}\u{10ffff}", None),
             ("", None),
         ] {
-            let end = successor(beginning);
+            let end = successor(prefix);
             assert_eq!(end.as_deref(), expected);
-            for text in ["", "!", "zz", "\u{10ffff}"].map(|rest| format!("{beginning}{rest}")) {
-                assert!(text.as_str() >= beginning && end.as_deref().is_none_or(|end| text.as_str() < end));
+            for text in ["", "!", "zz", "\u{10ffff}"].map(|rest| format!("{prefix}{rest}")) {
+                assert!(text.as_str() >= prefix && end.as_deref().is_none_or(|end| text.as_str() < end));
             }
         }
     }
 
     #[test]
-    fn a_place_is_what_a_page_said_and_nothing_else() {
-        assert_eq!(read_place("k-5.key.1").unwrap(), (-5, "key.1".into()));
-        for next in ["", "k5", "k.key", "kx.key", "e5.key", "5.key", "k5.a\0b", "k99999999999999999999.key"] {
-            assert!(matches!(read_place(next), Err(KeyAdminError::InvalidCursor)), "{next:?}");
+    fn only_cursors_of_a_key_list_are_read() {
+        assert_eq!(read_key_cursor("k-5.key.1").unwrap(), (-5, "key.1".into()));
+        for cursor in ["", "k5", "k.key", "kx.key", "e5.key", "5.key", "k5.a\0b", "k99999999999999999999.key"]
+        {
+            assert!(matches!(read_key_cursor(cursor), Err(KeyAdminError::InvalidCursor)), "{cursor:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Keys as rows.
+//! Keys as rows of the tables.
 
 use std::{fmt, sync::Arc};
 
@@ -21,7 +21,7 @@ use crate::{
     instant::{from_micros, to_micros},
 };
 
-/// What is read of a key, of its tenant, in the order that [`read_details`] takes it in.
+/// The columns of a key and its tenant that [`read_details`] reads.
 macro_rules! columns {
     () => {
         "k.id, k.name, k.display_prefix, k.tenant, k.scopes, k.plan, k.plan_is_active, k.environment, k.role, k.quotas, \
@@ -30,7 +30,7 @@ macro_rules! columns {
 }
 pub(crate) use columns;
 
-/// The same with when the key was last used, of all keys, for [`read_listed`].
+/// Selects these columns and the last use of all keys, for [`read_listed`].
 macro_rules! select_listed {
     () => {
         concat!(
@@ -43,45 +43,47 @@ macro_rules! select_listed {
 }
 pub(crate) use select_listed;
 
-/// How many columns these are: what else a query asks for stands after them.
+/// The number of [`columns`]. Further columns of a query follow them.
 pub(crate) const COLUMNS: usize = 18;
 
-/// A key of a row that begins with the [`columns`]. When it was last used is not among them.
+/// Reads a key from a row that begins with the [`columns`]. Leaves out its last use.
 pub(crate) fn read_details(row: &Row) -> Result<KeyDetails, Fault> {
     let mut details = KeyDetails::new(row.text(0)?, row.text(1)?, from_micros(row.number(11)?));
     details.display_prefix = row.text(2)?;
-    details.tenant = row.some_text(3)?;
-    details.scopes = row.text(4)?.parse().map_err(|_| Fault::Unreadable("a key's scopes"))?;
-    let is_plan_active = row.some_number(6)? == Some(1);
-    details.plan =
-        row.some_text(5)?.map(|tier| if is_plan_active { Plan::active(tier) } else { Plan::lapsed(tier) });
-    details.environment = row.text(7)?.parse().map_err(|_| Fault::Unreadable("a key's environment"))?;
-    details.role = row.some_text(8)?;
-    details.quotas =
-        serde_json::from_str::<Quotas>(&row.text(9)?).map_err(|_| Fault::Unreadable("a key's quotas"))?.0;
-    details.metadata = row.text(10)?.parse().map_err(|_| Fault::Unreadable("a key's metadata"))?;
-    details.expires_at = row.some_number(12)?.map(from_micros);
-    details.revoked_at = row.some_number(13)?.map(from_micros);
-    details.former_until = row.some_number(14)?.map(from_micros);
+    details.tenant = row.optional_text(3)?;
+    details.scopes = row.text(4)?.parse().map_err(|_| Fault::Unreadable("the scopes of a key"))?;
+    let is_plan_active = row.optional_number(6)? == Some(1);
+    details.plan = row
+        .optional_text(5)?
+        .map(|tier| if is_plan_active { Plan::active(tier) } else { Plan::lapsed(tier) });
+    details.environment = row.text(7)?.parse().map_err(|_| Fault::Unreadable("the environment of a key"))?;
+    details.role = row.optional_text(8)?;
+    details.quotas = serde_json::from_str::<Quotas>(&row.text(9)?)
+        .map_err(|_| Fault::Unreadable("the quotas of a key"))?
+        .0;
+    details.metadata = row.text(10)?.parse().map_err(|_| Fault::Unreadable("the metadata of a key"))?;
+    details.expires_at = row.optional_number(12)?.map(from_micros);
+    details.revoked_at = row.optional_number(13)?.map(from_micros);
+    details.former_until = row.optional_number(14)?.map(from_micros);
     details.status = if details.revoked_at.is_some() {
         KeyStatus::Revoked
-    } else if row.some_number(16)? == Some(1) {
+    } else if row.optional_number(16)? == Some(1) {
         KeyStatus::TenantSuspended
     } else {
         KeyStatus::Active
     };
-    details.generation = generation(row.number(15)?.max(row.some_number(17)?.unwrap_or(0)));
+    details.generation = generation(row.number(15)?.max(row.optional_number(17)?.unwrap_or(0)));
     Ok(details)
 }
 
-/// A key of a row as [`select_listed`] gives it.
+/// Reads a key from a row of [`select_listed`].
 pub(crate) fn read_listed(row: &Row) -> Result<KeyDetails, Fault> {
     let mut details = read_details(row)?;
-    details.last_used_at = row.some_number(COLUMNS)?.map(from_micros);
+    details.last_used_at = row.optional_number(COLUMNS)?.map(from_micros);
     Ok(details)
 }
 
-/// The record of a key that was found by a secret which is good until then.
+/// The record of a key that was found by a secret with this end of its validity.
 pub(crate) fn to_record(mut details: KeyDetails, valid_until: Option<i64>) -> KeyRecord {
     if let Some(valid_until) = valid_until.map(from_micros) {
         details.expires_at = Some(details.expires_at.map_or(valid_until, |at| at.min(valid_until)));
@@ -96,7 +98,7 @@ pub(crate) fn to_record(mut details: KeyDetails, valid_until: Option<i64>) -> Ke
     KeyRecord::new(Arc::new(details.to_principal(signal)), status, generation)
 }
 
-/// What may be changed of a key, as `$2` to `$10` of a statement whose `$1` is its identifier.
+/// The columns of a key that can change, as `$2` to `$10` of a statement; `$1` is its identifier.
 pub(crate) fn changeable(details: &KeyDetails) -> [Value; 10] {
     let plan = details.plan.as_ref();
     let quotas = Quotas(details.quotas.clone());
@@ -107,7 +109,7 @@ pub(crate) fn changeable(details: &KeyDetails) -> [Value; 10] {
         details.scopes.to_string().into(),
         plan.map(Plan::tier).into(),
         plan.map(|plan| i64::from(plan.is_active())).into(),
-        // Text and numbers are always to be written as JSON.
+        // Strings always serialize.
         serde_json::to_string(&quotas).unwrap_or_else(|_| "{}".into()).into(),
         details.metadata.to_string().into(),
         details.expires_at.map(to_micros).into(),
@@ -115,7 +117,7 @@ pub(crate) fn changeable(details: &KeyDetails) -> [Value; 10] {
     ]
 }
 
-/// What is not changed any more once a key was issued, as `$11` to `$14`.
+/// The columns of a key that never change, as `$11` to `$14`.
 pub(crate) fn lasting(details: &KeyDetails) -> [Value; 4] {
     [
         details.tenant.as_deref().into(),
@@ -125,25 +127,25 @@ pub(crate) fn lasting(details: &KeyDetails) -> [Value; 4] {
     ]
 }
 
-/// A digest as two columns: its bytes, and the number of its pepper.
+/// A digest as two columns: its bytes and the ID of its pepper.
 pub(crate) fn digest_columns(digest: &Digest) -> [Value; 2] {
     let pepper = digest.pepper().map_or(-1, |pepper| i64::from(pepper.get()));
     [(&digest.as_bytes()[..]).into(), pepper.into()]
 }
 
-/// A generation as the ports count it.
+/// A generation as the backend traits count it.
 pub(crate) fn generation(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
-/// Cuts off what the tables do not hold: fractions of a microsecond.
+/// Rounds timestamps down to the precision of the tables.
 pub(crate) fn truncate(details: &mut KeyDetails) {
     for instant in [&mut details.expires_at, &mut details.former_until].into_iter().flatten() {
         *instant = from_micros(to_micros(*instant));
     }
 }
 
-/// Quotas as a JSON object, `{"requests": "60 per minute"}`, in their order.
+/// Quotas as a JSON object that keeps their order: `{"requests": "60 per minute"}`.
 struct Quotas(Vec<(Box<str>, Quota)>);
 
 impl Serialize for Quotas {
@@ -187,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quotas_keep_their_order_and_any_name() {
+    fn quotas_keep_their_order_and_their_names() {
         let quotas = vec![
             ("z".into(), 60.per_minute().and(10.per_second().with_burst(5))),
             ("a \"quoted\" ü".into(), Quota::unlimited()),

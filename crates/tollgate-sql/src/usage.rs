@@ -1,4 +1,4 @@
-//! Usage, by key and hour.
+//! Usage by key and hour.
 
 use std::{
     collections::BTreeMap,
@@ -16,20 +16,21 @@ use crate::{
     database::{Connection, Done, Value},
     fault::Fault,
     instant::{from_micros, to_micros},
-    keys::Shared,
+    kind::DatabaseKind,
     record::generation,
+    shared::Shared,
 };
 
-/// How many counts go into one statement.
+/// How many counts one statement adds.
 const CHUNK: usize = 500;
 
-/// More requests than one batch counts, and few enough that a thousand batches of them can still be added up.
-const MOST: u64 = 1 << 53;
+/// The most requests that one batch adds to an hour. A thousand times as many still fit into a column.
+const MAX_REQUESTS: u64 = 1 << 53;
 
-/// How long it is remembered which batches a writer has sent. Nobody tries for longer to send one again.
-const MEMORY: Duration = Duration::from_hours(30 * 24);
+/// How long the last batch number of a writer is kept. No writer repeats a batch after that.
+const WRITER_RETENTION: Duration = Duration::from_hours(30 * 24);
 
-/// What one key has used in one hour.
+/// The usage of one key in one hour.
 #[derive(Default)]
 struct Count {
     requests: u64,
@@ -39,16 +40,16 @@ struct Count {
 /// Adds a batch, unless it was added before.
 pub(crate) async fn add(shared: &Shared, batch: UsageBatch) -> Result<(), Unavailable> {
     let Ok(number) = i64::try_from(batch.number) else {
-        return Err(Unavailable::new("there are more batches of usage than can be numbered"));
+        return Err(Unavailable::new("the batch number is too large"));
     };
-    // Each once and in order: so that two writers never wait for each other in a circle.
+    // Each row once and in order, so that two writers never deadlock.
     let mut counts = BTreeMap::<_, Count>::new();
     for count in batch.counts.iter().filter(|count| !count.key.contains('\0')) {
         let sum = counts.entry((count.key.clone(), to_micros(count.hour))).or_default();
-        sum.requests = sum.requests.saturating_add(count.requests).min(MOST);
+        sum.requests = sum.requests.saturating_add(count.requests).min(MAX_REQUESTS);
         sum.last_used_at = sum.last_used_at.max(to_micros(count.last_used_at));
     }
-    let (writer, now) = (name_of(batch.writer), to_micros(SystemClock.now()));
+    let (writer, now) = (writer_id(batch.writer), to_micros(SystemClock.now()));
     let limit = shared.settings.admin_deadline;
     let added = shared.database.transact(limit, |connection| {
         Box::pin(async move {
@@ -65,13 +66,13 @@ pub(crate) async fn add(shared: &Shared, batch: UsageBatch) -> Result<(), Unavai
     added.await.map_err(|fault: Fault| fault.into())
 }
 
-/// Notes that a writer's batch of this number is there. `false` if it was there before.
+/// Records a batch number of a writer. `false` if the batch, or a later one, was added before.
 async fn is_new(connection: &mut Connection, writer: String, number: i64, now: i64) -> Result<bool, Fault> {
     if number <= 1 {
-        // A writer that begins clears away after those that have ended long ago.
-        let long_ago = now.saturating_sub(i64::try_from(MEMORY.as_micros()).unwrap_or(i64::MAX));
+        // A new writer deletes those that have not written for long.
+        let oldest = now.saturating_sub(i64::try_from(WRITER_RETENTION.as_micros()).unwrap_or(i64::MAX));
         let sql = "DELETE FROM tollgate_usage_writers WHERE updated_at < $1";
-        connection.execute(sql, [long_ago.into()]).await?;
+        connection.execute(sql, [oldest.into()]).await?;
     }
     let sql = "INSERT INTO tollgate_usage_writers AS w (writer, number, updated_at) VALUES ($1, $2, $3) \
                ON CONFLICT (writer) DO UPDATE SET number = excluded.number, updated_at = excluded.updated_at \
@@ -80,17 +81,17 @@ async fn is_new(connection: &mut Connection, writer: String, number: i64, now: i
 }
 
 async fn add_chunk(connection: &mut Connection, counts: &[((Box<str>, i64), Count)]) -> Result<(), Fault> {
-    // In the order of the keys, and only of those that are there.
-    let known = "SELECT v.column1, v.column2, v.column3 FROM ";
+    // Adds counts of existing keys only, in the order of the keys.
+    let select = "SELECT v.column1, v.column2, v.column3 FROM ";
     let hours = "INSERT INTO tollgate_usage AS u (key_id, hour, requests) ";
     let sql = format!(
-        "{hours}{known}{} ON CONFLICT (key_id, hour) DO UPDATE SET requests = u.requests + excluded.requests",
-        known_of(connection, counts.len(), 3)
+        "{hours}{select}{} ON CONFLICT (key_id, hour) DO UPDATE SET requests = u.requests + excluded.requests",
+        existing_keys(connection, counts.len(), 3)
     );
     let values = counts.iter().flat_map(|((key, hour), count)| -> [Value; 3] {
         [(&**key).into(), (*hour).into(), i64::try_from(count.requests).unwrap_or(i64::MAX).into()]
     });
-    connection.rows_of_once(AssertSqlSafe(sql), values).await?;
+    connection.rows_unprepared(AssertSqlSafe(sql), values).await?;
 
     let mut last_uses = BTreeMap::<&str, i64>::new();
     for ((key, _), count) in counts {
@@ -100,15 +101,15 @@ async fn add_chunk(connection: &mut Connection, counts: &[((Box<str>, i64), Coun
     let sql = format!(
         "INSERT INTO tollgate_last_uses AS u (key_id, at) SELECT v.column1, v.column2 FROM {} \
          ON CONFLICT (key_id) DO UPDATE SET at = excluded.at WHERE u.at < excluded.at",
-        known_of(connection, last_uses.len(), 2)
+        existing_keys(connection, last_uses.len(), 2)
     );
     let values = last_uses.into_iter().flat_map(|(key, at)| -> [Value; 2] { [key.into(), at.into()] });
-    connection.rows_of_once(AssertSqlSafe(sql), values).await?;
+    connection.rows_unprepared(AssertSqlSafe(sql), values).await?;
     Ok(())
 }
 
-/// Rows of values whose first one is a key that is there, sorted by it.
-fn known_of(connection: &Connection, rows: usize, columns: usize) -> String {
+/// Rows of values whose first one is the identifier of an existing key, sorted.
+fn existing_keys(connection: &Connection, rows: usize, columns: usize) -> String {
     let mut values = String::new();
     for row in 0..rows {
         let row: Vec<_> = (1..=columns).map(|column| format!("${}", row * columns + column)).collect();
@@ -116,14 +117,17 @@ fn known_of(connection: &Connection, rows: usize, columns: usize) -> String {
         values.push_str(&row.join(", "));
         values.push(')');
     }
-    // Who deletes a key meanwhile is waited for, and the key is left out then.
-    let lock = if connection.is_postgres() { "FOR KEY SHARE OF k" } else { "" };
+    // Waits for a concurrent deletion of a key, and then leaves the key out.
+    let lock = match connection.kind() {
+        DatabaseKind::Sqlite => "",
+        DatabaseKind::Postgres => "FOR KEY SHARE OF k",
+    };
     format!(
         "(VALUES {values}) AS v JOIN tollgate_keys k ON k.id = v.column1 WHERE 1 = 1 ORDER BY 1, 2 {lock}"
     )
 }
 
-/// How often a key was used, hour by hour, and how far a writer had come by then: as one statement, which sees one moment.
+/// The usage of a key by hour, and the last batch number of a writer. One statement reads both, so they belong together.
 pub(crate) async fn usage(
     shared: &Shared,
     key: Box<str>,
@@ -137,8 +141,8 @@ pub(crate) async fn usage(
     if key.contains('\0') {
         return Ok(StoredUsage::new(Vec::new(), 0));
     }
-    // Hours that begin within the microsecond after `from`'s are at `from` or later only if that is a whole one.
-    let writer = writer.map(name_of).unwrap_or_default();
+    // The limits round up: an hour that begins in the same microsecond as `from`, but before it, is left out.
+    let writer = writer.map(writer_id).unwrap_or_default();
     let values = [Value::from(&*key), ceil_micros(from).into(), ceil_micros(until).into(), writer.into()];
     let limit = shared.settings.admin_deadline;
     let rows: Vec<_> = shared
@@ -156,8 +160,8 @@ pub(crate) async fn usage(
     Ok(StoredUsage::new(hours, last_number))
 }
 
-/// A writer, as its row is found by.
-fn name_of(writer: u128) -> String {
+/// The text by which the tables identify a writer.
+fn writer_id(writer: u128) -> String {
     format!("{writer:032x}")
 }
 

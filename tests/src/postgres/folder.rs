@@ -1,15 +1,13 @@
-//! Where a server has its files, and on which port it listens.
+//! The folder and the port of a server.
 //!
-//! Both are one thing. A server's folder is named for its port, and beside it is a file that the test's process keeps
-//! locked. The kernel unlocks it however that process ends; whoever finds it unlocked takes port and folder over, and
-//! clears away what a process left that was killed. So never more is left than there once were servers at a time.
+//! A server's folder is named for its port. Beside it is a lock file, which the test process keeps locked. The kernel releases
+//! the lock however the process ends. The next process that gets the lock reuses the port, and deletes the files that a killed
+//! process has left. So there are never more leftovers than there were servers at one time.
 //!
-//! The ports are below those that the kernel hands out by itself: while a server is stopped, nobody gets its port by
-//! chance.
+//! The ports are below the ephemeral range of the kernel: while a server is stopped, no other program gets its port by chance.
 //!
-//! Servers that do not wait for the disk are in memory, if there is some: a server has a thousand files, and ext4
-//! needs half a second to create as many shortly after it has removed as many, since it looks at each of those before
-//! it takes a new one.
+//! The files of servers that do not wait for the disk are in memory, if there is enough: a server has a thousand files, and
+//! ext4 needs half a second to create them shortly after as many were deleted.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::{
@@ -28,7 +26,7 @@ use super::{
     programs::{Programs, own_uid},
 };
 
-/// Two ranges, since the locks of one may be elsewhere than those of the other.
+/// Two ranges, since their lock files can be in different folders.
 fn ports(durability: Durability) -> Range<u16> {
     match durability {
         Durability::Quick => 15_432..15_932,
@@ -36,17 +34,17 @@ fn ports(durability: Durability) -> Range<u16> {
     }
 }
 
-/// A server's files and its port, removed and given back when this is dropped.
+/// The files and the port of a server. Dropped, the files are deleted and the port is released.
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
     port: u16,
-    // Unlocked last of all.
+    // Released last.
     _lock: File,
 }
 
 impl Folder {
-    /// One with the files of a server that has never run.
+    /// A folder with the files of a new server.
     pub(super) fn take(programs: &Programs, durability: Durability) -> Self {
         let disk = all_folders(&env::temp_dir());
         let all = match durability {
@@ -63,7 +61,7 @@ impl Folder {
     fn try_take(all: &Path, port: u16) -> Option<Self> {
         let lock = open(&all.join(format!("{port}.lock")));
         lock.try_lock().ok()?;
-        // Whether anybody else listens there, or a server that has not quite ended.
+        // Fails if another program listens on the port, or a server that has not ended yet.
         TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()?;
         Some(Self { path: all.join(port.to_string()), port, _lock: lock })
     }
@@ -72,12 +70,12 @@ impl Folder {
         self.port
     }
 
-    /// What the server keeps.
+    /// The data directory.
     pub(super) fn data(&self) -> PathBuf {
         self.path.join("data")
     }
 
-    /// What the server says.
+    /// The log file.
     pub(super) fn log(&self) -> PathBuf {
         self.path.join("log")
     }
@@ -92,7 +90,7 @@ impl Drop for Folder {
 
 const MEMORY: &str = "/dev/shm";
 
-/// Whether there is room for many servers. A container often has 64 MB, which is room for one.
+/// Whether there is space for many servers. Containers often have 64 MB, which suffices for one.
 fn memory_is_ample() -> bool {
     const AMPLE: u64 = 1 << 30;
     let output = Command::new("df").args(["--block-size=1", "--output=avail", MEMORY]).output();
@@ -103,24 +101,24 @@ fn memory_is_ample() -> bool {
     free.is_some_and(|free| free >= AMPLE)
 }
 
-/// Where this user's servers are, in a folder in which others may have theirs.
+/// The folder of this user's servers, in a folder that all users share.
 fn all_folders(shared: &Path) -> PathBuf {
     let uid = own_uid();
     let all = shared.join(format!("tollgate-postgres-{uid}"));
     create(&all, 0o755);
     let owner = fs::symlink_metadata(&all).expect("a folder").uid();
-    assert_eq!(owner, uid, "{} is somebody else's", all.display());
+    assert_eq!(owner, uid, "{} belongs to another user", all.display());
     all
 }
 
-/// Copies what `initdb` makes, which takes ten times as long to make.
+/// Copies the files of `initdb`, which itself takes ten times as long.
 fn copy_template(disk: &Path, folder: &Folder, programs: &Programs) {
     const OPTIONS: [&str; 5] = [
         "--username=postgres",
         "--auth=trust",
         "--encoding=UTF8",
         "--locale=C",
-        // The log begins as one file of this many MB, which would be most of what is copied.
+        // In MB. The write-ahead log begins with one segment, most of the size of the copy.
         "--wal-segsize=1",
     ];
     let (template, seal) = (disk.join("template"), disk.join("template.made-by"));
@@ -130,7 +128,7 @@ fn copy_template(disk: &Path, folder: &Folder, programs: &Programs) {
 
     let lock = open(&disk.join("template.lock"));
     loop {
-        // Many may copy it at a time. Who comes with another version makes another template when they have.
+        // Shared by those who copy. A process with another version waits for them, and replaces the template.
         lock.lock_shared().expect("a lock");
         if is_made() {
             let mut copy = programs.command("cp");
@@ -140,7 +138,7 @@ fn copy_template(disk: &Path, folder: &Folder, programs: &Programs) {
         lock.unlock().expect("our own lock");
         lock.lock().expect("a lock");
         if !is_made() {
-            // Unsealed while it is not whole.
+            // The seal is removed while the template is incomplete.
             let _ = fs::remove_file(&seal);
             create_anew(&template, programs);
             run(programs.command(programs.path("initdb")).arg(&template).args(OPTIONS));
@@ -152,22 +150,22 @@ fn copy_template(disk: &Path, folder: &Folder, programs: &Programs) {
 
 fn run(command: &mut Command) {
     let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {}\n{said}", output.status);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}\n{stderr}", output.status);
 }
 
-/// A killed server leaves a segment of shared memory, by which the next one on its files would know it. Nothing else
-/// removes that before the machine ends, and it has room for some thousands.
+/// Removes the shared memory segment that a killed server leaves. The kernel keeps it until a reboot, and has space for some
+/// thousands.
 fn remove_shared_memory(data: &Path) {
-    // Only a server that was killed leaves this file; its seventh line is the segment's key and its number.
+    // Only a killed server leaves this file. Its seventh line has the key and the ID of the segment.
     let Ok(left) = fs::read_to_string(data.join("postmaster.pid")) else { return };
     if let Some(number) = left.lines().nth(6).and_then(|line| line.split_whitespace().last()) {
-        // If it is gone already, so much the better.
+        // Fails if the segment is gone already.
         let _ = Command::new("ipcrm").args(["-m", number]).stderr(Stdio::null()).status();
     }
 }
 
-/// An empty folder for whoever runs a server.
+/// An empty folder that belongs to the user of the server.
 fn create_anew(folder: &Path, programs: &Programs) {
     remove(folder);
     create(folder, 0o700);
@@ -192,7 +190,7 @@ fn open(file: &Path) -> File {
 
 fn remove(folder: &Path) {
     match fs::remove_dir_all(folder) {
-        // Nothing must panic here while a test already does.
+        // Does not panic, since a test may be panicking already.
         Err(error) if error.kind() != io::ErrorKind::NotFound => eprintln!("{}: {error}", folder.display()),
         _ => {}
     }

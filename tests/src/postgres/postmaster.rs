@@ -1,4 +1,4 @@
-//! A server that runs: its first process, which starts all others.
+//! A running server: its main process, which starts all others.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::{
@@ -15,19 +15,19 @@ use std::{
 
 use super::{Durability, Home};
 
-/// How long anything may take that takes milliseconds on a machine that is not overloaded.
+/// The limit for operations that take milliseconds on a machine without load.
 const DEADLINE: Duration = Duration::from_mins(1);
 
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// A server that runs. It ends when this is dropped.
+/// A running server. Dropped, it ends.
 #[derive(Debug)]
 pub(super) struct Postmaster {
     pid: u32,
-    // From the thread that waits for it.
+    // The exit status, from the thread that waits for the process.
     end: Receiver<io::Result<ExitStatus>>,
     has_ended: bool,
-    // Its files are there for as long as it runs.
+    // Keeps its files while it runs.
     home: Arc<Home>,
 }
 
@@ -36,19 +36,19 @@ impl Postmaster {
     pub(super) fn start(home: Arc<Home>) -> Self {
         let (pid, end) = spawn(command(&home));
         let mut postmaster = Self { pid, end, has_ended: false, home };
-        let mut question = question(&postmaster.home);
+        let mut is_ready = is_ready(&postmaster.home);
         wait_until("the server answers", || {
             if let Ok(status) = postmaster.end.try_recv() {
                 postmaster.has_ended = true;
                 let log = fs::read_to_string(postmaster.home.folder.log()).unwrap_or_default();
                 panic!("PostgreSQL has ended ({status:?}):\n{log}");
             }
-            question.status().expect("pg_isready runs").success()
+            is_ready.status().expect("pg_isready runs").success()
         });
         postmaster
     }
 
-    /// Ends it in good order: whatever is open is rolled back, whoever is connected is told so.
+    /// Stops it: open transactions are rolled back, and clients get an error.
     pub(super) fn stop(mut self) {
         signal("INT", &[self.pid]);
         self.wait();
@@ -56,14 +56,14 @@ impl Postmaster {
 
     /// Kills all of its processes.
     pub(super) fn kill(mut self) {
-        // Only one that is held starts no more of them meanwhile.
+        // A stopped process starts no other ones.
         signal("STOP", &[self.pid]);
-        wait_until("the server is held", || process(self.pid).is_none_or(|process| process.state == 'T'));
+        wait_until("the server is stopped", || process(self.pid).is_none_or(|process| process.state == 'T'));
         let mut all = children(self.pid);
         all.push(self.pid);
         signal("KILL", &all);
         self.wait();
-        // As long as one of them lives, no other server gets at the files.
+        // No other server can use the files while one of them is alive.
         wait_until("its processes are gone", || all.iter().all(|pid| process(*pid).is_none()));
     }
 
@@ -79,7 +79,7 @@ impl Drop for Postmaster {
         if self.has_ended || self.end.try_recv().is_ok() {
             return;
         }
-        // At once, since nobody needs its files anymore; but it still ends its processes.
+        // Ends at once, without writing to its files, but still ends its processes.
         signal("QUIT", &[self.pid]);
         if self.end.recv_timeout(DEADLINE).is_err() {
             signal("KILL", &[self.pid]);
@@ -92,11 +92,11 @@ fn command(home: &Home) -> Command {
     let mut settings = vec![
         "listen_addresses=127.0.0.1",
         "unix_socket_directories=",
-        // In its folder, where it is removed with it, even if the server was killed.
+        // In its folder, so it is deleted with it, even if the server was killed.
         "dynamic_shared_memory_type=mmap",
     ];
     if matches!(durability, Durability::Quick) {
-        // And nothing else: without `full_page_writes` or `synchronous_commit` a killed server loses something.
+        // Keeps `full_page_writes` and `synchronous_commit`: without them a killed server loses commits.
         settings.push("fsync=off");
     }
     let log = File::options().create(true).append(true).open(folder.log()).expect("a file of our own");
@@ -107,8 +107,8 @@ fn command(home: &Home) -> Command {
     command
 }
 
-/// Asks whether the server lets clients in; it begins to listen some time before it does.
-fn question(home: &Home) -> Command {
+/// The command that checks whether the server accepts clients. It begins to listen some time before.
+fn is_ready(home: &Home) -> Command {
     let mut command = Command::new(home.programs.path("pg_isready"));
     command.args(["--quiet", "--timeout=1", "--host=127.0.0.1", "--username=postgres", "--dbname=postgres"]);
     command.arg(format!("--port={}", home.folder.port()));
@@ -116,41 +116,41 @@ fn question(home: &Home) -> Command {
     command
 }
 
-/// Starts a program on a thread of its own, which then waits for its end: a server dies with the thread that has
-/// started it, and a test's threads, and those of its runtime, come and go.
+/// Starts a program on a thread of its own, which then waits for its end: the server ends with the thread that has started it,
+/// and threads of a test and its runtime can end early.
 fn spawn(mut command: Command) -> (u32, Receiver<io::Result<ExitStatus>>) {
     let (start_sender, start) = mpsc::channel();
     let (end_sender, end) = mpsc::channel();
     let wait = move || {
         let child = command.spawn();
-        // Nobody has to hear of it anymore.
+        // The receiver may be gone.
         let _ = start_sender.send(child.as_ref().map(std::process::Child::id).map_err(io::Error::kind));
         let _ = end_sender.send(child.and_then(|mut child| child.wait()));
     };
     thread::Builder::new().name("postgres".to_owned()).spawn(wait).expect("a thread");
-    let pid = start.recv().expect("the thread tells it").expect("`setpriv` starts; it is part of util-linux");
+    let pid = start.recv().expect("the thread sends it").expect("`setpriv` starts; it is part of util-linux");
     (pid, end)
 }
 
-/// Signals some processes. The shell can do it, without `unsafe` and without a crate.
+/// Signals processes. The shell does it without `unsafe` and without a crate.
 fn signal(name: &str, pids: &[u32]) {
     let pids = pids.iter().map(u32::to_string);
     let mut command = Command::new("sh");
     command.args(["-c", r#"kill -s "$@""#, "sh", name]).args(pids);
-    // Those that are gone already need none.
+    // Ignores processes that have ended already.
     let _ = command.stderr(Stdio::null()).status();
 }
 
-/// What the kernel tells of a process.
+/// The state of a process.
 struct Process {
     state: char,
     parent: u32,
 }
 
-/// A process that lives: one that is dead and not buried yet (a zombie) has given everything back.
+/// A process, unless it has ended. A zombie has ended: it holds no files or sockets.
 fn process(pid: u32) -> Option<Process> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name before it may have any characters.
+    // The name before can contain any character.
     let (_, rest) = text.rsplit_once(") ")?;
     let mut fields = rest.split(' ');
     let state = fields.next()?.chars().next().filter(|state| !matches!(state, 'Z' | 'X'))?;
@@ -163,7 +163,7 @@ fn children(parent: u32) -> Vec<u32> {
     pids.filter(|pid| process(*pid).is_some_and(|process| process.parent == parent)).collect()
 }
 
-#[expect(clippy::disallowed_methods, reason = "a server has no clock of a test's")]
+#[expect(clippy::disallowed_methods, reason = "a server uses the real time")]
 fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !condition() {

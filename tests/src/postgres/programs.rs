@@ -1,4 +1,4 @@
-//! Where PostgreSQL's programs are, and who may run them.
+//! The programs of PostgreSQL, and the user who runs them.
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::{
@@ -10,15 +10,15 @@ use std::{
     process::Command,
 };
 
-/// The programs of one version of PostgreSQL.
+/// The programs of one installed version.
 #[derive(Debug)]
 pub(super) struct Programs {
     folder: PathBuf,
-    /// Whoever owns a server and runs it, if that cannot be the user of the tests.
+    /// The user who owns and runs servers, if that cannot be the user of the tests.
     user: Option<User>,
 }
 
-/// A user that is not the one of the tests.
+/// A user of the operating system.
 #[derive(Debug)]
 pub(super) struct User {
     pub(super) name: String,
@@ -33,15 +33,16 @@ impl Programs {
         // PostgreSQL refuses to be run by root.
         let user = (own_uid() == 0).then(|| {
             let user = ["postgres", "nobody"].into_iter().find_map(User::find);
-            user.unwrap_or_else(|| panic!("root may not run PostgreSQL, and there is no other user for it"))
+            user.unwrap_or_else(|| {
+                panic!("root cannot run PostgreSQL, and there is no user `postgres` or `nobody`")
+            })
         });
         Self { folder, user }
     }
 
-    /// A program as its user runs it.
+    /// A command that runs as the right user.
     ///
-    /// It dies with the **thread** that has started it: the kernel sends it `SIGQUIT`, which ends a postmaster at
-    /// once and in good order.
+    /// It ends with the **thread** that has started it: the kernel sends it `SIGQUIT`, which ends a server at once.
     pub(super) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("setpriv");
         command.arg("--pdeathsig=QUIT");
@@ -51,12 +52,12 @@ impl Programs {
             command.arg("--clear-groups");
         }
         command.arg("--").arg(program);
-        // Not every user may enter the folder that the tests run in.
+        // The user may have no access to the folder of the tests.
         command.current_dir("/");
         command
     }
 
-    /// One of PostgreSQL's.
+    /// The path of one of the programs.
     pub(super) fn path(&self, program: &str) -> PathBuf {
         self.folder.join(program)
     }
@@ -65,7 +66,7 @@ impl Programs {
         self.user.as_ref()
     }
 
-    /// Whose programs, and which version: files of one are of no use to another.
+    /// The version and the user: the files of a server work for no others.
     pub(super) fn identity(&self) -> String {
         let output = Command::new(self.path("initdb")).arg("--version").output().expect("initdb runs");
         let version = String::from_utf8_lossy(&output.stdout);
@@ -76,14 +77,14 @@ impl Programs {
 
 const NEEDED: [&str; 3] = ["initdb", "postgres", "pg_isready"];
 
-/// Where they may be, the best place first: Debian keeps them off the `PATH`.
+/// The folders to search, in order. Debian does not put the programs on the `PATH`.
 fn folders() -> impl Iterator<Item = PathBuf> {
-    // One after the other, since `pg_config` costs more than all the rest.
+    // Lazily, since `pg_config` is slow.
     let places: [fn() -> Vec<PathBuf>; 3] = [on_path, configured, of_debian];
     places.into_iter().flat_map(|place| place())
 }
 
-/// A link on the `PATH` leads to where the others are.
+/// A link on the `PATH` leads to the folder of all programs.
 fn on_path() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let programs = env::split_paths(&path).filter_map(|folder| folder.join("initdb").canonicalize().ok());

@@ -1,6 +1,6 @@
-//! The command line on PostgreSQL. What it says, and how it ends, is tried on SQLite beside the program; here is what another
-//! database could make of it; and in `management`, that it writes of keys what the management routes answer.
-#![expect(clippy::unwrap_used, reason = "whatever goes wrong in a test fails it")]
+//! The command line on PostgreSQL. Its own crate tests it on SQLite. `management` compares its JSON with that of the management
+//! routes.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod management;
 
@@ -19,7 +19,7 @@ use tollgate::{
     usage::{UsageBatch, UsageCount, UsageStore as _},
 };
 
-/// What a run of the program has said.
+/// The result of a run of the program.
 #[derive(Debug)]
 struct Run {
     code: Option<i32>,
@@ -27,7 +27,7 @@ struct Run {
     err: String,
 }
 
-/// Runs the program on another thread, so that the runtime of a test goes on meanwhile.
+/// Runs the program without blocking the runtime of the test.
 async fn run_on(input: &str, url: &str, arguments: &[&str]) -> Run {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cli"));
     command.env_clear().env("TOLLGATE_DATABASE", url).env("USER", "ada").args(arguments);
@@ -35,7 +35,7 @@ async fn run_on(input: &str, url: &str, arguments: &[&str]) -> Run {
     let input = input.to_owned();
     let run = move || {
         let mut child = command.spawn().unwrap();
-        // Whoever reads nothing may have ended.
+        // A program that reads nothing may have ended.
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         child.wait_with_output().unwrap()
     };
@@ -48,7 +48,7 @@ async fn run(url: &str, arguments: &[&str]) -> Run {
     run_on("", url, arguments).await
 }
 
-/// Runs what must succeed, and reads its JSON.
+/// Runs a command that must succeed, and reads its JSON.
 async fn json(url: &str, arguments: &[&str]) -> Value {
     let run = run(url, &[&["--json"], arguments].concat()).await;
     assert_eq!((run.code, run.err.as_str()), (Some(0), ""), "{run:?}");
@@ -64,19 +64,19 @@ fn text(value: &Value) -> String {
 }
 
 impl Run {
-    /// It has failed for the database's sake, and says so on one line.
+    /// Asserts that the program has failed with a database error, on one line that contains this text.
     #[track_caller]
-    fn fails_by_the_database(&self, saying: &str) {
+    fn fails_with_a_database_error(&self, text: &str) {
         assert_eq!((self.code, self.out.as_str(), self.err.lines().count()), (Some(5), "", 1), "{self:?}");
-        assert!(self.err.contains(saying) && !self.err.contains("hunter2"), "{self:?}");
+        assert!(self.err.contains(text) && !self.err.contains("hunter2"), "{self:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_lives_and_ends() {
+async fn every_command_works_on_postgres() {
     let postgres = Postgres::start().await;
     let url = &postgres.fresh_database().await;
-    run(url, &["keys", "list"]).await.fails_by_the_database("there are no keys in this database");
+    run(url, &["keys", "list"]).await.fails_with_a_database_error("this database has no Tollgate tables");
 
     let create = [
         "keys",
@@ -125,13 +125,13 @@ async fn a_key_lives_and_ends() {
     assert!(shown["last_used_at"].is_string());
 
     for secret in [&first, &second] {
-        assert!(!dump(url).await.contains(&secret[12..]), "the database has the secret");
+        assert!(!dump(url).await.contains(&secret[12..]), "the database contains the secret");
     }
     json(url, &["keys", "delete", &id, "--yes"]).await;
     assert_eq!(run(url, &["keys", "show", &id]).await.code, Some(3));
 }
 
-/// All that the tables hold of keys.
+/// The rows of the tables about keys.
 async fn dump(url: &str) -> String {
     let mut connection = PgConnection::connect(url).await.unwrap();
     let mut all = String::new();
@@ -148,7 +148,7 @@ async fn dump(url: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_hears_of_what_the_command_line_ends() {
+async fn a_service_is_notified_of_a_revocation_by_the_command_line() {
     let postgres = Postgres::start().await;
     let url = &postgres.fresh_database().await;
     let issued = json(url, &["keys", "create", "--name=deploy"]).await;
@@ -171,32 +171,57 @@ async fn a_database_that_does_not_answer_is_5() {
 
     relay.silence();
     let soon = [&revoke[..], &["--timeout=300ms"]].concat();
-    run(&with_password, &soon).await.fails_by_the_database("");
+    run(&with_password, &soon).await.fails_with_a_database_error("");
     relay.mend();
     relay.cut().await;
-    run(&with_password, &revoke).await.fails_by_the_database("cannot be reached");
+    run(&with_password, &revoke).await.fails_with_a_database_error("cannot be reached");
     postgres.kill().await;
-    run(&url, &revoke).await.fails_by_the_database("cannot be reached");
+    run(&url, &revoke).await.fails_with_a_database_error("cannot be reached");
     postgres.restart().await;
     assert_eq!(json(&url, &["keys", "show", &id]).await["status"], "active");
     let nowhere = url.replace("/test_1", "/nowhere");
-    run(&nowhere, &["keys", "create", "--name=deploy"]).await.fails_by_the_database("does not exist");
+    run(&nowhere, &["keys", "create", "--name=deploy"]).await.fails_with_a_database_error("does not exist");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_does_not_let_it_is_5() {
+async fn a_read_only_or_locked_or_newer_database_is_5() {
     let postgres = Postgres::start().await;
     let url = &postgres.fresh_database().await;
     let id = text(&json(url, &["keys", "create", "--name=deploy"]).await["id"]);
     let read_only = format!("{url}?options[default_transaction_read_only]=on");
-    run(&read_only, &["keys", "revoke", &id]).await.fails_by_the_database("may only be read");
+    run(&read_only, &["keys", "revoke", &id]).await.fails_with_a_database_error("is read-only");
 
     let mut other = PgConnection::connect(url).await.unwrap();
     sqlx::raw_sql("BEGIN; SELECT * FROM tollgate_keys FOR UPDATE").execute(&mut other).await.unwrap();
-    run(url, &["keys", "revoke", &id, "--timeout=1s"]).await.fails_by_the_database("time");
+    run(url, &["keys", "revoke", &id, "--timeout=1s"]).await.fails_with_a_database_error("time");
     sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
-    assert_eq!(json(url, &["keys", "show", &id]).await["status"], "active", "nothing was left half done");
+    assert_eq!(
+        json(url, &["keys", "show", &id]).await["status"],
+        "active",
+        "the transaction was rolled back"
+    );
 
     sqlx::raw_sql("INSERT INTO tollgate_schema (version) VALUES (99)").execute(&mut other).await.unwrap();
-    run(url, &["keys", "list"]).await.fails_by_the_database("made by a newer version");
+    run(url, &["keys", "list"]).await.fails_with_a_database_error("have schema version 99");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn migrations_can_be_separate_from_the_use_of_the_tables() {
+    let postgres = Postgres::start().await;
+    let (migrated, applied) = (&postgres.fresh_database().await, &postgres.fresh_database().await);
+    assert_eq!(json(migrated, &["migrate"]).await, serde_json::json!({ "from": 0, "to": 1 }));
+    let printed = run("", &["schema", "--database-kind=postgres"]).await.out;
+    let mut connection = PgConnection::connect(applied).await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(printed)).execute(&mut connection).await.unwrap();
+    assert_eq!(json(applied, &["migrate"]).await, serde_json::json!({ "from": 1, "to": 1 }));
+    for url in [migrated, applied] {
+        let mut connection = PgConnection::connect(url).await.unwrap();
+        let grant = "DO $$ BEGIN CREATE ROLE service LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$; \
+                     REVOKE CREATE ON SCHEMA public FROM PUBLIC; \
+                     GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO service";
+        sqlx::raw_sql(grant).execute(&mut connection).await.unwrap();
+        let as_service = url.replace("postgres@", "service@");
+        json(&as_service, &["keys", "create", "--name=deploy", "--no-migrate"]).await;
+        assert_eq!(json(&as_service, &["keys", "list"]).await["items"][0]["name"], "deploy");
+    }
 }

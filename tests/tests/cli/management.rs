@@ -1,5 +1,5 @@
-//! A key looks alike in what the command line writes and in what the management routes answer. Each has words of its own for it, since
-//! an account page shows no more than it says it does, and the command line shows all there is.
+//! The JSON of the command line and of the management routes have the same format. The command line shows more members of a
+//! key, since the routes only show what an account page needs.
 
 use axum::{Router, body::Body, http::request::Parts};
 use http::Request;
@@ -17,7 +17,7 @@ use tower::ServiceExt as _;
 use super::{json, text};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_and_events_look_as_in_the_answers_of_the_management_routes() {
+async fn keys_and_events_have_the_json_format_of_the_management_routes() {
     let folder = tempfile::tempdir().unwrap();
     let url = &format!("sqlite://{}", folder.path().join("keys.db").display());
     let bare = text(&json(url, &["keys", "create", "--name=bare"]).await["id"]);
@@ -44,21 +44,21 @@ async fn keys_and_events_look_as_in_the_answers_of_the_management_routes() {
     let now = SystemClock.now();
     store.add(UsageBatch::new(1, 1, vec![UsageCount::new(full.as_str(), now, 7, now)])).wait().await.unwrap();
     let manager = KeyManager::new(KeyFormat::opaque(), store.clone());
-    let router = KeyRouter::new(manager, anybody).with_metadata().into_router();
+    let router = KeyRouter::new(manager, allow_everything).with_metadata().into_router();
     for id in [bare, full, revoked] {
         let mut written = json(url, &["keys", "show", &id]).await;
         let members = written.as_object_mut().unwrap();
         let history = members.remove("history").unwrap();
         assert_eq!(answer(&router, &format!("/{id}/history")).await["items"], history);
-        for operators_only in ["role", "quotas"] {
-            assert!(members.remove(operators_only).is_some(), "{operators_only}");
+        for cli_only in ["role", "quotas"] {
+            assert!(members.remove(cli_only).is_some(), "{cli_only}");
         }
         assert_eq!(answer(&router, &format!("/{id}")).await, written);
     }
     store.close().await;
 }
 
-async fn anybody(_head: Parts, _action: Action) -> Result<Actor, Denial> {
+async fn allow_everything(_head: Parts, _action: Action) -> Result<Actor, Denial> {
     Ok(Actor::new("root"))
 }
 

@@ -1,4 +1,4 @@
-//! What is changed, listed and remembered.
+//! Changes, lists and the history.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tollgate::{
 use super::{at, builder, change, digest, find, issue, key, on_each, revoke, tenant};
 
 #[tokio::test]
-async fn what_is_taken_is_refused_and_nothing_changes() {
+async fn a_taken_name_digest_or_identifier_is_refused_and_changes_nothing() {
     on_each(async |keys| {
         let named = |id: &str, of, name: &str| {
             let mut key = key(id, of);
@@ -40,7 +40,10 @@ async fn what_is_taken_is_refused_and_nothing_changes() {
         };
         assert!(taken(change(&keys, rename("build")).await));
         revoke(&keys, "a").await.unwrap();
-        assert!(taken(change(&keys, rename("build")).await), "until it is deleted");
+        assert!(
+            taken(change(&keys, rename("build")).await),
+            "a revoked key keeps its name until it is deleted"
+        );
         change(&keys, KeyChange::Delete { id: "a".into() }).await.unwrap();
         assert_eq!(&*change(&keys, rename("build")).await.unwrap().name, "build");
         assert_eq!(keys.history(&HistoryQuery::of_key("d")).wait().await.unwrap().items.len(), 2);
@@ -50,7 +53,7 @@ async fn what_is_taken_is_refused_and_nothing_changes() {
 }
 
 #[tokio::test]
-async fn the_history_tells_what_happened_and_not_what_did_not() {
+async fn the_history_records_changes_and_no_repetitions() {
     on_each(async |keys| {
         issue(&keys, key("key", Some("acme"))).await.unwrap();
         let update = KeyUpdate::new().with_name("new").with_expiry(Some(at(9)));
@@ -66,10 +69,10 @@ async fn the_history_tells_what_happened_and_not_what_did_not() {
         tenant(&keys, TenantChange::Suspend { tenant: "acme".into() }).await;
         change(&keys, KeyChange::Delete { id: "key".into() }).await.unwrap();
         let events = keys.history(&HistoryQuery::all().with_tenant("acme")).wait().await.unwrap().items;
-        let told: Vec<_> = events.iter().map(|event| (event.action, &*event.detail)).collect();
+        let recorded: Vec<_> = events.iter().map(|event| (event.action, &*event.detail)).collect();
         let updated = "name: name of key -> new, expiry: never -> 2023-11-14T22:13:29Z";
         assert_eq!(
-            told,
+            recorded,
             [
                 (KeyAction::Deleted, "name: new"),
                 (KeyAction::TenantSuspended, ""),
@@ -85,7 +88,7 @@ async fn the_history_tells_what_happened_and_not_what_did_not() {
 }
 
 #[tokio::test]
-async fn whoever_manages_one_tenant_sees_no_other() {
+async fn an_actor_of_one_tenant_cannot_see_or_change_another() {
     on_each(async |keys| {
         issue(&keys, key("theirs", Some("umbrella"))).await.unwrap();
         let by_eve = |change| keys.change(Command::new(change, Actor::of_tenant("eve", "acme"), at(1)));
@@ -105,7 +108,7 @@ async fn whoever_manages_one_tenant_sees_no_other() {
 }
 
 #[tokio::test]
-async fn pages_hold_every_key_once_the_newest_first() {
+async fn pages_list_every_key_once_newest_first() {
     on_each(async |keys| {
         for number in 0..10_u64 {
             let mut key = key(&format!("k%_{number}"), Some(if number % 2 == 0 { "even" } else { "odd" }));
@@ -143,12 +146,12 @@ async fn pages_hold_every_key_once_the_newest_first() {
     .await;
 }
 
-/// The server has a limit of its own, which may be over a moment before ours: then it is no other fault.
+/// The `statement_timeout` of the server can pass just before the deadline of the store.
 #[tokio::test]
-async fn what_the_server_gives_up_on_has_not_answered_in_time() {
+async fn a_statement_timeout_of_the_server_is_reported_as_a_timeout() {
     let postgres = Postgres::start().await;
     let url = postgres.fresh_database().await;
-    // Far longer than the test takes: only the server gives up here.
+    // Far longer than the test takes: only the server ends a statement.
     let patient =
         builder().with_deadline(Duration::from_mins(10)).with_admin_deadline(Duration::from_mins(10));
     let keys = patient.connect(&url).await.unwrap();
@@ -157,25 +160,29 @@ async fn what_the_server_gives_up_on_has_not_answered_in_time() {
     let lock = "BEGIN; LOCK TABLE tollgate_keys IN ACCESS EXCLUSIVE MODE";
     sqlx::raw_sql(lock).execute(&mut other).await.unwrap();
 
-    let (revoked, ()) = tokio::join!(revoke(&keys, "key"), cancel_whoever_waits(&url));
+    let (revoked, ()) = tokio::join!(revoke(&keys, "key"), cancel_waiting_statement(&url));
     assert_eq!(
         revoked.unwrap_err().to_string(),
         "the key store does not answer: the database did not answer in time"
     );
     let list = KeyQuery::all();
-    let (listed, ()) = tokio::join!(keys.list(&list).wait(), cancel_whoever_waits(&url));
+    let (listed, ()) = tokio::join!(keys.list(&list).wait(), cancel_waiting_statement(&url));
     assert_eq!(
         listed.unwrap_err().to_string(),
         "the key store does not answer: the database did not answer in time"
     );
 
     sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
-    assert_eq!(find(&keys, "key").await.unwrap().status(), KeyStatus::Active, "nothing was left half done");
+    assert_eq!(
+        find(&keys, "key").await.unwrap().status(),
+        KeyStatus::Active,
+        "the transaction was rolled back"
+    );
     revoke(&keys, "key").await.unwrap();
 }
 
-/// As the server does with a statement whose time is over.
-async fn cancel_whoever_waits(url: &str) {
+/// Cancels a statement as the server does after its `statement_timeout`.
+async fn cancel_waiting_statement(url: &str) {
     let mut server = sqlx::PgConnection::connect(url).await.unwrap();
     let cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity \
                   WHERE application_name = 'tollgate' AND wait_event_type = 'Lock'";

@@ -1,4 +1,4 @@
-//! What another process hears, and what happens when it does not.
+//! Notifications between processes, and failures of the network.
 
 use std::{
     sync::{Arc, Mutex},
@@ -19,23 +19,23 @@ use super::{
     Folder, at, builder, change, digest, eventually, find, issue, key, on_each_shared, reason, revoke, tenant,
 };
 
-/// What a listener was told.
+/// Subscribes a listener, and returns it with the events that it receives.
 pub(super) fn subscribe(keys: &SqlKeys) -> (Arc<dyn StoreListener>, Arc<Mutex<Vec<StoreEvent>>>) {
-    let told = Arc::new(Mutex::new(Vec::new()));
+    let received = Arc::new(Mutex::new(Vec::new()));
     let listener: Arc<dyn StoreListener> = {
-        let told = Arc::clone(&told);
-        Arc::new(move |change: &StoreEvent| told.lock().unwrap().push(change.clone()))
+        let received = Arc::clone(&received);
+        Arc::new(move |change: &StoreEvent| received.lock().unwrap().push(change.clone()))
     };
     keys.subscribe(Arc::downgrade(&listener));
-    (listener, told)
+    (listener, received)
 }
 
 #[tokio::test]
-async fn another_process_hears_of_it() {
+async fn another_process_is_notified_of_changes() {
     on_each_shared(async |url| {
         let (here, there) = (builder().connect(&url).await.unwrap(), builder().connect(&url).await.unwrap());
-        let (_listener, told) = subscribe(&there);
-        assert_eq!(*told.lock().unwrap(), [StoreEvent::Connected]);
+        let (_listener, received) = subscribe(&there);
+        assert_eq!(*received.lock().unwrap(), [StoreEvent::Connected]);
         let long = "x".repeat(9_000);
         for (id, of) in [("key", Some("acme")), ("kéy of '\"\n", Some("acme")), (&long[..2_000], None)] {
             issue(&here, key(id, of)).await.unwrap();
@@ -45,26 +45,26 @@ async fn another_process_hears_of_it() {
         eventually("revoked", || reason(&held[1]) == Some(EndReason::Revoked)).await;
         tenant(&here, TenantChange::Suspend { tenant: "acme".into() }).await;
         eventually("suspended", || reason(&held[0]) == Some(EndReason::TenantSuspended)).await;
-        // Too long for a notification.
+        // Too long for the payload of a notification.
         tenant(&here, TenantChange::Suspend { tenant: long.clone().into() }).await;
-        let is_told =
+        let is_suspension =
             |change: &StoreEvent| matches!(change, StoreEvent::Tenant { tenant, .. } if **tenant == *long);
-        eventually("told", || told.lock().unwrap().iter().any(is_told)).await;
-        assert!(!told.lock().unwrap().contains(&StoreEvent::Disconnected));
+        eventually("notified", || received.lock().unwrap().iter().any(is_suspension)).await;
+        assert!(!received.lock().unwrap().contains(&StoreEvent::Disconnected));
         there.close().await;
-        assert_eq!(told.lock().unwrap().last(), Some(&StoreEvent::Disconnected));
+        assert_eq!(received.lock().unwrap().last(), Some(&StoreEvent::Disconnected));
         assert!(there.find(&KeyLookup::new(&[digest("key")], at(3))).wait().await.is_err());
     })
     .await;
 }
 
-/// Two processes that share a database, and the second one's way to it.
+/// Two stores that share a database. The second one connects through a relay.
 struct Two {
     here: SqlKeys,
     there: SqlKeys,
     relay: Relay,
     postgres: Postgres,
-    told: Arc<Mutex<Vec<StoreEvent>>>,
+    received: Arc<Mutex<Vec<StoreEvent>>>,
     _listener: Arc<dyn StoreListener>,
 }
 
@@ -84,14 +84,15 @@ impl Two {
             .connect(&relay.reroute(&url))
             .await
             .unwrap();
-        let (listener, told) = subscribe(&there);
-        Self { here, there, relay, postgres, told, _listener: listener }
+        let (listener, received) = subscribe(&there);
+        Self { here, there, relay, postgres, received, _listener: listener }
     }
 
-    /// What the second one was told of its link at last. Before, a busy machine may have lost it and found it again.
-    fn of_link(&self) -> Option<StoreEvent> {
-        let told = self.told.lock().unwrap();
-        told.iter()
+    /// The last event about the connection of the second store. On a busy machine there can be several.
+    fn connection_event(&self) -> Option<StoreEvent> {
+        let received = self.received.lock().unwrap();
+        received
+            .iter()
             .rev()
             .find(|change| matches!(change, StoreEvent::Disconnected | StoreEvent::Connected))
             .cloned()
@@ -101,8 +102,8 @@ impl Two {
         self.there.find(&KeyLookup::new(&[digest(secret)], at(3))).wait().await.is_ok()
     }
 
-    /// The same with patience: on a busy machine a look-up may take longer than its deadline.
-    async fn is_found_there_at_last(&self, secret: &str) -> bool {
+    /// The same with retries: on a busy machine a lookup can exceed its deadline.
+    async fn is_found_there_eventually(&self, secret: &str) -> bool {
         for _ in 0..100 {
             if self.is_found_there(secret).await {
                 return true;
@@ -112,8 +113,8 @@ impl Two {
     }
 }
 
-/// Cuts the link of the second process in some way, changes keys behind its back, and mends it.
-async fn what_is_missed_is_looked_up(cut: impl AsyncFnOnce(&mut Two), mend: impl AsyncFnOnce(&mut Two)) {
+/// Interrupts the connection of the second store, changes keys by the first one, and restores the connection.
+async fn missed_changes_are_found(cut: impl AsyncFnOnce(&mut Two), mend: impl AsyncFnOnce(&mut Two)) {
     let mut two = Two::open().await;
     let ids = ["revoked", "deleted", "suspended", "resumed", "rotated", "reissued", "renamed"];
     for id in ids {
@@ -124,9 +125,9 @@ async fn what_is_missed_is_looked_up(cut: impl AsyncFnOnce(&mut Two), mend: impl
     for id in ids {
         held.push(find(&two.there, id).await.unwrap());
     }
-    eventually("flows", || two.of_link() == Some(StoreEvent::Connected)).await;
+    eventually("connected", || two.connection_event() == Some(StoreEvent::Connected)).await;
     cut(&mut two).await;
-    eventually("lost", || two.of_link() == Some(StoreEvent::Disconnected)).await;
+    eventually("disconnected", || two.connection_event() == Some(StoreEvent::Disconnected)).await;
 
     let here = &two.here;
     revoke(here, "revoked").await.unwrap();
@@ -148,76 +149,76 @@ async fn what_is_missed_is_looked_up(cut: impl AsyncFnOnce(&mut Two), mend: impl
     assert!(held.iter().all(|record| reason(record).is_none()));
 
     mend(&mut two).await;
-    eventually("resumed", || two.of_link() == Some(StoreEvent::Connected)).await;
+    eventually("connected again", || two.connection_event() == Some(StoreEvent::Connected)).await;
     let (revoked, suspended) = (Some(EndReason::Revoked), Some(EndReason::TenantSuspended));
     let reasons: Vec<_> = held.iter().map(reason).collect();
     assert_eq!(reasons, [revoked, revoked, suspended, suspended, revoked, revoked, None]);
-    // And news flow.
+    // Notifications arrive again.
     revoke(&two.here, "renamed").await.unwrap();
     eventually("revoked", || reason(&held[6]) == revoked).await;
 }
 
 #[tokio::test]
-async fn what_is_missed_while_the_link_is_cut_is_looked_up() {
-    what_is_missed_is_looked_up(async |two| two.relay.cut().await, async |two| two.relay.mend()).await;
+async fn changes_during_a_broken_connection_are_found_after_it() {
+    missed_changes_are_found(async |two| two.relay.cut().await, async |two| two.relay.mend()).await;
 }
 
 #[tokio::test]
-async fn what_is_missed_while_the_link_is_silent_is_looked_up() {
-    what_is_missed_is_looked_up(async |two| two.relay.silence(), async |two| two.relay.mend()).await;
+async fn changes_during_a_silent_connection_are_found_after_it() {
+    missed_changes_are_found(async |two| two.relay.silence(), async |two| two.relay.mend()).await;
 }
 
 #[tokio::test]
-async fn a_silent_link_is_noticed() {
+async fn a_silent_connection_is_noticed() {
     let mut two = Two::open().await;
     assert_eq!(two.there.staleness_bound(), Duration::from_millis(400));
     two.relay.silence();
-    // No system gives a connection up before many times the patience of this.
-    eventually("lost", || two.of_link() == Some(StoreEvent::Disconnected)).await;
+    // The operating system needs far longer.
+    eventually("disconnected", || two.connection_event() == Some(StoreEvent::Disconnected)).await;
 }
 
 #[tokio::test]
-async fn a_silent_way_uses_no_connection_up() {
+async fn a_silent_network_does_not_exhaust_the_pool() {
     let mut two = Two::open_as(builder().with_deadline(Duration::from_millis(300))).await;
     issue(&two.here, key("key", None)).await.unwrap();
-    assert!(two.is_found_there_at_last("key").await);
+    assert!(two.is_found_there_eventually("key").await);
     two.relay.silence();
-    // Some wait for their deadline, some give up before.
+    // Some callers wait for the deadline, some drop the lookup before.
     for _ in 0..3 {
         let waits = (0..20).map(|_| two.is_found_there("key"));
         assert!(futures_util::future::join_all(waits).await.iter().all(|is_found| !is_found));
-        let gives_up = (0..20).map(|_| timeout(Duration::from_millis(20), two.is_found_there("key")));
-        futures_util::future::join_all(gives_up).await;
+        let dropped = (0..20).map(|_| timeout(Duration::from_millis(20), two.is_found_there("key")));
+        futures_util::future::join_all(dropped).await;
     }
-    // The way stays silent, for connections that were made before: a firewall has forgotten them.
+    // Existing connections stay silent, as after a firewall has forgotten them.
     two.relay.cut().await;
     two.relay.mend();
-    assert!(two.is_found_there_at_last("key").await, "no connection ever came free again");
+    assert!(two.is_found_there_eventually("key").await, "the pool is exhausted");
 }
 
 #[tokio::test]
-async fn a_server_that_is_killed_and_comes_back_is_found_again() {
+async fn the_store_reconnects_after_the_server_was_killed() {
     let mut two = Two::open().await;
     issue(&two.here, key("key", None)).await.unwrap();
     let held = find(&two.there, "key").await.unwrap();
     revoke(&two.here, "key").await.unwrap();
     two.postgres.kill().await;
-    eventually("lost", || two.of_link() == Some(StoreEvent::Disconnected)).await;
+    eventually("disconnected", || two.connection_event() == Some(StoreEvent::Disconnected)).await;
     let error = two.there.find(&KeyLookup::new(&[digest("key")], at(3))).wait().await.unwrap_err();
     assert!(error.to_string().contains("cannot be reached"), "{error}");
     two.postgres.restart().await;
-    eventually("resumed", || two.of_link() == Some(StoreEvent::Connected)).await;
+    eventually("connected again", || two.connection_event() == Some(StoreEvent::Connected)).await;
     assert_eq!(reason(&held), Some(EndReason::Revoked));
     assert_eq!(
         find(&two.there, "key").await.unwrap().status(),
         KeyStatus::Revoked,
-        "what was answered is kept"
+        "a confirmed revocation survives"
     );
     issue(&two.here, key("other", None)).await.unwrap();
 }
 
 #[tokio::test]
-async fn nothing_goes_on_when_the_last_handle_is_gone() {
+async fn all_connections_close_when_the_last_handle_is_dropped() {
     let postgres = Postgres::start().await;
     let url = postgres.fresh_database().await;
     let keys = builder().connect(&url).await.unwrap();
@@ -237,11 +238,11 @@ async fn nothing_goes_on_when_the_last_handle_is_gone() {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    panic!("connections are left");
+    panic!("connections are still open");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_principal_outlives_the_suspension_of_its_tenant() {
+async fn a_suspension_ends_principals_of_concurrently_issued_keys() {
     on_each_shared(async |url| {
         let (here, there) = (builder().connect(&url).await.unwrap(), builder().connect(&url).await.unwrap());
         for round in 0..40 {
@@ -262,9 +263,9 @@ async fn no_principal_outlives_the_suspension_of_its_tenant() {
     .await;
 }
 
-/// Without that, a suspension could commit after a change that took a later generation, and not end what was found between.
+/// Otherwise a suspension could commit after a change with a later generation, and not end principals found in between.
 #[tokio::test]
-async fn keys_are_not_changed_while_their_tenant_is() {
+async fn changes_of_keys_wait_for_a_change_of_their_tenant() {
     let postgres = Postgres::start().await;
     let url = postgres.fresh_database().await;
     let keys = builder().connect(&url).await.unwrap();
@@ -276,27 +277,27 @@ async fn keys_are_not_changed_while_their_tenant_is() {
     let update = Box::new(KeyUpdate::new().with_name("renamed"));
     let mut issues = std::pin::pin!(issue(&keys, key("new", Some("acme"))));
     let mut updates = std::pin::pin!(change(&keys, KeyChange::Update { id: "old".into(), update }));
-    assert!(timeout(Duration::from_millis(200), &mut issues).await.is_err(), "it waits");
-    assert!(timeout(Duration::from_millis(200), &mut updates).await.is_err(), "it waits");
+    assert!(timeout(Duration::from_millis(200), &mut issues).await.is_err(), "waits for the lock");
+    assert!(timeout(Duration::from_millis(200), &mut updates).await.is_err(), "waits for the lock");
     sqlx::raw_sql("COMMIT").execute(&mut suspends).await.unwrap();
     assert_eq!(issues.await.unwrap().status, KeyStatus::TenantSuspended);
     assert_eq!(updates.await.unwrap().status, KeyStatus::TenantSuspended);
 }
 
 #[tokio::test]
-async fn whoever_gives_up_waiting_has_made_the_change_all_the_same() {
+async fn a_change_whose_future_is_dropped_is_still_made() {
     on_each_shared(async |url| {
         let keys = builder().connect(&url).await.unwrap();
         issue(&keys, key("key", None)).await.unwrap();
         let held = find(&keys, "key").await.unwrap();
-        assert!(revoke(&keys, "key").now_or_never().is_none(), "it waits");
+        assert!(revoke(&keys, "key").now_or_never().is_none(), "not finished yet");
         eventually("revoked", || reason(&held) == Some(EndReason::Revoked)).await;
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_file_that_another_process_writes_is_read_and_not_written() {
+async fn a_file_that_another_process_has_locked_can_be_read_but_not_changed() {
     let folder = Folder::new();
     let keys = builder().with_admin_deadline(Duration::from_secs(2)).connect(&folder.url()).await.unwrap();
     issue(&keys, key("key", None)).await.unwrap();

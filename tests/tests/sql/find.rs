@@ -1,4 +1,4 @@
-//! What is found, and when it has ended.
+//! Lookups, and the ends of principals.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -43,7 +43,7 @@ async fn a_key_is_found_as_it_was_issued() {
 }
 
 #[tokio::test]
-async fn a_key_is_found_under_any_of_its_peppers() {
+async fn a_key_is_found_by_the_digest_of_any_pepper() {
     on_each(async |keys| {
         let peppered =
             |id| Pepper::new(PepperId::new(id), "a pepper of many bytes, to try").unwrap().digest("secret");
@@ -53,7 +53,10 @@ async fn a_key_is_found_under_any_of_its_peppers() {
             async |digests: &[Digest]| keys.find(&KeyLookup::new(digests, at(3))).wait().await.unwrap();
         assert!(look(&[peppered(7)]).await.is_some());
         assert!(look(&[digest("x"), digest("y"), peppered(7)]).await.is_some());
-        assert!(look(&[peppered(8), digest("secret")]).await.is_none(), "the pepper's number counts");
+        assert!(
+            look(&[peppered(8), digest("secret")]).await.is_none(),
+            "the ID of the pepper is part of the digest"
+        );
         assert!(look(&[Digest::from_parts(*peppered(7).as_bytes(), None)]).await.is_none());
         assert!(look(&[]).await.is_none());
     })
@@ -61,7 +64,7 @@ async fn a_key_is_found_under_any_of_its_peppers() {
 }
 
 #[tokio::test]
-async fn what_is_revoked_or_suspended_has_ended_before_anybody_is_answered() {
+async fn principals_end_before_a_revocation_or_suspension_returns() {
     on_each(async |keys| {
         for (id, of) in
             [("one", Some("acme")), ("two", Some("acme")), ("three", Some("umbrella")), ("four", None)]
@@ -103,7 +106,7 @@ async fn what_is_revoked_or_suspended_has_ended_before_anybody_is_answered() {
 }
 
 #[tokio::test]
-async fn a_rotation_keeps_the_former_secret_for_as_long_as_it_says() {
+async fn a_rotation_keeps_the_former_secret_valid_during_the_overlap() {
     on_each(async |keys| {
         issue(&keys, key("key", None)).await.unwrap();
         let held = find(&keys, "key").await.unwrap();
@@ -115,15 +118,19 @@ async fn a_rotation_keeps_the_former_secret_for_as_long_as_it_says() {
         };
         let rotated = change(&keys, rotate("second", Some(at(50)))).await.unwrap();
         assert_eq!((&*rotated.display_prefix, rotated.former_until), ("second", Some(at(50))));
-        assert_eq!(reason(&held), None, "it goes on");
+        assert_eq!(reason(&held), None, "the principal stays valid");
         assert_eq!(find(&keys, "key").await.unwrap().principal().expires_at(), Some(at(50)));
         assert_eq!(find(&keys, "second").await.unwrap().principal().expires_at(), None);
         assert!(find_at(&keys, "key", at(50)).await.is_none());
 
         let held = find(&keys, "second").await.unwrap();
         change(&keys, rotate("third", Some(at(60)))).await.unwrap();
-        assert!(find(&keys, "key").await.is_none(), "a third secret is never good");
-        assert_eq!(reason(&held), Some(EndReason::Revoked), "nobody knows by which secret it was proved");
+        assert!(find(&keys, "key").await.is_none(), "at most two secrets are valid");
+        assert_eq!(
+            reason(&held),
+            Some(EndReason::Revoked),
+            "it may have been verified with the first secret"
+        );
         assert!(find(&keys, "second").await.is_some());
         change(&keys, rotate("fourth", None)).await.unwrap();
         assert!(find(&keys, "second").await.is_none() && find(&keys, "third").await.is_none());

@@ -1,32 +1,33 @@
-//! Keys in SQLite and PostgreSQL, beyond what every store is tried on: their tables, their URLs, other processes, and what goes
-//! wrong on the way to a database.
+//! Keys in SQLite and PostgreSQL, beyond what the suite of all stores tests: tables, URLs, pools, other processes, and network
+//! failures.
 //!
-//! | module | idea |
+//! | module | tests |
 //! |---|---|
-//! | `admin` | what is changed, listed and remembered |
-//! | `find` | what is found, and when it has ended |
-//! | `events` | what another process hears, and what happens when it does not |
-//! | `open` | what can be opened, and what cannot |
-//! | `usage` | how often a key was used |
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "whatever goes wrong in a test fails it"
-)]
+//! | `admin` | changes, lists and the history |
+//! | `find` | lookups, and the ends of principals |
+//! | `events` | notifications between processes, and failures of the network |
+//! | `open` | URLs and settings, accepted and refused |
+//! | `migrations` | schema versions, and separate migrations |
+//! | `sources` | connection options, and pools of the application's |
+//! | `usage` | usage counts |
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
 mod admin;
 mod events;
 mod find;
+mod migrations;
 mod open;
+mod sources;
 mod usage;
 
 use std::{
     path::PathBuf,
+    str::FromStr as _,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use sqlx::{ConnectOptions as _, Connection as _, sqlite::SqliteConnectOptions};
 use tests::postgres::Postgres;
 use tollgate::{
     key::Digest,
@@ -35,7 +36,7 @@ use tollgate::{
 };
 use tollgate_sql::{SqlKeys, SqlKeysBuilder};
 
-/// A folder that goes with the test.
+/// A temporary folder, deleted at the end of a test.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -58,7 +59,7 @@ impl Drop for Folder {
     }
 }
 
-/// A store that takes its time, and notices soon what happens.
+/// A store with long deadlines, which polls often.
 fn builder() -> SqlKeysBuilder {
     tests::patient_store().with_poll_interval(Duration::from_millis(10))
 }
@@ -69,7 +70,7 @@ async fn on_each(test: impl AsyncFn(SqlKeys)) {
     on_each_shared(async |url| test(builder().connect(&url).await.unwrap()).await).await;
 }
 
-/// Runs a test on each kind of database that several processes may share.
+/// Runs a test on each kind of database that several processes can share.
 async fn on_each_shared(test: impl AsyncFn(String)) {
     let (folder, postgres) = (Folder::new(), Postgres::start().await);
     test(folder.url()).await;
@@ -124,13 +125,25 @@ fn reason(record: &KeyRecord) -> Option<EndReason> {
     record.principal().end_signal().reason()
 }
 
-/// Waits for what another process does, with patience.
-async fn eventually(what: &str, is_so: impl Fn() -> bool) {
+/// Waits until a condition holds; panics after 10 s.
+async fn eventually(what: &str, condition: impl Fn() -> bool) {
     for _ in 0..2_000 {
-        if is_so() {
+        if condition() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    panic!("never: {what}");
+    panic!("did not happen: {what}");
+}
+
+/// Runs statements as another program could.
+async fn execute(url: &str, sql: &'static str) {
+    if url.starts_with("postgres") {
+        let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
+        sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+    } else {
+        let options = SqliteConnectOptions::from_str(url).unwrap().create_if_missing(true);
+        let mut connection = options.connect().await.unwrap();
+        sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+    }
 }

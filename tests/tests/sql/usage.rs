@@ -1,4 +1,4 @@
-//! How often a key was used.
+//! Usage counts.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -10,7 +10,7 @@ use tollgate::{
 use super::{at, change, issue, key, on_each};
 
 #[tokio::test]
-async fn usage_is_added_once_and_goes_with_its_key() {
+async fn a_batch_is_added_once_and_deleted_with_its_key() {
     on_each(async |keys| {
         issue(&keys, key("key", None)).await.unwrap();
         let hour = |number: u64| UNIX_EPOCH + Duration::from_secs(3_600 * number);

@@ -1,25 +1,25 @@
-//! Arguments that are more than a text. Each error says what to write instead.
+//! Parsers of argument values. Each error says what to write instead.
 
 use std::time::{Duration, SystemTime};
 
 use jiff::{Span, SpanRelativeTo, Timestamp, civil::Date};
 use tollgate::{KeyFormat, Quota};
 
-/// A point in time, in the words of RFC 3339.
+/// An instant in the format of RFC 3339.
 pub(crate) fn instant(text: &str) -> Result<SystemTime, String> {
     let instant = text.parse::<Timestamp>().ok().and_then(|instant| instant.try_into().ok());
     instant.ok_or_else(|| "write an instant such as 2027-01-31T00:00:00Z".to_owned())
 }
 
-/// A point in time, or a day for the midnight at which it begins, in UTC.
+/// An instant, or a date, which means midnight UTC at its beginning.
 pub(crate) fn instant_or_day(text: &str) -> Result<SystemTime, String> {
-    // What is read as a date may be longer, and tell a time as well.
+    // A longer text can parse as a date, and contain a time as well.
     let is_day = text.len() == "2027-01-31".len() && text.parse::<Date>().is_ok();
     let read = if is_day { instant(&format!("{text}T00:00:00Z")) } else { instant(text) };
-    read.map_err(|_| "write a day such as 2027-01-31, or an instant such as 2027-01-31T00:00:00Z".into())
+    read.map_err(|_| "write a date such as 2027-01-31, or an instant such as 2027-01-31T00:00:00Z".into())
 }
 
-/// A length of time that is longer than none.
+/// A duration of more than zero.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let read = || {
         let span = text.parse::<Span>().ok()?;
@@ -31,7 +31,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     })
 }
 
-/// A quota and the policy whose place it takes: `default=60/minute,1000/hour`.
+/// A quota, and the policy whose quota it replaces: `default=60/minute,1000/hour`.
 pub(crate) fn quota(text: &str) -> Result<(String, Quota), String> {
     match text.split_once('=') {
         Some((policy, quota)) if !policy.is_empty() => {
@@ -42,15 +42,15 @@ pub(crate) fn quota(text: &str) -> Result<(String, Quota), String> {
     }
 }
 
-/// What keys begin with.
+/// The prefix of keys.
 pub(crate) fn prefix(text: &str) -> Result<KeyFormat, String> {
     KeyFormat::new(text).map_err(|error| error.to_string())
 }
 
-/// A name for the history.
+/// A name in the history.
 pub(crate) fn operator(text: &str) -> Result<String, String> {
     if text.trim().is_empty() || text.chars().count() > 100 || text.chars().any(char::is_control) {
-        return Err("a name is 1 to 100 characters, none of them control characters".to_owned());
+        return Err("a name must have 1 to 100 characters, and no control characters".to_owned());
     }
     Ok(text.to_owned())
 }
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_quotas_of_policies() {
+    fn reads_quotas_for_policies() {
         let both = 60.per_minute().and(1_000.per_hour());
         assert_eq!(quota("default=60/minute,1000/hour"), Ok(("default".to_owned(), both)));
         for text in ["", "60/minute", "=60/minute", "default=", "default=60"] {
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_does_not_disturb_the_history() {
+    fn refuses_control_characters_in_names() {
         assert!(operator("Ada Lovelace").is_ok());
         for name in ["", " ", "ada\nrevoked", "\x1b[31m"] {
             assert!(operator(name).is_err(), "{name:?}");

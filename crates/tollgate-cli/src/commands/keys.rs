@@ -1,4 +1,4 @@
-//! `keys`.
+//! `keys create`, `keys list` and the other commands about keys.
 
 use std::time::SystemTime;
 
@@ -23,7 +23,7 @@ use crate::{
     store::show_waiting,
 };
 
-/// The most keys and events that a store gives at once.
+/// The largest page that a store returns.
 const LARGEST_PAGE: u32 = 1_000;
 
 pub(super) async fn run(command: Keys, session: Session) -> Result<Exit, Failure> {
@@ -32,21 +32,21 @@ pub(super) async fn run(command: Keys, session: Session) -> Result<Exit, Failure
         Keys::List(list) => self::list(list, &session).await,
         Keys::Show { id } => show(&id, &session).await,
         Keys::Rename { id, name } => {
-            let manager = session.keeper();
+            let manager = session.keyless_manager();
             let work = manager.rename(&id, &name, &session.actor);
             let renamed = show_waiting("Renaming", work).await.map_err(|error| about(error, &id))?;
-            let said = format!("{} is called {} now.", renamed.id, quoted(&renamed.name));
-            tell(&said, &renamed, &session)
+            let message = format!("{} was renamed to {}.", renamed.id, quoted(&renamed.name));
+            report(&message, &renamed, &session)
         }
         Keys::Update(update) => self::update(*update, &session).await,
         Keys::Rotate(rotate) => self::rotate(rotate, &session).await,
         Keys::Revoke { id } => {
-            let manager = session.keeper();
+            let manager = session.keyless_manager();
             let work = manager.revoke(&id, &session.actor);
             let revoked = show_waiting("Revoking", work).await.map_err(|error| about(error, &id))?;
             let at = table::instant(revoked.revoked_at);
-            let said = format!("{} {} is revoked, since {at}.", revoked.id, quoted(&revoked.name));
-            tell(&said, &revoked, &session)
+            let message = format!("{} {} is revoked since {at}.", revoked.id, quoted(&revoked.name));
+            report(&message, &revoked, &session)
         }
         Keys::Delete { id, yes } => delete(&id, yes, &session).await,
         Keys::Usage(usage) => usage::run(usage, &session).await,
@@ -58,12 +58,12 @@ async fn create(create: Create, session: &Session) -> Result<Exit, Failure> {
     if let Some(known) = create.terms.known_scopes.clone() {
         manager = manager.with_known_scopes(known);
     }
-    let work = wanted(create)?;
-    let issued = show_waiting("Issuing", manager.issue(work, &session.actor)).await?;
-    hand_over(&issued, "issued", session)
+    let work = new_key(create)?;
+    let issued = show_waiting("Creating", manager.issue(work, &session.actor)).await?;
+    write_issued(&issued, "created", session)
 }
 
-fn wanted(create: Create) -> Result<NewKey, Failure> {
+fn new_key(create: Create) -> Result<NewKey, Failure> {
     let Create { name, tenant, environment, terms, role, .. } = create;
     let mut key = NewKey::named(name).with_environment(environment).with_scopes(scopes(&terms));
     if let Some(tenant) = tenant {
@@ -85,15 +85,15 @@ fn wanted(create: Create) -> Result<NewKey, Failure> {
 }
 
 async fn update(update: Update, session: &Session) -> Result<Exit, Failure> {
-    let mut manager = session.keeper();
+    let mut manager = session.keyless_manager();
     if let Some(known) = update.terms.known_scopes.clone() {
         manager = manager.with_known_scopes(known);
     }
     let id = update.id.clone();
     let work = manager.update(&id, changes(update)?, &session.actor);
-    let updated = show_waiting("Changing", work).await.map_err(|error| about(error, &id))?;
-    let said = format!("The key is changed:\n\n{}", table::key(&updated, now(), Stream::Out));
-    tell(&said, &updated, session)
+    let updated = show_waiting("Updating", work).await.map_err(|error| about(error, &id))?;
+    let message = format!("The key was updated:\n\n{}", table::key(&updated, now(), Stream::Out));
+    report(&message, &updated, session)
 }
 
 fn changes(update: Update) -> Result<KeyUpdate, Failure> {
@@ -132,12 +132,15 @@ fn plan(terms: &Terms) -> Option<Plan> {
 fn expiry(terms: &Terms) -> Result<Option<SystemTime>, Failure> {
     let Some(duration) = terms.expires_in else { return Ok(terms.expires) };
     let too_late = || {
-        Failure::new(Exit::Refused, "the expiry lies too far ahead: leave it out, and the key never expires")
+        Failure::new(
+            Exit::Refused,
+            "the expiry is too far in the future: leave out --expires-in for a key that never expires",
+        )
     };
     now().checked_add(duration).map(Some).ok_or_else(too_late)
 }
 
-/// What is said of one policy twice holds at once.
+/// Combines several quotas of one policy: all of them apply.
 fn merged(quotas: Vec<(String, Quota)>) -> Vec<(String, Quota)> {
     let mut merged: Vec<(String, Quota)> = Vec::new();
     for (policy, quota) in quotas {
@@ -157,37 +160,37 @@ async fn rotate(rotate: Rotate, session: &Session) -> Result<Exit, Failure> {
     };
     let work = async { session.manager(format).rotate(id, rotate.overlap, &session.actor).await };
     let issued = show_waiting("Rotating", work).await.map_err(|error| about(error, id))?;
-    hand_over(&issued, "rotated", session)
+    write_issued(&issued, "rotated", session)
 }
 
-/// How secrets look that begin as a key's present one does.
+/// The format of the present secret of a key.
 fn format_of(details: &KeyDetails) -> Result<KeyFormat, Failure> {
     let environment = format!("_{}_", details.environment);
     let prefix = details.display_prefix.rsplit_once(&environment).map(|(prefix, _)| prefix);
     prefix.and_then(|prefix| KeyFormat::new(prefix).ok()).ok_or_else(|| {
         Failure::new(
             Exit::Usage,
-            "what the key begins with does not tell its prefix: say --prefix for the new one",
+            "cannot read the prefix of the present secret: set --prefix for the new one",
         )
     })
 }
 
-/// Writes the secret to the standard output, and what else there is to say to the standard error; or both as one JSON document.
-fn hand_over(issued: &IssuedKey, done: &str, session: &Session) -> Result<Exit, Failure> {
+/// Writes the secret to standard output and the key to standard error; with `--json`, both as one document.
+fn write_issued(issued: &IssuedKey, done: &str, session: &Session) -> Result<Exit, Failure> {
     let IssuedKey { details, secret, .. } = issued;
     let written = if session.is_json {
         output::secret(&describe::issued(issued, now()).to_string())
     } else {
-        output::note(&format!("The key is {done}:\n\n{}\n", table::key(details, now(), Stream::Err)));
-        output::note("Copy the secret now, it is not shown again:");
+        output::note(&format!("The key was {done}:\n\n{}\n", table::key(details, now(), Stream::Err)));
+        output::note("Copy the secret now. It is not shown again:");
         output::secret(secret.expose_secret())
     };
     written.map_err(|error| {
-        let sentence = format!(
-            "{} was {done}, but its secret could not be written ({error}): get another one by `tollgate keys rotate {}`",
+        let message = format!(
+            "{} was {done}, but its secret could not be written ({error}): `tollgate keys rotate {}` creates another one",
             details.id, details.id,
         );
-        Failure::new(Exit::Output, sentence)
+        Failure::new(Exit::Output, message)
     })?;
     Ok(Exit::Done)
 }
@@ -197,9 +200,9 @@ async fn list(list: List, session: &Session) -> Result<Exit, Failure> {
     query.tenant = list.tenant.map(Into::into);
     query.search = list.search.map(Into::into);
     query.after = list.after.map(Into::into);
-    // Stores know when a key expires, not whether it has: that is looked at here.
+    // Stores do not filter by expiry: that is done below.
     query.status = list.status.and_then(KeyState::status);
-    let manager = session.keeper();
+    let manager = session.keyless_manager();
     let mut listed = Page::new(Vec::new(), None);
     loop {
         let page = show_waiting("Listing", manager.list(query.clone(), &session.actor)).await?;
@@ -218,12 +221,14 @@ async fn list(list: List, session: &Session) -> Result<Exit, Failure> {
         let items: Vec<_> = listed.items.iter().map(|key| describe::key(key, now())).collect();
         output::json(&json!({ "items": items, "next": listed.next }))?;
     } else if listed.items.is_empty() {
-        output::note("There are no such keys.");
+        output::note("No keys found.");
     } else {
         output::result(&table::keys(&listed.items, now(), Stream::Out))?;
     }
     if let (Some(next), false) = (&listed.next, session.is_json) {
-        output::note(&format!("There may be more: --after {next}, or --all"));
+        output::note(&format!(
+            "There may be more keys: continue with --after {next}, or list all with --all"
+        ));
     }
     Ok(Exit::Done)
 }
@@ -231,8 +236,8 @@ async fn list(list: List, session: &Session) -> Result<Exit, Failure> {
 async fn show(id: &str, session: &Session) -> Result<Exit, Failure> {
     let details = find(id, session).await?;
     let query = HistoryQuery::of_key(id).with_limit(LARGEST_PAGE);
-    let manager = session.keeper();
-    let history = show_waiting("Looking", manager.history(query, &session.actor)).await?;
+    let manager = session.keyless_manager();
+    let history = show_waiting("Reading", manager.history(query, &session.actor)).await?;
     if session.is_json {
         let events = history.items.iter().map(describe::event).collect::<Vec<_>>();
         output::json(&describe::with(describe::key(&details, now()), "history", events.into()))?;
@@ -246,29 +251,29 @@ async fn show(id: &str, session: &Session) -> Result<Exit, Failure> {
 async fn delete(id: &str, yes: bool, session: &Session) -> Result<Exit, Failure> {
     if !yes {
         let details = find(id, session).await?;
-        let question = format!("Delete {id} {} for good?", quoted(&details.name));
+        let question = format!("Delete {id} {} permanently?", quoted(&details.name));
         if !input::confirm(&question).await? {
             output::note("Nothing was deleted.");
             return Ok(Exit::No);
         }
     }
-    let manager = session.keeper();
+    let manager = session.keyless_manager();
     let deleted = manager.delete(id, &session.actor);
     let deleted = show_waiting("Deleting", deleted).await.map_err(|error| about(error, id))?;
-    let said = format!("{id} {} is deleted.", quoted(&deleted.name));
-    tell(&said, &deleted, session)
+    let message = format!("{id} {} was deleted.", quoted(&deleted.name));
+    report(&message, &deleted, session)
 }
 
-/// A key that must be there. Of one that was deleted, it is told when.
+/// Finds a key. If it was deleted, the failure says when and by which user.
 pub(super) async fn find(id: &str, session: &Session) -> Result<KeyDetails, Failure> {
-    let manager = session.keeper();
-    match show_waiting("Looking", manager.show(id, &session.actor)).await {
-        Err(KeyAdminError::NotFound) => Err(what_became_of(id, &manager, &session.actor).await),
+    let manager = session.keyless_manager();
+    match show_waiting("Reading", manager.show(id, &session.actor)).await {
+        Err(KeyAdminError::NotFound) => Err(not_found(id, &manager, &session.actor).await),
         found => Ok(found?),
     }
 }
 
-async fn what_became_of(id: &str, manager: &KeyManager, actor: &Actor) -> Failure {
+async fn not_found(id: &str, manager: &KeyManager, actor: &Actor) -> Failure {
     let latest = manager.history(HistoryQuery::of_key(id).with_limit(1), actor).await;
     let deleted = latest.ok().and_then(|page| page.items.into_iter().next());
     match deleted.filter(|event| event.action == KeyAction::Deleted) {
@@ -280,7 +285,7 @@ async fn what_became_of(id: &str, manager: &KeyManager, actor: &Actor) -> Failur
     }
 }
 
-/// An error about one key says which.
+/// The failure of an operation on a key.
 fn about(error: KeyAdminError, id: &str) -> Failure {
     match error {
         KeyAdminError::NotFound => Failure::no_such_key(id),
@@ -288,12 +293,12 @@ fn about(error: KeyAdminError, id: &str) -> Failure {
     }
 }
 
-/// Says what was done to a key.
-fn tell(said: &str, details: &KeyDetails, session: &Session) -> Result<Exit, Failure> {
+/// Writes the key after a change: as JSON, or as a message.
+fn report(message: &str, details: &KeyDetails, session: &Session) -> Result<Exit, Failure> {
     if session.is_json {
         output::json(&describe::key(details, now()))?;
     } else {
-        output::result(said)?;
+        output::result(message)?;
     }
     Ok(Exit::Done)
 }

@@ -1,4 +1,4 @@
-//! `tenants`.
+//! `tenants suspend` and `tenants resume`.
 
 use serde_json::json;
 
@@ -11,7 +11,7 @@ use crate::{
 };
 
 pub(super) async fn run(command: Tenants, session: Session) -> Result<Exit, Failure> {
-    let manager = session.keeper();
+    let manager = session.keyless_manager();
     let actor = &session.actor;
     let (tenant, suspended) = match command {
         Tenants::Suspend { tenant } => {
@@ -29,7 +29,7 @@ pub(super) async fn run(command: Tenants, session: Session) -> Result<Exit, Fail
         let what = if suspended {
             "is suspended: all its keys are refused"
         } else {
-            "is not suspended: its keys are good, but for those that have expired or were revoked"
+            "is not suspended: its keys are accepted, except expired and revoked ones"
         };
         output::result(&format!("{} {what}.", table::visible(&tenant)))?;
     }

@@ -15,7 +15,7 @@ use crate::{
     store::show_waiting,
 };
 
-/// How far back is looked if nobody says.
+/// The default of `--from`: this long before `--until`.
 const WEEK: Duration = Duration::from_hours(7 * 24);
 
 pub(super) async fn run(usage: Usage, session: &Session) -> Result<Exit, Failure> {
@@ -23,12 +23,9 @@ pub(super) async fn run(usage: Usage, session: &Session) -> Result<Exit, Failure
     let from =
         usage.from.unwrap_or_else(|| hour_of(until.checked_sub(WEEK).unwrap_or(SystemTime::UNIX_EPOCH)));
     if from >= until {
-        return Err(Failure::new(
-            Exit::Refused,
-            "the usage is asked for until an instant that is not after its beginning",
-        ));
+        return Err(Failure::new(Exit::Refused, "the usage range is empty: --until must be after --from"));
     }
-    // Nothing used and no such key are told apart.
+    // Fails if there is no such key. A key without usage is no failure.
     let details = keys::find(&usage.id, session).await?;
     let stored = session.store.usage.usage(&UsageQuery::new(&details.id, from, until)).wait();
     let hours = show_waiting("Adding up", stored).await?.hours;
@@ -43,7 +40,7 @@ pub(super) async fn run(usage: Usage, session: &Session) -> Result<Exit, Failure
     Ok(Exit::Done)
 }
 
-/// When the hour of an instant began: the first hour is told as a whole.
+/// The beginning of the hour, so that the first hour is complete.
 fn hour_of(instant: SystemTime) -> SystemTime {
     let since_epoch = instant.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     SystemTime::UNIX_EPOCH + Duration::from_secs(since_epoch - since_epoch % 3_600)

@@ -1,4 +1,4 @@
-//! `verify`.
+//! The command `verify`.
 
 use http::{HeaderValue, Request};
 use serde_json::json;
@@ -23,36 +23,36 @@ use crate::{
     store::show_waiting,
 };
 
-/// What is found out about a key.
+/// The result of a verification.
 struct Verdict {
-    /// Why it is not good.
+    /// Why the key is invalid; `None` if it is valid.
     denial: Option<Denial>,
-    /// What there is to know of it, if it is known at all.
+    /// The key, if the store has it.
     details: Option<KeyDetails>,
-    /// What else there is to say of one that is good.
+    /// Notes about a valid key.
     remarks: Vec<String>,
 }
 
 pub(super) async fn run(command: Verify, secret: &[u8], session: Session) -> Result<Exit, Failure> {
-    let verdict = show_waiting("Verifying", judge(&command, secret, &session)).await?;
-    let is_good = verdict.denial.is_none();
+    let verdict = show_waiting("Verifying", check(&command, secret, &session)).await?;
+    let is_valid = verdict.denial.is_none();
     if session.is_json {
         output::json(&json!({
-            "good": is_good,
+            "valid": is_valid,
             "reason": verdict.denial.as_ref().map(|denial| denial.kind().reason()),
-            "detail": verdict.why_not(command.environment),
+            "detail": verdict.explanation(command.environment),
             "remarks": verdict.remarks,
             "key": verdict.details.as_ref().map(|details| describe::key(details, now())),
         }))?;
     } else {
         output::result(&verdict.to_text(command.environment))?;
     }
-    Ok(if is_good { Exit::Done } else { Exit::No })
+    Ok(if is_valid { Exit::Done } else { Exit::No })
 }
 
-async fn judge(command: &Verify, secret: &[u8], session: &Session) -> Result<Verdict, Failure> {
+async fn check(command: &Verify, secret: &[u8], session: &Session) -> Result<Verdict, Failure> {
     let formats = formats(command);
-    let denial = ask(formats.clone(), secret, session).await;
+    let denial = verify(formats.clone(), secret, session).await;
     let denial = match denial {
         Err(denial) if denial.outcome() != Outcome::Denied => {
             return Err(Failure::new(Exit::Database, denial.log_detail()));
@@ -71,8 +71,8 @@ async fn judge(command: &Verify, secret: &[u8], session: &Session) -> Result<Ver
     };
     let begins =
         formats.iter().find_map(|format| format.parse(secret).ok()).map(|parsed| parsed.display_prefix());
-    let good = details.iter().filter(|_| denial.is_none());
-    let remarks = good.flat_map(|details| remarks(details, begins)).collect();
+    let valid = details.iter().filter(|_| denial.is_none());
+    let remarks = valid.flat_map(|details| remarks(details, begins)).collect();
     Ok(Verdict { denial, details, remarks })
 }
 
@@ -84,8 +84,8 @@ fn formats(command: &Verify) -> Vec<KeyFormat> {
     command.prefix.iter().map(format).collect()
 }
 
-/// Asks as a service does, by the very verifier that it asks, and gives the key's environment.
-async fn ask(
+/// Verifies the key by the verifier that services use, and returns its environment.
+async fn verify(
     formats: Vec<KeyFormat>,
     secret: &[u8],
     session: &Session,
@@ -93,9 +93,9 @@ async fn ask(
     let mut formats = formats.into_iter();
     let first = formats.next().unwrap_or_else(KeyFormat::opaque);
     let Ok(value) = HeaderValue::from_bytes(secret) else {
-        // No header can hold it, so that no service ever sees it.
+        // A service cannot receive it.
         let reason =
-            first.parse(secret).err().map_or("no header can hold it", |malformed| malformed.reason());
+            first.parse(secret).err().map_or("it cannot be a header value", |malformed| malformed.reason());
         return Err(Denial::new(DenialKind::CredentialMalformed).with_log_detail(reason));
     };
     let verifier = KeyVerifier::new(first, session.store.keys.clone());
@@ -105,7 +105,7 @@ async fn ask(
     let answer = verifier.verify(&VerifyRequest::new(&credential, RequestHead::of(&request), now()));
     let principal = answer.wait().await?;
     match principal.ended(now()) {
-        // As the layers do: a verifier need not look at the clock.
+        // The layers check this after the verifier.
         Some(EndReason::Expired) => Err(Denial::new(DenialKind::KeyExpired)),
         Some(EndReason::TenantSuspended) => Err(Denial::new(DenialKind::TenantSuspended)),
         Some(_) => Err(Denial::new(DenialKind::KeyRevoked)),
@@ -117,25 +117,22 @@ async fn details(secret: &[u8], session: &Session) -> Result<Option<KeyDetails>,
     let digests = Peppers::none().all(secret);
     let found = session.store.keys.find(&KeyLookup::new(&digests, now()));
     let Some(record) = found.wait().await? else { return Ok(None) };
-    match session.keeper().show(record.principal().id(), &session.actor).await {
+    match session.keyless_manager().show(record.principal().id(), &session.actor).await {
         Err(KeyAdminError::NotFound) => Ok(None),
         details => Ok(Some(details?)),
     }
 }
 
-/// What there is to say of a key besides whether it is good. `begins` is how the secret at hand begins.
+/// Notes about a valid key. `begins` is the display prefix of the given secret.
 fn remarks(details: &KeyDetails, begins: Option<&str>) -> Vec<String> {
     let lapsed = details.plan.as_ref().filter(|plan| !plan.is_active()).map(|plan| {
-        format!(
-            "its plan {} has lapsed: a service that asks for a plan refuses it",
-            table::visible(plan.tier())
-        )
+        format!("its plan {} has lapsed: routes that require a plan refuse it", table::visible(plan.tier()))
     });
     let is_former = begins.is_some_and(|begins| *begins != *details.display_prefix);
     let former = details.former_until.filter(|_| is_former).map(|until| {
         let until = table::instant(Some(until));
         format!(
-            "this is the former secret, which ends at {until}: replace it by the one that begins with {}",
+            "this is the former secret, which is valid until {until}: replace it with the one that begins with {}",
             details.display_prefix
         )
     });
@@ -143,8 +140,8 @@ fn remarks(details: &KeyDetails, begins: Option<&str>) -> Vec<String> {
 }
 
 impl Verdict {
-    /// Why it is not good, and when that came about.
-    fn why_not(&self, asked_for: Option<Environment>) -> Option<String> {
+    /// Why the key is invalid, and since when.
+    fn explanation(&self, asked_for: Option<Environment>) -> Option<String> {
         let denial = self.denial.as_ref()?;
         let details = self.details.as_ref();
         let at = |instant| match instant {
@@ -153,15 +150,13 @@ impl Verdict {
         };
         Some(match denial.kind() {
             DenialKind::CredentialMalformed => format!("it is malformed: {}", denial.log_detail()),
-            DenialKind::KeyUnknown => {
-                "it is unknown: this database has no such key, or has it no more".to_owned()
-            }
+            DenialKind::KeyUnknown => "it is unknown: this database has no such key".to_owned(),
             DenialKind::KeyRevoked => format!("it was revoked{}", at(details.and_then(|key| key.revoked_at))),
             DenialKind::KeyExpired => {
                 let expires_at =
                     details.and_then(|key| key.expires_at).filter(|expires_at| *expires_at <= now());
                 match details.and_then(|key| key.former_until).filter(|_| expires_at.is_none()) {
-                    Some(until) => format!("it is a former secret, which ended{}", at(Some(until))),
+                    Some(until) => format!("it is a former secret, which was valid until{}", at(Some(until))),
                     None => format!("it expired{}", at(expires_at)),
                 }
             }
@@ -180,9 +175,9 @@ impl Verdict {
     }
 
     fn to_text(&self, asked_for: Option<Environment>) -> String {
-        let verdict = match self.why_not(asked_for) {
-            None => "The key is good.".to_owned(),
-            Some(why_not) => format!("The key is not good: {why_not}."),
+        let verdict = match self.explanation(asked_for) {
+            None => "The key is valid.".to_owned(),
+            Some(explanation) => format!("The key is invalid: {explanation}."),
         };
         let remarks = self.remarks.iter().map(|remark| format!("Note: {remark}."));
         let details =

@@ -1,4 +1,4 @@
-//! Keys, events and usage as JSON. What keys look like here is what they look like in the answers of the management routes.
+//! Keys, events and usage as JSON, in the format of the management routes.
 
 use std::time::SystemTime;
 
@@ -35,7 +35,7 @@ pub(crate) fn key(details: &KeyDetails, now: SystemTime) -> Value {
     })
 }
 
-/// A key that was issued or rotated just now: the only place where a secret is put into JSON.
+/// A key that was just created or rotated. This is the only JSON with a secret.
 pub(crate) fn issued(issued: &IssuedKey, now: SystemTime) -> Value {
     with(key(&issued.details, now), "secret", issued.secret.expose_secret().into())
 }
@@ -48,7 +48,7 @@ pub(crate) fn with(mut object: Value, member: &str, value: Value) -> Value {
     object
 }
 
-/// Something that happened.
+/// An entry of the history.
 pub(crate) fn event(event: &KeyEvent) -> Value {
     json!({
         "at": instant(Some(event.at)),
@@ -58,7 +58,7 @@ pub(crate) fn event(event: &KeyEvent) -> Value {
     })
 }
 
-/// A key's use.
+/// The usage of a key.
 pub(crate) fn usage(id: &str, range: (SystemTime, SystemTime), hours: &[HourlyUsage]) -> Value {
     let total: u64 = hours.iter().map(|hour| hour.requests).sum();
     let hours = hours.iter().map(|used| {

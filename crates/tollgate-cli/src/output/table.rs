@@ -1,4 +1,4 @@
-//! Tables for people.
+//! Tables for terminals.
 
 use std::{
     env,
@@ -13,18 +13,18 @@ use tollgate::{
     usage::HourlyUsage,
 };
 
-/// Where a table is to be shown, which decides how wide it may be and whether it has colours.
+/// The output stream of a table. A terminal limits its width and allows colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stream {
     Out,
     Err,
 }
 
-/// Keys, one a line. Columns that would be empty are left out.
+/// Keys, one on a line, without empty columns.
 pub(crate) fn keys(keys: &[KeyDetails], now: SystemTime, stream: Stream) -> String {
     let mut columns: Vec<(&str, Vec<Cell>)> = Vec::new();
-    let mut add = |name, tell: &dyn Fn(&KeyDetails) -> String| {
-        let texts: Vec<_> = keys.iter().map(tell).collect();
+    let mut add = |name, text: &dyn Fn(&KeyDetails) -> String| {
+        let texts: Vec<_> = keys.iter().map(text).collect();
         if texts.iter().any(|text| !text.is_empty()) {
             columns.push((name, texts.iter().map(cell).collect()));
         }
@@ -47,12 +47,12 @@ pub(crate) fn keys(keys: &[KeyDetails], now: SystemTime, stream: Stream) -> Stri
     for _ in keys {
         table.add_row(cells.iter_mut().filter_map(Iterator::next));
     }
-    // An identifier is there to be copied.
+    // Users copy identifiers, so they are not wrapped.
     keep_whole(&mut table, 0);
     finished(table)
 }
 
-/// All there is to know of one key.
+/// One key with all its details.
 pub(crate) fn key(details: &KeyDetails, now: SystemTime, stream: Stream) -> String {
     let mut table = empty(stream);
     let mut add = |name: &str, value: String| {
@@ -80,14 +80,14 @@ pub(crate) fn key(details: &KeyDetails, now: SystemTime, stream: Stream) -> Stri
     add("revoked", instant(details.revoked_at));
     add(
         "former secret",
-        details.former_until.map_or(String::new(), |at| format!("good until {}", instant(Some(at)))),
+        details.former_until.map_or(String::new(), |at| format!("valid until {}", instant(Some(at)))),
     );
     let status = status(details.state(now), stream);
     table.add_row([heading("status", stream), status]);
     finished(table)
 }
 
-/// What happened, one event a line.
+/// The history, one event on a line.
 pub(crate) fn events(events: &[KeyEvent], stream: Stream) -> String {
     let mut table = empty(stream);
     table.set_header(["WHEN", "WHAT", "WHO", "DETAIL"].map(|name| heading(name, stream)));
@@ -99,12 +99,12 @@ pub(crate) fn events(events: &[KeyEvent], stream: Stream) -> String {
     finished(table)
 }
 
-/// So many hours are told by the day.
-const MANY_HOURS: usize = 48;
+/// The usage of more hours is shown by day.
+const MAX_HOURS: usize = 48;
 
-/// How often a key was used.
+/// The usage of a key by hour, or by day.
 pub(crate) fn usage(hours: &[HourlyUsage], stream: Stream) -> String {
-    let by_day = hours.len() > MANY_HOURS;
+    let by_day = hours.len() > MAX_HOURS;
     let mut rows: Vec<(String, u64)> = Vec::new();
     for used in hours {
         let begins = if by_day { day(Some(used.hour)) } else { minute(used.hour) };
@@ -142,7 +142,7 @@ fn status(state: KeyState, stream: Stream) -> Cell {
     cell.fg(match state {
         KeyState::Active => Color::Green,
         KeyState::Expired | KeyState::Suspended => Color::Yellow,
-        // Also one that this version does not know: it is not called good.
+        // Includes states that this version does not know.
         _ => Color::Red,
     })
 }
@@ -152,12 +152,12 @@ fn heading(name: &str, stream: Stream) -> Cell {
     if has_colours(stream) { heading.add_attribute(Attribute::Bold) } else { heading }
 }
 
-/// A text that comes from somewhere else, and so might hold what a terminal obeys.
+/// A cell with text of unknown origin, which may contain control characters.
 fn cell(text: impl AsRef<str>) -> Cell {
     Cell::new(visible(text.as_ref()))
 }
 
-/// A text whose control characters are written out.
+/// Escapes control characters.
 pub(crate) fn visible(text: &str) -> String {
     let mut visible = String::with_capacity(text.len());
     for character in text.chars() {
@@ -170,7 +170,7 @@ pub(crate) fn visible(text: &str) -> String {
     visible
 }
 
-/// A table without lines, as wide as the terminal at most. Where there is none, nothing is wrapped.
+/// A table without lines. On a terminal, it is wrapped to the width of the terminal.
 fn empty(stream: Stream) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -211,7 +211,7 @@ fn has_colours(stream: Stream) -> bool {
         && env::var_os("TERM").is_none_or(|terminal| terminal != "dumb")
 }
 
-/// To the second.
+/// An instant with a precision of one second.
 pub(crate) fn instant(instant: Option<SystemTime>) -> String {
     format(instant, "%Y-%m-%d %H:%M:%S UTC")
 }

@@ -1,11 +1,11 @@
-//! How each failure ends, and what it says. What succeeds, and what `verify` says no to, is tried elsewhere.
+//! The exit code and message of each failure. The code 1 of `verify` is tested in `verify`.
 
 use std::fs::{self, File};
 
 use crate::world::{Run, World};
 
 #[test]
-fn what_is_not_understood_is_2() {
+fn an_invalid_command_line_is_2() {
     let world = World::new();
     for arguments in [
         &[][..],
@@ -36,22 +36,25 @@ fn what_is_not_understood_is_2() {
         &["keys", "list", "--operator=\n"],
         &["keys", "usage"],
         &["completions", "csh"],
+        &["schema"],
+        &["schema", "--database-kind=mysql"],
     ] {
         let run = world.run(arguments);
         assert_eq!((run.code, run.out.as_str()), (2, ""), "{arguments:?}: {run:?}");
         assert!(!run.err.is_empty());
     }
-    assert!(!world.path("keys.db").exists(), "nothing was opened");
+    assert!(!world.path("keys.db").exists(), "no database was opened");
     let mut command = world.command(&["keys", "list"]);
-    Run::of(&command.env_remove("TOLLGATE_DATABASE").output().unwrap()).fails(2, "which database?");
-    world.run(&["keys", "list", "--database=mysql://host/keys"]).fails(2, "this is no URL of a key store");
-    world.run(&["keys", "list", "--timeout=2h"]).fails(2, "each deadline");
+    Run::of(&command.env_remove("TOLLGATE_DATABASE").output().unwrap()).fails(2, "no database URL");
+    world.run(&["keys", "list", "--database=mysql://host/keys"]).fails(2, "invalid database URL");
+    world.run(&["migrate", "--no-migrate"]).fails(2, "`tollgate migrate` cannot be combined with");
+    world.run(&["keys", "list", "--timeout=2h"]).fails(2, "the deadline of a key store");
 }
 
 #[test]
-fn an_update_of_nothing_is_2_and_is_told_what_can_be_changed() {
+fn an_update_without_changes_is_2_and_lists_the_options() {
     let world = World::new();
-    // What an environment says of scopes changes nothing.
+    // TOLLGATE_SCOPES is not a change.
     let mut command = world.command(&["keys", "update", "key_1"]);
     let run = Run::of(&command.env("TOLLGATE_SCOPES", "jobs:read").output().unwrap());
     assert_eq!((run.code, run.out.as_str()), (2, ""), "{run:?}");
@@ -65,16 +68,16 @@ fn an_update_of_nothing_is_2_and_is_told_what_can_be_changed() {
 }
 
 #[test]
-fn whom_nobody_can_ask_deletes_nothing() {
+fn without_a_terminal_delete_needs_yes() {
     let world = World::new();
     let (id, _) = world.issue(&["--name=deploy"]);
-    world.run(&["keys", "delete", &id]).fails(2, "nobody can be asked");
-    world.run_on("y\n", &["keys", "delete", &id]).fails(2, "nobody can be asked");
+    world.run(&["keys", "delete", &id]).fails(2, "cannot ask for confirmation");
+    world.run_on("y\n", &["keys", "delete", &id]).fails(2, "cannot ask for confirmation");
     assert_eq!(world.show(&id)["status"], "active");
 }
 
 #[test]
-fn no_such_key_is_3() {
+fn an_unknown_key_is_3() {
     let world = World::new();
     world.issue(&["--name=deploy"]);
     for arguments in [
@@ -87,7 +90,7 @@ fn no_such_key_is_3() {
         &["keys", "delete", "key_1", "--yes"],
         &["keys", "usage", "key_1"],
     ] {
-        world.run(arguments).fails(3, "there is no key `key_1`: `tollgate keys list` lists");
+        world.run(arguments).fails(3, "key not found: `key_1`; `tollgate keys list` lists");
     }
 }
 
@@ -101,7 +104,7 @@ fn a_conflict_is_4() {
     let (other, _) = world.issue(&["--name=build", "--tenant=acme"]);
     world.run(&["keys", "rename", &other, "deploy"]).fails(4, taken);
     world.run(&["keys", "update", &other, "--name=deploy", "--plan=pro"]).fails(4, taken);
-    assert!(world.show(&other)["plan"].is_null(), "all or nothing");
+    assert!(world.show(&other)["plan"].is_null(), "a failed update changes nothing");
     world.json(&["keys", "revoke", &id]);
     world.run(&["keys", "rename", &id, "former"]).fails(4, "the key is revoked");
     world.run(&["keys", "update", &id, "--no-expiry"]).fails(4, "the key is revoked");
@@ -109,62 +112,63 @@ fn a_conflict_is_4() {
 }
 
 #[test]
-fn a_database_that_is_not_there_is_5_and_is_not_made() {
+fn a_missing_database_is_5_and_is_not_created() {
     let world = World::new();
     for arguments in [&["keys", "list"][..], &["keys", "revoke", "key_1"], &["tenants", "suspend", "acme"]] {
-        world.run(arguments).fails(5, "there is no such file");
+        world.run(arguments).fails(5, "the database file does not exist");
     }
-    world.run_on("sk_live_x", &["verify"]).fails(5, "there is no such file");
+    world.run_on("sk_live_x", &["verify"]).fails(5, "the database file does not exist");
     assert!(!world.path("keys.db").exists());
     let nowhere = format!("sqlite://{}", world.path("nowhere/keys.db").display());
-    world
-        .run(&["keys", "create", "--name=a", "--database", &nowhere])
-        .fails(5, "the key store cannot be opened");
+    world.run(&["keys", "create", "--name=a", "--database", &nowhere]).fails(5, "cannot open the key store");
     world
         .run(&["keys", "list", "--database=postgres://ada@127.0.0.1:1/keys"])
-        .fails(5, "the key store cannot be opened");
+        .fails(5, "cannot open the key store");
 }
 
 #[tokio::test]
-async fn a_file_of_another_program_is_5_and_is_left_as_it_is() {
+async fn a_file_of_another_program_is_5_and_stays_unchanged() {
     let world = World::new();
     fs::write(
         world.path("keys.db"),
-        "To whom it may concern, at some length: this is no database, but a letter.",
+        "This file is longer than the header of a database, but it is only a letter to a friend.",
     )
     .unwrap();
     let letter = world.bytes();
-    world.run(&["keys", "list"]).fails(5, "the file is no SQLite database");
-    world.run(&["keys", "create", "--name=a"]).fails(5, "the file is no SQLite database");
+    world.run(&["keys", "list"]).fails(5, "the file is not a SQLite database");
+    world.run(&["keys", "create", "--name=a"]).fails(5, "the file is not a SQLite database");
     assert_eq!(world.bytes(), letter);
 
     let world = World::new();
     File::create(world.path("keys.db")).unwrap();
     drop(world.execute("CREATE TABLE notes (text TEXT)").await);
-    world.run(&["keys", "list"]).fails(5, "there are no keys in this database");
+    world.run(&["keys", "list"]).fails(5, "this database has no Tollgate tables");
     let mut connection = world.execute("SELECT 1").await;
     let tables: i64 =
         sqlx::query_scalar("SELECT COUNT(*) FROM sqlite_master").fetch_one(&mut connection).await.unwrap();
-    assert_eq!(tables, 1, "no tables were made beside it");
+    assert_eq!(tables, 1, "no tables were created");
 }
 
 #[tokio::test]
-async fn tables_of_a_newer_version_are_5() {
+async fn a_newer_schema_is_5() {
     let world = World::new();
     world.issue(&["--name=deploy"]);
     drop(world.execute("INSERT INTO tollgate_schema (version) VALUES (99)").await);
     for arguments in [&["keys", "list"][..], &["keys", "create", "--name=a"]] {
-        world.run(arguments).fails(5, "the key store was made by a newer version of Tollgate");
+        world.run(arguments).fails(
+            5,
+            "the tables of the key store have schema version 99, and this program only knows versions up to",
+        );
     }
 }
 
 #[tokio::test]
-async fn a_locked_database_is_5_for_whoever_writes() {
+async fn a_locked_database_is_5_for_changes() {
     let world = World::new();
     let (id, _) = world.issue(&["--name=deploy"]);
     let writer = world.execute("BEGIN IMMEDIATE").await;
     let revoke = ["keys", "revoke", &id];
-    // Long enough to open it on a busy machine.
+    // Enough to open the database on a busy machine.
     let run = world.run(&[&revoke[..], &["--timeout=2s"]].concat());
     assert_eq!((run.code, run.out.as_str(), run.err.lines().count()), (5, "", 1), "{run:?}");
     assert!(run.err.contains("locked"), "{run:?}");
@@ -173,17 +177,17 @@ async fn a_locked_database_is_5_for_whoever_writes() {
 }
 
 #[test]
-fn a_database_that_may_only_be_read_is_5() {
+fn a_read_only_database_is_5() {
     let world = World::new();
     world.issue(&["--name=deploy"]);
     let url = format!("{}?mode=ro", world.url());
     world
         .run(&["keys", "create", "--name=a", "--database", &url])
-        .fails(5, "the database of the key store may only be read");
+        .fails(5, "the database of the key store is read-only");
 }
 
 #[test]
-fn what_makes_no_sense_is_6() {
+fn an_invalid_value_is_6() {
     let world = World::new();
     let long = "n".repeat(101);
     for (arguments, beginning) in [
@@ -208,9 +212,9 @@ fn what_makes_no_sense_is_6() {
     world.run(&["keys", "list", "--after=nonsense"]).fails(6, "invalid cursor");
     world
         .run(&["keys", "usage", &id, "--from=2026-01-02", "--until=2026-01-02"])
-        .fails(6, "the usage is asked for");
+        .fails(6, "the usage range is empty");
     world.run(&["tenants", "suspend", ""]).fails(6, "a tenant is");
     for nothing in ["", "\n"] {
-        world.run_on(nothing, &["verify"]).fails(6, "there is no key to verify");
+        world.run_on(nothing, &["verify"]).fails(6, "no key to verify");
     }
 }

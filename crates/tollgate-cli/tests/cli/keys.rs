@@ -1,4 +1,4 @@
-//! What becomes of keys and tenants.
+//! The life of keys and tenants.
 
 use std::{
     collections::BTreeSet,
@@ -16,7 +16,7 @@ use tollgate_sql::SqlKeys;
 use crate::world::{Run, World, text};
 
 #[test]
-fn a_shell_can_keep_the_secret() {
+fn a_shell_can_capture_the_secret() {
     let world = World::new();
     let run = world.run(&["keys", "create", "--name", "deploy"]);
     assert_eq!(run.code, 0, "{run:?}");
@@ -27,7 +27,7 @@ fn a_shell_can_keep_the_secret() {
 }
 
 #[test]
-fn a_key_has_what_it_was_issued_with() {
+fn a_key_has_all_the_properties_it_was_created_with() {
     let world = World::new();
     let (id, secret) = world.issue(&[
         "--name=nightly build",
@@ -85,7 +85,7 @@ fn a_key_has_what_it_was_issued_with() {
 }
 
 #[test]
-fn a_key_may_be_good_for_so_long() {
+fn a_key_expires_after_a_duration() {
     let world = World::new();
     let before = SystemClock.now();
     let (id, _) = world.issue(&["--name=trial", "--expires-in=14d"]);
@@ -97,7 +97,7 @@ fn a_key_may_be_good_for_so_long() {
 }
 
 #[test]
-fn scopes_that_there_are_can_be_said() {
+fn known_scopes_restrict_the_scopes_of_keys() {
     let world = World::new();
     let create = |scopes: &str, name: &str| -> Run {
         let mut command = world.command(&["keys", "create", "--name", name, "--scope", scopes]);
@@ -110,7 +110,7 @@ fn scopes_that_there_are_can_be_said() {
 }
 
 #[tokio::test]
-async fn lists_are_narrowed_down_and_go_on_where_they_ended() {
+async fn lists_have_filters_and_pages() {
     let world = World::new();
     let expired = NewKey::named("expired").with_expiry(UNIX_EPOCH + Duration::from_secs(2));
     world.issue_at(UNIX_EPOCH, expired).await;
@@ -138,8 +138,8 @@ async fn lists_are_narrowed_down_and_go_on_where_they_ended() {
     let cursor = text(&first["next"]);
     assert_eq!(world.names(&["--limit=2"]), ["held", "deploy"]);
     assert_eq!(world.names(&["--limit=2", "--after", &cursor]), ["batch", "build"]);
-    let for_people = world.run(&["keys", "list", "--limit=2"]);
-    assert!(for_people.err.contains(&cursor), "{for_people:?}");
+    let table = world.run(&["keys", "list", "--limit=2"]);
+    assert!(table.err.contains(&cursor), "{table:?}");
     assert_eq!(world.json(&["keys", "list", "--all"])["next"], Value::Null);
 
     let table = world.run(&["keys", "list"]).out;
@@ -150,9 +150,9 @@ async fn lists_are_narrowed_down_and_go_on_where_they_ended() {
 }
 
 #[tokio::test]
-async fn a_list_has_all_pages_if_all_are_wanted() {
+async fn all_lists_all_pages() {
     let world = World::new();
-    // One more than a store gives at once.
+    // One more than the largest page of a store.
     let keys = (0..1_001).map(|number| NewKey::named(format!("key {number}")));
     world.issue_all_at(UNIX_EPOCH, keys).await;
     let names: BTreeSet<_> = world.names(&["--all"]).into_iter().collect();
@@ -161,17 +161,17 @@ async fn a_list_has_all_pages_if_all_are_wanted() {
 }
 
 #[test]
-fn a_key_is_called_something_else() {
+fn a_key_is_renamed() {
     let world = World::new();
     let (id, _) = world.issue(&["--name=before"]);
     let renamed = world.run(&["keys", "rename", &id, "after"]);
-    assert_eq!((renamed.code, renamed.out), (0, format!("{id} is called \"after\" now.\n")));
+    assert_eq!((renamed.code, renamed.out), (0, format!("{id} was renamed to \"after\".\n")));
     assert_eq!(world.show(&id)["name"], "after");
     assert_eq!(world.json(&["keys", "rename", &id, "later"])["name"], "later");
 }
 
 #[test]
-fn an_update_changes_what_it_says_and_leaves_the_rest() {
+fn an_update_changes_only_the_given_options() {
     let world = World::new();
     let (id, secret) = world.issue(&[
         "--name=deploy",
@@ -185,7 +185,7 @@ fn an_update_changes_what_it_says_and_leaves_the_rest() {
     let before = world.show(&id);
     let update = |arguments: &[&str]| {
         let mut updated = world.json(&[&["keys", "update", &id], arguments].concat());
-        // When it was issued, and the like, no update changes.
+        // Keeps what has changed.
         updated.as_object_mut().unwrap().retain(|member, value| *value != before[member]);
         updated
     };
@@ -215,7 +215,11 @@ fn an_update_changes_what_it_says_and_leaves_the_rest() {
         "name": "build", "scopes": [], "plan": null, "expires_at": null, "quotas": {}, "metadata": {},
     });
     assert_eq!(update(&cleared), expected);
-    assert_eq!(update(&["--name=deploy", "--plan=basic"])["plan"], Value::Null, "it is the former one again");
+    assert_eq!(
+        update(&["--name=deploy", "--plan=basic"])["plan"],
+        Value::Null,
+        "the plan is the same as before"
+    );
     assert_eq!(world.show(&id)["plan"], before["plan"]);
 
     let history = world.show(&id)["history"].clone();
@@ -229,22 +233,22 @@ fn an_update_changes_what_it_says_and_leaves_the_rest() {
 }
 
 #[test]
-fn an_update_shows_people_the_key_as_it_is_now() {
+fn an_update_shows_the_key() {
     let world = World::new();
     let (id, _) = world.issue(&["--name=deploy"]);
     let run =
         world.run(&["keys", "update", &id, "--plan=pro", "--expires-in=30d", "--quota=search=10/second"]);
     assert_eq!((run.code, run.err.as_str()), (0, ""), "{run:?}");
-    for said in ["The key is changed:\n", &id, "deploy", "pro", "search: 10 per second"] {
+    for said in ["The key was updated:\n", &id, "deploy", "pro", "search: 10 per second"] {
         assert!(run.out.contains(said), "{said}: {run:?}");
     }
     let again = world.run(&["keys", "update", &id, "--plan=pro"]);
-    assert_eq!(again.code, 0, "what changes nothing is no failure: {again:?}");
-    assert_eq!(world.show(&id)["history"].as_array().unwrap().len(), 2, "and no event");
+    assert_eq!(again.code, 0, "an update to the same values succeeds: {again:?}");
+    assert_eq!(world.show(&id)["history"].as_array().unwrap().len(), 2, "and is not recorded");
 }
 
 #[test]
-fn a_rotation_ends_the_former_secret_at_once_or_later() {
+fn a_rotation_ends_the_former_secret_at_once_or_after_the_overlap() {
     let world = World::new();
     let (id, first) = world.issue(&["--name=deploy", "--prefix=acme", "--environment=test"]);
     let prefix = ["--prefix=acme"];
@@ -252,8 +256,8 @@ fn a_rotation_ends_the_former_secret_at_once_or_later() {
 
     let rotated = world.run(&["keys", "rotate", &id, "--overlap=24h"]);
     let second = rotated.out.trim_end();
-    assert!(second.starts_with("acme_test_"), "it begins as the former one does");
-    assert!(rotated.err.contains("good until"), "{rotated:?}");
+    assert!(second.starts_with("acme_test_"), "it has the prefix of the former one");
+    assert!(rotated.err.contains("valid until"), "{rotated:?}");
     assert_eq!((verify(&first), verify(second)), (0, 0));
 
     let rotated = world.json(&["keys", "rotate", &id]);
@@ -267,47 +271,47 @@ fn a_rotation_ends_the_former_secret_at_once_or_later() {
 }
 
 #[test]
-fn a_key_is_revoked_once_and_for_all() {
+fn a_revocation_is_final_and_can_be_repeated() {
     let world = World::new();
     let (id, secret) = world.issue(&["--name=deploy"]);
     let first = world.json(&["keys", "revoke", &id]);
     assert_eq!(first["status"], "revoked");
     let again = world.json(&["keys", "revoke", &id]);
     assert_eq!(again["revoked_at"], first["revoked_at"]);
-    assert!(world.run(&["keys", "revoke", &id]).out.contains("is revoked, since"));
+    assert!(world.run(&["keys", "revoke", &id]).out.contains("is revoked since"));
     assert_eq!(world.run_on(secret, &["verify"]).code, 1);
 }
 
 #[test]
-fn a_deleted_key_leaves_its_history() {
+fn the_history_of_a_deleted_key_is_kept() {
     let world = World::new();
     let (id, secret) = world.issue(&["--name=deploy"]);
     let run = world.run(&["keys", "delete", &id, "--yes"]);
-    assert_eq!((run.code, run.out), (0, format!("{id} \"deploy\" is deleted.\n")));
+    assert_eq!((run.code, run.out), (0, format!("{id} \"deploy\" was deleted.\n")));
     assert_eq!(world.run_on(secret, &["verify"]).code, 1);
     world.run(&["keys", "show", &id]).fails(3, &format!("cli:ada deleted {id} at "));
     world.issue(&["--name=deploy"]);
 }
 
 #[test]
-fn the_history_tells_who_did_what() {
+fn the_history_records_the_operator() {
     let world = World::new();
     let (id, _) = world.issue(&["--name=deploy", "--operator=Grace Hopper"]);
     let mut command = world.command(&["keys", "rename", &id, "build"]);
     command.env_remove("USER").env("TOLLGATE_OPERATOR", "ci").output().unwrap();
     world.command(&["keys", "revoke", &id]).env("USER", "eve\nroot\x1b[31m").output().unwrap();
     let history = world.show(&id)["history"].clone();
-    let told: Vec<_> =
+    let recorded: Vec<_> =
         history.as_array().unwrap().iter().map(|event| (&event["action"], &event["operator"])).collect();
     let [revoked, updated, issued] =
         [("revoked", "cli:everoot[31m"), ("updated", "cli:ci"), ("issued", "cli:Grace Hopper")]
             .map(|(action, actor)| (json!(action), json!(actor)));
     let expected = [revoked, updated, issued];
-    assert_eq!(told, expected.iter().map(|(action, actor)| (action, actor)).collect::<Vec<_>>());
+    assert_eq!(recorded, expected.iter().map(|(action, actor)| (action, actor)).collect::<Vec<_>>());
 }
 
 #[test]
-fn a_tenant_is_suspended_with_all_it_has_and_will_have() {
+fn a_suspension_applies_to_present_and_future_keys() {
     let world = World::new();
     let (_, before) = world.issue(&["--name=before", "--tenant=acme"]);
     let suspended = world.run(&["tenants", "suspend", "acme"]);
@@ -324,7 +328,7 @@ fn a_tenant_is_suspended_with_all_it_has_and_will_have() {
 }
 
 #[tokio::test]
-async fn usage_is_told_by_the_hour_or_by_the_day() {
+async fn usage_is_shown_by_hour_or_by_day() {
     let world = World::new();
     let (id, _) = world.issue(&["--name=deploy"]);
     let begin = UNIX_EPOCH + Duration::from_hours(24 * 10_000); // 1997-05-19
@@ -361,7 +365,7 @@ async fn usage_is_told_by_the_hour_or_by_the_day() {
 }
 
 #[test]
-fn of_two_who_take_a_name_one_gets_it() {
+fn only_one_of_two_concurrent_keys_gets_a_name() {
     let world = World::new();
     world.issue(&["--name=first"]);
     let spawn = || {

@@ -1,18 +1,20 @@
-//! The program as its users meet it: started by a command line, on SQLite files.
+//! Runs the program by its command line, on SQLite files.
 //!
-//! | module | idea |
+//! | module | tests |
 //! |---|---|
-//! | `keys` | what becomes of keys and tenants |
-//! | `verify` | which keys are good, and why others are not |
-//! | `secrecy` | where a secret is, and where it is not |
-//! | `exit_codes` | how each failure ends, and what it says |
-//! | `streams` | JSON, closed and full outputs, completions, help |
+//! | `keys` | the life of keys and tenants |
+//! | `verify` | valid and invalid keys |
+//! | `secrecy` | where secrets and passwords must not appear |
+//! | `schema` | migrations |
+//! | `exit_codes` | the exit code and message of each failure |
+//! | `streams` | JSON, closed pipes, full disks, completions, help |
 //! | `terminal` | questions, colours, Ctrl-C |
 #![cfg(all(unix, feature = "sqlite"))]
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "whatever goes wrong in a test fails it")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod exit_codes;
 mod keys;
+mod schema;
 mod secrecy;
 mod streams;
 mod terminal;

@@ -1,14 +1,14 @@
-//! Where a secret is, and where it is not.
+//! Where secrets and passwords must not appear.
 
 use crate::world::{World, holds, text};
 
-/// What of a secret nobody but its owner may see: all behind its display prefix.
+/// The confidential part of a secret: all after its display prefix.
 fn hidden(secret: &str) -> &str {
     secret.get("sk_live_a1B2".len()..).unwrap()
 }
 
 #[test]
-fn a_secret_is_written_once_and_kept_nowhere() {
+fn a_secret_is_written_once_and_not_stored() {
     let world = World::new();
     let created = world.run(&["keys", "create", "--name=deploy", "--metadata={\"a\":1}"]);
     let first = created.out.trim_end().to_owned();
@@ -21,7 +21,7 @@ fn a_secret_is_written_once_and_kept_nowhere() {
     let third_secret = text(&third["secret"]);
     assert_eq!(third.to_string().matches(hidden(&third_secret)).count(), 1);
 
-    let mut said = Vec::new();
+    let mut runs = Vec::new();
     for arguments in [
         &["keys", "list"][..],
         &["--json", "keys", "list"],
@@ -32,30 +32,30 @@ fn a_secret_is_written_once_and_kept_nowhere() {
         &["keys", "update", &id, "--plan=pro"],
         &["--json", "keys", "update", &id, "--plan=basic"],
     ] {
-        said.push(world.run(arguments));
+        runs.push(world.run(arguments));
     }
     for secret in [&first, &second, &third_secret] {
-        said.push(world.run_on(secret, &["verify"]));
-        said.push(world.run_on(secret, &["--json", "verify"]));
-        said.push(world.run_on(format!("{secret}x"), &["verify"]));
+        runs.push(world.run_on(secret, &["verify"]));
+        runs.push(world.run_on(secret, &["--json", "verify"]));
+        runs.push(world.run_on(format!("{secret}x"), &["verify"]));
     }
-    said.push(world.run(&["keys", "delete", "--yes", &id]));
+    runs.push(world.run(&["keys", "delete", "--yes", &id]));
     for secret in [&first, &second, &third_secret] {
-        for run in &said {
+        for run in &runs {
             assert!(!run.out.contains(hidden(secret)) && !run.err.contains(hidden(secret)), "{run:?}");
         }
-        assert!(!holds(world.bytes(), hidden(secret)), "the database has it");
+        assert!(!holds(world.bytes(), hidden(secret)), "the database contains the secret");
     }
-    // The search would find what is there.
+    // The search finds what the database contains.
     assert!(holds(world.bytes(), &id));
 }
 
 #[test]
-fn a_secret_is_no_argument_and_not_repeated_if_it_is_one() {
+fn a_secret_as_an_argument_is_refused_and_not_repeated() {
     let world = World::new();
     let (_, secret) = world.issue(&["--name=deploy"]);
     let misplaced = world.run(&["verify", &secret]);
-    misplaced.fails(2, "a key is never an argument");
+    misplaced.fails(2, "the key must not be an argument");
     assert!(!misplaced.err.contains(hidden(&secret)));
     for command in [
         &["keys", "show"][..],
@@ -71,7 +71,7 @@ fn a_secret_is_no_argument_and_not_repeated_if_it_is_one() {
 }
 
 #[test]
-fn no_error_tells_a_password() {
+fn no_error_contains_a_password() {
     let world = World::new();
     for url in [
         "postgres://ada:hunter2@127.0.0.1:1/keys",

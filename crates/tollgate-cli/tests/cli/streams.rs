@@ -1,4 +1,4 @@
-//! JSON, closed and full outputs, completions, help.
+//! JSON, closed pipes, full disks, completions, help.
 
 use std::{fs::File, io, process::Stdio};
 
@@ -10,8 +10,10 @@ fn every_command_writes_one_line_of_json() {
     let (id, _) = world.issue(&["--name=deploy", "--tenant=acme"]);
     let id = id.as_str();
     for arguments in [
-        &["keys", "list"][..],
-        &["keys", "list", "--search=nobody"],
+        &["migrate"][..],
+        &["schema", "--database-kind=postgres"],
+        &["keys", "list"],
+        &["keys", "list", "--search=unknown"],
         &["keys", "show", id],
         &["keys", "rename", id, "build"],
         &["keys", "update", id, "--scope=jobs:read"],
@@ -29,7 +31,7 @@ fn every_command_writes_one_line_of_json() {
 }
 
 #[test]
-fn a_reader_who_has_seen_enough_is_no_failure() {
+fn a_closed_pipe_is_no_failure() {
     let world = World::new();
     let (id, secret) = world.issue(&["--name=deploy"]);
     for arguments in
@@ -38,16 +40,16 @@ fn a_reader_who_has_seen_enough_is_no_failure() {
         let run = run_into_a_closed_pipe(&world, arguments);
         assert_eq!((run.code, run.err.as_str()), (0, ""), "{arguments:?}");
     }
-    assert_eq!(world.run_on(secret, &["verify"]).code, 1, "it was revoked all the same");
+    assert_eq!(world.run_on(secret, &["verify"]).code, 1, "the key was revoked");
 }
 
 #[test]
-fn a_secret_that_nobody_gets_is_7_and_there_is_a_way_to_another() {
+fn a_secret_that_cannot_be_written_is_7_and_can_be_replaced() {
     let world = World::new();
     let run = run_into_a_closed_pipe(&world, &["keys", "create", "--name=deploy"]);
     assert_eq!(run.code, 7, "{run:?}");
-    let said = run.err.lines().last().unwrap();
-    let command = said.split('`').nth(1).unwrap().strip_prefix("tollgate ").unwrap();
+    let message = run.err.lines().last().unwrap();
+    let command = message.split('`').nth(1).unwrap().strip_prefix("tollgate ").unwrap();
     let rotated = world.run(&command.split(' ').collect::<Vec<_>>());
     assert_eq!(world.run_on(rotated.out, &["verify"]).code, 0);
 
@@ -61,7 +63,7 @@ fn a_full_disk_is_7() {
     let world = World::new();
     world.issue(&["--name=deploy"]);
     run_into(&world, &["keys", "list"], File::create("/dev/full").unwrap())
-        .fails(7, "the output cannot be written");
+        .fails(7, "cannot write the output");
 }
 
 fn run_into_a_closed_pipe(world: &World, arguments: &[&str]) -> Run {
@@ -76,14 +78,14 @@ fn run_into(world: &World, arguments: &[&str], out: impl Into<Stdio>) -> Run {
 }
 
 #[test]
-fn every_shell_gets_its_completions_without_a_database() {
+fn completions_need_no_database() {
     let world = World::new();
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let output = world.command(&["completions", shell]).env_remove("TOLLGATE_DATABASE").output().unwrap();
         let run = Run::of(&output);
         assert_eq!((run.code, run.err.as_str()), (0, ""), "{shell}");
-        for word in ["tollgate", "rotate", "suspend", "overlap", "update", "no-quotas"] {
-            assert!(run.out.contains(word), "{shell} does not know {word}");
+        for word in ["tollgate", "rotate", "suspend", "overlap", "update", "no-quotas", "migrate", "schema"] {
+            assert!(run.out.contains(word), "{shell}: {word}");
         }
     }
 }
@@ -105,6 +107,8 @@ fn the_help_lists_the_exit_codes() {
         &["keys", "rotate"],
         &["tenants"],
         &["verify"],
+        &["migrate"],
+        &["schema"],
         &["completions"],
     ] {
         assert_eq!(world.run(&[command, &["--help"]].concat()).code, 0);
@@ -112,7 +116,7 @@ fn the_help_lists_the_exit_codes() {
 }
 
 #[test]
-fn what_is_no_terminal_gets_neither_colours_nor_spinners() {
+fn without_a_terminal_there_are_no_colours_or_spinners() {
     let world = World::new();
     let run = world.run(&["keys", "create", "--name=deploy"]);
     assert!(!run.err.contains('\x1b'), "{run:?}");

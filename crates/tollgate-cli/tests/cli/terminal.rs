@@ -1,4 +1,4 @@
-//! Questions, colours, Ctrl-C: on a terminal, which `script` lends.
+//! Questions, colours and Ctrl-C, on a terminal of `script`.
 
 use std::{
     io::{Read as _, Write as _},
@@ -18,7 +18,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    /// Runs a line of shell, in which `tollgate` is the program.
+    /// Runs a line of shell with a function `tollgate`.
     fn run(world: &World, line: &str) -> Self {
         let script = format!("tollgate() {{ {PROGRAM} \"$@\"; }}; {line}");
         let mut command = Command::new("script");
@@ -33,7 +33,7 @@ impl Terminal {
         Self { child, keyboard, screen, seen: String::new() }
     }
 
-    /// Waits until this is to be seen.
+    /// Waits until the screen shows this.
     fn sees(&mut self, text: &str) {
         let mut byte = [0];
         let mut bytes = self.seen.clone().into_bytes();
@@ -48,7 +48,7 @@ impl Terminal {
         self.keyboard.write_all(text.as_bytes()).unwrap();
     }
 
-    /// What was to be seen in the end, and the exit code.
+    /// All that the screen has shown, and the exit code.
     fn ends(mut self) -> (String, i32) {
         let mut rest = Vec::new();
         self.screen.read_to_end(&mut rest).unwrap();
@@ -58,13 +58,13 @@ impl Terminal {
 }
 
 #[test]
-fn asks_before_it_deletes() {
+fn delete_asks_for_confirmation() {
     let world = World::new();
     let (id, _) = world.issue(&["--name=deploy"]);
     for (answer, code) in [("n\n", 1), ("\n", 1), ("yellow\n", 1), ("yes\n", 0)] {
         assert_eq!(world.show(&id)["status"], "active");
         let mut terminal = Terminal::run(&world, &format!("tollgate keys delete {id}"));
-        terminal.sees(&format!("Delete {id} \"deploy\" for good? [y/N] "));
+        terminal.sees(&format!("Delete {id} \"deploy\" permanently? [y/N] "));
         terminal.types(answer);
         let (seen, ended) = terminal.ends();
         assert_eq!(ended, code, "{seen}");
@@ -73,7 +73,7 @@ fn asks_before_it_deletes() {
 }
 
 #[test]
-fn ctrl_c_leaves_everything_as_it_was() {
+fn ctrl_c_at_the_question_deletes_nothing() {
     let world = World::new();
     let (id, _) = world.issue(&["--name=deploy"]);
     let mut terminal = Terminal::run(&world, &format!("tollgate keys delete {id}"));
@@ -86,7 +86,7 @@ fn ctrl_c_leaves_everything_as_it_was() {
 }
 
 #[test]
-fn a_key_that_is_typed_is_not_shown() {
+fn a_typed_key_is_not_echoed() {
     let world = World::new();
     let (_, secret) = world.issue(&["--name=deploy"]);
     let mut terminal = Terminal::run(&world, "tollgate verify");
@@ -94,11 +94,11 @@ fn a_key_that_is_typed_is_not_shown() {
     terminal.types(&format!("{secret}\r"));
     let (seen, code) = terminal.ends();
     assert_eq!(code, 0, "{seen}");
-    assert!(seen.contains("The key is good.") && !seen.contains(&secret), "{seen}");
+    assert!(seen.contains("The key is valid.") && !seen.contains(&secret), "{seen}");
 }
 
 #[test]
-fn ctrl_c_gives_the_terminal_back() {
+fn ctrl_c_restores_the_terminal() {
     let world = World::new();
     world.issue(&["--name=deploy"]);
     let mut terminal = Terminal::run(&world, "trap : INT; tollgate verify; echo code $?; stty -a");
@@ -110,7 +110,7 @@ fn ctrl_c_gives_the_terminal_back() {
 }
 
 #[test]
-fn a_terminal_gets_colours_unless_it_wants_none() {
+fn a_terminal_gets_colours_unless_they_are_turned_off() {
     let world = World::new();
     world.issue(&["--name=deploy"]);
     let seen = |line| Terminal::run(&world, line).ends().0;
@@ -121,10 +121,10 @@ fn a_terminal_gets_colours_unless_it_wants_none() {
 }
 
 #[test]
-fn a_table_is_as_wide_as_the_terminal_and_identifiers_stay_whole() {
+fn a_table_fits_the_terminal_and_identifiers_are_not_wrapped() {
     let world = World::new();
     let (id, _) = world.issue(&[
-        "--name=a name that is rather long, so that it has to go on",
+        "--name=a name that is rather long, and has to be wrapped",
         "--scope=jobs:read jobs:create",
     ]);
     let (seen, code) = Terminal::run(&world, "stty cols 100; NO_COLOR=1 tollgate keys list").ends();

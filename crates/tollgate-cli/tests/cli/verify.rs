@@ -1,4 +1,4 @@
-//! Which keys are good, and why others are not.
+//! Valid and invalid keys.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -7,7 +7,7 @@ use tollgate::{Environment, KeyFormat, manage::NewKey};
 
 use crate::world::{World, text};
 
-/// Verifies a key, and gives the exit code and the answer.
+/// Verifies a key, and returns the exit code and the answer.
 fn verify(world: &World, secret: impl AsRef<[u8]>, arguments: &[&str]) -> (i32, Value) {
     let run = world.run_on(secret, &[&["verify", "--json"], arguments].concat());
     (run.code, run.json())
@@ -16,27 +16,27 @@ fn verify(world: &World, secret: impl AsRef<[u8]>, arguments: &[&str]) -> (i32, 
 #[track_caller]
 fn refuses(world: &World, secret: impl AsRef<[u8]>, reason: &str, detail: &str) {
     let (code, answer) = verify(world, &secret, &[]);
-    assert_eq!((code, &answer["good"], &answer["reason"]), (1, &json!(false), &json!(reason)), "{answer}");
+    assert_eq!((code, &answer["valid"], &answer["reason"]), (1, &json!(false), &json!(reason)), "{answer}");
     assert!(text(&answer["detail"]).starts_with(detail), "{answer}");
-    let for_people = world.run_on(&secret, &["verify"]);
-    assert!(for_people.out.starts_with(&format!("The key is not good: {detail}")), "{for_people:?}");
-    assert_eq!((for_people.code, for_people.err.as_str()), (1, ""));
+    let text_run = world.run_on(&secret, &["verify"]);
+    assert!(text_run.out.starts_with(&format!("The key is invalid: {detail}")), "{text_run:?}");
+    assert_eq!((text_run.code, text_run.err.as_str()), (1, ""));
 }
 
 #[test]
-fn a_good_key_is_good_with_or_without_one_newline() {
+fn a_key_is_valid_with_or_without_one_newline() {
     let world = World::new();
     let (id, secret) = world.issue(&["--name=deploy", "--scope=jobs:read"]);
     for ending in ["", "\n", "\r\n"] {
         let (code, answer) = verify(&world, format!("{secret}{ending}"), &[]);
-        assert_eq!((code, &answer["good"], &answer["reason"]), (0, &json!(true), &Value::Null));
+        assert_eq!((code, &answer["valid"], &answer["reason"]), (0, &json!(true), &Value::Null));
         assert_eq!(answer["key"]["id"], id.as_str());
         assert_eq!(answer["remarks"], json!([]));
     }
-    let for_people = world.run_on(&secret, &["verify"]);
+    let text_run = world.run_on(&secret, &["verify"]);
     assert!(
-        for_people.out.starts_with("The key is good.\n") && for_people.out.contains("jobs:read"),
-        "{for_people:?}"
+        text_run.out.starts_with("The key is valid.\n") && text_run.out.contains("jobs:read"),
+        "{text_run:?}"
     );
     for more in [format!("{secret}\n\n"), format!(" {secret}"), format!("{secret}\0"), format!("{secret} ")] {
         assert_eq!(verify(&world, more, &[]).1["reason"], "credential_malformed");
@@ -44,7 +44,7 @@ fn a_good_key_is_good_with_or_without_one_newline() {
 }
 
 #[test]
-fn what_is_malformed_is_told_what_is_wrong_with_it() {
+fn a_malformed_key_is_explained() {
     let world = World::new();
     world.issue(&["--name=deploy"]);
     for (secret, detail) in [
@@ -72,7 +72,7 @@ fn what_is_malformed_is_told_what_is_wrong_with_it() {
 }
 
 #[test]
-fn what_was_never_issued_is_unknown() {
+fn a_key_that_was_not_issued_is_unknown() {
     let world = World::new();
     world.issue(&["--name=deploy"]);
     let elsewhere = KeyFormat::new("sk").unwrap().generate(Environment::Live).unwrap();
@@ -80,7 +80,7 @@ fn what_was_never_issued_is_unknown() {
 }
 
 #[test]
-fn a_revoked_key_is_told_when() {
+fn a_revoked_key_shows_when_it_was_revoked() {
     let world = World::new();
     let (id, secret) = world.issue(&["--name=deploy"]);
     let revoked_at = text(&world.json(&["keys", "revoke", &id])["revoked_at"]);
@@ -89,7 +89,7 @@ fn a_revoked_key_is_told_when() {
 }
 
 #[tokio::test]
-async fn an_expired_key_is_told_when() {
+async fn an_expired_key_shows_when_it_expired() {
     let world = World::new();
     let key = NewKey::named("trial").with_expiry(UNIX_EPOCH + Duration::from_hours(1));
     let issued = world.issue_at(UNIX_EPOCH, key).await;
@@ -115,7 +115,7 @@ fn a_key_is_for_one_environment() {
 }
 
 #[test]
-fn a_lapsed_plan_makes_no_key_bad() {
+fn a_key_with_a_lapsed_plan_is_valid() {
     let world = World::new();
     let (_, secret) = world.issue(&["--name=deploy", "--plan=pro", "--lapsed"]);
     let (code, answer) = verify(&world, secret, &[]);
@@ -124,18 +124,21 @@ fn a_lapsed_plan_makes_no_key_bad() {
 }
 
 #[test]
-fn a_former_secret_is_told_that_it_ends() {
+fn a_former_secret_shows_when_it_ends() {
     let world = World::new();
     let (id, former) = world.issue(&["--name=deploy"]);
     let present = text(&world.json(&["keys", "rotate", &id, "--overlap=1h"])["secret"]);
     let (code, answer) = verify(&world, former, &[]);
     assert_eq!(code, 0);
-    assert!(text(&answer["remarks"][0]).starts_with("this is the former secret, which ends at "), "{answer}");
+    assert!(
+        text(&answer["remarks"][0]).starts_with("this is the former secret, which is valid until "),
+        "{answer}"
+    );
     assert_eq!(verify(&world, present, &[]).1["remarks"], json!([]));
 }
 
 #[test]
-fn a_service_may_know_several_prefixes_and_keys_without_checksum() {
+fn several_prefixes_and_keys_without_checksum_are_accepted() {
     let world = World::new();
     let (_, old) = world.issue(&["--name=old", "--prefix=old"]);
     assert_eq!(verify(&world, &old, &[]).0, 1);

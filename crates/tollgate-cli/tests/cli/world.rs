@@ -1,4 +1,4 @@
-//! A folder with a database, and the program that works on it.
+//! A temporary folder with a database, and the program that uses it.
 
 use std::{
     fs,
@@ -20,10 +20,10 @@ use tollgate_sql::SqlKeys;
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_tollgate");
 
-/// A folder that goes with the test.
+/// A temporary folder, deleted at the end of a test.
 pub(crate) struct World(PathBuf);
 
-/// What a run of the program has said.
+/// The result of a run of the program.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) code: i32,
@@ -48,7 +48,7 @@ impl World {
         format!("sqlite://{}", self.path("keys.db").display())
     }
 
-    /// The program with nothing in its environment but the database and a user.
+    /// The program, with only the database URL and a user name in its environment.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(PROGRAM);
         command.env_clear().env("TOLLGATE_DATABASE", self.url()).env("USER", "ada").args(arguments);
@@ -65,42 +65,42 @@ impl World {
         let mut command = self.command(arguments);
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        // Whoever fails before reading closes it.
+        // A program that fails early closes its input.
         let _ = child.stdin.take().unwrap().write_all(input.as_ref());
         Run::of(&child.wait_with_output().unwrap())
     }
 
-    /// Runs what must succeed, and reads its JSON.
+    /// Runs a command that must succeed, and reads its JSON.
     pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         let run = self.run(&[&["--json"], arguments].concat());
         assert_eq!(run.code, 0, "{run:?}");
         run.json()
     }
 
-    /// Issues a key, and gives its identifier and its secret.
+    /// Creates a key, and returns its identifier and its secret.
     pub(crate) fn issue(&self, arguments: &[&str]) -> (String, String) {
         let issued = self.json(&[&["keys", "create"], arguments].concat());
         (text(&issued["id"]), text(&issued["secret"]))
     }
 
-    /// What is known of a key.
+    /// Shows a key.
     pub(crate) fn show(&self, id: &str) -> Value {
         self.json(&["keys", "show", id])
     }
 
-    /// The names in a list, as it is sorted.
+    /// The names in a list, in its order.
     pub(crate) fn names(&self, arguments: &[&str]) -> Vec<String> {
         let listed = self.json(&[&["keys", "list"], arguments].concat());
         listed["items"].as_array().unwrap().iter().map(|item| text(&item["name"])).collect()
     }
 
-    /// All bytes of all files: the database, and what it keeps beside.
+    /// The bytes of all files: the database, its write-ahead log and the like.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let files = fs::read_dir(&self.0).unwrap().map(|entry| fs::read(entry.unwrap().path()).unwrap());
         files.flatten().collect()
     }
 
-    /// Issues a key as a program would have, at another time.
+    /// Issues a key by the library, at another time.
     pub(crate) async fn issue_at(&self, instant: SystemTime, key: NewKey) -> IssuedKey {
         self.issue_all_at(instant, [key]).await.remove(0)
     }
@@ -122,7 +122,7 @@ impl World {
         issued
     }
 
-    /// Runs a statement as another program might.
+    /// Runs statements as another program could.
     pub(crate) async fn execute(&self, sql: &'static str) -> SqliteConnection {
         let mut connection = SqliteConnection::connect(&self.url()).await.unwrap();
         sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
@@ -139,18 +139,18 @@ impl Drop for World {
 impl Run {
     pub(crate) fn of(output: &Output) -> Self {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        // `None` is the end by a signal.
+        // `None`: ended by a signal.
         let code = output.status.code().unwrap_or(-1);
         Self { code, out: text(&output.stdout), err: text(&output.stderr) }
     }
 
-    /// The one JSON document that it has written, on one line.
+    /// The JSON document, which must be one line.
     pub(crate) fn json(&self) -> Value {
         assert_eq!(self.out.lines().count(), 1, "{self:?}");
         serde_json::from_str(&self.out).unwrap()
     }
 
-    /// It has failed with this code, has written no result, and has said why on one line that begins like this.
+    /// Asserts that the program has failed with this code, without output, and with one line of error that begins like this.
     #[track_caller]
     pub(crate) fn fails(&self, code: i32, beginning: &str) {
         assert_eq!(self.code, code, "{self:?}");
@@ -164,7 +164,7 @@ pub(crate) fn text(value: &Value) -> String {
     value.as_str().unwrap().to_owned()
 }
 
-/// Whether these bytes stand anywhere in those.
+/// Whether the bytes contain these.
 pub(crate) fn holds(haystack: impl AsRef<[u8]>, needle: impl AsRef<[u8]>) -> bool {
     haystack.as_ref().windows(needle.as_ref().len()).any(|window| window == needle.as_ref())
 }

@@ -1,13 +1,13 @@
-//! What happened, as the history has it and as others are told.
+//! A change as the history records it, and as other processes are notified of it.
 
 use tollgate_core::store::{EndReason, StoreEvent};
 
 use crate::{database::Row, fault::Fault, record::generation};
 
-/// The most bytes that PostgreSQL sends along with a notification, and a bit less.
-const LONGEST: usize = 7_900;
+/// PostgreSQL's limit for a payload is 8,000 bytes.
+const MAX_PAYLOAD: usize = 7_900;
 
-/// What others must know of a change.
+/// What other processes must know of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Event {
     pub(crate) generation: i64,
@@ -17,17 +17,18 @@ pub(crate) struct Event {
 }
 
 impl Event {
+    /// Reads the columns `generation, key_id, tenant, ended` of the history.
     pub(crate) fn read(row: &Row) -> Result<Self, Fault> {
-        let ended = row.some_text(3)?;
+        let ended = row.optional_text(3)?;
         Ok(Self {
             generation: row.number(0)?,
-            key: row.some_text(1)?,
-            tenant: row.some_text(2)?,
+            key: row.optional_text(1)?,
+            tenant: row.optional_text(2)?,
             ended: ended.map(|ended| read_reason(&ended)),
         })
     }
 
-    /// The news that it is.
+    /// The event for listeners of this process.
     pub(crate) fn to_store_event(&self) -> Option<StoreEvent> {
         let (generation, end) = (generation(self.generation), self.ended);
         match (&self.key, &self.tenant) {
@@ -37,19 +38,19 @@ impl Event {
         }
     }
 
-    /// What a notification says of it.
+    /// The payload of the notification for other processes.
     pub(crate) fn to_payload(&self) -> String {
-        let (what, whose) = match (&self.key, &self.tenant) {
+        let (kind, id) = match (&self.key, &self.tenant) {
             (Some(key), _) => ("key", &**key),
             (None, tenant) => ("tenant", tenant.as_deref().unwrap_or_default()),
         };
         let ended = self.ended.map_or("-", reason_word);
-        let payload = format!("{what} {} {ended} {whose}", self.generation);
-        if payload.len() > LONGEST { format!("look {}", self.generation) } else { payload }
+        let payload = format!("{kind} {} {ended} {id}", self.generation);
+        if payload.len() > MAX_PAYLOAD { format!("look {}", self.generation) } else { payload }
     }
 }
 
-/// The word for a reason, in the history and in notifications.
+/// The word for a reason, in the history and in payloads.
 pub(crate) fn reason_word(reason: EndReason) -> &'static str {
     match reason {
         EndReason::TenantSuspended => "suspended",
@@ -57,7 +58,7 @@ pub(crate) fn reason_word(reason: EndReason) -> &'static str {
     }
 }
 
-/// An end for a reason that this version does not know is an end.
-pub(super) fn read_reason(word: &str) -> EndReason {
+/// A newer version may write other words. They end a principal, too.
+pub(crate) fn read_reason(word: &str) -> EndReason {
     if word == "suspended" { EndReason::TenantSuspended } else { EndReason::Revoked }
 }

@@ -1,15 +1,10 @@
--- As SQLite reads it; `schema.rs` says what PostgreSQL is told instead. Instants are microseconds since 1970.
-
--- A tenant has a row from its first key or its first suspension on: keys are changed under a lock on it, so that
--- generations rise within a tenant.
+CREATE TABLE IF NOT EXISTS tollgate_schema (version BIGINT NOT NULL PRIMARY KEY);
 CREATE TABLE tollgate_tenants (
   tenant TEXT NOT NULL PRIMARY KEY,
   is_suspended BIGINT NOT NULL,
   generation BIGINT NOT NULL,
-  -- Principals of earlier generations have ended.
   ended BIGINT NOT NULL
 );
-
 CREATE TABLE tollgate_keys (
   id TEXT NOT NULL PRIMARY KEY,
   name TEXT NOT NULL,
@@ -34,22 +29,16 @@ CREATE UNIQUE INDEX tollgate_keys_name_of_nobody ON tollgate_keys (name) WHERE t
 CREATE INDEX tollgate_keys_newest ON tollgate_keys (created_at, id);
 CREATE INDEX tollgate_keys_newest_of_tenant ON tollgate_keys (tenant, created_at, id);
 CREATE INDEX tollgate_keys_newest_revoked ON tollgate_keys (created_at, id) WHERE revoked_at IS NOT NULL;
--- By these a beginning is searched for.
 CREATE INDEX tollgate_keys_by_name ON tollgate_keys (name);
 CREATE INDEX tollgate_keys_by_display_prefix ON tollgate_keys (display_prefix);
-
--- What keys are found by. Whoever has a `valid_until` is the former secret of a key that was rotated.
 CREATE TABLE tollgate_digests (
   digest BLOB NOT NULL,
-  -- -1 is plain SHA-256.
   pepper BIGINT NOT NULL,
   key_id TEXT NOT NULL REFERENCES tollgate_keys (id) ON DELETE CASCADE,
   valid_until BIGINT,
   PRIMARY KEY (digest, pepper)
 ) WITHOUT ROWID;
 CREATE INDEX tollgate_digests_of_key ON tollgate_digests (key_id);
-
--- What happened. Its number is the generation that a change made; it outlives the key.
 CREATE TABLE tollgate_history (
   generation INTEGER PRIMARY KEY AUTOINCREMENT,
   at BIGINT NOT NULL,
@@ -57,29 +46,24 @@ CREATE TABLE tollgate_history (
   action TEXT NOT NULL,
   key_id TEXT,
   tenant TEXT,
-  -- Why principals of earlier generations ended, if they did.
   ended TEXT,
   detail TEXT NOT NULL
 );
 CREATE INDEX tollgate_history_of_key ON tollgate_history (key_id, generation);
 CREATE INDEX tollgate_history_of_tenant ON tollgate_history (tenant, generation);
-
 CREATE TABLE tollgate_usage (
   key_id TEXT NOT NULL REFERENCES tollgate_keys (id) ON DELETE CASCADE,
   hour BIGINT NOT NULL,
   requests BIGINT NOT NULL,
   PRIMARY KEY (key_id, hour)
 ) WITHOUT ROWID;
-
--- Apart from the keys, so that whoever notes usage never makes whoever revokes a key wait.
 CREATE TABLE tollgate_last_uses (
   key_id TEXT NOT NULL PRIMARY KEY REFERENCES tollgate_keys (id) ON DELETE CASCADE,
   at BIGINT NOT NULL
 ) WITHOUT ROWID;
-
--- The last batch of each writer that was added.
 CREATE TABLE tollgate_usage_writers (
   writer TEXT NOT NULL PRIMARY KEY,
   number BIGINT NOT NULL,
   updated_at BIGINT NOT NULL
 ) WITHOUT ROWID;
+INSERT INTO tollgate_schema (version) VALUES (1);

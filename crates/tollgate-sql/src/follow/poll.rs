@@ -1,4 +1,4 @@
-//! SQLite: looks whether another process has changed the file.
+//! SQLite: polls the file for changes by other processes.
 
 use std::sync::Arc;
 
@@ -9,22 +9,23 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use super::{Event, recheck::recheck};
+use super::recheck::recheck;
 use crate::{
     connect_error::ConnectError,
     database::{Connection, sqlite::Pools},
+    event::Event,
     fault::Fault,
-    keys::Shared,
+    shared::Shared,
 };
 
-/// How many events are read at once.
+/// How many events one statement reads.
 const BATCH: i64 = 1_000;
 
-/// What has been seen of the file.
+/// What was seen of the file last.
 struct Seen {
-    // Of its own, since SQLite tells each connection what others have changed.
+    /// `PRAGMA data_version` reports changes by other connections than the one that asks.
     connection: SqliteConnection,
-    version: i64,
+    data_version: i64,
 }
 
 pub(super) async fn follow(
@@ -35,7 +36,7 @@ pub(super) async fn follow(
     let refused = |fault: Fault| ConnectError::from_fault(&fault);
     let mut seen = Some(Seen::open(pools).await.map_err(refused)?);
     let mut generation = last_generation(shared).await.map_err(refused)?;
-    shared.events.resumed();
+    shared.notifier.connected();
     let (shared, pools) = (Arc::clone(shared), pools.clone());
     Ok(tokio::spawn(async move {
         let mut ticks = interval(shared.settings.poll_interval);
@@ -45,54 +46,58 @@ pub(super) async fn follow(
                 _ = stopped.changed() => break,
                 _ = ticks.tick() => {}
             }
-            let was_lost = seen.is_none();
-            let looked = look(&shared, &pools, &mut seen, &mut generation);
-            let looked = timeout(shared.settings.deadline, looked).await.unwrap_or(Err(Fault::TooSlow));
-            let looked = match looked {
-                // What was missed is told already; this is for what was looked up meanwhile.
-                Ok(()) if was_lost => recheck(&shared).await,
-                looked => looked,
+            let was_interrupted = seen.is_none();
+            let polled = poll(&shared, &pools, &mut seen, &mut generation);
+            let polled = timeout(shared.settings.deadline, polled).await.unwrap_or(Err(Fault::TimedOut));
+            let polled = match polled {
+                // The missed events are published by now. This is for lookups that ran in the meantime.
+                Ok(()) if was_interrupted => recheck(&shared).await,
+                polled => polled,
             };
-            match looked {
-                Ok(()) => shared.events.resumed(),
+            match polled {
+                Ok(()) => {
+                    if was_interrupted {
+                        tracing::info!(target: "tollgate", "key change notifications restored");
+                    }
+                    shared.notifier.connected();
+                }
                 Err(fault) => {
-                    if !was_lost {
-                        tracing::warn!(target: "tollgate", detail = %fault, "news of keys are lost");
+                    if !was_interrupted {
+                        tracing::warn!(target: "tollgate", detail = %fault, "key change notifications interrupted");
                     }
                     seen = None;
-                    shared.events.lost();
+                    shared.notifier.disconnected();
                 }
             }
         }
-        shared.events.lost();
+        shared.notifier.disconnected();
     }))
 }
 
-/// Tells what is new, if the file was changed since the last time.
-async fn look(
+/// Publishes new events, if the file was changed since the last time.
+async fn poll(
     shared: &Shared,
     pools: &Pools,
     seen: &mut Option<Seen>,
     generation: &mut i64,
 ) -> Result<(), Fault> {
     if let Some(seen) = seen {
-        let version = data_version(&mut seen.connection).await?;
-        if version == seen.version {
-            return Ok(());
+        let data_version = data_version(&mut seen.connection).await?;
+        if data_version != seen.data_version {
+            publish_since(shared, generation).await?;
+            seen.data_version = data_version;
         }
-        tell_since(shared, generation).await?;
-        seen.version = version;
         return Ok(());
     }
     let opened = Seen::open(pools).await?;
-    tell_since(shared, generation).await?;
+    publish_since(shared, generation).await?;
     *seen = Some(opened);
     Ok(())
 }
 
-/// Tells what the history holds beyond this generation. SQLite has one writer at a time, so that what is committed later has a
-/// higher one.
-async fn tell_since(shared: &Shared, generation: &mut i64) -> Result<(), Fault> {
+/// Publishes the events of the history after this generation. SQLite has one writer at a time, so a later commit has a
+/// higher generation.
+async fn publish_since(shared: &Shared, generation: &mut i64) -> Result<(), Fault> {
     loop {
         let since = *generation;
         let events = shared.database.read(shared.settings.deadline, |connection| {
@@ -101,8 +106,8 @@ async fn tell_since(shared: &Shared, generation: &mut i64) -> Result<(), Fault> 
         let events: Vec<Event> = events.await?;
         let Some(last) = events.last() else { return Ok(()) };
         let last = last.generation;
-        for change in events.iter().filter_map(Event::to_store_event) {
-            shared.events.hear(&change);
+        for event in events.iter().filter_map(Event::to_store_event) {
+            shared.notifier.publish_reported(&event);
         }
         *generation = last;
     }
@@ -128,8 +133,8 @@ async fn last_generation(shared: &Shared) -> Result<i64, Fault> {
 impl Seen {
     async fn open(pools: &Pools) -> Result<Self, Fault> {
         let mut connection = pools.connect().await?;
-        let version = data_version(&mut connection).await?;
-        Ok(Self { connection, version })
+        let data_version = data_version(&mut connection).await?;
+        Ok(Self { connection, data_version })
     }
 }
 

@@ -1,36 +1,35 @@
-//! What one process tells the others by a notification.
+//! The payloads of PostgreSQL notifications.
 
 use tollgate_core::store::StoreEvent;
 
-use super::event::read_reason;
-use crate::record::generation;
+use crate::{event::read_reason, record::generation};
 
-/// What a notification says.
+/// What a payload says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Message {
-    /// This happened.
+    /// A change.
     Event(StoreEvent),
-    /// What happened is too long for a notification: it stands in the history, under this generation.
+    /// A change that is too long for a payload. The history has it under this generation.
     LookUp(i64),
-    /// Somebody tries out whether notifications get through.
-    Trial,
-    /// A newer version says something that this one does not understand.
+    /// A test whether notifications arrive.
+    Probe,
+    /// A payload of a newer version.
     Unknown,
 }
 
 impl Message {
-    pub(crate) const TRIAL: &str = "trial";
+    pub(crate) const PROBE: &str = "trial";
 
     pub(crate) fn read(payload: &str) -> Self {
-        if payload == Self::TRIAL {
-            return Self::Trial;
+        if payload == Self::PROBE {
+            return Self::Probe;
         }
         let mut words = payload.splitn(4, ' ');
-        let (what, number) = (words.next(), words.next().and_then(|number| number.parse().ok()));
-        let (Some(what), Some(number)) = (what, number) else { return Self::Unknown };
-        let (ended, whose) = (words.next(), words.next());
+        let (kind, number) = (words.next(), words.next().and_then(|number| number.parse().ok()));
+        let (Some(kind), Some(number)) = (kind, number) else { return Self::Unknown };
+        let (ended, id) = (words.next(), words.next());
         let end = ended.filter(|ended| *ended != "-").map(read_reason);
-        match (what, whose) {
+        match (kind, id) {
             ("key", Some(id)) => {
                 Self::Event(StoreEvent::Key { id: id.into(), generation: generation(number), end })
             }
@@ -47,14 +46,15 @@ impl Message {
 mod tests {
     use tollgate_core::store::EndReason;
 
-    use super::{super::Event, *};
+    use super::*;
+    use crate::event::Event;
 
     fn event(key: Option<&str>, tenant: Option<&str>, ended: Option<EndReason>) -> Event {
         Event { generation: 42, key: key.map(Into::into), tenant: tenant.map(Into::into), ended }
     }
 
     #[test]
-    fn what_is_sent_is_what_is_heard() {
+    fn a_payload_is_read_as_it_was_written() {
         for (key, tenant, ended) in [
             (Some("key_1"), None, None),
             (Some("  a b\n'\"ü "), Some("acme"), Some(EndReason::Revoked)),
@@ -62,24 +62,24 @@ mod tests {
             (None, Some(""), None),
         ] {
             let event = event(key, tenant, ended);
-            let heard = Message::read(&event.to_payload());
-            assert_eq!(heard, Message::Event(event.to_store_event().unwrap()), "{event:?}");
+            let read = Message::read(&event.to_payload());
+            assert_eq!(read, Message::Event(event.to_store_event().unwrap()), "{event:?}");
         }
     }
 
     #[test]
-    fn what_is_too_long_is_looked_up() {
+    fn a_long_payload_refers_to_the_history() {
         let payload = event(Some(&"x".repeat(8_000)), None, Some(EndReason::Revoked)).to_payload();
         assert_eq!(Message::read(&payload), Message::LookUp(42));
     }
 
     #[test]
-    fn what_is_not_understood_is_not_taken_for_something_else() {
+    fn an_unknown_payload_is_read_as_unknown() {
         for payload in
             ["", "key", "key 1", "key x - id", "key 1 -", "look", "look x", "lock 1 - id", "trial 1"]
         {
             assert_eq!(Message::read(payload), Message::Unknown, "{payload}");
         }
-        assert_eq!(Message::read(Message::TRIAL), Message::Trial);
+        assert_eq!(Message::read(Message::PROBE), Message::Probe);
     }
 }
