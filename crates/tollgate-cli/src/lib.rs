@@ -51,6 +51,7 @@
 //! | `input` | what is read: the key to be verified, the answer to a question |
 //! | `output` | what is written: tables for people, JSON for programs, the secret once |
 //! | `failure` | the exit codes, and what an error says |
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 #![cfg(any(feature = "sqlite", feature = "postgres"))]

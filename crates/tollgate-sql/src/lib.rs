@@ -78,6 +78,7 @@
 //! must not lead through a pooler that hands out connections by transaction, since notifications do not pass it: that is
 //! found out at once ([`ConnectError::NoNews`]). Tables have names that begin with `tollgate_`, and may stand beside others; with
 //! PostgreSQL, `?options[search_path]=…` puts them into a schema of their own.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 #![cfg(any(feature = "sqlite", feature = "postgres"))]

@@ -73,6 +73,14 @@ mod sources;
 use sources::Sources;
 
 /// Finds the credential that a caller presents. See the [module](self).
+///
+/// ```
+/// use tollgate::{CredentialLayer, verify::CredentialSource};
+///
+/// let default = CredentialLayer::new(); // `Authorization: Bearer` and `X-API-Key`
+/// let custom = CredentialLayer::from_sources([CredentialSource::Bearer, CredentialSource::BasicUser])?.with_anonymous();
+/// # Ok::<(), tollgate::ConfigurationError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct CredentialLayer {
     pub(crate) gate: CredentialGate,

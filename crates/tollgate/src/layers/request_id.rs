@@ -46,6 +46,15 @@ use crate::{
 };
 
 /// Gives every request an identifier and every response a header that carries it. See the [module](self).
+///
+/// ```
+/// use tollgate::RequestIdLayer;
+/// use tower::ServiceBuilder;
+///
+/// let service = ServiceBuilder::new().layer(RequestIdLayer::new().with_uuids_only()).service_fn(handle);
+/// # async fn handle(_: http::Request<String>) -> Result<http::Response<String>, std::convert::Infallible> { Ok(http::Response::default()) }
+/// # let _ = service;
+/// ```
 #[derive(Clone, Debug)]
 pub struct RequestIdLayer {
     pub(crate) gate: RequestIdGate,
