@@ -135,7 +135,7 @@ impl CredentialLayer {
     }
 
     /// Removes credentials from the request, so that no inner service, such as a proxied upstream, sees them. Inner layers find
-    /// the credential in the [`RequestContext`]; a second `CredentialLayer` does not.
+    /// the credential in the [`RequestContext`](crate::RequestContext); a second `CredentialLayer` does not.
     pub fn with_removal(mut self) -> Self {
         self.gate.is_removed = true;
         self

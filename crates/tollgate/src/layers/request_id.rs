@@ -8,7 +8,7 @@
 //! # Where it stands
 //!
 //! Outermost, so that refusals and 404s carry the identifier too. What is inside runs in a tracing span `request` with the
-//! field `request_id`, and finds the identifier in the [`RequestContext`].
+//! field `request_id`, and finds the identifier in the [`RequestContext`](crate::RequestContext).
 //!
 //! # Examples
 //!
