@@ -1,5 +1,6 @@
 //! What the tests share.
 
+pub mod guides;
 pub mod hosts;
 pub mod postgres;
 pub mod relay;
@@ -21,7 +22,24 @@ pub fn patient_store() -> SqlKeysBuilder {
     SqlKeys::builder().with_deadline(PATIENCE).with_admin_deadline(PATIENCE).with_heartbeat(PATIENCE)
 }
 
-/// The examples of the README compile.
+/// The examples of the READMEs and the guides are tests.
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;
+mod documents {
+    #[doc = include_str!("../../README.md")]
+    struct Readme;
+
+    #[doc = include_str!("../../crates/tollgate/README.md")]
+    struct TollgateReadme;
+
+    #[doc = include_str!("../../crates/tollgate-axum/README.md")]
+    struct TollgateAxumReadme;
+
+    #[doc = include_str!("../../crates/tollgate-sql/README.md")]
+    struct TollgateSqlReadme;
+
+    #[doc = include_str!("../../docs/guides/axum-router.md")]
+    struct AxumRouterGuide;
+
+    #[doc = include_str!("../../docs/guides/tonic.md")]
+    struct TonicGuide;
+}

@@ -131,6 +131,7 @@ an extractor, place that extractor *before* `WebSocketUpgrade`, which takes the 
 //!
 //! [axum#394]: https://github.com/tokio-rs/axum/issues/394
 //! [axum#474]: https://github.com/tokio-rs/axum/issues/474
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 

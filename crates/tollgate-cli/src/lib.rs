@@ -58,6 +58,7 @@
 //! | `input` | reads the key to verify, and the answer to a question |
 //! | `output` | tables, JSON, and secrets |
 //! | `failure` | exit codes and error messages |
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 #![cfg(any(feature = "sqlite", feature = "postgres"))]

@@ -17,6 +17,7 @@
 //! | [`request`] | the head of a request: [`RequestHead`](request::RequestHead) | |
 //! | [`clock`] | the time: [`SystemClock`](clock::SystemClock), [`ManualClock`](clock::ManualClock) | [`Clock`](clock::Clock) |
 //! | [`answer`] | what a backend trait returns, at once or later: [`Answer`](answer::Answer) | |
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 

@@ -95,6 +95,7 @@
 //!
 //! PostgreSQL must be version 10 or later. A pooler in transaction mode does not deliver notifications: the store does not open
 //! through one ([`ConnectError::NoNotifications`]).
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 #![cfg(any(feature = "sqlite", feature = "postgres"))]

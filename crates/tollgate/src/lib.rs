@@ -1,41 +1,100 @@
-//! Composable Tower layers for APIs that sell or guard access by key.
+//! Composable Tower layers for APIs that are guarded by keys.
 //!
-//! Each layer works alone; [`Tollgate::builder`] stacks them in the right order in one line.
+//! [`Tollgate::builder`] stacks the layers in the right order. The stack is a Tower layer, for axum, tonic and every other Tower
+//! service:
 //!
-//! | layer | reads | gives | refuses with |
+//! ```
+//! use http::{Request, Response, StatusCode};
+//! use tollgate::{
+//!     Environment, KeyFormat, KeyVerifier, MemoryKeys, PerWindow, Principal, RequestContext, Scopes, Tollgate, scope,
+//! };
+//! use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), BoxError> {
+//! // Keys in memory. Crate `tollgate-sql` has keys in SQLite and PostgreSQL.
+//! let format = KeyFormat::new("sk")?;
+//! let keys = MemoryKeys::new();
+//! let owner = Principal::new("key_1").with_tenant("acme").with_scopes(Scopes::new(["jobs:read"])?);
+//! let key = keys.issue(&format, Environment::Live, owner)?;
+//!
+//! let tollgate = Tollgate::builder()
+//!     .verify(KeyVerifier::new(format, keys))
+//!     .rate_limit(60.per_minute().and(1_000.per_hour()))
+//!     .scope(scope("jobs:read"))
+//!     .build()?;
+//!
+//! let mut service = ServiceBuilder::new().layer(tollgate).service_fn(async |request: Request<String>| {
+//!     let caller = RequestContext::of(request.extensions()).and_then(RequestContext::principal);
+//!     let tenant = caller.and_then(|principal| principal.tenant()).unwrap_or("no tenant");
+//!     Ok::<_, BoxError>(Response::new(format!("jobs of {tenant}")))
+//! });
+//!
+//! let request = Request::get("/jobs").header("x-api-key", key.expose_secret()).body(String::new())?;
+//! let response = service.ready().await?.call(request).await?;
+//! assert_eq!(response.status(), StatusCode::OK);
+//! assert_eq!(response.headers()["x-ratelimit-remaining"], "59");
+//!
+//! let response = service.ready().await?.call(Request::new(String::new())).await?;
+//! assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! An axum application with persistent keys is in the [README](https://github.com/tollgate-rs/tollgate#readme), beside guides.
+//!
+//! # Layers
+//!
+//! Each layer works alone. A request passes them in this order:
+//!
+//! | layer | reads | provides | refuses with |
 //! |---|---|---|---|
-//! | [`RequestIdLayer`] | `x-request-id` | the request's identifier, on every response | nothing |
+//! | [`RequestIdLayer`] | `x-request-id` | the request ID, on each response | |
 //! | [`AttemptLimitLayer`] | the [client's address](ClientAddress) | | 429 |
-//! | [`CredentialLayer`] | headers, in a stated order | the credential | 401, 400 |
+//! | [`CredentialLayer`] | headers, in a given order | the credential | 400, 401 |
 //! | [`VerifyLayer`] | the credential | the [`Principal`] | 401, 403 |
-//! | [`RateLimitLayer`] | the principal, or what you choose | a [`Decision`](limit::Decision), `X-RateLimit-*` | 429 |
+//! | [`RateLimitLayer`] | the principal, or what you choose | a [`Decision`](limit::Decision), `X-RateLimit-*` headers | 429 |
 //! | [`EntitlementLayer`] | the principal's [`Plan`] | | 403 |
 //! | [`ScopeLayer`] | the principal's [`Scopes`], the route | | 403 |
-//! | [`UsageLayer`] | the principal | its use, to a [`UsageRecorder`](usage::UsageRecorder) | nothing |
+//! | [`UsageLayer`] | the principal | usage counts, to a [`UsageRecorder`](usage::UsageRecorder) | |
 //!
-//! What the layers learn stands in one request extension, the [`RequestContext`]. A refusal is a [`Denial`]; a
-//! [responder](respond) turns it into bytes. A guard that runs without what it reads answers 500, and the log names the
-//! layer that is missing. An application's own layers and handlers [refuse](respond::refuse()) alike.
+//! The layers keep what they know about a request in one extension, the [`RequestContext`]. A refusal is a [`Denial`]; a
+//! [responder](respond) turns it into a response. A backend that does not answer is a 503. A guard that does not find what it reads is
+//! a 500, and the log names the missing layer. Layers and handlers of an application can [refuse](respond::refuse()) in the same way.
+//!
+//! # Backends
+//!
+//! | trait | implementations | does |
+//! |---|---|---|
+//! | [`Verify`](verify::Verify) | [`KeyVerifier`] | turns a credential into a principal |
+//! | [`KeyStore`](store::KeyStore) | [`MemoryKeys`], `tollgate_sql::SqlKeys`; [`CachedKeys`] in front of one | finds keys by their digest |
+//! | [`KeyAdmin`](manage::KeyAdmin) | [`MemoryKeys`], `tollgate_sql::SqlKeys` | issues and changes keys, for a [`KeyManager`](manage::KeyManager) |
+//! | [`Limiter`](limit::Limiter) | [`MemoryLimiter`](limit::MemoryLimiter) | counts requests |
+//! | [`Entitlements`](verify::Entitlements) | | looks plans up |
+//! | [`UsageStore`](usage::UsageStore) | [`MemoryUsage`](usage::MemoryUsage), `tollgate_sql::SqlKeys` | stores usage counts |
+//!
+//! In-process backends count and store per process: with several processes, each one admits the whole quota.
 //!
 //! # Logs
 //!
-//! Every refusal is one [tracing](https://docs.rs/tracing) event `refused` of the target `tollgate`, at the level `INFO`; `WARN` where a
-//! backend is down, `ERROR` where a stack is put together wrongly. Its fields are stable, and none holds a secret:
+//! Each refusal is one [tracing](https://docs.rs/tracing) event `refused` with the target `tollgate`. Its level is `INFO`; `WARN` if a
+//! backend does not answer, and `ERROR` if the stack is configured wrongly. The fields are stable and contain no secret:
 //!
-//! | field | |
+//! | field | value |
 //! |---|---|
-//! | `layer` | who refused |
+//! | `layer` | the layer that refused |
 //! | `reason` | the precise reason: [`DenialKind::reason`] |
-//! | `code`, `status` | what the caller is told, unless the responder has words of its own |
-//! | `detail` | what only the log may know |
+//! | `code`, `status` | the public code and the status of the denial, before the responder |
+//! | `detail` | details for the log only |
 //! | `request_id`, `principal`, `tenant` | if they are known |
-//! | `report_only` | whether the request was let through all the same |
+//! | `report_only` | `true` if the request was let through in report-only mode |
 //!
-//! More events of that target tell what refuses nobody: at the level `WARN`, that what a response has cost could not be charged
-//! (`detail`), that usage could not be flushed (`detail`), or how many uses were dropped (`uses`); and at `ERROR`, ever more rarely,
-//! that a limit by address does not hold, since nobody knows any (`layer`).
+//! Other events with this target refuse no request. `WARN`: a deferred charge failed (`detail`), usage could not be flushed
+//! (`detail`), or usage was dropped (`uses`, `unconfirmed`). `ERROR`, at growing intervals: a limit by address has no effect, because
+//! the client's address is unknown (`layer`).
 //!
-//! What is inside a [`RequestIdLayer`] runs in a span `request` with the field `request_id`.
+//! The code inside a [`RequestIdLayer`] runs in a span `request` with the field `request_id`.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 

@@ -73,6 +73,18 @@ use crate::{
 };
 
 /// Limits how often a client's address may fail to authenticate. See the [module](self).
+///
+/// ```
+/// use std::net::IpAddr;
+///
+/// use tollgate::{AttemptLimitLayer, ClientAddress, PerWindow};
+///
+/// # #[derive(Clone)]
+/// # struct Peer(IpAddr);
+/// // With axum: ClientAddress::of_peer(tollgate_axum::peer_address)
+/// let address = ClientAddress::of_peer(|head| head.extensions.get::<Peer>().map(|peer| peer.0));
+/// let layer = AttemptLimitLayer::new(1_000.per_minute(), address);
+/// ```
 #[derive(Clone, Debug)]
 pub struct AttemptLimitLayer {
     gate: AttemptLimitGate,

@@ -73,6 +73,14 @@ mod sources;
 use sources::Sources;
 
 /// Finds the credential that a caller presents. See the [module](self).
+///
+/// ```
+/// use tollgate::{CredentialLayer, verify::CredentialSource};
+///
+/// let default = CredentialLayer::new(); // `Authorization: Bearer` and `X-API-Key`
+/// let custom = CredentialLayer::from_sources([CredentialSource::Bearer, CredentialSource::BasicUser])?.with_anonymous();
+/// # Ok::<(), tollgate::ConfigurationError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct CredentialLayer {
     pub(crate) gate: CredentialGate,
@@ -127,7 +135,7 @@ impl CredentialLayer {
     }
 
     /// Removes credentials from the request, so that no inner service, such as a proxied upstream, sees them. Inner layers find
-    /// the credential in the [`RequestContext`]; a second `CredentialLayer` does not.
+    /// the credential in the [`RequestContext`](crate::RequestContext); a second `CredentialLayer` does not.
     pub fn with_removal(mut self) -> Self {
         self.gate.is_removed = true;
         self

@@ -46,6 +46,14 @@ use crate::{
 };
 
 /// Requires an active subscription. See the [module](self).
+///
+/// ```
+/// use tollgate::EntitlementLayer;
+///
+/// let any_tier = EntitlementLayer::new();
+/// let pro = EntitlementLayer::at_least("pro", ["basic", "pro", "enterprise"])?;
+/// # Ok::<(), tollgate::ConfigurationError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct EntitlementLayer {
     pub(crate) gate: EntitlementGate,

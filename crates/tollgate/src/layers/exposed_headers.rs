@@ -4,7 +4,7 @@ use http::HeaderName;
 
 /// The headers of Tollgate's that a browser's scripts can read across origins only where a CORS layer exposes them.
 ///
-/// Headers that bear names of a service's own are not among them: those of [windows](crate::RateLimitHeaders::with_each_window)
+/// Headers that bear names of a service's own are not among them: those of [windows](crate::limit::RateLimitHeaders::with_each_window)
 /// other than the second, the minute, the hour and the day, and a request's identifier in another header than `x-request-id`.
 ///
 /// ```

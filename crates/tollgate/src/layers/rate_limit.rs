@@ -120,6 +120,17 @@ pub use subject::{CustomSubject, Subject};
 pub const DEFAULT_POLICY: &str = "default";
 
 /// Limits how often a caller may send requests. See the [module](self).
+///
+/// ```
+/// use tollgate::{PerWindow, Policy, RateLimitLayer, limit::Subject};
+///
+/// let default = RateLimitLayer::new(60.per_minute().and(1_000.per_hour())); // for each key
+/// let custom = RateLimitLayer::from_policies([
+///     Policy::new("key", 60.per_minute()).with_tier("pro", 600.per_minute()),
+///     Policy::new("organization", 10_000.per_day()).with_subject(Subject::Tenant),
+/// ])?;
+/// # Ok::<(), tollgate::ConfigurationError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct RateLimitLayer {
     pub(crate) gate: RateLimitGate,

@@ -8,7 +8,7 @@
 //! # Where it stands
 //!
 //! Outermost, so that refusals and 404s carry the identifier too. What is inside runs in a tracing span `request` with the
-//! field `request_id`, and finds the identifier in the [`RequestContext`].
+//! field `request_id`, and finds the identifier in the [`RequestContext`](crate::RequestContext).
 //!
 //! # Examples
 //!
@@ -46,6 +46,15 @@ use crate::{
 };
 
 /// Gives every request an identifier and every response a header that carries it. See the [module](self).
+///
+/// ```
+/// use tollgate::RequestIdLayer;
+/// use tower::ServiceBuilder;
+///
+/// let service = ServiceBuilder::new().layer(RequestIdLayer::new().with_uuids_only()).service_fn(handle);
+/// # async fn handle(_: http::Request<String>) -> Result<http::Response<String>, std::convert::Infallible> { Ok(http::Response::default()) }
+/// # let _ = service;
+/// ```
 #[derive(Clone, Debug)]
 pub struct RequestIdLayer {
     pub(crate) gate: RequestIdGate,

@@ -64,6 +64,19 @@ pub use map::ScopeMap;
 use map::{CompiledMap, Listed};
 
 /// Requires scopes. See the [module](self).
+///
+/// ```
+/// use tollgate::{
+///     ScopeLayer,
+///     scope::{ScopeMap, scope},
+/// };
+///
+/// let everywhere = ScopeLayer::new(scope("jobs:read"))?;
+/// let per_route = ScopeLayer::per_route(
+///     ScopeMap::new().get("/jobs/{id}", scope("jobs:read")).post("/jobs", scope("jobs:create")),
+/// )?;
+/// # Ok::<(), tollgate::ConfigurationError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct ScopeLayer {
     pub(crate) gate: ScopeGate,

@@ -63,6 +63,16 @@ use tollgate_core::{
 use crate::engine::{Caller, Cx, Flow, Settings, impl_layer};
 
 /// Records that a principal has used the API. See the [module](self).
+///
+/// ```
+/// use tollgate::{
+///     UsageLayer,
+///     usage::{MemoryUsage, UsageRecorder},
+/// };
+///
+/// let usage = UsageRecorder::new(MemoryUsage::new());
+/// let layer = UsageLayer::new(usage.clone()); // keep the recorder, to flush it
+/// ```
 #[derive(Clone, Debug)]
 pub struct UsageLayer {
     pub(crate) gate: UsageGate,

@@ -80,6 +80,15 @@ use tollgate_core::{
 use crate::engine::{Caller, Cx, Flow, Settings, impl_layer};
 
 /// Verifies the credential. See the [module](self).
+///
+/// ```
+/// use tollgate::{CachedKeys, Environment, KeyFormat, KeyVerifier, VerifyLayer, store::KeyStore};
+///
+/// fn verify(store: impl KeyStore) -> Result<VerifyLayer, tollgate::key::InvalidKeyFormat> {
+///     let verifier = KeyVerifier::new(KeyFormat::new("sk")?, CachedKeys::new(store));
+///     Ok(VerifyLayer::new(verifier).with_environment(Environment::Live))
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct VerifyLayer {
     pub(crate) gate: VerifyGate,
