@@ -3,7 +3,7 @@
 //! | method | called | does |
 //! |---|---|---|
 //! | `KeyStore::find` | for a token that is not in the cache | finds the row by the token's digest |
-//! | `KeyStore::subscribe` | once, by the cache | adds the cache to the `Listeners` |
+//! | `KeyStore::subscribe` | once, by the cache | `Listeners` |
 //! | `LegacyKeys::candidates` | for a token whose digest is in no row | finds the rows with its prefix and without a digest |
 //! | `LegacyKeys::upgrade` | when the token matches the hash of a candidate | writes the digest into the row |
 
@@ -25,7 +25,7 @@ use tollgate::{
     key::{ApiKey, Digest},
     store::{
         EndReason, EndSignals, KeyLookup, KeyRecord, KeyStatus, KeyStore, LegacyKey, LegacyKeys, Listeners,
-        StoreEvent, StoreListener,
+        StoreEvent, StoreListener, Subscription,
     },
 };
 
@@ -63,13 +63,8 @@ impl KeyStore for TokenTable {
         })
     }
 
-    fn subscribe(&self, listener: Weak<dyn StoreListener>) {
-        let subscriber = listener.upgrade();
-        self.listeners.add(listener);
-        // A cache stores nothing before `Connected`. Within one process, events are always connected.
-        if let Some(listener) = subscriber {
-            listener.on_event(&StoreEvent::Connected);
-        }
+    fn subscribe(&self, listener: Weak<dyn StoreListener>) -> Subscription {
+        self.listeners.subscribe(listener)
     }
 }
 
@@ -96,7 +91,7 @@ impl LegacyKeys for TokenTable {
 
 impl TokenTable {
     pub(crate) fn new(database: SqlitePool) -> Self {
-        Self { database, end_signals: EndSignals::new(), listeners: Arc::default() }
+        Self { database, end_signals: EndSignals::new(), listeners: Arc::new(Listeners::connected()) }
     }
 
     /// Issues a token in the new format. It has a digest from the start, and no legacy hash.

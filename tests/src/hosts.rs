@@ -27,7 +27,7 @@ use tollgate::{
     clock::ManualClock,
     denial::Unavailable,
     scope,
-    store::{KeyLookup, KeyRecord, KeyStore, StoreListener},
+    store::{KeyLookup, KeyRecord, KeyStore, StoreListener, Subscription},
 };
 use tower::{
     Service, ServiceBuilder,
@@ -191,12 +191,12 @@ impl KeyStore for Slow {
         let found = self.0.find(lookup);
         Answer::later(async {
             tokio::task::yield_now().await;
-            found.wait().await
+            found.await
         })
     }
 
-    fn subscribe(&self, listener: Weak<dyn StoreListener>) {
-        self.0.subscribe(listener);
+    fn subscribe(&self, listener: Weak<dyn StoreListener>) -> Subscription {
+        self.0.subscribe(listener)
     }
 }
 
@@ -208,7 +208,9 @@ impl KeyStore for Down {
         Answer::Now(Err(Unavailable::new("the key store refused the connection")))
     }
 
-    fn subscribe(&self, _listener: Weak<dyn StoreListener>) {}
+    fn subscribe(&self, _listener: Weak<dyn StoreListener>) -> Subscription {
+        Subscription::trust_for(Duration::ZERO)
+    }
 }
 
 /// Listens on a free port of the loopback.

@@ -62,7 +62,7 @@ impl Traffic {
     async fn used(&self, caller: &str) -> u64 {
         let quota = 100.per_minute();
         let peek = [Charge::new("traffic", caller, caller, &quota).with_cost(0)];
-        let decision = self.counters.acquire(&LimitRequest::new(&peek, at(0))).wait().await.unwrap();
+        let decision = self.counters.acquire(&LimitRequest::new(&peek, at(0))).await.unwrap();
         decision.windows()[0].used
     }
 }

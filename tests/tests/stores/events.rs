@@ -19,7 +19,7 @@ pub(crate) async fn watchers_are_told_of_every_change_before_it_is_answered(worl
         let heard = Arc::clone(&heard);
         Arc::new(move |change: &StoreEvent| heard.lock().unwrap().push(change.clone()))
     };
-    world.store.subscribe(Arc::downgrade(&listener));
+    let _ = world.store.subscribe(Arc::downgrade(&listener));
     assert_eq!(std::mem::take(&mut *heard.lock().unwrap()), [StoreEvent::Connected]);
     // A store may tell of a change twice, by itself and, perhaps late, as its database says; and of its database's state in between.
     let told = |id: &str| {
@@ -80,7 +80,7 @@ pub(crate) async fn every_change_raises_the_generation(world: &World) {
     let digest = Digest::of(issued.secret.expose_secret());
     let found = async || {
         let lookup = KeyLookup::new(std::slice::from_ref(&digest), at(0));
-        world.store.find(&lookup).wait().await.unwrap().unwrap().generation()
+        world.store.find(&lookup).await.unwrap().unwrap().generation()
     };
     let mut generations = vec![found().await];
     assert_eq!(generations, [issued.details.generation]);

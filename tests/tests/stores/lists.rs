@@ -38,7 +38,7 @@ pub(crate) async fn pages_show_every_key_once_the_newest_first(world: &World) {
         let mut details = KeyDetails::new(id, format!("name {number}"), at(number / 7));
         details.tenant = (number % 2 == 0).then(|| "acme".into());
         let change = KeyChange::Issue { details: Box::new(details), digest: Digest::of(format!("{number}")) };
-        world.store.change(Command::new(change, root(), at(number / 7))).wait().await.unwrap();
+        world.store.change(Command::new(change, root(), at(number / 7))).await.unwrap();
     }
     let everything = all(world, KeyQuery::all()).await;
     assert_eq!(everything.len(), 50);
@@ -148,7 +148,7 @@ pub(crate) async fn a_page_that_was_not_passed_on_as_it_was_is_refused(world: &W
     for cursor in ["", "x", "1.5", "18446744073709551616"] {
         let mut query = HistoryQuery::all();
         query.after = Some(cursor.into());
-        let history = world.store.history(&query).wait().await;
+        let history = world.store.history(&query).await;
         assert!(matches!(history, Err(KeyAdminError::InvalidCursor)), "{cursor}: {history:?}");
     }
 }

@@ -106,7 +106,7 @@ pub(crate) async fn a_secret_or_an_identifier_is_one_keys(world: &World) {
     let issue = |id: &str, name: &str, secret: &str| {
         let details = Box::new(KeyDetails::new(id, name, at(0)));
         let change = KeyChange::Issue { details, digest: Digest::of(secret) };
-        world.store.change(Command::new(change, root(), at(0))).wait()
+        world.store.change(Command::new(change, root(), at(0))).into_future()
     };
     issue("one", "one", "secret 1").await.unwrap();
     assert!(matches!(issue("one", "two", "secret 2").await, Err(KeyAdminError::KeyTaken)));
@@ -115,7 +115,7 @@ pub(crate) async fn a_secret_or_an_identifier_is_one_keys(world: &World) {
     let rotate = |secret: &str| {
         let (id, display_prefix) = ("one".into(), "one".into());
         let change = KeyChange::Rotate { id, digest: Digest::of(secret), display_prefix, former_until: None };
-        world.store.change(Command::new(change, root(), at(0))).wait()
+        world.store.change(Command::new(change, root(), at(0))).into_future()
     };
     assert!(matches!(rotate("secret 2").await, Err(KeyAdminError::KeyTaken)));
     assert_eq!(world.actions("one").await, ["issued"], "nothing half done");

@@ -108,11 +108,11 @@ fn outcome(answer: Result<KeyDetails, KeyAdminError>) -> String {
 
 /// All that can be seen of a store from outside.
 async fn picture(store: &dyn Store, seconds: u64) -> String {
-    let mut keys = store.list(&KeyQuery::all().with_limit(1_000)).wait().await.unwrap().items;
+    let mut keys = store.list(&KeyQuery::all().with_limit(1_000)).await.unwrap().items;
     for key in &mut keys {
         key.generation = 0;
     }
-    let history = store.history(&HistoryQuery::all().with_limit(1_000)).wait().await.unwrap().items;
+    let history = store.history(&HistoryQuery::all().with_limit(1_000)).await.unwrap().items;
     let history: Vec<_> = history
         .iter()
         .map(|event| (event.action, &event.key, &event.tenant, event.at, &event.detail))
@@ -120,7 +120,7 @@ async fn picture(store: &dyn Store, seconds: u64) -> String {
     let mut found = Vec::new();
     for number in 0..24_u32 {
         let digest = Digest::of(number.to_string());
-        let record = store.find(&KeyLookup::new(&[digest], at(seconds))).wait().await.unwrap();
+        let record = store.find(&KeyLookup::new(&[digest], at(seconds))).await.unwrap();
         // One that has expired may be unknown or expired.
         let record =
             record.filter(|record| record.principal().expires_at().is_none_or(|end| end > at(seconds)));
@@ -153,14 +153,14 @@ pub(crate) async fn any_store_does_what_the_one_in_memory_does(world: &World) {
                     _ => {}
                 }
                 let command = Command::new(change, actor, at(seconds));
-                let expected = outcome(model.store.change(command.clone()).wait().await);
-                let found = outcome(world.store.change(command).wait().await);
+                let expected = outcome(model.store.change(command.clone()).await);
+                let found = outcome(world.store.change(command).await);
                 assert_eq!(found, expected, "step {number}: {step:?}");
             }
             Step::Tenant(change, actor) => {
                 let command = Command::new(change, actor, at(seconds));
-                let expected = model.store.change_tenant(command.clone()).wait().await;
-                let found = world.store.change_tenant(command).wait().await;
+                let expected = model.store.change_tenant(command.clone()).await;
+                let found = world.store.change_tenant(command).await;
                 assert_eq!(format!("{found:?}"), format!("{expected:?}"), "step {number}: {step:?}");
             }
         }

@@ -14,11 +14,11 @@ async fn add(world: &World, writer: u128, number: u64, counts: &[(&str, SystemTi
         .iter()
         .map(|(key, hour, requests, last)| UsageCount::new(*key, *hour, *requests, *last))
         .collect();
-    world.store.add(UsageBatch::new(writer, number, counts)).wait().await.unwrap();
+    world.store.add(UsageBatch::new(writer, number, counts)).await.unwrap();
 }
 
 async fn used(world: &World, key: &str, from: SystemTime, until: SystemTime) -> Vec<(SystemTime, u64)> {
-    let stored = world.store.usage(&UsageQuery::new(key, from, until)).wait().await.unwrap();
+    let stored = world.store.usage(&UsageQuery::new(key, from, until)).await.unwrap();
     stored.hours.iter().map(|hour| (hour.hour, hour.requests)).collect()
 }
 
@@ -40,9 +40,9 @@ pub(crate) async fn what_was_used_is_counted_by_the_hour_and_once(world: &World)
     assert_eq!(used(world, &other, at(0), at(0) + HOUR).await, [(first, 1)]);
 
     let query = UsageQuery::new(&key, at(0), at(1));
-    let stored = world.store.usage(&query.with_writer(7)).wait().await.unwrap();
+    let stored = world.store.usage(&query.with_writer(7)).await.unwrap();
     assert_eq!((stored.hours.len(), stored.last_number), (1, 2));
-    let stored = world.store.usage(&query.with_writer(9)).wait().await.unwrap();
+    let stored = world.store.usage(&query.with_writer(9)).await.unwrap();
     assert_eq!(stored.last_number, 0);
 
     let last_use = async || world.manager.show(&key, &root()).await.unwrap().last_used_at;

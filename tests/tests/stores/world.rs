@@ -81,7 +81,7 @@ impl World {
         let (head, ()) = Request::new(()).into_parts();
         let now = self.now();
         let answer = self.verifier.verify(&VerifyRequest::new(&credential, RequestHead::from(&head), now));
-        let principal = answer.wait().await?;
+        let principal = answer.await?;
         // As `VerifyLayer` does.
         match principal.ended(now) {
             None => Ok(principal),

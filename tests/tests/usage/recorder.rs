@@ -43,7 +43,7 @@ async fn counts_what_a_stack_lets_through_and_flushes_it_at_the_end() {
     }
     flushing.shutdown().await.unwrap();
 
-    let stored = store.usage(&UsageQuery::new("ada", at(0), at(7_200))).wait().await.unwrap();
+    let stored = store.usage(&UsageQuery::new("ada", at(0), at(7_200))).await.unwrap();
     let hours: Vec<_> = stored.hours.iter().map(|hour| (hour.hour, hour.requests)).collect();
     assert_eq!(hours, [(at(0), 2), (at(3_600), 1)]);
     assert_eq!(store.last_used_at("ada"), Some(at(3_600)));
