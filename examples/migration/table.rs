@@ -3,7 +3,7 @@
 //! | method | called | does |
 //! |---|---|---|
 //! | `KeyStore::find` | for a token that is not in the cache | finds the row by the token's digest |
-//! | `KeyStore::subscribe` | once, by the cache | `Listeners` |
+//! | `KeyStore::subscribe` | once, by the cache | adds the cache to the `Listeners` |
 //! | `LegacyKeys::candidates` | for a token whose digest is in no row | finds the rows with its prefix and without a digest |
 //! | `LegacyKeys::upgrade` | when the token matches the hash of a candidate | writes the digest into the row |
 

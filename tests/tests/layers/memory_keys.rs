@@ -42,8 +42,12 @@ impl Api {
     }
 
     fn record(&self, secret: &str) -> KeyRecord {
-        let found =
-            self.keys.find(&KeyLookup::new(&[Digest::of(secret)], at(0))).into_future().now_or_never().unwrap();
+        let found = self
+            .keys
+            .find(&KeyLookup::new(&[Digest::of(secret)], at(0)))
+            .into_future()
+            .now_or_never()
+            .unwrap();
         found.unwrap().unwrap()
     }
 }

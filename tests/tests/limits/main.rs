@@ -3,6 +3,7 @@
 
 mod attempts;
 mod clock;
+mod conformance;
 mod cost;
 mod exact;
 mod headers;

@@ -98,8 +98,7 @@ async fn an_actor_of_one_tenant_cannot_see_or_change_another() {
         let result = by_eve(KeyChange::Issue { details, digest: digest("new") }).await;
         assert!(matches!(result, Err(KeyAdminError::NotPermitted)));
         let change = TenantChange::Suspend { tenant: "acme".into() };
-        let result =
-            keys.change_tenant(Command::new(change, Actor::of_tenant("eve", "acme"), at(1))).await;
+        let result = keys.change_tenant(Command::new(change, Actor::of_tenant("eve", "acme"), at(1))).await;
         assert!(matches!(result, Err(KeyAdminError::NotPermitted)));
         let details = Box::new(key("ours", Some("acme")));
         assert!(by_eve(KeyChange::Issue { details, digest: digest("ours") }).await.is_ok());

@@ -183,3 +183,8 @@ async fn a_second_one_in_a_stack_is_an_error() {
     let error = builder.usage(Noted::default()).usage(Noted::default()).build().unwrap_err();
     assert!(error.to_string().contains("two of UsageLayer"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_usage_store_in_memory_conforms() {
+    tollgate_testing::suite::usage_store(async || tollgate::usage::MemoryUsage::new()).await;
+}

@@ -108,8 +108,11 @@ impl EndSignals {
         }
     }
 
-    /// The identifiers of the keys whose principals are still held, for example by streams. After a disconnection, a store
-    /// checks whether these have ended, before it notifies [`StoreEvent::Connected`].
+    /// The identifiers of the keys whose principals are still held, for example by streams.
+    ///
+    /// A store that was disconnected uses it as follows. It subscribes to the source of its events again. It
+    /// [ends](Self::end) [`StoreEvent::Disconnected`], so that look-ups which began earlier are stale. It checks whether the held keys
+    /// have ended, and ends those. Then it notifies [`StoreEvent::Connected`].
     pub fn held(&self) -> Vec<Box<str>> {
         let mut inner = self.lock();
         inner.sweep();
