@@ -60,7 +60,7 @@ pub(super) struct Entry {
     uses: AtomicU8,
 }
 
-/// The hash of an identifier and the hash of digests, since the values are long. Their entry tells colliding hashes apart.
+/// The hash of an identifier and the hash of digests, since the values are long. The entry distinguishes colliding hashes.
 #[derive(PartialEq)]
 struct IdToDigests {
     id: u64,
