@@ -48,7 +48,7 @@ pub struct Api {
     pub key: String,
     /// The same but for the scope.
     pub key_without_scope: String,
-    /// A key in the right format that nobody has issued.
+    /// A key in the right format that was not issued.
     pub unknown_key: String,
     format: KeyFormat,
     keys: MemoryKeys,
@@ -112,7 +112,7 @@ impl Api {
         self.with_store(store)
     }
 
-    /// With keys in a store that nobody can reach.
+    /// With a key store that is down.
     pub fn with_backend_down(self) -> Self {
         self.with_store(Down)
     }
@@ -200,7 +200,7 @@ impl KeyStore for Slow {
     }
 }
 
-/// A store that nobody can reach.
+/// A store that is down.
 struct Down;
 
 impl KeyStore for Down {

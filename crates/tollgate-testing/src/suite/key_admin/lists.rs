@@ -50,13 +50,13 @@ pub(super) async fn pages_show_every_key_once_the_newest_first(setup: &Setup) {
         assert_eq!(all(setup, KeyQuery::all().with_limit(limit)).await, everything, "pages of {limit}");
     }
     let of_acme: Vec<_> = everything.iter().filter(|key| key.tenant.is_some()).cloned().collect();
-    assert_eq!(all(setup, KeyQuery::all().with_tenant("acme").limit(4)).await, of_acme);
+    assert_eq!(all(setup, KeyQuery::all().with_tenant("acme").with_limit(4)).await, of_acme);
     // A key that is issued or deleted meanwhile moves no other key to another page.
     let page = setup.manager.list(KeyQuery::all().with_limit(10), &root()).await.unwrap();
     setup.clock.set(at(1_000));
     setup.issue("meanwhile").await;
     setup.manager.delete(&page.items[3].id, &root()).await.unwrap();
-    let query = KeyQuery::all().with_limit(10).after(page.next.unwrap());
+    let query = KeyQuery::all().with_limit(10).with_after(page.next.unwrap());
     let second = setup.manager.list(query, &root()).await.unwrap();
     assert_eq!(second.items, everything[10..20]);
 }

@@ -9,7 +9,7 @@ use std::{
 
 use tollgate::{
     PerWindow as _, Quota,
-    limit::{Algorithm, Charge, Counter, Decision, Limiter, Window, WindowCheck},
+    limit::{Algorithm, Charge, Counter, Decision, Limiter, PolicyName, Window, WindowCheck},
 };
 
 use super::acquire;
@@ -20,7 +20,7 @@ use crate::{
 
 /// All counters by policy, subject, window and algorithm.
 #[derive(Default)]
-struct Model(HashMap<(&'static str, String, Window, Discriminant<Algorithm>), Counter>);
+struct Model(HashMap<(PolicyName, String, Window, Discriminant<Algorithm>), Counter>);
 
 impl Model {
     fn acquire(&mut self, charges: &[Charge<'_>], second: u64) -> Decision {
