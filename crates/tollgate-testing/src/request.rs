@@ -24,6 +24,6 @@ use tollgate::{Principal, RequestContext};
 /// assert_eq!(greet(&authenticated(Request::new(()), Principal::new("ada"))), "Hello, ada!");
 /// ```
 pub fn authenticated<B>(mut request: Request<B>, principal: impl Into<Arc<Principal>>) -> Request<B> {
-    RequestContext::identify(request.extensions_mut(), principal.into());
+    RequestContext::authenticate(request.extensions_mut(), principal.into());
     request
 }

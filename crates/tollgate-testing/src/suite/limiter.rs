@@ -110,7 +110,7 @@ async fn allowed_of_1_000(
                         .iter()
                         .map(|(policy, quota)| {
                             let subject = if *policy == "key" { &*key } else { "acme" };
-                            Charge::new(policy, subject, "acme", quota)
+                            Charge::new(*policy, subject, "acme", quota)
                         })
                         .collect();
                     allowed += usize::from(acquire(&limiter, &charges, 0).await.is_allowed());
@@ -175,7 +175,7 @@ async fn policies_subjects_windows_and_algorithms_are_counted_apart(limiter: &Ar
     for policy in ["key", "other"] {
         for subject in ["ada", "bob", "", "ada "] {
             for quota in &quotas {
-                let charges = [Charge::new(policy, subject, "acme", quota)];
+                let charges = [Charge::new(*policy, subject, "acme", quota)];
                 let first = acquire(limiter, &charges, 0).await;
                 assert_eq!(used(&first), [1], "policy {policy}, subject {subject:?}, {quota}");
             }

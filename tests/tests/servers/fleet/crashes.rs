@@ -110,8 +110,7 @@ async fn kill_and_check(database: &str, seed: u32) {
         "at most one more key was being issued"
     );
     for (id, key) in &listed {
-        let history =
-            store.history(&HistoryQuery::of_key(&**id).with_limit(1_000)).await.unwrap().items;
+        let history = store.history(&HistoryQuery::of_key(&**id).with_limit(1_000)).await.unwrap().items;
         let actions: Vec<_> = history.iter().map(|event| event.action).collect();
         assert_eq!(actions.last(), Some(&KeyAction::Issued), "{id}");
         assert_eq!(history[0].generation, key.generation, "{id}: a change and its event are atomic");
