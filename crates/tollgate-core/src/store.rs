@@ -60,7 +60,7 @@ pub use legacy_keys::{LegacyKey, LegacyKeys};
 ///   returned. It also ends the principals that it returned earlier, by [`EndSignals`], so that open streams are closed. If it can
 ///   miss changes of other processes, it notifies [`StoreEvent::Disconnected`] while it does.
 ///
-/// Two rules hold for both. A look-up has a time limit of the store's own. A change runs to completion in a task of its own,
+/// Two rules hold for both. A lookup has a time limit of the store's own. A change runs to completion in a task of its own,
 /// since a caller who disconnects drops the future of the request, perhaps between the commit and the event.
 ///
 /// The crate `tollgate-testing` has a suite of tests for stores. The guide `docs/guides/own-key-store.md` in Tollgate's repository
@@ -97,7 +97,7 @@ pub struct KeyLookup<'r> {
 }
 
 impl<'r> KeyLookup<'r> {
-    /// A look-up of the key with one of these digests, by a request at `now`.
+    /// A lookup of the key with one of these digests, by a request at `now`.
     pub fn new(digests: &'r [Digest], now: SystemTime) -> Self {
         Self { digests, now }
     }
@@ -122,9 +122,9 @@ impl KeyRecord {
     /// A constant is enough in two cases:
     ///
     /// - The store has no events ([`Subscription::trust_for`]): use 0.
-    /// - The store has events, and a look-up that begins after an event always reads the changed row (it reads no replica that
+    /// - The store has events, and a lookup that begins after an event always reads the changed row (it reads no replica that
     ///   lags behind): use 0 in records and 1 in events. Then an event that arrives twice or late also ends principals that
-    ///   were read after the change. Their clients only have to connect again, since the next look-up finds the key.
+    ///   were read after the change. Their clients only have to connect again, since the next lookup finds the key.
     pub fn new(principal: Arc<Principal>, status: KeyStatus, generation: u64) -> Self {
         Self { principal, status, generation }
     }

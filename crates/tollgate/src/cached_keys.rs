@@ -29,7 +29,7 @@ use self::{
     table::{Digests, Entry, Hashes, Table},
 };
 
-/// The result of a look-up.
+/// The result of a lookup.
 type Found = Result<Option<KeyRecord>, Unavailable>;
 
 /// A cache in front of a [`KeyStore`]: it answers at once what it knows, and forgets what the store says has changed.
@@ -49,7 +49,7 @@ type Found = Result<Option<KeyRecord>, Unavailable>;
 /// ```
 ///
 /// It is for stores that answer later, such as databases. [`MemoryKeys`](crate::MemoryKeys) needs none. Clones share their state.
-/// Each `with_*` method returns an empty cache, so call them first. With several peppers, a look-up is cached under all its digests.
+/// Each `with_*` method returns an empty cache, so call them first. With several peppers, a lookup is cached under all its digests.
 ///
 /// # How soon a change takes effect
 ///
@@ -61,7 +61,7 @@ type Found = Result<Option<KeyRecord>, Unavailable>;
 /// | made without an event | after 30 seconds at most, 5 for refusals |
 /// | in a store [without events](Subscription::trust_for) | after the time that the store states, and the times above, at most |
 ///
-/// The cache keeps nothing until a store with events is [connected](StoreEvent::Connected). A look-up that was in progress during any
+/// The cache keeps nothing until a store with events is [connected](StoreEvent::Connected). A lookup that was in progress during any
 /// event answers the requests that already wait for it, and is not cached; later requests ask again. A principal whose
 /// [signal](crate::store::EndSignal) was sent, or which has expired, is never answered from the cache as active.
 ///
@@ -78,10 +78,10 @@ type Found = Result<Option<KeyRecord>, Unavailable>;
 ///
 /// # When the store is slow or down
 ///
-/// Concurrent requests for one key share one look-up, and its failure, too. If the request that began it is dropped, the others
-/// still get the answer. The cache sets no time limit: the store does. After the look-ups of five different keys in a row have
+/// Concurrent requests for one key share one lookup, and its failure, too. If the request that began it is dropped, the others
+/// still get the answer. The cache sets no time limit: the store does. After the lookups of five different keys in a row have
 /// failed, a circuit breaker lets one request a second ask the store. The others are answered `Unavailable` at once, until a
-/// look-up succeeds.
+/// lookup succeeds.
 ///
 /// Cached keys work until their time is up. All others are refused with 503.
 /// [`dangerous_serve_stale_for`](Self::dangerous_serve_stale_for) serves active keys for longer.
@@ -100,7 +100,7 @@ struct Settings {
 struct Inner {
     store: Arc<dyn KeyStore>,
     settings: Settings,
-    // How long the store's records may be trusted, if it has no events. Set once, before the first look-up.
+    // How long the store's records may be trusted, if it has no events. Set once, before the first lookup.
     trusted_for: OnceLock<Duration>,
     hashes: Hashes,
     active: Table,
@@ -124,7 +124,7 @@ impl CachedKeys {
         Self::with_settings(Arc::new(store), settings)
     }
 
-    /// Caches at most this many active keys. Default: 100,000. With 0, concurrent requests for one key still share a look-up.
+    /// Caches at most this many active keys. Default: 100,000. With 0, concurrent requests for one key still share a lookup.
     pub fn with_capacity(self, keys: usize) -> Self {
         self.set(|settings| settings.capacity = keys)
     }
@@ -251,7 +251,7 @@ impl Inner {
         })
     }
 
-    /// Caches the answer to a look-up of `now`, unless there was an event since `as_of`.
+    /// Caches the answer to a lookup of `now`, unless there was an event since `as_of`.
     fn insert(&self, hash: u64, digests: &Digests, record: Option<&KeyRecord>, as_of: AsOf, now: SystemTime) {
         let is_current = || self.events.as_of_now() == as_of;
         let entry = |fresh_until| Entry::new(digests.clone(), record.cloned(), now, fresh_until);

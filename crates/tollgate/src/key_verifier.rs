@@ -13,7 +13,7 @@ use tollgate_core::{
 #[cfg(feature = "legacy")]
 use crate::store::LegacyHashes;
 
-/// Verifies issued keys: first their format, so that junk costs no look-up, then their digest by a [`KeyStore`].
+/// Verifies issued keys: first their format, so that junk costs no lookup, then their digest by a [`KeyStore`].
 ///
 /// ```
 /// use tollgate::{KeyFormat, KeyVerifier, MemoryKeys};
@@ -107,7 +107,7 @@ impl KeyVerifier {
                 return Ok(found);
             }
             legacy.upgrade(credential, digest).await?;
-            // Even if nothing was upgraded here: another request may have upgraded the key between the two look-ups.
+            // Even if nothing was upgraded here: another request may have upgraded the key between the two lookups.
             store.find(&KeyLookup::new(&[digest], now)).await
         })
     }

@@ -87,7 +87,7 @@ impl LegacyHashes {
         }
     }
 
-    /// Only secrets of this format can be legacy keys. Others cost no look-up.
+    /// Only secrets of this format can be legacy keys. Others cost no lookup.
     pub fn with_format(mut self, format: KeyFormat) -> Self {
         self.format = format;
         self

@@ -12,7 +12,7 @@ use crate::store::{EndReason, EndSignal, KeyRecord, StoreEvent, end::WeakEndSign
 /// store can end them. A [`KeyStore`](crate::store::KeyStore) with events keeps one of these beside its
 /// [`Listeners`](crate::store::Listeners).
 ///
-/// A key may change while its record is read. So a look-up [begins](Self::begin) *before* the database is asked, and
+/// A key may change while its record is read. So a lookup [begins](Self::begin) *before* the database is asked, and
 /// [finishing](LookupInProgress::finish) it fails if the record is stale:
 ///
 /// ```
@@ -46,7 +46,7 @@ pub struct EndSignals(Arc<Mutex<Inner>>);
 #[derive(Default)]
 struct Inner {
     by_key: HashMap<Box<str>, Vec<Tracked>>,
-    // The events since each unfinished look-up began. `None` is a free slot.
+    // The events since each unfinished lookup began. `None` is a free slot.
     in_progress: Vec<Option<Vec<StoreEvent>>>,
     // How many keys were left after the last sweep.
     swept: usize,
@@ -65,7 +65,7 @@ impl EndSignals {
         Self::default()
     }
 
-    /// Begins a look-up. Call this before the query.
+    /// Begins a lookup. Call this before the query.
     pub fn begin(&self) -> LookupInProgress {
         let mut inner = self.lock();
         let slot = inner.in_progress.iter().position(Option::is_none).unwrap_or(inner.in_progress.len());
@@ -77,7 +77,7 @@ impl EndSignals {
         LookupInProgress { signals: self.clone(), slot }
     }
 
-    /// Ends the principals that an event says have ended. Look-ups in progress take note of every event, also of one that ends
+    /// Ends the principals that an event says have ended. Lookups in progress take note of every event, also of one that ends
     /// nothing: so every event goes here before it goes to the [listeners](crate::store::Listeners::notify).
     pub fn end(&self, event: &StoreEvent) {
         let mut ended = Vec::new();
@@ -111,7 +111,7 @@ impl EndSignals {
     /// The identifiers of the keys whose principals are still held, for example by streams.
     ///
     /// A store that was disconnected uses it as follows. It subscribes to the source of its events again. It
-    /// [ends](Self::end) [`StoreEvent::Disconnected`], so that look-ups which began earlier are stale. It checks whether the held keys
+    /// [ends](Self::end) [`StoreEvent::Disconnected`], so that lookups which began earlier are stale. It checks whether the held keys
     /// have ended, and ends those. Then it notifies [`StoreEvent::Connected`].
     pub fn held(&self) -> Vec<Box<str>> {
         let mut inner = self.lock();
@@ -171,7 +171,7 @@ impl fmt::Debug for EndSignals {
     }
 }
 
-/// A look-up that is not finished: see [`EndSignals`]. Dropping it abandons the look-up.
+/// A lookup that is not finished: see [`EndSignals`]. Dropping it abandons the lookup.
 #[derive(Debug)]
 #[must_use = "call `finish` with the record"]
 pub struct LookupInProgress {
@@ -183,11 +183,11 @@ impl LookupInProgress {
     /// Returns the record if it is not stale, and tracks the signal of its principal.
     ///
     /// # Errors
-    /// [`ChangedDuringLookup`] if the key or its tenant has changed since the look-up began, and the record is older than that
-    /// change: begin a new look-up.
+    /// [`ChangedDuringLookup`] if the key or its tenant has changed since the lookup began, and the record is older than that
+    /// change: begin a new lookup.
     pub fn finish(self, record: KeyRecord) -> Result<KeyRecord, ChangedDuringLookup> {
         let mut inner = self.signals.lock();
-        // The slot is freed by the drop only, or another look-up could be using it by then.
+        // The slot is freed by the drop only, or another lookup could be using it by then.
         let events = inner.in_progress.get_mut(self.slot).and_then(Option::as_mut).map(std::mem::take);
         let events = events.unwrap_or_default();
         let principal = record.principal();
@@ -224,7 +224,7 @@ pub struct ChangedDuringLookup(());
 
 impl fmt::Display for ChangedDuringLookup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the key changed during the look-up: look it up again")
+        f.write_str("the key changed during the lookup: look it up again")
     }
 }
 

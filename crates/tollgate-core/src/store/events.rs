@@ -59,7 +59,7 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// The store has no events: a record may be trusted for this long after the look-up began. A revocation takes effect after
+    /// The store has no events: a record may be trusted for this long after the lookup began. A revocation takes effect after
     /// this time at most, and open streams are not closed by it. `Duration::ZERO` turns caching off.
     pub fn trust_for(time: Duration) -> Self {
         Self { trusted_for: Some(time) }

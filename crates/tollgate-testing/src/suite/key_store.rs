@@ -30,7 +30,7 @@ pub trait KeyStoreFixture {
     fn revoke(&self, id: &str) -> impl Future<Output = ()>;
 }
 
-/// Runs the suite for key stores: look-ups, and what becomes of a key that is revoked.
+/// Runs the suite for key stores: lookups, and what becomes of a key that is revoked.
 ///
 /// A store with events is checked for events, end signals and races. A store without events is checked for the time that it
 /// states.
@@ -94,7 +94,7 @@ fn digest(of: &str) -> Digest {
 async fn find(store: &Arc<impl KeyStore>, digests: &[Digest], now: SystemTime) -> Option<KeyRecord> {
     match store.find(&KeyLookup::new(digests, now)).await {
         Ok(found) => found,
-        Err(error) => panic!("a look-up failed: {error:#}"),
+        Err(error) => panic!("a lookup failed: {error:#}"),
     }
 }
 
@@ -166,7 +166,7 @@ async fn a_key_is_found_by_its_digest_and_by_no_other(fixture: &impl KeyStoreFix
     let unknown = find(store, &[digest("three")], at(0)).await;
     assert!(unknown.is_none(), "an unknown digest finds no key, but found {unknown:?}");
     let none = find(store, &[], at(0)).await;
-    assert!(none.is_none(), "a look-up without digests finds no key, but found {none:?}");
+    assert!(none.is_none(), "a lookup without digests finds no key, but found {none:?}");
 }
 
 async fn a_key_is_found_by_any_of_several_digests(fixture: &impl KeyStoreFixture) {
@@ -245,7 +245,7 @@ async fn a_store_with_events_ends_the_principals_of_a_revoked_key(fixture: &impl
     assert_eq!(other.end_signal().reason(), None, "the principal of another key does not end");
 }
 
-/// Look-ups on several tasks while the key is revoked: a principal that one of them gets must not escape the revocation.
+/// Lookups on several tasks while the key is revoked: a principal that one of them gets must not escape the revocation.
 async fn a_store_with_events_ends_principals_that_are_looked_up_during_the_revocation(
     fixture: &impl KeyStoreFixture,
 ) {
@@ -268,7 +268,7 @@ async fn a_store_with_events_ends_principals_that_are_looked_up_during_the_revoc
         tokio::time::sleep(Duration::from_millis(round)).await;
         fixture.revoke(&id).await;
         for look_up in look_ups {
-            let held = soon("look-ups stop finding a revoked key as active", look_up).await.unwrap();
+            let held = soon("lookups stop finding a revoked key as active", look_up).await.unwrap();
             for principal in held {
                 let ended = principal.wait_until_ended();
                 soon("every principal that was found before the revocation ends", ended).await;

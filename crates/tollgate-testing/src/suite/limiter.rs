@@ -175,7 +175,7 @@ async fn policies_subjects_windows_and_algorithms_are_counted_apart(limiter: &Ar
     for policy in ["key", "other"] {
         for subject in ["ada", "bob", "", "ada "] {
             for quota in &quotas {
-                let charges = [Charge::new(*policy, subject, "acme", quota)];
+                let charges = [Charge::new(policy, subject, "acme", quota)];
                 let first = acquire(limiter, &charges, 0).await;
                 assert_eq!(used(&first), [1], "policy {policy}, subject {subject:?}, {quota}");
             }

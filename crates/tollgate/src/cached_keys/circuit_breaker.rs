@@ -7,14 +7,14 @@ use std::{
 
 use smallvec::SmallVec;
 
-/// The circuit breaker opens after this many failed look-ups in a row, of different keys: one key with a broken record must not
+/// The circuit breaker opens after this many failed lookups in a row, of different keys: one key with a broken record must not
 /// shut out the others.
 const FAILURES: usize = 5;
 
 /// While the circuit breaker is open, one request may ask the store in each such interval.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Opens after the look-ups of five different keys in a row have failed. Then one request a second asks the store, until a look-up
+/// Opens after the lookups of five different keys in a row have failed. Then one request a second asks the store, until a lookup
 /// succeeds: the others do not wait for a likely failure, and a store that recovers is not overloaded.
 #[derive(Default)]
 pub(super) struct CircuitBreaker(Mutex<State>);
@@ -39,7 +39,7 @@ impl CircuitBreaker {
         !pauses
     }
 
-    /// Records the result of a look-up, at `now`, of the key with this hash.
+    /// Records the result of a lookup, at `now`, of the key with this hash.
     pub(super) fn record(&self, key: u64, is_answered: bool, now: SystemTime) {
         let mut state = self.lock();
         if is_answered {
@@ -80,7 +80,7 @@ mod tests {
         assert!(breaker.admits(at(0)));
         breaker.record(9, true, at(0));
         (0..4).for_each(|key| breaker.record(key, false, at(0)));
-        assert!(breaker.admits(at(0)), "a look-up succeeded in between");
+        assert!(breaker.admits(at(0)), "a lookup succeeded in between");
         breaker.record(4, false, at(0));
         assert!(!breaker.admits(at(0)));
     }

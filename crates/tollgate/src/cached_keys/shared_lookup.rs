@@ -1,4 +1,4 @@
-//! One look-up that several requests wait for.
+//! One lookup that several requests wait for.
 
 use std::{
     collections::HashMap,
@@ -12,21 +12,21 @@ use tollgate_core::{answer::Pending, denial::Unavailable};
 
 use super::Found;
 
-/// A look-up that several waiters share. The waiter that is polled polls the look-up, so that it needs no task of its own. If that
-/// waiter is dropped, another one continues. If all are dropped, the look-up is cancelled.
+/// A lookup that several waiters share. The waiter that is polled polls the lookup, so that it needs no task of its own. If that
+/// waiter is dropped, another one continues. If all are dropped, the lookup is cancelled.
 ///
 /// It differs from `futures_util`'s `Shared` in two cases. If a waiter is woken while it polls, wakes the others, and is dropped
-/// before it polls again, `Shared` leaves the others waiting. If the look-up panics, `Shared` panics in every waiter; here the
+/// before it polls again, `Shared` leaves the others waiting. If the lookup panics, `Shared` panics in every waiter; here the
 /// others get an error.
 pub(super) struct SharedLookup {
     state: Mutex<State>,
-    // Not in `state`: the look-up keeps its waker, and would never be dropped if that held the look-up.
+    // Not in `state`: the lookup keeps its waker, and would never be dropped if that held the lookup.
     waiters: Arc<Waiters>,
 }
 
 enum State {
     Pending(Pending<Found>),
-    /// A waiter is polling the look-up, without the lock.
+    /// A waiter is polling the lookup, without the lock.
     Polled,
     Done(Found),
 }
@@ -39,7 +39,7 @@ struct Waiters(Mutex<Slots>);
 struct Slots {
     wakers: HashMap<u64, Waker>,
     next: u64,
-    // Since the look-up was last polled.
+    // Since the lookup was last polled.
     was_woken: bool,
 }
 
@@ -108,7 +108,7 @@ impl Drop for Waiter {
     }
 }
 
-/// The look-up while it is polled. If it panics, the other waiters get an error.
+/// The lookup while it is polled. If it panics, the other waiters get an error.
 struct Polling<'f> {
     shared: &'f SharedLookup,
     lookup: Option<Pending<Found>>,
@@ -144,7 +144,7 @@ impl<'f> Polling<'f> {
 impl Drop for Polling<'_> {
     fn drop(&mut self) {
         if self.lookup.is_some() {
-            self.shared.finish(Err(Unavailable::new("the key store panicked during a look-up")));
+            self.shared.finish(Err(Unavailable::new("the key store panicked during a lookup")));
         }
     }
 }

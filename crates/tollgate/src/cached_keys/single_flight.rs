@@ -1,4 +1,4 @@
-//! Single flight: concurrent requests for one key share one look-up.
+//! Single flight: concurrent requests for one key share one lookup.
 
 use std::{
     collections::HashMap,
@@ -14,7 +14,7 @@ use super::{
     table::Digests,
 };
 
-/// The look-ups in progress. They are held weakly: one without waiters is cancelled.
+/// The lookups in progress. They are held weakly: one without waiters is cancelled.
 #[derive(Default)]
 pub(super) struct SingleFlight(Mutex<Lookups>);
 
@@ -31,7 +31,7 @@ struct Entry {
 }
 
 impl SingleFlight {
-    /// Joins the look-up of these digests that is in progress, or begins one. A look-up that began before the newest event is not
+    /// Joins the lookup of these digests that is in progress, or begins one. A lookup that began before the newest event is not
     /// joined, since its answer may be older than the event.
     pub(super) fn join(
         self: &Arc<Self>,
@@ -66,7 +66,7 @@ impl SingleFlight {
     }
 }
 
-/// Held by a look-up. Dropped with it, it removes the look-up from the list.
+/// Held by a lookup. Dropped with it, it removes the lookup from the list.
 pub(super) struct Ticket {
     single_flight: Arc<SingleFlight>,
     digests: Digests,
@@ -82,7 +82,7 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut lookups = self.single_flight.lock();
-        // The entry may belong to a later look-up by now.
+        // The entry may belong to a later lookup by now.
         if lookups.by_digests.get(&self.digests).is_some_and(|entry| entry.number == self.number) {
             lookups.by_digests.remove(&self.digests);
         }

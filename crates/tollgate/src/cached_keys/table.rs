@@ -18,7 +18,7 @@ use tollgate_core::{key::Digest, store::KeyRecord, verify::Principal};
 
 use super::Found;
 
-/// All digests of a look-up: verifiers with different peppers do not share entries.
+/// All digests of a lookup: verifiers with different peppers do not share entries.
 pub(super) type Digests = SmallVec<[Digest; 1]>;
 
 /// The least capacity of a shard: small shards fill unevenly.
@@ -28,7 +28,7 @@ const MAX_SHARDS: usize = 64;
 /// Uses are counted up to this number. An entry that is not used any more survives this many rounds of the clock hand.
 const MAX_USES: u8 = 3;
 
-/// Answers of a store, by the digests of the look-up. Entries are evicted by the clock algorithm.
+/// Answers of a store, by the digests of the lookup. Entries are evicted by the clock algorithm.
 ///
 /// Each shard has eight locks (`ShardedLock`). A reader takes one, which an eighth of the threads share. A writer takes all, so it
 /// waits for all readers that still see the earlier state.
@@ -259,7 +259,7 @@ impl Entries {
 }
 
 impl Entry {
-    /// The answer to a look-up of `cached_at`.
+    /// The answer to a lookup of `cached_at`.
     pub(super) fn new(
         digests: Digests,
         found: Option<KeyRecord>,

@@ -176,7 +176,7 @@ fn a_request_after_an_event_does_not_join_an_earlier_look_up() {
         store.oldest().answer(active(1, 1));
         assert_eq!((before.generation(), after.generation()), (Some(1), None));
         let mut joined = keys.request(1, 0);
-        assert_eq!(store.asked(), 2, "the later look-up is joined, and the earlier answer is not cached");
+        assert_eq!(store.asked(), 2, "the later lookup is joined, and the earlier answer is not cached");
         store.oldest().answer(active(1, 2));
         assert_eq!((after.generation(), joined.generation()), (Some(2), Some(2)));
     }
@@ -268,7 +268,7 @@ fn caches_nothing_while_the_store_is_not_connected() {
         }
         let asked = store.asked();
         let waiters = [keys.request(1, 0), keys.request(1, 0)];
-        assert_eq!(store.asked(), asked + 1, "concurrent requests still share one look-up");
+        assert_eq!(store.asked(), asked + 1, "concurrent requests still share one lookup");
         drop(waiters);
 
         store.notify(&StoreEvent::Connected);

@@ -49,7 +49,7 @@ pub struct MemoryKeys(Arc<Inner>);
 struct Inner {
     peppers: Peppers,
     by_digest: Table,
-    // Changes hold this lock, so that they happen one after another. Look-ups do not.
+    // Changes hold this lock, so that they happen one after another. Lookups do not.
     ledger: Mutex<Ledger>,
     usage: MemoryUsage,
     listeners: Listeners,
@@ -84,7 +84,7 @@ impl MemoryKeys {
     }
 
     /// Adds a key that was issued elsewhere. It must come from a trusted source, since secrets can be chosen so that they slow
-    /// look-ups down. Another key that exists for the principal's identifier is replaced at the same moment. A key that is
+    /// lookups down. Another key that exists for the principal's identifier is replaced at the same moment. A key that is
     /// imported again belongs to this principal from then on, even if it was revoked.
     pub fn import(&self, secret: &str, principal: Principal) {
         self.put(secret, "", principal);

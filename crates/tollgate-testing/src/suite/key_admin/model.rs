@@ -122,7 +122,7 @@ fn outcome(answer: Result<KeyDetails, KeyAdminError>) -> String {
     }
 }
 
-/// Everything that is visible of a store: its keys, its history, and the result of every look-up.
+/// Everything that is visible of a store: its keys, its history, and the result of every lookup.
 async fn visible(store: &dyn Store, seconds: u64) -> String {
     let mut keys = store.list(&KeyQuery::all().with_limit(1_000)).await.unwrap().items;
     for key in &mut keys {

@@ -1,4 +1,4 @@
-//! Changes and look-ups at the same time.
+//! Changes and lookups at the same time.
 
 use std::{
     sync::{

@@ -12,11 +12,11 @@ use super::*;
 enum Step {
     /// A request begins.
     Begins,
-    /// The oldest look-up is answered, with the state of the store when it began.
+    /// The oldest lookup is answered, with the state of the store when it began.
     Answered,
-    /// The oldest look-up fails.
+    /// The oldest lookup fails.
     Fails,
-    /// The newest look-up is answered before the older ones.
+    /// The newest lookup is answered before the older ones.
     Overtakes,
     /// The key changes, without an event yet.
     Changes,
@@ -49,7 +49,7 @@ struct Checker {
     notified: u64,
     // The generation in the store at the last connection or disconnection.
     at_connection: u64,
-    // Look-ups in progress, and the generation in the store when each began.
+    // Lookups in progress, and the generation in the store when each began.
     asked: Vec<(u64, manual_store::PendingLookup)>,
     requests: Vec<(Request, u64)>,
 }

@@ -12,7 +12,7 @@ use tollgate_core::{store::EndReason, verify::Principal};
 
 use super::*;
 
-/// Answers a look-up when the test does, and has no events but the test's.
+/// Answers a lookup when the test does, and has no events but the test's.
 #[derive(Clone, Default)]
 pub(super) struct ManualStore(Arc<State>);
 
@@ -25,7 +25,7 @@ struct State {
     asked: Mutex<usize>,
 }
 
-/// A look-up that waits for its answer.
+/// A lookup that waits for its answer.
 pub(super) struct PendingLookup {
     answer: oneshot::Sender<Found>,
 }
@@ -35,7 +35,7 @@ impl PendingLookup {
         let _ = self.answer.send(found);
     }
 
-    /// Whether the look-up was cancelled.
+    /// Whether the lookup was cancelled.
     pub(super) fn is_cancelled(&self) -> bool {
         self.answer.is_closed()
     }
@@ -47,12 +47,12 @@ impl ManualStore {
         Self(Arc::new(State { trusted_for: Some(time), ..State::default() }))
     }
 
-    /// The number of look-ups so far.
+    /// The number of lookups so far.
     pub(super) fn asked(&self) -> usize {
         *self.0.asked.lock().unwrap()
     }
 
-    /// The oldest look-up that was not cancelled.
+    /// The oldest lookup that was not cancelled.
     pub(super) fn oldest(&self) -> PendingLookup {
         let mut lookups = self.0.lookups.lock().unwrap();
         lookups.retain(|lookup| !lookup.is_cancelled());
@@ -69,7 +69,7 @@ impl KeyStore for ManualStore {
         let (answer, answered) = oneshot::channel();
         self.0.lookups.lock().unwrap().push(PendingLookup { answer });
         *self.0.asked.lock().unwrap() += 1;
-        Answer::later(async { answered.await.expect("a look-up is answered or cancelled") })
+        Answer::later(async { answered.await.expect("a lookup is answered or cancelled") })
     }
 
     fn subscribe(&self, listener: Weak<dyn StoreListener>) -> Subscription {
