@@ -25,7 +25,7 @@ use tollgate::{
     key::{ApiKey, Digest},
     store::{
         EndReason, EndSignals, KeyLookup, KeyRecord, KeyStatus, KeyStore, LegacyKey, LegacyKeys, Listeners,
-        StoreEvent, StoreListener,
+        StoreEvent, StoreListener, Subscription,
     },
 };
 
@@ -63,13 +63,8 @@ impl KeyStore for TokenTable {
         })
     }
 
-    fn subscribe(&self, listener: Weak<dyn StoreListener>) {
-        let subscriber = listener.upgrade();
-        self.listeners.add(listener);
-        // A cache stores nothing before `Connected`. Within one process, events are always connected.
-        if let Some(listener) = subscriber {
-            listener.on_event(&StoreEvent::Connected);
-        }
+    fn subscribe(&self, listener: Weak<dyn StoreListener>) -> Subscription {
+        self.listeners.subscribe(listener)
     }
 }
 
@@ -96,7 +91,7 @@ impl LegacyKeys for TokenTable {
 
 impl TokenTable {
     pub(crate) fn new(database: SqlitePool) -> Self {
-        Self { database, end_signals: EndSignals::new(), listeners: Arc::default() }
+        Self { database, end_signals: EndSignals::new(), listeners: Arc::new(Listeners::connected()) }
     }
 
     /// Issues a token in the new format. It has a digest from the start, and no legacy hash.

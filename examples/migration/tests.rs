@@ -58,7 +58,7 @@ async fn a_change_notifies_listeners_and_ends_principals() {
         let received = Arc::clone(&received);
         Arc::new(move |change: &StoreEvent| received.lock().unwrap().push(change.clone()))
     };
-    table.subscribe(Arc::downgrade(&listener));
+    let _ = table.subscribe(Arc::downgrade(&listener));
     let record = upgraded(&table).await;
     assert!(table.revoke("tok_0344").await.unwrap());
     assert!(!table.revoke("unknown").await.unwrap());
@@ -84,8 +84,8 @@ async fn a_revocation_completes_when_its_caller_goes_away() {
 /// Upgrades the token `bcrypt`, and finds it.
 async fn upgraded(table: &TokenTable) -> KeyRecord {
     let digest = Digest::of(secret("bcrypt"));
-    table.upgrade("tok_0344", digest).wait().await.unwrap();
-    table.find(&KeyLookup::new(&[digest], SystemTime::UNIX_EPOCH)).wait().await.unwrap().unwrap()
+    table.upgrade("tok_0344", digest).await.unwrap();
+    table.find(&KeyLookup::new(&[digest], SystemTime::UNIX_EPOCH)).await.unwrap().unwrap()
 }
 
 fn service(database: &SqlitePool) -> Router {

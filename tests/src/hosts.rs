@@ -27,7 +27,7 @@ use tollgate::{
     clock::ManualClock,
     denial::Unavailable,
     scope,
-    store::{KeyLookup, KeyRecord, KeyStore, StoreListener},
+    store::{KeyLookup, KeyRecord, KeyStore, StoreListener, Subscription},
 };
 use tower::{
     Service, ServiceBuilder,
@@ -48,7 +48,7 @@ pub struct Api {
     pub key: String,
     /// The same but for the scope.
     pub key_without_scope: String,
-    /// A key in the right format that nobody has issued.
+    /// A key in the right format that was not issued.
     pub unknown_key: String,
     format: KeyFormat,
     keys: MemoryKeys,
@@ -112,7 +112,7 @@ impl Api {
         self.with_store(store)
     }
 
-    /// With keys in a store that nobody can reach.
+    /// With a key store that is down.
     pub fn with_backend_down(self) -> Self {
         self.with_store(Down)
     }
@@ -191,16 +191,16 @@ impl KeyStore for Slow {
         let found = self.0.find(lookup);
         Answer::later(async {
             tokio::task::yield_now().await;
-            found.wait().await
+            found.await
         })
     }
 
-    fn subscribe(&self, listener: Weak<dyn StoreListener>) {
-        self.0.subscribe(listener);
+    fn subscribe(&self, listener: Weak<dyn StoreListener>) -> Subscription {
+        self.0.subscribe(listener)
     }
 }
 
-/// A store that nobody can reach.
+/// A store that is down.
 struct Down;
 
 impl KeyStore for Down {
@@ -208,7 +208,9 @@ impl KeyStore for Down {
         Answer::Now(Err(Unavailable::new("the key store refused the connection")))
     }
 
-    fn subscribe(&self, _listener: Weak<dyn StoreListener>) {}
+    fn subscribe(&self, _listener: Weak<dyn StoreListener>) -> Subscription {
+        Subscription::trust_for(Duration::ZERO)
+    }
 }
 
 /// Listens on a free port of the loopback.

@@ -42,4 +42,10 @@ mod documents {
 
     #[doc = include_str!("../../docs/guides/tonic.md")]
     struct TonicGuide;
+
+    #[doc = include_str!("../../docs/guides/testing.md")]
+    struct TestingGuide;
+
+    #[doc = include_str!("../../docs/guides/own-key-store.md")]
+    struct OwnKeyStoreGuide;
 }

@@ -156,12 +156,12 @@ pub async fn send(stack: &mut Stack, request: Request<String>) -> Reply {
     }
 }
 
-/// Whether a service is ready at once, without waiting for anybody.
+/// Whether a service is ready at once.
 pub fn is_ready_now<S: Service<Request<String>>>(service: &mut S) -> bool {
     matches!(service.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(())))
 }
 
-/// Whether a future waits for somebody.
+/// Whether a future is pending.
 pub fn is_pending<F: Future>(future: Pin<&mut F>) -> bool {
     future.poll(&mut Context::from_waker(Waker::noop())).is_pending()
 }

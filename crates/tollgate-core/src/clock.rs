@@ -1,4 +1,4 @@
-//! Where the present moment comes from.
+//! The backend trait that knows the time.
 
 use std::{
     fmt,
@@ -6,17 +6,16 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Tells the present moment.
+/// Knows the current time.
 ///
 /// The layers read a clock once for each request, share that instant for as long as each calls the next one directly, and read
-/// it again after a wait. Tests
-/// and demonstrations pass a [`ManualClock`], so that nothing ever sleeps to see a window turn.
+/// it again after a wait. Tests and demonstrations use a [`ManualClock`], so that they never sleep until a window passes.
 pub trait Clock: Send + Sync + 'static {
-    /// The present moment. It may step backwards, as machines' clocks do.
+    /// The current time. It may step backwards, as the clocks of machines do.
     fn now(&self) -> SystemTime;
 }
 
-/// The machine's own clock: the default everywhere.
+/// The machine's clock: the default everywhere.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
@@ -27,7 +26,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until it is told to move. Clones share the same hands.
+/// A clock that shows one instant until it is set to another. Clones share their state.
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
@@ -47,25 +46,25 @@ impl ManualClock {
         Self(Arc::new(Mutex::new(instant)))
     }
 
-    /// Moves the hands to `instant`, forwards or backwards.
+    /// Sets the clock to `instant`, which may be earlier or later.
     pub fn set(&self, instant: SystemTime) {
-        self.turn(|_| Some(instant));
+        self.update(|_| Some(instant));
     }
 
-    /// Moves the hands forwards; a step past the last representable instant is not taken.
+    /// Moves the clock forwards. A step past the last representable instant is ignored.
     pub fn advance(&self, step: Duration) {
-        self.turn(|now| now.checked_add(step));
+        self.update(|now| now.checked_add(step));
     }
 
-    /// Moves the hands backwards, as a machine's clock may; a step before the first representable instant is not taken.
+    /// Moves the clock backwards, as a machine's clock may. A step before the first representable instant is ignored.
     pub fn rewind(&self, step: Duration) {
-        self.turn(|now| now.checked_sub(step));
+        self.update(|now| now.checked_sub(step));
     }
 
-    fn turn(&self, step: impl FnOnce(SystemTime) -> Option<SystemTime>) {
-        let mut hands = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(moved) = step(*hands) {
-            *hands = moved;
+    fn update(&self, step: impl FnOnce(SystemTime) -> Option<SystemTime>) {
+        let mut now = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(moved) = step(*now) {
+            *now = moved;
         }
     }
 }

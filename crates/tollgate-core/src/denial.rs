@@ -1,4 +1,4 @@
-//! Why a request was not let through, what its caller may know of it, and what only the log may know.
+//! Why a request is refused: what the caller sees, and what only the log shows.
 
 use std::{borrow::Cow, error::Error, fmt, sync::Arc, time::Duration};
 
@@ -7,17 +7,18 @@ use http::StatusCode;
 use crate::limit::{Decision, decision::whole_seconds};
 
 mod kind;
+mod unavailable;
 
 pub use kind::{DenialKind, Outcome};
+pub use unavailable::Unavailable;
 
-/// Why a request was not let through.
+/// Why a request is refused.
 ///
 /// A layer makes one, a [`Respond`](crate::respond::Respond) turns it into a response, and it stays in that response's
-/// extensions for outer layers to see. An application's own layers may make one too and refuse alike.
+/// extensions, where outer layers find it. An application's own layers may refuse requests with one, too.
 ///
-/// What callers see is [`status`](Self::status), [`code`](Self::code) and [`detail`](Self::detail); these are the same for
-/// an unknown, a revoked and an expired key. What happened in truth, [`kind`](Self::kind) and
-/// [`log_detail`](Self::log_detail), is for the operator.
+/// Callers see [`status`](Self::status), [`code`](Self::code) and [`detail`](Self::detail), which are the same for an unknown, a
+/// revoked and an expired key. The precise reason, [`kind`](Self::kind) and [`log_detail`](Self::log_detail), is for the log.
 ///
 /// ```
 /// use http::StatusCode;
@@ -27,16 +28,16 @@ pub use kind::{DenialKind, Outcome};
 ///
 /// assert_eq!(denial.kind(), DenialKind::KeyRevoked);
 /// assert_eq!(denial.status(), StatusCode::UNAUTHORIZED);
-/// assert_eq!(denial.code(), "invalid_credential"); // what an unknown key gets, too
+/// assert_eq!(denial.code(), "invalid_credential"); // the same as for an unknown key
 /// ```
 #[derive(Clone)]
 pub struct Denial {
     kind: DenialKind,
-    // What it says beyond its kind. Most denials of a flood say nothing, and so cost no allocation.
+    // What differs from the kind's defaults. Usually nothing, so that most denials of a flood allocate nothing.
     more: Option<Arc<More>>,
 }
 
-/// What a denial says beyond its kind, or in its kind's place.
+/// What a denial adds to its kind, or replaces.
 #[derive(Clone, Default)]
 struct More {
     status: Option<StatusCode>,
@@ -50,36 +51,36 @@ struct More {
 }
 
 impl Denial {
-    /// A denial with what its kind says of status, code and detail.
+    /// A denial with the status, code and detail of its kind.
     pub fn new(kind: DenialKind) -> Self {
         Self { kind, more: None }
     }
 
-    /// A limit refused: carries the numbers, and how long to wait.
+    /// A rate limit is used up. The denial has the decision, and the time until the next request may be admitted.
     pub fn rate_limited(decision: Decision) -> Self {
         let retry_after = decision.retry_after();
-        Self::saying(
+        Self::with_more(
             DenialKind::RateLimited,
             More { retry_after, decision: Some(decision), ..More::default() },
         )
     }
 
-    /// Required scopes are missing; `scope` is what RFC 6750 section 3 puts into the challenge, space-separated.
+    /// Required scopes are missing. `scope` lists them, separated by spaces, for the challenge (RFC 6750 section 3).
     pub fn scope_missing(scope: impl Into<Cow<'static, str>>) -> Self {
-        Self::saying(DenialKind::ScopeMissing, More { scope: Some(scope.into()), ..More::default() })
+        Self::with_more(DenialKind::ScopeMissing, More { scope: Some(scope.into()), ..More::default() })
     }
 
-    /// A backend that the answer hangs on did not give it. `log_detail` says which, and what to do.
+    /// A backend that the decision needs did not answer. `log_detail` says which one, and what to do.
     pub fn unavailable(log_detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(DenialKind::Unavailable).with_log_detail(log_detail)
     }
 
-    /// The service is put together wrongly. `log_detail` says what to change.
+    /// The service is configured wrongly. `log_detail` says what to change.
     pub fn misconfigured(log_detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(DenialKind::Misconfigured).with_log_detail(log_detail)
     }
 
-    /// Another status than the kind's: 400 to 599. Any other is not taken: a proxy or a cache would read it as consent.
+    /// Replaces the kind's status: 400 to 599. Any other is ignored, since a proxy or a cache would take it for a success.
     pub fn with_status(mut self, status: StatusCode) -> Self {
         if status.is_client_error() || status.is_server_error() {
             self.more_mut().status = Some(status);
@@ -87,7 +88,7 @@ impl Denial {
         self
     }
 
-    /// Another gRPC status code than the kind's: 1 to 16. Any other is not taken, since 0 would be success.
+    /// Replaces the kind's gRPC status code: 1 to 16. Any other is ignored, since 0 would be a success.
     pub fn with_grpc_code(mut self, grpc_code: u8) -> Self {
         if (1..=16).contains(&grpc_code) {
             self.more_mut().grpc_code = Some(grpc_code);
@@ -95,36 +96,36 @@ impl Denial {
         self
     }
 
-    /// Another code than the kind's.
+    /// Replaces the kind's code.
     pub fn with_code(mut self, code: impl Into<Cow<'static, str>>) -> Self {
         self.more_mut().code = Some(code.into());
         self
     }
 
-    /// Another sentence for the caller than the kind's.
+    /// Replaces the kind's sentence for the caller.
     pub fn with_detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
         self.more_mut().detail = Some(detail.into());
         self
     }
 
-    /// A sentence for the log. Never a secret.
+    /// A sentence for the log only. It must not hold a secret.
     pub fn with_log_detail(mut self, log_detail: impl Into<Cow<'static, str>>) -> Self {
         self.more_mut().log_detail = log_detail.into();
         self
     }
 
-    /// How long the caller should wait before trying again; rounded up to whole seconds, at least one.
+    /// How long the caller should wait before the next try: rounded up to whole seconds, at least one.
     pub fn with_retry_after(mut self, retry_after: Duration) -> Self {
         self.more_mut().retry_after = Some(whole_seconds(retry_after));
         self
     }
 
-    /// The precise reason: for the log, and for responders that choose to tell.
+    /// The precise reason: for the log, and for responders that choose to show it.
     pub fn kind(&self) -> DenialKind {
         self.kind
     }
 
-    /// Whether the caller was refused, a backend is down, or the service is put together wrongly.
+    /// Whether the caller is refused, a backend is down, or the service is configured wrongly.
     pub fn outcome(&self) -> Outcome {
         self.kind.outcome()
     }
@@ -139,37 +140,37 @@ impl Denial {
         self.more().and_then(|more| more.grpc_code).unwrap_or_else(|| self.kind.grpc_code())
     }
 
-    /// A stable word that programs can tell the refusal by. Uniform for keys that are unknown, revoked or expired.
+    /// A stable word for programs. The same for keys that are unknown, revoked or expired.
     pub fn code(&self) -> &str {
         self.more().and_then(|more| more.code.as_deref()).unwrap_or_else(|| self.kind.code())
     }
 
-    /// A sentence that people can read. As uniform as the code.
+    /// A sentence for people. The same wherever the code is the same.
     pub fn detail(&self) -> &str {
         self.more().and_then(|more| more.detail.as_deref()).unwrap_or_else(|| self.kind.detail())
     }
 
-    /// A sentence for the log only; empty if the kind says it all.
+    /// A sentence for the log only; empty if there is none.
     pub fn log_detail(&self) -> &str {
         self.more().map_or("", |more| &more.log_detail)
     }
 
-    /// The scopes that are missing, space-separated.
+    /// The scopes that are missing, separated by spaces.
     pub fn scope(&self) -> Option<&str> {
         self.more()?.scope.as_deref()
     }
 
-    /// How long the caller should wait before trying again, in whole seconds.
+    /// How long the caller should wait before the next try, in whole seconds.
     pub fn retry_after(&self) -> Option<Duration> {
         self.more()?.retry_after
     }
 
-    /// What the limiter decided, if a limit refused.
+    /// The limiter's decision, if a rate limit is used up.
     pub fn decision(&self) -> Option<&Decision> {
         self.more()?.decision.as_ref()
     }
 
-    fn saying(kind: DenialKind, more: More) -> Self {
+    fn with_more(kind: DenialKind, more: More) -> Self {
         Self { kind, more: Some(Arc::new(more)) }
     }
 
@@ -183,7 +184,7 @@ impl Denial {
 }
 
 impl fmt::Display for Denial {
-    /// For the log: the precise reason and what the log may know.
+    /// For the log: the precise reason, then the sentence for the log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.kind.reason())?;
         match self.log_detail() {
@@ -213,29 +214,11 @@ impl From<DenialKind> for Denial {
 }
 
 impl From<Unavailable> for Denial {
+    /// The sentence for the log has the error and its sources.
     fn from(error: Unavailable) -> Self {
-        Self::unavailable(error.to_string())
+        Self::unavailable(format!("{error:#}"))
     }
 }
-
-/// A backend did not answer: it is down, too slow, or sent what nobody understands.
-#[derive(Clone, Debug)]
-pub struct Unavailable(Cow<'static, str>);
-
-impl Unavailable {
-    /// `detail` goes to the log, and says which backend and what happened. Never a secret: beware of connection URLs.
-    pub fn new(detail: impl Into<Cow<'static, str>>) -> Self {
-        Self(detail.into())
-    }
-}
-
-impl fmt::Display for Unavailable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl Error for Unavailable {}
 
 #[cfg(test)]
 mod tests {
@@ -249,22 +232,31 @@ mod tests {
             DenialKind::KeyExpired,
             DenialKind::WrongEnvironment,
         ];
-        let faces = kinds.map(|kind| {
+        let visible = kinds.map(|kind| {
             let denial = Denial::new(kind);
             (denial.status(), denial.code().to_owned(), denial.detail().to_owned(), denial.grpc_code())
         });
-        assert!(faces.iter().all(|face| *face == faces[0]));
+        assert!(visible.iter().all(|one| *one == visible[0]));
         let reasons = kinds.map(DenialKind::reason);
         assert!(
             reasons.iter().enumerate().all(|(at, reason)| !reasons[..at].contains(reason)),
-            "the log tells them apart"
+            "the log distinguishes them"
         );
     }
 
     #[test]
-    fn a_clone_in_a_response_does_not_follow_later_changes() {
+    fn changing_a_clone_does_not_change_the_original() {
         let original = Denial::new(DenialKind::KeyUnknown);
         let changed = original.clone().with_code("nope");
         assert_eq!((original.code(), changed.code()), ("invalid_credential", "nope"));
+    }
+
+    #[test]
+    fn an_unavailable_backend_is_logged_with_its_sources() {
+        let source = std::io::Error::other("connection reset by peer");
+        let denial = Denial::from(Unavailable::new("the key store does not answer").with_source(source));
+        assert_eq!(denial.kind(), DenialKind::Unavailable);
+        assert_eq!(denial.log_detail(), "the key store does not answer: connection reset by peer");
+        assert!(!denial.detail().contains("connection"), "the caller does not see it");
     }
 }

@@ -2,11 +2,11 @@
 
 mod end;
 mod end_signals;
+mod events;
 mod legacy_keys;
 
 use std::{
-    fmt,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Weak},
     time::SystemTime,
 };
 
@@ -14,36 +14,66 @@ use crate::{answer::Answer, denial::Unavailable, key::Digest, verify::Principal}
 
 pub use end::{EndReason, EndSignal};
 pub use end_signals::{ChangedDuringLookup, EndSignals, LookupInProgress};
+pub use events::{Listeners, StoreEvent, StoreListener, Subscription};
 pub use legacy_keys::{LegacyKey, LegacyKeys};
 
-/// Finds keys by their digests: in memory, in a database, or in a table of the application's own.
+/// Finds keys by their digests: in memory, in a database, or in a table of your own.
 ///
-/// A store ends the principals that it handed out (by their [signal](Principal::end_signal)) when their key is revoked or
-/// deleted or their tenant is suspended, and tells its watchers of every change *before* it answers whoever made it: so a
-/// key that was revoked is refused by the whole process once `revoke` has returned.
+/// A store is read through a cache, which must learn of changes. So [`subscribe`](Self::subscribe) has to answer how:
 ///
-/// Four things are easily missed by a store of one's own, in a database:
+/// - **A store without events** returns [`Subscription::trust_for`]: a cache asks again after that time, and a revocation takes
+///   effect by then. Such a store is one query.
 ///
-/// - [`EndSignals`] remember what was handed out, and notice what changes while it is read.
-/// - [`Listeners`] keep those to be told. They are told after the commit, since they may look at once.
-/// - A caller who goes away takes the future of their request with them, perhaps between the commit and the news: so a change
-///   runs to its end in a task of its own.
-/// - Nothing is waited for without a limit.
+///   ```
+///   use std::{sync::{Arc, Weak}, time::Duration};
+///   use tollgate_core::{
+///       answer::Answer, denial::Unavailable, key::Digest, verify::Principal,
+///       store::{KeyLookup, KeyRecord, KeyStatus, KeyStore, StoreListener, Subscription},
+///   };
 ///
-/// The example `migration` of Tollgate's repository does all that on a table of an application's own, in SQLite.
+///   # #[derive(Clone)] struct Database;
+///   # struct Row { id: String, is_revoked: bool }
+///   # impl Database { async fn row(&self, digests: &[Digest]) -> Result<Option<Row>, std::io::Error> { Ok(None) } }
+///   struct Keys(Database);
+///
+///   impl KeyStore for Keys {
+///       fn find(&self, lookup: &KeyLookup<'_>) -> Answer<Result<Option<KeyRecord>, Unavailable>> {
+///           let (database, digests) = (self.0.clone(), lookup.digests.to_vec());
+///           Answer::later(async move {
+///               let row = database.row(&digests).await;
+///               let row = row.map_err(|error| Unavailable::new("key table").with_source(error))?;
+///               Ok(row.map(|row| {
+///                   let status = if row.is_revoked { KeyStatus::Revoked } else { KeyStatus::Active };
+///                   KeyRecord::new(Arc::new(Principal::new(row.id)), status, 0)
+///               }))
+///           })
+///       }
+///
+///       fn subscribe(&self, _: Weak<dyn StoreListener>) -> Subscription {
+///           Subscription::trust_for(Duration::from_secs(10))
+///       }
+///   }
+///   ```
+///
+/// - **A store with events** returns what [`Listeners::subscribe`] returns, and [notifies](Listeners::notify) its listeners of every
+///   change after it is committed, and before the change is answered: so the whole process refuses a key once `revoke` has
+///   returned. It also ends the principals that it returned earlier, by [`EndSignals`], so that open streams are closed. If it can
+///   miss changes of other processes, it notifies [`StoreEvent::Disconnected`] while it does.
+///
+/// Two rules hold for both. A lookup has a time limit of the store's own. A change runs to completion in a task of its own,
+/// since a caller who disconnects drops the future of the request, perhaps between the commit and the event.
+///
+/// The crate `tollgate-testing` has a suite of tests for stores. The guide `docs/guides/own-key-store.md` in Tollgate's repository
+/// shows one store of each kind.
 pub trait KeyStore: Send + Sync + 'static {
     /// The record of the key with one of these digests; `None` if there is none.
     ///
     /// # Errors
-    /// [`Unavailable`] if the store cannot be reached: the key is then refused, never let through.
+    /// [`Unavailable`] if the store cannot be reached: the request is refused with 503.
     fn find(&self, lookup: &KeyLookup<'_>) -> Answer<Result<Option<KeyRecord>, Unavailable>>;
 
-    /// Tells `listener` from now on what changes, for as long as it is there; and at once that news flow
-    /// ([`StoreEvent::Connected`]), if they do.
-    ///
-    /// A store that never learns of changes says that they flow all the same, if what is known of a key may be trusted
-    /// for as long as a cache is told to keep it.
-    fn subscribe(&self, listener: Weak<dyn StoreListener>);
+    /// Registers a listener for changes, or says how long a record may be trusted without events.
+    fn subscribe(&self, listener: Weak<dyn StoreListener>) -> Subscription;
 }
 
 impl<S: KeyStore + ?Sized> KeyStore for Arc<S> {
@@ -51,8 +81,8 @@ impl<S: KeyStore + ?Sized> KeyStore for Arc<S> {
         (**self).find(lookup)
     }
 
-    fn subscribe(&self, listener: Weak<dyn StoreListener>) {
-        (**self).subscribe(listener);
+    fn subscribe(&self, listener: Weak<dyn StoreListener>) -> Subscription {
+        (**self).subscribe(listener)
     }
 }
 
@@ -60,20 +90,20 @@ impl<S: KeyStore + ?Sized> KeyStore for Arc<S> {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct KeyLookup<'r> {
-    /// One key's digests under several peppers, current first.
+    /// The digests of one secret under each configured pepper, the current one first. Usually there is one.
     pub digests: &'r [Digest],
     /// The request's instant.
     pub now: SystemTime,
 }
 
 impl<'r> KeyLookup<'r> {
-    /// A look-up of a key with one of these digests, by a request at `now`.
+    /// A lookup of the key with one of these digests, by a request at `now`.
     pub fn new(digests: &'r [Digest], now: SystemTime) -> Self {
         Self { digests, now }
     }
 }
 
-/// What a store knows about one key. Small, so that it is handed out by value: only the principal is shared.
+/// What a store knows about one key. Returned by value, since only the principal is large, and it is shared.
 #[derive(Clone, Debug)]
 pub struct KeyRecord {
     principal: Arc<Principal>,
@@ -82,18 +112,29 @@ pub struct KeyRecord {
 }
 
 impl KeyRecord {
-    /// A record. `generation` rises with every change to the key or its tenant, so that an older record never replaces a
-    /// newer one.
+    /// A record of one state of a key.
+    ///
+    /// # Generation
+    ///
+    /// `generation` rises with every change to the key or its tenant. By it, an older record never replaces a newer one in a
+    /// cache, and an event ends only the principals of older records.
+    ///
+    /// A constant is enough in two cases:
+    ///
+    /// - The store has no events ([`Subscription::trust_for`]): use 0.
+    /// - The store has events, and a lookup that begins after an event always reads the changed row (it reads no replica that
+    ///   lags behind): use 0 in records and 1 in events. Then an event that arrives twice or late also ends principals that
+    ///   were read after the change. Their clients only have to connect again, since the next lookup finds the key.
     pub fn new(principal: Arc<Principal>, status: KeyStatus, generation: u64) -> Self {
         Self { principal, status, generation }
     }
 
-    /// Whom the key proves.
+    /// The principal that the key belongs to.
     pub fn principal(&self) -> &Arc<Principal> {
         &self.principal
     }
 
-    /// [`principal`](Self::principal), taken out of a record that is not needed any more.
+    /// Takes the [`principal`](Self::principal) out of the record.
     pub fn into_principal(self) -> Arc<Principal> {
         self.principal
     }
@@ -103,121 +144,20 @@ impl KeyRecord {
         self.status
     }
 
-    /// Which state of the key this is: higher is newer.
+    /// The state of the key that this record describes: higher is newer.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 }
 
-/// Whether a key may be used. Its expiry is the principal's, and is not repeated here.
+/// Whether a key may be used. Its expiry is part of the principal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum KeyStatus {
-    /// It may.
+    /// The key may be used.
     Active,
-    /// It was revoked; the record is kept.
+    /// The key was revoked. Its record is kept.
     Revoked,
-    /// Its tenant is suspended.
+    /// The key's tenant is suspended.
     TenantSuspended,
-}
-
-/// What changed in a store.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum StoreEvent {
-    /// A key was issued, changed, or ended: forget what is known of it.
-    Key {
-        /// Its identifier, which its principal has.
-        id: Box<str>,
-        /// Records of this generation or a later one know of the change.
-        generation: u64,
-        /// Why principals of earlier generations have ended, if they have.
-        end: Option<EndReason>,
-    },
-    /// All keys of a tenant.
-    Tenant {
-        /// The tenant.
-        tenant: Box<str>,
-        /// Records of this generation or a later one know of the change.
-        generation: u64,
-        /// Why principals of earlier generations have ended, if they have.
-        end: Option<EndReason>,
-    },
-    /// News may have been missed, and more may be: forget everything, and keep nothing until they are resumed.
-    Disconnected,
-    /// From now on no news are missed.
-    Connected,
-}
-
-/// Is told what changes in a store: implemented by caches, and by closures.
-pub trait StoreListener: Send + Sync {
-    /// Called by whoever makes or hears of a change, who waits for it: quick, and never blocking.
-    fn on_event(&self, event: &StoreEvent);
-}
-
-impl<F: Fn(&StoreEvent) + Send + Sync> StoreListener for F {
-    fn on_event(&self, event: &StoreEvent) {
-        self(event);
-    }
-}
-
-/// Whoever watches a store: what a [`KeyStore`] needs in order to tell its news.
-#[derive(Default)]
-pub struct Listeners(Mutex<Vec<Weak<dyn StoreListener>>>);
-
-impl Listeners {
-    /// Nobody yet.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Tells one more from now on.
-    pub fn add(&self, listener: Weak<dyn StoreListener>) {
-        let mut listeners = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        listeners.retain(|listener| listener.strong_count() > 0);
-        listeners.push(listener);
-    }
-
-    /// Tells all that are still there, one after another. No lock is held meanwhile: a listener may use the store.
-    pub fn notify(&self, event: &StoreEvent) {
-        let listeners: Vec<_> = {
-            let listeners = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            listeners.iter().filter_map(Weak::upgrade).collect()
-        };
-        for listener in listeners {
-            listener.on_event(event);
-        }
-    }
-}
-
-impl fmt::Debug for Listeners {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Listeners(..)")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tells_those_that_are_still_there() {
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let listener = |name: &'static str| -> Arc<dyn StoreListener> {
-            let heard = Arc::clone(&heard);
-            Arc::new(move |change: &StoreEvent| heard.lock().unwrap().push((name, change.clone())))
-        };
-        let (listeners, one, two) = (Listeners::new(), listener("one"), listener("two"));
-        listeners.add(Arc::downgrade(&one));
-        listeners.add(Arc::downgrade(&two));
-        listeners.notify(&StoreEvent::Connected);
-        drop(one);
-        listeners.notify(&StoreEvent::Disconnected);
-        let expected = [
-            ("one", StoreEvent::Connected),
-            ("two", StoreEvent::Connected),
-            ("two", StoreEvent::Disconnected),
-        ];
-        assert_eq!(*heard.lock().unwrap(), expected);
-    }
 }

@@ -1,12 +1,12 @@
-//! Usage: how often each key is used, and where that is kept.
+//! Usage: how often each key is used, and where that is stored.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{fmt, sync::Arc, time::SystemTime};
 
 use crate::{answer::Answer, denial::Unavailable, verify::Principal};
 
-/// Notes that a principal has used the API.
+/// Records that a principal has used the API. [`usage_fn`] makes one from a closure.
 pub trait UsageSink: Send + Sync + 'static {
-    /// Called on a request's path: it notes, and never waits.
+    /// Called once for each request that is let through. It must be quick and must not block.
     fn record(&self, usage: &Usage<'_>);
 }
 
@@ -16,37 +16,74 @@ impl<S: UsageSink + ?Sized> UsageSink for Arc<S> {
     }
 }
 
-/// One use of the API.
+/// A usage sink made from a closure.
+///
+/// ```
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use tollgate_core::usage::{Usage, usage_fn};
+///
+/// static REQUESTS: AtomicU64 = AtomicU64::new(0);
+///
+/// let sink = usage_fn(|_usage: &Usage<'_>| {
+///     REQUESTS.fetch_add(1, Ordering::Relaxed);
+/// });
+/// # fn is_sink(_: impl tollgate_core::usage::UsageSink) {}
+/// # is_sink(sink);
+/// ```
+pub fn usage_fn<F>(record: F) -> UsageFn<F>
+where
+    F: Fn(&Usage<'_>) + Send + Sync + 'static,
+{
+    UsageFn(record)
+}
+
+/// What [`usage_fn`] returns.
+#[derive(Clone, Copy)]
+pub struct UsageFn<F>(F);
+
+impl<F: Fn(&Usage<'_>) + Send + Sync + 'static> UsageSink for UsageFn<F> {
+    fn record(&self, usage: &Usage<'_>) {
+        (self.0)(usage);
+    }
+}
+
+impl<F> fmt::Debug for UsageFn<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UsageFn").finish_non_exhaustive()
+    }
+}
+
+/// One request that used the API.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Usage<'r> {
-    /// Whose.
+    /// The principal of the request.
     pub principal: &'r Principal,
     /// The request's instant.
     pub now: SystemTime,
 }
 
 impl<'r> Usage<'r> {
-    /// A use by this principal at `now`.
+    /// A request by this principal at `now`.
     pub fn new(principal: &'r Principal, now: SystemTime) -> Self {
         Self { principal, now }
     }
 }
 
-/// Keeps what was used, by key and hour.
+/// Stores usage by key and hour.
 pub trait UsageStore: Send + Sync + 'static {
-    /// Adds what one writer has counted since its batch before, all or nothing. A batch that is added again, since nobody
-    /// knew whether it had arrived, changes nothing.
+    /// Adds one writer's batch, completely or not at all. A batch that was added before changes nothing: a writer repeats a
+    /// batch if it does not know whether it arrived.
     ///
-    /// A key's last use only ever moves forward. What belongs to keys that are unknown is dropped. A writer that has added
-    /// nothing for days may be forgotten.
+    /// A key's last use only moves forward. Usage of unknown keys is dropped. A store may forget a writer that has added nothing
+    /// for days.
     ///
     /// # Errors
-    /// [`Unavailable`] if nobody knows whether it was added: the same batch is added again later.
+    /// [`Unavailable`] if it is not known whether the batch was added: the writer adds it again later.
     fn add(&self, batch: UsageBatch) -> Answer<Result<(), Unavailable>>;
 
-    /// How often a key was used by the hour, and how far a writer had come by then: both as of one moment, so that the writer
-    /// can add what it has counted since, and nothing twice. Hours that are long past may be forgotten.
+    /// A key's usage by hour, and the number of one writer's last batch. Both are read as of one moment, so that the writer can
+    /// add what it has counted since, and nothing twice. A store may forget hours that are long past.
     ///
     /// # Errors
     /// [`Unavailable`] if the store cannot be reached.
@@ -63,17 +100,17 @@ impl<S: UsageStore + ?Sized> UsageStore for Arc<S> {
     }
 }
 
-/// What one writer has counted since its batch before. Cheap to clone.
+/// What one writer has counted since its previous batch. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UsageBatch {
-    /// Who counted: a number that no other process, and no other run of this one, has.
+    /// The writer: a number that no other process, and no other run of the same program, uses.
     pub writer: u128,
-    /// Which of the writer's batches this is: the first is 1, and each has the number after the one before. A store adds those
-    /// that are higher than the last one it has added.
+    /// The number of the batch: a writer's first batch is 1, and each next one is higher by 1. A store adds a batch only if its
+    /// number is higher than that of the writer's last one.
     pub number: u64,
-    /// What was counted: each key and hour once, in ascending order, so that stores which lock what they change always do so in
-    /// the same order. Shared, as a batch may have to be added again.
+    /// The counts: one for each key and hour, in ascending order, so that stores which lock rows always lock them in the same
+    /// order. Shared, since a batch may be added again.
     pub counts: Arc<[UsageCount]>,
 }
 
@@ -84,77 +121,77 @@ impl UsageBatch {
     }
 }
 
-/// How often one key was used in one hour, as far as a batch tells.
+/// One batch's count of one key's requests in one hour.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UsageCount {
     /// The key's identifier.
     pub key: Box<str>,
-    /// When the hour began.
+    /// The beginning of the hour.
     pub hour: SystemTime,
-    /// How many requests.
+    /// The number of requests.
     pub requests: u64,
-    /// When the last of them came.
+    /// The instant of the last of them.
     pub last_used_at: SystemTime,
 }
 
 impl UsageCount {
-    /// So many requests by a key in the hour that began at `hour`, the last of them at `last_used_at`.
+    /// A count of `requests` by a key in the hour that began at `hour`. The last of them came at `last_used_at`.
     pub fn new(key: impl Into<Box<str>>, hour: SystemTime, requests: u64, last_used_at: SystemTime) -> Self {
         Self { key: key.into(), hour, requests, last_used_at }
     }
 }
 
-/// How often a key was used in one hour.
+/// A key's requests in one hour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HourlyUsage {
-    /// When the hour began.
+    /// The beginning of the hour.
     pub hour: SystemTime,
-    /// How many requests.
+    /// The number of requests.
     pub requests: u64,
 }
 
 impl HourlyUsage {
-    /// So many requests in the hour that began at `hour`.
+    /// A number of requests in the hour that began at `hour`.
     pub fn new(hour: SystemTime, requests: u64) -> Self {
         Self { hour, requests }
     }
 }
 
-/// Asks what a key was used for.
+/// Selects a key's usage.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct UsageQuery<'r> {
     /// The key's identifier.
     pub key: &'r str,
-    /// The hours that begin at this instant or later.
+    /// Only hours that begin at this instant or later.
     pub from: SystemTime,
-    /// The hours that begin before this instant.
+    /// Only hours that begin before this instant.
     pub until: SystemTime,
-    /// Whose last batch is asked for as well.
+    /// The writer whose last batch number is wanted, too.
     pub writer: Option<u128>,
 }
 
 impl<'r> UsageQuery<'r> {
-    /// The hours of a key that begin at `from` or later, and before `until`.
+    /// A key's hours that begin at `from` or later, and before `until`.
     pub fn new(key: &'r str, from: SystemTime, until: SystemTime) -> Self {
         Self { key, from, until, writer: None }
     }
 
-    /// Also asks how far a writer has come.
+    /// Also asks for the number of this writer's last batch.
     pub fn with_writer(self, writer: u128) -> Self {
         Self { writer: Some(writer), ..self }
     }
 }
 
-/// What a store holds of a key, as of one moment.
+/// A key's stored usage, as of one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoredUsage {
-    /// The earliest hour first; hours without use are left out.
+    /// The hours with requests, the earliest first.
     pub hours: Vec<HourlyUsage>,
-    /// The number of the last batch of the writer that was asked for; 0 if it has added none.
+    /// The number of the last batch of the writer in the query; 0 if it has added none.
     pub last_number: u64,
 }
 

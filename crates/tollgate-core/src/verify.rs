@@ -3,47 +3,51 @@
 mod credential;
 mod entitlements;
 mod principal;
+mod verify_fn;
 
 use std::{sync::Arc, time::SystemTime};
 
 use crate::{answer::Answer, denial::Denial, request::RequestHead};
 
 pub use credential::{Credential, CredentialSource};
-pub use entitlements::Entitlements;
+pub use entitlements::{
+    Entitlements, EntitlementsFn, EntitlementsSyncFn, entitlements_fn, entitlements_sync_fn,
+};
 pub use principal::{Plan, Principal};
+pub use verify_fn::{VerifyFn, VerifySyncFn, verify_fn, verify_sync_fn};
 
-/// Proves who a credential belongs to.
+/// Finds the principal that a credential belongs to. [`verify_fn`] makes one from a closure.
 ///
-/// The principal's end and expiry are checked by whoever asked, after the answer is there; a verifier need not.
+/// A verifier need not check whether the principal has ended or expired: the engine does, after the answer is ready.
 pub trait Verify: Send + Sync + 'static {
-    /// The principal, or why there is none: [`DenialKind::KeyUnknown`](crate::denial::DenialKind::KeyUnknown) and its
-    /// neighbours, or [`Denial::unavailable`] if it cannot be told.
+    /// The principal, or why there is none: usually [`DenialKind::KeyUnknown`](crate::denial::DenialKind::KeyUnknown), or
+    /// [`Denial::unavailable`] if a backend does not answer.
     ///
     /// # Errors
-    /// The denial that the caller is refused with.
-    fn verify(&self, presented: &VerifyRequest<'_>) -> Answer<Result<Arc<Principal>, Denial>>;
+    /// The denial that the request is refused with.
+    fn verify(&self, request: &VerifyRequest<'_>) -> Answer<Result<Arc<Principal>, Denial>>;
 }
 
 impl<V: Verify + ?Sized> Verify for Arc<V> {
-    fn verify(&self, presented: &VerifyRequest<'_>) -> Answer<Result<Arc<Principal>, Denial>> {
-        (**self).verify(presented)
+    fn verify(&self, request: &VerifyRequest<'_>) -> Answer<Result<Arc<Principal>, Denial>> {
+        (**self).verify(request)
     }
 }
 
-/// A credential as it was presented. An answer that comes later clones what it needs.
+/// A credential to verify, and the request that it came with. An [`Answer::Later`] clones what it needs.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct VerifyRequest<'r> {
     /// The credential.
     pub credential: &'r Credential,
-    /// The head of the request, for credentials that are bound to it. It may not hold the credential any more.
+    /// The head of the request, for credentials that are bound to it. The credential's own header may have been removed.
     pub head: RequestHead<'r>,
     /// The request's instant.
     pub now: SystemTime,
 }
 
 impl<'r> VerifyRequest<'r> {
-    /// A credential with the request that it came in, and that request's instant.
+    /// A credential, the head of its request, and the request's instant.
     pub fn new(credential: &'r Credential, head: RequestHead<'r>, now: SystemTime) -> Self {
         Self { credential, head, now }
     }

@@ -14,7 +14,7 @@ use tollgate_core::{
         Command, HistoryQuery, KeyAdmin, KeyAdminError, KeyChange, KeyDetails, KeyEvent, KeyQuery, Page,
         TenantChange,
     },
-    store::{KeyLookup, KeyRecord, KeyStore, StoreListener},
+    store::{KeyLookup, KeyRecord, KeyStore, StoreListener, Subscription},
     usage::{StoredUsage, UsageBatch, UsageQuery, UsageStore},
 };
 
@@ -137,8 +137,8 @@ impl KeyStore for SqlKeys {
         Answer::later(async move { Ok(find::find(&shared, &digests, now).await?) })
     }
 
-    fn subscribe(&self, listener: Weak<dyn StoreListener>) {
-        self.0.shared.notifier.subscribe(listener);
+    fn subscribe(&self, listener: Weak<dyn StoreListener>) -> Subscription {
+        self.0.shared.notifier.subscribe(listener)
     }
 }
 

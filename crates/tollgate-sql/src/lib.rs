@@ -24,13 +24,13 @@
 //! details.tenant = Some("acme".into());
 //! let digest = Digest::of(secret.expose_secret());
 //! let issue = KeyChange::Issue { details: Box::new(details), digest };
-//! keys.change(Command::new(issue, Actor::new("cli:ada"), now)).wait().await?;
+//! keys.change(Command::new(issue, Actor::new("cli:ada"), now)).await?;
 //!
-//! let record = keys.find(&KeyLookup::new(&[digest], now)).wait().await?.expect("the key exists");
+//! let record = keys.find(&KeyLookup::new(&[digest], now)).await?.expect("the key exists");
 //! assert_eq!(record.principal().tenant(), Some("acme"));
 //!
 //! let revoke = KeyChange::Revoke { id: "key_1".into() };
-//! keys.change(Command::new(revoke, Actor::new("cli:ada"), now)).wait().await?;
+//! keys.change(Command::new(revoke, Actor::new("cli:ada"), now)).await?;
 //! assert_eq!(record.principal().end_signal().reason(), Some(EndReason::Revoked)); // open streams end
 //! # keys.close().await;
 //! # Ok(())

@@ -9,7 +9,9 @@ use std::{
     },
 };
 
-use tollgate_core::store::{EndSignals, Listeners, LookupInProgress, StoreEvent, StoreListener};
+use tollgate_core::store::{
+    EndSignals, Listeners, LookupInProgress, StoreEvent, StoreListener, Subscription,
+};
 
 /// The principals that were handed out, the listeners, and whether notifications arrive.
 #[derive(Default)]
@@ -86,22 +88,8 @@ impl Notifier {
         transitions % 2 == 1
     }
 
-    /// Adds a listener. If the store is connected, notifies it of that at once.
-    pub(crate) fn subscribe(&self, listener: Weak<dyn StoreListener>) {
-        let Some(new) = listener.upgrade() else { return };
-        self.listeners.add(listener);
-        // No lock is held, since a listener may use the store. Repeats until the state did not change during the call, so
-        // the last event is the current state.
-        loop {
-            let transitions = self.transitions.load(Ordering::SeqCst);
-            if Self::is_connected_at(transitions) {
-                new.on_event(&StoreEvent::Connected);
-            }
-            if self.transitions.load(Ordering::SeqCst) == transitions {
-                return;
-            }
-            new.on_event(&StoreEvent::Disconnected);
-        }
+    pub(crate) fn subscribe(&self, listener: Weak<dyn StoreListener>) -> Subscription {
+        self.listeners.subscribe(listener)
     }
 }
 

@@ -1,7 +1,7 @@
-//! A cache in front of a store of keys.
+//! A cache in front of a key store.
 
-mod breaker;
-mod events;
+mod circuit_breaker;
+mod event_count;
 mod shared_lookup;
 mod single_flight;
 mod table;
@@ -10,7 +10,7 @@ mod tests;
 
 use std::{
     fmt,
-    sync::{Arc, Weak},
+    sync::{Arc, OnceLock, Weak},
     time::{Duration, SystemTime},
 };
 
@@ -18,21 +18,21 @@ use tollgate_core::{
     answer::Answer,
     denial::Unavailable,
     key::Digest,
-    store::{KeyLookup, KeyRecord, KeyStatus, KeyStore, Listeners, StoreEvent, StoreListener},
+    store::{KeyLookup, KeyRecord, KeyStatus, KeyStore, Listeners, StoreEvent, StoreListener, Subscription},
 };
 
 use self::{
-    breaker::Breaker,
-    events::{AsOf, Events},
+    circuit_breaker::CircuitBreaker,
+    event_count::{AsOf, EventCount},
     shared_lookup::Waiter,
     single_flight::SingleFlight,
     table::{Digests, Entry, Hashes, Table},
 };
 
-/// What a store answers.
+/// The result of a lookup.
 type Found = Result<Option<KeyRecord>, Unavailable>;
 
-/// A cache in front of a [`KeyStore`]: what it knows of a key it answers at once, and it forgets what the store says has changed.
+/// A cache in front of a [`KeyStore`]: it answers at once what it knows, and forgets what the store says has changed.
 ///
 /// ```
 /// use std::time::Duration;
@@ -43,47 +43,48 @@ type Found = Result<Option<KeyRecord>, Unavailable>;
 /// # Ok(()) }
 /// # fn doc_customised(store: tollgate::MemoryKeys) {
 ///
-/// // A small machine, and a store that tells no news.
+/// // On a small machine, in front of a store that other programs change without events.
 /// let keys = CachedKeys::new(store).with_capacity(5_000).with_ttl(Duration::from_secs(10));
 /// # let _ = keys; }
 /// ```
 ///
-/// It is for stores that answer later. [`MemoryKeys`](crate::MemoryKeys) is as fast itself. Clones are the same cache; each
-/// `with_*` begins an empty one, so they come first. With several peppers, a key is known by all its digests.
+/// It is for stores that answer later, such as databases. [`MemoryKeys`](crate::MemoryKeys) needs none. Clones share their state.
+/// Each `with_*` method returns an empty cache, so call them first. With several peppers, a lookup is cached under all its digests.
 ///
-/// # How soon a change is obeyed
+/// # How soon a change takes effect
 ///
-/// | what was changed | is obeyed |
+/// | change | takes effect |
 /// |---|---|
-/// | through the store of this process | at once: when `revoke` returns, nothing older is answered any more |
-/// | by another process | as soon as the store has heard of it |
-/// | while the store hears no news ([`StoreEvent::Disconnected`]) | at once: every request asks the store |
-/// | in a store that never tells news | when the entry's time is up: after 30 seconds at most, 5 for what was refused |
+/// | made through the store of this process | at once: when `revoke` returns, the cache answers nothing older |
+/// | made by another process, if the store has events | as soon as the store receives the event |
+/// | made while the store is [disconnected](StoreEvent::Disconnected) | at once: every request asks the store |
+/// | made without an event | after 30 seconds at most, 5 for refusals |
+/// | in a store [without events](Subscription::trust_for) | after the time that the store states, and the times above, at most |
 ///
-/// Until the store says for the first time that news flow, nothing is kept. An answer that was under way while anything
-/// changed is given to whoever waited for it already, and kept for nobody; who comes after the change asks anew. A principal whose
-/// [signal](crate::store::EndSignal) was sent is never answered from the cache, nor is one that has expired, as anything but that.
+/// The cache keeps nothing until a store with events is [connected](StoreEvent::Connected). A lookup that was in progress during any
+/// event answers the requests that already wait for it, and is not cached; later requests ask again. A principal whose
+/// [signal](crate::store::EndSignal) was sent, or which has expired, is never answered from the cache as active.
 ///
-/// # What is kept
+/// # What is cached
 ///
 /// | | at most | for |
 /// |---|---|---|
-/// | keys that may be used | 100,000; then those go that were not used lately | 30 seconds, and not past their expiry |
-/// | refusals: unknown, revoked, suspended and expired keys | 10,000 | 5 seconds, or until anything changes |
+/// | active keys | 100,000; beyond that, keys that were not used lately are evicted | 30 seconds, and not past their expiry |
+/// | refusals: unknown, revoked, suspended and expired keys | 10,000 | 5 seconds, or until any event |
 ///
-/// The two are apart, so that neither a flood of invented keys nor many that are revoked at once drive good ones out; and
-/// a client that goes on sending one revoked key asks the store no more than every 5 seconds. An entry takes 200
-/// to 370 bytes and its principal. An entry's time runs by the requests' instants, is not lengthened by use, and a clock that is set
-/// back ends it.
+/// The two are separate: neither a flood of invented keys nor many revoked keys evict active ones. A client that repeats one
+/// revoked key causes one query in 5 seconds. An entry takes 200 to 370 bytes and its principal. Its time is measured by the
+/// requests' instants, is not extended by use, and ends if the clock is set back.
 ///
 /// # When the store is slow or down
 ///
-/// Requests for one key ask the store once and share the answer, failures included; if the one that began has gone, the others
-/// still get it. The cache sets no deadline: the store does. After five different keys in a row could not be looked up, only
-/// one request a second asks, and the others are answered `Unavailable` at once, until the store has answered one.
+/// Concurrent requests for one key share one lookup, and its failure, too. If the request that began it is dropped, the others
+/// still get the answer. The cache sets no time limit: the store does. After the lookups of five different keys in a row have
+/// failed, a circuit breaker lets one request a second ask the store. The others are answered `Unavailable` at once, until a
+/// lookup succeeds.
 ///
-/// Keys that are kept go on working until their time is up; all others are refused with 503. Whoever prefers to serve
-/// them for longer has [`dangerous_serve_stale_for`](Self::dangerous_serve_stale_for).
+/// Cached keys work until their time is up. All others are refused with 503.
+/// [`dangerous_serve_stale_for`](Self::dangerous_serve_stale_for) serves active keys for longer.
 #[derive(Clone)]
 pub struct CachedKeys(Arc<Inner>);
 
@@ -99,13 +100,14 @@ struct Settings {
 struct Inner {
     store: Arc<dyn KeyStore>,
     settings: Settings,
+    // How long the store's records may be trusted, if it has no events. Set once, before the first lookup.
+    trusted_for: OnceLock<Duration>,
     hashes: Hashes,
-    // Active keys only. The rest has less room of its own.
-    live: Table,
+    active: Table,
     refused: Table,
-    events: Events,
+    events: EventCount,
     single_flight: Arc<SingleFlight>,
-    breaker: Breaker,
+    breaker: CircuitBreaker,
     listeners: Listeners,
 }
 
@@ -122,39 +124,37 @@ impl CachedKeys {
         Self::with_settings(Arc::new(store), settings)
     }
 
-    /// Keeps at most so many keys that may be used, instead of 100,000. With none, requests for one key at the same time still
-    /// ask the store once.
+    /// Caches at most this many active keys. Default: 100,000. With 0, concurrent requests for one key still share a lookup.
     pub fn with_capacity(self, keys: usize) -> Self {
         self.set(|settings| settings.capacity = keys)
     }
 
-    /// Keeps a key for so long, instead of 30 seconds: by then at the latest a change is obeyed of which the store has not told.
+    /// How long a key is cached: a change without an event takes effect after this time at most. Default: 30 seconds.
     pub fn with_ttl(self, ttl: Duration) -> Self {
         self.set(|settings| settings.ttl = ttl)
     }
 
-    /// Keeps at most so many refusals, instead of 10,000.
+    /// Caches at most this many refusals. Default: 10,000.
     pub fn with_refused_capacity(self, refusals: usize) -> Self {
         self.set(|settings| settings.refused_capacity = refusals)
     }
 
-    /// Keeps a refusal for so long, instead of 5 seconds: by then at the latest a new key works of which the store has not told.
+    /// How long a refusal is cached: a key that was issued without an event works after this time at most. Default: 5 seconds.
     pub fn with_refused_ttl(self, ttl: Duration) -> Self {
         self.set(|settings| settings.refused_ttl = ttl)
     }
 
-    /// Lets keys that the store has vouched for go on working for so long since it last did, while it is
-    /// [unavailable](Unavailable). By default they do not, past their usual time.
+    /// While the store is [unavailable](Unavailable), goes on serving a key for this time after the store last confirmed it.
+    /// Default: none; a key is refused when its usual time is up.
     ///
     /// # Security
     ///
-    /// Availability is bought with revocations that come late: a key that was revoked elsewhere while the store could be neither
-    /// reached nor heard works for up to this long. Three things stay as they are. The store is asked first, and served is only
-    /// if it does not answer (or has not answered others [just now](Self#when-the-store-is-slow-or-down)). A key that the store
-    /// has told has changed, or has answered otherwise about since, is not served, nor is one whose signal was sent. And none is
-    /// served past its expiry.
+    /// This trades late revocations for availability. A key that another process revokes while the store can be neither queried
+    /// nor heard from works for up to this time. Three limits remain. The store is asked first, and a stale key is served only if the
+    /// store does not answer, or if the [circuit breaker](Self#when-the-store-is-slow-or-down) is open. A key is not served after an
+    /// event about it, after any other answer about it, or after its signal was sent. No key is served past its expiry.
     ///
-    /// A time that is shorter than a key's usual one (30 seconds) makes a difference only once news were lost.
+    /// A time that is shorter than the usual one (30 seconds) only matters after a disconnection.
     pub fn dangerous_serve_stale_for(self, time: Duration) -> Self {
         self.set(|settings| settings.stale_for = time)
     }
@@ -170,16 +170,20 @@ impl CachedKeys {
         let inner = Arc::new(Inner {
             store,
             settings,
-            live: Table::new(settings.capacity, hashes.clone()),
+            trusted_for: OnceLock::new(),
+            active: Table::new(settings.capacity, hashes.clone()),
             refused: Table::new(settings.refused_capacity, hashes.clone()),
             hashes,
-            events: Events::default(),
+            events: EventCount::default(),
             single_flight: Arc::default(),
-            breaker: Breaker::default(),
+            breaker: CircuitBreaker::default(),
             listeners: Listeners::new(),
         });
         let listener: Weak<Inner> = Arc::downgrade(&inner);
-        inner.store.subscribe(listener);
+        if let Some(time) = inner.store.subscribe(listener).trusted_for() {
+            inner.trusted_for.get_or_init(|| time);
+            inner.events.record(&StoreEvent::Connected);
+        }
         Self(inner)
     }
 }
@@ -187,43 +191,25 @@ impl CachedKeys {
 impl KeyStore for CachedKeys {
     fn find(&self, lookup: &KeyLookup<'_>) -> Answer<Found> {
         let hash = self.0.hashes.of(lookup.digests);
-        match self.0.kept(hash, lookup) {
+        match self.0.cached(hash, lookup) {
             Some(found) => Answer::Now(found),
             None => self.0.ask(hash, lookup),
         }
     }
 
-    fn subscribe(&self, listener: Weak<dyn StoreListener>) {
-        let told_first = listener.upgrade();
-        self.0.listeners.add(listener);
-        let Some(listener) = told_first else { return };
-        // What is told here and what is told by the store at the same time may come in either order: the last word is the
-        // newest.
-        let mut told = AsOf::default();
-        loop {
-            let as_of = self.0.events.as_of_now();
-            if as_of.flows() != told.flows() {
-                listener.on_event(if as_of.flows() {
-                    &StoreEvent::Connected
-                } else {
-                    &StoreEvent::Disconnected
-                });
-            }
-            told = as_of;
-            if self.0.events.as_of_now() == as_of {
-                break;
-            }
-        }
+    fn subscribe(&self, listener: Weak<dyn StoreListener>) -> Subscription {
+        let live = self.0.listeners.subscribe(listener);
+        self.0.trusted_for.get().map_or(live, |time| Subscription::trust_for(*time))
     }
 }
 
 impl Inner {
-    /// What is known and may be answered at once.
+    /// The cached answer, if there is a fresh one.
     #[inline]
-    fn kept(&self, hash: u64, lookup: &KeyLookup<'_>) -> Option<Found> {
+    fn cached(&self, hash: u64, lookup: &KeyLookup<'_>) -> Option<Found> {
         let KeyLookup { digests, now, .. } = *lookup;
-        match self.live.find(hash, digests, |entry| entry.is_fresh(now)) {
-            Some(found) => holds(&found, now).then_some(found),
+        match self.active.find(hash, digests, |entry| entry.is_fresh(now)) {
+            Some(found) => is_found_active(&found, now).then_some(found),
             None => self.refused.find(hash, digests, |entry| entry.is_fresh(now)),
         }
     }
@@ -232,8 +218,8 @@ impl Inner {
     fn ask(self: &Arc<Self>, hash: u64, lookup: &KeyLookup<'_>) -> Answer<Found> {
         let KeyLookup { digests, now, .. } = *lookup;
         if !self.breaker.admits(now) {
-            let problem = Unavailable::new("the store of keys has not answered just now, and is not asked");
-            return Answer::Now(self.stale(hash, digests, now).unwrap_or(Err(problem)));
+            let error = Unavailable::new("key store circuit breaker is open");
+            return Answer::Now(self.stale(hash, digests, now).unwrap_or(Err(error)));
         }
         let waiter = self.join(hash, lookup);
         if !self.may_serve_stale() {
@@ -243,7 +229,7 @@ impl Inner {
         Answer::later(async move {
             let found = waiter.await;
             match found {
-                Err(problem) => cache.stale(hash, &digests, now).unwrap_or(Err(problem)),
+                Err(error) => cache.stale(hash, &digests, now).unwrap_or(Err(error)),
                 found => found,
             }
         })
@@ -255,39 +241,41 @@ impl Inner {
             let cache = Arc::clone(self);
             // The store is asked when this is first polled: no lock is held by then.
             Box::pin(async move {
-                let answer = cache.store.find(&KeyLookup::new(ticket.digests(), now));
-                let found = answer.wait().await;
-                cache.breaker.note(hash, found.is_ok(), now);
+                let found = cache.store.find(&KeyLookup::new(ticket.digests(), now)).await;
+                cache.breaker.record(hash, found.is_ok(), now);
                 if let Ok(record) = &found {
-                    cache.keep(hash, ticket.digests(), record.as_ref(), as_of, now);
+                    cache.insert(hash, ticket.digests(), record.as_ref(), as_of, now);
                 }
                 found
             })
         })
     }
 
-    /// Keeps what was asked for at `now`, unless anything was told since the news were `as_of`.
-    fn keep(&self, hash: u64, digests: &Digests, record: Option<&KeyRecord>, as_of: AsOf, now: SystemTime) {
+    /// Caches the answer to a lookup of `now`, unless there was an event since `as_of`.
+    fn insert(&self, hash: u64, digests: &Digests, record: Option<&KeyRecord>, as_of: AsOf, now: SystemTime) {
         let is_current = || self.events.as_of_now() == as_of;
         let entry = |fresh_until| Entry::new(digests.clone(), record.cloned(), now, fresh_until);
-        let after = |ttl| now.checked_add(ttl).unwrap_or(now);
+        let after = |ttl: Duration| {
+            let ttl = self.trusted_for.get().map_or(ttl, |time| ttl.min(*time));
+            now.checked_add(ttl).unwrap_or(now)
+        };
 
-        if record.is_some_and(|record| is_live(record, now)) {
+        if record.is_some_and(|record| is_active(record, now)) {
             self.refused.remove(hash, digests);
-            // What is kept without news is never fresh.
-            let fresh_until = if as_of.flows() { after(self.settings.ttl) } else { now };
-            if as_of.flows() || self.may_serve_stale() {
-                self.live.insert(hash, entry(fresh_until), is_current);
+            // Without events an entry is never fresh, and can be served as stale only.
+            let fresh_until = if as_of.is_connected() { after(self.settings.ttl) } else { now };
+            if as_of.is_connected() || self.may_serve_stale() {
+                self.active.insert(hash, entry(fresh_until), is_current);
             }
             return;
         }
-        // Whether or not that is kept: the store vouches for the key no more.
-        self.live.remove(hash, digests);
-        // If the signal of an active one was sent, the store will say better in a moment.
+        // Even if the refusal is not cached: the store does not confirm the key any more.
+        self.active.remove(hash, digests);
+        // If the signal of an active record was sent, the store is about to answer otherwise.
         let is_ending = record.is_some_and(|record| {
             record.status() == KeyStatus::Active && record.principal().end_signal().reason().is_some()
         });
-        if as_of.flows() && !is_ending {
+        if as_of.is_connected() && !is_ending {
             self.refused.insert(hash, entry(after(self.settings.refused_ttl)), is_current);
         }
     }
@@ -296,49 +284,51 @@ impl Inner {
         !self.settings.stale_for.is_zero()
     }
 
-    /// What an unavailable store once vouched for, if that may still be served.
+    /// The last confirmed answer about an active key, if it may be served although the store does not answer.
     fn stale(&self, hash: u64, digests: &[Digest], now: SystemTime) -> Option<Found> {
         let stale_for = self.settings.stale_for;
-        let found = self.live.find(hash, digests, |entry| {
-            now.duration_since(entry.kept_at()).is_ok_and(|age| age < stale_for)
+        let found = self.active.find(hash, digests, |entry| {
+            now.duration_since(entry.cached_at()).is_ok_and(|age| age < stale_for)
         })?;
-        holds(&found, now).then_some(found)
+        is_found_active(&found, now).then_some(found)
     }
 }
 
 impl StoreListener for Inner {
-    fn on_event(&self, change: &StoreEvent) {
-        // Before anything is removed: what is kept from here on knows of the change.
-        self.events.note(change);
-        match change {
-            StoreEvent::Key { id, generation, .. } => self.live.remove_key(id, *generation),
-            StoreEvent::Tenant { tenant, generation, .. } => self.live.remove_tenant(tenant, *generation),
-            // That none are missed from now on says nothing of before, either.
-            StoreEvent::Disconnected | StoreEvent::Connected if self.may_serve_stale() => self.live.spoil(),
-            // Also at a change that this version does not know.
-            _ => self.live.clear(),
+    fn on_event(&self, event: &StoreEvent) {
+        // Counted before anything is removed: an entry that is inserted from here on is newer than the event.
+        self.events.record(event);
+        match event {
+            StoreEvent::Key { id, generation, .. } => self.active.remove_key(id, *generation),
+            StoreEvent::Tenant { tenant, generation, .. } => self.active.remove_tenant(tenant, *generation),
+            // A new connection says nothing about the time before it.
+            StoreEvent::Disconnected | StoreEvent::Connected if self.may_serve_stale() => {
+                self.active.expire_all();
+            }
+            // Events that this version does not know are treated like this, too.
+            _ => self.active.clear(),
         }
-        // Any of them may be what has changed: a new key was an unknown one, and a digest is not told.
+        // Any refusal may be about the changed key: a new key was an unknown one, and an event has no digest.
         self.refused.clear();
-        // Whoever is told looks here, and must find nothing older.
-        self.listeners.notify(change);
+        // Last: a listener may ask this cache, and must find nothing older than the event.
+        self.listeners.notify(event);
     }
 }
 
-fn is_live(record: &KeyRecord, now: SystemTime) -> bool {
+fn is_active(record: &KeyRecord, now: SystemTime) -> bool {
     record.status() == KeyStatus::Active && record.principal().ended(now).is_none()
 }
 
-fn holds(found: &Found, now: SystemTime) -> bool {
-    matches!(found, Ok(Some(record)) if is_live(record, now))
+fn is_found_active(found: &Found, now: SystemTime) -> bool {
+    matches!(found, Ok(Some(record)) if is_active(record, now))
 }
 
 impl fmt::Debug for CachedKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CachedKeys")
-            .field("live", &self.0.live.len())
+            .field("active", &self.0.active.len())
             .field("refused", &self.0.refused.len())
-            .field("under_way", &self.0.single_flight.len())
+            .field("in_progress", &self.0.single_flight.len())
             .finish_non_exhaustive()
     }
 }

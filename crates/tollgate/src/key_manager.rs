@@ -10,7 +10,6 @@ use std::{
 };
 
 use tollgate_core::{
-    answer::Answer,
     clock::{Clock, SystemClock},
     denial::Unavailable,
     key::{ApiKey, KeyFormat, Peppers},
@@ -240,7 +239,7 @@ impl KeyManager {
         if !confine(&mut query.tenant, actor) {
             return Ok(Page::new(Vec::new(), None));
         }
-        self.store.list(&query).wait().await
+        self.store.list(&query).await
     }
 
     /// The events of the keys that the actor manages, latest first. Includes deleted keys.
@@ -255,7 +254,7 @@ impl KeyManager {
         if !confine(&mut query.tenant, actor) {
             return Ok(Page::new(Vec::new(), None));
         }
-        self.store.history(&query).wait().await
+        self.store.history(&query).await
     }
 
     /// Suspends a tenant. When this returns, this process refuses all its keys, including those issued later.
@@ -276,7 +275,7 @@ impl KeyManager {
 
     async fn change_tenant(&self, change: TenantChange, actor: &Actor) -> Result<(), KeyAdminError> {
         check::tenant(Some(change.tenant()))?;
-        self.store.change_tenant(Command::new(change, actor.clone(), self.now())).wait().await
+        self.store.change_tenant(Command::new(change, actor.clone(), self.now())).await
     }
 
     fn change(
@@ -285,8 +284,7 @@ impl KeyManager {
         actor: &Actor,
         now: SystemTime,
     ) -> impl Future<Output = Result<KeyDetails, KeyAdminError>> + Send + use<> {
-        let answer: Answer<_> = self.store.change(Command::new(change, actor.clone(), now));
-        answer.wait()
+        self.store.change(Command::new(change, actor.clone(), now)).into_future()
     }
 
     fn generate(&self, environment: tollgate_core::key::Environment) -> Result<ApiKey, KeyAdminError> {

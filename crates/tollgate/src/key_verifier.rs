@@ -1,4 +1,4 @@
-//! Verifies issued keys against a store.
+//! Verifies issued keys by a key store.
 
 use std::{fmt, sync::Arc, time::SystemTime};
 
@@ -13,18 +13,18 @@ use tollgate_core::{
 #[cfg(feature = "legacy")]
 use crate::store::LegacyHashes;
 
-/// Verifies issued keys: their shape first, so that junk costs no look-up, then their digest against a [`KeyStore`].
+/// Verifies issued keys: first their format, so that junk costs no lookup, then their digest by a [`KeyStore`].
 ///
 /// ```
 /// use tollgate::{KeyFormat, KeyVerifier, MemoryKeys};
 ///
 /// let keys = MemoryKeys::new();
 /// let verifier = KeyVerifier::new(KeyFormat::new("sk")?, keys)
-///     .with_format(KeyFormat::new("old")?.without_checksum()); // keys from before
+///     .with_format(KeyFormat::new("old")?.without_checksum()); // older keys
 /// # Ok::<(), tollgate::key::InvalidKeyFormat>(())
 /// ```
 ///
-/// A store that has to be waited for, such as a database, is put behind a cache:
+/// A store that answers later, such as a database, needs a cache in front of it:
 ///
 /// ```
 /// use tollgate::{CachedKeys, KeyFormat, KeyVerifier, store::KeyStore};
@@ -43,7 +43,7 @@ pub struct KeyVerifier {
 }
 
 impl KeyVerifier {
-    /// Verifies keys of this format, by their plain SHA-256.
+    /// Verifies keys of this format by their SHA-256, without a pepper.
     pub fn new(format: KeyFormat, store: impl KeyStore) -> Self {
         Self {
             format,
@@ -55,34 +55,33 @@ impl KeyVerifier {
         }
     }
 
-    /// Accepts keys of another format, too.
+    /// Accepts keys of another format as well.
     pub fn with_format(mut self, format: KeyFormat) -> Self {
         self.more_formats.push(format);
         self
     }
 
-    /// Looks keys up by digests that are made with these peppers.
+    /// Looks keys up by digests with these peppers.
     pub fn with_peppers(mut self, peppers: Peppers) -> Self {
         self.peppers = peppers;
         self
     }
 
-    /// Checks secrets that the store does not know against hashes from before, and upgrades the keys of those that are
-    /// right.
+    /// Checks secrets that the store does not know against the hashes of legacy keys, and upgrades a key whose hash matches.
     #[cfg(feature = "legacy")]
     pub fn with_legacy(mut self, legacy: LegacyHashes) -> Self {
         self.legacy = Some(legacy);
         self
     }
 
-    /// Whether a key of one of the formats can look so.
-    fn recognise(&self, secret: &[u8]) -> Result<(), MalformedKey> {
-        let Err(problem) = self.format.parse(secret) else { return Ok(()) };
-        // What is wrong with it is told as of the first format.
-        let is_another = self.more_formats.iter().any(|format| format.parse(secret).is_ok());
+    /// Checks the secret against all formats.
+    fn check_format(&self, secret: &[u8]) -> Result<(), MalformedKey> {
+        let Err(error) = self.format.parse(secret) else { return Ok(()) };
+        // The error is that of the first format.
+        let has_another = self.more_formats.iter().any(|format| format.parse(secret).is_ok());
         #[cfg(feature = "legacy")]
-        let is_another = is_another || self.legacy.as_ref().is_some_and(|legacy| legacy.recognises(secret));
-        if is_another { Ok(()) } else { Err(problem) }
+        let has_another = has_another || self.legacy.as_ref().is_some_and(|legacy| legacy.accepts(secret));
+        if has_another { Ok(()) } else { Err(error) }
     }
 }
 
@@ -91,52 +90,56 @@ type Found = Answer<Result<Option<KeyRecord>, Unavailable>>;
 
 #[cfg(feature = "legacy")]
 impl KeyVerifier {
-    /// Looks among the keys from before for one that the store has not found.
-    fn ask_legacy(&self, found: Found, presented: &VerifyRequest<'_>) -> Found {
-        let secret = presented.credential.expose_secret_bytes();
-        let Some(legacy) = self.legacy.as_ref().filter(|legacy| legacy.recognises(secret)) else {
+    /// Looks for a legacy key if the store has not found the key.
+    fn ask_legacy(&self, found: Found, request: &VerifyRequest<'_>) -> Found {
+        let secret = request.credential.expose_secret_bytes();
+        let Some(legacy) = self.legacy.as_ref().filter(|legacy| legacy.accepts(secret)) else {
             return found;
         };
         if matches!(found, Answer::Now(Ok(Some(_)) | Err(_))) {
             return found;
         }
-        let (legacy, store, now) = (legacy.clone(), Arc::clone(&self.store), presented.now);
-        let (credential, digest) = (presented.credential.clone(), self.peppers.current(secret));
+        let (legacy, store, now) = (legacy.clone(), Arc::clone(&self.store), request.now);
+        let (credential, digest) = (request.credential.clone(), self.peppers.current(secret));
         Answer::later(async move {
-            let found = found.wait().await?;
+            let found = found.await?;
             if found.is_some() {
                 return Ok(found);
             }
             legacy.upgrade(credential, digest).await?;
-            // Whether or not it was upgraded here: another request may have done so between the two look-ups.
-            store.find(&KeyLookup::new(&[digest], now)).wait().await
+            // Even if nothing was upgraded here: another request may have upgraded the key between the two lookups.
+            store.find(&KeyLookup::new(&[digest], now)).await
         })
     }
 }
 
 impl Verify for KeyVerifier {
-    fn verify(&self, presented: &VerifyRequest<'_>) -> Answer<Result<Arc<Principal>, Denial>> {
-        let secret = presented.credential.expose_secret_bytes();
-        if let Err(problem) = self.recognise(secret) {
-            let denial = Denial::new(DenialKind::CredentialMalformed).with_log_detail(problem.reason());
+    fn verify(&self, request: &VerifyRequest<'_>) -> Answer<Result<Arc<Principal>, Denial>> {
+        let secret = request.credential.expose_secret_bytes();
+        if let Err(error) = self.check_format(secret) {
+            let denial = Denial::new(DenialKind::CredentialMalformed).with_log_detail(error.reason());
             return Answer::Now(Err(denial));
         }
-        let now = presented.now;
+        let now = request.now;
         let found = match self.peppers.only(secret) {
             Some(digest) => self.store.find(&KeyLookup::new(&[digest], now)),
             None => self.store.find(&KeyLookup::new(&self.peppers.all(secret), now)),
         };
         #[cfg(feature = "legacy")]
-        let found = self.ask_legacy(found, presented);
+        let found = self.ask_legacy(found, request);
         match found {
-            Answer::Now(found) => Answer::Now(judge(found, now)),
-            later @ Answer::Later(_) => later.map(move |found| judge(found, now)),
+            Answer::Now(found) => Answer::Now(to_principal(found, now)),
+            later @ Answer::Later(_) => later.map(move |found| to_principal(found, now)),
         }
     }
 }
 
-/// What a record says of its key. An expiry comes before a suspension, which only somebody with a good key may learn of.
-fn judge(found: Result<Option<KeyRecord>, Unavailable>, now: SystemTime) -> Result<Arc<Principal>, Denial> {
+/// The principal of a record, or why its key is refused. An expiry precedes a suspension, which only the owner of a valid key may
+/// learn of.
+fn to_principal(
+    found: Result<Option<KeyRecord>, Unavailable>,
+    now: SystemTime,
+) -> Result<Arc<Principal>, Denial> {
     let Some(record) = found? else { return Err(Denial::new(DenialKind::KeyUnknown)) };
     match record.status() {
         KeyStatus::Active => Ok(record.into_principal()),
@@ -145,7 +148,7 @@ fn judge(found: Result<Option<KeyRecord>, Unavailable>, now: SystemTime) -> Resu
             Err(Denial::new(DenialKind::KeyExpired))
         }
         KeyStatus::TenantSuspended => Err(Denial::new(DenialKind::TenantSuspended)),
-        // A status that this version does not know cannot be meant to let anybody through.
+        // A status that this version does not know must not let a request through.
         _ => Err(Denial::new(DenialKind::KeyUnknown).with_log_detail("the key has an unknown status")),
     }
 }

@@ -121,7 +121,7 @@ impl UsageRecorder {
     pub async fn flush(&self) -> Result<(), Unavailable> {
         while let Some(Unsent { batch, is_newest }) = self.unsent() {
             let number = batch.number;
-            self.0.store.add(batch).wait().await?;
+            self.0.store.add(batch).await?;
             self.confirm(number);
             if is_newest {
                 break;
@@ -158,7 +158,7 @@ impl UsageRecorder {
         // Read before the store: if a flush happens in between, the number in the store's answer shows it.
         let unflushed = self.unflushed(key);
         let query = UsageQuery::new(key, from, until).with_writer(self.0.writer);
-        let stored = self.0.store.usage(&query).wait().await?;
+        let stored = self.0.store.usage(&query).await?;
 
         let mut hours: BTreeMap<_, _> = stored.hours.iter().map(|hour| (hour.hour, hour.requests)).collect();
         for (number, count) in unflushed {

@@ -1,4 +1,4 @@
-//! Backends that answer at once, wait to be told, or are down.
+//! Backends that answer at once, answer when the test lets them, or are down.
 
 use std::{
     collections::HashMap,
@@ -25,7 +25,7 @@ enum Mode {
     Prompt,
     Slow(Latch),
     Down,
-    // Finds out only after a while.
+    // Fails only after a while.
     DownLater(Latch),
 }
 
@@ -40,20 +40,20 @@ impl Backend {
         Self(Arc::new(Mutex::new(Mode::Slow(latch.clone()))))
     }
 
-    /// Never has an answer.
+    /// Fails at once.
     pub fn down() -> Self {
         Self(Arc::new(Mutex::new(Mode::Down)))
     }
 
-    /// Has no answer, which takes until the latch is opened.
+    /// Fails when the latch is opened.
     pub fn down_later(latch: &Latch) -> Self {
         Self(Arc::new(Mutex::new(Mode::DownLater(latch.clone()))))
     }
 
-    /// Behaves from now on as the other one does at the moment.
+    /// From now on behaves as the other one does at this moment.
     ///
     /// # Panics
-    /// If somebody has panicked while a backend changed.
+    /// If another thread panicked during a change.
     pub fn turn_into(&self, other: &Self) {
         let mode = other.mode();
         *self.0.lock().unwrap() = mode;
@@ -113,7 +113,7 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// A directory of nobody.
+    /// An empty directory.
     pub fn new(backend: &Backend) -> Self {
         Self { backend: backend.clone(), principals: HashMap::new() }
     }
@@ -144,7 +144,7 @@ impl SlowLimiter {
         Self { backend: backend.clone(), counters: MemoryLimiter::new() }
     }
 
-    /// Has a subject use up a quota by a policy, at the instant at which [worlds](super::World) begin.
+    /// Uses up a subject's quota under a policy, at the instant at which [worlds](super::World) begin.
     pub fn use_up(&self, policy: &'static str, subject: &str, quota: &Quota) {
         for limit in quota.limits() {
             let charge = Charge::new(policy, subject, subject, quota).settled(limit.limit);

@@ -99,15 +99,15 @@ pub struct Refusal {
 
 /// A key that may do everything.
 pub const GOOD: &str = "s3cr3t-of-ada";
-/// A key that nobody knows.
-const UNKNOWN: &str = "s3cr3t-of-nobody";
+/// An unknown key.
+const UNKNOWN: &str = "s3cr3t-unknown";
 /// A key whose quota admits nothing.
 const USED_UP: &str = "s3cr3t-of-bob";
 /// A key whose plan has lapsed.
 const LAPSED: &str = "s3cr3t-of-cyd";
 /// A key without scopes.
 const POWERLESS: &str = "s3cr3t-of-dan";
-/// Names the address of a request's client, in place of a connection. Without it, it is nobody's who has failed.
+/// The address of a request's client, in place of a connection. Without it, the address is unknown.
 const ADDRESS: &str = "x-address";
 /// An address that has failed too often.
 const SHUT_OUT: &str = "192.0.2.66";
@@ -376,11 +376,11 @@ impl Case {
         ..Self::SCOPE
     };
 
-    /// Notes whoever it was told of, and refuses nobody.
+    /// Records each principal, and refuses no request.
     pub const USAGE: Self = Self {
         layer: "UsageLayer",
         stack: |world, inner| {
-            let builder = ServiceBuilder::new().layer(request_id(&World::new())).map_request(vouched);
+            let builder = ServiceBuilder::new().layer(request_id(&World::new())).map_request(identified);
             erase(builder.layer(usage(world)).service(inner))
         },
         alone: |world, inner| identified(usage(world), inner),
@@ -440,7 +440,7 @@ impl Case {
 }
 
 /// A request whose caller is known in another way than by a credential.
-fn vouched(mut request: Request<String>) -> Request<String> {
+fn identified(mut request: Request<String>) -> Request<String> {
     RequestContext::authenticate(request.extensions_mut(), Arc::new(Principal::new("ada")));
     request
 }

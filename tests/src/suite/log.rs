@@ -1,4 +1,4 @@
-//! A log that can be read: what the layers, and the service inside them, have told `tracing`.
+//! A log for tests: the events that the layers, and the service inside them, send to `tracing`.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +14,7 @@ use tracing::{
 };
 use tracing_subscriber::{Layer, Registry, layer::Context, layer::SubscriberExt as _, registry::LookupSpan};
 
-/// Everything that this thread tells `tracing` while the log lives, down to the level `TRACE`.
+/// All `tracing` events of this thread while the log exists, down to the level `TRACE`.
 pub struct Log {
     entries: Entries,
     _guard: DefaultGuard,

@@ -109,7 +109,7 @@ async fn every_command_works_on_postgres() {
 
     let store = tests::patient_store().connect(url).await.unwrap();
     let now = SystemClock.now();
-    store.add(UsageBatch::new(1, 1, vec![UsageCount::new(id.as_str(), now, 7, now)])).wait().await.unwrap();
+    store.add(UsageBatch::new(1, 1, vec![UsageCount::new(id.as_str(), now, 7, now)])).await.unwrap();
     store.close().await;
     assert_eq!(
         json(url, &["keys", "usage", &id, "--from=2020-01-01", "--until=2100-01-01"]).await["total"],
@@ -154,7 +154,7 @@ async fn a_service_is_notified_of_a_revocation_by_the_command_line() {
     let issued = json(url, &["keys", "create", "--name=deploy"]).await;
     let service = tests::patient_store().connect(url).await.unwrap();
     let digest = Digest::of(text(&issued["secret"]));
-    let record = service.find(&KeyLookup::new(&[digest], SystemClock.now())).wait().await.unwrap().unwrap();
+    let record = service.find(&KeyLookup::new(&[digest], SystemClock.now())).await.unwrap().unwrap();
     let ended = record.principal().end_signal().wait();
     json(url, &["keys", "revoke", &text(&issued["id"])]).await;
     assert_eq!(ended.await, EndReason::Revoked);

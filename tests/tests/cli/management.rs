@@ -42,7 +42,7 @@ async fn keys_and_events_have_the_json_format_of_the_management_routes() {
 
     let store = tests::patient_store().connect(url).await.unwrap();
     let now = SystemClock.now();
-    store.add(UsageBatch::new(1, 1, vec![UsageCount::new(full.as_str(), now, 7, now)])).wait().await.unwrap();
+    store.add(UsageBatch::new(1, 1, vec![UsageCount::new(full.as_str(), now, 7, now)])).await.unwrap();
     let manager = KeyManager::new(KeyFormat::opaque(), store.clone());
     let router = KeyRouter::new(manager, allow_everything).with_metadata().into_router();
     for id in [bare, full, revoked] {

@@ -42,8 +42,12 @@ impl Api {
     }
 
     fn record(&self, secret: &str) -> KeyRecord {
-        let found =
-            self.keys.find(&KeyLookup::new(&[Digest::of(secret)], at(0))).wait().now_or_never().unwrap();
+        let found = self
+            .keys
+            .find(&KeyLookup::new(&[Digest::of(secret)], at(0)))
+            .into_future()
+            .now_or_never()
+            .unwrap();
         found.unwrap().unwrap()
     }
 }
@@ -237,7 +241,7 @@ async fn listeners_are_notified_before_a_change_returns() {
     let api = Api::new();
     api.issue(Principal::new("earlier"));
     let received = Arc::new(Received::default());
-    api.keys.subscribe(Arc::downgrade(&received) as Weak<dyn StoreListener>);
+    let _ = api.keys.subscribe(Arc::downgrade(&received) as Weak<dyn StoreListener>);
     assert_eq!(received.take(), [StoreEvent::Connected], "within a process, events are connected at once");
 
     api.issue(Principal::new("ada").with_tenant("acme"));

@@ -1,4 +1,4 @@
-//! Failed attempts by address: how many are allowed, what counts as one, and what is refused then.
+//! Failed attempts by address: how many are allowed, what counts as one, and what is refused after them.
 
 mod addresses;
 mod sockets;
@@ -134,13 +134,13 @@ fn stack(how: How, quota: Quota) -> (Stack, ManualClock, Verifier) {
     (guarding(how, &clock, attempts(quota), &verifier), clock, verifier)
 }
 
-/// A refusal for too many attempts: it tells how long to wait, and nothing else.
+/// A refusal for too many attempts: it says how long to wait, and nothing else.
 fn is_shut_out(reply: &Reply) -> bool {
     numbers(reply) == (429, None, None, None, Some(60)) && reply.kind() == Some(DenialKind::RateLimited)
 }
 
 #[tokio::test]
-async fn so_many_failures_are_allowed_and_then_nobody_is_asked() {
+async fn after_the_allowed_failures_the_verifier_is_not_asked() {
     for how in How::BOTH {
         let (mut stack, clock, verifier) = stack(how, 3.per_minute());
         for _ in 0..3 {
@@ -152,7 +152,7 @@ async fn so_many_failures_are_allowed_and_then_nobody_is_asked() {
             let refused = send(&mut stack, with_key(HERE, key)).await;
             assert!(is_shut_out(&refused), "{how:?}: {refused:?}");
         }
-        assert_eq!(verifier.calls(), 3, "shut out before anybody looks at the key");
+        assert_eq!(verifier.calls(), 3, "refused before the key is verified");
         assert_eq!(send(&mut stack, with_key(THERE, "good")).await.status(), StatusCode::OK);
         clock.set(at(60));
         assert_eq!(send(&mut stack, with_key(HERE, "good")).await.status(), StatusCode::OK, "{how:?}");
@@ -160,7 +160,7 @@ async fn so_many_failures_are_allowed_and_then_nobody_is_asked() {
 }
 
 #[tokio::test]
-async fn whatever_is_refused_for_its_credential_is_a_failed_attempt() {
+async fn every_refusal_of_a_credential_is_a_failed_attempt() {
     let long = "x".repeat(5_000);
     let cases: [(&[(&str, &str)], _); 9] = [
         (&[], DenialKind::CredentialMissing),
@@ -184,7 +184,7 @@ async fn whatever_is_refused_for_its_credential_is_a_failed_attempt() {
 }
 
 #[tokio::test]
-async fn nothing_else_is_one() {
+async fn nothing_else_is_a_failed_attempt() {
     for how in How::BOTH {
         let (mut stack, _, verifier) = stack(how, 1.per_minute());
         let statuses = async |stack: &mut _, path, key, times| {
@@ -221,7 +221,7 @@ async fn a_thousand_failures_a_minute_can_be_allowed() {
 }
 
 #[tokio::test]
-async fn attempts_that_are_under_way_at_once_are_counted_when_they_have_failed() {
+async fn concurrent_attempts_are_counted_when_they_have_failed() {
     for how in How::BOTH {
         let (mut stack, _, verifier) = stack(how, 1.per_minute());
         let latch = Latch::shut();
@@ -240,7 +240,7 @@ async fn attempts_that_are_under_way_at_once_are_counted_when_they_have_failed()
 }
 
 #[tokio::test]
-async fn in_report_only_mode_nobody_is_shut_out() {
+async fn in_report_only_mode_no_address_is_refused() {
     for how in How::BOTH {
         let (clock, verifier, report) = (ManualClock::at(at(0)), Verifier::new(), ReportOnly::new());
         let attempts = attempts(1.per_minute()).with_report_only(&report);
@@ -255,7 +255,7 @@ async fn in_report_only_mode_nobody_is_shut_out() {
 }
 
 #[tokio::test]
-async fn a_limiter_that_is_down_shuts_everybody_out() {
+async fn a_limiter_that_is_down_refuses_every_address() {
     for how in How::BOTH {
         let (clock, verifier) = (ManualClock::at(at(0)), Verifier::new());
         let attempts = attempts(9.per_minute()).with_limiter(SlowLimiter::new(&Backend::down()));
@@ -295,7 +295,7 @@ async fn a_limiter_that_is_slow_is_waited_for_before_and_after() {
 }
 
 #[tokio::test]
-async fn a_limiter_that_falls_ill_meanwhile_keeps_no_refusal_back() {
+async fn a_limiter_that_fails_meanwhile_does_not_hold_a_refusal_back() {
     for how in How::BOTH {
         let (clock, verifier, limiter) = (ManualClock::at(at(0)), Verifier::new(), Backend::prompt());
         let latch = Latch::shut();
@@ -314,20 +314,20 @@ async fn a_limiter_that_falls_ill_meanwhile_keeps_no_refusal_back() {
 }
 
 #[tokio::test]
-async fn the_log_tells_which_address_was_shut_out() {
+async fn the_log_shows_which_address_was_refused() {
     for how in How::BOTH {
         let (mut stack, ..) = stack(how, 1.per_minute());
         send(&mut stack, with_key(HERE, "guess")).await;
         let log = Log::start();
         assert!(is_shut_out(&send(&mut stack, with_key(HERE, "guess")).await), "{how:?}");
         let refusals = log.refusals();
-        let told: Vec<_> = ["layer", "reason", "detail"].map(|field| refusals[0].field(field)).into();
-        assert_eq!(told, [Some("AttemptLimitLayer"), Some("rate_limited"), Some(HERE)]);
+        let shown: Vec<_> = ["layer", "reason", "detail"].map(|field| refusals[0].field(field)).into();
+        assert_eq!(shown, [Some("AttemptLimitLayer"), Some("rate_limited"), Some(HERE)]);
     }
 }
 
 #[tokio::test]
-async fn grpc_callers_are_told_that_a_resource_is_exhausted() {
+async fn grpc_callers_get_resource_exhausted() {
     for how in How::BOTH {
         let (mut stack, ..) = stack(how, 1.per_minute());
         let grpc = [("content-type", "application/grpc"), ("x-api-key", "guess")];

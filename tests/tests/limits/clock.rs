@@ -12,7 +12,7 @@ use tollgate::{
 use crate::{behind, from, numbers, passing};
 
 #[tokio::test]
-async fn a_late_arrival_joins_the_newer_window() {
+async fn a_late_request_is_counted_in_the_newer_window() {
     let clock = ManualClock::at(at(60));
     let mut stack = behind(&clock, RateLimitLayer::new(3.per_minute()).with_clock(clock.clone()));
     assert_eq!(passing(&mut stack, "ada", 1).await, 1);
@@ -27,13 +27,13 @@ async fn a_late_arrival_joins_the_newer_window() {
 }
 
 #[tokio::test]
-async fn a_step_back_of_an_hour_hands_out_one_extra_window_at_most() {
+async fn a_step_back_of_an_hour_grants_at_most_one_extra_window() {
     let clock = ManualClock::at(at(7_200));
     let quota = 3.per_minute().and(100.per_hour()).and(8.per_day());
     let mut stack = behind(&clock, RateLimitLayer::new(quota).with_clock(clock.clone()));
     assert_eq!(passing(&mut stack, "ada", 9).await, 3);
     clock.rewind(Duration::from_hours(1));
-    assert_eq!(passing(&mut stack, "ada", 9).await, 3, "one extra window, and nobody is locked out");
+    assert_eq!(passing(&mut stack, "ada", 9).await, 3, "one extra window, and no caller is locked out");
     clock.advance(Duration::from_secs(59));
     assert_eq!(passing(&mut stack, "ada", 9).await, 0);
     clock.advance(Duration::from_secs(1));
@@ -41,12 +41,12 @@ async fn a_step_back_of_an_hour_hands_out_one_extra_window_at_most() {
 }
 
 #[tokio::test]
-async fn a_sliding_window_hands_out_one_extra_window_at_most_by_a_step_back_of_an_hour() {
+async fn a_sliding_window_grants_at_most_one_extra_window_for_a_step_back_of_an_hour() {
     let clock = ManualClock::at(at(7_230));
     let mut stack = behind(&clock, RateLimitLayer::new(4.per_minute().sliding()).with_clock(clock.clone()));
     assert_eq!(passing(&mut stack, "ada", 9).await, 4);
     clock.rewind(Duration::from_hours(1));
-    assert_eq!(passing(&mut stack, "ada", 9).await, 4, "one extra window, and nobody is locked out");
+    assert_eq!(passing(&mut stack, "ada", 9).await, 4, "one extra window, and no caller is locked out");
     clock.advance(Duration::from_secs(30));
     assert_eq!(passing(&mut stack, "ada", 9).await, 0);
     clock.advance(Duration::from_secs(30));
@@ -54,7 +54,7 @@ async fn a_sliding_window_hands_out_one_extra_window_at_most_by_a_step_back_of_a
 }
 
 #[tokio::test]
-async fn a_late_arrival_joins_the_newer_sliding_window() {
+async fn a_late_request_is_counted_in_the_newer_sliding_window() {
     let clock = ManualClock::at(at(60));
     let mut stack = behind(&clock, RateLimitLayer::new(3.per_minute().sliding()).with_clock(clock.clone()));
     assert_eq!(passing(&mut stack, "ada", 1).await, 1);
@@ -66,7 +66,7 @@ async fn a_late_arrival_joins_the_newer_sliding_window() {
 }
 
 #[tokio::test]
-async fn a_step_forwards_of_an_hour_hands_out_one_extra_window_or_one_full_bucket() {
+async fn a_step_forwards_of_an_hour_grants_one_extra_window_or_one_full_bucket() {
     for quota in [3.per_minute(), 3.per_minute().sliding(), 1.per_second().with_burst(3)] {
         let clock = ManualClock::at(at(0));
         let mut stack = behind(&clock, RateLimitLayer::new(quota.clone()).with_clock(clock.clone()));
@@ -87,7 +87,7 @@ async fn a_small_step_back_fills_no_bucket_and_a_large_one_fills_it_once() {
     clock.advance(Duration::from_secs(2));
     assert_eq!(passing(&mut stack, "ada", 9).await, 1, "a second that is lived through twice fills it once");
     clock.rewind(Duration::from_hours(1));
-    assert_eq!(passing(&mut stack, "ada", 9).await, 3, "one full bucket, and nobody is locked out");
+    assert_eq!(passing(&mut stack, "ada", 9).await, 3, "one full bucket, and no caller is locked out");
     clock.advance(Duration::from_hours(1));
     assert_eq!(passing(&mut stack, "ada", 9).await, 3);
 }

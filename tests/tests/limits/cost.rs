@@ -1,4 +1,4 @@
-//! What a request costs, known from the request or only from its response: the numbers tell of it, and so does the next refusal.
+//! Costs that are known from the request, or only from its response: rate-limit values and refusals show them.
 
 use std::{
     future::pending,
@@ -26,7 +26,7 @@ use tower::{Service as _, layer::layer_fn, service_fn};
 
 use crate::{asking, behind, from, guarding, numbers, passing};
 
-/// A service whose answer has the status that the path ends with, or else 200.
+/// A service that answers with the status at the end of the path, or else 200.
 fn statuses() -> Inner {
     Inner::answering(|request| {
         let mut response = Response::new("inside".to_owned());
@@ -46,7 +46,7 @@ fn failures() -> Cost {
 }
 
 #[tokio::test]
-async fn each_request_takes_its_units_whole_or_not_at_all() {
+async fn each_request_is_charged_all_of_its_units_or_none() {
     for how in How::BOTH {
         let clock = ManualClock::at(at(0));
         let mut stack = guarding(how, &clock, limit(10.per_minute(), Cost::units(4)), Inner::new());
@@ -64,7 +64,7 @@ async fn each_request_takes_its_units_whole_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn what_costs_nothing_is_never_refused_and_never_counted() {
+async fn a_request_without_cost_is_never_refused_and_never_counted() {
     for how in How::BOTH {
         let clock = ManualClock::at(at(0));
         let cost = Cost::by_request(|head, _| match head.uri.path() {
@@ -93,7 +93,7 @@ async fn what_costs_nothing_is_never_refused_and_never_counted() {
 }
 
 #[tokio::test]
-async fn a_cost_may_hang_on_who_is_asking() {
+async fn a_cost_may_depend_on_the_principal() {
     let clock = ManualClock::at(at(0));
     let cost = Cost::by_request(|_, principal| {
         u64::from(principal.is_none_or(|principal| principal.id() != "root"))
@@ -105,7 +105,7 @@ async fn a_cost_may_hang_on_who_is_asking() {
 }
 
 #[tokio::test]
-async fn only_failures_count_and_the_responses_own_numbers_tell_of_them() {
+async fn only_failures_count_and_the_response_itself_shows_them() {
     for how in How::BOTH {
         let clock = ManualClock::at(at(0));
         let inner = statuses();
@@ -125,14 +125,18 @@ async fn only_failures_count_and_the_responses_own_numbers_tell_of_them() {
             assert_eq!(numbers(&reply), expected, "{how:?} {path}");
         }
         assert_eq!(inner.calls(), 5);
-        assert_eq!(passing(&mut stack, "bob", 1).await, 1, "whose failures these were not");
+        assert_eq!(
+            passing(&mut stack, "bob", 1).await,
+            1,
+            "other callers are not charged for these failures"
+        );
         clock.set(at(60));
         assert_eq!(passing(&mut stack, "ada", 9).await, 9);
     }
 }
 
 #[tokio::test]
-async fn a_refusal_further_in_is_a_response_too_and_brings_its_denial() {
+async fn a_refusal_by_an_inner_layer_is_a_response_with_its_denial() {
     for how in How::BOTH {
         let clock = ManualClock::at(at(0));
         let cost = Cost::by_response(|response| match response.denial().map(tollgate::Denial::kind) {
@@ -167,7 +171,7 @@ async fn a_request_that_its_own_limit_refuses_costs_nothing() {
 }
 
 #[tokio::test]
-async fn an_error_and_a_response_that_nobody_waits_for_cost_nothing() {
+async fn an_error_and_a_dropped_response_cost_nothing() {
     let inner = service_fn(async |request: Request<String>| match request.uri().path() {
         "/jobs/error" => Err(Failure("the inner service's own error")),
         "/jobs/never" => pending().await,
@@ -198,18 +202,18 @@ async fn policies_of_one_layer_may_count_in_different_ways() {
         .unwrap()
         .with_headers(RateLimitHeaders::none().with_ietf_draft_10());
         let mut stack = guarding(how, &clock, layer, statuses());
-        // Each body is six bytes long, and the next response is the first to tell of it.
+        // Each body has six bytes, which the next response shows first.
         for (path, [requests, failures, traffic]) in [
             ("/jobs", [99, 100, 100]),
             ("/jobs/404", [98, 99, 94]),
             ("/jobs", [97, 99, 88]),
             ("/jobs/404", [96, 98, 82]),
         ] {
-            let told = send(&mut stack, asking("ada", path)).await.header("ratelimit");
+            let shown = send(&mut stack, asking("ada", path)).await.header("ratelimit");
             let expected = format!(
                 r#""requests-minute";r={requests};t=60, "failures-minute";r={failures};t=60, "traffic-minute";r={traffic};t=60"#
             );
-            assert_eq!(told, expected, "{how:?} {path}");
+            assert_eq!(shown, expected, "{how:?} {path}");
         }
     }
 }
@@ -232,7 +236,7 @@ async fn a_policy_that_refuses_keeps_the_others_from_counting() {
 }
 
 #[tokio::test]
-async fn the_last_request_may_take_more_than_is_left_and_the_next_ones_wait() {
+async fn the_last_request_may_exceed_the_rest_and_the_next_ones_wait() {
     for how in How::BOTH {
         let clock = ManualClock::at(at(0));
         let mut stack = guarding(how, &clock, limit(10.per_minute(), Cost::by_response(|_| 7)), Inner::new());
@@ -251,14 +255,14 @@ async fn the_last_request_may_take_more_than_is_left_and_the_next_ones_wait() {
 }
 
 #[tokio::test]
-async fn a_bucket_is_owed_what_was_taken_beyond_its_size() {
+async fn a_bucket_may_be_charged_beyond_its_size_and_refills_first() {
     for how in How::BOTH {
         let clock = ManualClock::at(at(0));
         let quota = 60.per_minute().with_burst(10);
         let mut stack = guarding(how, &clock, limit(quota, Cost::by_response(|_| 14)), Inner::new());
         let first = numbers(&send(&mut stack, from("ada")).await);
         assert_eq!(first, (200, Some(10), Some(0), Some(14), None), "{how:?}");
-        // Four are owed, and one must be there: a token comes each second.
+        // The bucket lacks four tokens, and one must be there: it gets one token each second.
         clock.set(at(4));
         let refused = numbers(&send(&mut stack, from("ada")).await);
         assert_eq!(refused, (429, Some(10), Some(0), Some(14), Some(1)), "{how:?}");
@@ -268,7 +272,7 @@ async fn a_bucket_is_owed_what_was_taken_beyond_its_size() {
 }
 
 #[tokio::test]
-async fn what_one_of_two_limits_charges_is_told_among_the_numbers_of_both() {
+async fn the_charge_of_one_of_two_limits_is_shown_among_the_values_of_both() {
     for is_outer in [false, true] {
         let clock = ManualClock::at(at(0));
         let requests = RateLimitLayer::from_policies([Policy::new("requests", 9.per_hour())]).unwrap();
@@ -326,7 +330,7 @@ async fn an_outer_limit_may_count_the_refusals_of_an_inner_one() {
 }
 
 #[tokio::test]
-async fn one_window_that_is_counted_in_two_ways_is_told_of_in_both() {
+async fn one_window_that_is_counted_in_two_ways_is_shown_in_both() {
     let clock = ManualClock::at(at(0));
     let quota = 2.per_minute().and(100.per_minute().sliding());
     let mut stack = guarding(How::Built, &clock, limit(quota, Cost::by_response(|_| 1)), Inner::new());
@@ -383,7 +387,7 @@ async fn a_quota_by_function_may_change_between_requests_and_keeps_the_count() {
 }
 
 #[tokio::test]
-async fn the_function_is_asked_of_every_request_that_it_concerns() {
+async fn the_function_is_called_for_every_request_to_which_it_applies() {
     let clock = ManualClock::at(at(0));
     let asked = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&asked);
@@ -398,7 +402,7 @@ async fn the_function_is_asked_of_every_request_that_it_concerns() {
         assert_eq!(send(&mut stack, from("ada")).await.status(), status);
     }
     assert_eq!(asked.load(Ordering::Relaxed), 3);
-    // Whose quota is their own is not asked about.
+    // The function is not called for a principal with a quota of its own.
     assert_eq!(send(&mut stack, from("bob+1")).await.status(), 403);
     clock.advance(Duration::from_mins(1));
     assert_eq!(send(&mut stack, from("ada")).await.status(), 403);

@@ -37,9 +37,9 @@ async fn keys_of_one_tenant_share_its_quota_exactly() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_subject_that_many_tenants_share_has_one_counter() {
     let clock = ManualClock::at(at(0));
-    let everybody =
-        Policy::new("everybody", 1_000.per_minute()).with_subject(Subject::custom(|_, _| Some("all".into())));
-    let policies = [Policy::new("key", 500.per_minute()), everybody];
+    let shared =
+        Policy::new("shared", 1_000.per_minute()).with_subject(Subject::custom(|_, _| Some("all".into())));
+    let policies = [Policy::new("key", 500.per_minute()), shared];
     let stack = behind(&clock, RateLimitLayer::from_policies(policies).unwrap().with_clock(clock.clone()));
     let (passed, refused) = tally(&stack, |at| format!("key{}@tenant{}", at % 100, at % 10)).await;
     assert_eq!((passed.len(), refused), (1_000, 9_000));
@@ -83,7 +83,7 @@ async fn tally(stack: &tests::suite::Stack, caller: impl Fn(usize) -> String) ->
 }
 
 #[tokio::test]
-async fn a_refusal_by_one_window_burns_no_other() {
+async fn a_refusal_by_one_window_counts_in_no_other() {
     let clock = ManualClock::at(at(0));
     let quota = 2.per_minute().and(5.per_hour()).and(7.per_day());
     let mut stack = behind(&clock, RateLimitLayer::new(quota).with_clock(clock.clone()));
@@ -103,7 +103,7 @@ async fn a_refusal_by_one_window_burns_no_other() {
 }
 
 #[tokio::test]
-async fn a_refusal_by_one_policy_burns_no_other() {
+async fn a_refusal_by_one_policy_counts_in_no_other() {
     let clock = ManualClock::at(at(0));
     let policies = [
         Policy::new("key", 3.per_hour()),
@@ -140,7 +140,7 @@ async fn an_upgrade_keeps_the_count_and_raises_the_limit() {
 }
 
 #[tokio::test]
-async fn a_quota_of_its_own_takes_the_place_of_one_policys() {
+async fn a_principals_own_quota_replaces_that_of_one_policy() {
     let clock = ManualClock::at(at(0));
     let policies = [
         Policy::new(tollgate::limit::DEFAULT_POLICY, 1.per_minute()),
@@ -164,12 +164,12 @@ async fn a_preflight_is_not_counted() {
 }
 
 #[tokio::test]
-async fn nobody_escapes_their_quota_by_leaving_the_key_out() {
+async fn a_caller_cannot_avoid_a_quota_by_omitting_the_key() {
     let clock = ManualClock::at(at(0));
     let key = || Policy::new("key", 1.per_minute());
     let mut stack = behind(&clock, RateLimitLayer::from_policies([key()]).unwrap().with_clock(clock.clone()));
     let reply = send(&mut stack, get("/jobs", &[])).await;
-    assert_eq!(reply.kind(), Some(DenialKind::Misconfigured), "nobody has said what strangers may");
+    assert_eq!(reply.kind(), Some(DenialKind::Misconfigured), "no policy applies to callers without a key");
     assert_eq!(numbers(&reply), (500, None, None, None, None));
 
     let all = Subject::custom(|_, principal| principal.is_none().then_some("all".into()));
@@ -180,7 +180,7 @@ async fn nobody_escapes_their_quota_by_leaving_the_key_out() {
         let (status, _, remaining, _, retry_after) = numbers(&send(&mut stack, get("/jobs", &[])).await);
         assert_eq!((status, remaining, retry_after), expected);
     }
-    assert_eq!(passing(&mut stack, "ada", 9).await, 1, "who has a key is no stranger");
+    assert_eq!(passing(&mut stack, "ada", 9).await, 1, "a caller with a key is counted by the key");
 }
 
 #[tokio::test]
@@ -197,7 +197,7 @@ async fn services_of_one_layer_share_its_counters() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_dropped_before_it_is_polled_has_been_counted_once() {
+async fn a_request_that_is_dropped_before_it_is_polled_was_counted_once() {
     let clock = ManualClock::at(at(0));
     let mut stack = behind(&clock, RateLimitLayer::new(3.per_minute()).with_clock(clock.clone()));
     assert!(is_ready_now(&mut stack));
@@ -206,7 +206,7 @@ async fn a_request_that_is_dropped_before_it_is_polled_has_been_counted_once() {
 }
 
 #[tokio::test]
-async fn counters_of_passed_windows_vanish() {
+async fn counters_of_past_windows_are_removed() {
     let clock = ManualClock::at(at(0));
     let limiter = Arc::new(MemoryLimiter::new());
     let layer =
@@ -246,7 +246,7 @@ async fn a_flood_of_new_subjects_in_every_window_stays_bounded() {
             let subject = format!("{window}-{subject}");
             let charges = [tollgate::limit::Charge::new("key", &subject, &subject, &quota)];
             let request = tollgate::limit::LimitRequest::new(&charges, tollgate::clock::Clock::now(&clock));
-            assert!(limiter.acquire(&request).wait().await.unwrap().is_allowed());
+            assert!(limiter.acquire(&request).await.unwrap().is_allowed());
         }
         most = most.max(limiter.subjects());
         clock.advance(Duration::from_mins(1));

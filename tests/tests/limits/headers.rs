@@ -1,4 +1,4 @@
-//! Which headers tell where the limits stand, and what exactly they say.
+//! The rate-limit headers and their values.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use tower_http::cors::CorsLayer;
 use crate::{Honest, asking, behind, from, guarding};
 
 /// All headers of limits, as `name: value`, sorted.
-fn told(reply: &Reply) -> Vec<String> {
+fn shown(reply: &Reply) -> Vec<String> {
     let is_of_limits = |name: &str| name.contains("ratelimit") || name == "retry-after";
     let all = reply.headers().iter().filter(|(name, _)| is_of_limits(name.as_str()));
     sorted(all.map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())))
@@ -42,11 +42,11 @@ fn second(of_day: u64) -> u64 {
     2_000_073_600 + of_day
 }
 
-/// What the first request of `ada` is told.
+/// The rate-limit headers of the response to `ada`'s first request.
 async fn first(headers: RateLimitHeaders, quota: Quota) -> Vec<String> {
     let mut stack =
         guarding(How::Built, &clock(), RateLimitLayer::new(quota).with_headers(headers), Inner::new());
-    told(&send(&mut stack, from("ada")).await)
+    shown(&send(&mut stack, from("ada")).await)
 }
 
 fn two_windows() -> Quota {
@@ -54,7 +54,7 @@ fn two_windows() -> Quota {
 }
 
 #[tokio::test]
-async fn the_usual_headers_tell_of_the_tightest_window() {
+async fn the_usual_headers_show_the_tightest_window() {
     let [minute, hour] = [second(60), second(3_600)];
     let usual = ["x-ratelimit-limit: 60".to_owned(), "x-ratelimit-remaining: 59".to_owned()];
     for headers in [RateLimitHeaders::new(), RateLimitHeaders::default()] {
@@ -111,7 +111,7 @@ async fn each_option_adds_its_headers() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_told_in_the_same_headers_and_when_to_come_again() {
+async fn a_refusal_has_the_same_headers_and_retry_after() {
     let headers = RateLimitHeaders::new().with_seconds_to_reset().with_each_window().with_ietf_draft_10();
     for how in How::BOTH {
         let limit = RateLimitLayer::new(1.per_minute().and(9.per_hour())).with_headers(headers);
@@ -120,7 +120,7 @@ async fn a_refusal_is_told_in_the_same_headers_and_when_to_come_again() {
         let refused = send(&mut stack, from("ada")).await;
         assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(
-            told(&refused),
+            shown(&refused),
             sorted([
                 r#"ratelimit: "minute";r=0;t=30, "hour";r=8;t=3570"#,
                 r#"ratelimit-policy: "minute";q=1;w=60, "hour";q=9;w=3600"#,
@@ -141,17 +141,17 @@ async fn a_refusal_is_told_in_the_same_headers_and_when_to_come_again() {
 }
 
 #[tokio::test]
-async fn without_headers_a_refusal_still_tells_how_long_to_wait() {
+async fn without_headers_a_refusal_still_has_retry_after() {
     for how in How::BOTH {
         let limit = RateLimitLayer::new(1.per_minute()).with_headers(RateLimitHeaders::none());
         let mut stack = guarding(how, &clock(), limit, Inner::new());
-        assert_eq!(told(&send(&mut stack, from("ada")).await), [""; 0]);
-        assert_eq!(told(&send(&mut stack, from("ada")).await), sorted(["retry-after: 30"]), "{how:?}");
+        assert_eq!(shown(&send(&mut stack, from("ada")).await), [""; 0]);
+        assert_eq!(shown(&send(&mut stack, from("ada")).await), sorted(["retry-after: 30"]), "{how:?}");
     }
 }
 
 #[tokio::test]
-async fn refusals_further_in_carry_all_of_them() {
+async fn refusals_by_inner_layers_have_all_headers() {
     let headers = RateLimitHeaders::none().with_each_window().with_ietf_draft_10();
     for how in How::BOTH {
         let limit = RateLimitLayer::new(7.per_day()).with_headers(headers);
@@ -159,7 +159,7 @@ async fn refusals_further_in_carry_all_of_them() {
         let refused = send(&mut stack, asking("ada", "/elsewhere")).await;
         assert_eq!(refused.status(), StatusCode::FORBIDDEN);
         assert_eq!(
-            told(&refused),
+            shown(&refused),
             sorted([
                 r#"ratelimit: "day";r=6;t=86370"#.to_owned(),
                 r#"ratelimit-policy: "day";q=7;w=86400"#.to_owned(),
@@ -216,8 +216,8 @@ async fn a_stacked_limit_writes_its_headers_where_there_are_none_or_where_its_wi
                 [limit("tight", 2.per_minute(), of_tight), limit("wide", 9.per_hour(), of_wide)];
             let both = if is_tight_outside { (tight, wide) } else { (wide, tight) };
             let mut stack = behind(&clock, both);
-            let shown = told(&send(&mut stack, from("ada")).await);
-            assert_eq!(shown, sorted(expected.clone()), "{of_tight:?}, {of_wide:?}, {is_tight_outside}");
+            let values = shown(&send(&mut stack, from("ada")).await);
+            assert_eq!(values, sorted(expected.clone()), "{of_tight:?}, {of_wide:?}, {is_tight_outside}");
         }
     }
 }
@@ -234,12 +234,12 @@ async fn the_values_of_a_refusal_by_a_stacked_limit_stay() {
         let expected =
             ["retry-after: 30", "x-ratelimit-limit: 0", "x-ratelimit-remaining: 0"].map(str::to_owned);
         let reset = format!("x-ratelimit-reset: {}", second(60));
-        assert_eq!(told(&refused), sorted([expected.to_vec(), vec![reset]].concat()));
+        assert_eq!(shown(&refused), sorted([expected.to_vec(), vec![reset]].concat()));
     }
 }
 
 #[tokio::test]
-async fn a_window_without_a_name_is_called_by_its_seconds() {
+async fn a_window_without_a_name_is_named_by_its_seconds() {
     let quota = 5.per(Window::lasting(Duration::from_mins(15)));
     let headers = RateLimitHeaders::none().with_each_window().with_ietf_draft_10();
     assert_eq!(
@@ -255,7 +255,7 @@ async fn a_window_without_a_name_is_called_by_its_seconds() {
 }
 
 #[tokio::test]
-async fn a_bucket_shows_what_it_holds_and_the_time_in_which_it_is_filled() {
+async fn a_bucket_shows_its_size_and_the_time_in_which_it_fills() {
     let headers = RateLimitHeaders::new().with_seconds_to_reset().with_each_window().with_ietf_draft_10();
     assert_eq!(
         first(headers, 60.per_minute().with_burst(10)).await,
@@ -273,7 +273,7 @@ async fn a_bucket_shows_what_it_holds_and_the_time_in_which_it_is_filled() {
 }
 
 #[tokio::test]
-async fn of_policies_with_one_window_the_tighter_one_is_told_under_its_name() {
+async fn of_policies_with_one_window_the_tighter_one_is_shown_under_its_name() {
     let policies = [
         Policy::new("key", 9.per_minute()),
         Policy::new("tenant", 5.per_minute()).with_subject(tollgate::limit::Subject::Tenant),
@@ -297,7 +297,7 @@ async fn of_policies_with_one_window_the_tighter_one_is_told_under_its_name() {
 /// RFC 9651 section 3.3.3: of a string's letters, quotes and backslashes would have to be escaped, and no others than ASCII's
 /// visible ones may stand there.
 #[tokio::test]
-async fn whatever_a_policy_is_called_a_structured_field_stays_one() {
+async fn every_policy_name_makes_a_valid_structured_field() {
     for (name, entry) in [
         ("organization", "organization-minute"),
         (DEFAULT_POLICY, "minute"),
@@ -310,7 +310,7 @@ async fn whatever_a_policy_is_called_a_structured_field_stays_one() {
             .with_headers(RateLimitHeaders::none().with_ietf_draft_10());
         let mut stack = guarding(How::Built, &clock(), limit, Inner::new());
         assert_eq!(
-            told(&send(&mut stack, from("ada")).await),
+            shown(&send(&mut stack, from("ada")).await),
             sorted([
                 format!(r#"ratelimit: "{entry}";r=59;t=30"#),
                 format!(r#"ratelimit-policy: "{entry}";q=60;w=60"#),
@@ -320,13 +320,13 @@ async fn whatever_a_policy_is_called_a_structured_field_stays_one() {
 }
 
 #[tokio::test]
-async fn no_number_is_larger_than_a_structured_field_may_hold() {
-    let told = first(RateLimitHeaders::none().with_ietf_draft_10(), u64::MAX.per_day()).await;
+async fn no_number_exceeds_the_range_of_a_structured_field() {
+    let shown = first(RateLimitHeaders::none().with_ietf_draft_10(), u64::MAX.per_day()).await;
     let expected = [
         r#"ratelimit: "day";r=999999999999999;t=86370"#,
         r#"ratelimit-policy: "day";q=999999999999999;w=86400"#,
     ];
-    assert_eq!(told, sorted(expected));
+    assert_eq!(shown, sorted(expected));
 }
 
 #[tokio::test]
@@ -336,7 +336,7 @@ async fn an_unlimited_quota_adds_no_headers() {
 }
 
 #[tokio::test]
-async fn a_charge_for_the_response_is_told_in_all_headers() {
+async fn a_charge_for_the_response_is_shown_in_all_headers() {
     let limit = RateLimitLayer::from_policies([
         Policy::new(DEFAULT_POLICY, 60.per_minute()).with_cost(Cost::by_response(|_| 5))
     ])
@@ -353,7 +353,7 @@ async fn a_charge_for_the_response_is_told_in_all_headers() {
     }
 }
 
-/// A router whose limits are told in every way that there is, behind CORS.
+/// A router with all rate-limit headers, behind CORS.
 async fn serve_across_origins() -> std::net::SocketAddr {
     let quota = 1_000.per_second().and(3.per_minute()).and(1_000.per_hour()).and(1_000.per_day());
     let headers = RateLimitHeaders::new().with_each_window().with_ietf_draft_10();
@@ -382,10 +382,10 @@ fn readable(headers: &HeaderMap) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_page_of_another_origin_may_read_what_the_layers_tell() {
+async fn a_page_of_another_origin_may_read_the_headers_of_the_layers() {
     let server = serve_across_origins().await;
     let mut caller = Connection::http1(server).await;
-    // What is not Tollgate's, or tells a page nothing.
+    // Headers that are not Tollgate's, or of no use to a page.
     let others = ["date", "vary", "access-control-allow-origin", "access-control-expose-headers"];
     let mut statuses = Vec::new();
     for key in [None, Some("ada"), Some("ada"), Some("ada"), Some("ada")] {

@@ -3,6 +3,7 @@
 
 mod attempts;
 mod clock;
+mod conformance;
 mod cost;
 mod exact;
 mod headers;
@@ -30,7 +31,7 @@ use tollgate::{
 };
 use tower::{Layer, ServiceBuilder};
 
-/// Everybody is who they say they are: `ada@acme.pro` is the key `ada` of the tenant `acme`, on the tier `pro`; `+5` at
+/// Accepts every credential: `ada@acme.pro` is the key `ada` of the tenant `acme`, on the tier `pro`; `+5` at
 /// its end gives it a quota of its own, 5 per minute.
 struct Honest;
 
@@ -72,7 +73,7 @@ where
     behind_verifier(clock, Honest, layer)
 }
 
-/// The same behind somebody else who knows the callers.
+/// The same with another verifier.
 fn behind_verifier<L, B>(clock: &ManualClock, verifier: impl Verify, layer: L) -> Stack
 where
     L: Layer<Inner>,
@@ -147,7 +148,7 @@ async fn passing(stack: &mut Stack, caller: &str, requests: usize) -> usize {
 }
 
 #[tokio::test]
-async fn the_helpers_tell_callers_apart() {
+async fn the_helpers_distinguish_callers() {
     let clock = ManualClock::at(tests::suite::at(0));
     let mut stack = behind(&clock, RateLimitLayer::new(1.per_minute()));
     assert_eq!(passing(&mut stack, "ada@acme.pro+3", 9).await, 3);

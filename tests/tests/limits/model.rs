@@ -57,7 +57,7 @@ proptest! {
     }
 
     /// One caller on one plan: whatever has passed may be forgotten to make room for others, which shows once the clock steps
-    /// back, and a counter that is alone makes room for nobody.
+    /// back, and a single counter is never forgotten.
     #[test]
     fn clocks_that_jump_agree(
         (limits, form) in (any_limits(0), any_form()),
@@ -69,7 +69,7 @@ proptest! {
 
     /// Many callers: no more than one quota for each step back, whatever was forgotten.
     #[test]
-    fn clocks_that_jump_hand_out_one_quota_for_each_step_back_at_most(
+    fn clocks_that_jump_grant_at_most_one_extra_quota_for_each_step_back(
         plans in any_plans(),
         events in prop::collection::vec(any_event_of_a_jumping_clock(KEYS.len()), 60..140),
     ) {

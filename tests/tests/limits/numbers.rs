@@ -1,4 +1,4 @@
-//! The numbers that callers see: on which responses, and one value each.
+//! The rate-limit values that callers see: on which responses, and one value each.
 
 use http::StatusCode;
 use tests::suite::{Inner, at, erase, get, send};
@@ -19,7 +19,7 @@ fn limit(clock: &ManualClock, name: &'static str, quota: Quota) -> RateLimitLaye
 
 #[tokio::test]
 async fn stacked_limits_write_one_value_for_each_header() {
-    // (outer, inner) and what the first, second, and third request are told
+    // (outer, inner), and then the values of the first, second and third response.
     let tight_inside = (9.per_hour(), 2.per_minute());
     let tight_outside = (2.per_minute(), 9.per_hour());
     let tight_one = |remaining| (200, Some(2), Some(remaining), Some(60), None);
@@ -38,7 +38,7 @@ async fn stacked_limits_write_one_value_for_each_header() {
 }
 
 #[tokio::test]
-async fn three_stacked_limits_with_the_tightest_in_their_midst() {
+async fn three_stacked_limits_with_the_tightest_in_the_middle() {
     let clock = ManualClock::at(at(0));
     let three = (
         limit(&clock, "a", 9.per_hour()),
@@ -52,12 +52,12 @@ async fn three_stacked_limits_with_the_tightest_in_their_midst() {
 }
 
 #[tokio::test]
-async fn a_limit_that_does_not_concern_the_request_leaves_the_numbers_alone() {
+async fn a_limit_that_does_not_apply_leaves_the_headers_unchanged() {
     let clock = ManualClock::at(at(0));
-    let nobody = || Policy::new("nobody", 0.per_minute()).with_subject(Subject::custom(|_, _| None));
+    let not_applicable = || Policy::new("none", 0.per_minute()).with_subject(Subject::custom(|_, _| None));
     for layers in [
-        [vec![nobody()], vec![Policy::new("key", 3.per_minute())]],
-        [vec![Policy::new("key", 3.per_minute())], vec![nobody()]],
+        [vec![not_applicable()], vec![Policy::new("key", 3.per_minute())]],
+        [vec![Policy::new("key", 3.per_minute())], vec![not_applicable()]],
     ] {
         let [outer, inner] =
             layers.map(|policies| RateLimitLayer::from_policies(policies).unwrap().with_clock(clock.clone()));
@@ -67,7 +67,7 @@ async fn a_limit_that_does_not_concern_the_request_leaves_the_numbers_alone() {
 }
 
 #[tokio::test]
-async fn an_unlimited_quota_shows_no_numbers() {
+async fn an_unlimited_quota_has_no_rate_limit_values() {
     let clock = ManualClock::at(at(0));
     let policy = Policy::new("key", 1.per_minute()).with_tier("gold", Quota::unlimited());
     let mut stack =
@@ -77,7 +77,7 @@ async fn an_unlimited_quota_shows_no_numbers() {
 }
 
 #[tokio::test]
-async fn refusals_by_inner_layers_carry_the_numbers_and_have_been_counted() {
+async fn refusals_by_inner_layers_have_the_rate_limit_values_and_were_counted() {
     let clock = ManualClock::at(at(0));
     for (layers, kind) in [(0, DenialKind::ScopeMissing), (1, DenialKind::EntitlementInactive)] {
         let limit = limit(&clock, "key", 2.per_minute());
@@ -98,7 +98,7 @@ async fn refusals_by_inner_layers_carry_the_numbers_and_have_been_counted() {
 }
 
 #[tokio::test]
-async fn the_built_stack_shows_numbers_to_nobody_but_their_owner() {
+async fn the_built_stack_shows_rate_limit_values_only_to_their_owner() {
     let clock = ManualClock::at(at(0));
     let tollgate = Tollgate::builder()
         .verify(Honest)
@@ -120,7 +120,7 @@ async fn the_built_stack_shows_numbers_to_nobody_but_their_owner() {
 }
 
 #[tokio::test]
-async fn numbers_of_an_upstream_are_replaced() {
+async fn rate_limit_values_of_an_upstream_are_replaced() {
     let clock = ManualClock::at(at(0));
     let upstream = layer_fn(|_: Inner| {
         Inner::answering(|_| {
@@ -148,7 +148,7 @@ async fn the_inner_service_finds_the_decision_of_the_innermost_limit() {
 
 /// Once both were taken for one: the sliding window's numbers stood in the place of the other's, its own stayed as they were.
 #[tokio::test]
-async fn what_a_response_has_cost_is_told_of_each_of_two_limits_for_one_window() {
+async fn the_cost_of_a_response_is_shown_for_each_of_two_limits_for_one_window() {
     let clock = ManualClock::at(at(0));
     let policy = Policy::new(tollgate::limit::DEFAULT_POLICY, 9.per_minute().and(5.per_minute().sliding()))
         .with_cost(Cost::by_response(|_| 2));

@@ -1,5 +1,5 @@
-//! Callers who do as they are told: whoever waits as long as a refusal says is admitted next, and whoever reads the numbers is
-//! never refused.
+//! Callers that obey the responses: a caller that waits for `Retry-After` is admitted next, and a caller that obeys the
+//! rate-limit values is never refused.
 
 use std::time::{Duration, SystemTime};
 
@@ -25,7 +25,7 @@ proptest! {
     })]
 
     #[test]
-    fn whoever_waits_as_a_refusal_says_is_admitted_next(
+    fn a_caller_that_waits_for_retry_after_is_admitted(
         limits in any_limits(1),
         pauses in prop::collection::vec(any_pause(), 150),
     ) {
@@ -40,7 +40,7 @@ proptest! {
     }
 
     #[test]
-    fn nobody_is_told_to_wait_a_second_too_long(
+    fn retry_after_is_not_a_second_too_long(
         limits in any_limits(1),
         pauses in prop::collection::vec(any_pause(), 150),
     ) {
@@ -58,7 +58,7 @@ proptest! {
     }
 
     #[test]
-    fn whoever_waits_for_the_reset_when_nothing_remains_is_never_refused(
+    fn a_caller_that_waits_for_the_reset_when_nothing_remains_is_never_refused(
         limits in any_limits(1),
         pauses in prop::collection::vec(any_pause(), 250),
     ) {
@@ -74,7 +74,7 @@ proptest! {
     }
 
     #[test]
-    fn whoever_waits_the_seconds_to_the_reset_when_nothing_remains_is_never_refused(
+    fn a_caller_that_waits_the_seconds_to_the_reset_when_nothing_remains_is_never_refused(
         limits in any_limits(1),
         pauses in prop::collection::vec(any_pause(), 250),
     ) {
@@ -91,7 +91,7 @@ proptest! {
     }
 
     #[test]
-    fn whoever_waits_for_every_window_of_which_nothing_remains_is_never_refused(
+    fn a_caller_that_waits_for_every_window_that_is_used_up_is_never_refused(
         limits in any_limits(1),
         pauses in prop::collection::vec(any_pause(), 250),
     ) {
@@ -101,14 +101,14 @@ proptest! {
             caller.clock.advance(pause);
             let reply = caller.ask();
             prop_assert_eq!(reply.status(), 200);
-            let told = reply.header("ratelimit");
-            let used_up = entries(&told).into_iter().filter(|(_, numbers)| numbers[0] == ("r", 0));
+            let shown = reply.header("ratelimit");
+            let used_up = entries(&shown).into_iter().filter(|(_, numbers)| numbers[0] == ("r", 0));
             caller.wait(used_up.map(|(_, numbers)| numbers[1].1).max().unwrap_or(0));
         }
     }
 }
 
-/// How long somebody thinks before the next request: mostly not at all.
+/// A pause before the next request: usually none.
 fn any_pause() -> impl Strategy<Value = Duration> {
     prop_oneof![
         6 => Just(Duration::ZERO),
@@ -147,7 +147,7 @@ impl Caller {
 }
 
 #[test]
-fn whoever_waits_as_a_refusal_says_is_admitted_next_after_an_upgrade_too() {
+fn a_caller_that_waits_for_retry_after_is_admitted_after_an_upgrade_too() {
     let policy = Policy::new("key", 1.per_hour().with_burst(2)).with_tier("pro", 60.per_hour().with_burst(2));
     let mut caller = Caller::new(RateLimitLayer::from_policies([policy]).unwrap());
     let mut ask = |key| send(&mut caller.stack, from(key)).now_or_never().unwrap();

@@ -1,4 +1,4 @@
-//! Where a principal's limits stand, told without a request of its own.
+//! A principal's current limits, read without a request.
 
 use http::StatusCode;
 use tests::{
@@ -28,8 +28,8 @@ async fn peek(limit: &RateLimitLayer, key: &KeyDetails, seconds: u64) -> Decisio
     limit.peek(key.to_principal(EndSignal::new()), at(seconds)).await.unwrap()
 }
 
-/// Limit, remaining and reset, as a response would tell them.
-fn told(decision: &Decision) -> (Option<u64>, Option<u64>, Option<u64>) {
+/// Limit, remaining and reset, as a response would show them.
+fn shown(decision: &Decision) -> (Option<u64>, Option<u64>, Option<u64>) {
     let window = decision.tightest();
     let number = |of: fn(&tollgate::limit::WindowState) -> u64| window.map(of);
     let reset = number(|window| window.reset_second).map(|reset| reset - midnight());
@@ -41,7 +41,7 @@ fn by_key(quota: Quota) -> Policy {
 }
 
 #[tokio::test]
-async fn tells_what_the_headers_of_the_last_response_told() {
+async fn shows_what_the_headers_of_the_last_response_show() {
     let limits: [fn() -> Vec<Policy>; 6] = [
         || vec![by_key(5.per_minute().and(7.per_hour()))],
         || vec![by_key(5.per_minute().sliding())],
@@ -79,7 +79,7 @@ async fn tells_what_the_headers_of_the_last_response_told() {
                 }
                 let (_, limited, remaining, reset, _) = numbers(&reply);
                 let decision = peek(&limit, key, seconds).await;
-                assert_eq!(told(&decision), (limited, remaining, reset), "{caller} at {seconds}: {limit:?}");
+                assert_eq!(shown(&decision), (limited, remaining, reset), "{caller} at {seconds}: {limit:?}");
                 assert_eq!(peek(&limit, key, seconds).await, decision, "a peek counts nothing");
             }
         }
@@ -87,7 +87,7 @@ async fn tells_what_the_headers_of_the_last_response_told() {
 }
 
 #[tokio::test]
-async fn tells_what_is_used_up_and_of_whoever_was_never_here() {
+async fn shows_used_up_limits_and_those_of_a_new_principal() {
     let clock = ManualClock::at(at(0));
     let limit = RateLimitLayer::new(2.per_minute());
     let mut stack = behind(&clock, limit.clone());
@@ -95,15 +95,15 @@ async fn tells_what_is_used_up_and_of_whoever_was_never_here() {
         send(&mut stack, from("ada")).await;
     }
     let ada = peek(&limit, &details("ada", None, None, None), 0).await;
-    assert_eq!((ada.is_allowed(), told(&ada)), (true, (Some(2), Some(0), Some(60))));
+    assert_eq!((ada.is_allowed(), shown(&ada)), (true, (Some(2), Some(0), Some(60))));
     let bob = peek(&limit, &details("bob", None, None, None), 0).await;
-    assert_eq!(told(&bob), (Some(2), Some(2), Some(60)));
+    assert_eq!(shown(&bob), (Some(2), Some(2), Some(60)));
     let tomorrow = peek(&limit, &details("ada", None, None, None), 86_400).await;
-    assert_eq!(told(&tomorrow), (Some(2), Some(2), Some(86_460)));
+    assert_eq!(shown(&tomorrow), (Some(2), Some(2), Some(86_460)));
 }
 
 #[tokio::test]
-async fn leaves_out_what_only_a_request_decides() {
+async fn omits_limits_that_depend_on_the_request() {
     let slow_for_bulk = |head: tollgate::request::RequestHead<'_>, _: Option<&Principal>| {
         head.uri.path().starts_with("/bulk").then(|| 1.per_minute())
     };
@@ -111,7 +111,7 @@ async fn leaves_out_what_only_a_request_decides() {
         by_key(5.per_minute()).with_quota_by(slow_for_bulk),
         Policy::new("organization", 4.per_hour()).with_subject(Subject::Tenant),
         Policy::new("address", 3.per_hour()).with_subject(Subject::Address(ClientAddress::of_peer(|_| None))),
-        Policy::new("everybody", 2.per_hour()).with_subject(Subject::custom(|_, _| Some("all".into()))),
+        Policy::new("shared", 2.per_hour()).with_subject(Subject::custom(|_, _| Some("all".into()))),
     ])
     .unwrap();
     let names = |decision: &Decision| -> Vec<_> {
@@ -129,14 +129,14 @@ async fn leaves_out_what_only_a_request_decides() {
     );
 
     let all = RateLimitLayer::from_policies([
-        Policy::new("everybody", 2.per_hour()).with_subject(Subject::custom(|_, _| Some("all".into())))
+        Policy::new("shared", 2.per_hour()).with_subject(Subject::custom(|_, _| Some("all".into())))
     ])
     .unwrap();
     assert_eq!(peek(&all, &ada, 0).await.tightest(), None);
 }
 
 #[tokio::test]
-async fn says_so_when_the_counters_cannot_be_reached() {
+async fn is_unavailable_if_the_counters_cannot_be_reached() {
     let limit = RateLimitLayer::new(2.per_minute()).with_limiter(SlowLimiter::new(&Backend::down()));
     assert!(limit.peek(Principal::new("ada"), at(0)).await.is_err());
 }

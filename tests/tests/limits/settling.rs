@@ -1,4 +1,4 @@
-//! Limiters that take their time, or fail, when a request's cost is settled: no response is lost.
+//! Limiters that are slow or fail at a deferred charge: no response is lost.
 
 use std::{
     convert::Infallible,
@@ -28,16 +28,16 @@ use tracing::Level;
 
 use crate::{Honest, asking, from, guarding, numbers};
 
-/// A limit of ten, whose limiter falls ill as soon as the inner service is called.
-struct Patient {
+/// A limit of ten, whose limiter fails or becomes slow as soon as the inner service is called.
+struct Failing {
     clock: ManualClock,
     limiter: Backend,
-    illness: Backend,
+    failure: Backend,
 }
 
-impl Patient {
-    fn new(illness: Backend) -> Self {
-        Self { clock: ManualClock::at(at(0)), limiter: Backend::prompt(), illness }
+impl Failing {
+    fn new(failure: Backend) -> Self {
+        Self { clock: ManualClock::at(at(0)), limiter: Backend::prompt(), failure }
     }
 
     fn limit(&self, cost: Cost) -> RateLimitLayer {
@@ -45,11 +45,11 @@ impl Patient {
         RateLimitLayer::from_policies([policy]).unwrap().with_limiter(SlowLimiter::new(&self.limiter))
     }
 
-    /// Answers 404, once the limiter has fallen ill.
+    /// Answers 404, after the limiter has begun to fail.
     fn inner(&self) -> Inner {
-        let (limiter, illness) = (self.limiter.clone(), self.illness.clone());
+        let (limiter, failure) = (self.limiter.clone(), self.failure.clone());
         Inner::answering(move |_| {
-            limiter.turn_into(&illness);
+            limiter.turn_into(&failure);
             let mut response = Response::new("inside".to_owned());
             *response.status_mut() = StatusCode::NOT_FOUND;
             Ok(response)
@@ -70,13 +70,13 @@ fn bytes() -> Cost {
 }
 
 #[tokio::test]
-async fn a_limiter_that_is_slow_to_admit_settles_all_the_same() {
+async fn a_limiter_that_admits_slowly_makes_the_deferred_charge() {
     for how in How::BOTH {
         let latch = Latch::shut();
-        let patient = Patient::new(Backend::slow(&latch));
-        patient.limiter.turn_into(&patient.illness);
-        let inner = patient.inner();
-        let mut stack = guarding(how, &patient.clock, patient.limit(three()), inner.clone());
+        let failing = Failing::new(Backend::slow(&latch));
+        failing.limiter.turn_into(&failing.failure);
+        let inner = failing.inner();
+        let mut stack = guarding(how, &failing.clock, failing.limit(three()), inner.clone());
         assert!(is_ready_now(&mut stack));
         let mut response = pin!(stack.call(from("ada")));
         assert!(is_pending(response.as_mut()));
@@ -88,12 +88,12 @@ async fn a_limiter_that_is_slow_to_admit_settles_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_response_waits_for_a_limiter_that_is_slow_to_settle() {
+async fn a_response_waits_for_a_slow_deferred_charge() {
     for how in How::BOTH {
         let latch = Latch::shut();
-        let patient = Patient::new(Backend::slow(&latch));
-        let inner = patient.inner();
-        let mut stack = guarding(how, &patient.clock, patient.limit(three()), inner.clone());
+        let failing = Failing::new(Backend::slow(&latch));
+        let inner = failing.inner();
+        let mut stack = guarding(how, &failing.clock, failing.limit(three()), inner.clone());
         assert!(is_ready_now(&mut stack));
         let mut response = pin!(stack.call(from("ada")));
         assert!(is_pending(response.as_mut()) && is_pending(response.as_mut()));
@@ -107,7 +107,7 @@ async fn a_response_waits_for_a_limiter_that_is_slow_to_settle() {
 }
 
 #[tokio::test]
-async fn a_refusal_further_in_waits_for_it_too() {
+async fn a_refusal_by_an_inner_layer_waits_for_it_too() {
     for how in How::BOTH {
         let (latch, backend) = (Latch::shut(), Backend::prompt());
         let cost = {
@@ -133,14 +133,14 @@ async fn a_refusal_further_in_waits_for_it_too() {
 }
 
 #[tokio::test]
-async fn a_limiter_that_is_down_at_the_settlement_loses_no_response() {
+async fn a_limiter_that_is_down_at_the_deferred_charge_loses_no_response() {
     let latch = Latch::shut();
     latch.open();
     for how in How::BOTH {
         for down in [Backend::down(), Backend::down_later(&latch)] {
             for cost in [three(), bytes()] {
-                let patient = Patient::new(down.clone());
-                let mut stack = guarding(how, &patient.clock, patient.limit(cost), patient.inner());
+                let failing = Failing::new(down.clone());
+                let mut stack = guarding(how, &failing.clock, failing.limit(cost), failing.inner());
                 let log = Log::start();
                 let reply = send(&mut stack, from("ada")).await;
                 assert_eq!(numbers(&reply), (404, Some(10), Some(10), Some(60), None), "as of its admission");
@@ -154,7 +154,7 @@ async fn a_limiter_that_is_down_at_the_settlement_loses_no_response() {
                 assert_eq!(warnings[0].field("detail"), Some("the test has switched this backend off"));
                 let refused = send(&mut stack, from("ada")).await;
                 assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE, "the next one is not admitted");
-                patient.recover();
+                failing.recover();
                 assert_eq!(numbers(&send(&mut stack, from("ada")).await).0, 404);
             }
         }
@@ -162,22 +162,22 @@ async fn a_limiter_that_is_down_at_the_settlement_loses_no_response() {
 }
 
 #[tokio::test]
-async fn the_end_of_a_body_waits_for_a_limiter_that_is_slow_to_settle() {
+async fn the_end_of_a_body_waits_for_a_slow_deferred_charge() {
     let latch = Latch::shut();
-    let patient = Patient::new(Backend::slow(&latch));
-    let tollgate = Tollgate::builder().verify(Honest).rate_limit(patient.limit(bytes()));
-    let mut service = tollgate.clock(patient.clock.clone()).build().unwrap().layer(patient.inner());
+    let failing = Failing::new(Backend::slow(&latch));
+    let tollgate = Tollgate::builder().verify(Honest).rate_limit(failing.limit(bytes()));
+    let mut service = tollgate.clock(failing.clock.clone()).build().unwrap().layer(failing.inner());
     assert!(is_ready_now(&mut service));
     let mut body = service.call(from("ada")).await.unwrap().into_body();
     assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "inside");
-    assert!(!body.is_end_stream(), "whoever believes that would not wait");
+    assert!(!body.is_end_stream(), "the body must be polled until its end is charged");
     assert!(is_pending(pin!(body.frame())) && is_pending(pin!(body.frame())));
     latch.open();
     assert!(body.frame().await.is_none());
     assert!(body.is_end_stream());
     drop(body);
 
-    patient.recover();
+    failing.recover();
     assert!(is_ready_now(&mut service));
     let next = service.call(from("ada")).await.unwrap();
     assert_eq!(next.headers()["x-ratelimit-remaining"], "4");
@@ -199,20 +199,20 @@ fn strict(is_broken: bool) -> impl http_body::Body<Data = Bytes, Error = io::Err
 async fn a_body_that_has_ended_is_not_read_again_while_its_end_waits() {
     for is_broken in [false, true] {
         let latch = Latch::shut();
-        let patient = Patient::new(Backend::slow(&latch));
-        let (limiter, slow) = (patient.limiter.clone(), patient.illness.clone());
+        let failing = Failing::new(Backend::slow(&latch));
+        let (limiter, slow) = (failing.limiter.clone(), failing.failure.clone());
         let inner = service_fn(move |_: Request<String>| {
             limiter.turn_into(&slow);
             ready(Ok::<_, Infallible>(Response::new(strict(is_broken))))
         });
-        let tollgate = Tollgate::builder().verify(Honest).rate_limit(patient.limit(bytes()));
-        let mut service = tollgate.clock(patient.clock.clone()).build().unwrap().layer(inner);
+        let tollgate = Tollgate::builder().verify(Honest).rate_limit(failing.limit(bytes()));
+        let mut service = tollgate.clock(failing.clock.clone()).build().unwrap().layer(inner);
         assert!(is_ready_now(&mut service));
         let mut body = pin!(service.call(from("ada")).await.unwrap().into_body());
         assert!(body.as_mut().frame().await.unwrap().is_ok());
         if is_broken {
             let error = body.as_mut().frame().await.unwrap().unwrap_err();
-            assert_eq!(error.to_string(), "the body's own", "an error is told at once, and not lost");
+            assert_eq!(error.to_string(), "the body's own", "an error is passed on at once, and not lost");
             continue;
         }
         assert!(is_pending(pin!(body.as_mut().frame())) && is_pending(pin!(body.as_mut().frame())));
@@ -222,15 +222,15 @@ async fn a_body_that_has_ended_is_not_read_again_while_its_end_waits() {
 }
 
 #[tokio::test]
-async fn what_a_dropped_body_has_cost_is_charged_although_nobody_waits() {
+async fn the_cost_of_a_dropped_body_is_charged() {
     for how in How::BOTH {
-        let patient = Patient::new(Backend::slow(&Latch::shut()));
-        let mut stack = guarding(how, &patient.clock, patient.limit(bytes()), patient.inner());
+        let failing = Failing::new(Backend::slow(&Latch::shut()));
+        let mut stack = guarding(how, &failing.clock, failing.limit(bytes()), failing.inner());
         assert!(is_ready_now(&mut stack));
         let mut body = stack.call(from("ada")).await.unwrap().into_body();
         assert!(body.frame().await.is_some());
         drop(body);
-        patient.recover();
+        failing.recover();
         assert!(is_ready_now(&mut stack));
         let next = stack.call(from("ada")).await.unwrap();
         assert_eq!(next.headers()["x-ratelimit-remaining"], "4", "{how:?}");
@@ -238,20 +238,20 @@ async fn what_a_dropped_body_has_cost_is_charged_although_nobody_waits() {
 }
 
 #[tokio::test]
-async fn a_future_that_is_polled_after_its_end_stays_silent() {
+async fn a_future_that_is_polled_after_its_end_stays_pending() {
     let map = || ScopeLayer::per_route(ScopeMap::new().get("/jobs", Requirement::none())).unwrap();
     for (path, status) in [("/jobs", 404), ("/elsewhere", 403)] {
         let latch = Latch::shut();
-        let patient = Patient::new(Backend::prompt());
+        let failing = Failing::new(Backend::prompt());
         let cost = {
-            let (limiter, slow) = (patient.limiter.clone(), Backend::slow(&latch));
+            let (limiter, slow) = (failing.limiter.clone(), Backend::slow(&latch));
             Cost::by_response(move |_| {
                 limiter.turn_into(&slow);
                 3
             })
         };
-        let tollgate = Tollgate::builder().verify(Honest).rate_limit(patient.limit(cost)).scope(map());
-        let mut service = tollgate.clock(patient.clock.clone()).build().unwrap().layer(patient.inner());
+        let tollgate = Tollgate::builder().verify(Honest).rate_limit(failing.limit(cost)).scope(map());
+        let mut service = tollgate.clock(failing.clock.clone()).build().unwrap().layer(failing.inner());
         assert!(is_ready_now(&mut service));
         let mut response = pin!(service.call(asking("ada", path)));
         assert!(is_pending(response.as_mut()));

@@ -1,5 +1,5 @@
-//! The limits of a published contract, held over a socket: Skannr's, which counts by account and tells every response where the
-//! account stands.
+//! The rate limits of a published API contract, over a socket: Skannr's, which counts by account and shows the account's limits in
+//! every response.
 //!
 //! - A token is a bearer token, short-lived, and one account has many of them.
 //! - An account has so many requests in a window, by its plan, whatever token it uses.
@@ -85,25 +85,25 @@ impl Service {
         Self { clock, address }
     }
 
-    async fn send(&self, method: Method, path: &str, token: &str) -> Told {
+    async fn send(&self, method: Method, path: &str, token: &str) -> Shown {
         let mut request = request(method, path, None);
         let bearer = HeaderValue::try_from(format!("Bearer {token}")).unwrap();
         if !token.is_empty() {
             request.headers_mut().insert(AUTHORIZATION, bearer);
         }
-        told(&Connection::http1(self.address).await.send(request).await)
+        shown(&Connection::http1(self.address).await.send(request).await)
     }
 
-    async fn get(&self, token: &str) -> Told {
+    async fn get(&self, token: &str) -> Shown {
         self.send(Method::GET, "/targets", token).await
     }
 }
 
 /// Status; limit, remaining, and reset in seconds after midnight; `Retry-After`.
-type Told = (u16, Option<[u64; 3]>, Option<u64>);
+type Shown = (u16, Option<[u64; 3]>, Option<u64>);
 
-/// What a response tells. Fails if it is an error without a message.
-fn told(response: &Response<Bytes>) -> Told {
+/// What a response shows. Fails if it is an error without a message.
+fn shown(response: &Response<Bytes>) -> Shown {
     let number = |name: &str| header(response.headers(), name).parse::<u64>().ok();
     if !response.status().is_success() {
         assert_eq!(header(response.headers(), "content-type"), "application/json");
@@ -122,7 +122,7 @@ fn told(response: &Response<Bytes>) -> Told {
 }
 
 #[tokio::test]
-async fn every_response_to_an_account_tells_where_it_stands() {
+async fn every_response_to_an_account_shows_its_limits() {
     let service = Service::start(tokens(), limit()).await;
     for (method, path, expected) in [
         (Method::GET, "/targets", (200, Some([9, 8, 60]), None)),
@@ -142,7 +142,7 @@ async fn every_response_to_an_account_tells_where_it_stands() {
 }
 
 #[tokio::test]
-async fn tokens_of_one_account_share_what_its_plan_allows() {
+async fn tokens_of_one_account_share_the_quota_of_its_plan() {
     let service = Service::start(tokens(), limit()).await;
     assert_eq!(service.get("ada-1").await, (200, Some([3, 2, 60]), None));
     assert_eq!(service.get("ada-2").await, (200, Some([3, 1, 60]), None));
@@ -168,7 +168,7 @@ async fn an_expired_token_shows_nothing_of_its_account_and_costs_it_nothing() {
     assert_eq!(service.get("ada-1").await, (401, None, None), "not refused for the limit");
     assert_eq!(service.get("ada-later").await, (429, Some([3, 0, 120]), Some(60)));
     assert_eq!(service.get("bob-1").await, (401, None, None));
-    assert_eq!(service.get("anybody").await, (401, None, None));
+    assert_eq!(service.get("unknown").await, (401, None, None));
     assert_eq!(service.get("").await, (401, None, None));
 }
 
@@ -205,7 +205,7 @@ async fn a_limiter_that_answers_later_changes_nothing() {
     service.clock.set(at(60));
     assert_eq!(service.get("ada-later").await, (200, Some([3, 2, 120]), None));
     assert_eq!(service.get("ada-1").await, (401, None, None));
-    assert_eq!(service.get("anybody").await, (401, None, None));
+    assert_eq!(service.get("unknown").await, (401, None, None));
 }
 
 #[tokio::test]

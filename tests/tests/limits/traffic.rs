@@ -62,7 +62,7 @@ impl Traffic {
     async fn used(&self, caller: &str) -> u64 {
         let quota = 100.per_minute();
         let peek = [Charge::new("traffic", caller, caller, &quota).with_cost(0)];
-        let decision = self.counters.acquire(&LimitRequest::new(&peek, at(0))).wait().await.unwrap();
+        let decision = self.counters.acquire(&LimitRequest::new(&peek, at(0))).await.unwrap();
         decision.windows()[0].used
     }
 }
@@ -85,7 +85,7 @@ fn streaming(pieces: &'static [&'static str]) -> impl Erasable<StreamBody<Frames
 }
 
 #[tokio::test]
-async fn a_streamed_body_is_charged_once_at_its_end_and_the_next_response_tells_of_it() {
+async fn a_streamed_body_is_charged_once_at_its_end_and_the_next_response_shows_it() {
     for how in How::BOTH {
         let traffic = Traffic::new();
         let mut stack = guarding(how, &traffic.clock, traffic.limit(), streaming(&["one", " and ", "two"]));
@@ -105,7 +105,7 @@ async fn a_streamed_body_is_charged_once_at_its_end_and_the_next_response_tells_
 }
 
 #[tokio::test]
-async fn an_empty_body_costs_what_no_bytes_cost() {
+async fn an_empty_body_costs_as_much_as_zero_bytes() {
     for how in How::BOTH {
         let traffic = Traffic::new();
         let empty = service_fn(async |_| Ok(Response::new(Empty::<Bytes>::new())));
@@ -117,7 +117,7 @@ async fn an_empty_body_costs_what_no_bytes_cost() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_dropped_half_way_costs_what_was_read() {
+async fn a_body_that_is_dropped_costs_what_was_read() {
     for how in How::BOTH {
         for (read, used) in [(0, 1), (1, 4), (2, 9)] {
             let traffic = Traffic::new();
@@ -136,7 +136,7 @@ async fn a_body_that_is_dropped_half_way_costs_what_was_read() {
 }
 
 #[tokio::test]
-async fn a_refusal_further_in_costs_its_bytes_whatever_stands_between() {
+async fn a_refusal_by_an_inner_layer_costs_its_bytes() {
     for how in How::BOTH {
         let traffic = Traffic::new();
         let mut stack = guarding(how, &traffic.clock, traffic.limit(), Inner::new());
@@ -162,7 +162,7 @@ async fn a_refusal_by_the_limit_itself_costs_nothing() {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_costs_what_came_and_tells_its_own_error() {
+async fn a_body_that_fails_costs_what_was_read_and_passes_its_own_error_on() {
     let traffic = Traffic::new();
     let breaking = service_fn(async |_: Request<String>| {
         let frames = [Ok(Frame::data(Bytes::from("half"))), Err(io::Error::other("the body's own"))];
@@ -179,7 +179,7 @@ async fn a_body_that_breaks_off_costs_what_came_and_tells_its_own_error() {
 }
 
 #[tokio::test]
-async fn a_body_says_of_itself_what_it_would_say_alone() {
+async fn a_body_reports_the_same_size_and_end_as_without_a_limit() {
     let traffic = Traffic::new();
     let layers = ServiceBuilder::new()
         .layer(CredentialLayer::new().with_clock(traffic.clock.clone()))
@@ -194,10 +194,10 @@ async fn a_body_says_of_itself_what_it_would_say_alone() {
     assert!(body.is_end_stream());
 }
 
-/// A status of gRPC without a message is told by headers that end the stream; where an empty frame of data follows them, clients
+/// A gRPC status without a message is sent in headers that end the stream; where an empty frame of data follows them, clients
 /// take it for a message that never came, and their callers for an error of the server. It was so behind a meter.
 #[tokio::test]
-async fn a_body_without_bytes_still_ends_with_its_headers_and_is_charged() {
+async fn a_body_without_bytes_passes_its_trailers_on_and_is_charged() {
     for how in How::BOTH {
         let traffic = Traffic::new();
         let empty = service_fn(async |_| Ok::<_, Failure>(Response::new(Empty::<Bytes>::new())));
@@ -235,7 +235,7 @@ async fn ten_frames(
 
 #[tokio::test]
 async fn behind_a_real_server_every_body_is_charged_whatever_its_encoding() {
-    // What is sent over one connection of HTTP/1.1 is answered one after the other: the next answer tells.
+    // One HTTP/1.1 connection answers one request after the other, so the next response shows it.
     for (method, path, encoding, bytes) in [
         (Method::GET, "/chunked", ("transfer-encoding", "chunked"), 50),
         (Method::GET, "/long", ("content-length", "50"), 50),

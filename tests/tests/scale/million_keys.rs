@@ -36,7 +36,7 @@ fn some(how_many: u32, of: u32) -> impl Iterator<Item = u32> {
 async fn find(store: &impl KeyStore, secret: &str) -> (bool, Duration) {
     let digests = [Digest::of(secret)];
     let asked = Instant::now();
-    let found = store.find(&KeyLookup::new(&digests, at(0))).wait().await.unwrap();
+    let found = store.find(&KeyLookup::new(&digests, at(0))).await.unwrap();
     (found.is_some(), asked.elapsed())
 }
 
@@ -73,7 +73,7 @@ async fn find_and_list(store: &SqlKeys) {
     let cached = CachedKeys::new(store.clone());
     let known: Vec<_> = some(1_000, keys).map(|number| [Digest::of(secret(number))]).collect();
     for digests in &known {
-        cached.find(&KeyLookup::new(digests, at(0))).wait().await.unwrap().unwrap();
+        cached.find(&KeyLookup::new(digests, at(0))).await.unwrap().unwrap();
     }
     let began = Instant::now();
     let rounds = cases(10, 1_000);
@@ -107,7 +107,7 @@ async fn lists(store: &SqlKeys, what: &str, mut query: KeyQuery, pages: usize, a
     let (mut latencies, mut counted, mut last) = (Vec::new(), 0, None);
     while latencies.len() < pages {
         let asked = Instant::now();
-        let page = store.list(&query).wait().await.unwrap();
+        let page = store.list(&query).await.unwrap();
         latencies.push(asked.elapsed());
         for key in page.items {
             let place = (key.created_at, key.id);

@@ -46,7 +46,7 @@ async fn a_taken_name_digest_or_identifier_is_refused_and_changes_nothing() {
         );
         change(&keys, KeyChange::Delete { id: "a".into() }).await.unwrap();
         assert_eq!(&*change(&keys, rename("build")).await.unwrap().name, "build");
-        assert_eq!(keys.history(&HistoryQuery::of_key("d")).wait().await.unwrap().items.len(), 2);
+        assert_eq!(keys.history(&HistoryQuery::of_key("d")).await.unwrap().items.len(), 2);
         assert!(matches!(issue(&keys, named("nul\0", None, "x")).await, Err(KeyAdminError::Invalid(_))));
     })
     .await;
@@ -68,7 +68,7 @@ async fn the_history_records_changes_and_no_repetitions() {
         tenant(&keys, TenantChange::Suspend { tenant: "acme".into() }).await;
         tenant(&keys, TenantChange::Suspend { tenant: "acme".into() }).await;
         change(&keys, KeyChange::Delete { id: "key".into() }).await.unwrap();
-        let events = keys.history(&HistoryQuery::all().with_tenant("acme")).wait().await.unwrap().items;
+        let events = keys.history(&HistoryQuery::all().with_tenant("acme")).await.unwrap().items;
         let recorded: Vec<_> = events.iter().map(|event| (event.action, &*event.detail)).collect();
         let updated = "name: name of key -> new, expiry: never -> 2023-11-14T22:13:29Z";
         assert_eq!(
@@ -92,17 +92,16 @@ async fn an_actor_of_one_tenant_cannot_see_or_change_another() {
     on_each(async |keys| {
         issue(&keys, key("theirs", Some("umbrella"))).await.unwrap();
         let by_eve = |change| keys.change(Command::new(change, Actor::of_tenant("eve", "acme"), at(1)));
-        let result = by_eve(KeyChange::Revoke { id: "theirs".into() }).wait().await;
+        let result = by_eve(KeyChange::Revoke { id: "theirs".into() }).await;
         assert!(matches!(result, Err(KeyAdminError::NotFound)));
         let details = Box::new(key("new", Some("umbrella")));
-        let result = by_eve(KeyChange::Issue { details, digest: digest("new") }).wait().await;
+        let result = by_eve(KeyChange::Issue { details, digest: digest("new") }).await;
         assert!(matches!(result, Err(KeyAdminError::NotPermitted)));
         let change = TenantChange::Suspend { tenant: "acme".into() };
-        let result =
-            keys.change_tenant(Command::new(change, Actor::of_tenant("eve", "acme"), at(1))).wait().await;
+        let result = keys.change_tenant(Command::new(change, Actor::of_tenant("eve", "acme"), at(1))).await;
         assert!(matches!(result, Err(KeyAdminError::NotPermitted)));
         let details = Box::new(key("ours", Some("acme")));
-        assert!(by_eve(KeyChange::Issue { details, digest: digest("ours") }).wait().await.is_ok());
+        assert!(by_eve(KeyChange::Issue { details, digest: digest("ours") }).await.is_ok());
     })
     .await;
 }
@@ -119,7 +118,7 @@ async fn pages_list_every_key_once_newest_first() {
         let all = async |mut query: KeyQuery| {
             let mut ids = Vec::new();
             loop {
-                let page = keys.list(&query).wait().await.unwrap();
+                let page = keys.list(&query).await.unwrap();
                 assert!(page.items.len() <= 2);
                 ids.extend(page.items.iter().map(|key| key.id[3..].parse::<u64>().unwrap()));
                 let Some(next) = page.next else { return ids };
@@ -138,9 +137,9 @@ async fn pages_list_every_key_once_newest_first() {
         assert_eq!(all(query().with_search("")).await.len(), 10);
         assert_eq!(all(KeyQuery::one("k%_5").with_limit(2)).await, [5]);
         assert_eq!(all(query().with_tenant("nul\0")).await, [] as [u64; 0]);
-        let error = keys.list(&KeyQuery::all().with_after("nonsense")).wait().await;
+        let error = keys.list(&KeyQuery::all().with_after("nonsense")).await;
         assert!(matches!(error, Err(KeyAdminError::InvalidCursor)));
-        let error = keys.history(&HistoryQuery::all().with_after("nonsense")).wait().await;
+        let error = keys.history(&HistoryQuery::all().with_after("nonsense")).await;
         assert!(matches!(error, Err(KeyAdminError::InvalidCursor)));
     })
     .await;
@@ -166,7 +165,7 @@ async fn a_statement_timeout_of_the_server_is_reported_as_a_timeout() {
         "the key store does not answer: the database did not answer in time"
     );
     let list = KeyQuery::all();
-    let (listed, ()) = tokio::join!(keys.list(&list).wait(), cancel_waiting_statement(&url));
+    let (listed, ()) = tokio::join!(keys.list(&list).into_future(), cancel_waiting_statement(&url));
     assert_eq!(
         listed.unwrap_err().to_string(),
         "the key store does not answer: the database did not answer in time"

@@ -26,7 +26,7 @@ pub(super) fn subscribe(keys: &SqlKeys) -> (Arc<dyn StoreListener>, Arc<Mutex<Ve
         let received = Arc::clone(&received);
         Arc::new(move |change: &StoreEvent| received.lock().unwrap().push(change.clone()))
     };
-    keys.subscribe(Arc::downgrade(&listener));
+    let _ = keys.subscribe(Arc::downgrade(&listener));
     (listener, received)
 }
 
@@ -53,7 +53,7 @@ async fn another_process_is_notified_of_changes() {
         assert!(!received.lock().unwrap().contains(&StoreEvent::Disconnected));
         there.close().await;
         assert_eq!(received.lock().unwrap().last(), Some(&StoreEvent::Disconnected));
-        assert!(there.find(&KeyLookup::new(&[digest("key")], at(3))).wait().await.is_err());
+        assert!(there.find(&KeyLookup::new(&[digest("key")], at(3))).await.is_err());
     })
     .await;
 }
@@ -99,7 +99,7 @@ impl Two {
     }
 
     async fn is_found_there(&self, secret: &str) -> bool {
-        self.there.find(&KeyLookup::new(&[digest(secret)], at(3))).wait().await.is_ok()
+        self.there.find(&KeyLookup::new(&[digest(secret)], at(3))).await.is_ok()
     }
 
     /// The same with retries: on a busy machine a lookup can exceed its deadline.
@@ -204,7 +204,7 @@ async fn the_store_reconnects_after_the_server_was_killed() {
     revoke(&two.here, "key").await.unwrap();
     two.postgres.kill().await;
     eventually("disconnected", || two.connection_event() == Some(StoreEvent::Disconnected)).await;
-    let error = two.there.find(&KeyLookup::new(&[digest("key")], at(3))).wait().await.unwrap_err();
+    let error = two.there.find(&KeyLookup::new(&[digest("key")], at(3))).await.unwrap_err();
     assert!(error.to_string().contains("cannot be reached"), "{error}");
     two.postgres.restart().await;
     eventually("connected again", || two.connection_event() == Some(StoreEvent::Connected)).await;

@@ -25,7 +25,7 @@ async fn a_key_is_found_as_it_was_issued() {
         issued.expires_at = Some(at(100) + Duration::from_micros(1));
         issued.generation = shown.generation;
         assert_eq!(shown, issued);
-        assert_eq!(keys.list(&KeyQuery::all()).wait().await.unwrap().items, [shown]);
+        assert_eq!(keys.list(&KeyQuery::all()).await.unwrap().items, [shown]);
 
         let record = find(&keys, "key_1").await.unwrap();
         assert_eq!((record.status(), record.generation()), (KeyStatus::Active, issued.generation));
@@ -49,8 +49,7 @@ async fn a_key_is_found_by_the_digest_of_any_pepper() {
             |id| Pepper::new(PepperId::new(id), "a pepper of many bytes, to try").unwrap().digest("secret");
         let details = Box::new(key("key", None));
         change(&keys, KeyChange::Issue { details, digest: peppered(7) }).await.unwrap();
-        let look =
-            async |digests: &[Digest]| keys.find(&KeyLookup::new(digests, at(3))).wait().await.unwrap();
+        let look = async |digests: &[Digest]| keys.find(&KeyLookup::new(digests, at(3))).await.unwrap();
         assert!(look(&[peppered(7)]).await.is_some());
         assert!(look(&[digest("x"), digest("y"), peppered(7)]).await.is_some());
         assert!(

@@ -97,7 +97,7 @@ fn digest(secret: &str) -> Digest {
 }
 
 async fn change(keys: &SqlKeys, change: KeyChange) -> Result<KeyDetails, KeyAdminError> {
-    keys.change(Command::new(change, ada(), at(1))).wait().await
+    keys.change(Command::new(change, ada(), at(1))).await
 }
 
 async fn issue(keys: &SqlKeys, key: KeyDetails) -> Result<KeyDetails, KeyAdminError> {
@@ -110,7 +110,7 @@ async fn revoke(keys: &SqlKeys, id: &str) -> Result<KeyDetails, KeyAdminError> {
 }
 
 async fn tenant(keys: &SqlKeys, change: TenantChange) {
-    keys.change_tenant(Command::new(change, ada(), at(2))).wait().await.unwrap();
+    keys.change_tenant(Command::new(change, ada(), at(2))).await.unwrap();
 }
 
 async fn find(keys: &SqlKeys, secret: &str) -> Option<KeyRecord> {
@@ -118,7 +118,7 @@ async fn find(keys: &SqlKeys, secret: &str) -> Option<KeyRecord> {
 }
 
 async fn find_at(keys: &SqlKeys, secret: &str, now: SystemTime) -> Option<KeyRecord> {
-    keys.find(&KeyLookup::new(&[digest(secret)], now)).wait().await.unwrap()
+    keys.find(&KeyLookup::new(&[digest(secret)], now)).await.unwrap()
 }
 
 fn reason(record: &KeyRecord) -> Option<EndReason> {

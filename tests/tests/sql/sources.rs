@@ -107,7 +107,7 @@ async fn dropped_calls_leave_an_applications_pool_usable() {
         for round in 0..50 {
             let digests = [digest("key")];
             let lookup = KeyLookup::new(&digests, at(3));
-            let mut find = Box::pin(keys.find(&lookup).wait());
+            let mut find = Box::pin(keys.find(&lookup).into_future());
             for _ in 0..round % 5 {
                 if (&mut find).now_or_never().is_some() {
                     break;
@@ -139,7 +139,7 @@ async fn lookups_over_a_postgres_pool_keep_their_deadline_in_a_silent_network() 
     relay.silence();
     let digests = [digest("key")];
     for _ in 0..4 {
-        let error = keys.find(&KeyLookup::new(&digests, at(3))).wait().await.unwrap_err();
+        let error = keys.find(&KeyLookup::new(&digests, at(3))).await.unwrap_err();
         assert!(error.to_string().contains("in time") || error.to_string().contains("in use"), "{error}");
     }
     let is_disconnected = || received.lock().unwrap().contains(&StoreEvent::Disconnected);
@@ -151,7 +151,7 @@ async fn lookups_over_a_postgres_pool_keep_their_deadline_in_a_silent_network() 
     eventually("connected again", is_connected).await;
     let mut is_found = false;
     for _ in 0..100 {
-        is_found = is_found || keys.find(&KeyLookup::new(&digests, at(3))).wait().await.is_ok();
+        is_found = is_found || keys.find(&KeyLookup::new(&digests, at(3))).await.is_ok();
     }
     assert!(is_found);
 }
@@ -160,7 +160,7 @@ async fn lookups_over_a_postgres_pool_keep_their_deadline_in_a_silent_network() 
 async fn works(keys: &SqlKeys) {
     issue(keys, key("key", Some("acme"))).await.unwrap();
     let record = find(keys, "key").await.unwrap();
-    assert_eq!(keys.list(&KeyQuery::all()).wait().await.unwrap().items.len(), 1);
+    assert_eq!(keys.list(&KeyQuery::all()).await.unwrap().items.len(), 1);
     revoke(keys, "key").await.unwrap();
     assert_eq!(reason(&record), Some(EndReason::Revoked));
     change(keys, KeyChange::Delete { id: "key".into() }).await.unwrap();
@@ -184,6 +184,6 @@ async fn closes_without_the_pool(keys: &SqlKeys) {
     keys.close().await;
     assert_eq!(received.lock().unwrap().last(), Some(&StoreEvent::Disconnected));
     let digests = [digest("first")];
-    let error = keys.find(&KeyLookup::new(&digests, at(3))).wait().await.unwrap_err();
+    let error = keys.find(&KeyLookup::new(&digests, at(3))).await.unwrap_err();
     assert!(error.to_string().contains("closed"), "{error}");
 }

@@ -1,82 +1,83 @@
-//! Every key store through one suite: whatever keeps the keys, they are issued, found, changed, ended and remembered alike.
+//! Every key store passes the conformance suites: ours, and two on tables of an application's own.
 //!
 //! | module | idea |
 //! |---|---|
-//! | `world` | a store, its manager, and what a caller sees of it |
-//! | `lives` | a key from its issue to its end |
-//! | `tenants` | whose keys they are |
-//! | `lists` | pages, filters, the history |
-//! | `events` | who is told, and when |
-//! | `races` | what happens at the same time |
-//! | `usage` | how often a key was used, and when last |
-//! | `model` | thousands of commands at random, against the store in memory |
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "whatever goes wrong in a test fails it"
-)]
+//! | `backends` | how each of our stores is opened |
+//! | `own_table` | a store for reading on a table in SQLite, and one with events on a table in PostgreSQL |
+#![expect(clippy::unwrap_used, reason = "a failed assertion panics")]
 
-mod events;
-mod lists;
-mod lives;
-mod model;
-mod races;
-mod tenants;
-mod usage;
-mod world;
+mod backends;
+mod own_table;
 
-use world::World;
+use tests::suite::at;
+use tollgate::{
+    MemoryKeys,
+    key::Digest,
+    manage::{Actor, Command, HistoryQuery, KeyAdmin, KeyAdminError, KeyChange, KeyDetails, KeyQuery},
+};
+use tollgate_testing::suite;
 
-/// The same cases on each store, which is fresh for each.
-macro_rules! on_each_store {
-    ($($module:ident::$case:ident),* $(,)?) => {
-        on_each_store! { @store memory = World::memory() => $($module::$case),* }
-        on_each_store! { @store sqlite_in_memory = World::sqlite_in_memory() => $($module::$case),* }
-        on_each_store! { @store sqlite = World::sqlite() => $($module::$case),* }
-        on_each_store! { @store postgresql = World::postgresql() => $($module::$case),* }
-    };
-    (@store $store:ident = $open:expr => $($module:ident::$case:ident),*) => {
+use self::backends::{PostgresKeys, SqliteFileKeys, sqlite_in_memory};
+
+/// The tests of one kind of store. `$open` is an asynchronous function that opens a new one.
+macro_rules! test_store {
+    ($store:ident, $backend:expr, $open:expr) => {
         mod $store {
             use super::*;
 
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $case() {
-                    $module::$case(&$open.await).await;
-                }
-            )*
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn conforms_as_a_store_that_manages_keys() {
+                let backend = $backend;
+                suite::key_admin(async || $open(&backend).await).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn conforms_as_a_store_of_keys_and_their_usage() {
+                let backend = $backend;
+                suite::key_usage(async || $open(&backend).await).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn conforms_as_a_usage_store() {
+                let backend = $backend;
+                let open = async || {
+                    let store = $open(&backend).await;
+                    for id in suite::KNOWN_KEYS {
+                        issue(&store, id).await;
+                    }
+                    store
+                };
+                suite::usage_store(open).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn refuses_a_cursor_that_was_changed() {
+                let backend = $backend;
+                a_cursor_that_was_changed_is_refused(&$open(&backend).await).await;
+            }
         }
     };
 }
 
-on_each_store! {
-    lives::an_issued_key_proves_what_it_was_issued_for,
-    lives::a_key_is_listed_with_everything_but_its_secret,
-    lives::what_makes_no_sense_is_refused_and_nothing_is_stored,
-    lives::a_secret_or_an_identifier_is_one_keys,
-    lives::a_name_is_one_keys_within_its_tenant,
-    lives::a_key_is_renamed_and_its_rights_are_changed,
-    lives::a_key_expires_by_itself,
-    lives::a_rotated_key_is_the_same_key_with_another_secret,
-    lives::a_former_secret_is_good_until_the_overlap_ends,
-    lives::a_second_rotation_ends_what_the_first_left,
-    lives::a_revoked_key_is_refused_and_kept,
-    lives::a_deleted_key_is_gone_but_for_its_history,
-    tenants::a_suspended_tenants_keys_are_refused_until_it_is_resumed,
-    tenants::an_actor_of_one_tenant_sees_and_changes_nobody_elses_keys,
-    lists::pages_show_every_key_once_the_newest_first,
-    lists::a_list_shows_what_was_asked_for_and_no_more,
-    lists::the_history_tells_who_did_what_and_when,
-    lists::a_page_that_was_not_passed_on_as_it_was_is_refused,
-    events::watchers_are_told_of_every_change_before_it_is_answered,
-    events::streams_are_told_of_their_end_and_of_nothing_else,
-    events::every_change_raises_the_generation,
-    races::of_many_that_want_one_name_one_gets_it,
-    races::nobody_is_let_in_once_revoke_has_returned,
-    races::no_key_of_a_suspended_tenant_is_left_active,
-    races::a_change_that_nobody_waits_for_is_made_as_a_whole,
-    usage::what_was_used_is_counted_by_the_hour_and_once,
-    usage::what_unknown_and_deleted_keys_used_is_dropped,
-    model::any_store_does_what_the_one_in_memory_does,
+test_store!(memory, (), async |(): &()| MemoryKeys::new());
+test_store!(sqlite_in_memory, (), async |(): &()| sqlite_in_memory().await);
+test_store!(sqlite_file, SqliteFileKeys::new(), SqliteFileKeys::open);
+test_store!(postgresql, PostgresKeys::start().await, PostgresKeys::open);
+
+async fn issue(store: &impl KeyAdmin, id: &str) {
+    let details = Box::new(KeyDetails::new(id, id, at(0)));
+    let change = KeyChange::Issue { details, digest: Digest::of(id) };
+    store.change(Command::new(change, Actor::new("root"), at(0))).await.unwrap();
+}
+
+async fn a_cursor_that_was_changed_is_refused(store: &impl KeyAdmin) {
+    issue(store, "a").await;
+    for cursor in ["", "x", ".", "18446744073709551616.key", "1", "' OR 1=1 --", "ö.ö"] {
+        let list = store.list(&KeyQuery::all().with_after(cursor)).await;
+        assert!(matches!(list, Err(KeyAdminError::InvalidCursor)), "{cursor}: {list:?}");
+    }
+    for cursor in ["", "x", "1.5", "18446744073709551616"] {
+        let history = store.history(&HistoryQuery::all().with_after(cursor)).await;
+        assert!(matches!(history, Err(KeyAdminError::InvalidCursor)), "{cursor}: {history:?}");
+    }
 }

@@ -1,4 +1,4 @@
-//! The recorder behind a stack: what it costs, what it tells the log, and that a shutdown flushes.
+//! The recorder behind a stack: its memory, its log events, and its flush at shutdown.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ impl UsageStore for Down {
 }
 
 #[tokio::test]
-async fn counts_what_a_stack_lets_through_and_flushes_it_at_the_end() {
+async fn counts_allowed_requests_and_flushes_them_at_shutdown() {
     let (clock, store) = (ManualClock::at(at(3_599)), MemoryUsage::new());
     let recorder = UsageRecorder::new(store.clone());
     let flushing = recorder.spawn().unwrap();
@@ -39,11 +39,11 @@ async fn counts_what_a_stack_lets_through_and_flushes_it_at_the_end() {
     for second in [3_599, 3_599, 3_600] {
         clock.set(at(second));
         send(&mut stack, with_key("ada")).await;
-        send(&mut stack, with_key("nobody")).await;
+        send(&mut stack, with_key("unknown")).await;
     }
     flushing.shutdown().await.unwrap();
 
-    let stored = store.usage(&UsageQuery::new("ada", at(0), at(7_200))).wait().await.unwrap();
+    let stored = store.usage(&UsageQuery::new("ada", at(0), at(7_200))).await.unwrap();
     let hours: Vec<_> = stored.hours.iter().map(|hour| (hour.hour, hour.requests)).collect();
     assert_eq!(hours, [(at(0), 2), (at(3_600), 1)]);
     assert_eq!(store.last_used_at("ada"), Some(at(3_600)));
@@ -51,7 +51,7 @@ async fn counts_what_a_stack_lets_through_and_flushes_it_at_the_end() {
 }
 
 #[tokio::test]
-async fn noting_a_known_key_allocates_nothing_also_after_a_flush() {
+async fn recording_a_known_key_allocates_nothing_even_after_a_flush() {
     let recorder = UsageRecorder::new(MemoryUsage::new());
     let ada = Principal::new("ada");
     let record = || recorder.record(&Usage::new(&ada, at(0)));
@@ -85,7 +85,7 @@ async fn memory_stays_bounded_while_the_store_is_down() {
 }
 
 #[tokio::test]
-async fn the_log_tells_once_in_a_flush_how_much_was_dropped() {
+async fn the_log_shows_once_per_flush_how_much_was_dropped() {
     let log = Log::start();
     let recorder = UsageRecorder::with_capacity(MemoryUsage::new(), 1);
     for key in ["ada", "bob", "cyd", "ada"] {
@@ -102,7 +102,7 @@ async fn the_log_tells_once_in_a_flush_how_much_was_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_log_tells_that_the_store_is_down() {
+async fn the_log_shows_that_the_store_is_down() {
     let log = Log::start();
     let recorder = UsageRecorder::new(Down);
     recorder.record(&Usage::new(&Principal::new("ada"), at(0)));
@@ -116,7 +116,7 @@ async fn the_log_tells_that_the_store_is_down() {
 }
 
 #[tokio::test]
-async fn the_log_tells_what_goes_with_the_last_clone() {
+async fn the_log_shows_what_is_lost_with_the_last_clone() {
     let log = Log::start();
     let record = |recorder: &UsageRecorder, key: &str| {
         recorder.record(&Usage::new(&Principal::new(key), at(0)));

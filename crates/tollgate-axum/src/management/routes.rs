@@ -115,7 +115,7 @@ pub(super) async fn history(State(keys): Keys, KeyId(id): KeyId, head: Parts) ->
 
 impl KeyRouter {
     async fn authorized(&self, head: Parts, action: Action) -> Result<Grant, Refused> {
-        Ok(self.authorize.authorize(head, action).wait().await?)
+        Ok(self.authorize.authorize(head, action).await?)
     }
 
     fn show(&self, details: &KeyDetails) -> Response {

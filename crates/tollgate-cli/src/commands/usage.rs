@@ -27,7 +27,7 @@ pub(super) async fn run(usage: Usage, session: &Session) -> Result<Exit, Failure
     }
     // Fails if there is no such key. A key without usage is no failure.
     let details = keys::find(&usage.id, session).await?;
-    let stored = session.store.usage.usage(&UsageQuery::new(&details.id, from, until)).wait();
+    let stored = session.store.usage.usage(&UsageQuery::new(&details.id, from, until)).into_future();
     let hours = show_waiting("Adding up", stored).await?.hours;
     if session.is_json {
         output::json(&describe::usage(&details.id, (from, until), &hours))?;

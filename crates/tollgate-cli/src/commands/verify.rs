@@ -103,7 +103,7 @@ async fn verify(
     let credential = Credential::new(value, 0, CredentialSource::Bearer);
     let request = Request::new(());
     let answer = verifier.verify(&VerifyRequest::new(&credential, RequestHead::of(&request), now()));
-    let principal = answer.wait().await?;
+    let principal = answer.await?;
     match principal.ended(now()) {
         // The layers check this after the verifier.
         Some(EndReason::Expired) => Err(Denial::new(DenialKind::KeyExpired)),
@@ -116,7 +116,7 @@ async fn verify(
 async fn details(secret: &[u8], session: &Session) -> Result<Option<KeyDetails>, Failure> {
     let digests = Peppers::none().all(secret);
     let found = session.store.keys.find(&KeyLookup::new(&digests, now()));
-    let Some(record) = found.wait().await? else { return Ok(None) };
+    let Some(record) = found.await? else { return Ok(None) };
     match session.keyless_manager().show(record.principal().id(), &session.actor).await {
         Err(KeyAdminError::NotFound) => Ok(None),
         details => Ok(Some(details?)),

@@ -337,7 +337,7 @@ async fn usage_is_shown_by_hour_or_by_day() {
         UsageCount::new(id.as_str(), hour, 2, hour)
     });
     let store = SqlKeys::connect(&world.url()).await.unwrap();
-    store.add(UsageBatch::new(1, 1, counts.collect::<Vec<_>>())).wait().await.unwrap();
+    store.add(UsageBatch::new(1, 1, counts.collect::<Vec<_>>())).await.unwrap();
     store.close().await;
 
     let usage = world.json(&["keys", "usage", &id, "--from=1997-05-19", "--until=1997-05-19T02:00:00Z"]);

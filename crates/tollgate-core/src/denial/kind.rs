@@ -1,16 +1,16 @@
-//! One table: every kind of denial, its reason in the log, and its face to the caller.
+//! One table: every kind of denial, its reason in the log, and what the caller sees.
 
 use http::StatusCode;
 
-/// Whose fault it is that a request was not let through.
+/// What is to blame for a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
     /// The caller was refused.
     Denied,
-    /// A backend is down, and the answer hangs on it.
+    /// A backend is down, and the decision needs it.
     Unavailable,
-    /// The service is put together wrongly.
+    /// The service is configured wrongly.
     Misconfigured,
 }
 
@@ -37,9 +37,9 @@ pub enum Outcome {
 pub enum DenialKind {
     /// No credential where one is required.
     CredentialMissing,
-    /// A credential's place is there, with nothing in it.
+    /// The credential is empty.
     CredentialEmpty,
-    /// What stands in a credential's place cannot be one: another scheme, too long, not ASCII, or malformed.
+    /// The value cannot be a credential: another scheme, too long, not ASCII, or malformed.
     CredentialMalformed,
     /// The same header twice, or values joined by a comma.
     CredentialRepeated,
@@ -51,11 +51,11 @@ pub enum DenialKind {
     KeyRevoked,
     /// The key has expired.
     KeyExpired,
-    /// A test key where live keys are asked for, or the other way round.
+    /// A test key where live keys are required, or the other way round.
     WrongEnvironment,
-    /// The key is good, its tenant is suspended.
+    /// The key is valid, but its tenant is suspended.
     TenantSuspended,
-    /// A limit is used up.
+    /// A rate limit is used up.
     RateLimited,
     /// The subscription has lapsed, or there is none.
     EntitlementInactive,
@@ -69,14 +69,14 @@ pub enum DenialKind {
     CreditsExhausted,
     /// Refused for a reason of the application's own.
     Forbidden,
-    /// A backend that the answer hangs on did not give it.
+    /// A backend that the decision needs did not answer.
     Unavailable,
-    /// The service is put together wrongly.
+    /// The service is configured wrongly.
     Misconfigured,
 }
 
-/// What one kind says to everybody.
-struct Face {
+/// One row of the table.
+struct Row {
     reason: &'static str,
     status: StatusCode,
     grpc_code: u8,
@@ -92,9 +92,9 @@ const UNAVAILABLE: u8 = 14;
 const INTERNAL: u8 = 13;
 
 impl DenialKind {
-    /// The table. Kinds that a stranger must not be able to tell apart share one row but for the reason.
-    fn face(self) -> Face {
-        let missing = |reason| Face {
+    /// The table. Kinds that a caller must not be able to distinguish share one row, except for the reason.
+    fn row(self) -> Row {
+        let missing = |reason| Row {
             reason,
             status: StatusCode::UNAUTHORIZED,
             grpc_code: UNAUTHENTICATED,
@@ -102,7 +102,7 @@ impl DenialKind {
             detail: "This request needs a credential.",
             challenge_error: None, // RFC 6750 section 3.1: no error code where no credential was presented
         };
-        let invalid = |reason| Face {
+        let invalid = |reason| Row {
             reason,
             status: StatusCode::UNAUTHORIZED,
             grpc_code: UNAUTHENTICATED,
@@ -110,7 +110,7 @@ impl DenialKind {
             detail: "The credential is not valid.",
             challenge_error: Some("invalid_token"),
         };
-        let ambiguous = |reason| Face {
+        let ambiguous = |reason| Row {
             reason,
             status: StatusCode::BAD_REQUEST, // RFC 6750 section 3.1, invalid_request
             grpc_code: UNAUTHENTICATED,
@@ -118,7 +118,7 @@ impl DenialKind {
             detail: "Send one credential, once.",
             challenge_error: Some("invalid_request"),
         };
-        let forbidden = |reason, code, detail| Face {
+        let forbidden = |reason, code, detail| Row {
             reason,
             status: StatusCode::FORBIDDEN,
             grpc_code: PERMISSION_DENIED,
@@ -139,7 +139,7 @@ impl DenialKind {
             Self::TenantSuspended => {
                 forbidden("tenant_suspended", "tenant_suspended", "The organization is suspended.")
             }
-            Self::RateLimited => Face {
+            Self::RateLimited => Row {
                 reason: "rate_limited",
                 status: StatusCode::TOO_MANY_REQUESTS,
                 grpc_code: RESOURCE_EXHAUSTED,
@@ -155,12 +155,12 @@ impl DenialKind {
             Self::TierTooLow => {
                 forbidden("tier_too_low", "tier_too_low", "The subscription does not include this.")
             }
-            Self::ScopeMissing => Face {
+            Self::ScopeMissing => Row {
                 challenge_error: Some("insufficient_scope"),
                 ..forbidden("scope_missing", "insufficient_scope", "The credential lacks a required scope.")
             },
             Self::RouteUnlisted => forbidden("route_unlisted", "forbidden", "This is not allowed."),
-            Self::CreditsExhausted => Face {
+            Self::CreditsExhausted => Row {
                 reason: "credits_exhausted",
                 status: StatusCode::PAYMENT_REQUIRED,
                 grpc_code: RESOURCE_EXHAUSTED,
@@ -169,7 +169,7 @@ impl DenialKind {
                 challenge_error: None,
             },
             Self::Forbidden => forbidden("forbidden", "forbidden", "This is not allowed."),
-            Self::Unavailable => Face {
+            Self::Unavailable => Row {
                 reason: "unavailable",
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 grpc_code: UNAVAILABLE,
@@ -177,7 +177,7 @@ impl DenialKind {
                 detail: "The service cannot answer at the moment. Retry later.",
                 challenge_error: None,
             },
-            Self::Misconfigured => Face {
+            Self::Misconfigured => Row {
                 reason: "misconfigured",
                 status: StatusCode::INTERNAL_SERVER_ERROR,
                 grpc_code: INTERNAL,
@@ -188,38 +188,38 @@ impl DenialKind {
         }
     }
 
-    /// A stable word for the log, one for each kind.
+    /// A stable word for the log, different for each kind.
     pub fn reason(self) -> &'static str {
-        self.face().reason
+        self.row().reason
     }
 
     /// The HTTP status.
     pub fn status(self) -> StatusCode {
-        self.face().status
+        self.row().status
     }
 
     /// The gRPC status code.
     pub fn grpc_code(self) -> u8 {
-        self.face().grpc_code
+        self.row().grpc_code
     }
 
-    /// A stable word for the caller, uniform where the reason must not show.
+    /// A stable word for the caller, the same for kinds that the caller must not distinguish.
     pub fn code(self) -> &'static str {
-        self.face().code
+        self.row().code
     }
 
-    /// A sentence for the caller, as uniform as the code.
+    /// A sentence for the caller, the same wherever the code is the same.
     pub fn detail(self) -> &'static str {
-        self.face().detail
+        self.row().detail
     }
 
     /// The `error` of a challenge (RFC 6750 section 3.1); `None` where no credential was presented, or where a challenge
     /// would not help.
     pub fn challenge_error(self) -> Option<&'static str> {
-        self.face().challenge_error
+        self.row().challenge_error
     }
 
-    /// Whose fault it is.
+    /// What is to blame.
     pub fn outcome(self) -> Outcome {
         match self {
             Self::Unavailable => Outcome::Unavailable,

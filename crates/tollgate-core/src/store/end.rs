@@ -1,4 +1,4 @@
-//! A signal that a principal has ended: no runtime, no polling, no timer.
+//! The signal that a principal has ended. It needs no runtime, no polling and no timer.
 
 use std::{
     fmt,
@@ -23,17 +23,17 @@ pub enum EndReason {
     TenantSuspended,
 }
 
-/// Tells everybody who holds a principal that it has ended: sent once by the store, read by guards and streams.
+/// Signals that a principal has ended: a store sends it once, and guards and streams read it.
 ///
-/// Clones are the same signal. It cannot be taken back: a resumed tenant's keys get new principals.
+/// Clones share their state. A signal cannot be taken back: the keys of a resumed tenant get new principals.
 ///
 /// ```
 /// use tollgate_core::store::{EndReason, EndSignal};
 ///
 /// let signal = EndSignal::new();
-/// let seen_by_a_stream = signal.clone();
+/// let of_a_stream = signal.clone();
 /// signal.end(EndReason::Revoked);
-/// assert_eq!(seen_by_a_stream.reason(), Some(EndReason::Revoked));
+/// assert_eq!(of_a_stream.reason(), Some(EndReason::Revoked));
 /// ```
 #[derive(Clone, Default)]
 pub struct EndSignal(Arc<Inner>);
@@ -50,7 +50,7 @@ impl EndSignal {
         Self::default()
     }
 
-    /// Sends the signal; only the first reason counts.
+    /// Sends the signal. Only the first call has an effect.
     pub fn end(&self, reason: EndReason) {
         let first = self.0.reason.compare_exchange(0, to_code(reason), Ordering::AcqRel, Ordering::Acquire);
         if first.is_ok() {
@@ -58,7 +58,7 @@ impl EndSignal {
         }
     }
 
-    /// Why it ended, or `None` while it has not. One atomic read.
+    /// Why the principal has ended; `None` if it has not. One atomic read.
     #[inline]
     pub fn reason(&self) -> Option<EndReason> {
         from_code(self.0.reason.load(Ordering::Acquire))
@@ -69,18 +69,18 @@ impl EndSignal {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// The signal, for whoever is to send it and not to keep it.
+    /// A reference that does not keep the signal alive.
     pub(crate) fn downgrade(&self) -> WeakEndSignal {
         WeakEndSignal(Arc::downgrade(&self.0))
     }
 
-    /// Waits for the end, on any runtime. Expiry alone sends no signal, since that would take a timer: whoever holds a
-    /// stream open combines this with the principal's expiry.
+    /// Waits for the end, on any runtime. An expiry sends no signal, since that would need a timer: a stream waits for the
+    /// principal's expiry as well.
     pub fn wait(&self) -> impl Future<Output = EndReason> + Send + Sync + use<> {
         let inner = Arc::clone(&self.0);
         async move {
             loop {
-                // Listening comes before the second look, or a signal sent between the two would be missed.
+                // Listen first, and then read: a signal that is sent in between is not missed.
                 let listener = inner.event.listen();
                 if let Some(reason) = from_code(inner.reason.load(Ordering::Acquire)) {
                     return reason;
@@ -91,7 +91,7 @@ impl EndSignal {
     }
 }
 
-/// A signal that does not live on only to be sent.
+/// A signal that may be gone.
 pub(crate) struct WeakEndSignal(Weak<Inner>);
 
 impl WeakEndSignal {
@@ -99,7 +99,7 @@ impl WeakEndSignal {
         self.0.upgrade().map(EndSignal)
     }
 
-    /// Whether anybody could still be told.
+    /// Whether anything still holds the signal.
     pub(crate) fn is_held(&self) -> bool {
         self.0.strong_count() > 0
     }
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_waiter_that_comes_late_is_answered_at_once() {
+    fn waiting_for_a_signal_that_was_sent_returns_at_once() {
         let signal = EndSignal::new();
         signal.end(EndReason::Revoked);
         let mut context = Context::from_waker(Waker::noop());

@@ -1,4 +1,4 @@
-//! The signals of principals that a store has handed out.
+//! The signals of the principals that a store has returned.
 
 use std::{
     collections::HashMap,
@@ -8,11 +8,12 @@ use std::{
 
 use crate::store::{EndReason, EndSignal, KeyRecord, StoreEvent, end::WeakEndSignal};
 
-/// Remembers the [signals](EndSignal) of the principals that a store has handed out, for as long as somebody holds them, so
-/// that the store can end them: what a [`KeyStore`](crate::store::KeyStore) in a database needs besides its queries.
+/// Tracks the [signals](EndSignal) of the principals that a store has returned, for as long as anything holds them, so that the
+/// store can end them. A [`KeyStore`](crate::store::KeyStore) with events keeps one of these beside its
+/// [`Listeners`](crate::store::Listeners).
 ///
-/// A record that was read while its key changed would slip through. So a look-up begins *before* the database is asked, and
-/// its end tells whether the record is still the newest:
+/// A key may change while its record is read. So a lookup [begins](Self::begin) *before* the database is asked, and
+/// [finishing](LookupInProgress::finish) it fails if the record is stale:
 ///
 /// ```
 /// use std::sync::Arc;
@@ -23,109 +24,114 @@ use crate::store::{EndReason, EndSignal, KeyRecord, StoreEvent, end::WeakEndSign
 ///
 /// let signals = EndSignals::new();
 /// let read = || {
-///     // as of the database
+///     // queries the database ...
 ///     let principal = Principal::new("key_1").with_end_signal(EndSignal::new());
 ///     KeyRecord::new(Arc::new(principal), KeyStatus::Active, 7)
 /// };
 ///
 /// let lookup = signals.begin();
-/// let record = lookup.finish(read()).expect("nothing changed meanwhile");
+/// let record = lookup.finish(read()).expect("the key did not change meanwhile");
 ///
 /// let lookup = signals.begin();
 /// let stale = read();
 /// signals.end(&StoreEvent::Key { id: "key_1".into(), generation: 8, end: Some(EndReason::Revoked) });
-/// assert!(lookup.finish(stale).is_err()); // the database is asked again
+/// assert!(lookup.finish(stale).is_err()); // query the database again
 /// assert_eq!(record.principal().end_signal().reason(), Some(EndReason::Revoked));
 /// ```
 ///
-/// Clones are the same list.
+/// Clones share their state.
 #[derive(Clone, Default)]
 pub struct EndSignals(Arc<Mutex<Inner>>);
 
 #[derive(Default)]
 struct Inner {
-    handed_out: HashMap<Box<str>, Vec<HandedOut>>,
-    // What changed since each look-up that is under way began; those that ended leave `None`.
-    under_way: Vec<Option<Vec<StoreEvent>>>,
-    // How many keys there were after the last sweep.
+    by_key: HashMap<Box<str>, Vec<Tracked>>,
+    // The events since each unfinished lookup began. `None` is a free slot.
+    in_progress: Vec<Option<Vec<StoreEvent>>>,
+    // How many keys were left after the last sweep.
     swept: usize,
 }
 
-/// A signal that somebody may hold.
-struct HandedOut {
+/// The signal of a principal that was returned.
+struct Tracked {
     signal: WeakEndSignal,
     tenant: Option<Box<str>>,
     generation: u64,
 }
 
 impl EndSignals {
-    /// Nothing was handed out yet.
+    /// No principal was returned yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Begins a look-up: call this before the database is asked.
+    /// Begins a lookup. Call this before the query.
     pub fn begin(&self) -> LookupInProgress {
         let mut inner = self.lock();
-        let place = inner.under_way.iter().position(Option::is_none).unwrap_or(inner.under_way.len());
-        let noted = Some(Vec::new());
-        match inner.under_way.get_mut(place) {
-            Some(free) => *free = noted,
-            None => inner.under_way.push(noted),
+        let slot = inner.in_progress.iter().position(Option::is_none).unwrap_or(inner.in_progress.len());
+        let events = Some(Vec::new());
+        match inner.in_progress.get_mut(slot) {
+            Some(free) => *free = events,
+            None => inner.in_progress.push(events),
         }
-        LookupInProgress { signals: self.clone(), place }
+        LookupInProgress { signals: self.clone(), slot }
     }
 
-    /// Ends what a change says has ended. Look-ups that are under way learn of every change, also of one that ends nothing.
-    pub fn end(&self, change: &StoreEvent) {
+    /// Ends the principals that an event says have ended. Lookups in progress take note of every event, also of one that ends
+    /// nothing: so every event goes here before it goes to the [listeners](crate::store::Listeners::notify).
+    pub fn end(&self, event: &StoreEvent) {
         let mut ended = Vec::new();
         {
             let mut inner = self.lock();
-            for under_way in inner.under_way.iter_mut().flatten() {
-                under_way.push(change.clone());
+            for events in inner.in_progress.iter_mut().flatten() {
+                events.push(event.clone());
             }
-            match change {
+            match event {
                 StoreEvent::Key { id, generation, end: Some(reason) } => {
-                    if let Some(handed_out) = inner.handed_out.get_mut(id) {
-                        take_ended(handed_out, *generation, *reason, &mut ended);
+                    if let Some(of_key) = inner.by_key.get_mut(id) {
+                        take_ended(of_key, *generation, *reason, &mut ended);
                     }
                 }
                 StoreEvent::Tenant { tenant, generation, end: Some(reason) } => {
-                    for handed_out in inner.handed_out.values_mut() {
-                        if handed_out.iter().any(|one| one.tenant.as_ref() == Some(tenant)) {
-                            take_ended(handed_out, *generation, *reason, &mut ended);
+                    for of_key in inner.by_key.values_mut() {
+                        if of_key.iter().any(|one| one.tenant.as_ref() == Some(tenant)) {
+                            take_ended(of_key, *generation, *reason, &mut ended);
                         }
                     }
                 }
                 _ => {}
             }
         }
-        // Whoever waits for a signal may run at once: no lock is held any more.
+        // A task that waits for a signal may run at once, so no lock may be held.
         for (signal, reason) in ended {
             signal.end(reason);
         }
     }
 
-    /// The identifiers of all keys whose principals somebody still holds: to be looked at again after news were lost.
+    /// The identifiers of the keys whose principals are still held, for example by streams.
+    ///
+    /// A store that was disconnected uses it as follows. It subscribes to the source of its events again. It
+    /// [ends](Self::end) [`StoreEvent::Disconnected`], so that lookups which began earlier are stale. It checks whether the held keys
+    /// have ended, and ends those. Then it notifies [`StoreEvent::Connected`].
     pub fn held(&self) -> Vec<Box<str>> {
         let mut inner = self.lock();
         inner.sweep();
-        inner.handed_out.keys().cloned().collect()
+        inner.by_key.keys().cloned().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Nothing is ever left half changed, so a panic of another thread has left it whole.
+        // No code panics between two related changes, so a panic on another thread leaves the value valid.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn take_ended(
-    handed_out: &mut Vec<HandedOut>,
+    of_key: &mut Vec<Tracked>,
     generation: u64,
     reason: EndReason,
     ended: &mut Vec<(EndSignal, EndReason)>,
 ) {
-    handed_out.retain(|one| {
+    of_key.retain(|one| {
         let stays = one.generation >= generation;
         if !stays {
             ended.extend(one.signal.upgrade().map(|signal| (signal, reason)));
@@ -135,57 +141,57 @@ fn take_ended(
 }
 
 impl Inner {
-    fn hand_out(&mut self, record: &KeyRecord) {
-        if self.handed_out.len() > 2 * self.swept.max(1_024) {
+    fn track(&mut self, record: &KeyRecord) {
+        if self.by_key.len() > 2 * self.swept.max(1_024) {
             self.sweep();
         }
         let principal = record.principal();
-        let of_key = self.handed_out.entry(principal.id().into()).or_default();
+        let of_key = self.by_key.entry(principal.id().into()).or_default();
         of_key.retain(|one| one.signal.is_held());
-        of_key.push(HandedOut {
+        of_key.push(Tracked {
             signal: principal.end_signal().downgrade(),
             tenant: principal.tenant().map(Into::into),
             generation: record.generation(),
         });
     }
 
-    /// Forgets what nobody holds any more.
+    /// Removes the signals that nothing holds any more.
     fn sweep(&mut self) {
-        self.handed_out.retain(|_, of_key| {
+        self.by_key.retain(|_, of_key| {
             of_key.retain(|one| one.signal.is_held());
             !of_key.is_empty()
         });
-        self.swept = self.handed_out.len();
+        self.swept = self.by_key.len();
     }
 }
 
 impl fmt::Debug for EndSignals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EndSignals").field("keys", &self.lock().handed_out.len()).finish_non_exhaustive()
+        f.debug_struct("EndSignals").field("keys", &self.lock().by_key.len()).finish_non_exhaustive()
     }
 }
 
-/// A look-up that is under way: see [`EndSignals`]. Dropped, it is given up.
+/// A lookup that is not finished: see [`EndSignals`]. Dropping it abandons the lookup.
 #[derive(Debug)]
-#[must_use = "a look-up that is not finished hands nothing out"]
+#[must_use = "call `finish` with the record"]
 pub struct LookupInProgress {
     signals: EndSignals,
-    place: usize,
+    slot: usize,
 }
 
 impl LookupInProgress {
-    /// Hands a record out, and remembers the signal of its principal.
+    /// Returns the record if it is not stale, and tracks the signal of its principal.
     ///
     /// # Errors
-    /// [`ChangedDuringLookup`] if the key or its tenant has changed since the look-up began, and the record does not know of that
-    /// yet: look it up again.
+    /// [`ChangedDuringLookup`] if the key or its tenant has changed since the lookup began, and the record is older than that
+    /// change: begin a new lookup.
     pub fn finish(self, record: KeyRecord) -> Result<KeyRecord, ChangedDuringLookup> {
         let mut inner = self.signals.lock();
-        // Emptied, and not given back before the drop: another look-up could be in its place by then.
-        let changes = inner.under_way.get_mut(self.place).and_then(Option::as_mut).map(std::mem::take);
-        let changes = changes.unwrap_or_default();
+        // The slot is freed by the drop only, or another lookup could be using it by then.
+        let events = inner.in_progress.get_mut(self.slot).and_then(Option::as_mut).map(std::mem::take);
+        let events = events.unwrap_or_default();
         let principal = record.principal();
-        let is_stale = changes.iter().any(|change| match change {
+        let is_stale = events.iter().any(|event| match event {
             StoreEvent::Key { id, generation, .. } => {
                 **id == *principal.id() && *generation > record.generation()
             }
@@ -198,7 +204,7 @@ impl LookupInProgress {
         if is_stale {
             return Err(ChangedDuringLookup(()));
         }
-        inner.hand_out(&record);
+        inner.track(&record);
         Ok(record)
     }
 }
@@ -206,19 +212,19 @@ impl LookupInProgress {
 impl Drop for LookupInProgress {
     fn drop(&mut self) {
         let mut inner = self.signals.lock();
-        if let Some(under_way) = inner.under_way.get_mut(self.place) {
-            *under_way = None;
+        if let Some(slot) = inner.in_progress.get_mut(self.slot) {
+            *slot = None;
         }
     }
 }
 
-/// What was looked up is not the newest any more.
+/// The record is stale: the key changed while it was looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChangedDuringLookup(());
 
 impl fmt::Display for ChangedDuringLookup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the key changed while it was looked up")
+        f.write_str("the key changed during the lookup: look it up again")
     }
 }
 
@@ -245,10 +251,9 @@ mod tests {
     #[test]
     fn ends_the_principals_of_earlier_generations_and_no_others() {
         let signals = EndSignals::new();
-        let hand_out =
-            |id, tenant, generation| signals.begin().finish(record(id, tenant, generation)).unwrap();
-        let (old, new) = (hand_out("key", "acme", 1), hand_out("key", "acme", 2));
-        let (other, foreign) = (hand_out("other", "acme", 1), hand_out("foreign", "umbrella", 1));
+        let find = |id, tenant, generation| signals.begin().finish(record(id, tenant, generation)).unwrap();
+        let (old, new) = (find("key", "acme", 1), find("key", "acme", 2));
+        let (other, foreign) = (find("other", "acme", 1), find("foreign", "umbrella", 1));
         signals.end(&revoked("key", 2));
         assert_eq!([&old, &new, &other, &foreign].map(reason), [Some(EndReason::Revoked), None, None, None]);
         let end = Some(EndReason::TenantSuspended);
@@ -257,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_that_ends_nothing_makes_a_look_up_stale_and_no_principal_end() {
+    fn a_change_that_ends_nothing_makes_a_look_up_stale_and_ends_no_principal() {
         let signals = EndSignals::new();
         let held = signals.begin().finish(record("key", "acme", 1)).unwrap();
         let renamed = |id: &str| StoreEvent::Key { id: id.into(), generation: 2, end: None };
@@ -266,7 +271,7 @@ mod tests {
         assert!(stale.finish(record("key", "acme", 1)).is_err());
         assert!(fresh.finish(record("key", "acme", 2)).is_ok());
         assert!(other.finish(record("other", "acme", 1)).is_ok());
-        assert!(signals.begin().finish(record("key", "acme", 1)).is_ok(), "it began later");
+        assert!(signals.begin().finish(record("key", "acme", 1)).is_ok(), "it began after the change");
         assert_eq!(reason(&held), None);
         let lookup = signals.begin();
         signals.end(&StoreEvent::Disconnected);
@@ -274,17 +279,17 @@ mod tests {
     }
 
     #[test]
-    fn forgets_what_nobody_holds() {
+    fn forgets_signals_that_nothing_holds() {
         let signals = EndSignals::new();
         let held = signals.begin().finish(record("held", "acme", 1)).unwrap();
         for number in 0..10_000 {
             drop(signals.begin().finish(record(&format!("key{number}"), "acme", 1)));
             drop(signals.begin());
         }
-        assert!(signals.lock().handed_out.len() <= 2_049);
+        assert!(signals.lock().by_key.len() <= 2_049);
         assert_eq!(signals.held(), ["held".into()]);
-        assert!(signals.lock().under_way.iter().all(Option::is_none));
-        assert_eq!(signals.lock().under_way.len(), 1);
+        assert!(signals.lock().in_progress.iter().all(Option::is_none));
+        assert_eq!(signals.lock().in_progress.len(), 1);
         drop(held);
         assert!(signals.held().is_empty());
     }

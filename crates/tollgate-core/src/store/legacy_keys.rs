@@ -1,34 +1,33 @@
-//! The backend trait of keys from before, of whose secrets only other hashes are known.
+//! The backend trait of legacy keys: keys of an older system, which are known by another hash only.
 
 use std::{fmt, sync::Arc};
 
 use crate::{answer::Answer, denial::Unavailable, key::Digest};
 
-/// Keys from before, which no [`KeyStore`](crate::store::KeyStore) finds by a digest yet: their secrets were stored as another hash, a
-/// salted one perhaps, by which nothing can be looked up.
+/// Finds and upgrades legacy keys. Their secrets were stored as another hash, perhaps a salted one, by which a key cannot be
+/// looked up, so no [`KeyStore`](crate::store::KeyStore) finds them by a digest yet.
 ///
-/// They are looked up by what was stored in clear beside the hash: a prefix of the secret, usually. Once a secret has proved
-/// to be one of them, the key is upgraded, and from then on found like any other.
+/// Legacy keys are looked up by text that was stored beside the hash: usually a prefix of the secret. When a secret matches the
+/// hash of a legacy key for the first time, the key is upgraded. From then on, the store finds it like any other.
 ///
-/// The example `migration` of Tollgate's repository has it on a table of an application's own.
+/// The example `migration` in Tollgate's repository implements this on a table of its own.
 pub trait LegacyKeys: Send + Sync + 'static {
-    /// The keys that are filed under this prefix and were not upgraded yet: one, or a few that share it. Revoked ones may be
-    /// among them, so that the log tells them from unknown ones.
+    /// The keys that were stored under this prefix and are not upgraded: one, or a few that share it. Include revoked keys, so
+    /// that the log can distinguish them from unknown ones.
     ///
     /// # Errors
-    /// [`Unavailable`] if they cannot be reached.
+    /// [`Unavailable`] if the store cannot be reached.
     fn candidates(&self, prefix: &str) -> Answer<Result<Vec<LegacyKey>, Unavailable>>;
 
-    /// From now on the store finds the key with this identifier by this digest, and nobody asks for the hash any more. A key
-    /// that was revoked meanwhile stays so.
+    /// Stores the digest of the key with this identifier: from now on the store finds the key by it, and
+    /// [`candidates`](Self::candidates) does not return the key. A revoked key stays revoked.
     ///
-    /// It is a change of the key like any other: the store tells its [watchers](crate::store::KeyStore::subscribe) before this answers, or a
-    /// cache in front of it goes on for seconds saying that there is no such key. Several first uses at once upgrade a key
-    /// several times: the later ones change nothing, and answer no sooner than the first one's news are told, which they may as
-    /// well tell again.
+    /// This is a change of the key: notify the store's [listeners](crate::store::Listeners) before this returns, or a cache may
+    /// answer for some seconds that there is no such key. Several first requests at the same time upgrade a key several times.
+    /// The later ones change nothing; they must not return before the first one's event was sent, and may send it again.
     ///
     /// # Errors
-    /// [`Unavailable`] if that could not be stored.
+    /// [`Unavailable`] if the digest could not be stored.
     fn upgrade(&self, id: &str, digest: Digest) -> Answer<Result<(), Unavailable>>;
 }
 
@@ -42,25 +41,25 @@ impl<S: LegacyKeys + ?Sized> LegacyKeys for Arc<S> {
     }
 }
 
-/// A key from before.
+/// A legacy key.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct LegacyKey {
     /// Its identifier.
     pub id: Box<str>,
-    /// The hash of its secret, as it was stored.
+    /// The stored hash of its secret.
     pub hash: Box<str>,
 }
 
 impl LegacyKey {
-    /// The key with this identifier, whose secret was stored as this hash.
+    /// A key with this identifier and this hash of its secret.
     pub fn new(id: impl Into<Box<str>>, hash: impl Into<Box<str>>) -> Self {
         Self { id: id.into(), hash: hash.into() }
     }
 }
 
 impl fmt::Debug for LegacyKey {
-    /// Hides the hash, from which a guessable secret could be told.
+    /// Hides the hash, from which a weak secret could be guessed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LegacyKey").field("id", &self.id).finish_non_exhaustive()
     }

@@ -1,4 +1,4 @@
-//! What the caller sent to prove who they are.
+//! The credential that a caller sent.
 
 use std::fmt;
 
@@ -9,52 +9,51 @@ use http::{
 
 use crate::ascii;
 
-/// What the caller sent: not yet verified, and never printed.
+/// The credential that a caller sent. It is not verified, and never printed.
 ///
-/// It is a [`HeaderValue`] marked as sensitive, so that nothing which prints headers prints it, HPACK never indexes it,
-/// and carrying it costs no copy.
+/// It is a [`HeaderValue`] marked as sensitive: code that prints headers does not print it, HPACK does not index it, and a clone
+/// copies no text.
 #[derive(Clone)]
 pub struct Credential {
     value: HeaderValue,
-    // Where the secret begins in the value: past a scheme such as `Bearer `.
+    // The offset of the secret in the value: after a scheme such as `Bearer `.
     start: usize,
     source: CredentialSource,
 }
 
 impl Credential {
-    /// The credential that `value` holds from byte `start` on.
+    /// The credential in `value` from byte `start` on.
     #[inline]
     pub fn new(mut value: HeaderValue, start: usize, source: CredentialSource) -> Self {
         value.set_sensitive(true);
         Self { value, start, source }
     }
 
-    /// The secret text. Empty if the value is not UTF-8, which no source of Tollgate's own lets through.
+    /// The secret text. Empty if the value is not UTF-8, which `CredentialLayer` refuses.
     pub fn expose_secret(&self) -> &str {
         std::str::from_utf8(self.expose_secret_bytes()).unwrap_or_default()
     }
 
-    /// The secret's bytes as they were sent, for a verifier that parses and hashes them and needs no text.
+    /// The secret's bytes as they were sent, for verifiers that hash them and need no text.
     #[inline]
     pub fn expose_secret_bytes(&self) -> &[u8] {
         self.value.as_bytes().get(self.start..).unwrap_or_default()
     }
 
-    /// How many bytes the secret text has.
+    /// The length of the secret in bytes.
     #[inline]
     pub fn length(&self) -> usize {
         self.value.len().saturating_sub(self.start)
     }
 
-    /// Whether a text is a `b64token` (RFC 6750 section 2.1), as `Authorization: Bearer` carries: letters, digits and
-    /// `-._~+/=`.
+    /// Whether a text is a `b64token`, the form of a bearer credential (RFC 6750 section 2.1): letters, digits and `-._~+/=`.
     #[inline]
     pub fn is_b64token(text: &[u8]) -> bool {
         // Most keys are words.
         ascii::is_word(text) || is_any_b64token(text)
     }
 
-    /// Where it came from.
+    /// Where in the request it was found.
     #[inline]
     pub fn source(&self) -> &CredentialSource {
         &self.source
@@ -74,27 +73,27 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// A place in the request's head where a credential may stand.
+/// A place in a request's head that may hold a credential.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CredentialSource {
     /// `Authorization: Bearer <credential>` (RFC 6750 section 2.1). The scheme's case does not matter.
     Bearer,
-    /// A header that holds nothing but the credential, such as `X-API-Key`.
+    /// A header that holds only the credential, such as `X-API-Key`.
     Header(HeaderName),
     /// `Authorization: Basic <base64 of credential:>` (RFC 7617): the key is the user name, the password is empty.
     BasicUser,
     /// An offered WebSocket subprotocol that begins with this prefix, for browsers, which cannot set headers on a
     /// WebSocket: `new WebSocket(url, ["chat", "key." + credential])`.
     WebSocketProtocol(&'static str),
-    /// A query parameter of this name. Dangerous: URLs end up in access logs, browser histories, caches and `Referer`
-    /// headers. For callers that can do nothing else, with keys that are short-lived and narrow in scope. Name and value are
-    /// taken as they are sent, without decoding.
+    /// A query parameter of this name. Dangerous: URLs are stored in access logs, browser histories, caches and `Referer`
+    /// headers. For callers that cannot set a header, with keys that are short-lived and narrow in scope. Name and value are
+    /// used as they are sent, without decoding.
     DangerousQuery(&'static str),
 }
 
 impl CredentialSource {
-    /// The header that carries it, if one does.
+    /// The header that holds the credential, if it is in a header.
     #[inline]
     pub fn header(&self) -> Option<&HeaderName> {
         match self {
@@ -111,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tells_its_secret_only_when_asked() {
+    fn debug_hides_the_secret() {
         let credential =
             Credential::new(HeaderValue::from_static("Bearer s3cret"), 7, CredentialSource::Bearer);
         assert_eq!(credential.expose_secret(), "s3cret");
@@ -127,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_has_bytes_all_the_same() {
+    fn a_value_that_is_not_utf_8_has_bytes_and_no_text() {
         let value = HeaderValue::from_bytes(b"Bearer s3cret\xff").unwrap();
         let credential = Credential::new(value, 7, CredentialSource::Bearer);
         assert_eq!(credential.expose_secret(), "");

@@ -1,4 +1,4 @@
-//! Who a credential proved to be.
+//! The principal of a request: the caller that a credential belongs to.
 
 use std::{fmt, future::Future, sync::Arc, time::SystemTime};
 
@@ -11,7 +11,7 @@ use crate::{
     store::{EndReason, EndSignal},
 };
 
-/// Who a credential proved to be, and what the owner of the API knows about them.
+/// The caller that a credential belongs to, and what the owner of the API knows about it.
 ///
 /// ```
 /// use tollgate_core::{
@@ -49,10 +49,9 @@ pub struct Principal {
 }
 
 impl Principal {
-    /// A principal known by the identifier of its key, or by its subject. It has no scopes, no plan and no expiry.
+    /// A principal without scopes, plan or expiry. `id` is the identifier of its key, or of its session or subject.
     ///
-    /// The identifier is no secret: it appears in logs, and requests are counted by it, so that no two principals may share
-    /// one.
+    /// The identifier must not be a secret, since it appears in logs. It must be unique, since requests are counted by it.
     pub fn new(id: impl Into<Box<str>>) -> Self {
         Self {
             id: id.into(),
@@ -80,7 +79,7 @@ impl Principal {
         self
     }
 
-    /// What was bought.
+    /// The plan that its tenant has bought.
     pub fn with_plan(mut self, plan: Plan) -> Self {
         self.plan = Some(Arc::new(plan));
         self
@@ -92,13 +91,13 @@ impl Principal {
         self
     }
 
-    /// Its role within the tenant, a word of the application's own.
+    /// Its role within the tenant: any word of the application's.
     pub fn with_role(mut self, role: impl Into<Box<str>>) -> Self {
         self.role = Some(role.into());
         self
     }
 
-    /// A quota of its own, which takes the place of that of the policy with this name.
+    /// A quota of its own, which replaces that of the policy with this name.
     pub fn with_quota(mut self, policy: impl Into<Box<str>>, quota: Quota) -> Self {
         self.quotas.push((policy.into(), quota));
         self
@@ -110,25 +109,25 @@ impl Principal {
         self
     }
 
-    /// The signal by which its store ends it, in place of one of its own.
+    /// Replaces the signal by which its store ends it.
     pub fn with_end_signal(mut self, signal: EndSignal) -> Self {
         self.end = signal;
         self
     }
 
-    /// Data of the application's own, one value for each type.
+    /// Adds a value of the application's, one for each type.
     pub fn with_extension<T: Clone + Send + Sync + 'static>(mut self, value: T) -> Self {
         self.extensions.insert(value);
         self
     }
 
-    /// The application's own data of another principal, besides its own.
+    /// Adds the application's values of another principal.
     pub fn with_extensions_of(mut self, other: &Self) -> Self {
         self.extensions.extend(other.extensions.clone());
         self
     }
 
-    /// The identifier of the key, or the subject.
+    /// The identifier of its key, session or subject.
     #[inline]
     pub fn id(&self) -> &str {
         &self.id
@@ -146,7 +145,7 @@ impl Principal {
         &self.scopes
     }
 
-    /// What was bought, as far as the verifier knows.
+    /// The plan that its tenant has bought, if the verifier knows it.
     #[inline]
     pub fn plan(&self) -> Option<&Arc<Plan>> {
         self.plan.as_ref()
@@ -163,13 +162,13 @@ impl Principal {
         self.role.as_deref()
     }
 
-    /// The quota of its own that takes the place of a policy's, if it has one.
+    /// Its own quota for a policy, if it has one.
     #[inline]
     pub fn quota(&self, policy: &str) -> Option<&Quota> {
         self.quotas.iter().rev().find(|(name, _)| **name == *policy).map(|(_, quota)| quota)
     }
 
-    /// The quotas of its own, by policy, in the order in which they were given.
+    /// Its own quotas by policy, in the order in which they were added.
     pub fn quotas(&self) -> &[(Box<str>, Quota)] {
         &self.quotas
     }
@@ -179,24 +178,24 @@ impl Principal {
         self.expires_at
     }
 
-    /// Data of the application's own.
+    /// The application's value of this type.
     pub fn extension<T: Send + Sync + 'static>(&self) -> Option<&T> {
         self.extensions.get()
     }
 
-    /// Why it has ended as of `now`, or `None` while it holds. An expiry counts from its very instant on.
+    /// Why it has ended as of `now`; `None` if it has not. It has expired from the instant of its expiry on.
     #[inline]
     pub fn ended(&self, now: SystemTime) -> Option<EndReason> {
         let is_expired = self.expires_at.is_some_and(|expires_at| expires_at <= now);
         match self.end.reason() {
-            // Only somebody with a good key may learn that its tenant is suspended.
+            // Only the owner of a valid key may learn that its tenant is suspended.
             None | Some(EndReason::TenantSuspended) if is_expired => Some(EndReason::Expired),
             reason => reason,
         }
     }
 
-    /// Waits until its store ends it, on any runtime: by this a stream is cut. An expiry sends no signal; combine this
-    /// with a timer on [`expires_at`](Self::expires_at).
+    /// Waits until its store ends it, on any runtime: streams are closed by this. An expiry sends no signal, so use a timer on
+    /// [`expires_at`](Self::expires_at) as well.
     pub fn wait_until_ended(&self) -> impl Future<Output = EndReason> + Send + Sync + use<> {
         self.end.wait()
     }
@@ -208,7 +207,7 @@ impl Principal {
 }
 
 impl fmt::Debug for Principal {
-    /// Leaves out the extensions, which are the application's and may hold anything.
+    /// Hides the extensions, since the application's values may be secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Principal")
             .field("id", &self.id)
@@ -223,7 +222,7 @@ impl fmt::Debug for Principal {
     }
 }
 
-/// What a tenant bought, and whether it is paid for: an active plan is an entitlement.
+/// The plan that a tenant has bought, and whether it is active.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     tier: Box<str>,
@@ -231,7 +230,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// A plan of this tier, in force.
+    /// An active plan of this tier.
     pub fn active(tier: impl Into<Box<str>>) -> Self {
         Self { tier: tier.into(), is_active: true }
     }
@@ -247,7 +246,7 @@ impl Plan {
         &self.tier
     }
 
-    /// Whether the plan is in force.
+    /// Whether the plan is active.
     #[inline]
     pub fn is_active(&self) -> bool {
         self.is_active
@@ -269,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expiry_outranks_a_suspension_and_a_revocation_outranks_both() {
+    fn an_expiry_precedes_a_suspension_and_a_revocation_precedes_both() {
         for (signal, expected) in
             [(EndReason::TenantSuspended, EndReason::Expired), (EndReason::Revoked, EndReason::Revoked)]
         {
@@ -280,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_leaves_out_the_applications_own_data() {
+    fn debug_hides_the_values_of_the_application() {
         #[derive(Clone, Debug)]
         #[expect(dead_code, reason = "only its Debug matters")]
         struct Secret(&'static str);

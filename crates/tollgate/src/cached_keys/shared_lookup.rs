@@ -1,4 +1,4 @@
-//! One question that many wait for.
+//! One lookup that several requests wait for.
 
 use std::{
     collections::HashMap,
@@ -12,44 +12,45 @@ use tollgate_core::{answer::Pending, denial::Unavailable};
 
 use super::Found;
 
-/// A question that is under way, for anybody who waits for it. Whoever is polled brings it forward, so that it needs no task of
-/// its own; if that one goes away, the others do. When all have gone, so has the question.
+/// A lookup that several waiters share. The waiter that is polled polls the lookup, so that it needs no task of its own. If that
+/// waiter is dropped, another one continues. If all are dropped, the lookup is cancelled.
 ///
-/// Like `futures_util`'s `Shared`, but for two cases in which that leaves the others waiting or panics with them: one who is polling is
-/// woken meanwhile, wakes all, and then goes away instead of polling again; the question panics.
+/// It differs from `futures_util`'s `Shared` in two cases. If a waiter is woken while it polls, wakes the others, and is dropped
+/// before it polls again, `Shared` leaves the others waiting. If the lookup panics, `Shared` panics in every waiter; here the
+/// others get an error.
 pub(super) struct SharedLookup {
     state: Mutex<State>,
-    // Apart from the question, which keeps its waker: a question that held itself would never go away.
+    // Not in `state`: the lookup keeps its waker, and would never be dropped if that held the lookup.
     waiters: Arc<Waiters>,
 }
 
 enum State {
-    Waits(Pending<Found>),
-    /// Somebody is polling it, without a lock.
+    Pending(Pending<Found>),
+    /// A waiter is polling the lookup, without the lock.
     Polled,
     Done(Found),
 }
 
-/// Whoever waits.
+/// The wakers of the waiters.
 #[derive(Default)]
 struct Waiters(Mutex<Slots>);
 
 #[derive(Default)]
 struct Slots {
-    waiting: HashMap<u64, Waker>,
+    wakers: HashMap<u64, Waker>,
     next: u64,
-    // Since the question was polled.
+    // Since the lookup was last polled.
     was_woken: bool,
 }
 
 impl SharedLookup {
-    pub(super) fn new(question: Pending<Found>) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new(State::Waits(question)), waiters: Arc::default() })
+    pub(super) fn new(lookup: Pending<Found>) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::new(State::Pending(lookup)), waiters: Arc::default() })
     }
 
-    /// Waits with everybody else.
+    /// Adds a waiter.
     pub(super) fn join(self: Arc<Self>) -> Waiter {
-        Waiter { shared_lookup: self, slot: None }
+        Waiter { shared: self, slot: None }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -62,9 +63,9 @@ impl SharedLookup {
     }
 }
 
-/// Somebody who waits for a [`SharedLookup`].
+/// The future of a [`SharedLookup`]'s result.
 pub(super) struct Waiter {
-    shared_lookup: Arc<SharedLookup>,
+    shared: Arc<SharedLookup>,
     slot: Option<u64>,
 }
 
@@ -73,13 +74,13 @@ impl Future for Waiter {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Found> {
         let this = &mut *self;
-        let waiters = &this.shared_lookup.waiters;
-        // Before the look at the course, or what happens in between would wake the others only.
-        waiters.slot(&mut this.slot, context.waker());
-        let question = {
-            let mut state = this.shared_lookup.state();
+        let waiters = &this.shared.waiters;
+        // Before the state is read, so that a change in between wakes this waiter, too.
+        waiters.set_waker(&mut this.slot, context.waker());
+        let lookup = {
+            let mut state = this.shared.state();
             match mem::replace(&mut *state, State::Polled) {
-                State::Waits(question) => question,
+                State::Pending(lookup) => lookup,
                 State::Polled => return Poll::Pending,
                 State::Done(found) => {
                     *state = State::Done(found.clone());
@@ -87,10 +88,10 @@ impl Future for Waiter {
                 }
             }
         };
-        let polled = Polling::new(&this.shared_lookup, question).poll();
-        // Others who were woken meanwhile have found it being polled, and this one may go away before its turn comes again.
+        let polled = Polling::new(&this.shared, lookup).poll();
+        // Other waiters that were woken meanwhile found the state `Polled`, and this one may be dropped before it is polled again.
         if polled.is_pending() && waiters.lock().was_woken {
-            waiters.slot(&mut this.slot, context.waker());
+            waiters.set_waker(&mut this.slot, context.waker());
             waiters.wake_all();
         }
         polled
@@ -100,38 +101,39 @@ impl Future for Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         if let Some(slot) = self.slot {
-            let waker = self.shared_lookup.waiters.lock().waiting.remove(&slot);
+            // Dropped without the lock: a waker may run code of its own.
+            let waker = self.shared.waiters.lock().wakers.remove(&slot);
             drop(waker);
         }
     }
 }
 
-/// The question while it is polled. If it panics, that is an answer for the others, too.
+/// The lookup while it is polled. If it panics, the other waiters get an error.
 struct Polling<'f> {
-    shared_lookup: &'f SharedLookup,
-    question: Option<Pending<Found>>,
+    shared: &'f SharedLookup,
+    lookup: Option<Pending<Found>>,
 }
 
 impl<'f> Polling<'f> {
-    fn new(shared_lookup: &'f SharedLookup, question: Pending<Found>) -> Self {
-        shared_lookup.waiters.lock().was_woken = false;
-        Self { shared_lookup, question: Some(question) }
+    fn new(shared: &'f SharedLookup, lookup: Pending<Found>) -> Self {
+        shared.waiters.lock().was_woken = false;
+        Self { shared, lookup: Some(lookup) }
     }
 
     fn poll(mut self) -> Poll<Found> {
-        let waker = Waker::from(Arc::clone(&self.shared_lookup.waiters));
-        let Some(question) = &mut self.question else { return Poll::Pending };
-        let polled = question.as_mut().poll(&mut Context::from_waker(&waker));
-        let question = self.question.take();
+        let waker = Waker::from(Arc::clone(&self.shared.waiters));
+        let Some(lookup) = &mut self.lookup else { return Poll::Pending };
+        let polled = lookup.as_mut().poll(&mut Context::from_waker(&waker));
+        let lookup = self.lookup.take();
         match &polled {
             Poll::Ready(found) => {
-                // What it still holds must be gone when the others go on.
-                drop(question);
-                self.shared_lookup.finish(found.clone());
+                // Its resources are released before the other waiters continue.
+                drop(lookup);
+                self.shared.finish(found.clone());
             }
             Poll::Pending => {
-                if let Some(question) = question {
-                    *self.shared_lookup.state() = State::Waits(question);
+                if let Some(lookup) = lookup {
+                    *self.shared.state() = State::Pending(lookup);
                 }
             }
         }
@@ -141,32 +143,32 @@ impl<'f> Polling<'f> {
 
 impl Drop for Polling<'_> {
     fn drop(&mut self) {
-        if self.question.is_some() {
-            self.shared_lookup.finish(Err(Unavailable::new("the look-up of a key panicked")));
+        if self.lookup.is_some() {
+            self.shared.finish(Err(Unavailable::new("the key store panicked during a lookup")));
         }
     }
 }
 
 impl Waiters {
-    fn slot(&self, slot: &mut Option<u64>, waker: &Waker) {
-        let mut seats = self.lock();
+    fn set_waker(&self, slot: &mut Option<u64>, waker: &Waker) {
+        let mut slots = self.lock();
         let number = *slot.get_or_insert_with(|| {
-            seats.next += 1;
-            seats.next
+            slots.next += 1;
+            slots.next
         });
-        let former = match seats.waiting.get_mut(&number) {
-            Some(former) if former.will_wake(waker) => None,
-            Some(former) => Some(mem::replace(former, waker.clone())),
-            None => seats.waiting.insert(number, waker.clone()),
+        let replaced = match slots.wakers.get_mut(&number) {
+            Some(current) if current.will_wake(waker) => None,
+            Some(current) => Some(mem::replace(current, waker.clone())),
+            None => slots.wakers.insert(number, waker.clone()),
         };
-        drop(seats);
-        drop(former);
+        drop(slots);
+        drop(replaced);
     }
 
     fn wake_all(&self) {
-        let waiting = mem::take(&mut self.lock().waiting);
-        // Whoever is woken may run at once: no lock is held.
-        waiting.into_values().for_each(Waker::wake);
+        let wakers = mem::take(&mut self.lock().wakers);
+        // A woken task may run at once, so no lock may be held.
+        wakers.into_values().for_each(Waker::wake);
     }
 
     fn lock(&self) -> MutexGuard<'_, Slots> {
@@ -210,14 +212,14 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_left_is_woken_and_answered() {
-        let (answer, waits) = oneshot::channel::<Found>();
-        let shared_lookup = SharedLookup::new(Box::pin(async { waits.await.unwrap() }));
+    fn a_waiter_is_woken_and_answered_after_another_is_dropped() {
+        let (answer, answered) = oneshot::channel::<Found>();
+        let shared_lookup = SharedLookup::new(Box::pin(async { answered.await.unwrap() }));
         let (mut one, mut two) = (Arc::clone(&shared_lookup).join(), shared_lookup.join());
         let (first, second) = (Arc::<Wakes>::default(), Arc::<Wakes>::default());
         assert!(poll(&mut one, &first).is_pending());
         assert!(poll(&mut two, &second).is_pending());
-        assert!(poll(&mut two, &second).is_pending(), "the same seat");
+        assert!(poll(&mut two, &second).is_pending(), "it keeps its slot");
         drop(one);
         answer.send(Ok(None)).unwrap();
         assert_eq!((first.0.load(Ordering::Relaxed), second.0.load(Ordering::Relaxed)), (0, 1));
@@ -225,17 +227,17 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_woken_while_another_polls_is_woken_again() {
+    fn a_waiter_that_is_woken_while_another_polls_is_woken_again() {
         let other = Arc::new(Mutex::new(None::<Waiter>));
-        let (polled_within, wakes) = (Arc::clone(&other), Arc::<Wakes>::default());
+        let (polled_inside, wakes) = (Arc::clone(&other), Arc::<Wakes>::default());
         let woken = Arc::clone(&wakes);
-        let question = std::future::poll_fn(move |context| {
-            let Some(other) = &mut *polled_within.lock().unwrap() else { return Poll::Ready(Ok(None)) };
+        let lookup = std::future::poll_fn(move |context| {
+            let Some(other) = &mut *polled_inside.lock().unwrap() else { return Poll::Ready(Ok(None)) };
             context.waker().wake_by_ref();
-            assert!(poll(other, &woken).is_pending(), "it is being polled");
+            assert!(poll(other, &woken).is_pending(), "the first waiter is polling");
             Poll::Pending
         });
-        let shared_lookup = SharedLookup::new(Box::pin(question));
+        let shared_lookup = SharedLookup::new(Box::pin(lookup));
         *other.lock().unwrap() = Some(Arc::clone(&shared_lookup).join());
         let mut first = shared_lookup.join();
         assert!(poll(&mut first, &Arc::default()).is_pending());
@@ -246,20 +248,20 @@ mod tests {
     }
 
     #[test]
-    fn a_question_that_yields_is_polled_once_at_a_time() {
-        // As tokio's resources do when a task has had its share: polled on and on, they would yield forever.
-        let question = std::future::poll_fn(|context| {
+    fn a_look_up_that_yields_is_polled_once_at_a_time() {
+        // As tokio's resources do when a task's budget is used up: polled in a loop, they would yield forever.
+        let lookup = std::future::poll_fn(|context| {
             context.waker().wake_by_ref();
             Poll::Pending
         });
         let wakes = Arc::default();
-        assert!(poll(&mut SharedLookup::new(Box::pin(question)).join(), &wakes).is_pending());
+        assert!(poll(&mut SharedLookup::new(Box::pin(lookup)).join(), &wakes).is_pending());
         assert!(wakes.0.load(Ordering::Relaxed) > 0);
     }
 
     #[test]
-    fn a_question_that_panics_is_unavailable_for_the_others() {
-        let shared_lookup = SharedLookup::new(Box::pin(async { panic!("at the store") }));
+    fn a_look_up_that_panics_is_unavailable_for_the_other_waiters() {
+        let shared_lookup = SharedLookup::new(Box::pin(async { panic!("in the store") }));
         let (mut one, mut two) = (Arc::clone(&shared_lookup).join(), shared_lookup.join());
         let wakes = Arc::default();
         assert!(catch_unwind(AssertUnwindSafe(|| poll(&mut one, &wakes))).is_err());

@@ -1,4 +1,4 @@
-//! Which questions are under way.
+//! Single flight: concurrent requests for one key share one lookup.
 
 use std::{
     collections::HashMap,
@@ -9,12 +9,12 @@ use tollgate_core::{answer::Pending, key::Digest};
 
 use super::{
     Found,
-    events::{AsOf, Events},
+    event_count::{AsOf, EventCount},
     shared_lookup::{SharedLookup, Waiter},
     table::Digests,
 };
 
-/// Questions that are under way. Held weakly: one that nobody waits for any more is given up.
+/// The lookups in progress. They are held weakly: one without waiters is cancelled.
 #[derive(Default)]
 pub(super) struct SingleFlight(Mutex<Lookups>);
 
@@ -27,34 +27,34 @@ struct Lookups {
 struct Entry {
     number: u64,
     as_of: AsOf,
-    shared_lookup: Weak<SharedLookup>,
+    lookup: Weak<SharedLookup>,
 }
 
 impl SingleFlight {
-    /// Joins the question for these digests that is under way, or begins one; but never joins one that began before the newest
-    /// change, whose answer may not know of it.
+    /// Joins the lookup of these digests that is in progress, or begins one. A lookup that began before the newest event is not
+    /// joined, since its answer may be older than the event.
     pub(super) fn join(
         self: &Arc<Self>,
         digests: &[Digest],
-        events: &Events,
+        events: &EventCount,
         begin: impl FnOnce(AsOf, Ticket) -> Pending<Found>,
     ) -> Waiter {
         let mut lookups = self.lock();
-        // Under the lock, so that the newest state of all who come this way is the one that is joined.
+        // Read under the lock, so that a later caller never sees an older state.
         let as_of = events.as_of_now();
         if let Some(entry) = lookups.by_digests.get(digests)
             && entry.as_of == as_of
-            && let Some(shared_lookup) = entry.shared_lookup.upgrade()
+            && let Some(lookup) = entry.lookup.upgrade()
         {
-            return shared_lookup.join();
+            return lookup.join();
         }
         lookups.next += 1;
         let number = lookups.next;
         let ticket = Ticket { single_flight: Arc::clone(self), digests: digests.into(), number };
-        let shared_lookup = SharedLookup::new(begin(as_of, ticket));
-        let entry = Entry { number, as_of, shared_lookup: Arc::downgrade(&shared_lookup) };
+        let lookup = SharedLookup::new(begin(as_of, ticket));
+        let entry = Entry { number, as_of, lookup: Arc::downgrade(&lookup) };
         lookups.by_digests.insert(digests.into(), entry);
-        shared_lookup.join()
+        lookup.join()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -66,7 +66,7 @@ impl SingleFlight {
     }
 }
 
-/// What a question holds while it is under way, however it ends.
+/// Held by a lookup. Dropped with it, it removes the lookup from the list.
 pub(super) struct Ticket {
     single_flight: Arc<SingleFlight>,
     digests: Digests,
@@ -82,7 +82,7 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut lookups = self.single_flight.lock();
-        // It may be a later question's by now.
+        // The entry may belong to a later lookup by now.
         if lookups.by_digests.get(&self.digests).is_some_and(|entry| entry.number == self.number) {
             lookups.by_digests.remove(&self.digests);
         }

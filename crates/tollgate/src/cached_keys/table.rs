@@ -1,4 +1,4 @@
-//! What a cache keeps: so many entries and no more.
+//! The entries of a cache: a hash table of limited size.
 
 use std::{
     fmt,
@@ -18,36 +18,36 @@ use tollgate_core::{key::Digest, store::KeyRecord, verify::Principal};
 
 use super::Found;
 
-/// All digests of a look-up: what is found by another verifier's peppers is nobody else's answer.
+/// All digests of a lookup: verifiers with different peppers do not share entries.
 pub(super) type Digests = SmallVec<[Digest; 1]>;
 
-/// A part has room for as many at least: the smaller the parts, the less evenly they fill.
-const PART: usize = 256;
-const MOST_PARTS: usize = 64;
+/// The least capacity of a shard: small shards fill unevenly.
+const MIN_SHARD_CAPACITY: usize = 256;
+const MAX_SHARDS: usize = 64;
 
-/// As many rounds of the hand are survived by what was used much, and is not any more.
-const MOST_USES: u8 = 3;
+/// Uses are counted up to this number. An entry that is not used any more survives this many rounds of the clock hand.
+const MAX_USES: u8 = 3;
 
-/// What a store has answered, by the digests that it was asked for.
+/// Answers of a store, by the digests of the lookup. Entries are evicted by the clock algorithm.
 ///
-/// Each part has eight locks: whoever finds takes the one that an eighth of the threads share, whoever changes takes all. So a
-/// change has waited for everybody who saw the part as it was before.
+/// Each shard has eight locks (`ShardedLock`). A reader takes one, which an eighth of the threads share. A writer takes all, so it
+/// waits for all readers that still see the earlier state.
 pub(super) struct Table {
-    parts: Box<[Part]>,
+    shards: Box<[Shard]>,
     hashes: Hashes,
 }
 
-struct Part {
+struct Shard {
     capacity: usize,
-    rack: ShardedLock<Rack>,
+    entries: ShardedLock<Entries>,
 }
 
 #[derive(Default)]
-struct Rack {
-    entries: HashTable<Entry>,
-    // Where the entries of a key are, since a change names it by its identifier.
-    places: HashTable<Place>,
-    // The bucket at which the search for what is evicted goes on.
+struct Entries {
+    by_digests: HashTable<Entry>,
+    // The entries of a key, since an event names a key by its identifier.
+    by_id: HashTable<IdToDigests>,
+    // The clock hand: the bucket at which the next eviction begins.
     hand: usize,
 }
 
@@ -55,241 +55,244 @@ struct Rack {
 pub(super) struct Entry {
     digests: Digests,
     found: Option<KeyRecord>,
-    kept_at: SystemTime,
+    cached_at: SystemTime,
     fresh_until: SystemTime,
     uses: AtomicU8,
 }
 
-/// Hashes, since identifiers are long. Another key of the same hash is told apart by its entry.
+/// The hash of an identifier and the hash of digests, since the values are long. The entry distinguishes colliding hashes.
 #[derive(PartialEq)]
-struct Place {
+struct IdToDigests {
     id: u64,
     digests: u64,
 }
 
 impl Table {
     pub(super) fn new(capacity: usize, hashes: Hashes) -> Self {
-        let count = (capacity / PART).clamp(1, MOST_PARTS);
+        let count = (capacity / MIN_SHARD_CAPACITY).clamp(1, MAX_SHARDS);
         let share = |number| capacity / count + usize::from(number < capacity % count);
-        let parts = (0..count).map(|number| Part { capacity: share(number), rack: ShardedLock::default() });
-        Self { parts: parts.collect(), hashes }
+        let shards =
+            (0..count).map(|number| Shard { capacity: share(number), entries: ShardedLock::default() });
+        Self { shards: shards.collect(), hashes }
     }
 
-    /// What is kept of digests with this hash, if it serves.
+    /// The answer that is cached for these digests, which have this hash, if the entry passes the test.
     #[inline]
     pub(super) fn find(
         &self,
         hash: u64,
         digests: &[Digest],
-        serves: impl FnOnce(&Entry) -> bool,
+        is_usable: impl FnOnce(&Entry) -> bool,
     ) -> Option<Found> {
-        let rack = self.part(hash)?.read();
-        let entry = rack.entries.find(hash, |entry| *entry.digests == *digests)?;
-        serves(entry).then(|| {
+        let entries = self.shard(hash)?.read();
+        let entry = entries.by_digests.find(hash, |entry| *entry.digests == *digests)?;
+        is_usable(entry).then(|| {
             entry.use_once();
             Ok(entry.found.clone())
         })
     }
 
-    /// Keeps an entry in the place of the one for its digests, or of one that is of little use; but not if `is_current` denies it,
-    /// which is asked under the lock: a change that comes later finds the entry, one that came earlier has kept it out.
+    /// Inserts an entry, and replaces the one for the same digests or evicts one that is used little. Inserts nothing unless
+    /// `is_current`, which is called under the lock: a later event finds the entry, an earlier event has prevented it.
     pub(super) fn insert(&self, hash: u64, entry: Entry, is_current: impl FnOnce() -> bool) {
-        let Some(part) = self.part(hash).filter(|part| part.capacity > 0) else { return };
-        let mut rack = part.write();
-        if !is_current() || rack.holds_newer(hash, &entry) {
+        let Some(shard) = self.shard(hash).filter(|shard| shard.capacity > 0) else { return };
+        let mut entries = shard.write();
+        if !is_current() || entries.has_newer(hash, &entry) {
             return;
         }
-        let mut removed = rack.remove(hash, &self.hashes, |kept| kept.digests == entry.digests);
-        if removed.is_none() && rack.entries.len() >= part.capacity {
-            removed = rack.evict(entry.kept_at, &self.hashes);
+        let mut removed = entries.remove(hash, &self.hashes, |cached| cached.digests == entry.digests);
+        if removed.is_none() && entries.by_digests.len() >= shard.capacity {
+            removed = entries.evict(entry.cached_at, &self.hashes);
         }
-        rack.insert(hash, entry, &self.hashes);
-        // What is removed is dropped when no lock is held, here and below: a principal holds what is the application's.
-        drop(rack);
+        entries.insert(hash, entry, &self.hashes);
+        // Entries are dropped without a lock, here and below: a principal holds the application's values, which may use the store
+        // when they are dropped.
+        drop(entries);
         drop(removed);
     }
 
     pub(super) fn remove(&self, hash: u64, digests: &[Digest]) {
-        let Some(part) = self.part(hash) else { return };
-        let is_kept = part.read().entries.find(hash, |entry| *entry.digests == *digests).is_some();
-        if is_kept {
-            drop(part.remove(hash, &self.hashes, |entry| *entry.digests == *digests));
+        let Some(shard) = self.shard(hash) else { return };
+        let is_cached = shard.read().by_digests.find(hash, |entry| *entry.digests == *digests).is_some();
+        if is_cached {
+            drop(shard.remove(hash, &self.hashes, |entry| *entry.digests == *digests));
         }
     }
 
-    /// Removes what is known of a key as of earlier generations.
+    /// Removes the entries of a key that are older than this generation.
     pub(super) fn remove_key(&self, id: &str, generation: u64) {
         let of_id = self.hashes.of_id(id);
         let is_meant = |entry: &Entry| entry.is_of(|principal| principal.id() == id, generation);
-        for part in &self.parts {
-            let places: Vec<_> = part.read().places_of(of_id).collect();
-            for hash in places {
-                drop(part.remove(hash, &self.hashes, is_meant));
+        for shard in &self.shards {
+            let hashes: Vec<_> = shard.read().hashes_of(of_id).collect();
+            for hash in hashes {
+                drop(shard.remove(hash, &self.hashes, is_meant));
             }
         }
     }
 
-    /// Removes what is known of a tenant's keys as of earlier generations. That looks at all entries: tenants change rarely,
-    /// and one may have so many keys that a list of them would be slow to keep.
+    /// Removes the entries of a tenant's keys that are older than this generation. This visits all entries: tenants change
+    /// rarely, and an index by tenant would be slow for a tenant with many keys.
     pub(super) fn remove_tenant(&self, tenant: &str, generation: u64) {
         let is_meant =
             |entry: &Entry| entry.is_of(|principal| principal.tenant() == Some(tenant), generation);
-        for part in &self.parts {
-            let is_concerned = part.read().entries.iter().any(is_meant);
-            if is_concerned {
-                let removed = part.write().remove_all(&self.hashes, is_meant);
+        for shard in &self.shards {
+            let has_any = shard.read().by_digests.iter().any(is_meant);
+            if has_any {
+                let removed = shard.write().remove_all(&self.hashes, is_meant);
                 drop(removed);
             }
         }
     }
 
-    /// Nothing is fresh any more.
-    pub(super) fn spoil(&self) {
-        for part in &self.parts {
-            part.write().entries.iter_mut().for_each(|entry| entry.fresh_until = entry.kept_at);
+    /// Ends the freshness of all entries.
+    pub(super) fn expire_all(&self) {
+        for shard in &self.shards {
+            shard.write().by_digests.iter_mut().for_each(|entry| entry.fresh_until = entry.cached_at);
         }
     }
 
     pub(super) fn clear(&self) {
-        for part in &self.parts {
-            // Most often there is nothing, and whoever finds is not kept waiting for that.
-            let is_empty = part.read().entries.is_empty();
+        for shard in &self.shards {
+            // Usually it is empty, and then no reader has to wait.
+            let is_empty = shard.read().by_digests.is_empty();
             if !is_empty {
-                let removed = mem::take(&mut *part.write());
+                let removed = mem::take(&mut *shard.write());
                 drop(removed);
             }
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.parts.iter().map(|part| part.read().entries.len()).sum()
+        self.shards.iter().map(|shard| shard.read().by_digests.len()).sum()
     }
 
-    /// Never absent: the number is taken modulo how many there are.
+    /// Never `None`: the index is taken modulo the number of shards.
     #[inline]
-    fn part(&self, hash: u64) -> Option<&Part> {
-        // Other bits than those by which a place in the part is found.
+    fn shard(&self, hash: u64) -> Option<&Shard> {
+        // Not the bits by which the hash table of a shard finds a bucket.
         let [_, _, _, low, high, ..] = hash.to_le_bytes();
-        self.parts.get(usize::from(u16::from_le_bytes([low, high])) % self.parts.len())
+        self.shards.get(usize::from(u16::from_le_bytes([low, high])) % self.shards.len())
     }
 }
 
-impl Part {
+impl Shard {
     fn remove(&self, hash: u64, hashes: &Hashes, is_meant: impl Fn(&Entry) -> bool) -> Option<Entry> {
         self.write().remove(hash, hashes, is_meant)
     }
 
-    // Nothing in a part is ever left half changed, so a panic of another thread has left it whole.
+    // No code panics between two related changes, so a panic on another thread leaves the entries valid.
 
     #[inline]
-    fn read(&self) -> ShardedLockReadGuard<'_, Rack> {
-        self.rack.read().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> ShardedLockReadGuard<'_, Entries> {
+        self.entries.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> ShardedLockWriteGuard<'_, Rack> {
-        self.rack.write().unwrap_or_else(PoisonError::into_inner)
+    fn write(&self) -> ShardedLockWriteGuard<'_, Entries> {
+        self.entries.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Rack {
+impl Entries {
     fn insert(&mut self, hash: u64, entry: Entry, hashes: &Hashes) {
-        if let Some(place) = entry.place(hash, hashes) {
-            self.places.insert_unique(place.id, place, |place| place.id);
+        if let Some(link) = entry.link(hash, hashes) {
+            self.by_id.insert_unique(link.id, link, |link| link.id);
         }
-        self.entries.insert_unique(hash, entry, |entry| hashes.of(&entry.digests));
+        self.by_digests.insert_unique(hash, entry, |entry| hashes.of(&entry.digests));
     }
 
     fn remove(&mut self, hash: u64, hashes: &Hashes, is_meant: impl Fn(&Entry) -> bool) -> Option<Entry> {
-        // The table asks about whatever shares a few bits with the hash: another entry of the same key, too.
+        // The table compares a few bits of the hash only, so another entry of the same key may be offered as well.
         let is_meant = |entry: &Entry| is_meant(entry) && hashes.of(&entry.digests) == hash;
-        let (entry, _) = self.entries.find_entry(hash, is_meant).ok()?.remove();
-        self.forget_place(hash, &entry, hashes);
+        let (entry, _) = self.by_digests.find_entry(hash, is_meant).ok()?.remove();
+        self.unlink(hash, &entry, hashes);
         Some(entry)
     }
 
     fn remove_all(&mut self, hashes: &Hashes, is_meant: impl Fn(&Entry) -> bool) -> Vec<Entry> {
-        let removed: Vec<_> = self.entries.extract_if(|entry| is_meant(entry)).collect();
+        let removed: Vec<_> = self.by_digests.extract_if(|entry| is_meant(entry)).collect();
         for entry in &removed {
-            self.forget_place(hashes.of(&entry.digests), entry, hashes);
+            self.unlink(hashes.of(&entry.digests), entry, hashes);
         }
         removed
     }
 
-    /// Removes an entry that is not fresh, or was not used since the hand last came by: one that is used much escapes a few
-    /// rounds. New entries lie anywhere before the hand, as their digests do.
+    /// Removes an entry that is not fresh, or that was not used since the last round of the clock hand. The hash determines
+    /// where a new entry is, so it may be just before the hand.
     fn evict(&mut self, now: SystemTime, hashes: &Hashes) -> Option<Entry> {
-        let buckets = self.entries.num_buckets();
-        // In the last round at the latest nothing is left of the uses.
-        for _ in 0..buckets.saturating_mul(usize::from(MOST_USES) + 1) {
+        let buckets = self.by_digests.num_buckets();
+        // By the last round, every count of uses has dropped to 0.
+        for _ in 0..buckets.saturating_mul(usize::from(MAX_USES) + 1) {
             let at = self.hand;
             self.hand = if at + 1 < buckets { at + 1 } else { 0 };
-            let Ok(mut occupied) = self.entries.get_bucket_entry(at) else { continue };
-            if occupied.get().is_fresh(now) && occupied.get_mut().outlives_a_round() {
+            let Ok(mut occupied) = self.by_digests.get_bucket_entry(at) else { continue };
+            if occupied.get().is_fresh(now) && occupied.get_mut().survives_a_round() {
                 continue;
             }
             let (entry, _) = occupied.remove();
-            self.forget_place(hashes.of(&entry.digests), &entry, hashes);
+            self.unlink(hashes.of(&entry.digests), &entry, hashes);
             return Some(entry);
         }
         None
     }
 
-    fn forget_place(&mut self, hash: u64, entry: &Entry, hashes: &Hashes) {
-        if let Some(former) = entry.place(hash, hashes)
-            && let Ok(occupied) = self.places.find_entry(former.id, |place| *place == former)
+    fn unlink(&mut self, hash: u64, entry: &Entry, hashes: &Hashes) {
+        if let Some(link) = entry.link(hash, hashes)
+            && let Ok(occupied) = self.by_id.find_entry(link.id, |other| *other == link)
         {
             occupied.remove();
         }
     }
 
-    /// The hashes of the digests of what may be this key's.
-    fn places_of(&self, id: u64) -> impl Iterator<Item = u64> {
-        self.places.iter_hash(id).filter(move |place| place.id == id).map(|place| place.digests)
+    /// The hashes of the digests of the entries that may belong to a key, by the hash of its identifier.
+    fn hashes_of(&self, id: u64) -> impl Iterator<Item = u64> {
+        self.by_id.iter_hash(id).filter(move |link| link.id == id).map(|link| link.digests)
     }
 
-    /// Whether a replica that lags behind would undo what is known.
-    fn holds_newer(&self, hash: u64, entry: &Entry) -> bool {
+    /// Whether the entry is older than the cached one: it was read from a replica that lags behind.
+    fn has_newer(&self, hash: u64, entry: &Entry) -> bool {
         let generation = |entry: &Entry| entry.found.as_ref().map(KeyRecord::generation);
-        let kept = self.entries.find(hash, |kept| kept.digests == entry.digests);
-        kept.is_some_and(|kept| kept.is_fresh(entry.kept_at) && generation(kept) > generation(entry))
+        let cached = self.by_digests.find(hash, |cached| cached.digests == entry.digests);
+        cached
+            .is_some_and(|cached| cached.is_fresh(entry.cached_at) && generation(cached) > generation(entry))
     }
 }
 
 impl Entry {
-    /// What was found when it was asked for at `kept_at`.
+    /// The answer to a lookup of `cached_at`.
     pub(super) fn new(
         digests: Digests,
         found: Option<KeyRecord>,
-        kept_at: SystemTime,
+        cached_at: SystemTime,
         fresh_until: SystemTime,
     ) -> Self {
-        Self { digests, found, kept_at, fresh_until, uses: AtomicU8::new(0) }
+        Self { digests, found, cached_at, fresh_until, uses: AtomicU8::new(0) }
     }
 
-    /// Never before it was kept: a clock that was set back must not lengthen its life.
+    /// `false` before it was cached: a clock that is set back must not extend its time.
     #[inline]
     pub(super) fn is_fresh(&self, now: SystemTime) -> bool {
-        self.kept_at <= now && now < self.fresh_until
+        self.cached_at <= now && now < self.fresh_until
     }
 
-    pub(super) fn kept_at(&self) -> SystemTime {
-        self.kept_at
+    pub(super) fn cached_at(&self) -> SystemTime {
+        self.cached_at
     }
 
-    /// Writes at the first uses only: a hot entry is read by all cores.
+    /// Writes for the first uses only, since all cores read a hot entry.
     #[inline]
     fn use_once(&self) {
         let uses = self.uses.load(Ordering::Relaxed);
-        if uses < MOST_USES {
+        if uses < MAX_USES {
             self.uses.store(uses + 1, Ordering::Relaxed);
         }
     }
 
-    fn outlives_a_round(&mut self) -> bool {
+    fn survives_a_round(&mut self) -> bool {
         let uses = self.uses.get_mut();
-        let outlives = *uses > 0;
+        let survives = *uses > 0;
         *uses = uses.saturating_sub(1);
-        outlives
+        survives
     }
 
     fn is_of(&self, is_meant: impl Fn(&Principal) -> bool, generation: u64) -> bool {
@@ -298,18 +301,18 @@ impl Entry {
             .is_some_and(|record| record.generation() < generation && is_meant(record.principal()))
     }
 
-    fn place(&self, hash: u64, hashes: &Hashes) -> Option<Place> {
+    fn link(&self, hash: u64, hashes: &Hashes) -> Option<IdToDigests> {
         let record = self.found.as_ref()?;
-        Some(Place { id: hashes.of_id(record.principal().id()), digests: hash })
+        Some(IdToDigests { id: hashes.of_id(record.principal().id()), digests: hash })
     }
 }
 
-/// Hashes that nobody can steer from outside: strangers choose the keys that are looked up, and an application its identifiers.
+/// A keyed hash function: clients choose the keys that are looked up, and must not be able to choose colliding ones.
 #[derive(Clone, Default)]
 pub(super) struct Hashes(RandomState);
 
 impl Hashes {
-    /// By 16 bytes of the first digest, which is as good as all of them.
+    /// Hashes 16 bytes of the first digest, which are as random as all of it.
     #[inline]
     pub(super) fn of(&self, digests: &[Digest]) -> u64 {
         let first = digests.first().and_then(|digest| digest.as_bytes().first_chunk());
@@ -366,7 +369,7 @@ mod tests {
     fn entry(digests: u8, id: u8, generation: u64) -> Entry {
         let principal = Principal::new(id.to_string()).with_tenant((id % 3).to_string());
         let record = KeyRecord::new(Arc::new(principal), KeyStatus::Active, generation);
-        // Never fresh, so that an older generation is as good as a newer one.
+        // Never fresh, so that an older generation may replace a newer one.
         Entry::new(of(digests), Some(record), UNIX_EPOCH, UNIX_EPOCH)
     }
 
@@ -375,9 +378,9 @@ mod tests {
     }
 
     proptest! {
-        /// A model that never evicts anything: what the table still has must be what that has.
+        /// Against a map that never evicts: every entry of the table must be in the map.
         #[test]
-        fn keeps_what_a_map_would_keep_or_less(steps in steps(), capacity in 1..60_usize) {
+        fn holds_a_subset_of_what_a_map_holds(steps in steps(), capacity in 1..60_usize) {
             let table = Table::new(capacity, Hashes::default());
             let mut model: HashMap<u8, (u8, u64)> = HashMap::new();
             for step in steps {
@@ -394,11 +397,11 @@ mod tests {
                     }
                     Step::RemoveKey { id, generation } => {
                         table.remove_key(&id.to_string(), generation);
-                        model.retain(|_, kept| kept.0 != id || kept.1 >= generation);
+                        model.retain(|_, cached| cached.0 != id || cached.1 >= generation);
                     }
                     Step::RemoveTenant { tenant, generation } => {
                         table.remove_tenant(&tenant.to_string(), generation);
-                        model.retain(|_, kept| kept.0 % 3 != tenant || kept.1 >= generation);
+                        model.retain(|_, cached| cached.0 % 3 != tenant || cached.1 >= generation);
                     }
                     Step::Clear => {
                         table.clear();
@@ -407,42 +410,42 @@ mod tests {
                 }
                 prop_assert!(table.len() <= capacity);
                 if capacity >= 40 {
-                    prop_assert_eq!(table.len(), model.len(), "there was room for all");
+                    prop_assert_eq!(table.len(), model.len(), "the capacity is enough for all");
                 }
                 for digests in 0..40 {
                     if let Some(Ok(Some(record))) = table.find(table.hashes.of(&of(digests)), &of(digests), |_| true) {
-                        let kept = model.get(&digests).map(|(id, generation)| (id.to_string(), *generation));
-                        prop_assert_eq!(kept, Some((record.principal().id().to_owned(), record.generation())));
+                        let expected = model.get(&digests).map(|(id, generation)| (id.to_string(), *generation));
+                        prop_assert_eq!(expected, Some((record.principal().id().to_owned(), record.generation())));
                     }
                 }
-                let places: usize = table.parts.iter().map(|part| part.read().places.len()).sum();
-                prop_assert_eq!(places, table.len());
+                let links: usize = table.shards.iter().map(|shard| shard.read().by_id.len()).sum();
+                prop_assert_eq!(links, table.len());
             }
         }
     }
 
     #[test]
-    fn another_entry_of_the_same_key_is_not_taken_for_the_one_at_a_place() {
-        let (hashes, mut rack) = (Hashes::default(), Rack::default());
+    fn removing_an_absent_entry_removes_no_other_entry_of_the_same_key() {
+        let (hashes, mut entries) = (Hashes::default(), Entries::default());
         for digests in 0..100 {
-            rack.insert(hashes.of(&of(digests)), entry(digests, 0, 0), &hashes);
+            entries.insert(hashes.of(&of(digests)), entry(digests, 0, 0), &hashes);
         }
         for absent in 100..=u8::MAX {
-            let removed = rack.remove(hashes.of(&of(absent)), &hashes, |entry| entry.is_of(|_| true, 1));
-            assert!(removed.is_none(), "{absent} is not there, and something else was removed for it");
+            let removed = entries.remove(hashes.of(&of(absent)), &hashes, |entry| entry.is_of(|_| true, 1));
+            assert!(removed.is_none(), "another entry was removed in place of {absent}");
         }
     }
 
     #[test]
-    fn whatever_the_capacity_the_parts_have_it_together() {
+    fn the_capacities_of_the_shards_add_up() {
         for capacity in [0, 1, 255, 256, 1_000, 10_000, 99_999, 100_000, 1_000_001] {
             let table = Table::new(capacity, Hashes::default());
-            assert_eq!(table.parts.iter().map(|part| part.capacity).sum::<usize>(), capacity);
+            assert_eq!(table.shards.iter().map(|shard| shard.capacity).sum::<usize>(), capacity);
         }
     }
 
     #[test]
-    fn a_large_table_fills_nearly_all_of_its_room() {
+    fn a_large_table_uses_nearly_all_of_its_capacity() {
         let table = Table::new(20_000, Hashes::default());
         for number in 0..40_000_u32 {
             let digests: Digests = [Digest::of(number.to_le_bytes())].as_slice().into();
@@ -450,6 +453,6 @@ mod tests {
             let entry = Entry::new(digests, None, UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(1));
             table.insert(hash, entry, || true);
         }
-        assert!((19_000..=20_000).contains(&table.len()), "{} are kept", table.len());
+        assert!((19_000..=20_000).contains(&table.len()), "{} entries", table.len());
     }
 }

@@ -222,7 +222,7 @@ impl RateLimitLayer {
         now: SystemTime,
     ) -> Result<Decision, Unavailable> {
         let answer = self.gate.peek(&RequestContext::authenticated(principal.into()), now);
-        answer.wait().await
+        answer.await
     }
 }
 

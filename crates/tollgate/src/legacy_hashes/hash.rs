@@ -1,17 +1,17 @@
-//! Hashes from before.
+//! The hashes of legacy keys.
 
 use std::sync::Arc;
 
 use tollgate_core::key::{Digest, Pepper};
 
-/// How hashes from before were made, as far as they do not tell themselves.
+/// How the hashes were made, as far as they do not say so themselves.
 #[derive(Default)]
 pub(super) struct Scheme {
     pub(super) hmac_keys: Vec<Arc<Pepper>>,
 }
 
 impl Scheme {
-    /// Whether `hash` is that of `secret`. May take long.
+    /// Whether `hash` is the hash of `secret`. May take a tenth of a second.
     pub(super) fn matches(&self, secret: &[u8], id: &str, hash: &str) -> bool {
         let is_match = if hash.starts_with("$2") {
             bcrypt(secret, hash)
@@ -24,20 +24,20 @@ impl Scheme {
             tracing::error!(
                 target: "tollgate",
                 key = id,
-                "the hash of a key from before is of no known kind: its owner is refused. Is a feature missing (`bcrypt`, `argon2`)?"
+                "the hash of a legacy key is of an unknown kind, and the key is refused: enable the feature `bcrypt` or `argon2`, or correct the hash"
             );
             false
         })
     }
 
-    /// Plain comparison tells a caller nothing: it is the hash of what they sent themselves.
+    /// The time of the comparison reveals nothing: the caller sent the secret, and knows its hash.
     fn is_fast_hash(&self, secret: &[u8], hash: &[u8; 32]) -> bool {
         Digest::of(secret).as_bytes() == hash
             || self.hmac_keys.iter().any(|key| key.digest(secret).as_bytes() == hash)
     }
 }
 
-/// `None` for what is no such hash.
+/// `None` if it is no such hash.
 #[cfg(feature = "bcrypt")]
 fn bcrypt(secret: &[u8], hash: &str) -> Option<bool> {
     bcrypt::verify(secret, hash).ok()
@@ -48,7 +48,7 @@ fn bcrypt(_secret: &[u8], _hash: &str) -> Option<bool> {
     None
 }
 
-/// `None` for what is no such hash.
+/// `None` if it is no such hash.
 #[cfg(feature = "argon2")]
 fn argon2(secret: &[u8], hash: &str) -> Option<bool> {
     use argon2::{
@@ -87,7 +87,7 @@ mod tests {
     const HMAC_OF_HI_THERE: &str = "B0344C61D8DB38535CA8AFCEAF0BF12B881DC200C9833DA726E9376C2E32CFF7";
 
     #[test]
-    fn fast_hashes_are_known_by_their_64_digits() {
+    fn fast_hashes_are_recognised_by_their_64_digits() {
         let plain = Scheme::default();
         assert!(plain.matches(b"abc", "key", SHA_256_OF_ABC));
         assert!(!plain.matches(b"abd", "key", SHA_256_OF_ABC));
@@ -95,11 +95,11 @@ mod tests {
         let key = Pepper::new(PepperId::new(0), [0x0b; 20]).unwrap();
         let keyed = Scheme { hmac_keys: vec![Arc::new(key)] };
         assert!(keyed.matches(b"Hi There", "key", HMAC_OF_HI_THERE));
-        assert!(keyed.matches(b"abc", "key", SHA_256_OF_ABC), "both kinds in one table");
+        assert!(keyed.matches(b"abc", "key", SHA_256_OF_ABC), "both kinds may be in one table");
     }
 
     #[test]
-    fn what_is_no_hash_matches_nothing() {
+    fn other_text_matches_nothing() {
         for hash in
             ["", "abc", "$2b$", "$argon2id$", "$9$x", &SHA_256_OF_ABC[1..], &format!("{SHA_256_OF_ABC}0")]
         {
@@ -111,7 +111,7 @@ mod tests {
     /// A published vector of bcrypt's: `crypt_blowfish`'s own test of `U*U`.
     #[cfg(feature = "bcrypt")]
     #[test]
-    fn bcrypt_is_known_by_its_mark() {
+    fn bcrypt_is_recognised_by_its_prefix() {
         let hash = "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW";
         assert!(Scheme::default().matches(b"U*U", "key", hash));
         assert!(!Scheme::default().matches(b"U*V", "key", hash));
@@ -120,7 +120,7 @@ mod tests {
     /// A published vector of Argon2's: the reference implementation's own test.
     #[cfg(feature = "argon2")]
     #[test]
-    fn argon2_is_known_by_its_mark() {
+    fn argon2_is_recognised_by_its_prefix() {
         let hash = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
         assert!(Scheme::default().matches(b"password", "key", hash));
         assert!(!Scheme::default().matches(b"passwore", "key", hash));

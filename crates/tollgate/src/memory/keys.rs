@@ -15,19 +15,19 @@ use tollgate_core::{
     denial::Unavailable,
     key::{ApiKey, Environment, KeyFormat, Peppers, RandomnessUnavailable},
     manage::Actor,
-    store::{KeyLookup, KeyRecord, KeyStore, Listeners, StoreEvent, StoreListener},
+    store::{KeyLookup, KeyRecord, KeyStore, Listeners, StoreListener, Subscription},
     verify::Principal,
 };
 
 use self::{
-    ledger::{Events, Ledger},
+    ledger::{Ledger, Notifications},
     table::Table,
 };
 use super::{MemoryUsage, lock};
 
-/// Keys in this process: for tests, for demonstrations, and for services whose keys come from a file at start-up.
+/// A key store in memory: for tests, for demonstrations, and for services whose keys come from a file at start-up.
 ///
-/// Clones are the same store. Only digests are kept.
+/// Clones share their state. Only digests are stored, not secrets.
 ///
 /// ```
 /// use tollgate::{Environment, KeyFormat, MemoryKeys, Principal, Scopes};
@@ -41,16 +41,15 @@ use super::{MemoryUsage, lock};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// Those are shortcuts for whoever writes principals in code. A [`KeyManager`](crate::manage::KeyManager) manages the same keys as it
-/// does those of any other store; of the history, the last 10,000 events are kept.
+/// These methods are shortcuts for principals that are written in code. A [`KeyManager`](crate::manage::KeyManager) manages the same
+/// keys, as it does those of any other store. The history holds the last 10,000 events.
 #[derive(Clone, Default)]
 pub struct MemoryKeys(Arc<Inner>);
 
-#[derive(Default)]
 struct Inner {
     peppers: Peppers,
     by_digest: Table,
-    // Whoever changes keys holds this lock, so that changes happen one after another; whoever finds a key does not.
+    // Changes hold this lock, so that they happen one after another. Lookups do not.
     ledger: Mutex<Ledger>,
     usage: MemoryUsage,
     listeners: Listeners,
@@ -62,16 +61,16 @@ impl MemoryKeys {
         Self::default()
     }
 
-    /// An empty store whose digests are made with these peppers. Give its verifier the same ones.
+    /// An empty store that makes digests with these peppers. Its verifier must have the same ones.
     pub fn with_peppers(peppers: Peppers) -> Self {
-        Self(Arc::new(Inner { peppers, ..Inner::default() }))
+        Self(Arc::new(Inner::with_peppers(peppers)))
     }
 
-    /// Issues a new key for `principal` and shows it this once. The key that the principal's identifier had before is
-    /// replaced at the same moment: unknown from now on.
+    /// Issues a new key for `principal` and returns it; the store does not keep the secret. A key that exists for the principal's
+    /// identifier is replaced at the same moment, and is unknown from then on.
     ///
     /// # Errors
-    /// If the operating system has no randomness to give.
+    /// If the operating system provides no randomness.
     pub fn issue(
         &self,
         format: &KeyFormat,
@@ -84,9 +83,9 @@ impl MemoryKeys {
         Ok(key)
     }
 
-    /// Takes over a key that was issued elsewhere: from a trusted place, since whoever can choose many secrets can choose
-    /// ones that slow look-ups down. Another key that the principal's identifier had before is replaced at the same
-    /// moment. The same key, imported again, proves this principal from now on, also if it was revoked.
+    /// Adds a key that was issued elsewhere. It must come from a trusted source, since secrets can be chosen so that they slow
+    /// lookups down. Another key that exists for the principal's identifier is replaced at the same moment. A key that is
+    /// imported again belongs to this principal from then on, even if it was revoked.
     pub fn import(&self, secret: &str, principal: Principal) {
         self.put(secret, "", principal);
     }
@@ -98,49 +97,58 @@ impl MemoryKeys {
         });
     }
 
-    /// Revokes the key with this identifier: it is refused from now on, and open streams are told. The record is kept.
+    /// Revokes the key with this identifier: it is refused from now on, and its open streams end. The record is kept. Returns
     /// `false` if there is no such key.
     pub fn revoke(&self, id: &str) -> bool {
         self.0.change(|ledger, records| ledger.revoke(records, id, &in_process(), SystemClock.now()).is_ok())
     }
 
-    /// Deletes the key with this identifier and its record: it is unknown from now on, and open streams are told. `false` if
-    /// there is no such key.
+    /// Deletes the key with this identifier and its record: it is unknown from now on, and its open streams end. Returns
+    /// `false` if there is no such key.
     pub fn delete(&self, id: &str) -> bool {
         self.0.change(|ledger, records| ledger.delete(records, id, &in_process(), SystemClock.now()).is_ok())
     }
 
-    /// Suspends a tenant: all its keys are refused from now on, those issued later included, and open streams are told.
+    /// Suspends a tenant: all its keys are refused from now on, including later ones, and its open streams end.
     pub fn suspend_tenant(&self, tenant: &str) {
         self.0.change(|ledger, records| ledger.suspend(records, tenant, &in_process(), SystemClock.now()));
     }
 
-    /// Lifts the suspension of a tenant. Keys that are revoked stay revoked.
+    /// Ends the suspension of a tenant. Revoked keys stay revoked.
     pub fn resume_tenant(&self, tenant: &str) {
         self.0.change(|ledger, records| ledger.resume(records, tenant, &in_process(), SystemClock.now()));
     }
 }
 
-/// Who stands in the history for changes that the program itself makes.
+/// The actor in the history of changes that the program itself makes.
 fn in_process() -> Actor {
     Actor::new("in process")
 }
 
 impl Inner {
-    /// Makes a change, then tells everybody who is concerned, when no lock is held any more: a stream or a listener may run at
-    /// once, and change keys.
+    fn with_peppers(peppers: Peppers) -> Self {
+        Self {
+            peppers,
+            by_digest: Table::default(),
+            ledger: Mutex::default(),
+            usage: MemoryUsage::new(),
+            listeners: Listeners::connected(),
+        }
+    }
+
+    /// Makes a change, then sends its notifications without a lock: a stream or a listener may run at once, and change keys.
     fn change<T>(&self, change: impl FnOnce(&mut Ledger, &Table) -> T) -> T {
-        let (outcome, Events { ended, change }, gone) = {
+        let (outcome, Notifications { ended, event }, removed) = {
             let mut ledger = lock(&self.ledger);
             let outcome = change(&mut ledger, &self.by_digest);
-            (outcome, ledger.take_events(), self.by_digest.take_gone())
+            (outcome, ledger.take_notifications(), self.by_digest.take_removed())
         };
-        drop(gone);
+        drop(removed);
         for (signal, reason) in ended {
             signal.end(reason);
         }
-        if let Some(change) = change {
-            self.listeners.notify(&change);
+        if let Some(event) = event {
+            self.listeners.notify(&event);
         }
         outcome
     }
@@ -151,12 +159,14 @@ impl KeyStore for MemoryKeys {
         Answer::Now(Ok(lookup.digests.iter().find_map(|digest| self.0.by_digest.find(digest))))
     }
 
-    fn subscribe(&self, listener: Weak<dyn StoreListener>) {
-        let told_first = listener.upgrade();
-        self.0.listeners.add(listener);
-        if let Some(listener) = told_first {
-            listener.on_event(&StoreEvent::Connected);
-        }
+    fn subscribe(&self, listener: Weak<dyn StoreListener>) -> Subscription {
+        self.0.listeners.subscribe(listener)
+    }
+}
+
+impl Default for Inner {
+    fn default() -> Self {
+        Self::with_peppers(Peppers::default())
     }
 }
 

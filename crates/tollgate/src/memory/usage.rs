@@ -1,4 +1,4 @@
-//! Usage in this process.
+//! Usage in memory.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,9 +15,10 @@ use tollgate_core::{
 
 use super::lock;
 
-/// Usage in this process, by key and hour: for tests and demonstrations, and for services that may forget it when they end.
+/// A usage store in memory: for tests and demonstrations, and for services that may lose their usage when they end.
 ///
-/// Clones are the same store. Of each key it keeps the last [90 days](Self::KEPT) before its last use, at some 20 bytes an hour.
+/// Clones share their state. For each key it keeps the hours of the last [90 days](Self::KEPT) before its last use, which take about
+/// 20 bytes each.
 ///
 /// ```
 /// use std::time::{Duration, UNIX_EPOCH};
@@ -29,21 +30,21 @@ use super::lock;
 /// let store = MemoryUsage::new();
 /// let hour = UNIX_EPOCH + Duration::from_secs(3_600);
 /// let batch = UsageBatch::new(42, 1, [UsageCount::new("key_1", hour, 7, hour)]);
-/// store.add(batch.clone()).wait().await?;
-/// store.add(batch).wait().await?; // again, as if nobody knew whether it had arrived: that changes nothing
+/// store.add(batch.clone()).await?;
+/// store.add(batch).await?; // a repeated batch changes nothing
 ///
 /// let query = UsageQuery::new("key_1", hour, hour + Duration::from_secs(3_600));
-/// assert_eq!(store.usage(&query).wait().await?.hours[0].requests, 7);
+/// assert_eq!(store.usage(&query).await?.hours[0].requests, 7);
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone, Default)]
-pub struct MemoryUsage(Arc<Mutex<Books>>);
+pub struct MemoryUsage(Arc<Mutex<Inner>>);
 
 #[derive(Default)]
-struct Books {
+struct Inner {
     keys: HashMap<Box<str>, KeyUsage>,
-    // The number of each writer's last batch. Writers are as many as there have been recorders in this process.
+    // The number of each writer's last batch. There is one writer for each recorder that this process has made.
     writers: HashMap<u128, u64>,
 }
 
@@ -53,53 +54,53 @@ struct KeyUsage {
 }
 
 impl MemoryUsage {
-    /// How long before a key's last use hours are kept.
+    /// How long the hours before a key's last use are kept: 90 days.
     pub const KEPT: Duration = Duration::from_secs(90 * 24 * 3_600);
 
-    /// Nothing used yet.
+    /// An empty store.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// When a key was last used, as far as that was added.
+    /// The last use of a key, as far as it was added.
     pub fn last_used_at(&self, key: &str) -> Option<SystemTime> {
         lock(&self.0).keys.get(key).map(|usage| usage.last_used_at)
     }
 
-    /// Forgets what a key was used for.
+    /// Removes the usage of a key.
     pub fn forget(&self, key: &str) {
         lock(&self.0).keys.remove(key);
     }
 
-    /// Adds what a batch tells of the keys that are known.
+    /// Adds a batch's counts of the keys that are known.
     pub(crate) fn add_known(&self, batch: &UsageBatch, is_known: impl Fn(&str) -> bool) {
-        let mut books = lock(&self.0);
-        let last = books.writers.entry(batch.writer).or_default();
+        let mut inner = lock(&self.0);
+        let last = inner.writers.entry(batch.writer).or_default();
         if batch.number <= *last {
             return;
         }
         *last = batch.number;
         for count in batch.counts.iter().filter(|count| is_known(&count.key)) {
-            books.add(count);
+            inner.add(count);
         }
     }
 }
 
 impl UsageStore for MemoryUsage {
-    /// It knows no keys, and adds what belongs to any.
+    /// Adds the usage of every key, since this store knows no keys.
     fn add(&self, batch: UsageBatch) -> Answer<Result<(), Unavailable>> {
         self.add_known(&batch, |_| true);
         Answer::Now(Ok(()))
     }
 
     fn usage(&self, query: &UsageQuery<'_>) -> Answer<Result<StoredUsage, Unavailable>> {
-        let books = lock(&self.0);
-        let writer = query.writer.and_then(|writer| books.writers.get(&writer));
-        Answer::Now(Ok(StoredUsage::new(books.hours(query), writer.copied().unwrap_or_default())))
+        let inner = lock(&self.0);
+        let writer = query.writer.and_then(|writer| inner.writers.get(&writer));
+        Answer::Now(Ok(StoredUsage::new(inner.hours(query), writer.copied().unwrap_or_default())))
     }
 }
 
-impl Books {
+impl Inner {
     fn add(&mut self, count: &UsageCount) {
         let new = || KeyUsage { hours: BTreeMap::new(), last_used_at: count.last_used_at };
         let usage = self.keys.entry(count.key.clone()).or_insert_with(new);
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn adds_up_by_key_and_hour_whoever_has_counted() {
+    fn adds_the_counts_of_all_writers_by_key_and_hour() {
         let store = MemoryUsage::new();
         add(&store, 1, 1, vec![count("ada", 5, 3, 7), count("ada", 6, 1, 0), count("bob", 5, 9, 9)]);
         add(&store, 2, 1, vec![count("ada", 5, 10, 2)]);
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_counts_once_and_none_before_it_any_more() {
+    fn a_batch_is_added_once_and_no_earlier_one_after_it() {
         let store = MemoryUsage::new();
         for number in [2, 2, 1, 3] {
             add(&store, 1, number, vec![count("ada", 5, number, 0)]);
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_of_the_hours_that_begin_within_a_span() {
+    fn returns_the_hours_that_begin_within_a_span() {
         let store = MemoryUsage::new();
         add(&store, 1, 1, (1..=4).map(|number| count("ada", number, number, 0)).collect());
         let moment = Duration::from_nanos(1);
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn forgets_what_is_long_past_and_whom_it_is_told_to() {
+    fn drops_hours_that_are_long_past_and_keys_that_are_removed() {
         let store = MemoryUsage::new();
         let kept = 90 * 24;
         add(&store, 1, 1, vec![count("ada", 4, 1, 0), count("ada", 5, 1, 0), count("ada", 6, 1, 0)]);
@@ -213,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn drops_what_belongs_to_nobody_known() {
+    fn drops_the_usage_of_unknown_keys() {
         let store = MemoryUsage::new();
         let batch = UsageBatch::new(1, 1, [count("ada", 5, 1, 0), count("bob", 5, 1, 0)]);
         store.add_known(&batch, |key| key == "ada");

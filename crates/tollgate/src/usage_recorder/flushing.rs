@@ -57,7 +57,7 @@ impl UsageRecorder {
             // A timeout is not an error: the recorder is flushed in both cases.
             let _ = timeout(interval, self.wait_until_half_full()).await;
             while let Err(error) = self.flush().await {
-                tracing::warn!(target: "tollgate", detail = %error, "usage flush failed, will be retried");
+                tracing::warn!(target: "tollgate", detail = format!("{error:#}"), "usage flush failed, will be retried");
                 // Even if the recorder is half full: an unavailable store must not be retried at once.
                 sleep(interval).await;
             }

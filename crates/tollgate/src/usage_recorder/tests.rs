@@ -35,7 +35,7 @@ async fn used(recorder: &UsageRecorder, key: &str) -> Vec<(u32, u64)> {
 /// The usage of a key according to its store.
 async fn stored(store: &impl UsageStore, key: &str) -> Vec<(u32, u64)> {
     let query = UsageQuery::new(key, hour(0), hour(1_000));
-    store.usage(&query).wait().await.unwrap().hours.iter().map(hour_and_requests).collect()
+    store.usage(&query).await.unwrap().hours.iter().map(hour_and_requests).collect()
 }
 
 fn hour_and_requests(hourly: &HourlyUsage) -> (u32, u64) {

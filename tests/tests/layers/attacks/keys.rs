@@ -29,7 +29,7 @@ use super::Keys;
 const SECRET: &str = "an-imported-secret";
 
 fn find(keys: &MemoryKeys, secret: &str) -> Option<KeyRecord> {
-    keys.find(&KeyLookup::new(&[Digest::of(secret)], at(0))).wait().now_or_never().unwrap().unwrap()
+    keys.find(&KeyLookup::new(&[Digest::of(secret)], at(0))).into_future().now_or_never().unwrap().unwrap()
 }
 
 /// The verifier's answer for a key.
@@ -38,7 +38,7 @@ fn verify(keys: &Keys, key: &str) -> Result<Arc<Principal>, Denial> {
     let (head, ()) = Request::new(()).into_parts();
     keys.verifier()
         .verify(&VerifyRequest::new(&credential, RequestHead::from(&head), at(0)))
-        .wait()
+        .into_future()
         .now_or_never()
         .unwrap()
 }
@@ -91,7 +91,7 @@ fn a_listener_may_change_keys_when_it_is_notified() {
                 Arc::clone(&waker).wake();
             }
         });
-        keys.subscribe(Arc::downgrade(&listener));
+        let _ = keys.subscribe(Arc::downgrade(&listener));
         keys.import(SECRET, Principal::new("ada"));
     });
 }

@@ -23,7 +23,7 @@ use super::Keys;
 
 /// The decision of the in-process limiter, which never waits.
 fn decide(limiter: &MemoryLimiter, request: &LimitRequest<'_>) -> Decision {
-    limiter.acquire(request).wait().now_or_never().unwrap().unwrap()
+    limiter.acquire(request).into_future().now_or_never().unwrap().unwrap()
 }
 
 fn is_allowed(limiter: &MemoryLimiter, subject: &str, quota: &Quota, now: SystemTime) -> bool {
@@ -195,7 +195,7 @@ fn a_token_bucket_of_any_size_becomes_empty() {
     let ask = || {
         limiter
             .acquire(&LimitRequest::new(&charge, at(0)))
-            .wait()
+            .into_future()
             .now_or_never()
             .unwrap()
             .unwrap()

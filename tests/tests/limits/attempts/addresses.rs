@@ -1,4 +1,4 @@
-//! Requests whose address nobody knows, and policies that count by address.
+//! Requests without a known address, and policies that count by address.
 
 use http::StatusCode;
 use tests::{
@@ -12,7 +12,7 @@ use super::{HERE, THERE, from_address, peer, stack};
 use crate::{behind, from, numbers};
 
 #[tokio::test]
-async fn without_an_address_requests_are_let_through_and_the_log_says_what_to_do() {
+async fn without_an_address_requests_are_allowed_and_the_log_says_what_to_do() {
     for how in How::BOTH {
         let (mut stack, _, verifier) = stack(how, 1.per_minute());
         let log = Log::start();
@@ -35,7 +35,7 @@ async fn without_an_address_requests_are_let_through_and_the_log_says_what_to_do
 }
 
 #[tokio::test]
-async fn a_policy_by_address_counts_those_together_whose_address_nobody_knows() {
+async fn a_policy_by_address_counts_requests_without_an_address_together() {
     let clock = tollgate::clock::ManualClock::at(tests::suite::at(0));
     let policy = Policy::new("address", 2.per_minute()).with_subject(Subject::Address(peer()));
     let limit = RateLimitLayer::from_policies([policy]).unwrap().with_clock(clock.clone());

@@ -65,7 +65,7 @@ async fn each_address_has_its_own_count_over_all_its_connections() {
     }
 }
 
-/// The status of an attempt with this key, forwarded for whoever the header names.
+/// The status of an attempt with this key and this forwarding header.
 async fn attempt(caller: &mut Connection, key: &str, forwarded: &str) -> u16 {
     let mut request = request(Method::GET, "/jobs", Some(key));
     request.headers_mut().insert("x-forwarded-for", HeaderValue::try_from(forwarded).unwrap());
@@ -73,9 +73,9 @@ async fn attempt(caller: &mut Connection, key: &str, forwarded: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn nobody_gets_further_attempts_by_a_forged_header() {
+async fn a_forged_header_grants_no_further_attempts() {
     for how in How::BOTH {
-        // Nobody is trusted, or somebody else.
+        // No proxy is trusted, or another one.
         for address in [connected(), connected().with_trusted_proxies(["10.0.0.0/8"]).unwrap()] {
             let mut caller = Connection::http1(serve(how, address).await).await;
             assert_eq!(attempt(&mut caller, "guess", "198.51.100.1").await, 401);
@@ -86,11 +86,11 @@ async fn nobody_gets_further_attempts_by_a_forged_header() {
 }
 
 #[tokio::test]
-async fn behind_a_trusted_proxy_it_is_whom_the_proxy_names() {
+async fn behind_a_trusted_proxy_the_address_is_the_one_that_the_proxy_names() {
     for how in How::BOTH {
         let server = serve(how, connected().with_trusted_proxies(["127.0.0.0/8"]).unwrap()).await;
         let mut proxy = Connection::http1(server).await;
-        // What stands left of the proxy's own entry is the caller's invention.
+        // Entries to the left of the proxy's own one come from the caller.
         assert_eq!(attempt(&mut proxy, "guess", "198.51.100.1").await, 401);
         assert_eq!(attempt(&mut proxy, "guess", "203.0.113.9, 198.51.100.1").await, 401);
         assert_eq!(attempt(&mut proxy, "good", "203.0.113.10, 198.51.100.1").await, 429, "{how:?}");
@@ -116,7 +116,7 @@ async fn addresses_of_one_ipv6_network_are_one_client() {
     }
 }
 
-/// A WebSocket's handshake with this key, by a caller who writes it out.
+/// A WebSocket handshake with this key, written by hand.
 async fn close_code(server: SocketAddr, key: &str) -> u16 {
     let handshake = format!(
         "GET /live HTTP/1.1\r\nhost: {server}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
@@ -136,7 +136,7 @@ async fn close_code(server: SocketAddr, key: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn a_websocket_that_is_accepted_to_be_closed_is_a_failed_attempt_all_the_same() {
+async fn a_websocket_that_is_accepted_only_to_be_closed_is_a_failed_attempt() {
     for how in How::BOTH {
         let clock = ManualClock::at(tests::suite::at(0));
         let attempts = AttemptLimitLayer::new(2.per_minute(), connected());

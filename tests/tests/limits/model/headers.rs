@@ -1,4 +1,4 @@
-//! What a caller reads off a response, compared with what the model says it must be told.
+//! The rate-limit headers of a response, compared with those that the model expects.
 
 use std::{
     cmp::Reverse,
@@ -34,7 +34,7 @@ impl Form {
         }
     }
 
-    /// A reset as `X-RateLimit-Reset` tells it.
+    /// A reset in the form of `X-RateLimit-Reset`.
     fn reset(self, window: &Shown, now: u64) -> u64 {
         match self {
             Self::Usual => window.standing.resets_at,
@@ -55,7 +55,7 @@ fn retry_after(window: &Shown, now: u64) -> u64 {
     window.standing.opens_at.saturating_sub(now).div_ceil(SECOND).max(1)
 }
 
-/// Compares every header that tells of limits, those included that must not be there.
+/// Compares every rate-limit header, including those that must be absent.
 /// `layers` are the verdicts of stacked layers, the outermost first.
 pub(crate) fn check(reply: &Reply, layers: &[Verdict], form: Form, now: u64) -> Result<(), TestCaseError> {
     let passes = layers.iter().all(Verdict::passes);
@@ -107,10 +107,10 @@ fn check_triple(
     form: Form,
     now: u64,
 ) -> Result<(), TestCaseError> {
-    let told =
+    let shown_entries =
         ["limit", "remaining", "reset"].map(|kind| number(reply, &format!("x-ratelimit-{kind}{suffix}")));
-    let is_one = windows.iter().any(|window| form.numbers(window, now).map(Some) == told);
-    prop_assert!(is_one, "{suffix} {told:?} is none of {windows:?}");
+    let is_one = windows.iter().any(|window| form.numbers(window, now).map(Some) == shown_entries);
+    prop_assert!(is_one, "{suffix} {shown_entries:?} is none of {windows:?}");
     Ok(())
 }
 
@@ -152,19 +152,19 @@ fn check_draft_10(reply: &Reply, verdict: &Verdict, now: u64) -> Result<(), Test
     }
     for (header, mut expected) in [("ratelimit-policy", policies), ("ratelimit", limits)] {
         let text = reply.header(header);
-        let mut told = entries(&text);
-        let distinct: BTreeSet<_> = told.iter().map(|(name, _)| *name).collect();
-        prop_assert_eq!(distinct.len(), told.len(), "two of one name: {}", text);
-        // Which of two limits for one window is told first, and which one by its number, is nobody's business.
-        let names: Vec<_> = told.iter().map(|(name, _)| without_number(name)).collect();
-        for ((name, _), plain) in told.iter_mut().zip(&names) {
+        let mut shown_entries = entries(&text);
+        let distinct: BTreeSet<_> = shown_entries.iter().map(|(name, _)| *name).collect();
+        prop_assert_eq!(distinct.len(), shown_entries.len(), "two of one name: {}", text);
+        // The order of two limits for one window, and which of them has a number, are not specified.
+        let names: Vec<_> = shown_entries.iter().map(|(name, _)| without_number(name)).collect();
+        for ((name, _), plain) in shown_entries.iter_mut().zip(&names) {
             *name = plain;
         }
         expected.sort();
-        told.sort();
+        shown_entries.sort();
         let expected: Vec<_> =
             expected.iter().map(|(name, first, second)| (name.as_str(), vec![*first, *second])).collect();
-        prop_assert_eq!(told, expected, "{}: {}", header, text);
+        prop_assert_eq!(shown_entries, expected, "{}: {}", header, text);
     }
     Ok(())
 }

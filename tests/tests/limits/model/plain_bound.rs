@@ -1,5 +1,4 @@
-//! How much may pass at most between two steps of the clock backwards, whatever was counted before: what a quota would admit
-//! that nobody has used yet.
+//! An upper bound of the requests that may pass between two steps of the clock backwards: what an unused quota admits.
 
 use std::collections::HashMap;
 

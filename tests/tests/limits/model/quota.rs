@@ -23,7 +23,7 @@ pub(crate) enum Algorithm {
 }
 
 impl Limit {
-    /// What tells its counter from others of the same subject: not the limit itself, so that a changed plan keeps the count.
+    /// What distinguishes its counter from others of the same subject: not the limit itself, so that a changed plan keeps the count.
     pub(crate) fn counter(self) -> (u64, &'static str) {
         let algorithm = match self.algorithm {
             Algorithm::Fixed => "fixed",

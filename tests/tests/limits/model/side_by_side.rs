@@ -68,7 +68,7 @@ impl Plans {
         }
     }
 
-    /// What a tenant has whose key is on this plan.
+    /// The limits of a tenant whose key is on this plan.
     fn of_tenant(&self, plan: usize) -> Limits {
         self.tenant[usize::from(PLANS[plan] == "pro")].clone()
     }
@@ -183,7 +183,7 @@ fn cost_by(header: &'static str) -> Cost {
     Cost::by_request(move |head, _| head.headers[header].to_str().unwrap().parse().unwrap())
 }
 
-/// Everybody is who they say they are: `ada@acme.pro`. On the plan `own` they have this quota.
+/// Accepts every credential of the form `ada@acme.pro`. Principals on the plan `own` have this quota.
 struct Callers {
     own: Quota,
 }

@@ -100,7 +100,7 @@ async fn kill_and_check(database: &str, seed: u32) {
     let mut listed = HashMap::new();
     let mut query = KeyQuery::all().with_limit(1_000).with_search(format!("{seed}/"));
     loop {
-        let page = store.list(&query).wait().await.unwrap();
+        let page = store.list(&query).await.unwrap();
         listed.extend(page.items.into_iter().map(|key| (key.id.to_string(), key)));
         let Some(next) = page.next else { break };
         query = query.with_after(next);
@@ -110,8 +110,7 @@ async fn kill_and_check(database: &str, seed: u32) {
         "at most one more key was being issued"
     );
     for (id, key) in &listed {
-        let history =
-            store.history(&HistoryQuery::of_key(&**id).with_limit(1_000)).wait().await.unwrap().items;
+        let history = store.history(&HistoryQuery::of_key(&**id).with_limit(1_000)).await.unwrap().items;
         let actions: Vec<_> = history.iter().map(|event| event.action).collect();
         assert_eq!(actions.last(), Some(&KeyAction::Issued), "{id}");
         assert_eq!(history[0].generation, key.generation, "{id}: a change and its event are atomic");
@@ -121,7 +120,7 @@ async fn kill_and_check(database: &str, seed: u32) {
         let Some(expected) = reported.keys.get(id) else { continue };
         assert!(is_revoked == expected.is_revoked || expected.revoking, "{id}: {expected:?}, {key:?}");
         let digest = Digest::of(&expected.secret);
-        let found = store.find(&KeyLookup::new(&[digest], now)).wait().await.unwrap();
+        let found = store.find(&KeyLookup::new(&[digest], now)).await.unwrap();
         match found {
             Some(record) => {
                 assert_eq!(record.principal().id(), id);
@@ -149,7 +148,7 @@ async fn kill_and_check(database: &str, seed: u32) {
 /// The number of uses in the store.
 async fn counted(store: &SqlKeys, key: &str) -> u64 {
     let query = UsageQuery::new(key, SystemTime::UNIX_EPOCH, SystemClock.now() + Duration::from_hours(1));
-    store.usage(&query).wait().await.unwrap().hours.iter().map(|hour| hour.requests).sum()
+    store.usage(&query).await.unwrap().hours.iter().map(|hour| hour.requests).sum()
 }
 
 /// Waits until the server has executed what the killed process has sent.
@@ -205,7 +204,7 @@ async fn a_killed_database_server_keeps_every_acknowledged_change() {
         postgres.restart().await;
         let store = patient_store().connect(&database).await.unwrap();
         for (id, expected) in &reported.keys {
-            let key = store.list(&KeyQuery::one(&**id)).wait().await.unwrap().items.remove(0);
+            let key = store.list(&KeyQuery::one(&**id)).await.unwrap().items.remove(0);
             let is_revoked = key.status == KeyStatus::Revoked;
             assert!(is_revoked == expected.is_revoked || expected.revoking, "{id}: {expected:?}, {key:?}");
         }

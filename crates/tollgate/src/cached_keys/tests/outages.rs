@@ -1,4 +1,4 @@
-//! What the cache does while the store is down.
+//! The cache while the store is down.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use tollgate_core::store::EndReason;
 
 use super::*;
 
-fn stale_for_a_minute() -> (ByHand, CachedKeys) {
+fn stale_for_a_minute() -> (ManualStore, CachedKeys) {
     cached_as(|keys| keys.dangerous_serve_stale_for(Duration::from_secs(60)))
 }
 
 #[test]
-fn by_default_a_key_whose_time_is_up_is_refused() {
+fn by_default_a_key_is_refused_when_its_time_is_up() {
     let (store, keys) = cached();
     keys.ask_of(&store, 1, 0, active(1, 1));
     assert!(keys.ask_of(&store, 1, 30_000, down()).is_unavailable());
@@ -20,34 +20,34 @@ fn by_default_a_key_whose_time_is_up_is_refused() {
 }
 
 #[test]
-fn a_failure_is_not_kept() {
+fn a_failure_is_not_cached() {
     let (store, keys) = cached();
     assert!(keys.ask_of(&store, 1, 0, down()).is_unavailable());
     assert_eq!(keys.ask_of(&store, 1, 0, active(1, 1)).generation(), Some(1));
 }
 
 #[test]
-fn a_stale_key_is_served_for_so_long_since_the_store_vouched_for_it() {
+fn a_stale_key_is_served_for_the_set_time_after_its_last_confirmation() {
     let (store, keys) = stale_for_a_minute();
     keys.ask_of(&store, 1, 10_000, active(1, 1));
     assert_eq!(keys.ask_of(&store, 1, 40_000, down()).generation(), Some(1));
-    assert_eq!(keys.ask_of(&store, 1, 69_999, down()).generation(), Some(1), "to be served is no renewal");
+    assert_eq!(keys.ask_of(&store, 1, 69_999, down()).generation(), Some(1), "serving it does not renew it");
     assert!(keys.ask_of(&store, 1, 70_000, down()).is_unavailable());
     assert!(keys.ask_of(&store, 1, 9_999, down()).is_unavailable(), "a clock that was set back");
 }
 
 #[test]
-fn a_stale_key_is_served_after_news_were_lost_and_resumed() {
+fn a_stale_key_is_served_after_a_disconnection_and_a_reconnection() {
     let (store, keys) = stale_for_a_minute();
     keys.ask_of(&store, 1, 0, active(1, 1));
     store.notify(&StoreEvent::Disconnected);
     assert_eq!(keys.ask_of(&store, 1, 1, down()).generation(), Some(1), "the store is asked first");
     assert_eq!(keys.ask_of(&store, 1, 2, active(1, 2)).generation(), Some(2));
-    assert_eq!(keys.ask_of(&store, 1, 3, down()).generation(), Some(2), "and asked again");
+    assert_eq!(keys.ask_of(&store, 1, 3, down()).generation(), Some(2), "and asked again the next time");
     assert_eq!(
         keys.ask_of(&store, 1, 60_001, down()).generation(),
         Some(2),
-        "the store has vouched for it anew"
+        "the store has confirmed it again"
     );
     store.notify(&StoreEvent::Connected);
     assert_eq!(keys.ask_of(&store, 1, 60_001, down()).generation(), Some(2));
@@ -55,8 +55,8 @@ fn a_stale_key_is_served_after_news_were_lost_and_resumed() {
 }
 
 #[test]
-fn a_stale_key_is_served_to_nobody_once_anything_was_told_or_answered_of_it() {
-    type End = fn(&ByHand, &CachedKeys);
+fn a_stale_key_is_not_served_after_an_event_or_another_answer_about_it() {
+    type End = fn(&ManualStore, &CachedKeys);
     let ends: [End; 4] = [
         |store, _| store.notify(&change_of(1, 2)),
         |store, _| store.notify(&StoreEvent::Tenant { tenant: "acme".into(), generation: 2, end: None }),
@@ -73,7 +73,7 @@ fn a_stale_key_is_served_to_nobody_once_anything_was_told_or_answered_of_it() {
 }
 
 #[test]
-fn a_stale_key_that_is_revoked_while_the_store_is_asked_is_not_served() {
+fn a_stale_key_that_is_revoked_during_the_look_up_is_not_served() {
     let (store, keys) = stale_for_a_minute();
     keys.ask_of(&store, 1, 0, active(1, 1));
     let mut request = keys.request(1, 30_000);
@@ -114,7 +114,7 @@ fn a_store_that_does_not_answer_is_asked_once_a_second() {
 }
 
 #[test]
-fn known_keys_go_on_while_the_store_is_down() {
+fn cached_keys_work_while_the_store_is_down() {
     let (store, keys) = cached();
     keys.ask_of(&store, 1, 0, active(1, 1));
     (11..=15).for_each(|key| drop(keys.ask_of(&store, key, 1, down())));

@@ -1,4 +1,4 @@
-//! The store as whoever manages keys sees it.
+//! The management of the keys in memory: changes, lists, history and usage.
 
 use std::{
     ops::Bound,
@@ -29,7 +29,9 @@ impl KeyAdmin for MemoryKeys {
             }
             KeyChange::Revoke { id } => ledger.revoke(records, &id, &actor, at),
             KeyChange::Delete { id } => ledger.delete(records, &id, &actor, at),
-            _ => Err(KeyAdminError::Invalid("the store in memory does not know this kind of change".into())),
+            _ => Err(KeyAdminError::Invalid(
+                "the key store in memory does not support this kind of change".into(),
+            )),
         });
         let outcome = outcome.map(|details| self.with_last_use(details));
         if let (true, Ok(details)) = (is_deleted, &outcome) {
@@ -44,26 +46,26 @@ impl KeyAdmin for MemoryKeys {
             return Answer::Now(Err(KeyAdminError::NotPermitted));
         }
         self.0.change(|ledger, records| {
-            let turn = if change.suspends() { Ledger::suspend } else { Ledger::resume };
-            turn(ledger, records, change.tenant(), &actor, at);
+            let apply = if change.suspends() { Ledger::suspend } else { Ledger::resume };
+            apply(ledger, records, change.tenant(), &actor, at);
         });
         Answer::Now(Ok(()))
     }
 
     fn list(&self, query: &KeyQuery) -> Answer<Result<Page<KeyDetails>, KeyAdminError>> {
-        let Ok(before) = query.after.as_deref().map(Place::read).transpose() else {
+        let Ok(before) = query.after.as_deref().map(Cursor::read).transpose() else {
             return Answer::Now(Err(KeyAdminError::InvalidCursor));
         };
         let ledger = lock(&self.0.ledger);
-        let end = before.map_or(Bound::Unbounded, |place| Bound::Excluded((place.created_at, place.id)));
+        let end = before.map_or(Bound::Unbounded, |cursor| Bound::Excluded((cursor.created_at, cursor.id)));
         let keys = ledger.by_age.range((Bound::Unbounded, end)).rev();
         let mut wanted = keys
-            .filter_map(|(_, id)| ledger.keys.get(id).map(|held| &held.details))
+            .filter_map(|(_, id)| ledger.keys.get(id).map(|key| &key.details))
             .filter(|details| is_wanted(details, query));
         let size = usize::try_from(query.page_size()).unwrap_or(usize::MAX);
         let items: Vec<_> =
             wanted.by_ref().take(size).map(|details| self.with_last_use(details.clone())).collect();
-        let next = wanted.next().and(items.last()).map(|last| Place::of(last).write());
+        let next = wanted.next().and(items.last()).map(|last| Cursor::of(last).write());
         Answer::Now(Ok(Page::new(items, next)))
     }
 
@@ -85,7 +87,7 @@ impl KeyAdmin for MemoryKeys {
 }
 
 impl MemoryKeys {
-    /// When a key was last used stands beside the keys, since it changes with every flush.
+    /// The last use is stored beside the keys, since it changes with every flush.
     fn with_last_use(&self, details: KeyDetails) -> KeyDetails {
         let mut details = details;
         details.last_used_at = self.0.usage.last_used_at(&details.id);
@@ -106,27 +108,26 @@ impl UsageStore for MemoryKeys {
 }
 
 fn is_wanted(details: &KeyDetails, query: &KeyQuery) -> bool {
-    let begins = |beginning: &str| {
-        details.name.starts_with(beginning) || details.display_prefix.starts_with(beginning)
-    };
+    let begins_with =
+        |prefix: &str| details.name.starts_with(prefix) || details.display_prefix.starts_with(prefix);
     query.id.as_ref().is_none_or(|id| *id == details.id)
         && (query.tenant.is_none() || query.tenant == details.tenant)
         && query.status.is_none_or(|status| status == details.status)
-        && query.search.as_deref().is_none_or(begins)
+        && query.search.as_deref().is_none_or(begins_with)
 }
 
-/// Where a page ended.
-struct Place {
+/// The end of a page: the last key on it.
+struct Cursor {
     created_at: SystemTime,
     id: Box<str>,
 }
 
-impl Place {
+impl Cursor {
     fn of(details: &KeyDetails) -> Self {
         Self { created_at: details.created_at, id: details.id.clone() }
     }
 
-    /// Nanoseconds, a full stop, the identifier: opaque to whoever passes it on.
+    /// Nanoseconds since the Unix epoch, a full stop, the identifier.
     fn write(&self) -> Box<str> {
         let since_epoch = self.created_at.duration_since(UNIX_EPOCH).unwrap_or_default();
         format!("{}.{}", since_epoch.as_nanos(), self.id).into()

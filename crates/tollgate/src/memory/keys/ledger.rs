@@ -1,4 +1,4 @@
-//! What only changes need to know, and the changes themselves.
+//! The state that only changes need, and the changes.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
@@ -15,49 +15,48 @@ use tollgate_core::{
 
 use super::table::Table;
 
-/// The last so many events are kept.
+/// The history holds this many events.
 const MAX_HISTORY: usize = 10_000;
 
-/// All keys by their identifiers, and what happened to them. Each change puts the records of the keys that it concerns into the
-/// table, and notes whom to tell.
+/// All keys by their identifiers, and their history. A change puts the records of the changed keys into the table, and prepares
+/// the notifications.
 #[derive(Default)]
 pub(super) struct Ledger {
-    pub(super) keys: HashMap<Box<str>, Held>,
-    // The order of lists.
+    pub(super) keys: HashMap<Box<str>, StoredKey>,
+    // In the order of lists.
     pub(super) by_age: BTreeSet<(SystemTime, Box<str>)>,
     names: HashMap<Name, Box<str>>,
     suspended: HashSet<Box<str>>,
     pub(super) history: VecDeque<KeyEvent>,
-    // The newest record's: it rises over all keys, so that one which comes back after it was deleted is newer than before.
+    // The generation of the newest change of all keys, so that a key which is issued again after its deletion is newer than before.
     generation: u64,
-    events: Events,
+    notifications: Notifications,
 }
 
-/// A name, which is one key's within a tenant.
+/// A name, which is unique within a tenant.
 type Name = (Option<Box<str>>, Box<str>);
 
-/// A key.
-pub(super) struct Held {
+pub(super) struct StoredKey {
     pub(super) details: KeyDetails,
-    // Whom it proves, with data of the application's own that the details do not have.
+    // Its extensions are not in the details.
     principal: Arc<Principal>,
     digest: Digest,
     former: Option<Digest>,
 }
 
-/// Whom to tell once no lock is held.
+/// The notifications of a change, to be sent when no lock is key.
 #[derive(Default)]
-pub(super) struct Events {
+pub(super) struct Notifications {
     pub(super) ended: Vec<(EndSignal, EndReason)>,
-    pub(super) change: Option<StoreEvent>,
+    pub(super) event: Option<StoreEvent>,
 }
 
 impl Ledger {
-    pub(super) fn take_events(&mut self) -> Events {
-        std::mem::take(&mut self.events)
+    pub(super) fn take_notifications(&mut self) -> Notifications {
+        std::mem::take(&mut self.notifications)
     }
 
-    /// Issues or replaces a key as a principal says, without any check: see `MemoryKeys::import`.
+    /// Issues or replaces the key of a principal, without any check: see `MemoryKeys::import`.
     pub(super) fn put(
         &mut self,
         records: &Table,
@@ -66,8 +65,8 @@ impl Ledger {
         principal: Principal,
         now: SystemTime,
     ) {
-        // A key has a signal of its own, or revoking it would end another that was made of the same principal. It keeps the
-        // one it has, since streams may wait for that.
+        // A key has a signal of its own, or revoking it would end another key that was made of the same principal. A key that is
+        // imported again keeps its signal, since streams may wait for it.
         let mut signal = EndSignal::new();
         let former = records.find(&digest);
         if let Some(former) = &former
@@ -78,15 +77,15 @@ impl Ledger {
             signal = former.principal().end_signal().clone();
         }
         for replaced in former.iter().map(|former| former.principal().id()).chain([principal.id()]) {
-            let Some(replaced) = self.take_out(replaced) else { continue };
-            // The record of this very secret is replaced, and not absent in between.
+            let Some(replaced) = self.remove(replaced) else { continue };
+            // The record of the same secret is replaced later, so that it is never absent.
             replaced
                 .digests()
                 .filter(|replaced| *replaced != digest)
                 .for_each(|replaced| records.remove(&replaced));
             let replaced = replaced.principal.end_signal();
             if !replaced.is(&signal) {
-                self.events.ended.push((replaced.clone(), EndReason::Revoked));
+                self.notifications.ended.push((replaced.clone(), EndReason::Revoked));
             }
         }
 
@@ -141,11 +140,11 @@ impl Ledger {
         details.generation = self.next_generation();
         let (at, id) = (details.created_at, details.id.clone());
         self.by_age.insert((at, id.clone()));
-        let held = Held { details, principal, digest, former: None };
-        held.enter(records);
-        let details = held.details.clone();
-        self.keys.insert(id, held);
-        self.tell_key((&details, &details), KeyAction::Issued, None, actor, at);
+        let key = StoredKey { details, principal, digest, former: None };
+        key.publish(records);
+        let details = key.details.clone();
+        self.keys.insert(id, key);
+        self.record_key_event((&details, &details), KeyAction::Issued, None, actor, at);
         details
     }
 
@@ -167,17 +166,17 @@ impl Ledger {
             if self.names.contains_key(&name_of(&details)) {
                 return Err(KeyAdminError::NameTaken);
             }
-            self.forget_name(&before);
+            self.free_name(&before);
             self.names.insert(name_of(&details), details.id.clone());
         }
         details.generation = self.next_generation();
-        self.replace(records, id, |held| {
-            let signal = held.principal.end_signal().clone();
-            let principal = details.to_principal(signal).with_extensions_of(&held.principal);
-            held.principal = Arc::new(principal.with_extension(details.metadata.clone()));
-            held.details = details.clone();
+        self.replace(records, id, |key| {
+            let signal = key.principal.end_signal().clone();
+            let principal = details.to_principal(signal).with_extensions_of(&key.principal);
+            key.principal = Arc::new(principal.with_extension(details.metadata.clone()));
+            key.details = details.clone();
         });
-        self.tell_key((&before, &details), KeyAction::Updated, None, actor, at);
+        self.record_key_event((&before, &details), KeyAction::Updated, None, actor, at);
         Ok(details)
     }
 
@@ -196,35 +195,35 @@ impl Ledger {
         }
         let generation = self.next_generation();
         let (mut ended, mut details) = (None, None);
-        self.replace(records, id, |held| {
-            let had_former = held.details.former_until.is_some_and(|until| until > at);
-            // Nobody knows by which of two secrets a principal was proved that somebody holds: if one of them ends, it ends.
-            let goes_on = former_until.is_some_and(|until| until > at) && !had_former;
-            if !goes_on {
-                ended = Some(held.principal.end_signal().clone());
+        self.replace(records, id, |key| {
+            let had_former = key.details.former_until.is_some_and(|until| until > at);
+            // It is not known by which of two secrets a held principal was verified: if one of them ends, the principal ends.
+            let continues = former_until.is_some_and(|until| until > at) && !had_former;
+            if !continues {
+                ended = Some(key.principal.end_signal().clone());
                 let signal = EndSignal::new();
-                if held.details.status == KeyStatus::TenantSuspended {
+                if key.details.status == KeyStatus::TenantSuspended {
                     signal.end(EndReason::TenantSuspended);
                 }
-                held.principal = Arc::new(Principal::clone(&held.principal).with_end_signal(signal));
+                key.principal = Arc::new(Principal::clone(&key.principal).with_end_signal(signal));
             }
-            // Only the latest of the former secrets is good for a while.
-            held.former.take().into_iter().for_each(|older| records.remove(&older));
+            // Only the latest former secret stays valid for a while.
+            key.former.take().into_iter().for_each(|older| records.remove(&older));
             if former_until.is_some() {
-                held.former = Some(held.digest);
+                key.former = Some(key.digest);
             } else {
-                records.remove(&held.digest);
+                records.remove(&key.digest);
             }
-            held.digest = digest;
-            held.details.display_prefix = display_prefix;
-            held.details.former_until = former_until;
-            held.details.generation = generation;
-            details = Some(held.details.clone());
+            key.digest = digest;
+            key.details.display_prefix = display_prefix;
+            key.details.former_until = former_until;
+            key.details.generation = generation;
+            details = Some(key.details.clone());
         });
         let details = details.ok_or(KeyAdminError::NotFound)?;
         let end = ended.is_some().then_some(EndReason::Revoked);
-        self.events.ended.extend(ended.map(|signal| (signal, EndReason::Revoked)));
-        self.tell_key((&details, &details), KeyAction::Rotated, end, actor, at);
+        self.notifications.ended.extend(ended.map(|signal| (signal, EndReason::Revoked)));
+        self.record_key_event((&details, &details), KeyAction::Rotated, end, actor, at);
         Ok(details)
     }
 
@@ -235,22 +234,22 @@ impl Ledger {
         actor: &Actor,
         at: SystemTime,
     ) -> Result<KeyDetails, KeyAdminError> {
-        let held = self.managed(id, actor)?;
-        if held.details.status == KeyStatus::Revoked {
-            return Ok(held.details.clone());
+        let key = self.managed(id, actor)?;
+        if key.details.status == KeyStatus::Revoked {
+            return Ok(key.details.clone());
         }
         let generation = self.next_generation();
         let mut details = None;
-        self.replace(records, id, |held| {
-            held.details.status = KeyStatus::Revoked;
-            held.details.revoked_at = Some(at);
-            held.details.former_until = None;
-            held.details.generation = generation;
-            details = Some((held.details.clone(), held.principal.end_signal().clone()));
+        self.replace(records, id, |key| {
+            key.details.status = KeyStatus::Revoked;
+            key.details.revoked_at = Some(at);
+            key.details.former_until = None;
+            key.details.generation = generation;
+            details = Some((key.details.clone(), key.principal.end_signal().clone()));
         });
         let (details, signal) = details.ok_or(KeyAdminError::NotFound)?;
-        self.events.ended.push((signal, EndReason::Revoked));
-        self.tell_key((&details, &details), KeyAction::Revoked, Some(EndReason::Revoked), actor, at);
+        self.notifications.ended.push((signal, EndReason::Revoked));
+        self.record_key_event((&details, &details), KeyAction::Revoked, Some(EndReason::Revoked), actor, at);
         Ok(details)
     }
 
@@ -262,50 +261,51 @@ impl Ledger {
         at: SystemTime,
     ) -> Result<KeyDetails, KeyAdminError> {
         self.managed(id, actor)?;
-        let held = self.take_out(id).ok_or(KeyAdminError::NotFound)?;
-        held.digests().for_each(|digest| records.remove(&digest));
-        self.events.ended.push((held.principal.end_signal().clone(), EndReason::Revoked));
-        let mut gone = held.details.clone();
+        let key = self.remove(id).ok_or(KeyAdminError::NotFound)?;
+        key.digests().for_each(|digest| records.remove(&digest));
+        self.notifications.ended.push((key.principal.end_signal().clone(), EndReason::Revoked));
+        let mut gone = key.details.clone();
         gone.generation = self.next_generation();
-        self.tell_key((&gone, &gone), KeyAction::Deleted, Some(EndReason::Revoked), actor, at);
-        Ok(held.details)
+        self.record_key_event((&gone, &gone), KeyAction::Deleted, Some(EndReason::Revoked), actor, at);
+        Ok(key.details)
     }
 
     pub(super) fn suspend(&mut self, records: &Table, tenant: &str, actor: &Actor, at: SystemTime) {
         if self.suspended.insert(tenant.into()) {
-            self.turn_all(records, tenant, KeyStatus::TenantSuspended);
-            self.tell_tenant(tenant, KeyAction::TenantSuspended, actor, at);
+            self.set_status(records, tenant, KeyStatus::TenantSuspended);
+            self.record_tenant_event(tenant, KeyAction::TenantSuspended, actor, at);
         }
     }
 
     pub(super) fn resume(&mut self, records: &Table, tenant: &str, actor: &Actor, at: SystemTime) {
         if self.suspended.remove(tenant) {
-            self.turn_all(records, tenant, KeyStatus::Active);
-            self.tell_tenant(tenant, KeyAction::TenantResumed, actor, at);
+            self.set_status(records, tenant, KeyStatus::Active);
+            self.record_tenant_event(tenant, KeyAction::TenantResumed, actor, at);
         }
     }
 
-    fn turn_all(&mut self, records: &Table, tenant: &str, status: KeyStatus) {
+    fn set_status(&mut self, records: &Table, tenant: &str, status: KeyStatus) {
         let generation = self.next_generation();
-        let of_tenant = |held: &&mut Held| held.details.tenant.as_deref() == Some(tenant);
-        for held in self.keys.values_mut().filter(of_tenant) {
-            if held.details.status == KeyStatus::Revoked {
+        let of_tenant = |key: &&mut StoredKey| key.details.tenant.as_deref() == Some(tenant);
+        for key in self.keys.values_mut().filter(of_tenant) {
+            if key.details.status == KeyStatus::Revoked {
                 continue;
             }
-            held.details.status = status;
-            held.details.generation = generation;
+            key.details.status = status;
+            key.details.generation = generation;
             if status == KeyStatus::TenantSuspended {
-                self.events.ended.push((held.principal.end_signal().clone(), EndReason::TenantSuspended));
+                self.notifications
+                    .ended
+                    .push((key.principal.end_signal().clone(), EndReason::TenantSuspended));
             } else {
                 // A signal cannot be taken back.
-                held.principal =
-                    Arc::new(Principal::clone(&held.principal).with_end_signal(EndSignal::new()));
+                key.principal = Arc::new(Principal::clone(&key.principal).with_end_signal(EndSignal::new()));
             }
-            held.enter(records);
+            key.publish(records);
         }
     }
 
-    // --- What the changes are made of ---------------------------------------------------------------------------
+    // --- Parts of the changes -----------------------------------------------------------------------------------
 
     fn next_generation(&mut self) -> u64 {
         self.generation = self.generation.saturating_add(1);
@@ -316,39 +316,39 @@ impl Ledger {
         tenant.is_some_and(|tenant| self.suspended.contains(tenant))
     }
 
-    fn managed(&self, id: &str, actor: &Actor) -> Result<&Held, KeyAdminError> {
-        let held = self.keys.get(id).filter(|held| actor.manages(held.details.tenant.as_deref()));
-        held.ok_or(KeyAdminError::NotFound)
+    fn managed(&self, id: &str, actor: &Actor) -> Result<&StoredKey, KeyAdminError> {
+        let key = self.keys.get(id).filter(|key| actor.manages(key.details.tenant.as_deref()));
+        key.ok_or(KeyAdminError::NotFound)
     }
 
-    fn changeable(&self, id: &str, actor: &Actor) -> Result<&Held, KeyAdminError> {
-        let held = self.managed(id, actor)?;
-        if held.details.status == KeyStatus::Revoked { Err(KeyAdminError::Revoked) } else { Ok(held) }
+    fn changeable(&self, id: &str, actor: &Actor) -> Result<&StoredKey, KeyAdminError> {
+        let key = self.managed(id, actor)?;
+        if key.details.status == KeyStatus::Revoked { Err(KeyAdminError::Revoked) } else { Ok(key) }
     }
 
-    fn replace(&mut self, records: &Table, id: &str, change: impl FnOnce(&mut Held)) {
-        if let Some(held) = self.keys.get_mut(id) {
-            change(held);
-            held.enter(records);
+    fn replace(&mut self, records: &Table, id: &str, change: impl FnOnce(&mut StoredKey)) {
+        if let Some(key) = self.keys.get_mut(id) {
+            change(key);
+            key.publish(records);
         }
     }
 
-    fn take_out(&mut self, id: &str) -> Option<Held> {
-        let held = self.keys.remove(id)?;
-        self.by_age.remove(&(held.details.created_at, id.into()));
-        self.forget_name(&held.details);
-        Some(held)
+    fn remove(&mut self, id: &str) -> Option<StoredKey> {
+        let key = self.keys.remove(id)?;
+        self.by_age.remove(&(key.details.created_at, id.into()));
+        self.free_name(&key.details);
+        Some(key)
     }
 
-    /// Gives a name back, if it is this key's: those of keys that are put here without any check are not.
-    fn forget_name(&mut self, details: &KeyDetails) {
+    /// Frees the name of a key, unless another key has it: keys that are put here without a check may share one.
+    fn free_name(&mut self, details: &KeyDetails) {
         let name = name_of(details);
         if self.names.get(&name) == Some(&details.id) {
             self.names.remove(&name);
         }
     }
 
-    fn tell_key(
+    fn record_key_event(
         &mut self,
         (before, after): (&KeyDetails, &KeyDetails),
         action: KeyAction,
@@ -360,21 +360,21 @@ impl Ledger {
         event.key = Some(after.id.clone());
         event.tenant.clone_from(&after.tenant);
         event.detail = action.detail(before, after).into();
-        self.remember(event);
-        self.events.change =
+        self.add_to_history(event);
+        self.notifications.event =
             Some(StoreEvent::Key { id: after.id.clone(), generation: after.generation, end });
     }
 
-    fn tell_tenant(&mut self, tenant: &str, action: KeyAction, actor: &Actor, at: SystemTime) {
+    fn record_tenant_event(&mut self, tenant: &str, action: KeyAction, actor: &Actor, at: SystemTime) {
         let mut event = KeyEvent::new(self.generation, at, actor.name(), action);
         event.tenant = Some(tenant.into());
-        self.remember(event);
+        self.add_to_history(event);
         let end = (action == KeyAction::TenantSuspended).then_some(EndReason::TenantSuspended);
-        self.events.change =
+        self.notifications.event =
             Some(StoreEvent::Tenant { tenant: tenant.into(), generation: self.generation, end });
     }
 
-    fn remember(&mut self, event: KeyEvent) {
+    fn add_to_history(&mut self, event: KeyEvent) {
         if self.history.len() >= MAX_HISTORY {
             self.history.pop_front();
         }
@@ -382,18 +382,18 @@ impl Ledger {
     }
 }
 
-impl Held {
+impl StoredKey {
     fn digests(&self) -> impl Iterator<Item = Digest> + use<> {
         [Some(self.digest), self.former].into_iter().flatten()
     }
 
-    /// Puts its records into the table, in the place of those that are there.
-    fn enter(&self, records: &Table) {
+    /// Puts its records into the table, and replaces those that are there.
+    fn publish(&self, records: &Table) {
         let record = |principal| KeyRecord::new(principal, self.details.status, self.details.generation);
         records.insert(self.digest, record(Arc::clone(&self.principal)));
         if let Some(former) = self.former {
             let mut principal = Arc::clone(&self.principal);
-            // The end of an overlap comes by itself, as an expiry.
+            // The overlap ends by itself, like an expiry.
             if let Some(until) = self.details.former_until {
                 let until = self.details.expires_at.map_or(until, |expires_at| expires_at.min(until));
                 principal = Arc::new(Principal::clone(&principal).with_expiry(until));

@@ -1,4 +1,4 @@
-//! Records by digest: read on every request, changed hardly ever.
+//! Records by digest: read on every request, changed rarely.
 
 use std::{
     mem,
@@ -9,18 +9,18 @@ use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteG
 use hashbrown::HashTable;
 use tollgate_core::{key::Digest, store::KeyRecord};
 
-/// So many that a part of a million keys is moved in less than a millisecond when it grows.
-const PARTS: usize = 64;
+/// With this many shards and a million keys, a shard that grows is moved in less than a millisecond.
+const SHARDS: usize = 64;
 
-/// Records by digest. Each part has eight locks. Whoever reads takes the one that an eighth of the threads share; whoever
-/// changes takes all, and so has waited for everybody who saw the part as it was before.
+/// Records by digest. Each shard has eight locks (`ShardedLock`). A reader takes one, which an eighth of the threads share. A writer
+/// takes all, so it waits for all readers that still see the earlier state.
 pub(super) struct Table {
-    parts: Box<[Part]>,
-    // What was taken out or replaced. A principal holds what is the application's, and dropping that may use the store.
-    gone: Mutex<Vec<KeyRecord>>,
+    shards: Box<[Shard]>,
+    // Removed records. A principal holds the application's values, which may use the store when they are dropped.
+    removed: Mutex<Vec<KeyRecord>>,
 }
 
-type Part = ShardedLock<HashTable<Entry>>;
+type Shard = ShardedLock<HashTable<Entry>>;
 
 struct Entry {
     digest: Digest,
@@ -29,71 +29,70 @@ struct Entry {
 
 impl Table {
     pub(super) fn find(&self, digest: &Digest) -> Option<KeyRecord> {
-        let part = read(self.part(digest)?);
-        part.find(hash(digest), |entry| entry.digest == *digest).map(|entry| entry.record.clone())
+        let shard = read(self.shard(digest)?);
+        shard.find(hash(digest), |entry| entry.digest == *digest).map(|entry| entry.record.clone())
     }
 
-    /// Puts a record in the place of the one that the key has, if it has one.
+    /// Inserts a record, or replaces the one for the same digest.
     pub(super) fn insert(&self, digest: Digest, record: KeyRecord) {
-        let Some(part) = self.part(&digest) else { return };
-        let mut part = write(part);
-        match part.find_mut(hash(&digest), |entry| entry.digest == digest) {
-            Some(entry) => self.gone().push(mem::replace(&mut entry.record, record)),
+        let Some(shard) = self.shard(&digest) else { return };
+        let mut shard = write(shard);
+        match shard.find_mut(hash(&digest), |entry| entry.digest == digest) {
+            Some(entry) => self.removed().push(mem::replace(&mut entry.record, record)),
             None => {
-                part.insert_unique(hash(&digest), Entry { digest, record }, |entry| hash(&entry.digest));
+                shard.insert_unique(hash(&digest), Entry { digest, record }, |entry| hash(&entry.digest));
             }
         }
     }
 
     pub(super) fn remove(&self, digest: &Digest) {
-        let Some(part) = self.part(digest) else { return };
-        if let Ok(entry) = write(part).find_entry(hash(digest), |entry| entry.digest == *digest) {
-            let (removed, _) = entry.remove();
-            self.gone().push(removed.record);
+        let Some(shard) = self.shard(digest) else { return };
+        if let Ok(entry) = write(shard).find_entry(hash(digest), |entry| entry.digest == *digest) {
+            let (entry, _) = entry.remove();
+            self.removed().push(entry.record);
         }
     }
 
-    /// What has gone since this was last asked, to be dropped when no lock is held.
-    pub(super) fn take_gone(&self) -> Vec<KeyRecord> {
-        mem::take(&mut *self.gone())
+    /// The records that were removed since the last call, to be dropped when no lock is held.
+    pub(super) fn take_removed(&self) -> Vec<KeyRecord> {
+        mem::take(&mut *self.removed())
     }
 
     pub(super) fn len(&self) -> usize {
-        self.parts.iter().map(|part| read(part).len()).sum()
+        self.shards.iter().map(|shard| read(shard).len()).sum()
     }
 
-    fn gone(&self) -> MutexGuard<'_, Vec<KeyRecord>> {
-        self.gone.lock().unwrap_or_else(PoisonError::into_inner)
+    fn removed(&self) -> MutexGuard<'_, Vec<KeyRecord>> {
+        self.removed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Never absent: the number is taken modulo how many there are.
-    fn part(&self, digest: &Digest) -> Option<&Part> {
-        // Other bytes than the hash is made of, or each part would use a part of its places.
+    /// Never `None`: the index is taken modulo the number of shards.
+    fn shard(&self, digest: &Digest) -> Option<&Shard> {
+        // Not a byte of the hash, or each shard would use a fraction of its buckets.
         let [.., number] = digest.as_bytes();
-        self.parts.get(usize::from(*number) % PARTS)
+        self.shards.get(usize::from(*number) % SHARDS)
     }
 }
 
 impl Default for Table {
     fn default() -> Self {
-        Self { parts: (0..PARTS).map(|_| Part::default()).collect(), gone: Mutex::default() }
+        Self { shards: (0..SHARDS).map(|_| Shard::default()).collect(), removed: Mutex::default() }
     }
 }
 
-/// A digest is as good as a hash already. Only issued keys are ever inserted, so that no stranger can choose digests
-/// which collide.
+/// A digest is a hash already. Only issued keys are inserted, so that clients cannot choose digests that collide.
 fn hash(digest: &Digest) -> u64 {
     digest.as_bytes().first_chunk().map_or(0, |first| u64::from_ne_bytes(*first))
 }
 
-// Nothing in a part is ever left half changed, so a panic of another thread has left it whole.
+// No code panics between two related changes, so a panic on another thread leaves the records valid.
 
-fn read(part: &Part) -> ShardedLockReadGuard<'_, HashTable<Entry>> {
-    part.read().unwrap_or_else(PoisonError::into_inner)
+fn read(shard: &Shard) -> ShardedLockReadGuard<'_, HashTable<Entry>> {
+    shard.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn write(part: &Part) -> ShardedLockWriteGuard<'_, HashTable<Entry>> {
-    part.write().unwrap_or_else(PoisonError::into_inner)
+fn write(shard: &Shard) -> ShardedLockWriteGuard<'_, HashTable<Entry>> {
+    shard.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -112,8 +111,8 @@ mod tests {
         table.find(digest).map(|record| record.generation())
     }
 
-    /// Digests that share their hash and their part, as far as they differ in neither.
-    fn alike() -> Vec<Digest> {
+    /// Digests that collide: many share a shard and a hash.
+    fn colliding() -> Vec<Digest> {
         let mut digests = Vec::new();
         for pepper in [None, Some(PepperId::new(0)), Some(PepperId::new(1))] {
             for number in 0..=u8::MAX {
@@ -129,8 +128,8 @@ mod tests {
     }
 
     #[test]
-    fn keeps_what_a_map_would_keep_also_where_digests_are_alike() {
-        let (table, mut model, digests) = (Table::default(), HashMap::new(), alike());
+    fn holds_what_a_map_holds_even_if_digests_collide() {
+        let (table, mut model, digests) = (Table::default(), HashMap::new(), colliding());
         let steps = digests.iter().chain(digests.iter().step_by(3)).zip(1..);
         for (digest, step) in steps {
             if step % 5 == 4 {

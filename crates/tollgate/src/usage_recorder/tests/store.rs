@@ -93,7 +93,7 @@ impl UsageStore for TestStore {
         let (key, from, until, writer) = (query.key.to_owned(), query.from, query.until, query.writer);
         let read = move || {
             let query = UsageQuery::new(&key, from, until).with_writer(writer.unwrap_or_default());
-            usage.usage(&query).wait()
+            usage.usage(&query).into_future()
         };
         Answer::later(async move {
             let early = if reads_first { Some(read().await) } else { None };

@@ -1,4 +1,4 @@
-//! A store that answers when it is told to.
+//! A store whose answers and events the test sends.
 
 use std::{
     pin::Pin,
@@ -12,72 +12,82 @@ use tollgate_core::{store::EndReason, verify::Principal};
 
 use super::*;
 
-/// Answers when it is told to, and tells what it is told to.
+/// Answers a lookup when the test does, and has no events but the test's.
 #[derive(Clone, Default)]
-pub(super) struct ByHand(Arc<State>);
+pub(super) struct ManualStore(Arc<State>);
 
 #[derive(Default)]
 struct State {
     listeners: Listeners,
-    questions: Mutex<Vec<Question>>,
+    // Without events, if it is set.
+    trusted_for: Option<Duration>,
+    lookups: Mutex<Vec<PendingLookup>>,
     asked: Mutex<usize>,
 }
 
-/// A question that waits for its answer.
-pub(super) struct Question {
+/// A lookup that waits for its answer.
+pub(super) struct PendingLookup {
     answer: oneshot::Sender<Found>,
 }
 
-impl Question {
+impl PendingLookup {
     pub(super) fn answer(self, found: Found) {
         let _ = self.answer.send(found);
     }
 
-    /// Whether nobody waits any more.
-    pub(super) fn is_given_up(&self) -> bool {
+    /// Whether the lookup was cancelled.
+    pub(super) fn is_cancelled(&self) -> bool {
         self.answer.is_closed()
     }
 }
 
-impl ByHand {
-    /// How often it was asked.
+impl ManualStore {
+    /// A store without events.
+    pub(super) fn trusted_for(time: Duration) -> Self {
+        Self(Arc::new(State { trusted_for: Some(time), ..State::default() }))
+    }
+
+    /// The number of lookups so far.
     pub(super) fn asked(&self) -> usize {
         *self.0.asked.lock().unwrap()
     }
 
-    /// The oldest question that somebody waits for.
-    pub(super) fn oldest(&self) -> Question {
-        let mut questions = self.0.questions.lock().unwrap();
-        questions.retain(|question| !question.is_given_up());
-        questions.remove(0)
+    /// The oldest lookup that was not cancelled.
+    pub(super) fn oldest(&self) -> PendingLookup {
+        let mut lookups = self.0.lookups.lock().unwrap();
+        lookups.retain(|lookup| !lookup.is_cancelled());
+        lookups.remove(0)
     }
 
-    pub(super) fn notify(&self, change: &StoreEvent) {
-        self.0.listeners.notify(change);
+    pub(super) fn notify(&self, event: &StoreEvent) {
+        self.0.listeners.notify(event);
     }
 }
 
-impl KeyStore for ByHand {
+impl KeyStore for ManualStore {
     fn find(&self, _lookup: &KeyLookup<'_>) -> Answer<Found> {
-        let (answer, waits) = oneshot::channel();
-        self.0.questions.lock().unwrap().push(Question { answer });
+        let (answer, answered) = oneshot::channel();
+        self.0.lookups.lock().unwrap().push(PendingLookup { answer });
         *self.0.asked.lock().unwrap() += 1;
-        Answer::later(async { waits.await.expect("a question is answered or given up") })
+        Answer::later(async { answered.await.expect("a lookup is answered or cancelled") })
     }
 
-    fn subscribe(&self, listener: Weak<dyn StoreListener>) {
-        self.0.listeners.add(listener);
+    fn subscribe(&self, listener: Weak<dyn StoreListener>) -> Subscription {
+        match self.0.trusted_for {
+            Some(time) => Subscription::trust_for(time),
+            None => self.0.listeners.subscribe(listener),
+        }
     }
 }
 
-/// A request that waits, or does not.
+/// A request, answered or waiting.
 pub(super) enum Request {
     Answered(Found),
     Waits(tollgate_core::answer::Pending<Found>),
 }
 
 impl Request {
-    /// Whether it was answered at once, or is now.
+    /// Polls the request; its answer, if there is one.
     pub(super) fn poll(&mut self) -> Option<&Found> {
         if let Self::Waits(pending) = self
             && let Poll::Ready(found) = Pin::as_mut(pending).poll(&mut Context::from_waker(Waker::noop()))
@@ -99,13 +109,13 @@ impl Request {
     }
 }
 
-/// A cache of which the store has said that news flow.
-pub(super) fn cached() -> (ByHand, CachedKeys) {
+/// A cache in front of a connected store.
+pub(super) fn cached() -> (ManualStore, CachedKeys) {
     cached_as(|keys| keys)
 }
 
-pub(super) fn cached_as(set: impl FnOnce(CachedKeys) -> CachedKeys) -> (ByHand, CachedKeys) {
-    let store = ByHand::default();
+pub(super) fn cached_as(set: impl FnOnce(CachedKeys) -> CachedKeys) -> (ManualStore, CachedKeys) {
+    let store = ManualStore::default();
     let keys = set(CachedKeys::new(store.clone()));
     store.notify(&StoreEvent::Connected);
     (store, keys)
@@ -127,7 +137,7 @@ impl CachedKeys {
     }
 
     /// A request that must ask the store, which answers `found`.
-    pub(super) fn ask_of(&self, store: &ByHand, key: u64, millis: u64, found: Found) -> Request {
+    pub(super) fn ask_of(&self, store: &ManualStore, key: u64, millis: u64, found: Found) -> Request {
         let asked = store.asked();
         let mut request = self.request(key, millis);
         assert_eq!(store.asked(), asked + 1, "key {key} is not known at {millis}");

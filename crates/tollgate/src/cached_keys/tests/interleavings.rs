@@ -1,4 +1,4 @@
-//! Every order in which requests, answers and changes can come.
+//! All interleavings of requests, answers and events, up to a length.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -12,16 +12,16 @@ use super::*;
 enum Step {
     /// A request begins.
     Begins,
-    /// The oldest question is answered, with what the store held when it was asked.
+    /// The oldest lookup is answered, with the state of the store when it began.
     Answered,
-    /// The same question is answered by nobody.
+    /// The oldest lookup fails.
     Fails,
-    /// The newest question is answered.
+    /// The newest lookup is answered before the older ones.
     Overtakes,
-    /// The key changes, unheard of.
+    /// The key changes, without an event yet.
     Changes,
-    /// The newest change is told.
-    Told,
+    /// The event of the newest change.
+    Event,
     Disconnected,
     Connected,
 }
@@ -32,31 +32,32 @@ const STEPS: [Step; 8] = [
     Step::Fails,
     Step::Overtakes,
     Step::Changes,
-    Step::Told,
+    Step::Event,
     Step::Disconnected,
     Step::Connected,
 ];
 
-/// A world of one key, and what may be answered in it: nothing that is older than what was told when a request began; and if
-/// news were lost, nothing older than what the store held then, and nothing at once.
-struct World {
-    store: ByHand,
+/// A store of one key, and a check of every answer: none is older than the newest event at the time when its request began. After
+/// a disconnection, none is older than the state of the store at that time, and none comes from the cache.
+struct Checker {
+    store: ManualStore,
     keys: CachedKeys,
     serves_stale: bool,
     generation: u64,
-    events_flow: bool,
-    told: u64,
-    // As of the last time that news were lost or resumed.
-    held: u64,
-    // What the store held when each question was asked.
-    asked: Vec<(u64, by_hand::Question)>,
+    is_connected: bool,
+    // The generation of the newest event.
+    notified: u64,
+    // The generation in the store at the last connection or disconnection.
+    at_connection: u64,
+    // Lookups in progress, and the generation in the store when each began.
+    asked: Vec<(u64, manual_store::PendingLookup)>,
     requests: Vec<(Request, u64)>,
 }
 
-impl World {
+impl Checker {
     fn new(serves_stale: bool) -> Self {
-        let store = ByHand::default();
-        // All settings at once: so many tables that are made to be replaced would be most of the work.
+        let store = ManualStore::default();
+        // All settings at once: each `with_*` makes new tables, which would be most of the work of this test.
         let settings = Settings {
             capacity: 10,
             ttl: Duration::from_secs(30),
@@ -72,9 +73,9 @@ impl World {
             keys,
             serves_stale,
             generation: 1,
-            events_flow: true,
-            told: 0,
-            held: 0,
+            is_connected: true,
+            notified: 0,
+            at_connection: 0,
             asked,
             requests,
         }
@@ -88,48 +89,51 @@ impl World {
                 if self.store.asked() > asked {
                     self.asked.push((self.generation, self.store.oldest()));
                 }
-                let fresh = self.told.max(self.held);
+                let fresh = self.notified.max(self.at_connection);
                 if let Some(generation) = request.generation() {
-                    assert!(self.events_flow, "{generation} is answered at once, and no news flow");
-                    assert!(generation >= fresh, "{generation} is answered at once, and {fresh} was told");
+                    assert!(self.is_connected, "{generation} comes from the cache without a connection");
+                    assert!(
+                        generation >= fresh,
+                        "{generation} comes from the cache after an event of {fresh}"
+                    );
                 }
-                // One that the store does not answer may be served what was told last.
-                self.requests.push((request, if self.serves_stale { self.told } else { fresh }));
+                // If the store does not answer, a stale record may be served.
+                self.requests.push((request, if self.serves_stale { self.notified } else { fresh }));
             }
             Step::Answered if !self.asked.is_empty() => self.answer(0, true),
             Step::Fails if !self.asked.is_empty() => self.answer(0, false),
             Step::Overtakes if self.asked.len() > 1 => self.answer(self.asked.len() - 1, true),
             Step::Changes => self.generation += 1,
-            Step::Told => {
+            Step::Event => {
                 self.store.notify(&change_of(1, self.generation));
-                self.told = self.generation;
+                self.notified = self.generation;
             }
             Step::Disconnected | Step::Connected => {
-                self.events_flow = matches!(step, Step::Connected);
-                self.store.notify(if self.events_flow {
+                self.is_connected = matches!(step, Step::Connected);
+                self.store.notify(if self.is_connected {
                     &StoreEvent::Connected
                 } else {
                     &StoreEvent::Disconnected
                 });
-                self.held = self.generation;
+                self.at_connection = self.generation;
             }
             _ => {}
         }
     }
 
-    fn answer(&mut self, question: usize, is_up: bool) {
-        let (generation, question) = self.asked.remove(question);
-        // Every third state is a revoked one.
+    fn answer(&mut self, lookup: usize, is_up: bool) {
+        let (generation, lookup) = self.asked.remove(lookup);
+        // Every third generation is revoked.
         let state = if generation % 3 == 0 { revoked(1, generation) } else { active(1, generation) };
-        question.answer(if is_up { state } else { down() });
+        lookup.answer(if is_up { state } else { down() });
         for (request, at_least) in &mut self.requests {
             if let Some(generation) = request.generation() {
-                assert!(generation >= *at_least, "{generation} is answered, and {at_least} was told");
+                assert!(generation >= *at_least, "{generation} is answered after an event of {at_least}");
             }
         }
     }
 
-    fn end(mut self) {
+    fn finish(mut self) {
         while !self.asked.is_empty() {
             self.answer(0, true);
         }
@@ -139,31 +143,31 @@ impl World {
         }
         assert!(
             self.requests.iter_mut().all(|(request, _)| request.poll().is_some()),
-            "somebody still waits"
+            "a request still waits"
         );
     }
 }
 
 #[test]
-fn nothing_is_answered_that_is_older_than_what_was_told() {
+fn no_answer_is_older_than_an_event_before_its_request() {
     let length = if std::env::var_os("TOLLGATE_LONG").is_some() { 6 } else { 5 };
     for number in 0..STEPS.len().pow(length) {
         let digits = (0..length).map(|place| number / STEPS.len().pow(place) % STEPS.len());
         let steps: Vec<_> = [Step::Begins].into_iter().chain(digits.map(|digit| STEPS[digit])).collect();
         for serves_stale in [false, true] {
-            let played = std::panic::catch_unwind(|| {
-                let mut world = World::new(serves_stale);
+            let outcome = std::panic::catch_unwind(|| {
+                let mut checker = Checker::new(serves_stale);
                 for step in &steps {
-                    world.take(*step);
+                    checker.take(*step);
                 }
-                world.end();
+                checker.finish();
             });
-            assert!(played.is_ok(), "by {steps:?}, stale: {serves_stale}");
+            assert!(outcome.is_ok(), "by {steps:?}, stale: {serves_stale}");
         }
     }
 }
 
-/// Answers with the newest generation, on the thread that waits.
+/// Answers with the newest generation, on the polling thread.
 #[derive(Default)]
 struct Counting {
     generation: Arc<AtomicU64>,
@@ -176,22 +180,22 @@ impl KeyStore for Counting {
         Answer::later(async move { active(1, generation.load(Ordering::SeqCst)) })
     }
 
-    fn subscribe(&self, listener: Weak<dyn StoreListener>) {
-        self.listeners.add(listener);
+    fn subscribe(&self, listener: Weak<dyn StoreListener>) -> Subscription {
+        self.listeners.subscribe(listener)
     }
 }
 
 #[test]
-fn threads_find_nothing_that_is_older_than_what_was_told() {
+fn no_thread_finds_an_answer_older_than_an_event_before_its_request() {
     let rounds = if std::env::var_os("TOLLGATE_LONG").is_some() { 500_000 } else { 20_000 };
-    let (store, is_over, told) = (Arc::<Counting>::default(), AtomicBool::new(false), AtomicU64::new(0));
+    let (store, is_over, notified) = (Arc::<Counting>::default(), AtomicBool::new(false), AtomicU64::new(0));
     let keys = CachedKeys::new(Arc::clone(&store)).with_capacity(10);
     store.listeners.notify(&StoreEvent::Connected);
     thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| {
                 while !is_over.load(Ordering::Relaxed) {
-                    let at_least = told.load(Ordering::SeqCst);
+                    let at_least = notified.load(Ordering::SeqCst);
                     let mut request = keys.request(1, 0);
                     let generation = loop {
                         if let Some(generation) = request.generation() {
@@ -199,14 +203,14 @@ fn threads_find_nothing_that_is_older_than_what_was_told() {
                         }
                         thread::yield_now();
                     };
-                    assert!(generation >= at_least, "{generation} is found, and {at_least} was told");
+                    assert!(generation >= at_least, "{generation} is found after an event of {at_least}");
                 }
             });
         }
         for generation in 1..=rounds {
             store.generation.store(generation, Ordering::SeqCst);
             store.listeners.notify(&change_of(1, generation));
-            told.store(generation, Ordering::SeqCst);
+            notified.store(generation, Ordering::SeqCst);
         }
         is_over.store(true, Ordering::Relaxed);
     });
