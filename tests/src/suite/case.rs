@@ -380,7 +380,7 @@ impl Case {
     pub const USAGE: Self = Self {
         layer: "UsageLayer",
         stack: |world, inner| {
-            let builder = ServiceBuilder::new().layer(request_id(&World::new())).map_request(identified);
+            let builder = ServiceBuilder::new().layer(request_id(&World::new())).map_request(authenticated);
             erase(builder.layer(usage(world)).service(inner))
         },
         alone: |world, inner| identified(usage(world), inner),
@@ -440,7 +440,7 @@ impl Case {
 }
 
 /// A request whose caller is known in another way than by a credential.
-fn identified(mut request: Request<String>) -> Request<String> {
+fn authenticated(mut request: Request<String>) -> Request<String> {
     RequestContext::authenticate(request.extensions_mut(), Arc::new(Principal::new("ada")));
     request
 }
