@@ -4,15 +4,14 @@
 //! with one gate; the built stack is the same engine with all of them, so it costs one future and one body.
 //!
 //! ```text
-//! Gated::call ─► Engine::start ─► Gate::check, gate by gate ─► Gate::on_response ─► inner service ─► ResponseFuture::poll
-//!                                   │                                                                │
-//!                                   │ Err(Denial)         Engine::refuse ─► refusal::respond         ├─ ResponseParts::apply
-//!                                   │                                                                │
-//!                                   └ Ok(Flow::Wait)      ResponseFuture waits ─► Engine::resume     └─► Body
+//! Gated::call ─► Engine::start ─► Gate::check, gate by gate ─► inner service ─► ResponseFuture::poll ─► Body
+//!                                   │                                             └─ ResponseParts::apply
+//!                                   ├─ Err(Denial):    Refusal::new ─► ResponseFuture::poll ─► Body
+//!                                   └─ Ok(Flow::Wait): ResponseFuture::poll waits ─► Engine::resume ─► the next gates
 //! ```
 //!
-//! What the response carries ([`ResponseParts`]) is complete before the inner service is called. The future that waits for the
-//! response therefore holds neither the engine nor the request's context.
+//! Gates note what the response will carry in [`ResponseParts`], which are complete before the inner service is called. From
+//! then on the future holds neither the engine nor the request's context.
 
 mod body;
 mod caching;

@@ -54,7 +54,7 @@ impl Gate {
     #[inline(always)]
     #[expect(
         clippy::inline_always,
-        reason = "called in one place; a call for each gate costs 3 % of all instructions"
+        reason = "in one loop; a call for each gate costs 3 % of all instructions"
     )]
     pub(crate) fn check<B>(&self, cx: &mut Cx<'_, B>) -> Result<Flow, Denial> {
         match self {

@@ -106,17 +106,18 @@ impl<S, RequestBody> Waiting<S, RequestBody>
 where
     S: Service<Request<RequestBody>>,
 {
-    /// Goes on with the backend's answer. If the request is refused, the ready service is dropped here, and its readiness
-    /// with it.
+    /// Goes on with the backend's answer.
     fn resume(mut self: Box<Self>, resume: Resume) -> ResponseFuture<S, RequestBody> {
         match self.engine.resume(self.at, resume, &mut self.request) {
             Verdict::Admit(now, parts) => {
                 let Self { mut ready, request, engine, .. } = *self;
                 ResponseFuture::call(&mut ready, request, &engine, now, parts)
             }
-            Verdict::Refuse { at, denial } => {
-                let Self { request, engine, .. } = *self;
-                ResponseFuture::refused(engine.refuse(at, denial, request))
+            Verdict::Refuse { layer, denial } => {
+                let Self { ready, request, .. } = *self;
+                // Its readiness goes with it, before anything else is done.
+                drop(ready);
+                ResponseFuture::refused(Refusal::new(layer, denial, request))
             }
             Verdict::Wait { at, pending } => {
                 (self.at, self.pending) = (at, pending);
@@ -166,7 +167,7 @@ where
         polled.map_ok(|response| response.map(Body::inner))
     }
 
-    /// Charges what the response's head tells, and waits if a limiter has to.
+    /// Makes the charges by the response's head, and waits for limiters that answer later.
     #[cold]
     #[inline(never)]
     fn charge(
@@ -181,7 +182,7 @@ where
         self.poll_other(cx)
     }
 
-    /// Polls any state but the usual one. A future that is polled after it has given out its response stays pending.
+    /// Polls in every other state, until the usual one is reached. After the response is given out, these states stay pending.
     #[cold]
     #[inline(never)]
     fn poll_other(

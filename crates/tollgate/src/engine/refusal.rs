@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Response, StatusCode,
+    HeaderValue, Request, Response, StatusCode,
     header::{CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE},
     request,
 };
@@ -119,7 +119,9 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    pub(super) fn new(layer: &'static str, denial: Denial, mut request: request::Parts) -> Self {
+    /// Refuses a request. The response carries what the refusing gate and those before it add.
+    pub(super) fn new<B>(layer: &'static str, denial: Denial, request: Request<B>) -> Self {
+        let (mut request, _body) = request.into_parts();
         let mut context = RequestContext::take(&mut request.extensions);
         let mut parts = mem::take(&mut context.parts);
         context.put(&mut request.extensions);

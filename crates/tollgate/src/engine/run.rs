@@ -10,11 +10,8 @@ use tollgate_core::{
 use tracing::{Level, Span};
 
 use super::{
-    Caller, Cx, Flow, GateLayer, ReportOnly, RequestContext, ResponseParts, Settings,
-    gate::Resume,
-    instant,
-    refusal::{self, Refusal},
-    settings::Inherited,
+    Caller, Cx, Flow, GateLayer, ReportOnly, RequestContext, ResponseParts, Settings, gate::Resume, instant,
+    refusal, settings::Inherited,
 };
 use crate::layers::Gate;
 
@@ -37,8 +34,8 @@ pub(crate) struct Station {
 pub(super) enum Verdict {
     /// Every gate lets the request pass, at this instant. The response carries these parts.
     Admit(SystemTime, ResponseParts),
-    /// Gate number `at` refused the request.
-    Refuse { at: usize, denial: Denial },
+    /// This layer refused the request.
+    Refuse { layer: &'static str, denial: Denial },
     /// Gate number `at` waits for its backend.
     Wait { at: usize, pending: Pending<Resume> },
 }
@@ -57,21 +54,29 @@ impl Engine {
     /// Runs all gates over a request that has just arrived.
     #[inline]
     pub(super) fn start<B>(&self, request: &mut Request<B>) -> Verdict {
-        self.with_context(request, |engine, cx| match engine.enter(cx.context) {
-            Ok(()) => engine.run(0, cx),
-            // The principal of an outer layer has ended before this layer's gate could decide anything.
-            Err(denial) => engine.conclude(0, Err(denial), None, cx),
+        self.with_context(request, |engine, cx| {
+            engine.enter(cx.context);
+            match engine.check_not_ended(cx.context) {
+                Ok(()) => engine.run(0, cx),
+                Err(denial) => engine.refuse(0, denial),
+            }
         })
     }
 
     /// Completes the decision of gate number `at`, which has waited, and runs the gates behind it. The wait may have been
-    /// long: the clock is read anew, and a principal that has ended meanwhile is refused whatever the backend says.
+    /// long: the clock is read anew, and an authenticated principal that has ended meanwhile is refused whatever the backend
+    /// says. (A key that ends while it is being verified is refused by `VerifyGate`.)
     pub(super) fn resume<B>(&self, at: usize, resume: Resume, request: &mut Request<B>) -> Verdict {
         self.with_context(request, |engine, cx| {
-            let before = engine.stations.get(at).and_then(|station| station.caller_before(cx.context));
             cx.context.read_clock();
-            let decision = cx.context.check_not_ended().and_then(|()| resume(cx.context));
-            engine.conclude(at, decision, before, cx)
+            let decision = match (engine.check_not_ended(cx.context), engine.stations.get(at)) {
+                (Ok(()), Some(station)) => station.complete(resume, cx),
+                (ended, _) => ended.map(|()| Flow::Continue),
+            };
+            match decision {
+                Ok(_) => engine.run(at + 1, cx),
+                Err(denial) => engine.refuse(at, denial),
+            }
         })
     }
 
@@ -88,9 +93,9 @@ impl Engine {
         verdict
     }
 
-    /// Takes over what outer layers know, and the instant of the request.
+    /// Sets the instant of the request, and what inner layers inherit.
     #[inline]
-    fn enter(&self, context: &mut RequestContext) -> Result<(), Denial> {
+    fn enter(&self, context: &mut RequestContext) {
         if let Some(inherited) = &self.inherited {
             inherited.add_to(context);
             context.read_clock();
@@ -98,24 +103,23 @@ impl Engine {
             // Between the outer layer and this one a queue or a buffer may have waited.
             context.read_clock();
         }
-        context.check_not_ended()
     }
 
-    /// Goes on behind gate number `at` if it let the request pass, or if its refusal is waived.
-    fn conclude<B>(
-        &self,
-        at: usize,
-        decision: Result<(), Denial>,
-        before: Option<Caller>,
-        cx: &mut Cx<'_, B>,
-    ) -> Verdict {
-        let waived = match (decision, self.stations.get(at)) {
-            (Err(denial), Some(station)) => station.waive(denial, before, cx.context),
-            (decision, _) => decision,
-        };
-        match waived {
-            Ok(()) => self.run(at + 1, cx),
-            Err(denial) => Verdict::Refuse { at, denial },
+    /// Refuses a principal that has ended. Only report-only mode of the layer that verifies credentials waives that: another
+    /// layer in report-only mode must not admit an ended principal.
+    #[inline]
+    fn check_not_ended(&self, context: &mut RequestContext) -> Result<(), Denial> {
+        match context.check_not_ended() {
+            Ok(()) => Ok(()),
+            Err(denial) => self.waive_ended(denial, context),
+        }
+    }
+
+    #[cold]
+    fn waive_ended(&self, denial: Denial, context: &mut RequestContext) -> Result<(), Denial> {
+        match self.stations.iter().find(|station| matches!(station.gate, Gate::Verify(_))) {
+            Some(station) => station.waive(denial, Some(Caller::Presented), context),
+            None => Err(denial),
         }
     }
 
@@ -125,17 +129,16 @@ impl Engine {
             match station.check(cx) {
                 Ok(Flow::Continue) => {}
                 Ok(Flow::Wait(pending)) => return Verdict::Wait { at, pending },
-                Err(denial) => return Verdict::Refuse { at, denial },
+                Err(denial) => return self.refuse(at, denial),
             }
         }
         Verdict::Admit(cx.context.instant(), mem::take(&mut cx.context.parts))
     }
 
-    /// The response to a request that gate number `at` refused. It carries what this gate and those before it add.
-    pub(super) fn refuse<B>(&self, at: usize, denial: Denial, request: Request<B>) -> Refusal {
-        let (head, _body) = request.into_parts();
+    #[cold]
+    fn refuse(&self, at: usize, denial: Denial) -> Verdict {
         let layer = self.stations.get(at).map_or("", |station| station.gate.layer());
-        Refusal::new(layer, denial, head)
+        Verdict::Refuse { layer, denial }
     }
 
     /// The span in which the inner service runs, if a subscriber listens at `INFO`.
@@ -156,23 +159,34 @@ impl Station {
         Self { gate, report_only }
     }
 
+    /// Has the gate decide about a request.
     #[inline]
     fn check<B>(&self, cx: &mut Cx<'_, B>) -> Result<Flow, Denial> {
-        if self.report_only.is_none() { self.gate.check(cx) } else { self.check_and_report(cx) }
-    }
-
-    #[cold]
-    fn check_and_report<B>(&self, cx: &mut Cx<'_, B>) -> Result<Flow, Denial> {
-        let before = self.caller_before(cx.context);
-        match self.gate.check(cx) {
-            Err(denial) => self.waive(denial, before, cx.context).map(|()| Flow::Continue),
-            flow => flow,
+        if self.report_only.is_none() {
+            self.gate.check(cx)
+        } else {
+            self.report(cx, |cx| self.gate.check(cx))
         }
     }
 
-    /// In report-only mode, who was calling before this gate decides who is calling.
-    fn caller_before(&self, context: &RequestContext) -> Option<Caller> {
-        (self.report_only.is_some() && self.gate.identifies()).then(|| context.caller.clone())
+    /// Completes the gate's decision after a wait.
+    fn complete<B>(&self, resume: Resume, cx: &mut Cx<'_, B>) -> Result<Flow, Denial> {
+        self.report(cx, |cx| resume(cx.context).map(|()| Flow::Continue))
+    }
+
+    /// In report-only mode, waives a refusal.
+    #[cold]
+    fn report<B>(
+        &self,
+        cx: &mut Cx<'_, B>,
+        decide: impl FnOnce(&mut Cx<'_, B>) -> Result<Flow, Denial>,
+    ) -> Result<Flow, Denial> {
+        // Who was calling before a gate that decides who is calling.
+        let before = self.gate.identifies().then(|| cx.context.caller.clone());
+        match decide(cx) {
+            Err(denial) => self.waive(denial, before, cx.context).map(|()| Flow::Continue),
+            flow => flow,
+        }
     }
 
     /// In report-only mode, logs and counts a refusal and lets the request pass. A stack that is put together wrongly is

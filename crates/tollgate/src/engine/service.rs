@@ -9,7 +9,7 @@ use std::{
 use http::{Request, Response};
 use tower_service::Service;
 
-use super::{Body, Engine, ResponseFuture, run::Verdict};
+use super::{Body, Engine, ResponseFuture, refusal::Refusal, run::Verdict};
 
 /// A service behind gates: what every layer of this crate, and [`Tollgate`](crate::Tollgate), makes of `S`.
 ///
@@ -53,11 +53,11 @@ where
             Verdict::Admit(now, parts) => {
                 ResponseFuture::call(&mut self.inner, request, &self.engine, now, parts)
             }
-            Verdict::Refuse { at, denial } => {
+            Verdict::Refuse { layer, denial } => {
                 // The inner service was polled ready and will not be called. Readiness may hold a permit, which this
                 // service, if it now falls idle, would keep from its siblings: a fresh clone holds none.
                 drop(self.take_ready());
-                ResponseFuture::refused(self.engine.refuse(at, denial, request))
+                ResponseFuture::refused(Refusal::new(layer, denial, request))
             }
             Verdict::Wait { at, pending } => {
                 // Only the service that was polled ready may be called later; the clone left in its place was not.

@@ -19,8 +19,9 @@ use tests::suite::{
 };
 use tollgate::{
     CredentialLayer, DenialKind, EntitlementLayer, PerWindow as _, Plan, Principal, RateLimitLayer,
-    RequestIdLayer, ScopeLayer, Tollgate, VerifyLayer,
+    RequestContext, RequestIdLayer, ScopeLayer, Tollgate, VerifyLayer,
     clock::{Clock, ManualClock},
+    layers::ReportOnly,
     scope::Requirement,
 };
 use tower::{Layer as _, Service as _, ServiceBuilder, ServiceExt as _};
@@ -156,6 +157,56 @@ async fn refuses_a_key_that_is_revoked_while_a_later_layer_waits() {
         let reply = Reply::read(response.await.unwrap()).await;
         assert_eq!((reply.kind(), inner.calls()), (Some(DenialKind::KeyRevoked), 0), "{waiting_layer}");
     }
+}
+
+/// The same attack, where the layer that waits is in report-only mode: it may waive its own refusals only.
+#[tokio::test]
+async fn a_report_only_layer_that_waits_does_not_admit_a_key_that_is_revoked_meanwhile() {
+    let keys = Keys::new();
+    for is_built in [true, false] {
+        let (latch, inner, report) = (Latch::shut(), Inner::new(), ReportOnly::new());
+        let limit = RateLimitLayer::new(9.per_minute())
+            .with_limiter(SlowLimiter::new(&Backend::slow(&latch)))
+            .with_report_only(&report);
+        let mut stack = if is_built {
+            let tollgate = Tollgate::builder().verify(keys.verifier()).rate_limit(limit).build().unwrap();
+            erase(tollgate.layer(inner.clone()))
+        } else {
+            let layers = (CredentialLayer::new(), (VerifyLayer::new(keys.verifier()), limit));
+            erase(layers.layer(inner.clone()))
+        };
+        let key = keys.issue(Principal::new("ada"));
+        assert!(is_ready_now(&mut stack));
+        let mut response = pin!(stack.call(with_key(&key)));
+        assert!(response.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+
+        assert!(keys.store.revoke("ada"));
+        latch.open();
+        let reply = Reply::read(response.await.unwrap()).await;
+        assert_eq!((reply.kind(), inner.calls()), (Some(DenialKind::KeyRevoked), 0), "built: {is_built}");
+        assert_eq!(report.refusals(), 0);
+    }
+}
+
+/// A whole stack in report-only mode admits such a key, but does not authenticate it.
+#[tokio::test]
+async fn a_report_only_stack_authenticates_no_key_that_is_revoked_while_it_waits() {
+    let (keys, latch, inner, report) = (Keys::new(), Latch::shut(), Inner::new(), ReportOnly::new());
+    let limit = RateLimitLayer::new(9.per_minute()).with_limiter(SlowLimiter::new(&Backend::slow(&latch)));
+    let tollgate = Tollgate::builder().verify(keys.verifier()).rate_limit(limit).report_only(&report);
+    let mut stack = erase(tollgate.build().unwrap().layer(inner.clone()));
+    let key = keys.issue(Principal::new("ada"));
+    assert!(is_ready_now(&mut stack));
+    let mut response = pin!(stack.call(with_key(&key)));
+    assert!(response.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+
+    assert!(keys.store.revoke("ada"));
+    latch.open();
+    let reply = Reply::read(response.await.unwrap()).await;
+    assert_eq!((reply.kind(), inner.calls(), report.refusals()), (None, 1, 1));
+    let inside = inner.take_last();
+    assert!(RequestContext::of(inside.extensions()).unwrap().principal().is_none());
+    assert_eq!(reply.header("x-ratelimit-remaining"), "8", "the limit has decided all the same");
 }
 
 /// The same attack, with the wait between two layers.
