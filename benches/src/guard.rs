@@ -6,13 +6,21 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use benches::measure::{instructions, time::Case};
+use benches::measure::{
+    instructions,
+    lines::{Lines, Touched},
+    time::Case,
+};
 use serde_json::{Value, json};
 
 use crate::heap::Allocations;
 
 /// How many times its recorded figure an instruction count may be: compilers and machines differ a little.
 const INSTRUCTIONS_MAY_GROW: f64 = 1.03;
+
+/// How many times its recorded figure a count of lines may be: where functions and blocks of the heap begin within a line
+/// changes with any change of the program.
+const LINES_MAY_GROW: f64 = 1.05;
 
 /// What the floor may cost a request with an identifier. A floor that is not low would flatter whatever is compared with it.
 const FLOOR_MAY_ALLOCATE: [(&str, f64); 2] = [("floor", 2.0), ("floor-3", 2.0)];
@@ -29,6 +37,18 @@ fn held() -> [(&'static str, Case); 4] {
     ]
 }
 
+/// What of their requests' traces is held.
+const TRACED: [(&str, fn(Touched) -> f64, f64); 3] = [
+    ("code_lines", |touched| touched.code, LINES_MAY_GROW),
+    ("data_lines", |touched| touched.data, LINES_MAY_GROW),
+    ("instructions_with_allocator", |touched| touched.instructions, INSTRUCTIONS_MAY_GROW),
+];
+
+/// Whose traces are held: over an empty service, and on a router as in a server.
+fn held_traced() -> [(&'static str, Case); 4] {
+    ["built", "separate", "router-built", "router-separate"].map(|stack| (stack, Case::allowed(stack)))
+}
+
 /// Writes today's figures down.
 pub(crate) fn record() {
     assert!(instructions::is_available(), "recording needs valgrind; install it and record again");
@@ -37,6 +57,12 @@ pub(crate) fn record() {
     for (name, case) in held() {
         recorded["allocations"][name] = rounded(allocations.of(case)).into();
         recorded["instructions"][name] = rounded(instructions::own(case)).into();
+    }
+    let lines = Lines::measure(&held_traced().map(|(_, case)| case));
+    for (what, figure, _) in TRACED {
+        for (name, case) in held_traced() {
+            recorded[what][name] = rounded(figure(lines.own(case))).into();
+        }
     }
     let text = serde_json::to_string_pretty(&recorded).unwrap() + "\n";
     fs::write(file(), &text).unwrap();
@@ -49,15 +75,20 @@ pub(crate) fn check() -> ExitCode {
     let recorded: Value = serde_json::from_str(&text).unwrap();
     let allocations = Allocations::count();
     let mut is_kept =
-        compare("allocations", &limits(&recorded, "allocations", 1.0), |case| allocations.of(case));
+        compare("allocations", &limits(&recorded, "allocations", 1.0, &held()), |case| allocations.of(case));
     is_kept &= compare("allocations", &FLOOR_MAY_ALLOCATE.map(of_floor), |case| allocations.of(case));
     match reason_to_skip_instructions(&recorded["toolchain"]) {
         None => {
-            let limits = limits(&recorded, "instructions", INSTRUCTIONS_MAY_GROW);
-            is_kept &= compare("instructions", &limits, instructions::own);
+            let instructions_held = limits(&recorded, "instructions", INSTRUCTIONS_MAY_GROW, &held());
+            is_kept &= compare("instructions", &instructions_held, instructions::own);
             is_kept &= compare("instructions", &FLOOR_MAY_TAKE.map(of_floor), instructions::own);
+            let lines = Lines::measure(&held_traced().map(|(_, case)| case));
+            for (what, figure, may_grow) in TRACED {
+                let traced_held = limits(&recorded, what, may_grow, &held_traced());
+                is_kept &= compare(what, &traced_held, |case| figure(lines.own(case)));
+            }
         }
-        Some(reason) => println!("Instructions are not compared: {reason}."),
+        Some(reason) => println!("Instructions and cache lines are not compared: {reason}."),
     }
     if is_kept {
         return ExitCode::SUCCESS;
@@ -75,13 +106,13 @@ struct Limit {
     most: f64,
 }
 
-fn limits(recorded: &Value, what: &str, may_grow: f64) -> Vec<Limit> {
-    let limit = |(name, case)| {
+fn limits(recorded: &Value, what: &str, may_grow: f64, held: &[(&'static str, Case)]) -> Vec<Limit> {
+    let limit = |&(name, case): &(&'static str, Case)| {
         let before = recorded[what][name].as_f64();
         let before = before.expect("run the command `record` again: a figure is missing");
         Limit { name, case, most: before * may_grow }
     };
-    held().into_iter().map(limit).collect()
+    held.iter().map(limit).collect()
 }
 
 fn of_floor((name, most): (&'static str, f64)) -> Limit {
@@ -96,7 +127,7 @@ fn compare(what: &str, limits: &[Limit], measure: impl Fn(Case) -> f64) -> bool 
         let is_more = now > most;
         is_kept &= !is_more;
         let verdict = if is_more { "MORE THAN ALLOWED" } else { "ok" };
-        println!("{what:<13} {name:<15} {most:>9.2} at most {now:>9.2} now  {verdict}");
+        println!("{what:<27} {name:<15} {most:>9.2} at most {now:>9.2} now  {verdict}");
     }
     is_kept
 }
