@@ -8,8 +8,9 @@
 //! those of instructions, data lines those of loads and stores, the stack and the allocator included. A request is made just
 //! before it is served, as in a server, so that the allocator has the memory at hand that it needs.
 //!
-//! How many lines a variable on the stack touches depends on where the stack begins, which the length of the program's path and
-//! environment decides. So the requests are served from four depths of the stack, sixteen bytes apart.
+//! How many lines a variable or a block of the heap touches depends on where it begins within a line. For the call stack the length
+//! of the program's path and environment decides that, for the heap all that was allocated before. So there are four rounds, each
+//! with a stack of its own, further down the call stack and elsewhere in the heap.
 //!
 //! The compression function of SHA-256 is left out: valgrind hides the processor's own instructions for it, and the code that
 //! runs in their place is ten times as long.
@@ -24,10 +25,9 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use axum::extract::Request;
 use sha2::block_api::compress256;
 
-use super::time::Case;
+use super::{median, time::Case};
 use crate::{
     drive::{self, Stack},
     stacks,
@@ -36,14 +36,14 @@ use crate::{
 /// The bytes of a cache line.
 const LINE: u64 = 64;
 
-/// How many requests are served before those that are traced, beside [`drive::warm_up`].
-const WARM_UP: usize = 128;
+/// How many requests of a round are served one by one before those that are traced, beside [`drive::warm_up`].
+const WARM_UP: usize = 16;
 
-/// How many requests are traced at each depth of the stack.
-const TRACED: usize = 16;
+/// How many requests of a round are traced.
+const TRACED: usize = 9;
 
-/// What a request touches: the mean of the middle half of those that were traced. The other half holds those that did what
-/// happens rarely, such as beginning a new window.
+/// What a request touches: the mean of the rounds' medians. A request that does what happens rarely, such as beginning a new window,
+/// does not change a median.
 #[derive(Clone, Copy, Debug)]
 pub struct Touched {
     /// Distinct lines of code.
@@ -102,19 +102,16 @@ fn trace(case: Case) -> Touched {
     let sha256: HashSet<u64> =
         sha256.iter().filter(|access| access.is_code).map(|access| access.address).collect();
     let touched: Vec<Touched> = requests.iter().map(|request| Touched::by(request, &sha256)).collect();
-    let usual = |figure: fn(&Touched) -> f64| mean_of_the_middle_half(touched.iter().map(figure).collect());
+    let rounds: Vec<&[Touched]> = touched.chunks(TRACED).collect();
+    let mean_of_medians = |figure: fn(&Touched) -> f64| {
+        let medians = rounds.iter().map(|round| median(round.iter().map(figure).collect()));
+        medians.sum::<f64>() / rounds.len() as f64
+    };
     Touched {
-        code: usual(|touched| touched.code),
-        data: usual(|touched| touched.data),
-        instructions: usual(|touched| touched.instructions),
+        code: mean_of_medians(|touched| touched.code),
+        data: mean_of_medians(|touched| touched.data),
+        instructions: mean_of_medians(|touched| touched.instructions),
     }
-}
-
-fn mean_of_the_middle_half(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    let quarter = figures.len() / 4;
-    let middle = &figures[quarter..figures.len() - quarter];
-    middle.iter().sum::<f64>() / middle.len() as f64
 }
 
 /// Written before and after what is to be counted.
@@ -133,39 +130,38 @@ const MARKER_IS_AT: &str = "The marker is at ";
 
 /// What runs under lackey.
 pub fn serve(case: Case) {
-    let mut stack = stacks::named(case.stack).unwrap().build(case.scenario);
-    drive::warm_up(&mut *stack, case.scenario, case.has_id);
-    for _ in 0..WARM_UP {
-        stack.serve(&mut one_request(case), case.scenario.status());
-    }
-
     // The whole line at once, since the trace is written to the same place.
     let line = format!("{MARKER_IS_AT}{:x}\n", (&raw const MARKER).addr());
     io::stderr().write_all(line.as_bytes()).unwrap();
     MARKER.write();
     compress256(black_box(&mut [0; 8]), black_box(&[[0; 64]]));
     MARKER.write();
-    for _ in 0..TRACED {
-        serve_marked::<16>(&mut *stack, case);
-        serve_marked::<32>(&mut *stack, case);
-        serve_marked::<48>(&mut *stack, case);
-        serve_marked::<64>(&mut *stack, case);
-    }
+    // What the rounds allocate is kept, so that each lies elsewhere.
+    let _kept = [round::<16>(case), round::<32>(case), round::<48>(case), round::<64>(case)];
 }
 
-/// Serves a request from `DEPTH` bytes further down the stack.
+/// Serves requests from `FURTHER` bytes further down the call stack, and gives back what is to be kept.
 #[inline(never)]
-fn serve_marked<const DEPTH: usize>(stack: &mut dyn Stack, case: Case) {
-    let padding = [0_u8; DEPTH];
-    black_box(&padding);
-    let mut request = one_request(case);
-    MARKER.write();
-    stack.serve(&mut request, case.scenario.status());
-    MARKER.write();
-}
+fn round<const FURTHER: usize>(case: Case) -> (Vec<Vec<u8>>, Box<dyn Stack>) {
+    black_box(&[0_u8; FURTHER]);
+    // The allocator keeps up to seven free blocks of each size at hand. These take them all, so that the heap goes on in new places.
+    let sizes = (16..=1_024).step_by(16).flat_map(|size| [size; 8]).chain([FURTHER]);
+    let blocks = sizes.map(Vec::with_capacity).collect();
 
-fn one_request(case: Case) -> Vec<Request> {
-    drive::requests(case.scenario, case.has_id, 1)
+    let mut stack = stacks::named(case.stack).unwrap().build(case.scenario);
+    drive::warm_up(&mut *stack, case.scenario, case.has_id);
+    for number in 0..WARM_UP + TRACED {
+        let mut request = drive::requests(case.scenario, case.has_id, 1);
+        let is_traced = number >= WARM_UP;
+        if is_traced {
+            MARKER.write();
+        }
+        stack.serve(&mut request, case.scenario.status());
+        if is_traced {
+            MARKER.write();
+        }
+    }
+    (blocks, stack)
 }
 
 /// What happens between two writes to the marker: first one block of SHA-256, then each request.
@@ -235,5 +231,55 @@ impl Touched {
             }
         }
         Self { code: code.len() as f64, data: data.len() as f64, instructions: instructions as f64 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRACE: &str = "\
+==1== Lackey, an example Valgrind tool
+I  00001000,4
+ S 00009000,1
+The marker is at 9000
+I  00001000,4
+ S 00009000,1
+I  00002000,4
+ L 00008000,8
+I  00001004,4
+ S 00009000,1
+I  00001008,4
+ S 00009000,1
+I  00003000,4
+I  0000303e,4
+ S 00007000,8
+ M 00007038,16
+I  00002000,4
+ L 00008000,8
+I  00001004,4
+ S 00009000,1
+==1== Exit code:       0
+";
+
+    #[test]
+    fn counts_only_what_happens_between_two_writes_to_the_marker() {
+        let sections = sections(TRACE.as_bytes());
+        let lengths: Vec<usize> = sections.iter().map(Vec::len).collect();
+        assert_eq!(lengths, [3, 7]);
+    }
+
+    #[test]
+    fn counts_each_line_once_and_both_lines_of_an_access_that_crosses_them() {
+        let request = &sections(TRACE.as_bytes())[1];
+        let touched = Touched::by(request, &HashSet::new());
+        assert_eq!((touched.code, touched.data, touched.instructions), (4.0, 3.0, 4.0));
+    }
+
+    #[test]
+    fn leaves_out_instructions_and_their_data() {
+        let request = &sections(TRACE.as_bytes())[1];
+        let touched = Touched::by(request, &HashSet::from([0x2000]));
+        assert_eq!((touched.code, touched.data, touched.instructions), (3.0, 2.0, 3.0));
     }
 }
