@@ -37,14 +37,24 @@ fn held() -> [(&'static str, Case); 4] {
     ]
 }
 
-/// What of their requests' traces is held.
-const TRACED: [(&str, fn(Touched) -> f64, f64); 3] = [
-    ("code_lines", |touched| touched.code, LINES_MAY_GROW),
-    ("data_lines", |touched| touched.data, LINES_MAY_GROW),
-    ("instructions_with_allocator", |touched| touched.instructions, INSTRUCTIONS_MAY_GROW),
+/// A figure of a request's trace that is held.
+struct Traced {
+    name: &'static str,
+    figure: fn(Touched) -> f64,
+    may_grow: f64,
+}
+
+const TRACED: [Traced; 3] = [
+    Traced { name: "code_lines", figure: |touched| touched.code, may_grow: LINES_MAY_GROW },
+    Traced { name: "data_lines", figure: |touched| touched.data, may_grow: LINES_MAY_GROW },
+    Traced {
+        name: "instructions_with_allocator",
+        figure: |touched| touched.instructions,
+        may_grow: INSTRUCTIONS_MAY_GROW,
+    },
 ];
 
-/// Whose traces are held: over an empty service, and on a router as in a server.
+/// The requests whose traces are held: over an empty service, and on a router as in a server.
 fn held_traced() -> [(&'static str, Case); 4] {
     ["built", "separate", "router-built", "router-separate"].map(|stack| (stack, Case::allowed(stack)))
 }
@@ -59,9 +69,9 @@ pub(crate) fn record() {
         recorded["instructions"][name] = rounded(instructions::own(case)).into();
     }
     let lines = Lines::measure(&held_traced().map(|(_, case)| case));
-    for (what, figure, _) in TRACED {
+    for traced in TRACED {
         for (name, case) in held_traced() {
-            recorded[what][name] = rounded(figure(lines.own(case))).into();
+            recorded[traced.name][name] = rounded((traced.figure)(lines.own(case))).into();
         }
     }
     let text = serde_json::to_string_pretty(&recorded).unwrap() + "\n";
@@ -83,9 +93,9 @@ pub(crate) fn check() -> ExitCode {
             is_kept &= compare("instructions", &instructions_held, instructions::own);
             is_kept &= compare("instructions", &FLOOR_MAY_TAKE.map(of_floor), instructions::own);
             let lines = Lines::measure(&held_traced().map(|(_, case)| case));
-            for (what, figure, may_grow) in TRACED {
-                let traced_held = limits(&recorded, what, may_grow, &held_traced());
-                is_kept &= compare(what, &traced_held, |case| figure(lines.own(case)));
+            for Traced { name, figure, may_grow } in TRACED {
+                let traced_held = limits(&recorded, name, may_grow, &held_traced());
+                is_kept &= compare(name, &traced_held, |case| figure(lines.own(case)));
             }
         }
         Some(reason) => println!("Instructions and cache lines are not compared: {reason}."),
