@@ -6,13 +6,21 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use benches::measure::{instructions, time::Case};
+use benches::measure::{
+    instructions,
+    lines::{Lines, Touched},
+    time::Case,
+};
 use serde_json::{Value, json};
 
 use crate::heap::Allocations;
 
 /// The allowed growth of an instruction count, because compilers and machines differ a little.
 const INSTRUCTIONS_MAY_GROW: f64 = 1.03;
+
+/// The allowed growth of a count of lines: where functions and heap blocks begin within a line changes with every change of the
+/// program.
+const LINES_MAY_GROW: f64 = 1.05;
 
 /// The maximum cost of the floor, for a request with an ID. A floor that is too high makes every comparison look better.
 const FLOOR_MAY_ALLOCATE: [(&str, f64); 2] = [("floor", 2.0), ("floor-3", 2.0)];
@@ -29,6 +37,28 @@ fn held() -> [(&'static str, Case); 4] {
     ]
 }
 
+/// A figure of a request's trace that is held.
+struct Traced {
+    name: &'static str,
+    figure: fn(Touched) -> f64,
+    may_grow: f64,
+}
+
+const TRACED: [Traced; 3] = [
+    Traced { name: "code_lines", figure: |touched| touched.code, may_grow: LINES_MAY_GROW },
+    Traced { name: "data_lines", figure: |touched| touched.data, may_grow: LINES_MAY_GROW },
+    Traced {
+        name: "instructions_with_allocator",
+        figure: |touched| touched.instructions,
+        may_grow: INSTRUCTIONS_MAY_GROW,
+    },
+];
+
+/// The requests whose traces are held: over an empty service, and on a router as in a server.
+fn held_traced() -> [(&'static str, Case); 4] {
+    ["built", "separate", "router-built", "router-separate"].map(|stack| (stack, Case::allowed(stack)))
+}
+
 /// Records today's figures.
 pub(crate) fn record() {
     assert!(instructions::is_available(), "recording needs valgrind; install it and record again");
@@ -37,6 +67,12 @@ pub(crate) fn record() {
     for (name, case) in held() {
         recorded["allocations"][name] = rounded(allocations.of(case)).into();
         recorded["instructions"][name] = rounded(instructions::own(case)).into();
+    }
+    let lines = Lines::measure(&held_traced().map(|(_, case)| case));
+    for traced in TRACED {
+        for (name, case) in held_traced() {
+            recorded[traced.name][name] = rounded((traced.figure)(lines.own(case))).into();
+        }
     }
     let text = serde_json::to_string_pretty(&recorded).unwrap() + "\n";
     fs::write(file(), &text).unwrap();
@@ -49,15 +85,20 @@ pub(crate) fn check() -> ExitCode {
     let recorded: Value = serde_json::from_str(&text).unwrap();
     let allocations = Allocations::count();
     let mut is_kept =
-        compare("allocations", &limits(&recorded, "allocations", 1.0), |case| allocations.of(case));
+        compare("allocations", &limits(&recorded, "allocations", 1.0, &held()), |case| allocations.of(case));
     is_kept &= compare("allocations", &FLOOR_MAY_ALLOCATE.map(of_floor), |case| allocations.of(case));
     match reason_to_skip_instructions(&recorded["toolchain"]) {
         None => {
-            let limits = limits(&recorded, "instructions", INSTRUCTIONS_MAY_GROW);
-            is_kept &= compare("instructions", &limits, instructions::own);
+            let instructions_held = limits(&recorded, "instructions", INSTRUCTIONS_MAY_GROW, &held());
+            is_kept &= compare("instructions", &instructions_held, instructions::own);
             is_kept &= compare("instructions", &FLOOR_MAY_TAKE.map(of_floor), instructions::own);
+            let lines = Lines::measure(&held_traced().map(|(_, case)| case));
+            for Traced { name, figure, may_grow } in TRACED {
+                let traced_held = limits(&recorded, name, may_grow, &held_traced());
+                is_kept &= compare(name, &traced_held, |case| figure(lines.own(case)));
+            }
         }
-        Some(reason) => println!("Instructions are not compared: {reason}."),
+        Some(reason) => println!("Instructions and cache lines are not compared: {reason}."),
     }
     if is_kept {
         return ExitCode::SUCCESS;
@@ -75,13 +116,13 @@ struct Limit {
     most: f64,
 }
 
-fn limits(recorded: &Value, what: &str, may_grow: f64) -> Vec<Limit> {
-    let limit = |(name, case)| {
+fn limits(recorded: &Value, what: &str, may_grow: f64, held: &[(&'static str, Case)]) -> Vec<Limit> {
+    let limit = |&(name, case): &(&'static str, Case)| {
         let before = recorded[what][name].as_f64();
         let before = before.expect("run the command `record` again: a figure is missing");
         Limit { name, case, most: before * may_grow }
     };
-    held().into_iter().map(limit).collect()
+    held.iter().map(limit).collect()
 }
 
 fn of_floor((name, most): (&'static str, f64)) -> Limit {
@@ -96,7 +137,7 @@ fn compare(what: &str, limits: &[Limit], measure: impl Fn(Case) -> f64) -> bool 
         let is_more = now > most;
         is_kept &= !is_more;
         let verdict = if is_more { "MORE THAN ALLOWED" } else { "ok" };
-        println!("{what:<13} {name:<15} {most:>9.2} at most {now:>9.2} now  {verdict}");
+        println!("{what:<27} {name:<15} {most:>9.2} at most {now:>9.2} now  {verdict}");
     }
     is_kept
 }

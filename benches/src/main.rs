@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use benches::{
     cast::Scenario,
-    measure::{instructions, time::Case},
+    measure::{instructions, lines, time::Case},
     stacks,
 };
 
@@ -18,17 +18,19 @@ mod tables;
 const USAGE: &str = "\
 Usage: cargo run --release -p benches -- COMMAND
 
-  summary              what matters, as one line of JSON, in less than two minutes
+  summary              what matters, as one line of JSON, in about three minutes
   time                 the time of every stack in every scenario, as a table
   threads              how much more two threads get done than one, on one subject and on a million
   allocations          the allocations of every stack in every scenario, as a table
   instructions         the instructions of every stack, as a table (needs valgrind)
+  lines                the cache lines of code and data that a request touches in each whole stack, over an empty service and
+                       on a router, beside its instructions and allocations (needs valgrind; three minutes)
   picture              the time, allocations and instructions of the allowed path, as docs/performance.svg
   loopback             the processor's time that stacks add to a request of a real server (needs wrk; two minutes)
   profile STACK        the instructions of one stack, by function (needs valgrind)
   record               writes the figures that are the same on every run to benches/recorded.json
-  check                fails if the allowed path allocates more often than recorded, or takes over 3 % more instructions,
-                       or if the floor costs more than a floor may
+  check                fails if the allowed path allocates more often than recorded, takes over 3 % more instructions or
+                       touches over 5 % more cache lines, or if the floor costs more than a floor may
 ";
 
 fn main() -> ExitCode {
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         ["threads"] => tables::threads(),
         ["allocations"] => tables::allocations(),
         ["instructions"] => tables::instructions(),
+        ["lines"] => tables::lines(),
         ["picture"] => picture::write(),
         ["profile", name] => match stacks::named(name) {
             Some(known) => tables::profile(Case::allowed(known.name)),
@@ -50,6 +53,11 @@ fn main() -> ExitCode {
         // What `instructions` runs under valgrind.
         ["serve", stack, scenario, id] => match case(stack, scenario, id) {
             Some(case) => instructions::serve(case),
+            None => return usage(),
+        },
+        // What `lines` runs under valgrind.
+        ["serve-traced", stack, scenario, id] => match case(stack, scenario, id) {
+            Some(case) => lines::serve(case),
             None => return usage(),
         },
         ["loopback"] => return loopback::compare(),

@@ -1,6 +1,7 @@
 //! What is measured, one figure a file.
 
 pub mod instructions;
+pub mod lines;
 pub mod threads;
 pub mod time;
 

@@ -50,6 +50,9 @@ const THREE: Known = Known { floor: "floor-3", windows: 3, ..WHOLE };
 /// And those before a handler whose responses have headers already.
 const JSON: Known = Known { base: "json-empty", floor: "json-floor", ..WHOLE };
 
+/// And those on axum's `Router`.
+const ROUTER: Known = Known { base: "router-empty", floor: "router-floor", ..WHOLE };
+
 /// And those that do a part of the job.
 const PART: Known = Known { is_whole: false, ..WHOLE };
 
@@ -69,13 +72,16 @@ pub static ALL: &[Known] = &[
     Known { name: "json-floor", make: floor::build::<Json>, ..JSON },
     Known { name: "json-built", make: built::build::<Json>, ..JSON },
     Known { name: "json-separate", make: separate::build::<Json>, ..JSON },
-    Known { name: "router-empty", base: "router-empty", make: |_, _| router::empty(), ..PART },
+    Known { name: "router-empty", is_whole: false, make: |_, _| router::empty(), ..ROUTER },
+    Known { name: "router-floor", make: |scenario, _| router::build(floor::on, scenario), ..ROUTER },
+    Known { name: "router-built", make: |scenario, _| router::build(built::on, scenario), ..ROUTER },
+    Known { name: "router-separate", make: |scenario, _| router::build(separate::on, scenario), ..ROUTER },
     Known {
-        name: "router-built",
-        base: "router-empty",
-        make: |scenario, _| router::built(scenario),
-        ..WHOLE
+        name: "router-handwritten",
+        make: |scenario, _| router::build(handwritten::on, scenario),
+        ..ROUTER
     },
+    Known { name: "router-peers", make: |scenario, _| router::build(peers::on, scenario), ..ROUTER },
     Known { name: "request-id", make: |scenario, _| layers::request_id(scenario), ..PART },
     Known { name: "credential", make: |scenario, _| layers::credential(scenario), ..PART },
     // These need what the layers before them learn, and so their own cost is what they add to those.
@@ -150,7 +156,7 @@ mod tests {
                     assert!(problem[member].is_string(), "{member}: {said}");
                 }
                 // `tower_governor` does not show its handler the request.
-                let knows_the_request = !(known.name == "peers" && scenario == Scenario::OverLimit);
+                let knows_the_request = !(known.name.ends_with("peers") && scenario == Scenario::OverLimit);
                 assert_eq!(problem["request_id"].is_string(), knows_the_request, "{said}");
             }
         }

@@ -6,6 +6,7 @@ use benches::{
     cast::Scenario,
     measure::{
         instructions,
+        lines::Lines,
         threads::Checkpoint,
         time::{Case, Times},
     },
@@ -40,6 +41,7 @@ pub(crate) fn line() -> Figures {
     allocations(&mut figures);
     if instructions::is_available() {
         count_instructions(&mut figures);
+        count_lines(&mut figures);
     }
     for (name, figure) in heap::memory() {
         figures.add(name, figure.as_f64().unwrap());
@@ -132,5 +134,22 @@ fn count_instructions(figures: &mut Figures) {
     ]);
     for (stack, suffix) in stacks {
         figures.add(format!("instructions{suffix}"), instructions::own(Case::allowed(stack)));
+    }
+}
+
+/// In our stacks, over an empty service and on a router.
+fn count_lines(figures: &mut Figures) {
+    let stacks = [
+        ("built", ""),
+        ("separate", "_separate"),
+        ("router-built", "_router"),
+        ("router-separate", "_router_separate"),
+    ];
+    let lines = Lines::measure(&stacks.map(|(stack, _)| Case::allowed(stack)));
+    for (stack, suffix) in stacks {
+        let own = lines.own(Case::allowed(stack));
+        figures.add(format!("code_lines{suffix}"), own.code);
+        figures.add(format!("data_lines{suffix}"), own.data);
+        figures.add(format!("instructions_with_allocator{suffix}"), own.instructions);
     }
 }

@@ -4,6 +4,7 @@ use benches::{
     cast::Scenario,
     measure::{
         instructions::{self, Profile},
+        lines::Lines,
         time::{Case, Times},
     },
     stacks,
@@ -52,6 +53,40 @@ pub(crate) fn instructions() {
     println!("{:<32} {:>12}", "stack", "instructions");
     for case in cases().into_iter().filter(|case| case.scenario == Scenario::Allowed) {
         println!("{:<32} {:>12.0}", case.to_string(), instructions::own(case));
+    }
+}
+
+/// What one allowed request with an identifier takes in each stack.
+pub(crate) fn lines() {
+    const STACKS: [&str; 10] = [
+        "floor",
+        "peers",
+        "handwritten",
+        "built",
+        "separate",
+        "router-floor",
+        "router-peers",
+        "router-handwritten",
+        "router-built",
+        "router-separate",
+    ];
+    let cases = STACKS.map(Case::allowed);
+    let (lines, allocations) = (Lines::measure(&cases), Allocations::count());
+    println!(
+        "{:<20} {:>10} {:>10} {:>12} {:>23} {:>11}",
+        "stack", "code lines", "data lines", "instructions", "outside the allocator", "allocations"
+    );
+    for case in cases {
+        let own = lines.own(case);
+        println!(
+            "{:<20} {:>10.0} {:>10.0} {:>12.0} {:>23.0} {:>11.2}",
+            case.to_string(),
+            own.code,
+            own.data,
+            own.instructions,
+            instructions::own(case),
+            allocations.of(case)
+        );
     }
 }
 

@@ -1,5 +1,6 @@
 //! Tollgate's six layers, as its builder stacks them.
 
+use axum::Router;
 use tollgate::{
     CredentialLayer, EntitlementLayer, KeyVerifier, MemoryKeys, Plan, Principal, RequestIdLayer, Scopes,
     Tollgate, scope,
@@ -15,7 +16,11 @@ pub(super) fn build<A: Answers>(scenario: Scenario, windows: usize) -> Box<dyn S
     Box::new(Driven(layer(scenario, windows).layer(Handler::<A>::new())))
 }
 
-pub(super) fn layer(scenario: Scenario, windows: usize) -> Tollgate {
+pub(super) fn on(router: Router, scenario: Scenario) -> Router {
+    router.layer(layer(scenario, 1))
+}
+
+fn layer(scenario: Scenario, windows: usize) -> Tollgate {
     Tollgate::builder()
         .request_id(RequestIdLayer::new().with_uuids_only())
         .credential(CredentialLayer::new())

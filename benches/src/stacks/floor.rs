@@ -31,6 +31,10 @@ use crate::{
     random,
 };
 
+mod layer;
+
+pub(super) use layer::on;
+
 pub(super) fn build<A: Answers>(scenario: Scenario, windows: usize) -> Box<dyn Stack> {
     match windows {
         1 => Box::new(Driven(Floor::<1, A>::new(scenario))),

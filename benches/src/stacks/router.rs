@@ -9,11 +9,14 @@ use crate::{
 };
 
 pub(super) fn empty() -> Box<dyn Stack> {
-    Box::new(Driven(router()))
+    build(|router, _| router, Scenario::Allowed)
 }
 
-pub(super) fn built(scenario: Scenario) -> Box<dyn Stack> {
-    Box::new(Driven(router().layer(built::layer(scenario, 1))))
+/// The router with what `put_on` puts on it, and with its state, as `axum::serve` has it: a router without one makes the layers'
+/// services anew for each request.
+pub(super) fn build(put_on: fn(Router, Scenario) -> Router, scenario: Scenario) -> Box<dyn Stack> {
+    let router: Router = put_on(router(), scenario).with_state(());
+    Box::new(Driven(router))
 }
 
 /// The stacks that can be put behind a real socket, the bare one first.
@@ -23,7 +26,7 @@ pub static SERVED: [&str; 4] = ["empty", "built", "peers", "handwritten"];
 pub fn served(name: &str) -> Option<Router> {
     match name {
         "empty" => Some(router()),
-        "built" => Some(router().layer(built::layer(Scenario::Flood, 1))),
+        "built" => Some(built::on(router(), Scenario::Flood)),
         "peers" => Some(peers::on(router(), Scenario::Flood)),
         "handwritten" => Some(handwritten::on(router(), Scenario::Flood)),
         _ => None,
