@@ -264,7 +264,7 @@ async fn delete(id: &str, yes: bool, session: &Session) -> Result<Exit, Failure>
     report(&message, &deleted, session)
 }
 
-/// Finds a key. If it was deleted, the failure says when and by which user.
+/// Finds a key. If it was deleted, the message says when, and which user did it.
 pub(super) async fn find(id: &str, session: &Session) -> Result<KeyDetails, Failure> {
     let manager = session.keyless_manager();
     match show_waiting("Reading", manager.show(id, &session.actor)).await {

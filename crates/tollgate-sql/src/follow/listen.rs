@@ -64,7 +64,7 @@ async fn keep_listening(shared: &Shared, pool: &Pool, mut listener: PgListener) 
 /// A listener that has received a notification of this process.
 async fn listen(shared: &Shared, pool: &Pool) -> Result<PgListener, Fault> {
     let Some(channel) = &shared.channel else { return Err(Fault::Stopped) };
-    // A listener needs a pool, and keeps its connection for good.
+    // A listener needs a pool, and keeps its connection permanently.
     let own = PgPoolOptions::new()
         .max_connections(1)
         .max_lifetime(None)

@@ -19,7 +19,7 @@ const TEST_AFTER: Duration = Duration::from_secs(1);
 /// An older connection is replaced, so that connections spread again after a failover behind a load balancer.
 const MAX_AGE: Duration = Duration::from_mins(30);
 
-/// How long to spend on closing a connection in good order.
+/// How long a graceful close may take.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 pub(super) struct OwnPool(Pool<Connector>);
@@ -114,7 +114,7 @@ impl OwnConnection {
         &mut self.0.connection
     }
 
-    /// Returns the connection to the pool; to a closed one, in order to close it. Needs a tokio runtime.
+    /// Returns the connection to the pool, or closes it if the pool is closed. Needs a tokio runtime.
     pub(super) fn give_back(mut self) {
         if Object::pool(&self.0).is_none_or(|pool| pool.is_closed()) {
             tokio::spawn(Object::take(self.0).close());
