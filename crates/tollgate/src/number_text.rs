@@ -1,4 +1,4 @@
-//! Numbers as header values: three of them stand on every response, and most take no allocation.
+//! Numbers as header values: every response has three of them, and most take no allocation.
 //!
 //! `HeaderValue::from(u64)` allocates twice. Here a number below 10,000 is a slice of a static table. A larger one takes one
 //! allocation, or none if it is a recent one of this thread. docs/performance.md has the measurement.
@@ -17,8 +17,9 @@ pub(crate) fn number_text(number: u64) -> HeaderValue {
 #[inline]
 pub(crate) fn shared_number_text(number: u64) -> HeaderValue {
     thread_local! {
-        static RECENT: RefCell<[(u64, HeaderValue); 8]> =
-            const { RefCell::new([const { (0, HeaderValue::from_static("0")) }; 8]) };
+        // Sixteen places: a limit and a reset that shared one would evict each other at every response.
+        static RECENT: RefCell<[(u64, HeaderValue); 16]> =
+            const { RefCell::new([const { (0, HeaderValue::from_static("0")) }; 16]) };
     }
 
     small_number_text(number).unwrap_or_else(|| {

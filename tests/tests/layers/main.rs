@@ -20,3 +20,4 @@ mod legacy_keys;
 mod memory_keys;
 mod refusals;
 mod request_id;
+mod stacked_limits;

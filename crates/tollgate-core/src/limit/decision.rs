@@ -100,7 +100,7 @@ impl WindowCheck {
         }
     }
 
-    /// The same for an [aligned window](crate::limit::Algorithm::FixedWindow), which takes less.
+    /// The same for an [aligned window](crate::limit::Algorithm::FixedWindow), which is cheaper.
     #[inline]
     pub fn of_fixed_window(charge: &Charge<'_>, limit: &WindowLimit, counter: FixedWindow) -> Self {
         let state = WindowState {
@@ -275,7 +275,7 @@ impl Decision {
     pub fn refreshed_by(mut self, newer: &Decision) -> Self {
         let mut windows: Vec<_> = self.windows().iter().map(|own| (*own, false)).collect();
         for state in newer.windows() {
-            // A quota may have a window twice, by two algorithms: then both decisions have both, in the same order.
+            // If a quota has one window by two algorithms, both decisions list both in the same order.
             let is_same = |(own, is_new): &&mut (WindowState, bool)| {
                 let is_its = own.policy == state.policy && own.window == state.window;
                 !*is_new && is_its && own.limit == state.limit

@@ -17,7 +17,7 @@ use std::{
 /// use tollgate_core::limit::PolicyName;
 ///
 /// let configured = String::from("organization");
-/// assert_eq!(PolicyName::from(configured), PolicyName::from("organization"));
+/// assert_eq!(PolicyName::interned(&configured), PolicyName::new("organization"));
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PolicyName(&'static str);
@@ -51,12 +51,6 @@ impl PolicyName {
 impl From<&'static str> for PolicyName {
     fn from(name: &'static str) -> Self {
         Self(name)
-    }
-}
-
-impl From<String> for PolicyName {
-    fn from(name: String) -> Self {
-        Self::interned(&name)
     }
 }
 
@@ -99,10 +93,10 @@ mod tests {
 
     #[test]
     fn keeps_each_distinct_name_once() {
-        let (one, two) = (PolicyName::from("key".to_owned()), PolicyName::from("key".to_owned()));
+        let (one, two) = (PolicyName::interned("key"), PolicyName::interned(&["k", "ey"].concat()));
         assert_eq!(one, two);
         assert!(std::ptr::eq(one.as_str(), two.as_str()));
         assert_eq!(one, PolicyName::new("key"));
-        assert_ne!(one, PolicyName::from("tenant".to_owned()));
+        assert_ne!(one, PolicyName::interned("tenant"));
     }
 }

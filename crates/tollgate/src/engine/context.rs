@@ -14,7 +14,8 @@ use tollgate_core::{
 use super::{ResponseParts, settings::Inherited};
 use crate::request_id::RequestId;
 
-/// What the layers know about a request: one request extension, filled layer by layer.
+/// What the layers know about a request, filled layer by layer. It travels in the request's extensions; read it with
+/// [`of`](Self::of), and give it to a sub-request with [`copy`](Self::copy).
 ///
 /// ```
 /// use tollgate::RequestContext;
@@ -50,7 +51,8 @@ enum FoundPlan {
     Found(Option<Arc<Plan>>),
 }
 
-/// The extension that holds the context. Empty while gates run: they read the request and write the context at once.
+/// The extension that holds the context. Empty while gates run, so that they can read the request and change the context at
+/// the same time.
 #[derive(Clone)]
 struct Slot(Option<Box<RequestContext>>);
 
@@ -75,6 +77,13 @@ impl RequestContext {
     /// The context of a request, from its extensions; `None` if no layer of Tollgate has seen it.
     pub fn of(extensions: &Extensions) -> Option<&Self> {
         extensions.get::<Slot>()?.0.as_deref()
+    }
+
+    /// Copies the context of one request to another one, such as a part of a batch. Without a context, nothing is copied.
+    pub fn copy(from: &Extensions, to: &mut Extensions) {
+        if let Some(context) = Self::of(from) {
+            Box::new(context.clone()).put(to);
+        }
     }
 
     /// The request's identifier, if a `RequestIdLayer` has run.

@@ -83,7 +83,7 @@ impl DeferredCharge {
         self.items.iter().any(|item| matches!(item.cost, DeferredCost::Body(_)))
     }
 
-    /// Charges what the response's head tells. `None` if that is nothing.
+    /// Charges the costs that depend on the response's head. `None` if they are all 0.
     fn charge_head(&self, response: ResponseHead<'_>) -> Option<Answer<Charged>> {
         self.charge(|cost| match cost {
             DeferredCost::Response(cost) => cost(response),
@@ -91,7 +91,7 @@ impl DeferredCharge {
         })
     }
 
-    /// Charges what a body of so many bytes tells. `None` if that is nothing.
+    /// Charges the costs that depend on the number of bytes in the body. `None` if they are all 0.
     pub(super) fn charge_body(&self, bytes: u64) -> Option<Answer<Charged>> {
         self.charge(|cost| match cost {
             DeferredCost::Body(cost) => cost(bytes),
@@ -107,8 +107,10 @@ impl DeferredCharge {
                 charges.push(Charge::new(item.policy, &item.subject, &item.group, &item.quota).settled(cost));
             }
         }
-        let now = Inherited::now(self.inherited.as_deref());
-        (!charges.is_empty()).then(|| self.limiter.acquire(&LimitRequest::new(&charges, now)))
+        (!charges.is_empty()).then(|| {
+            let now = Inherited::now(self.inherited.as_deref());
+            self.limiter.acquire(&LimitRequest::new(&charges, now))
+        })
     }
 }
 

@@ -46,7 +46,7 @@ pin_project! {
             parts: ResponseParts,
             span: Option<Box<Span>>,
         },
-        // The inner service has answered, and a limiter still works on charges by response. `None` once the response is given out.
+        // The inner service has answered, but a limiter has not yet answered a deferred charge. `None` once the response is given out.
         Charging { response: Option<S::Response>, charging: Charging },
         // A gate refused. `None` once the response is given out.
         Refused { refusal: Option<Refusal> },

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 /// Keeps a response out of all caches.
 pub(super) const PRIVATE: HeaderValue = HeaderValue::from_static("private, no-store");
 
-/// A header that may have one line has several.
+/// A header has several lines, but only one is allowed.
 pub(crate) struct Repeated;
 
 /// The only line of a header, if it has one.

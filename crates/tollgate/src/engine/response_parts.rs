@@ -1,8 +1,8 @@
 //! What the gates add to a response: complete before the inner service is called.
 
-use std::{cmp::Reverse, mem};
+use std::mem;
 
-use http::{Extensions, HeaderName, HeaderValue, Response};
+use http::{HeaderName, HeaderValue, Response};
 use tollgate_core::limit::Decision;
 
 use super::{
@@ -33,33 +33,14 @@ struct RareParts {
     rate_limit_headers: Vec<(HeaderName, HeaderValue)>,
     // What rate-limit headers show, in case a deferred charge changes it.
     shown: Option<(Decision, RateLimitHeaders)>,
-    // What this layer shows, in short, and whether an outer limit layer has to know.
-    limit: Option<ShownLimit>,
+    // Whether an outer limit layer has to know what this one shows.
     is_limit_stacked: bool,
     deferred: Vec<DeferredCharge>,
 }
 
-/// What a limit layer shows, in short. In a response's extensions, so that an outer limit layer replaces it only by something
-/// tighter.
+/// What a limit layer shows on a response. An outer limit layer reads it from the response's extensions.
 #[derive(Clone, Copy)]
-struct ShownLimit {
-    is_refusal: bool,
-    remaining: u64,
-    reset_second: u64,
-}
-
-impl ShownLimit {
-    fn of(decision: &Decision) -> Option<Self> {
-        let window = decision.tightest()?;
-        let is_refusal = !decision.is_allowed();
-        Some(Self { is_refusal, remaining: window.remaining(), reset_second: window.reset_second })
-    }
-
-    fn is_tighter_than(self, other: Self) -> bool {
-        let rank = |limit: Self| (!limit.is_refusal, limit.remaining, Reverse(limit.reset_second));
-        rank(self) < rank(other)
-    }
-}
+struct ShownLimit(RateLimitValues);
 
 /// The default header of a request's identifier.
 pub(crate) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -79,20 +60,13 @@ impl ResponseParts {
     pub(crate) fn show_limit(&mut self, decision: &Decision, headers: RateLimitHeaders, is_stacked: bool) {
         self.rate_limit = headers.values(decision);
         if is_stacked || headers.has_others() {
-            self.show_more(decision, headers, is_stacked);
+            let rare = self.rare_mut();
+            rare.rate_limit_headers = headers.others(decision);
+            rare.is_limit_stacked = is_stacked;
         }
     }
 
-    #[cold]
-    fn show_more(&mut self, decision: &Decision, headers: RateLimitHeaders, is_stacked: bool) {
-        let has_values = self.rate_limit.is_some();
-        let rare = self.rare_mut();
-        rare.rate_limit_headers = headers.others(decision);
-        rare.limit = ShownLimit::of(decision);
-        rare.is_limit_stacked = is_stacked && (has_values || !rare.rate_limit_headers.is_empty());
-    }
-
-    /// Adds a charge that waits for the response. `shown` is what rate-limit headers show until then.
+    /// Adds a charge that waits for the response. `shown`: the decision that rate-limit headers show before this charge.
     #[cold]
     pub(crate) fn defer(&mut self, charge: DeferredCharge, shown: Option<(&Decision, RateLimitHeaders)>) {
         let rare = self.rare_mut();
@@ -135,18 +109,16 @@ impl ResponseParts {
     /// Completes a response. A handler's own values of these headers are replaced.
     #[inline]
     pub(super) fn apply<B>(&mut self, response: &mut Response<B>) {
-        let (rate_limit, request_id) = (self.rate_limit.take(), self.request_id.take());
         mem::take(&mut self.caching).apply(response.headers_mut());
-        // An inner limit layer leaves a mark, but few responses have any extensions.
-        let is_tightest =
-            response.extensions().is_empty() || self.is_tightest(response.extensions(), rate_limit);
-        let request_id = match self.rare.take() {
-            None => request_id,
-            Some(rare) => rare.apply(is_tightest, request_id, response),
+        // Few responses have extensions, or carry anything rare.
+        let (limit, request_id) = if self.rare.is_none() && response.extensions().is_empty() {
+            (self.rate_limit.take(), self.request_id.take())
+        } else {
+            self.apply_rare(response)
         };
         let headers = response.headers_mut();
-        if let Some(values) = rate_limit
-            && (is_tightest || !RateLimitValues::are_in(headers))
+        if let Some(values) = limit
+            && values.is_usual
         {
             values.write(headers);
         }
@@ -155,52 +127,47 @@ impl ResponseParts {
         }
     }
 
-    /// Whether no inner limit layer shows anything as tight.
+    /// Writes what few responses carry. Gives what is still to be written.
     #[inline(never)]
-    fn is_tightest(&self, extensions: &Extensions, values: Option<RateLimitValues>) -> bool {
-        let Some(shown) = extensions.get::<ShownLimit>() else { return true };
-        let values = values.map(|values| ShownLimit {
-            is_refusal: false,
-            remaining: values.remaining,
-            reset_second: values.reset,
-        });
-        let own = self.rare.as_ref().and_then(|rare| rare.limit).or(values);
-        own.is_some_and(|own| own.is_tighter_than(*shown))
+    fn apply_rare<B>(
+        &mut self,
+        response: &mut Response<B>,
+    ) -> (Option<RateLimitValues>, Option<HeaderValue>) {
+        let (mut limit, mut request_id) = (self.rate_limit.take(), self.request_id.take());
+        let rare = self.rare.take().map_or_else(RareParts::default, |rare| *rare);
+        let inner = response.extensions().get().map(|ShownLimit(inner)| *inner);
+        // An inner limit layer's headers stay where they are tighter. On its refusal nothing else is shown.
+        let is_tightest = match (&limit, &inner) {
+            (Some(own), Some(inner)) => own.are_tighter_than(inner),
+            _ => true,
+        };
+        for (name, value) in rare.rate_limit_headers {
+            if is_tightest {
+                set_header(response.headers_mut(), &name, value);
+            } else if inner.is_some_and(|inner| !inner.is_refusal) {
+                set_header_default(response.headers_mut(), &name, || value);
+            }
+        }
+        if is_tightest {
+            if let Some(own) = limit
+                && rare.is_limit_stacked
+            {
+                let mut shown = own;
+                shown.is_usual |= inner.is_some_and(|inner| inner.is_usual);
+                response.extensions_mut().insert(ShownLimit(shown));
+            }
+        } else if inner.is_some_and(|inner| inner.is_usual || inner.is_refusal) {
+            limit = None;
+        }
+        if let Some(header) = rare.request_id_header
+            && let Some(request_id) = request_id.take()
+        {
+            set_header(response.headers_mut(), &header, request_id);
+        }
+        (limit, request_id)
     }
 
     fn rare_mut(&mut self) -> &mut RareParts {
         self.rare.get_or_insert_default()
-    }
-}
-
-impl RareParts {
-    /// Completes a response. Gives back the request's identifier if its header is `x-request-id`.
-    #[cold]
-    fn apply<B>(
-        self,
-        is_tightest: bool,
-        request_id: Option<HeaderValue>,
-        response: &mut Response<B>,
-    ) -> Option<HeaderValue> {
-        for (name, value) in self.rate_limit_headers {
-            if is_tightest {
-                set_header(response.headers_mut(), &name, value);
-            } else {
-                set_header_default(response.headers_mut(), &name, || value);
-            }
-        }
-        if let Some(limit) = self.limit
-            && self.is_limit_stacked
-            && is_tightest
-        {
-            response.extensions_mut().insert(limit);
-        }
-        match (self.request_id_header, request_id) {
-            (Some(header), Some(request_id)) => {
-                set_header(response.headers_mut(), &header, request_id);
-                None
-            }
-            (_, request_id) => request_id,
-        }
     }
 }

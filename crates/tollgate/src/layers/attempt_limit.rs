@@ -51,8 +51,8 @@
 //! Keys of 128 random bits cannot be guessed. This layer bounds the work that attempts cost, and protects weaker keys. Many
 //! callers may share an address, so choose a generous quota: an address that fails too often is refused with good keys, too.
 //!
-//! Attempts are counted when they have failed. Concurrent attempts therefore all pass if there is room for one, and an attempt whose
-//! caller hangs up, or that a timeout ends, is not counted. Its caller learns nothing, but the store has been asked. If that is
+//! Attempts are counted when they have failed. Concurrent attempts therefore all pass if one unit is left. An attempt that is cut
+//! off, by its caller or by a timeout, is not counted. Its caller learns nothing, but the store has been asked. If that is
 //! expensive, run requests to their end in a task of their own, by a layer outside.
 //!
 //! A request without a known address passes on to be verified, and the log says at the level `ERROR` what to do: the limit must

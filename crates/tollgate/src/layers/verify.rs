@@ -134,13 +134,13 @@ impl VerifyGate {
         let environment = self.environment;
         cx.when_answered(answer, move |found, context| {
             let principal = found?;
-            let found = principal.environment();
+            let own = principal.environment();
             context.caller = Caller::Authenticated(principal);
             context.check_not_ended()?;
-            match environment {
-                Some(_) if found != environment => Err(Denial::new(DenialKind::WrongEnvironment)),
-                _ => Ok(()),
+            if environment.is_some() && own != environment {
+                return Err(Denial::new(DenialKind::WrongEnvironment));
             }
+            Ok(())
         })
     }
 }

@@ -6,7 +6,7 @@ use tollgate::{
     RequestIdLayer, ScopeLayer, Tollgate, VerifyLayer,
     clock::ManualClock,
     layers::TollgateBuilder,
-    limit::Subject,
+    limit::{PolicyName, Subject},
     respond::Problem,
     scope::{ScopeMap, scope},
     verify::CredentialSource,
@@ -114,7 +114,7 @@ fn refuses_policies_with_the_same_name() {
     let policies = [
         Policy::new("key", 1.per_day()),
         Policy::new("organization", 9.per_day()).with_subject(Subject::Tenant),
-        Policy::new(String::from("key"), 9.per_hour()),
+        Policy::new(PolicyName::interned("key"), 9.per_hour()),
     ];
     expect(&RateLimitLayer::from_policies(policies).unwrap_err(), &["RateLimitLayer", "\"key\""]);
 }

@@ -95,8 +95,9 @@ fn shown(layers: &[Verdict]) -> (&Verdict, Vec<&Verdict>) {
         })
     };
     let at = (0..layers.len()).rev().min_by_key(|at| rank(&layers[*at])).unwrap();
-    let others = (0..layers.len()).filter(|other| *other != at).map(|other| &layers[other]);
-    (&layers[at], others.collect())
+    // On a refusal, no other layer shows anything.
+    let others = (0..layers.len()).filter(|other| *other != at && layers[at].passes());
+    (&layers[at], others.map(|other| &layers[other]).collect())
 }
 
 /// `X-RateLimit-Limit`, `-Remaining` and `-Reset`, of one of these windows.

@@ -200,11 +200,11 @@ const BEARER: &[u8] = b"bearer ";
 /// Checks a credential's alphabet.
 #[inline]
 fn check(text: &[u8], is_allowed: fn(&[u8]) -> bool) -> Result<(), Denial> {
-    if is_allowed(text) { Ok(()) } else { Err(misspelled(text, is_allowed)) }
+    if is_allowed(text) { Ok(()) } else { Err(denial_of_bad_byte(text, is_allowed)) }
 }
 
 #[cold]
-fn misspelled(text: &[u8], is_allowed: fn(&[u8]) -> bool) -> Denial {
+fn denial_of_bad_byte(text: &[u8], is_allowed: fn(&[u8]) -> bool) -> Denial {
     match text.iter().find(|byte| !is_allowed(&[**byte])) {
         // Proxies join two lines by a comma, so a comma counts as two lines.
         Some(b',') => Denial::new(DenialKind::CredentialRepeated),

@@ -1,6 +1,6 @@
 //! Which headers show callers where their limits stand, and their text.
 
-use std::fmt::Write as _;
+use std::{cmp::Reverse, fmt::Write as _};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tollgate_core::limit::{Decision, Window, WindowState};
@@ -47,24 +47,29 @@ impl Reset {
     }
 }
 
-/// The values of the three usual headers, all of the same window.
+/// The values of the three usual headers, all of the tightest window.
 #[derive(Clone, Copy)]
 pub(crate) struct RateLimitValues {
-    pub(crate) limit: u64,
-    pub(crate) remaining: u64,
-    pub(crate) reset: u64,
+    /// Whether the three usual headers are written.
+    pub(crate) is_usual: bool,
+    pub(crate) is_refusal: bool,
+    limit: u64,
+    remaining: u64,
+    reset: u64,
+    reset_second: u64,
 }
 
 impl RateLimitValues {
-    pub(crate) fn write(self, headers: &mut HeaderMap) {
+    pub(crate) fn write(&self, headers: &mut HeaderMap) {
         set_header(headers, &X_RATELIMIT_LIMIT, shared_number_text(self.limit));
         set_header(headers, &X_RATELIMIT_REMAINING, number_text(self.remaining));
         set_header(headers, &X_RATELIMIT_RESET, shared_number_text(self.reset));
     }
 
-    /// Whether `X-RateLimit-*` are there already.
-    pub(crate) fn are_in(headers: &HeaderMap) -> bool {
-        headers.contains_key(&X_RATELIMIT_REMAINING)
+    /// Whether these belong before others: a refusal first, then the least remaining, then the latest reset.
+    pub(crate) fn are_tighter_than(&self, other: &Self) -> bool {
+        let rank = |values: &Self| (!values.is_refusal, values.remaining, Reverse(values.reset_second));
+        rank(self) < rank(other)
     }
 }
 
@@ -106,14 +111,17 @@ impl RateLimitHeaders {
         self
     }
 
-    /// The values of the three usual headers, if these are asked for and there is a limit.
+    /// What a decision shows, if there is a limit.
     #[inline]
     pub(crate) fn values(self, decision: &Decision) -> Option<RateLimitValues> {
-        let window = decision.tightest().filter(|_| self.has_usual)?;
+        let window = decision.tightest()?;
         Some(RateLimitValues {
+            is_usual: self.has_usual,
+            is_refusal: !decision.is_allowed(),
             limit: window.limit,
             remaining: window.remaining(),
             reset: self.reset.number(window, decision),
+            reset_second: window.reset_second,
         })
     }
 
