@@ -145,5 +145,5 @@ async fn the_log_shows_what_is_lost_with_the_last_clone() {
     assert_eq!((&*lost.target, lost.level), ("tollgate", Level::WARN));
     assert_eq!((lost.field("uses"), lost.field("unconfirmed")), (Some("5"), Some("3")));
     let said = lost.field("message").unwrap();
-    assert!(said.contains("`flush`") && said.contains("`shutdown`"), "{said}");
+    assert!(said.contains("`UsageRecorder::flush`") && said.contains("`UsageFlushing::shutdown`"), "{said}");
 }
