@@ -1,7 +1,7 @@
 //! A TCP relay in front of an address: a network that fails when a test says so.
 //!
-//! It forwards bytes, whatever they mean. It can [cut](Relay::cut) the line, which everybody notices at once, or fall
-//! [silent](Relay::silence), which nobody notices but by a deadline of one's own; and it can be [slow](Relay::delay).
+//! It forwards bytes. It can [cut](Relay::cut) the line, which both ends notice at once; fall [silent](Relay::silence), which an
+//! end notices only by a deadline of its own; or be [slow](Relay::delay).
 #![expect(clippy::expect_used, clippy::missing_panics_doc, reason = "a test fails by panicking")]
 
 use std::{
@@ -49,9 +49,9 @@ struct Delays {
 /// Which way bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// From whoever has connected to the relay.
+    /// From the client, which has connected to the relay.
     ToUpstream,
-    /// Back to them.
+    /// To the client.
     FromUpstream,
 }
 
@@ -85,8 +85,8 @@ impl Relay {
         }
     }
 
-    /// Forwards nothing more, in neither direction, until it is mended. Connections stay open, new ones are accepted,
-    /// and what is sent meanwhile waits. Nobody hears that somebody has hung up, either.
+    /// Forwards nothing in either direction until it is mended. Connections stay open, new ones are accepted, and bytes that
+    /// are sent meanwhile wait. A closed connection is not forwarded either.
     pub fn silence(&mut self) {
         self.line.send_modify(|line| line.is_silent = true);
     }
@@ -153,10 +153,10 @@ async fn connect(mut client: TcpStream, upstream: SocketAddr, mut line: watch::R
     until_not_silent(&mut line).await;
     let mut server = TcpStream::connect(upstream).await;
     if let Ok(server) = &mut server {
-        // Once it has failed on one side, it is closed on both; that is all there is to tell.
+        // A failure on one side closes both.
         let _ = join(&mut client, server, &line).await;
     }
-    // But nobody is told in a silence.
+    // In a silence, the close is not forwarded.
     until_not_silent(&mut line).await;
 }
 
@@ -207,7 +207,7 @@ async fn pick_up(
         buffer.reserve(16 * 1024);
         let is_end = from.read_buf(&mut buffer).await? == 0;
         let due = Instant::now() + line.borrow().delays.of(direction);
-        // Whoever delivers them ends only with an error, which ends this as well.
+        // The receiver ends only with an error, which ends this task as well.
         if parcels.send(Parcel { due, bytes: buffer.split().freeze() }).await.is_err() || is_end {
             return Ok(());
         }

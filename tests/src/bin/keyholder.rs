@@ -1,8 +1,8 @@
-//! A process of its own that holds keys: what the tests of several processes start, and kill.
+//! A process that holds keys: tests of several processes start it, and kill it.
 //!
 //! - `keyholder serve DATABASE`: a service behind cached verification; prints where it listens.
-//! - `keyholder change DATABASE SEED`: issues, rotates and revokes keys and notes usage for ever, and says before and after
-//!   each thing what it does, so that whoever kills it knows what must be there.
+//! - `keyholder change DATABASE SEED`: issues, rotates and revokes keys and records usage without end. It prints each change
+//!   before and after it is made, so that the test that kills it knows what must be stored.
 #![expect(clippy::expect_used, reason = "whatever goes wrong fails the test that started it")]
 
 use std::{
@@ -31,7 +31,7 @@ async fn main() {
 }
 
 async fn serve(database: &str) {
-    // All that bounds how long nobody hears of a revocation is as it is if nobody says.
+    // The settings that bound how soon a revocation takes effect keep their defaults.
     let builder = SqlKeys::builder().with_admin_deadline(Duration::from_secs(20));
     let store = builder.connect(database).await.expect("the store");
     let format = KeyFormat::new("sk").expect("a format");
@@ -87,8 +87,8 @@ async fn change(database: &str, seed: u64) {
     }
 }
 
-/// One line, which is out when this returns: whoever kills the process right after has it.
+/// Prints one line, which is written when this returns: a test that kills the process afterwards has read it.
 fn say(line: &str) {
     let mut out = stdout().lock();
-    writeln!(out, "{line}").and_then(|()| out.flush()).expect("somebody reads");
+    writeln!(out, "{line}").and_then(|()| out.flush()).expect("the test reads the output");
 }

@@ -66,8 +66,8 @@
 //!
 //! # Security
 //!
-//! Fails closed: without an answer nobody passes. Whatever a verifier says, a principal that has expired or was ended by
-//! its store is refused, after a wait by a new instant.
+//! Fails closed: without an answer no request passes. Whatever a verifier answers, a principal that has expired or that its store
+//! has ended is refused; after a wait, by the new instant.
 
 use std::{fmt, sync::Arc};
 
