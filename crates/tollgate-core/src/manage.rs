@@ -312,7 +312,8 @@ impl fmt::Display for KeyAdminError {
 impl Error for KeyAdminError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Unavailable(error) => Some(error),
+            // `Display` has the error itself already.
+            Self::Unavailable(error) => error.source(),
             _ => None,
         }
     }

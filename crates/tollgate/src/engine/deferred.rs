@@ -170,5 +170,5 @@ fn all(pending: Vec<(bool, Pending<Charged>)>) -> Pending<Vec<(bool, Charged)>> 
 
 /// Logs that a cost could not be charged. The response is given out all the same.
 pub(super) fn log_failure(error: &Unavailable) {
-    tracing::warn!(target: "tollgate", detail = %error, "deferred charge failed");
+    tracing::warn!(target: "tollgate", detail = %format_args!("{error:#}"), "deferred charge failed");
 }
