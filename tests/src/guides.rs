@@ -16,7 +16,7 @@ use tollgate::{
 };
 use tower::ServiceExt as _;
 
-/// A key that [`tollgate`] accepts.
+/// A key that [`tollgate()`] accepts.
 pub const KEY: &str = "a-key";
 
 struct OneKey(Arc<Principal>);
