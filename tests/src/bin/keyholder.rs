@@ -43,7 +43,7 @@ async fn serve(database: &str) {
     axum::serve(listener, app).await.expect("served");
 }
 
-/// What a killer must find: see `tests/fleet/kills.rs`, which reads it.
+/// What a killer must find: see `tests/servers/fleet/crashes.rs`, which reads it.
 async fn change(database: &str, seed: u64) {
     let store = tests::patient_store().connect(database).await.expect("the store");
     let manager = KeyManager::new(KeyFormat::new("sk").expect("a format"), store.clone());
