@@ -6,7 +6,7 @@
 //! The program runs itself again under lackey with a single stack. Once the allocator and all tables are warm, it serves some
 //! requests one by one, each between two writes to a marker, and this process reads the trace between the two. Code lines are
 //! those of instructions, data lines those of loads and stores, the stack and the allocator included. A request is made just
-//! before it is served, as in a server, so that the allocator has the memory at hand that it needs.
+//! before it is served, as in a server, so that the allocator already has the memory that it needs.
 //!
 //! How many lines a variable or a block of the heap touches depends on where it begins within a line. For the call stack the length
 //! of the program's path and environment decides that, for the heap all that was allocated before. So there are four rounds, each
@@ -144,7 +144,7 @@ pub fn serve(case: Case) {
 #[inline(never)]
 fn round<const FURTHER: usize>(case: Case) -> (Vec<Vec<u8>>, Box<dyn Stack>) {
     black_box(&[0_u8; FURTHER]);
-    // The allocator keeps up to seven free blocks of each size at hand. These take them all, so that the heap goes on in new places.
+    // The allocator caches up to seven free blocks of each size. These take them all, so that the heap goes on in new places.
     let sizes = (16..=1_024).step_by(16).flat_map(|size| [size; 8]).chain([FURTHER]);
     let blocks = sizes.map(Vec::with_capacity).collect();
 

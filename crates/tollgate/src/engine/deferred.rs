@@ -1,4 +1,4 @@
-//! Charges whose cost only the response tells: made when its head is there, or when its body has ended.
+//! Charges whose cost depends on the response: made when its head has arrived, or when its body has ended.
 
 use std::{
     sync::Arc,
@@ -37,7 +37,7 @@ pub(crate) struct DeferredItem {
     cost: DeferredCost,
 }
 
-/// A cost that only the response tells.
+/// A cost that depends on the response.
 #[derive(Clone)]
 pub(crate) enum DeferredCost {
     /// By the response's head.
@@ -121,7 +121,7 @@ pub(super) struct Charging {
 }
 
 impl Charging {
-    /// Makes the charges that the response's head tells.
+    /// Makes the charges that depend on the response's head.
     pub(super) fn start(mut parts: ResponseParts, response: ResponseHead<'_>) -> Self {
         let mut pending = Vec::new();
         for deferred in parts.take_deferred() {

@@ -208,8 +208,8 @@ where
                     return Poll::Ready(Ok(refusal.into_response()));
                 }
                 StateProjection::Waiting { waiting } => {
-                    let Some(asked) = waiting else { return Poll::Pending };
-                    let resume = ready!(asked.pending.as_mut().poll(cx));
+                    let Some(unanswered) = waiting else { return Poll::Pending };
+                    let resume = ready!(unanswered.pending.as_mut().poll(cx));
                     if let Some(waiting) = waiting.take() {
                         let next = waiting.resume(resume).state;
                         self.set(next);

@@ -189,7 +189,7 @@ impl Station {
         }
     }
 
-    /// In report-only mode, logs and counts a refusal and lets the request pass. A stack that is put together wrongly is
+    /// In report-only mode, logs and counts a refusal and lets the request pass. A stack that is configured wrongly is
     /// refused all the same: the mistake would stay hidden.
     #[cold]
     fn waive(

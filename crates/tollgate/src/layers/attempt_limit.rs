@@ -49,7 +49,7 @@
 //! # Security
 //!
 //! Keys of 128 random bits cannot be guessed. This layer bounds the work that attempts cost, and protects weaker keys. Many
-//! callers may share an address, so choose a generous quota: an address that fails too often is refused with good keys, too.
+//! callers may share an address, so choose a generous quota: an address that fails too often is refused with valid keys, too.
 //!
 //! Attempts are counted when they have failed. Concurrent attempts therefore all pass if one unit is left. An attempt that is cut
 //! off, by its caller or by a timeout, is not counted. Its caller learns nothing, but the store has been asked. If that is
