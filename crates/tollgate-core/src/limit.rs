@@ -4,6 +4,7 @@
 //! all counters at once. A [`Limiter`] keeps the counters.
 
 mod counter;
+mod counter_place;
 pub(crate) mod decision;
 mod limiter;
 mod policy_name;
@@ -11,6 +12,7 @@ mod quota;
 pub(crate) mod window;
 
 pub use counter::{Counter, FixedWindow, SlidingWindow, TokenBucket};
+pub use counter_place::CounterPlace;
 pub use decision::{Decision, WindowCheck, WindowState};
 pub use limiter::{Charge, LimitRequest, Limiter};
 pub use policy_name::PolicyName;

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::SystemTime};
 use crate::{
     answer::Answer,
     denial::Unavailable,
-    limit::{Decision, PolicyName, Quota, window::second_of},
+    limit::{CounterPlace, Decision, PolicyName, Quota, window::second_of},
 };
 
 /// What a request is charged to: the counters of one subject under one policy, one for each of the quota's limits.
@@ -28,13 +28,21 @@ pub struct Charge<'r> {
     pub required: u64,
     /// How much each counter counts if the request is admitted.
     pub cost: u64,
+    /// Where the limiter may keep the place of the counters, which it would otherwise work out from policy, subject and group.
+    pub place: Option<&'r CounterPlace>,
 }
 
 impl<'r> Charge<'r> {
     /// A charge of 1 to the counters of `subject` under `policy`, in `group`.
     #[inline]
     pub fn new(policy: impl Into<PolicyName>, subject: &'r str, group: &'r str, quota: &'r Quota) -> Self {
-        Self { policy: policy.into(), subject, group, quota, required: 1, cost: 1 }
+        Self { policy: policy.into(), subject, group, quota, required: 1, cost: 1, place: None }
+    }
+
+    /// The same charge. `place` belongs to this subject and group alone.
+    #[inline]
+    pub fn with_place(self, place: &'r CounterPlace) -> Self {
+        Self { place: Some(place), ..self }
     }
 
     /// A charge of `cost`, which must be left. 0 is a peek: admitted and not counted.

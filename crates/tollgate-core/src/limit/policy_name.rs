@@ -46,6 +46,12 @@ impl PolicyName {
     pub const fn as_str(self) -> &'static str {
         self.0
     }
+
+    /// Whether both are one text in memory: quicker than a comparison of the texts. Equal names may differ in this.
+    #[inline]
+    pub(crate) fn is_same_text(self, other: Self) -> bool {
+        std::ptr::eq(self.0, other.0)
+    }
 }
 
 impl From<&'static str> for PolicyName {

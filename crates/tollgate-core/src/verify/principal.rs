@@ -6,7 +6,7 @@ use http::Extensions;
 
 use crate::{
     key::Environment,
-    limit::Quota,
+    limit::{CounterPlace, Quota},
     scope::Scopes,
     store::{EndReason, EndSignal},
 };
@@ -46,6 +46,8 @@ pub struct Principal {
     expires_at: Option<SystemTime>,
     end: EndSignal,
     extensions: Extensions,
+    // Depends on the identifier and the tenant.
+    counter_place: CounterPlace,
 }
 
 impl Principal {
@@ -64,12 +66,14 @@ impl Principal {
             expires_at: None,
             end: EndSignal::new(),
             extensions: Extensions::new(),
+            counter_place: CounterPlace::new(),
         }
     }
 
     /// The organization or account that owns the key.
     pub fn with_tenant(mut self, tenant: impl Into<Box<str>>) -> Self {
         self.tenant = Some(tenant.into());
+        self.counter_place = CounterPlace::new();
         self
     }
 
@@ -198,6 +202,12 @@ impl Principal {
     /// [`expires_at`](Self::expires_at) as well.
     pub fn wait_until_ended(&self) -> impl Future<Output = EndReason> + Send + Sync + use<> {
         self.end.wait()
+    }
+
+    /// The place of the counters that count by this principal's identifier, in the group of its tenant.
+    #[inline]
+    pub fn counter_place(&self) -> &CounterPlace {
+        &self.counter_place
     }
 
     /// The signal by which its store ends it.

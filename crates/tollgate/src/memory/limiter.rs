@@ -8,7 +8,11 @@ mod subject;
 mod sync;
 mod table;
 
-use std::{fmt, hash::BuildHasher};
+use std::{
+    fmt,
+    hash::BuildHasher,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use crossbeam_utils::CachePadded;
 use smallvec::SmallVec;
@@ -47,11 +51,16 @@ use self::{
 pub struct MemoryLimiter {
     // Padded, so that shards share no cache line.
     shards: Box<[CachePadded<Mutex<Shard>>]>,
+    // Unique in the process.
+    number: u64,
     capacity: Capacity,
     fingerprinter: Fingerprinter,
     // Chooses the shard. A caller that predicts it gains nothing.
     hasher: GroupHasher,
 }
+
+/// The number of the next limiter.
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
 
 /// Enough that two cores rarely use the same shard, few enough that idle shards cost nothing.
 #[cfg(not(tollgate_loom))]
@@ -72,6 +81,7 @@ impl MemoryLimiter {
     pub fn with_capacity(subjects: usize) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| CachePadded::default()).collect(),
+            number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
             capacity: Capacity::new(subjects),
             fingerprinter: Fingerprinter::new(),
             hasher: GroupHasher::default(),
@@ -181,6 +191,12 @@ impl MemoryLimiter {
 
     #[inline]
     fn place(&self, charge: &Charge<'_>) -> Place {
+        let Some(known) = charge.place else { return self.work_out_place(charge) };
+        known.or_work_out(self.number, charge.policy, || self.work_out_place(charge).into()).into()
+    }
+
+    #[inline(never)]
+    fn work_out_place(&self, charge: &Charge<'_>) -> Place {
         let shard = usize::try_from(self.hasher.hash_one(charge.group) % SHARDS as u64).unwrap_or_default();
         Place { shard, name: self.fingerprinter.of(charge.policy.as_str(), charge.subject) }
     }
@@ -222,6 +238,20 @@ impl MemoryLimiter {
 struct Place {
     shard: usize,
     name: Fingerprint,
+}
+
+impl From<Place> for [u64; 3] {
+    #[inline]
+    fn from(Place { shard, name }: Place) -> Self {
+        [shard as u64, name.place(), name.check()]
+    }
+}
+
+impl From<[u64; 3]> for Place {
+    #[inline]
+    fn from([shard, place, check]: [u64; 3]) -> Self {
+        Self { shard: usize::try_from(shard).unwrap_or_default(), name: Fingerprint::new(place, check) }
+    }
 }
 
 impl Limiter for MemoryLimiter {

@@ -148,7 +148,11 @@ impl Policy {
         quota: &'c Quota,
         context: &'c RequestContext,
     ) -> Charge<'c> {
-        Charge::new(self.name, subject, self.group(subject, context), quota)
+        let charge = Charge::new(self.name, subject, self.group(subject, context), quota);
+        match (&self.subject, context.principal()) {
+            (Subject::Key, Some(principal)) => charge.with_place(principal.counter_place()),
+            _ => charge,
+        }
     }
 
     /// The group of a subject's counter.

@@ -25,6 +25,10 @@ impl Fingerprint {
     pub(super) fn place(self) -> u64 {
         whole(self.place)
     }
+
+    pub(super) fn check(self) -> u64 {
+        whole(self.check)
+    }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the other half is kept too")]
