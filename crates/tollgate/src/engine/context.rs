@@ -204,14 +204,20 @@ impl RequestContext {
         Self { caller: Caller::Authenticated(principal), ..Self::NEW }
     }
 
-    /// The request's instant, for gates: they run only after the engine has set it.
+    /// The request's instant, for gates.
     #[inline]
     pub(crate) fn instant(&self) -> SystemTime {
-        self.now.unwrap_or(SystemTime::UNIX_EPOCH)
+        // The engine has read the clock before any gate runs.
+        self.now.unwrap_or_else(|| self.clock_time())
     }
 
     pub(super) fn read_clock(&mut self) {
-        self.now = Some(Inherited::now(self.inherited.as_deref()));
+        self.now = Some(self.clock_time());
+    }
+
+    #[inline(never)]
+    fn clock_time(&self) -> SystemTime {
+        Inherited::now(self.inherited.as_deref())
     }
 
     /// The protection space that challenges name.

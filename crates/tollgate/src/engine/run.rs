@@ -69,12 +69,12 @@ impl Engine {
     pub(super) fn resume<B>(&self, at: usize, resume: Resume, request: &mut Request<B>) -> Verdict {
         self.with_context(request, |engine, cx| {
             cx.context.read_clock();
-            let decision = match (engine.check_not_ended(cx.context), engine.stations.get(at)) {
-                (Ok(()), Some(station)) => station.complete(resume, cx),
-                (ended, _) => ended.map(|()| Flow::Continue),
-            };
+            let decision = engine.check_not_ended(cx.context).and_then(|()| match engine.stations.get(at) {
+                Some(station) => station.complete(resume, cx.context),
+                None => Ok(()),
+            });
             match decision {
-                Ok(_) => engine.run(at + 1, cx),
+                Ok(()) => engine.run(at + 1, cx),
                 Err(denial) => engine.refuse(at, denial),
             }
         })
@@ -162,31 +162,24 @@ impl Station {
     /// Has the gate decide about a request.
     #[inline]
     fn check<B>(&self, cx: &mut Cx<'_, B>) -> Result<Flow, Denial> {
-        if self.report_only.is_none() {
-            self.gate.check(cx)
-        } else {
-            self.report(cx, |cx| self.gate.check(cx))
-        }
+        if self.report_only.is_none() { self.gate.check(cx) } else { self.check_report_only(cx) }
+    }
+
+    #[cold]
+    fn check_report_only<B>(&self, cx: &mut Cx<'_, B>) -> Result<Flow, Denial> {
+        let before = self.caller_before(cx.context);
+        self.gate.check(cx).or_else(|denial| self.waive(denial, before, cx.context).map(|()| Flow::Continue))
     }
 
     /// Completes the gate's decision after a wait.
-    fn complete<B>(&self, resume: Resume, cx: &mut Cx<'_, B>) -> Result<Flow, Denial> {
-        self.report(cx, |cx| resume(cx.context).map(|()| Flow::Continue))
+    fn complete(&self, resume: Resume, context: &mut RequestContext) -> Result<(), Denial> {
+        let before = self.caller_before(context);
+        resume(context).or_else(|denial| self.waive(denial, before, context))
     }
 
-    /// In report-only mode, waives a refusal.
-    #[cold]
-    fn report<B>(
-        &self,
-        cx: &mut Cx<'_, B>,
-        decide: impl FnOnce(&mut Cx<'_, B>) -> Result<Flow, Denial>,
-    ) -> Result<Flow, Denial> {
-        // Who was calling before a gate that decides who is calling.
-        let before = self.gate.identifies().then(|| cx.context.caller.clone());
-        match decide(cx) {
-            Err(denial) => self.waive(denial, before, cx.context).map(|()| Flow::Continue),
-            flow => flow,
-        }
+    /// Who is calling, before a gate that decides that.
+    fn caller_before(&self, context: &RequestContext) -> Option<Caller> {
+        self.gate.identifies().then(|| context.caller.clone())
     }
 
     /// In report-only mode, logs and counts a refusal and lets the request pass. A stack that is configured wrongly is

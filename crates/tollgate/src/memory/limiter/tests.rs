@@ -7,7 +7,7 @@ use std::{
 };
 
 use proptest::prelude::*;
-use tollgate_core::limit::{Algorithm, Counter, PerWindow as _, Quota, Window};
+use tollgate_core::limit::{Algorithm, Counter, CounterPlace, PerWindow as _, PolicyName, Quota, Window};
 
 use super::*;
 
@@ -30,6 +30,26 @@ fn used(decision: &Decision) -> Vec<u64> {
 
 fn places(limiter: &MemoryLimiter) -> usize {
     limiter.shards.iter().map(|shard| lock(shard).places()).sum()
+}
+
+#[test]
+fn a_known_place_is_that_of_one_limiter_and_one_policy() {
+    let quota = 10.per_minute();
+    let limiters = [MemoryLimiter::new(), MemoryLimiter::new()];
+    let place = CounterPlace::new();
+    let policies = [PolicyName::new("key"), PolicyName::interned("other")];
+    for round in 1..=3 {
+        for limiter in &limiters {
+            for policy in policies {
+                // Every second request knows the place, the others work it out.
+                for (known, expected) in [(Some(&place), 2 * round - 1), (None, 2 * round)] {
+                    let mut charge = Charge::new(policy, "ada", "acme", &quota);
+                    charge.place = known;
+                    assert_eq!(used(&decide(limiter, &[charge], 1, START)), [expected]);
+                }
+            }
+        }
+    }
 }
 
 #[test]
