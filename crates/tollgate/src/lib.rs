@@ -164,9 +164,7 @@ pub mod usage {
     pub use tollgate_core::usage::*;
 
     pub use crate::memory::MemoryUsage;
-    #[cfg(feature = "tokio")]
-    pub use crate::usage_recorder::UsageFlushing;
-    pub use crate::usage_recorder::UsageRecorder;
+    pub use crate::usage_recorder::{UsageFlushing, UsageRecorder};
 }
 
 /// A request, and what the layers learn about it.

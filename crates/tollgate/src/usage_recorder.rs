@@ -1,7 +1,6 @@
 //! Counts usage in memory, and flushes it to a store.
 
 mod counts;
-#[cfg(feature = "tokio")]
 mod flushing;
 #[cfg(test)]
 mod tests;
@@ -24,15 +23,14 @@ use tollgate_core::{
 use self::counts::Counts;
 use crate::memory::lock;
 
-#[cfg(feature = "tokio")]
 pub use flushing::UsageFlushing;
 
 /// Counts how often each key is used per hour, and when it was last used. Counts are kept in memory until a flush adds them to a
 /// [`UsageStore`].
 ///
 /// Clones share their counts.
-#[cfg_attr(feature = "tokio", doc = "```")]
-#[cfg_attr(not(feature = "tokio"), doc = "```ignore")]
+///
+/// ```
 /// use tollgate::{
 ///     KeyFormat, KeyVerifier, MemoryKeys, Tollgate,
 ///     usage::{MemoryUsage, UsageRecorder},
@@ -41,7 +39,7 @@ pub use flushing::UsageFlushing;
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let usage = UsageRecorder::new(MemoryUsage::new());
-/// let flushing = usage.spawn()?; // feature `tokio`; flushes every 10 seconds
+/// let flushing = usage.spawn()?; // flushes every 10 seconds
 /// let verifier = KeyVerifier::new(KeyFormat::new("sk")?, MemoryKeys::new());
 /// let tollgate = Tollgate::builder().verify(verifier).usage(usage.clone()).build()?;
 /// // serve requests until the shutdown

@@ -26,7 +26,7 @@ pub struct UsageFlushing {
 }
 
 impl UsageRecorder {
-    /// Flushes every 10 seconds, and when the recorder is half full, in a task of this tokio runtime. Feature `tokio`.
+    /// Flushes every 10 seconds, and when the recorder is half full, in a task of this tokio runtime.
     ///
     /// A failed flush is logged and retried after 10 seconds.
     ///
@@ -41,7 +41,6 @@ impl UsageRecorder {
     ///
     /// # Errors
     /// [`ConfigurationError`] outside a tokio runtime.
-    /// Outside a runtime.
     pub fn spawn_every(&self, interval: Duration) -> Result<UsageFlushing, ConfigurationError> {
         let Ok(runtime) = Handle::try_current() else {
             return Err(ConfigurationError::new(

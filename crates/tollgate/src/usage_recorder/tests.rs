@@ -1,4 +1,3 @@
-#[cfg(feature = "tokio")]
 mod background;
 mod model;
 mod store;

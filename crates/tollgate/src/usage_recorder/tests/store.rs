@@ -42,7 +42,6 @@ impl TestStore {
     }
 
     /// Sets the outcome of all other batches.
-    #[cfg(feature = "tokio")]
     pub(super) fn all_are(&self, outcome: Outcome) {
         lock(&self.plan).all = outcome;
     }
