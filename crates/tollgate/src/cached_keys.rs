@@ -2,7 +2,6 @@
 
 mod circuit_breaker;
 mod event_count;
-mod shared_lookup;
 mod single_flight;
 mod table;
 #[cfg(test)]
@@ -14,6 +13,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use tokio::{runtime::Handle, time::timeout};
 use tollgate_core::{
     answer::Answer,
     denial::Unavailable,
@@ -24,8 +24,7 @@ use tollgate_core::{
 use self::{
     circuit_breaker::CircuitBreaker,
     event_count::{AsOf, EventCount},
-    shared_lookup::Waiter,
-    single_flight::SingleFlight,
+    single_flight::{SingleFlight, Waiter},
     table::{Digests, Entry, Hashes, Table},
 };
 
@@ -79,9 +78,13 @@ type Found = Result<Option<KeyRecord>, Unavailable>;
 /// # When the store is slow or down
 ///
 /// Concurrent requests for one key share one lookup, and its failure, too. If the request that began it is dropped, the others
-/// still get the answer. The cache sets no time limit: the store does. After the lookups of five different keys in a row have
-/// failed, a circuit breaker lets one request a second ask the store. The others are answered `Unavailable` at once, until a
-/// lookup succeeds.
+/// still get the answer. A lookup fails after [5 seconds](Self::with_deadline) at most. After the lookups of five different keys in
+/// a row have failed, a circuit breaker lets one request a second ask the store. The others are answered `Unavailable` at once,
+/// until a lookup succeeds. A lookup ends when no request waits for it any more, unless the circuit breaker does: callers that
+/// hang up do not delay the recovery.
+///
+/// Lookups are tasks on tokio: a request that has to ask the store outside a tokio runtime is answered `Unavailable`. The runtime's
+/// timers must be enabled, as with `#[tokio::main]`.
 ///
 /// Cached keys work until their time is up. All others are refused with 503.
 /// [`dangerous_serve_stale_for`](Self::dangerous_serve_stale_for) serves active keys for longer.
@@ -94,6 +97,7 @@ struct Settings {
     ttl: Duration,
     refused_capacity: usize,
     refused_ttl: Duration,
+    deadline: Duration,
     stale_for: Duration,
 }
 
@@ -119,6 +123,7 @@ impl CachedKeys {
             ttl: Duration::from_secs(30),
             refused_capacity: 10_000,
             refused_ttl: Duration::from_secs(5),
+            deadline: Duration::from_secs(5),
             stale_for: Duration::ZERO,
         };
         Self::with_settings(Arc::new(store), settings)
@@ -142,6 +147,12 @@ impl CachedKeys {
     /// How long a refusal is cached: a key that was issued without an event works after this time at most. Default: 5 seconds.
     pub fn with_refused_ttl(self, ttl: Duration) -> Self {
         self.set(|settings| settings.refused_ttl = ttl)
+    }
+
+    /// A lookup that the store has not answered after this time has failed. Default: 5 seconds. A store with a shorter limit of
+    /// its own, such as `SqlKeys`, fails earlier.
+    pub fn with_deadline(self, deadline: Duration) -> Self {
+        self.set(|settings| settings.deadline = deadline)
     }
 
     /// While the store is [unavailable](Unavailable), goes on serving a key for this time after the store last confirmed it.
@@ -217,38 +228,46 @@ impl Inner {
     #[cold]
     fn ask(self: &Arc<Self>, hash: u64, lookup: &KeyLookup<'_>) -> Answer<Found> {
         let KeyLookup { digests, now, .. } = *lookup;
-        if !self.breaker.admits(now) {
-            let error = Unavailable::new("key store circuit breaker is open");
-            return Answer::Now(self.stale(hash, digests, now).unwrap_or(Err(error)));
-        }
-        let waiter = self.join(hash, lookup);
+        let waiter = match self.join(hash, lookup) {
+            Ok(waiter) => waiter,
+            Err(error) => return Answer::Now(self.stale(hash, digests, now).unwrap_or(Err(error))),
+        };
         if !self.may_serve_stale() {
-            return Answer::later(waiter);
+            return Answer::later(waiter.answer());
         }
         let (cache, digests) = (Arc::clone(self), Digests::from(digests));
         Answer::later(async move {
-            let found = waiter.await;
-            match found {
+            match waiter.answer().await {
                 Err(error) => cache.stale(hash, &digests, now).unwrap_or(Err(error)),
                 found => found,
             }
         })
     }
 
-    fn join(self: &Arc<Self>, hash: u64, lookup: &KeyLookup<'_>) -> Waiter {
-        let now = lookup.now;
-        self.single_flight.join(lookup.digests, &self.events, |as_of, ticket| {
-            let cache = Arc::clone(self);
-            // The store is asked when this is first polled: no lock is held by then.
+    /// Joins the lookup of a key, or begins it, if the store may be asked.
+    fn join(self: &Arc<Self>, hash: u64, lookup: &KeyLookup<'_>) -> Result<Waiter, Unavailable> {
+        let KeyLookup { digests, now, .. } = *lookup;
+        let Ok(runtime) = Handle::try_current() else {
+            return Err(Unavailable::new(
+                "CachedKeys was used outside a tokio runtime: call it from a task on tokio",
+            ));
+        };
+        let Some(admitted) = self.breaker.admit(now) else {
+            return Err(Unavailable::new("key store circuit breaker is open"));
+        };
+        Ok(self.single_flight.join(digests, &self.events, admitted, &runtime, |as_of| {
+            let (cache, digests) = (Arc::clone(self), Digests::from(digests));
             Box::pin(async move {
-                let found = cache.store.find(&KeyLookup::new(ticket.digests(), now)).await;
+                let deadline = cache.settings.deadline;
+                let found = timeout(deadline, cache.store.find(&KeyLookup::new(&digests, now))).await;
+                let found = found.unwrap_or_else(|_| Err(no_answer_within(deadline)));
                 cache.breaker.record(hash, found.is_ok(), now);
                 if let Ok(record) = &found {
-                    cache.insert(hash, ticket.digests(), record.as_ref(), as_of, now);
+                    cache.insert(hash, &digests, record.as_ref(), as_of, now);
                 }
                 found
             })
-        })
+        }))
     }
 
     /// Caches the answer to a lookup of `now`, unless there was an event since `as_of`.
@@ -313,6 +332,10 @@ impl StoreListener for Inner {
         // Last: a listener may ask this cache, and must find nothing older than the event.
         self.listeners.notify(event);
     }
+}
+
+fn no_answer_within(deadline: Duration) -> Unavailable {
+    Unavailable::new(format!("no answer from the key store within {deadline:?}"))
 }
 
 fn is_active(record: &KeyRecord, now: SystemTime) -> bool {

@@ -26,17 +26,27 @@ struct State {
     asked_at: Option<SystemTime>,
 }
 
+/// How a request may ask the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admitted {
+    /// The circuit breaker is closed.
+    Freely,
+    /// The circuit breaker is open, and waits for this answer. So the lookup goes on even if the request is dropped: otherwise
+    /// callers that hang up could keep the circuit breaker open.
+    AsProbe,
+}
+
 impl CircuitBreaker {
-    /// Whether a request at `now` may ask the store.
-    pub(super) fn admits(&self, now: SystemTime) -> bool {
+    /// Whether, and how, a request at `now` may ask the store.
+    pub(super) fn admit(&self, now: SystemTime) -> Option<Admitted> {
         let mut state = self.lock();
-        let Some(asked_at) = state.asked_at else { return true };
+        let Some(asked_at) = state.asked_at else { return Some(Admitted::Freely) };
         // A clock that is set back ends the pause, which could last for hours otherwise.
-        let pauses = now.duration_since(asked_at).is_ok_and(|since| since < PAUSE);
-        if !pauses {
-            state.asked_at = Some(now);
+        if now.duration_since(asked_at).is_ok_and(|since| since < PAUSE) {
+            return None;
         }
-        !pauses
+        state.asked_at = Some(now);
+        Some(Admitted::AsProbe)
     }
 
     /// Records the result of a lookup, at `now`, of the key with this hash.
@@ -77,38 +87,38 @@ mod tests {
     fn opens_after_five_failed_keys_in_a_row() {
         let breaker = CircuitBreaker::default();
         (0..4).for_each(|key| breaker.record(key, false, at(0)));
-        assert!(breaker.admits(at(0)));
+        assert_eq!(breaker.admit(at(0)), Some(Admitted::Freely));
         breaker.record(9, true, at(0));
         (0..4).for_each(|key| breaker.record(key, false, at(0)));
-        assert!(breaker.admits(at(0)), "a lookup succeeded in between");
+        assert_eq!(breaker.admit(at(0)), Some(Admitted::Freely), "a lookup succeeded in between");
         breaker.record(4, false, at(0));
-        assert!(!breaker.admits(at(0)));
+        assert_eq!(breaker.admit(at(0)), None);
     }
 
     #[test]
     fn one_broken_key_does_not_open_it() {
         let breaker = CircuitBreaker::default();
         (0..100).for_each(|_| breaker.record(1, false, at(0)));
-        assert!(breaker.admits(at(0)));
+        assert_eq!(breaker.admit(at(0)), Some(Admitted::Freely));
     }
 
     #[test]
     fn one_request_a_second_asks_until_a_look_up_succeeds() {
         let breaker = opened_at(0);
-        assert!(!breaker.admits(at(999)));
-        assert!(breaker.admits(at(1_000)), "one request asks");
-        assert!(!breaker.admits(at(1_000)), "and the others do not");
+        assert_eq!(breaker.admit(at(999)), None);
+        assert_eq!(breaker.admit(at(1_000)), Some(Admitted::AsProbe), "one request asks");
+        assert_eq!(breaker.admit(at(1_000)), None, "and the others do not");
         breaker.record(1, false, at(1_000));
-        assert!(!breaker.admits(at(1_999)));
-        assert!(breaker.admits(at(2_000)));
+        assert_eq!(breaker.admit(at(1_999)), None);
+        assert_eq!(breaker.admit(at(2_000)), Some(Admitted::AsProbe));
         breaker.record(1, true, at(2_000));
-        assert!(breaker.admits(at(2_000)) && breaker.admits(at(2_000)));
+        assert_eq!([(); 2].map(|()| breaker.admit(at(2_000))), [Some(Admitted::Freely); 2]);
     }
 
     #[test]
     fn a_clock_that_is_set_back_ends_the_pause() {
         let breaker = opened_at(500_000);
-        assert!(breaker.admits(at(0)));
-        assert!(!breaker.admits(at(0)));
+        assert_eq!(breaker.admit(at(0)), Some(Admitted::AsProbe));
+        assert_eq!(breaker.admit(at(0)), None);
     }
 }

@@ -1,20 +1,25 @@
-//! Single flight: concurrent requests for one key share one lookup.
+//! Single flight: concurrent requests for one key share one lookup, which runs in a task of its own.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    future::poll_fn,
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
 };
 
-use tollgate_core::{answer::Pending, key::Digest};
+use tokio::{runtime::Handle, sync::watch};
+use tollgate_core::{answer::Pending, denial::Unavailable, key::Digest};
 
 use super::{
     Found,
+    circuit_breaker::Admitted,
     event_count::{AsOf, EventCount},
-    shared_lookup::{SharedLookup, Waiter},
     table::Digests,
 };
 
-/// The lookups in progress. They are held weakly: one without waiters is cancelled.
+/// The lookups in progress. One that no request waits for any more is cancelled, so that it does not delay others in the queues
+/// of the store. A probe is not cancelled: its answer closes the circuit breaker.
 #[derive(Default)]
 pub(super) struct SingleFlight(Mutex<Lookups>);
 
@@ -27,8 +32,13 @@ struct Lookups {
 struct Entry {
     number: u64,
     as_of: AsOf,
-    lookup: Weak<SharedLookup>,
+    answer: watch::Sender<Option<Found>>,
+    // Waits for a probe's answer even if all requests are dropped.
+    probe: Option<Waiter>,
 }
+
+/// A request's share in a lookup.
+pub(super) struct Waiter(watch::Receiver<Option<Found>>);
 
 impl SingleFlight {
     /// Joins the lookup of these digests that is in progress, or begins one. A lookup that began before the newest event is not
@@ -37,24 +47,30 @@ impl SingleFlight {
         self: &Arc<Self>,
         digests: &[Digest],
         events: &EventCount,
-        begin: impl FnOnce(AsOf, Ticket) -> Pending<Found>,
+        admitted: Admitted,
+        runtime: &Handle,
+        begin: impl FnOnce(AsOf) -> Pending<Found>,
     ) -> Waiter {
         let mut lookups = self.lock();
         // Read under the lock, so that a later caller never sees an older state.
         let as_of = events.as_of_now();
-        if let Some(entry) = lookups.by_digests.get(digests)
+        if let Some(entry) = lookups.by_digests.get_mut(digests)
             && entry.as_of == as_of
-            && let Some(lookup) = entry.lookup.upgrade()
         {
-            return lookup.join();
+            return entry.join(admitted);
         }
         lookups.next += 1;
-        let number = lookups.next;
-        let ticket = Ticket { single_flight: Arc::clone(self), digests: digests.into(), number };
-        let lookup = SharedLookup::new(begin(as_of, ticket));
-        let entry = Entry { number, as_of, lookup: Arc::downgrade(&lookup) };
-        lookups.by_digests.insert(digests.into(), entry);
-        lookup.join()
+        let ticket =
+            Ticket { single_flight: Arc::clone(self), digests: digests.into(), number: lookups.next };
+        let answer = watch::Sender::new(None);
+        let mut entry = Entry { number: ticket.number, as_of, answer: answer.clone(), probe: None };
+        let waiter = entry.join(admitted);
+        let replaced = lookups.by_digests.insert(digests.into(), entry);
+        // A runtime that is shutting down drops a new task at once, and the ticket takes the lock.
+        drop(lookups);
+        drop(replaced);
+        runtime.spawn(ticket.run(begin(as_of), answer));
+        waiter
     }
 
     pub(super) fn len(&self) -> usize {
@@ -66,25 +82,78 @@ impl SingleFlight {
     }
 }
 
+impl Entry {
+    fn join(&mut self, admitted: Admitted) -> Waiter {
+        if admitted == Admitted::AsProbe {
+            self.probe = Some(Waiter(self.answer.subscribe()));
+        }
+        Waiter(self.answer.subscribe())
+    }
+}
+
+impl Waiter {
+    /// Waits for the answer.
+    pub(super) async fn answer(mut self) -> Found {
+        let answer = self.0.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone());
+        answer.unwrap_or_else(|| {
+            Err(Unavailable::new(
+                "a lookup ended without an answer: the key store has panicked, or the tokio runtime was shut down",
+            ))
+        })
+    }
+}
+
 /// Held by a lookup. Dropped with it, it removes the lookup from the list.
-pub(super) struct Ticket {
+struct Ticket {
     single_flight: Arc<SingleFlight>,
     digests: Digests,
     number: u64,
 }
 
 impl Ticket {
-    pub(super) fn digests(&self) -> &Digests {
-        &self.digests
+    /// Runs a lookup until it is answered, or until nothing waits for its answer.
+    async fn run(self, mut lookup: Pending<Found>, answer: watch::Sender<Option<Found>>) {
+        loop {
+            let mut abandoned = pin!(answer.closed());
+            let found = poll_fn(|context| match lookup.as_mut().poll(context) {
+                Poll::Ready(found) => Poll::Ready(Some(found)),
+                Poll::Pending => abandoned.as_mut().poll(context).map(|()| None),
+            });
+            if let Some(found) = found.await {
+                // Its resources are released, and it cannot be joined any more, before the requests continue.
+                drop((lookup, self));
+                answer.send_replace(Some(found));
+                return;
+            }
+            if self.ends_abandoned(&answer) {
+                return;
+            }
+        }
+    }
+
+    /// Removes the lookup if nothing waits for its answer. Returns whether it did: no request can join it any more.
+    fn ends_abandoned(&self, answer: &watch::Sender<Option<Found>>) -> bool {
+        let mut lookups = self.single_flight.lock();
+        // Under the lock, because a request may have joined just now.
+        let is_abandoned = answer.receiver_count() == 0;
+        let removed = if is_abandoned { lookups.remove(self) } else { None };
+        drop(lookups);
+        drop(removed);
+        is_abandoned
+    }
+}
+
+impl Lookups {
+    fn remove(&mut self, ticket: &Ticket) -> Option<Entry> {
+        // The entry may belong to a later lookup by now.
+        let is_own = self.by_digests.get(&ticket.digests).is_some_and(|entry| entry.number == ticket.number);
+        if is_own { self.by_digests.remove(&ticket.digests) } else { None }
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let mut lookups = self.single_flight.lock();
-        // The entry may belong to a later lookup by now.
-        if lookups.by_digests.get(&self.digests).is_some_and(|entry| entry.number == self.number) {
-            lookups.by_digests.remove(&self.digests);
-        }
+        let removed = self.single_flight.lock().remove(self);
+        drop(removed);
     }
 }

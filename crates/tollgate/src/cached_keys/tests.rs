@@ -166,6 +166,17 @@ fn a_look_up_is_cancelled_when_all_requests_are_dropped() {
 }
 
 #[test]
+fn a_request_that_comes_when_all_others_were_dropped_joins_or_asks_anew() {
+    let (store, keys) = cached();
+    drop(keys.request(1, 0));
+    // The lookup is not cancelled yet: its task has not run.
+    let mut late = keys.request(1, 0);
+    store.oldest().answer(active(1, 2));
+    assert_eq!(late.generation(), Some(2));
+    assert_eq!(keys.0.single_flight.len(), 0);
+}
+
+#[test]
 fn a_request_after_an_event_does_not_join_an_earlier_look_up() {
     for change in [change_of(1, 2), change_of(9, 2), StoreEvent::Disconnected, StoreEvent::Connected] {
         let (store, keys) = cached();
@@ -403,7 +414,7 @@ fn the_values_of_the_application_are_dropped_without_a_lock() {
     impl Drop for UsesCache {
         fn drop(&mut self) {
             for key in 0..10 {
-                drop(self.0.request(key, 0));
+                drop(self.0.find(&KeyLookup::new(&[digest(key)], at(0))));
             }
         }
     }

@@ -63,6 +63,7 @@ impl Checker {
             ttl: Duration::from_secs(30),
             refused_capacity: 10,
             refused_ttl: Duration::from_secs(5),
+            deadline: Duration::from_secs(5),
             stale_for: Duration::from_secs(if serves_stale { 600 } else { 0 }),
         };
         let keys = CachedKeys::with_settings(Arc::new(store.clone()), settings);
@@ -191,18 +192,16 @@ fn no_thread_finds_an_answer_older_than_an_event_before_its_request() {
     let (store, is_over, notified) = (Arc::<Counting>::default(), AtomicBool::new(false), AtomicU64::new(0));
     let keys = CachedKeys::new(Arc::clone(&store)).with_capacity(10);
     store.listeners.notify(&StoreEvent::Connected);
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
     thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| {
                 while !is_over.load(Ordering::Relaxed) {
                     let at_least = notified.load(Ordering::SeqCst);
-                    let mut request = keys.request(1, 0);
-                    let generation = loop {
-                        if let Some(generation) = request.generation() {
-                            break generation;
-                        }
-                        thread::yield_now();
-                    };
+                    let found =
+                        runtime.block_on(async { keys.find(&KeyLookup::new(&[digest(1)], at(0))).await });
+                    let generation = found.unwrap().unwrap().generation();
                     assert!(generation >= at_least, "{generation} is found after an event of {at_least}");
                 }
             });

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use tokio::sync::oneshot;
+use tokio::{runtime::Runtime, sync::oneshot};
 use tollgate_core::{store::EndReason, verify::Principal};
 
 use super::*;
@@ -33,10 +33,12 @@ pub(super) struct PendingLookup {
 impl PendingLookup {
     pub(super) fn answer(self, found: Found) {
         let _ = self.answer.send(found);
+        run_lookups();
     }
 
     /// Whether the lookup was cancelled.
     pub(super) fn is_cancelled(&self) -> bool {
+        run_lookups();
         self.answer.is_closed()
     }
 }
@@ -54,8 +56,9 @@ impl ManualStore {
 
     /// The oldest lookup that was not cancelled.
     pub(super) fn oldest(&self) -> PendingLookup {
+        run_lookups();
         let mut lookups = self.0.lookups.lock().unwrap();
-        lookups.retain(|lookup| !lookup.is_cancelled());
+        lookups.retain(|lookup| !lookup.answer.is_closed());
         lookups.remove(0)
     }
 
@@ -78,6 +81,28 @@ impl KeyStore for ManualStore {
             None => self.0.listeners.subscribe(listener),
         }
     }
+}
+
+thread_local! {
+    /// The runtime of the lookups that this thread's requests begin.
+    static RUNTIME: Runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+}
+
+/// Polls all lookups that can go on.
+fn run_lookups() {
+    RUNTIME.with(|runtime| runtime.block_on(tokio::task::yield_now()));
+}
+
+/// Moves the runtime's clock past the deadlines of all lookups.
+pub(super) fn let_deadlines_pass() {
+    RUNTIME.with(|runtime| {
+        runtime.block_on(async {
+            tokio::time::pause();
+            tokio::time::advance(Duration::from_secs(6)).await;
+            tokio::time::resume();
+        });
+    });
+    run_lookups();
 }
 
 /// A request, answered or waiting.
@@ -128,12 +153,17 @@ impl CachedKeys {
     }
 
     pub(super) fn request_by(&self, digests: &[Digest], millis: u64) -> Request {
-        let mut request = match self.find(&KeyLookup::new(digests, at(millis))) {
+        let found = RUNTIME.with(|runtime| {
+            let _context = runtime.enter();
+            self.find(&KeyLookup::new(digests, at(millis)))
+        });
+        match found {
             Answer::Now(found) => Request::Answered(found),
-            Answer::Later(pending) => Request::Waits(pending),
-        };
-        request.poll();
-        request
+            Answer::Later(pending) => {
+                run_lookups();
+                Request::Waits(pending)
+            }
+        }
     }
 
     /// A request that must ask the store, which answers `found`.

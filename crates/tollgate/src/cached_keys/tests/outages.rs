@@ -113,6 +113,89 @@ fn a_store_that_does_not_answer_is_asked_once_a_second() {
     keys.ask_of(&store, 21, 32_000, Ok(None));
 }
 
+/// Regression: a probe was cancelled with the last request that waited for it, so callers that hang up kept the breaker open.
+#[test]
+fn a_probe_is_answered_although_its_request_was_dropped() {
+    let (store, keys) = cached();
+    // A lookup that began before the breaker opened, and that the probe joins.
+    let before = keys.request(20, 0);
+    let joined = store.oldest();
+    (11..=15).for_each(|key| drop(keys.ask_of(&store, key, 0, down())));
+    let probe = keys.request(20, 1_000);
+    drop((before, probe));
+    assert!(!joined.is_cancelled());
+    joined.answer(down());
+    assert!(keys.request(21, 1_999).is_unavailable());
+
+    drop(keys.request(21, 2_000));
+    assert!(keys.request(22, 2_001).is_unavailable(), "one probe a second");
+    store.oldest().answer(Ok(None));
+    keys.ask_of(&store, 22, 2_001, active(22, 1));
+    assert_eq!(keys.0.single_flight.len(), 0);
+}
+
+#[test]
+fn further_probes_do_not_wait_for_one_that_is_not_answered() {
+    let (store, keys) = cached();
+    (11..=15).for_each(|key| drop(keys.ask_of(&store, key, 0, down())));
+    drop(keys.request(20, 1_000));
+    let stuck = store.oldest();
+    drop(keys.request(21, 2_000));
+    store.oldest().answer(Ok(None));
+    keys.ask_of(&store, 22, 2_001, active(22, 1));
+    assert!(!stuck.is_cancelled());
+    let_deadlines_pass();
+    assert!(stuck.is_cancelled(), "it has failed");
+    assert_eq!(keys.0.single_flight.len(), 0);
+}
+
+/// Regression: it was waited for without end.
+#[test]
+fn a_store_that_never_answers_is_unavailable_after_the_deadline() {
+    let (store, keys) = stale_for_a_minute();
+    keys.ask_of(&store, 1, 0, active(1, 1));
+    let mut stale = keys.request(1, 30_000);
+    let mut requests: Vec<_> = (11..=14).map(|key| keys.request(key, 30_000)).collect();
+    assert!(stale.poll().is_none());
+    let_deadlines_pass();
+    assert_eq!(stale.generation(), Some(1));
+    assert!(requests.iter_mut().all(Request::is_unavailable));
+    assert_eq!(keys.0.single_flight.len(), 0);
+    let asked = store.asked();
+    assert!(keys.request(20, 30_000).is_unavailable(), "the breaker is open");
+    assert_eq!(store.asked(), asked);
+}
+
+#[test]
+fn a_store_that_panics_is_unavailable_for_all_requests() {
+    struct Panics;
+
+    impl KeyStore for Panics {
+        fn find(&self, _lookup: &KeyLookup<'_>) -> Answer<Found> {
+            panic!("in the store")
+        }
+
+        fn subscribe(&self, _listener: Weak<dyn StoreListener>) -> Subscription {
+            Subscription::trust_for(Duration::ZERO)
+        }
+    }
+
+    let keys = CachedKeys::new(Panics);
+    let (mut one, mut two) = (keys.request(1, 0), keys.request(1, 0));
+    assert!(one.is_unavailable() && two.is_unavailable());
+    assert_eq!(keys.0.single_flight.len(), 0);
+}
+
+#[test]
+fn outside_a_runtime_the_store_is_not_asked() {
+    let (store, keys) = cached();
+    keys.ask_of(&store, 1, 0, active(1, 1));
+    let find = |key| keys.find(&KeyLookup::new(&[digest(key)], at(0)));
+    assert!(matches!(find(1), Answer::Now(Ok(Some(_)))), "it is cached");
+    assert!(matches!(find(2), Answer::Now(Err(_))));
+    assert_eq!(store.asked(), 1);
+}
+
 #[test]
 fn cached_keys_work_while_the_store_is_down() {
     let (store, keys) = cached();
