@@ -2,9 +2,13 @@
 
 mod hash;
 
-use std::{fmt, sync::Arc};
+use std::{error::Error, fmt, sync::Arc, time::Duration};
 
-use tokio::sync::Semaphore;
+use tokio::{
+    sync::{Semaphore, oneshot},
+    task::spawn_blocking,
+    time::timeout,
+};
 use tollgate_core::{
     denial::Unavailable,
     key::{Digest, KeyFormat, Pepper},
@@ -46,9 +50,10 @@ use hash::Scheme;
 /// # Security
 ///
 /// A slow hash takes a tenth of a second of a core, and every client that knows a prefix can cause one. So hashes run on tokio's
-/// threads for blocking work, on half of the machine's cores at most. At most 64 requests wait; further ones are answered with 503. An
-/// [attempt limit](crate::AttemptLimitLayer) outside refuses clients that go on. When most keys are upgraded, revoke the rest
-/// and remove this.
+/// threads for blocking work, on half of the machine's cores at most. At most 64 requests wait; further ones are answered with 503. A
+/// client that hangs up leaves the queue, but a hash that has begun for it goes on and counts until its end. An
+/// [attempt limit](crate::AttemptLimitLayer) in the same stack refuses clients that go on. When most keys are upgraded, revoke the
+/// rest and remove this.
 ///
 /// A digest is a fast hash. That is enough for random secrets. If people chose their secrets, stolen digests could be guessed:
 /// add [a pepper](crate::KeyVerifier::with_peppers) that is not stored with them.
@@ -66,9 +71,14 @@ type PrefixOf = dyn for<'s> Fn(&'s str) -> Option<&'s str> + Send + Sync;
 /// At most this many requests wait for a hash.
 const MAX_WAITING: usize = 64;
 
+/// How long an upgrade may take, whose caller cannot stop it.
+const UPGRADE_DEADLINE: Duration = Duration::from_secs(5);
+
 /// Limits how many hashes are checked at a time, and how many requests wait for that.
 struct Permits {
-    hashing: Semaphore,
+    // Held by the hash, which no caller can stop.
+    hashing: Arc<Semaphore>,
+    // Held by the request, which leaves the queue when it is dropped.
     waiting: Semaphore,
 }
 
@@ -76,8 +86,8 @@ impl LegacyHashes {
     /// Legacy keys of any [opaque](KeyFormat::opaque) form, stored under their first eight characters.
     pub fn new(keys: impl LegacyKeys) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let permits =
-            Permits { hashing: Semaphore::new((cores / 2).max(1)), waiting: Semaphore::new(MAX_WAITING) };
+        let hashing = Arc::new(Semaphore::new((cores / 2).max(1)));
+        let permits = Permits { hashing, waiting: Semaphore::new(MAX_WAITING) };
         Self {
             keys: Arc::new(keys),
             format: KeyFormat::opaque(),
@@ -122,25 +132,45 @@ impl LegacyHashes {
         for candidate in candidates {
             let id = candidate.id.clone();
             if self.matches(&credential, candidate).await? {
-                return self.keys.upgrade(&id, digest).await;
+                return store_digest(self.keys, id, digest).await;
             }
         }
         Ok(())
     }
 
     async fn matches(&self, credential: &Credential, candidate: LegacyKey) -> Result<bool, Unavailable> {
-        let Ok(_waiting) = self.permits.waiting.try_acquire() else {
+        let Ok(waiting) = self.permits.waiting.try_acquire() else {
             return Err(Unavailable::new("too many requests wait for the hash of a legacy key"));
         };
         // The semaphores are never closed.
-        let Ok(_hashing) = self.permits.hashing.acquire().await else { return Ok(false) };
+        let Ok(hashing) = Arc::clone(&self.permits.hashing).acquire_owned().await else { return Ok(false) };
+        drop(waiting);
         let (credential, scheme) = (credential.clone(), Arc::clone(&self.scheme));
-        let hashing = tokio::task::spawn_blocking(move || {
-            scheme.matches(credential.expose_secret_bytes(), &candidate.id, &candidate.hash)
+        let (answer, answered) = oneshot::channel();
+        spawn_blocking(move || {
+            let _until_its_end = hashing;
+            // The caller may have hung up while this waited for a thread.
+            if !answer.is_closed() {
+                let secret = credential.expose_secret_bytes();
+                let _ = answer.send(scheme.matches(secret, &candidate.id, &candidate.hash));
+            }
         });
-        hashing
+        answered
             .await
             .map_err(|error| Unavailable::new("checking the hash of a legacy key failed").with_source(error))
+    }
+}
+
+/// Upgrades a key in a task of its own: a caller that hangs up must not stop it between the change and its event.
+async fn store_digest(keys: Arc<dyn LegacyKeys>, id: Box<str>, digest: Digest) -> Result<(), Unavailable> {
+    let upgrade = tokio::spawn(async move { timeout(UPGRADE_DEADLINE, keys.upgrade(&id, digest)).await });
+    let failed = |error: Box<dyn Error + Send + Sync>| {
+        Unavailable::new("the upgrade of a legacy key failed").with_source(error)
+    };
+    match upgrade.await {
+        Ok(Ok(upgraded)) => upgraded,
+        Ok(Err(elapsed)) => Err(failed(elapsed.into())),
+        Err(panicked) => Err(failed(panicked.into())),
     }
 }
 

@@ -6,11 +6,15 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use futures_util::future::join_all;
 use http::StatusCode;
-use tests::suite::{Inner, Stack, erase, send, with_key};
+use tests::{
+    hosts::within,
+    suite::{Backend, Inner, Latch, Stack, erase, send, with_key},
+};
 use tollgate::{
     Answer, CredentialLayer, DenialKind, KeyFormat, KeyVerifier, MemoryKeys, Principal, VerifyLayer,
     denial::Unavailable,
@@ -30,7 +34,8 @@ struct Inside {
     looked_up: AtomicUsize,
     // The key that another request upgrades just before the next look-up.
     upgraded_by_another: Mutex<Option<&'static str>>,
-    is_down: bool,
+    upgrading: AtomicUsize,
+    upgrades: Backend,
 }
 
 impl Table {
@@ -56,13 +61,11 @@ impl LegacyKeys for Table {
     }
 
     fn upgrade(&self, id: &str, digest: Digest) -> Answer<Result<(), Unavailable>> {
-        if self.0.is_down {
-            return Answer::later(async { Err(Unavailable::new("the table is unavailable")) });
-        }
+        self.0.upgrading.fetch_add(1, Ordering::SeqCst);
         let (id, secret) = self.0.secrets.get_key_value(id).unwrap();
         assert_eq!(digest, peppers().current(secret), "the digest by which the store finds the key");
-        self.import(id);
-        Answer::Now(Ok(()))
+        let (table, id) = (self.clone(), *id);
+        self.0.upgrades.answer(()).map(move |answer| answer.map(|()| table.import(id)))
     }
 }
 
@@ -85,7 +88,11 @@ struct Api {
 }
 
 impl Api {
-    fn new(is_down: bool) -> Self {
+    fn new() -> Self {
+        Self::with_upgrades(Backend::prompt())
+    }
+
+    fn with_upgrades(upgrades: Backend) -> Self {
         let store = MemoryKeys::with_peppers(peppers());
         let rows = [
             ("bcrypt", ("k7Fq2xYz", BCRYPT)),
@@ -104,7 +111,8 @@ impl Api {
             store: store.clone(),
             looked_up: AtomicUsize::new(0),
             upgraded_by_another: Mutex::new(None),
-            is_down,
+            upgrading: AtomicUsize::new(0),
+            upgrades,
         };
         let table = Table(Arc::new(inside));
         let legacy = LegacyHashes::new(table.clone())
@@ -128,7 +136,7 @@ impl Api {
 
 #[tokio::test]
 async fn a_legacy_key_is_accepted_and_upgraded_on_its_first_use() {
-    let api = Api::new(false);
+    let api = Api::new();
     for (secret, looked_up) in [(SECRET_OF_BCRYPT, 1), (SECRET_OF_ARGON2, 2), (SECRET_OF_SHA_256, 3)] {
         assert_eq!(api.refusal(secret).await, None, "{secret}");
         assert_eq!(api.looked_up(), looked_up);
@@ -140,7 +148,7 @@ async fn a_legacy_key_is_accepted_and_upgraded_on_its_first_use() {
 
 #[tokio::test]
 async fn a_wrong_secret_is_unknown_and_upgrades_nothing() {
-    let api = Api::new(false);
+    let api = Api::new();
     for secret in [
         "k7Fq2xYz.another-secret",
         "zzzzzzzz.the-secret-of-the-first",
@@ -155,7 +163,7 @@ async fn a_wrong_secret_is_unknown_and_upgrades_nothing() {
 
 #[tokio::test]
 async fn a_key_that_is_revoked_after_its_upgrade_stays_revoked() {
-    let api = Api::new(false);
+    let api = Api::new();
     assert_eq!(api.refusal(SECRET_OF_BCRYPT).await, None);
     assert!(api.table.0.store.revoke("bcrypt"));
     assert_eq!(api.refusal(SECRET_OF_BCRYPT).await, Some(DenialKind::KeyRevoked));
@@ -164,7 +172,7 @@ async fn a_key_that_is_revoked_after_its_upgrade_stays_revoked() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn concurrent_first_uses_are_all_accepted() {
-    let api = Api::new(false);
+    let api = Api::new();
     let outcomes = join_all((0..32).map(|_| api.refusal(SECRET_OF_BCRYPT))).await;
     assert!(outcomes.iter().all(Option::is_none), "{outcomes:?}");
 }
@@ -173,7 +181,7 @@ async fn concurrent_first_uses_are_all_accepted() {
 /// in neither and was refused.
 #[tokio::test]
 async fn a_first_use_succeeds_when_another_one_upgrades_the_key_meanwhile() {
-    let api = Api::new(false);
+    let api = Api::new();
     *api.table.0.upgraded_by_another.lock().unwrap() = Some("bcrypt");
     assert_eq!(api.refusal(SECRET_OF_BCRYPT).await, None);
     assert_eq!(api.looked_up(), 1);
@@ -181,7 +189,7 @@ async fn a_first_use_succeeds_when_another_one_upgrades_the_key_meanwhile() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_503_when_too_many_requests_wait_for_a_hash() {
-    let api = Api::new(false);
+    let api = Api::new();
     let outcomes = join_all((0..400).map(|_| api.refusal("k7Fq2xYz.another-secret"))).await;
     let unavailable = outcomes.iter().filter(|outcome| **outcome == Some(DenialKind::Unavailable)).count();
     let unknown = outcomes.iter().filter(|outcome| **outcome == Some(DenialKind::KeyUnknown)).count();
@@ -192,10 +200,34 @@ async fn answers_503_when_too_many_requests_wait_for_a_hash() {
 
 #[tokio::test]
 async fn refuses_a_key_that_cannot_be_upgraded() {
-    let api = Api::new(true);
+    let api = Api::with_upgrades(Backend::down());
     let reply = send(&mut api.stack.clone(), with_key(SECRET_OF_BCRYPT)).await;
     assert_eq!(
         (reply.status(), reply.kind()),
         (StatusCode::SERVICE_UNAVAILABLE, Some(DenialKind::Unavailable))
     );
+}
+
+/// Regression: it was dropped with the request, perhaps between the change and its event.
+#[tokio::test]
+async fn an_upgrade_that_has_begun_is_completed_if_its_caller_hangs_up() {
+    let latch = Latch::shut();
+    let api = Api::with_upgrades(Backend::slow(&latch));
+    let has_begun = async {
+        while api.table.0.upgrading.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        _ = api.refusal(SECRET_OF_SHA_256) => panic!("the upgrade is not completed yet"),
+        () = within(has_begun) => {}
+    }
+    latch.open();
+    let is_completed = async {
+        while api.table.0.rows.lock().unwrap().contains_key("sha256") {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    within(is_completed).await;
+    assert_eq!(api.refusal(SECRET_OF_SHA_256).await, None);
 }
