@@ -239,6 +239,58 @@ async fn concurrent_attempts_are_counted_when_they_have_failed() {
     }
 }
 
+/// Regression: an attempt was charged by its response, and a caller that never waited for one was charged nothing.
+#[tokio::test]
+async fn an_attempt_that_is_abandoned_during_its_verification_has_failed_in_a_built_stack() {
+    for how in How::BOTH {
+        let (mut stack, _, verifier) = stack(how, 3.per_minute());
+        verifier.backend.turn_into(&Backend::slow(&Latch::shut()));
+        for is_polled in [true, false] {
+            assert!(is_ready_now(&mut stack));
+            let mut attempt = Box::pin(stack.call(with_key(HERE, "good")));
+            assert!(!is_polled || is_pending(attempt.as_mut()));
+        }
+        verifier.backend.turn_into(&Backend::prompt());
+        assert_eq!(send(&mut stack, with_key(HERE, "good")).await.status(), StatusCode::OK, "one is left");
+        assert_eq!(send(&mut stack, with_key(HERE, "guess")).await.status(), StatusCode::UNAUTHORIZED);
+        let last = send(&mut stack, with_key(HERE, "good")).await;
+        assert_eq!(is_shut_out(&last), matches!(how, How::Built), "{how:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_abandoned_before_or_after_its_verification_is_no_attempt() {
+    let clock = ManualClock::at(at(0));
+    let (limiter, plans, latch) = (Backend::prompt(), Backend::prompt(), Latch::shut());
+    let tollgate = Tollgate::builder()
+        .attempt_limit(attempts(1.per_minute()).with_limiter(SlowLimiter::new(&limiter)))
+        .verify(Verifier::new())
+        .entitlement(EntitlementLayer::new().with_entitlements(SlowEntitlements(plans.clone())))
+        .clock(clock);
+    let mut stack = erase(tollgate.build().unwrap().layer(inner()));
+    for backend in [&limiter, &plans] {
+        backend.turn_into(&Backend::slow(&latch));
+        assert!(is_ready_now(&mut stack));
+        assert!(is_pending(pin!(stack.call(with_key(HERE, "good")))));
+        backend.turn_into(&Backend::prompt());
+        assert_eq!(send(&mut stack, with_key(HERE, "good")).await.status(), StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn an_abandoned_attempt_is_none_where_verification_is_in_report_only_mode() {
+    let (verifier, latch) = (Verifier::new(), Latch::shut());
+    let verify = VerifyLayer::new(verifier.clone()).with_report_only(&ReportOnly::new());
+    let tollgate = Tollgate::builder().attempt_limit(attempts(1.per_minute())).verify(verify);
+    let tollgate = tollgate.clock(ManualClock::at(at(0))).build().unwrap();
+    let mut stack = erase(tollgate.layer(inner()));
+    verifier.backend.turn_into(&Backend::slow(&latch));
+    assert!(is_ready_now(&mut stack));
+    assert!(is_pending(pin!(stack.call(with_key(HERE, "guess")))));
+    verifier.backend.turn_into(&Backend::prompt());
+    assert_eq!(send(&mut stack, with_key(HERE, "good")).await.status(), StatusCode::OK);
+}
+
 #[tokio::test]
 async fn in_report_only_mode_no_address_is_refused() {
     for how in How::BOTH {

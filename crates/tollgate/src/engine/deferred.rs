@@ -9,7 +9,7 @@ use http::Response;
 use smallvec::SmallVec;
 use tollgate_core::{
     answer::{Answer, Pending},
-    denial::Unavailable,
+    denial::{Denial, DenialKind, Unavailable},
     limit::{Charge, Decision, LimitRequest, Limiter, PolicyName, Quota},
 };
 
@@ -154,6 +154,16 @@ impl Charging {
         let by_body = self.parts.take_deferred();
         self.parts.apply(response);
         by_body
+    }
+}
+
+/// Makes the charges of a request that was dropped while its credential was being verified, as if the credential were unknown.
+/// Limiters that answer later are asked, and their answers are dropped.
+pub(super) fn charge_abandoned(parts: ResponseParts) {
+    if parts.has_deferred() {
+        let mut refused = Response::new(());
+        refused.extensions_mut().insert(Denial::new(DenialKind::KeyUnknown));
+        drop(Charging::start(parts, ResponseHead::of(&refused)));
     }
 }
 

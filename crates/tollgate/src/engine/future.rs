@@ -50,9 +50,20 @@ pin_project! {
         Charging { response: Option<S::Response>, charging: Charging },
         // A gate refused. `None` once the response is given out.
         Refused { refusal: Option<Refusal> },
-        // A gate waits for its backend. Boxed, because every future would otherwise have room for a request. `None` once the
-        // backend has answered.
-        Waiting { waiting: Option<Box<Waiting<S, RequestBody>>> },
+        // A gate waits for its backend.
+        Waiting { waiting: Unanswered<S, RequestBody> },
+    }
+}
+
+/// A waiting request. Boxed, because every future would otherwise have room for a request. `None` once the backend has answered:
+/// dropped before that, the request is abandoned.
+struct Unanswered<S, RequestBody>(Option<Box<Waiting<S, RequestBody>>>);
+
+impl<S, RequestBody> Drop for Unanswered<S, RequestBody> {
+    fn drop(&mut self) {
+        if let Some(mut waiting) = self.0.take() {
+            waiting.engine.abandon(waiting.at, &mut waiting.request);
+        }
     }
 }
 
@@ -98,7 +109,7 @@ where
         pending: Pending<Resume>,
     ) -> Self {
         let waiting = Waiting { ready, request, engine, at, pending };
-        Self { state: State::Waiting { waiting: Some(Box::new(waiting)) } }
+        Self { state: State::Waiting { waiting: Unanswered(Some(Box::new(waiting))) } }
     }
 }
 
@@ -121,7 +132,7 @@ where
             }
             Verdict::Wait { at, pending } => {
                 (self.at, self.pending) = (at, pending);
-                ResponseFuture { state: State::Waiting { waiting: Some(self) } }
+                ResponseFuture { state: State::Waiting { waiting: Unanswered(Some(self)) } }
             }
         }
     }
@@ -208,9 +219,9 @@ where
                     return Poll::Ready(Ok(refusal.into_response()));
                 }
                 StateProjection::Waiting { waiting } => {
-                    let Some(unanswered) = waiting else { return Poll::Pending };
+                    let Some(unanswered) = &mut waiting.0 else { return Poll::Pending };
                     let resume = ready!(unanswered.pending.as_mut().poll(cx));
-                    if let Some(waiting) = waiting.take() {
+                    if let Some(waiting) = waiting.0.take() {
                         let next = waiting.resume(resume).state;
                         self.set(next);
                     }

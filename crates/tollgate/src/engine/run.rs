@@ -10,8 +10,8 @@ use tollgate_core::{
 use tracing::{Level, Span};
 
 use super::{
-    Caller, Cx, Flow, GateLayer, ReportOnly, RequestContext, ResponseParts, Settings, gate::Resume, instant,
-    refusal, settings::Inherited,
+    Caller, Cx, Flow, GateLayer, ReportOnly, RequestContext, ResponseParts, Settings, deferred, gate::Resume,
+    instant, refusal, settings::Inherited,
 };
 use crate::layers::Gate;
 
@@ -80,7 +80,16 @@ impl Engine {
         })
     }
 
-    /// Takes the context out of the request and puts it back: the only place that does.
+    /// Counts a failed attempt if the request was dropped while gate number `at` verified its credential. Otherwise a caller that
+    /// never waits for an answer could have credentials verified without end.
+    pub(super) fn abandon<B>(&self, at: usize, request: &mut Request<B>) {
+        if self.stations.get(at).is_some_and(Station::is_authenticating) {
+            let mut context = RequestContext::take(request.extensions_mut());
+            deferred::charge_abandoned(mem::take(&mut context.parts));
+        }
+    }
+
+    /// Takes the context out of the request and puts it back: the only place that does while gates run.
     #[inline]
     fn with_context<B>(
         &self,
@@ -169,6 +178,11 @@ impl Station {
     fn check_report_only<B>(&self, cx: &mut Cx<'_, B>) -> Result<Flow, Denial> {
         let before = self.caller_before(cx.context);
         self.gate.check(cx).or_else(|denial| self.waive(denial, before, cx.context).map(|()| Flow::Continue))
+    }
+
+    /// Whether its gate refuses a request for its credential.
+    fn is_authenticating(&self) -> bool {
+        self.report_only.is_none() && matches!(self.gate, Gate::Verify(_))
     }
 
     /// Completes the gate's decision after a wait.

@@ -51,9 +51,10 @@
 //! Keys of 128 random bits cannot be guessed. This layer bounds the work that attempts cost, and protects weaker keys. Many
 //! callers may share an address, so choose a generous quota: an address that fails too often is refused with valid keys, too.
 //!
-//! Attempts are counted when they have failed. Concurrent attempts therefore all pass if one unit is left. An attempt that is cut
-//! off, by its caller or by a timeout, is not counted. Its caller learns nothing, but the store has been asked. If that is
-//! expensive, run requests to their end in a task of their own, by a layer outside.
+//! Attempts are counted when they have failed. Concurrent attempts therefore all pass if one unit is left. In a
+//! [built stack](crate::Tollgate), an attempt that is cut off while its credential is being verified, by its caller or by a
+//! timeout, counts as failed: its caller learns nothing, but the work was done. So choose timeouts outside that are longer than
+//! the verifier's own. A layer that stands alone does not know what layers inside it wait for, and counts no such attempt.
 //!
 //! A request without a known address passes on to be verified, and the log says at the level `ERROR` what to do: the limit must
 //! not refuse all callers because the server was started in another way.
