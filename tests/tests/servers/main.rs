@@ -4,9 +4,11 @@
 //! |---|---|
 //! | `hosts` | axum, hyper and tonic with the layers |
 //! | `fleet` | several processes that share one database |
+//! | `hang_ups` | callers that hang up, while a key store is slow, down and back |
 //! | `harness` | the database server and the network relay of the other tests |
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
 mod fleet;
+mod hang_ups;
 mod harness;
 mod hosts;
