@@ -9,7 +9,7 @@
 //! | the verifier's backend does not answer | 503 | |
 //! | no `CredentialLayer` outside | 500 | |
 //!
-//! The first row's cases look the same to the caller; the log tells them apart.
+//! The first row's cases get the same response; the log tells them apart. Their times may differ, as SECURITY.md says.
 //!
 //! # Where it stands
 //!
