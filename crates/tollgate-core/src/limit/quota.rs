@@ -15,7 +15,8 @@ use crate::limit::{TokenBucket, Window};
 /// assert_eq!(quota.to_string(), "60 per minute, 1000 per hour, 10000 per day");
 /// ```
 ///
-/// Windows are aligned to UTC: a minute begins at second 0, a day at midnight UTC. [`sliding`](Self::sliding) and
+/// Windows are aligned to UTC: a minute begins at second 0, a day at midnight, a week on Monday, a month on the first or on
+/// [another day](PerWindow::per_month_from). [`sliding`](Self::sliding) and
 /// [`with_burst`](Self::with_burst) change the [algorithm](Algorithm) of the limits before them:
 ///
 /// ```
@@ -128,6 +129,12 @@ fn read_limit(text: &str) -> Option<Quota> {
         "minute" => Window::MINUTE,
         "hour" => Window::HOUR,
         "day" => Window::DAY,
+        "week" => Window::WEEK,
+        "month" => Window::MONTH,
+        other if other.starts_with("month from day ") => {
+            let day = other.rsplit_once(' ')?.1.parse().ok().filter(|day| (1..=31).contains(day))?;
+            Window::month_from(day)
+        }
         other => match other.strip_suffix('s')?.trim().parse::<u32>().ok()? {
             0 => return None,
             seconds => Window::lasting(Duration::from_secs(seconds.into())),
@@ -151,7 +158,7 @@ impl fmt::Display for InvalidQuota {
         write!(
             f,
             "`{}` is not a limit: write `60 per minute`, `1000 per sliding hour`, `10 per second in bursts of 30`, `15 per 900 s`, \
-             several limits separated by commas, or `unlimited`",
+             `20000 per month`, `20000 per month from day 17`, several limits separated by commas, or `unlimited`",
             self.0.escape_debug()
         )
     }
@@ -226,7 +233,7 @@ pub enum Algorithm {
     /// `Retry-After`: when enough requests have left the window, which is earlier.
     SlidingWindow,
     /// A bucket that refills at a constant rate, the limit per window, and holds at most `burst` tokens. Implemented as the
-    /// generic cell rate algorithm. Callers see the bucket's size as the limit, and the tokens in it as the remaining quota.
+    /// generic cell rate algorithm. A month has its mean length, 30.436875 days. Callers see the bucket's size as the limit, and the tokens in it as the remaining quota.
     ///
     /// Reset: when the bucket is full. `Retry-After`: when it holds enough tokens, which is earlier.
     TokenBucket {
@@ -256,6 +263,13 @@ pub trait PerWindow {
     fn per_hour(self) -> Quota;
     /// This many per day, from midnight UTC.
     fn per_day(self) -> Quota;
+    /// This many per week, from Monday, midnight UTC.
+    fn per_week(self) -> Quota;
+    /// This many per calendar month, from the first, midnight UTC.
+    fn per_month(self) -> Quota;
+    /// This many per month from a day of its own on, such as a tenant's billing day: see [`Window::month_from`]. Quotas by tenant
+    /// come from a function of the policy, or from the key. Another day is another window, which starts at zero.
+    fn per_month_from(self, day: u8) -> Quota;
     /// This many per window of any length.
     fn per(self, window: Window) -> Quota;
 }
@@ -277,6 +291,18 @@ impl PerWindow for u64 {
         self.per(Window::DAY)
     }
 
+    fn per_week(self) -> Quota {
+        self.per(Window::WEEK)
+    }
+
+    fn per_month(self) -> Quota {
+        self.per(Window::MONTH)
+    }
+
+    fn per_month_from(self, day: u8) -> Quota {
+        self.per(Window::month_from(day))
+    }
+
     fn per(self, window: Window) -> Quota {
         Quota::new(self, window)
     }
@@ -294,10 +320,14 @@ mod tests {
             0.per_day(),
             60.per_minute().and(1_000.per_hour().sliding()).and(10.per_second().with_burst(30)),
             15.per(Window::lasting(Duration::from_secs(900))).sliding().and(u64::MAX.per_day()),
+            1.per_week().and(2.per_month()).and(3.per_month_from(31)).sliding(),
+            4.per_month_from(2).with_burst(5),
         ] {
             assert_eq!(quota.to_string().parse(), Ok(quota));
         }
         assert_eq!("60/minute,5/second".parse(), Ok(60.per_minute().and(5.per_second())));
+        assert_eq!("1000/month from day 17".parse(), Ok(1_000.per_month_from(17)));
+        assert_eq!("5 per 604800 s".parse(), Ok(5.per_week()));
     }
 
     #[test]
@@ -306,7 +336,11 @@ mod tests {
             "",
             "60",
             "60 per",
-            "60 per week",
+            "60 per year",
+            "60 per month from",
+            "60 per month from day 0",
+            "60 per month from day 32",
+            "60 per month from day -1",
             "-1/minute",
             "1/0 s",
             "1/minute,",

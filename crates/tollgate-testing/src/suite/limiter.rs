@@ -46,6 +46,7 @@ pub async fn limiter<L: Limiter>(open: impl AsyncFn() -> L) {
             a_deferred_cost_is_settled_even_beyond_the_limit,
             a_settlement_is_counted_even_if_its_answer_is_dropped,
             a_late_request_counts_in_the_newer_window,
+            weeks_and_months_are_counted_from_their_first_day,
             counts_and_times_may_exceed_32_bits,
             a_request_without_charges_is_allowed,
             model::random_requests_are_decided_as_by_the_model,
@@ -249,6 +250,23 @@ async fn a_late_request_counts_in_the_newer_window(limiter: &Arc<impl Limiter>) 
     assert!(is_allowed(limiter, "ada", &quota, 60).await);
     assert!(is_allowed(limiter, "ada", &quota, 59).await, "a request whose instant is a second older");
     assert_eq!(allowed_of_10(limiter, "ada", &quota, 60).await, 1, "it was counted in the newer window");
+}
+
+async fn weeks_and_months_are_counted_from_their_first_day(limiter: &Arc<impl Limiter>) {
+    let midnight = LimitRequest::new(&[], at(0)).second();
+    for (name, quota) in
+        [("week", 3.per_week()), ("month", 3.per_month()), ("from the 31st", 3.per_month_from(31))]
+    {
+        let window = quota.limits()[0].window;
+        let mut begins_at = midnight;
+        for _ in 0..4 {
+            let ends_at = window.end_after(begins_at);
+            let (first, last) = (begins_at - midnight, ends_at - 1 - midnight);
+            assert_eq!(allowed_of_10(limiter, name, &quota, first).await, 3, "{name}, its first second");
+            assert_eq!(allowed_of_10(limiter, name, &quota, last).await, 0, "{name}, its last second");
+            begins_at = ends_at;
+        }
+    }
 }
 
 async fn counts_and_times_may_exceed_32_bits(limiter: &Arc<impl Limiter>) {

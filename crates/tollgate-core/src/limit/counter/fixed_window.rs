@@ -31,11 +31,11 @@ impl FixedWindow {
         if window.holds(self.ends_at, second) { self } else { self.at_another(window, second) }
     }
 
-    /// Out of line: rarely called, and the only function here that divides.
+    /// Out of line: rarely called (in the first days of a month, too), and the only function here that divides.
     #[cold]
     fn at_another(self, window: Window, second: u64) -> Self {
         let ends_at = window.end_after(second);
-        if window.is_late(self.ends_at, ends_at) { self } else { Self { ends_at, used: 0 } }
+        if window.counts_in(self.ends_at, ends_at) { self } else { Self { ends_at, used: 0 } }
     }
 
     /// Whether `required` units fit below `limit`. Zero units always fit.
@@ -95,7 +95,91 @@ mod tests {
         assert_eq!(counter.counting(u64::MAX).used, u64::MAX);
     }
 
+    #[test]
+    fn a_month_counts_from_its_first_second_to_its_last() {
+        const DAY: u64 = 86_400;
+        let january = 946_684_800; // 2000-01-01
+        let month = Window::MONTH;
+        let counter = FixedWindow::default().at(month, january).counting(1);
+        assert_eq!(counter, FixedWindow { ends_at: january + 31 * DAY, used: 1 });
+        for second in [january, january + DAY, january + 3 * DAY, january + 31 * DAY - 1] {
+            assert_eq!(counter.at(month, second), counter, "{second}");
+        }
+        let february = FixedWindow { ends_at: january + 60 * DAY, used: 0 };
+        assert_eq!(counter.at(month, january + 31 * DAY), february);
+        let counted = february.counting(1);
+        assert_eq!(counted.at(month, january), counted, "late");
+        let december = FixedWindow { ends_at: january, used: 0 };
+        assert_eq!(counted.at(month, january - 1), december, "the clock was set back");
+    }
+
+    /// Walks through the calendar from day to day, and numbers the months that begin on `first_day`.
+    struct MonthWalk {
+        first_day: u64,
+        // The day since the Unix epoch; its year, month and day of the month; the number of the period.
+        today: u64,
+        date: (u64, u64, u64),
+        period: u64,
+    }
+
+    impl MonthWalk {
+        fn new(first_day: u8) -> Self {
+            Self { first_day: first_day.into(), today: 0, date: (1970, 1, 1), period: 0 }
+        }
+
+        fn to(&mut self, day: u64) -> u64 {
+            while self.today < day {
+                let (year, month, day_of_month) = self.date;
+                self.date = if day_of_month < days_in(year, month) {
+                    (year, month, day_of_month + 1)
+                } else if month < 12 {
+                    (year, month + 1, 1)
+                } else {
+                    (year + 1, 1, 1)
+                };
+                self.today += 1;
+                let (year, month, day_of_month) = self.date;
+                self.period += u64::from(day_of_month == self.first_day.min(days_in(year, month)));
+            }
+            self.period
+        }
+    }
+
+    fn days_in(year: u64, month: u64) -> u64 {
+        match month {
+            2 if year.is_multiple_of(400) => 29,
+            2 if year.is_multiple_of(4) && !year.is_multiple_of(100) => 29,
+            2 => 28,
+            4 | 6 | 9 | 11 => 30,
+            _ => 31,
+        }
+    }
+
     proptest! {
+        /// The naive model of months: a list of admitted requests, each with the year and month of its day, which are found by
+        /// walking from day to day.
+        #[test]
+        fn months_agree_with_a_list_of_admitted_requests(
+            steps in prop::collection::vec((0_u64..10 * 86_400, 0_u64..3), 1..200),
+            (first_day, limit) in (1_u8..=31, 0_u64..20),
+        ) {
+            let window = Window::month_from(first_day);
+            let (mut counter, mut second) = (FixedWindow::default(), 0);
+            let mut walk = MonthWalk::new(first_day);
+            let mut admitted: Vec<(u64, u64)> = Vec::new();
+            for (wait, cost) in steps {
+                second += wait;
+                let period = walk.to(second / 86_400);
+                counter = counter.at(window, second);
+                let used: u64 = admitted.iter().filter(|(of, _)| *of == period).map(|(_, cost)| cost).sum();
+                prop_assert_eq!(counter.used, used);
+                if counter.has_room(cost, limit) {
+                    counter = counter.counting(cost);
+                    admitted.push((period, cost));
+                }
+            }
+        }
+
         /// The naive model: a list of admitted requests with their times, counted again for each request.
         #[test]
         fn agrees_with_a_list_of_admitted_requests(

@@ -25,17 +25,18 @@ impl SlidingWindow {
             return self;
         }
         let ends_at = window.end_after(second);
-        if window.is_late(self.ends_at, ends_at) {
+        if window.counts_in(self.ends_at, ends_at) {
             return self;
         }
-        let is_next = self.ends_at > 0 && ends_at.checked_sub(self.ends_at) == Some(window.seconds().into());
+        let is_next = self.ends_at > 0 && window.end_after(self.ends_at) == ends_at;
         Self { ends_at, used: 0, used_before: if is_next { self.used } else { 0 } }
     }
 
     /// The amount used at `nanos`: the current window, plus the part of the previous one that still overlaps, rounded up.
     pub(super) fn used_at(self, window: Window, nanos: u64) -> u64 {
-        let left = self.end().saturating_sub(nanos).min(window.nanos());
-        let share = (u128::from(self.used_before) * u128::from(left)).div_ceil(window.nanos().into());
+        let length = window.seconds_until(self.ends_at).saturating_mul(NANOS_PER_SECOND);
+        let left = self.end().saturating_sub(nanos).min(length);
+        let share = (u128::from(self.used_before) * u128::from(left)).div_ceil(length.into());
         // A part is at most the whole: the conversion cannot fail.
         self.used.saturating_add(u64::try_from(share).unwrap_or(u64::MAX))
     }
@@ -46,23 +47,23 @@ impl SlidingWindow {
     }
 
     pub(super) fn resets_at(self, window: Window) -> u64 {
-        let after = if self.used > 0 { window.seconds().into() } else { 0 };
-        self.ends_at.saturating_add(after)
+        if self.used > 0 { window.end_after(self.ends_at) } else { self.ends_at }
     }
 
     /// The nanosecond from which `required` units are available.
     pub(super) fn opens_at(self, limit: &WindowLimit, required: u64) -> u64 {
-        let length = limit.window.nanos();
-        // How long before the end of a window the previous one overlaps by at most `free` units.
-        let lead = |free: u64, used_before: u64| {
+        // From when the previous window overlaps by at most `free` units the window that ends at `ends_at`.
+        let from = |ends_at: u64, free: u64, used_before: u64| {
+            let length = limit.window.seconds_until(ends_at).saturating_mul(NANOS_PER_SECOND);
             let lead = (u128::from(free) * u128::from(length)).checked_div(used_before.into());
-            lead.and_then(|lead| u64::try_from(lead).ok()).unwrap_or(length).min(length)
+            let lead = lead.and_then(|lead| u64::try_from(lead).ok()).unwrap_or(length).min(length);
+            ends_at.saturating_mul(NANOS_PER_SECOND).saturating_sub(lead)
         };
         match limit.limit.checked_sub(required) {
             None => self.resets_at(limit.window).saturating_mul(NANOS_PER_SECOND),
             Some(free) => match free.checked_sub(self.used) {
-                Some(free) => self.end().saturating_sub(lead(free, self.used_before)),
-                None => self.end().saturating_add(length).saturating_sub(lead(free, self.used)),
+                Some(left) => from(self.ends_at, left, self.used_before),
+                None => from(limit.window.end_after(self.ends_at), free, self.used),
             },
         }
     }

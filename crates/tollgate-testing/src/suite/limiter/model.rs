@@ -47,7 +47,11 @@ impl Model {
 fn any_quota(random: &mut Random) -> Quota {
     let mut quota = Quota::unlimited();
     for _ in 0..random.below(4) {
-        let window = Window::lasting(Duration::from_secs(random.pick(&[1, 7, 60, 90, 3_600, 86_400])));
+        let window = match random.below(8) {
+            0 => Window::WEEK,
+            1 => Window::month_from(random.pick(&[1, 17, 31])),
+            _ => Window::lasting(Duration::from_secs(random.pick(&[1, 7, 60, 90, 3_600, 86_400]))),
+        };
         let limit = if random.one_in(6) { 1 << 33 } else { random.below(9) };
         quota = quota.and(match random.below(4) {
             0 => limit.per(window).sliding(),

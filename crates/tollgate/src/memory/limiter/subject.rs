@@ -118,7 +118,8 @@ impl Subject {
             let counter = match content.kind {
                 Kind::FixedWindow => Counter::FixedWindow(slot.fixed_window()),
                 Kind::SlidingWindow => Counter::SlidingWindow(SlidingWindow {
-                    ends_at: u64::from(slot.idle_from).saturating_sub(content.window.seconds().into()),
+                    // The next window ends at `idle_from`.
+                    ends_at: content.window.start_of(u64::from(slot.idle_from).saturating_sub(1)),
                     used: slot.number.into(),
                     used_before: second_half().number.into(),
                 }),
@@ -255,7 +256,7 @@ pub(super) fn merge(windows: &mut Windows, counted: &Windows, second: u64) {
 pub(super) fn idle_from(window: Window, counter: Counter) -> u64 {
     match counter {
         Counter::FixedWindow(counter) => counter.ends_at,
-        Counter::SlidingWindow(counter) => counter.ends_at.saturating_add(window.seconds().into()),
+        Counter::SlidingWindow(counter) => window.end_after(counter.ends_at),
         Counter::TokenBucket(bucket) => bucket.full_at / NANOS_PER_SECOND + 1,
         _ => u64::MAX,
     }
