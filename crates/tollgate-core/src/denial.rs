@@ -56,12 +56,13 @@ impl Denial {
         Self { kind, more: None }
     }
 
-    /// A rate limit is used up. The denial has the decision, and the time until the next request may be admitted.
+    /// A rate limit is used up. The denial has the decision, and the time until the request may be admitted. For a request that is
+    /// never admitted it has no time, and a sentence for the log.
     pub fn rate_limited(decision: Decision) -> Self {
-        let retry_after = decision.retry_after();
+        let (retry_after, log_detail) = (decision.retry_after(), decision.why_never().into());
         Self::with_more(
             DenialKind::RateLimited,
-            More { retry_after, decision: Some(decision), ..More::default() },
+            More { retry_after, log_detail, decision: Some(decision), ..More::default() },
         )
     }
 

@@ -13,7 +13,7 @@ use std::{
 use http::{Request, Response, StatusCode};
 use tests::{
     hosts::How,
-    suite::{Failure, Inner, at, is_pending, is_ready_now, send, try_send},
+    suite::{Failure, Inner, Log, at, is_pending, is_ready_now, send, try_send},
 };
 use tollgate::{
     DenialKind, PerWindow as _, Policy, Quota, RateLimitLayer, ScopeLayer,
@@ -53,13 +53,102 @@ async fn each_request_is_charged_all_of_its_units_or_none() {
         for expected in [
             (200, Some(10), Some(6), Some(60), None),
             (200, Some(10), Some(2), Some(60), None),
-            (429, Some(10), Some(2), Some(60), Some(60)),
-            (429, Some(10), Some(2), Some(60), Some(60)),
+            (429, Some(10), Some(0), Some(60), Some(60)),
+            (429, Some(10), Some(0), Some(60), Some(60)),
         ] {
             assert_eq!(numbers(&send(&mut stack, from("ada")).await), expected, "{how:?}");
         }
         clock.set(at(60));
         assert_eq!(passing(&mut stack, "ada", 9).await, 2);
+    }
+}
+
+/// `Retry-After` was the time until the window's end, also for a request that never fits.
+#[tokio::test]
+async fn a_request_that_never_fits_has_no_retry_after_and_the_log_says_why() {
+    for (quota, limit_text) in
+        [(60.per_minute(), "60 per minute"), (9.per_hour().with_burst(5), "5 per 2000 s")]
+    {
+        for how in How::BOTH {
+            let clock = ManualClock::at(at(0));
+            let cost = Cost::by_request(|head, _| if head.uri.path() == "/jobs/all" { 100 } else { 1 });
+            let mut stack = guarding(how, &clock, limit(quota.clone(), cost), Inner::new());
+            let log = Log::start();
+            let (status, _, remaining, _, retry_after) =
+                numbers(&send(&mut stack, asking("ada", "/jobs/all")).await);
+            assert_eq!((status, remaining, retry_after), (429, Some(0), None), "{quota}");
+            let entries = log.entries();
+            let detail = entries[0].field("detail").unwrap();
+            assert!(detail.contains("costs more than the policy \"default\" ever admits"), "{detail}");
+            assert!(detail.contains(limit_text), "{detail}");
+            assert_eq!(passing(&mut stack, "ada", 3).await, 3, "other requests fit");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_limit_of_zero_means_never() {
+    let clock = ManualClock::at(at(0));
+    let mut stack = behind(&clock, RateLimitLayer::new(0.per_minute()).with_clock(clock.clone()));
+    let log = Log::start();
+    assert_eq!(numbers(&send(&mut stack, from("ada")).await), (429, Some(0), Some(0), Some(60), None));
+    let entries = log.entries();
+    assert!(entries[0].field("detail").unwrap().contains("its limit is 0 per minute"), "{entries:?}");
+}
+
+#[test]
+fn a_fixed_cost_above_a_limit_is_a_configuration_error() {
+    let policy = |quota: Quota| Policy::new("exports", quota).with_cost(100);
+    for policy in [
+        policy(60.per_minute()),
+        policy(1_000.per_minute()).with_tier("basic", 1_000.per_day().and(99.per_hour())),
+        policy(1_000.per_second().with_burst(99)),
+    ] {
+        let error = RateLimitLayer::from_policies([policy]).unwrap_err().to_string();
+        assert!(error.contains("\"exports\"") && error.contains("cost of 100"), "{error}");
+    }
+    let never = policy(1_000.per_minute()).with_tier("none", 0.per_minute());
+    assert!(RateLimitLayer::from_policies([never]).is_ok(), "a limit of 0 is meant");
+}
+
+/// 20 units remained of a limit of 60, and the refusal of a request that costs 40 said so: a caller that tests the header for 0
+/// repeated the request without a pause.
+#[tokio::test]
+async fn a_caller_that_repeats_its_request_until_nothing_remains_is_refused_once() {
+    let clock = ManualClock::at(at(0));
+    let mut stack = guarding(How::Built, &clock, limit(60.per_minute(), Cost::units(40)), Inner::new());
+    let mut statuses = Vec::new();
+    loop {
+        let (status, _, remaining, ..) = numbers(&send(&mut stack, from("ada")).await);
+        statuses.push(status);
+        if remaining == Some(0) || statuses.len() > 9 {
+            break;
+        }
+    }
+    assert_eq!(statuses, [200, 429]);
+}
+
+/// 500 kilobytes are less of a day's 1,048,576 than 40 requests are of 60.
+#[tokio::test]
+async fn of_limits_in_different_units_the_one_with_the_smallest_share_left_is_shown() {
+    let clock = ManualClock::at(at(0));
+    let requests = || Policy::new("requests", 60.per_minute());
+    let traffic = || {
+        let kilobytes =
+            Cost::by_request(|head, _| head.headers["x-kilobytes"].to_str().unwrap().parse().unwrap());
+        Policy::new("traffic", 1_048_576.per_day()).with_cost(kilobytes)
+    };
+    let layer =
+        |policies: Vec<Policy>| RateLimitLayer::from_policies(policies).unwrap().with_clock(clock.clone());
+    let one_layer = behind(&clock, layer(vec![requests(), traffic()]));
+    let outside = behind(&clock, (layer(vec![requests()]), layer(vec![traffic()])));
+    let inside = behind(&clock, (layer(vec![traffic()]), layer(vec![requests()])));
+    for mut stack in [one_layer, outside, inside] {
+        for (kilobytes, expected) in [("1", (60, 59)), ("1048075", (1_048_576, 500))] {
+            let request = tests::suite::get("/jobs", &[("x-api-key", "ada"), ("x-kilobytes", kilobytes)]);
+            let (status, limit, remaining, ..) = numbers(&send(&mut stack, request).await);
+            assert_eq!((status, limit.zip(remaining)), (200, Some(expected)));
+        }
     }
 }
 
@@ -76,7 +165,7 @@ async fn a_request_without_cost_is_never_refused_and_never_counted() {
         for (path, status, remaining) in [
             ("/jobs/usage", 200, 10),
             ("/jobs/search", 200, 3),
-            ("/jobs/search", 429, 3),
+            ("/jobs/search", 429, 0),
             ("/jobs/usage", 200, 3),
             ("/jobs", 200, 2),
             ("/jobs", 200, 1),

@@ -8,6 +8,7 @@ mod cost;
 mod exact;
 mod headers;
 mod model;
+mod months;
 mod numbers;
 mod obedient;
 mod peek;

@@ -1,7 +1,6 @@
 //! A limiter's decision, and its arithmetic.
 
 use std::{
-    cmp::Reverse,
     fmt,
     time::{Duration, SystemTime},
 };
@@ -31,9 +30,14 @@ pub struct WindowState {
     pub reset_second: u64,
     /// Whether this window refused the request.
     pub is_violated: bool,
+    /// Whether callers must not see where this window stands: see [`Charge::hidden`].
+    pub is_hidden: bool,
     // When a refused request would be admitted, in nanoseconds since the Unix epoch; 0 if that is the reset.
     opens_at: u64,
 }
+
+/// For a request that costs more than the limit, and for a limit of 0. No window opens then: it would be in the year 2554.
+const NEVER: u64 = u64::MAX;
 
 impl WindowState {
     /// When the whole limit is available again if no request is sent until then: a whole second.
@@ -50,18 +54,30 @@ impl WindowState {
     }
 
     /// How long after `at` a refused request would be admitted, as in `Retry-After`: whole seconds, rounded up, at least one.
-    pub fn retry_after(&self, at: SystemTime) -> Duration {
-        whole_seconds(Duration::from_nanos(self.opens_at().saturating_sub(nanos_of(at))))
+    /// `None` if it is never admitted, because it costs more than the limit, or the limit is 0.
+    pub fn retry_after(&self, at: SystemTime) -> Option<Duration> {
+        let wait = || Duration::from_nanos(self.opens_at().saturating_sub(nanos_of(at)));
+        (self.opens_at != NEVER).then(|| whole_seconds(wait()))
     }
 
     fn opens_at(&self) -> u64 {
         if self.opens_at > 0 { self.opens_at } else { self.reset_second.saturating_mul(NANOS_PER_SECOND) }
     }
 
-    /// What the window still admits; never below zero.
+    /// What the window still admits, in units of cost; never below zero.
+    ///
+    /// 0 if it refused the request, even if cheaper requests would still fit: a caller that sends requests until nothing remains
+    /// must not repeat one that is refused.
     #[inline]
     pub fn remaining(&self) -> u64 {
-        self.limit.saturating_sub(self.used)
+        if self.is_violated { 0 } else { self.limit.saturating_sub(self.used) }
+    }
+
+    /// The share of the limit that [remains](Self::remaining), between 0 and 1. It compares windows with different units, such as
+    /// requests and kilobytes.
+    #[expect(clippy::cast_precision_loss, reason = "a share has 53 exact bits")]
+    pub fn share_left(&self) -> f64 {
+        self.remaining() as f64 / self.limit.max(1) as f64
     }
 }
 
@@ -89,7 +105,8 @@ impl WindowCheck {
             used: counter.used(limit, now),
             reset_second: counter.resets_at(limit),
             is_violated: false,
-            opens_at: counter.opens_at(limit, charge.required),
+            is_hidden: charge.is_hidden,
+            opens_at: counter.opens_at(limit, charge.required).min(NEVER - 1),
         };
         let after = if charge.cost > 0 { counter.counting(limit, charge.cost) } else { counter };
         Self {
@@ -110,6 +127,7 @@ impl WindowCheck {
             used: counter.used,
             reset_second: counter.ends_at,
             is_violated: false,
+            is_hidden: charge.is_hidden,
             opens_at: 0,
         };
         Self { state, required: charge.required, cost: charge.cost, reset_second_after: counter.ends_at }
@@ -129,6 +147,9 @@ impl WindowCheck {
             state.reset_second = self.reset_second_after;
         } else {
             state.is_violated = !self.has_room();
+            if self.required > state.limit {
+                state.opens_at = NEVER;
+            }
         }
         state
     }
@@ -164,7 +185,7 @@ impl WindowCheck {
 /// let refused = ask();
 /// assert!(!refused.is_allowed());
 /// assert_eq!(refused.retry_after(), Some(Duration::from_secs(50)));
-/// assert_eq!(refused.windows()[1].used, 2); // a refusal burns nothing, anywhere
+/// assert_eq!(refused.windows()[1].used, 2); // a refused request is counted in no window
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
@@ -246,29 +267,50 @@ impl Decision {
         self.windows.as_slice()
     }
 
-    /// The window whose values a caller should see: of a refusal the violated one that opens last, otherwise the one
-    /// with the least left (of equals, the one that resets last). `None` without any limit.
+    /// The window whose values a caller should see: of a refusal the violated one that opens last, otherwise the one with the
+    /// smallest [share](WindowState::share_left) left (of equals, the one that resets last). `None` without any limit, and if that is
+    /// a [hidden](WindowState::is_hidden) window.
     #[inline]
     pub fn tightest(&self) -> Option<&WindowState> {
         match &self.windows {
-            Windows::One(window) => Some(window),
-            Windows::Many(windows) => self.tightest_of(windows),
+            Windows::One(window) => (!window.is_hidden).then_some(window),
+            Windows::Many(windows) if self.is_allowed => Self::tightest_of(windows),
+            Windows::Many(_) => self.refused_by().filter(|state| !state.is_hidden),
         }
     }
 
     #[inline(never)]
-    fn tightest_of<'w>(&self, windows: &'w [WindowState]) -> Option<&'w WindowState> {
-        if self.is_allowed {
-            windows.iter().rev().min_by_key(|state| (state.remaining(), Reverse(state.reset_second)))
-        } else {
-            windows.iter().filter(|state| state.is_violated).max_by_key(|state| state.opens_at())
-        }
+    fn tightest_of(windows: &[WindowState]) -> Option<&WindowState> {
+        let shown = windows.iter().filter(|state| !state.is_hidden);
+        shown.rev().min_by(|one, other| {
+            let by_share = one.share_left().total_cmp(&other.share_left());
+            by_share.then(other.reset_second.cmp(&one.reset_second))
+        })
     }
 
-    /// How long a refused caller has to wait: whole seconds, rounded up, at least one. `None` if it was admitted.
+    /// The violated window that opens last.
+    fn refused_by(&self) -> Option<&WindowState> {
+        self.windows().iter().filter(|state| state.is_violated).max_by_key(|state| state.opens_at())
+    }
+
+    /// How long a refused caller has to wait: whole seconds, rounded up, at least one. `None` if the request was admitted, and if it
+    /// is never admitted: see [`WindowState::retry_after`].
     pub fn retry_after(&self) -> Option<Duration> {
-        let violated = self.tightest().filter(|_| !self.is_allowed)?;
-        Some(violated.retry_after(self.at))
+        self.refused_by()?.retry_after(self.at)
+    }
+
+    /// Why a refused request is never admitted, for the log; empty if it may be admitted later.
+    pub(crate) fn why_never(&self) -> String {
+        match self.refused_by().filter(|state| state.opens_at == NEVER) {
+            Some(WindowState { policy, limit: 0, window, .. }) => {
+                format!("the policy {policy:?} admits no request: its limit is 0 per {window}")
+            }
+            Some(WindowState { policy, limit, window, .. }) => format!(
+                "the request costs more than the policy {policy:?} ever admits, {limit} per {window}: raise the limit, or \
+                 lower the cost"
+            ),
+            None => String::new(),
+        }
     }
 
     /// The same decision, with the values of `newer` for the windows that it has.
@@ -331,6 +373,73 @@ mod tests {
         let tightest = decision.tightest().unwrap();
         assert_eq!((tightest.limit, tightest.remaining(), tightest.resets_at()), (1_000, 9, at(3_600_000)));
         assert_eq!(decision.retry_after(), None);
+    }
+
+    /// 500 of 1,048,576 kilobytes are less than 40 of 60 requests.
+    #[test]
+    fn the_tightest_window_has_the_smallest_share_left() {
+        let now = at(0);
+        let kilobytes = check(&1_048_576.per_day(), 1_048_075, 1, now);
+        let decision = Decision::evaluate(now, [minute(19, 60, now), kilobytes]);
+        assert_eq!(decision.tightest().unwrap().remaining(), 500);
+        assert_eq!(decision.windows().iter().map(WindowState::remaining).collect::<Vec<_>>(), [40, 500]);
+        let equal = Decision::evaluate(now, [hour(1, 4, now), minute(0, 2, now)]);
+        assert_eq!(
+            equal.tightest().unwrap().window,
+            Window::HOUR,
+            "of equal shares, the one that resets last"
+        );
+        let used_up = Decision::evaluate(now, [hour(0, 1, now), check(&0.per_minute(), 0, 0, now)]);
+        assert_eq!(used_up.tightest().unwrap().window, Window::HOUR, "0 of 0 is nothing, too");
+    }
+
+    #[test]
+    fn nothing_remains_in_the_window_that_refuses() {
+        let now = at(0);
+        let decision = Decision::evaluate(now, [check(&60.per_minute(), 40, 40, now), hour(1, 9, now)]);
+        assert_eq!(decision.windows().iter().map(WindowState::remaining).collect::<Vec<_>>(), [0, 8]);
+        assert_eq!((decision.windows()[0].used, decision.retry_after()), (40, Some(Duration::from_secs(60))));
+    }
+
+    #[test]
+    fn a_request_that_never_fits_has_no_time_to_retry() {
+        let now = at(0);
+        for quota in [60.per_minute(), 60.per_minute().sliding(), 60.per_minute().with_burst(60)] {
+            let refused = Decision::evaluate(now, [hour(3, 3, now), check(&quota, 0, 100, now)]);
+            assert_eq!((refused.retry_after(), refused.tightest().unwrap().limit), (None, 60), "{quota}");
+            assert!(refused.why_never().contains("costs more"), "{}", refused.why_never());
+            let none = check(&0.per_minute(), 0, 1, now);
+            let refused = Decision::evaluate(now, [none]);
+            assert_eq!(refused.retry_after(), None);
+            assert!(refused.why_never().contains("0 per minute"), "{}", refused.why_never());
+            assert_eq!(Decision::evaluate(now, [check(&quota, 60, 60, now)]).why_never(), "");
+        }
+    }
+
+    #[test]
+    fn a_hidden_window_is_not_shown_but_decides() {
+        let (now, key, address) = (at(0), 9.per_minute(), 2.per_hour());
+        let by_key = WindowCheck::of_fixed_window(
+            &Charge::new("key", "ada", "ada", &key),
+            &key.limits()[0],
+            FixedWindow { ends_at: 60, used: 0 },
+        );
+        let by_address = |used| {
+            let charge = Charge::new("address", "192.0.2.1", "192.0.2.1", &address).hidden();
+            WindowCheck::new(
+                &charge,
+                &address.limits()[0],
+                Counter::FixedWindow(FixedWindow { ends_at: 3_600, used }),
+                now,
+            )
+        };
+        let both = Decision::evaluate(now, [by_key, by_address(1)]);
+        assert_eq!(both.tightest().unwrap().policy, "key");
+        assert_eq!(Decision::evaluate(now, [by_address(0)]).tightest(), None);
+        for refused in [[by_address(2)].to_vec(), [by_key, by_address(2)].to_vec()] {
+            let refused = Decision::evaluate(now, refused);
+            assert_eq!((refused.tightest(), refused.retry_after()), (None, Some(Duration::from_secs(3_600))));
+        }
     }
 
     #[test]

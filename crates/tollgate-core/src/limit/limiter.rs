@@ -30,13 +30,24 @@ pub struct Charge<'r> {
     pub cost: u64,
     /// Where the limiter may keep the place of the counters, which it would otherwise work out from policy, subject and group.
     pub place: Option<&'r CounterPlace>,
+    /// Whether callers must not see where the counters stand.
+    pub is_hidden: bool,
 }
 
 impl<'r> Charge<'r> {
     /// A charge of 1 to the counters of `subject` under `policy`, in `group`.
     #[inline]
     pub fn new(policy: impl Into<PolicyName>, subject: &'r str, group: &'r str, quota: &'r Quota) -> Self {
-        Self { policy: policy.into(), subject, group, quota, required: 1, cost: 1, place: None }
+        Self {
+            policy: policy.into(),
+            subject,
+            group,
+            quota,
+            required: 1,
+            cost: 1,
+            place: None,
+            is_hidden: false,
+        }
     }
 
     /// The same charge. `place` belongs to this subject and group alone.
@@ -53,6 +64,12 @@ impl<'r> Charge<'r> {
     /// A charge whose cost is known later: 1 must be left now, and nothing is counted.
     pub fn with_deferred_cost(self) -> Self {
         Self { required: 1, cost: 0, ..self }
+    }
+
+    /// The same, but callers must not see where the counters stand, because strangers share them: those of an address.
+    #[inline]
+    pub fn hidden(self) -> Self {
+        Self { is_hidden: true, ..self }
     }
 
     /// A deferred charge, for a request that was admitted before: counted in any case.

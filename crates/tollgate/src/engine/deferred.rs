@@ -34,6 +34,7 @@ pub(crate) struct DeferredItem {
     subject: Box<str>,
     group: Box<str>,
     quota: Quota,
+    is_hidden: bool,
     cost: DeferredCost,
 }
 
@@ -59,8 +60,14 @@ impl DeferredItem {
             subject: charge.subject.into(),
             group: charge.group.into(),
             quota: charge.quota.clone(),
+            is_hidden: charge.is_hidden,
             cost,
         }
+    }
+
+    fn charge(&self, cost: u64) -> Charge<'_> {
+        let charge = Charge::new(self.policy, &self.subject, &self.group, &self.quota).settled(cost);
+        if self.is_hidden { charge.hidden() } else { charge }
     }
 }
 
@@ -104,7 +111,7 @@ impl DeferredCharge {
         for item in &self.items {
             let cost = cost_of(&item.cost);
             if cost > 0 {
-                charges.push(Charge::new(item.policy, &item.subject, &item.group, &item.quota).settled(cost));
+                charges.push(item.charge(cost));
             }
         }
         (!charges.is_empty()).then(|| {

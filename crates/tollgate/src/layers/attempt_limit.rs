@@ -133,9 +133,13 @@ impl AttemptLimitGate {
         let answer = self.limiter.acquire(&LimitRequest::new(&[charge], context.instant()));
         cx.when_answered(answer, move |decided, context| {
             // The decision stays out of the context: headers would show it to a caller that is not authenticated.
-            if let Some(wait) = decided?.retry_after() {
-                let denial = Denial::new(DenialKind::RateLimited).with_retry_after(wait);
-                return Err(denial.with_log_detail(address));
+            let decision = decided?;
+            if !decision.is_allowed() {
+                let denial = Denial::new(DenialKind::RateLimited).with_log_detail(address);
+                return Err(match decision.retry_after() {
+                    Some(wait) => denial.with_retry_after(wait),
+                    None => denial,
+                });
             }
             context.parts.defer(deferred, None);
             Ok(())

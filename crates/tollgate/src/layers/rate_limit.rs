@@ -5,17 +5,22 @@
 //! | condition | status | headers |
 //! |---|---|---|
 //! | a window of a policy is used up | 429 | `Retry-After`, `X-RateLimit-*` of the violated window that opens last |
+//! | a limit is 0, or below the request's cost | 429 | `X-RateLimit-*` of the violated window |
+//! | a window of a policy by address is used up | 429 | `Retry-After` |
 //! | the counters cannot be reached | 503 | |
 //! | a policy counts by principal and no `VerifyLayer` ran outside | 500 | |
 //! | an anonymous request, where every policy counts by principal | 500 | |
 //!
 //! Every response to an admitted request, refusals by inner layers included, carries `X-RateLimit-Limit`, `-Remaining` and
-//! `-Reset` (seconds since the Unix epoch), all three of the same window: the one with the least left. [`RateLimitHeaders`] has
-//! the other forms. A handler's own values of these headers are replaced.
+//! `-Reset` (seconds since the Unix epoch), all three of the same window: the one with the smallest share of its limit left, since
+//! policies may count in different units. [`RateLimitHeaders`] has the other forms. A handler's own values of these headers are
+//! replaced. `-Remaining` is in units of cost. On a refusal it is 0, even if a cheaper request would still fit, so that a caller
+//! that tests it does not repeat the refused request.
 //!
-//! A caller that waits for `Retry-After` seconds (rounded up) is admitted with the same request, and a caller that waits for the
-//! reset when nothing is left is never refused, if no other caller shares its counters. This holds for one layer. Of stacked
-//! layers the outer one has counted what the inner one refuses; each writes its headers where there are none yet, or where its own
+//! A caller that waits for `Retry-After` seconds (rounded up) is admitted with the same request. A caller whose requests cost 1, and
+//! that waits for the reset when nothing is left, is never refused. Both hold if no other caller shares its counters. A request
+//! that is never admitted, because it costs more than the limit or the limit is 0, is refused without `Retry-After`, and the log
+//! says why. This holds for one layer. Of stacked layers the outer one has counted what the inner one refuses; each writes its headers where there are none yet, or where its own
 //! window is tighter. Put policies that belong together into one layer.
 //!
 //! # Where it stands
@@ -84,6 +89,9 @@
 //! window of any policy; one that an inner guard refuses has been counted. A policy's name is part of its counters' identity, its
 //! quota is not: a caller that changes its plan keeps its count.
 //!
+//! No header shows what an [address](Subject::Address) has left: strangers share it. A [subject of your own](Subject::custom) is shown
+//! to each caller that is counted under it, also before authentication.
+//!
 //! Without [`with_limiter`](RateLimitLayer::with_limiter) counters live in this process: each process admits the whole quota.
 //!
 //! A CORS preflight is not counted.
@@ -146,7 +154,8 @@ impl RateLimitLayer {
     /// Charges each request to all of these policies, or refuses it and charges none. Counts in this process.
     ///
     /// # Errors
-    /// If there is no policy, or if two of them have the same name, because they would share their counters.
+    /// If there is no policy; if two of them have the same name, because they would share their counters; or if a fixed cost is above
+    /// one of the policy's limits, because no request would ever be admitted.
     pub fn from_policies(policies: impl IntoIterator<Item = Policy>) -> Result<Self, ConfigurationError> {
         let policies: Arc<[Policy]> = policies.into_iter().collect();
         if policies.is_empty() {
@@ -160,6 +169,15 @@ impl RateLimitLayer {
             return Err(ConfigurationError::new(format!(
                 "RateLimitLayer has two policies named \"{twice}\", which would share their counters: rename one"
             )));
+        }
+        for policy in &*policies {
+            if let Some((cost, limit)) = policy.cost_above_limit() {
+                return Err(ConfigurationError::new(format!(
+                    "the policy \"{}\" of RateLimitLayer has a cost of {cost} and a limit of {limit}, which never admits a request: \
+                     raise the limit, or lower the cost",
+                    policy.name()
+                )));
+            }
         }
         Ok(Self::with_policies(policies))
     }

@@ -51,8 +51,8 @@ fn seconds_to_reset(window: &Shown, now: u64) -> u64 {
     (window.standing.resets_at * SECOND).saturating_sub(now).div_ceil(SECOND)
 }
 
-fn retry_after(window: &Shown, now: u64) -> u64 {
-    window.standing.opens_at.saturating_sub(now).div_ceil(SECOND).max(1)
+fn retry_after(window: &Shown, now: u64) -> Option<u64> {
+    (!window.never_fits).then(|| window.standing.opens_at.saturating_sub(now).div_ceil(SECOND).max(1))
 }
 
 /// Compares every rate-limit header, including those that must be absent.
@@ -62,7 +62,7 @@ pub(crate) fn check(reply: &Reply, layers: &[Verdict], form: Form, now: u64) -> 
     prop_assert_eq!(reply.status(), if passes { 200 } else { 429 });
     let (verdict, others) = shown(layers);
     let tightest = verdict.tightest();
-    let wait = tightest.first().filter(|_| !passes).map(|window| retry_after(window, now));
+    let wait = tightest.first().filter(|_| !passes).and_then(|window| retry_after(window, now));
     prop_assert_eq!(number(reply, "retry-after"), wait);
 
     let (mut triples, mut lists) = (0, 0);
@@ -91,7 +91,7 @@ fn shown(layers: &[Verdict]) -> (&Verdict, Vec<&Verdict>) {
     let rank = |verdict: &Verdict| {
         let window = verdict.tightest().first().copied();
         window.map_or((2, 0, Reverse(0)), |window| {
-            (i32::from(verdict.passes()), window.remaining(), Reverse(window.standing.resets_at))
+            (i32::from(verdict.passes()), window.shares_left(), Reverse(window.standing.resets_at))
         })
     };
     let at = (0..layers.len()).rev().min_by_key(|at| rank(&layers[*at])).unwrap();
@@ -121,8 +121,8 @@ fn by_name(verdict: &Verdict) -> BTreeMap<String, Vec<Shown>> {
     for window in &verdict.windows {
         let same = named.entry(name(window)).or_default();
         same.push(*window);
-        let least = same.iter().map(Shown::remaining).min();
-        same.retain(|window| Some(window.remaining()) == least);
+        let least = same.iter().map(Shown::shares_left).min();
+        same.retain(|window| Some(window.shares_left()) == least);
     }
     named
 }
@@ -147,7 +147,8 @@ fn check_draft_10(reply: &Reply, verdict: &Verdict, now: u64) -> Result<(), Test
             &format!("{}-", window.policy)
         };
         let name = format!("\"{policy}{}\"", name(window));
-        let to_go = if window.is_violated { retry_after(window, now) } else { seconds_to_reset(window, now) };
+        let wait = retry_after(window, now).filter(|_| window.is_violated);
+        let to_go = wait.unwrap_or_else(|| seconds_to_reset(window, now));
         policies.push((name.clone(), ("q", window.limit.capacity()), ("w", window.limit.shown_seconds())));
         limits.push((name, ("r", window.remaining()), ("t", to_go)));
     }

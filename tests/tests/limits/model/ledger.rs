@@ -23,11 +23,23 @@ pub(crate) struct Shown {
     pub(crate) limit: Limit,
     pub(crate) standing: Standing,
     pub(crate) is_violated: bool,
+    /// Whether it refuses a request like this one at any time.
+    pub(crate) never_fits: bool,
 }
+
+/// A multiple of every limit of the model.
+const SHARES: u64 = 138_600;
 
 impl Shown {
     pub(crate) fn remaining(&self) -> u64 {
-        self.limit.capacity().saturating_sub(self.standing.used)
+        if self.is_violated { 0 } else { self.limit.capacity().saturating_sub(self.standing.used) }
+    }
+
+    /// What remains of the limit, as a number of equal shares.
+    pub(crate) fn shares_left(&self) -> u64 {
+        let limit = self.limit.capacity().max(1);
+        assert_eq!(SHARES % limit, 0, "{limit} shares");
+        self.remaining() * (SHARES / limit)
     }
 }
 
@@ -43,14 +55,16 @@ impl Verdict {
     }
 
     /// The windows that may be shown when there is place for one only: of a refusal the violated one that opens last,
-    /// otherwise the one with the least left, and of those the one that resets last. Equal ones may stand for each other.
+    /// otherwise the one with the smallest share left, and of those the one that resets last. Equal ones may stand for each other.
     pub(crate) fn tightest(&self) -> Vec<Shown> {
         if self.passes() {
-            let least_left = greatest(&self.windows, |window| std::cmp::Reverse(window.remaining()));
+            let least_left = greatest(&self.windows, |window| std::cmp::Reverse(window.shares_left()));
             greatest(&least_left, |window| window.standing.resets_at)
         } else {
             let violated: Vec<_> = self.windows.iter().filter(|window| window.is_violated).copied().collect();
-            greatest(&violated, |window| window.standing.opens_at)
+            greatest(&violated, |window| {
+                (window.never_fits, window.standing.opens_at * u64::from(!window.never_fits))
+            })
         }
     }
 }
@@ -95,7 +109,14 @@ impl Ledger {
                 let history = self.counters.get(&counter).unwrap_or(&none);
                 let standing = history.standing(*limit, charge.cost, now);
                 let is_violated = charge.cost > 0 && standing.used + charge.cost > limit.capacity();
-                windows.push(Shown { policy: charge.policy, limit: *limit, standing, is_violated });
+                let never_fits = charge.cost > limit.capacity();
+                windows.push(Shown {
+                    policy: charge.policy,
+                    limit: *limit,
+                    standing,
+                    is_violated,
+                    never_fits,
+                });
             }
         }
         Verdict { windows }

@@ -1,6 +1,6 @@
 //! Which headers show callers where their limits stand, and their text.
 
-use std::{cmp::Reverse, fmt::Write as _};
+use std::fmt::Write as _;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tollgate_core::limit::{Decision, Window, WindowState};
@@ -66,10 +66,19 @@ impl RateLimitValues {
         set_header(headers, &X_RATELIMIT_RESET, shared_number_text(self.reset));
     }
 
-    /// Whether these belong before others: a refusal first, then the least remaining, then the latest reset.
+    /// On a refusal by a window that callers must not see: no headers, also not those of an outer layer, which has admitted the
+    /// request.
+    const OF_HIDDEN_REFUSAL: Self =
+        Self { is_usual: false, is_refusal: true, limit: 0, remaining: 0, reset: 0, reset_second: 0 };
+
+    /// Whether these belong before others: a refusal first, then the smallest share left, then the latest reset.
     pub(crate) fn are_tighter_than(&self, other: &Self) -> bool {
-        let rank = |values: &Self| (!values.is_refusal, values.remaining, Reverse(values.reset_second));
-        rank(self) < rank(other)
+        // Multiplied crosswise, the shares of the limits are compared exactly.
+        let share = |own: &Self, other: &Self| u128::from(own.remaining) * u128::from(other.limit.max(1));
+        let by_refusal = other.is_refusal.cmp(&self.is_refusal);
+        let by_share = share(self, other).cmp(&share(other, self));
+        let by_reset = other.reset_second.cmp(&self.reset_second);
+        by_refusal.then(by_share).then(by_reset).is_lt()
     }
 }
 
@@ -96,7 +105,7 @@ impl RateLimitHeaders {
     }
 
     /// Adds three headers for each window, named after it: `X-RateLimit-Remaining-Minute`, or `-900s` for a window without a
-    /// name. If several policies have the same window, the tightest is shown. A token bucket's window is the time it takes to
+    /// name. A month is `-Month`, whatever its first day. If several policies have the same window, the tightest is shown. A token bucket's window is the time it takes to
     /// fill.
     pub const fn with_each_window(mut self) -> Self {
         self.has_each_window = true;
@@ -104,17 +113,19 @@ impl RateLimitHeaders {
     }
 
     /// Adds `RateLimit-Policy` and `RateLimit` by draft-ietf-httpapi-ratelimit-headers-10, with an entry for every window of
-    /// every policy. An entry is named after the window, and after the policy if its name is not the default. A later draft
+    /// every policy that callers may see. The length of a month is that of the one that ends at the reset. An entry is named after the window, and after the policy if its name is not the default. A later draft
     /// will be another option.
     pub const fn with_ietf_draft_10(mut self) -> Self {
         self.has_draft_10 = true;
         self
     }
 
-    /// What a decision shows, if there is a limit.
+    /// What a decision shows, if there is a limit that callers may see.
     #[inline]
     pub(crate) fn values(self, decision: &Decision) -> Option<RateLimitValues> {
-        let window = decision.tightest()?;
+        let Some(window) = decision.tightest() else {
+            return (!decision.is_allowed()).then_some(RateLimitValues::OF_HIDDEN_REFUSAL);
+        };
         Some(RateLimitValues {
             is_usual: self.has_usual,
             is_refusal: !decision.is_allowed(),
@@ -135,11 +146,14 @@ impl RateLimitHeaders {
     #[cold]
     pub(crate) fn others(self, decision: &Decision) -> Vec<(HeaderName, HeaderValue)> {
         let mut headers = Vec::new();
-        if self.has_each_window {
-            each_window(self.reset, decision, &mut headers);
-        }
-        if self.has_draft_10 {
-            draft_10(decision, &mut headers);
+        // Nothing is shown if a window that callers must not see has refused the request.
+        if decision.tightest().is_some() {
+            if self.has_each_window {
+                each_window(self.reset, decision, &mut headers);
+            }
+            if self.has_draft_10 {
+                draft_10(decision, &mut headers);
+            }
         }
         headers
     }
@@ -152,45 +166,51 @@ impl Default for RateLimitHeaders {
 }
 
 fn each_window(reset: Reset, decision: &Decision, headers: &mut Vec<(HeaderName, HeaderValue)>) {
-    let mut windows: Vec<&WindowState> = Vec::new();
-    for state in decision.windows() {
-        match windows.iter_mut().find(|other| other.window == state.window) {
-            Some(other) if state.remaining() < other.remaining() => *other = state,
+    let mut windows: Vec<(String, &WindowState)> = Vec::new();
+    for state in shown(decision) {
+        let name = name_of(state.window);
+        match windows.iter_mut().find(|(other, _)| *other == name) {
+            Some((_, other)) if state.share_left() < other.share_left() => *other = state,
             Some(_) => {}
-            None => windows.push(state),
+            None => windows.push((name, state)),
         }
     }
-    for state in windows {
+    for (name, state) in windows {
         let numbers = [
             ("limit", state.limit),
             ("remaining", state.remaining()),
             ("reset", reset.number(state, decision)),
         ];
         for (kind, number) in numbers {
-            let name = format!("x-ratelimit-{kind}-{}", name_of(state.window));
-            if let Ok(name) = HeaderName::try_from(name) {
+            if let Ok(name) = HeaderName::try_from(format!("x-ratelimit-{kind}-{name}")) {
                 headers.push((name, number_text(number)));
             }
         }
     }
 }
 
+/// The windows that callers may see.
+fn shown(decision: &Decision) -> impl Iterator<Item = &WindowState> {
+    decision.windows().iter().filter(|state| !state.is_hidden)
+}
+
 /// Structured fields (RFC 9651): lists of strings, each with parameters that are integers.
 fn draft_10(decision: &Decision, headers: &mut Vec<(HeaderName, HeaderValue)>) {
     let (mut policies, mut limits) = (String::new(), String::new());
     let mut names = Vec::new();
-    for state in decision.windows() {
+    for state in shown(decision) {
         let comma = if policies.is_empty() { "" } else { ", " };
         let name = distinct(entry_name(state), &mut names);
         // A refused caller may come again before the whole limit is there.
-        let seconds = if state.is_violated {
-            state.retry_after(decision.at()).as_secs()
-        } else {
-            state.seconds_to_reset(decision.at())
-        };
+        let wait = state.retry_after(decision.at()).filter(|_| state.is_violated);
+        let seconds = wait.map_or_else(|| state.seconds_to_reset(decision.at()), |wait| wait.as_secs());
         let [limit, remaining] = [state.limit, state.remaining()].map(|number| number.min(LARGEST_INTEGER));
         // Writing to a string never fails.
-        let _ = write!(policies, "{comma}\"{name}\";q={limit};w={}", state.window.seconds());
+        let _ = write!(
+            policies,
+            "{comma}\"{name}\";q={limit};w={}",
+            state.window.seconds_until(state.reset_second)
+        );
         let _ = write!(limits, "{comma}\"{name}\";r={remaining};t={seconds}");
     }
     for (name, text) in [(&RATE_LIMIT_POLICY, policies), (&RATE_LIMIT, limits)] {
@@ -232,7 +252,8 @@ fn distinct(name: String, names: &mut Vec<String>) -> String {
 
 fn name_of(window: Window) -> String {
     match window {
-        Window::SECOND | Window::MINUTE | Window::HOUR | Window::DAY => window.to_string(),
+        Window::SECOND | Window::MINUTE | Window::HOUR | Window::DAY | Window::WEEK => window.to_string(),
+        month if month.first_day().is_some() => "month".to_owned(),
         other => format!("{}s", other.seconds()),
     }
 }

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, fmt, sync::Arc};
 
 use tollgate_core::{
-    limit::{Charge, PolicyName, Quota},
+    limit::{Charge, PolicyName, Quota, WindowLimit},
     request::RequestHead,
     verify::Principal,
 };
@@ -79,7 +79,8 @@ impl Policy {
         self
     }
 
-    /// What a request costs. Default: 1.
+    /// What a request costs. Default: 1. A fixed cost above a limit of the policy is a configuration error. If a function returns a
+    /// cost above the limit, the request is refused without `Retry-After`, and the log says why.
     pub fn with_cost(mut self, cost: impl Into<Cost>) -> Self {
         self.cost = cost.into();
         self
@@ -87,6 +88,15 @@ impl Policy {
 
     pub(super) fn name(&self) -> PolicyName {
         self.name
+    }
+
+    /// A fixed cost and a limit of the policy or of a tier that never admits it. A limit of 0 is meant to admit nothing.
+    pub(super) fn cost_above_limit(&self) -> Option<(u64, WindowLimit)> {
+        let cost::Kind::Units(cost) = self.cost.0 else { return None };
+        let quotas = std::iter::once(&self.quota).chain(self.tiers.iter().map(|(_, quota)| quota));
+        let mut limits = quotas.flat_map(Quota::limits);
+        let limit = limits.find(|limit| (1..cost).contains(&limit.capacity()))?;
+        Some((cost, *limit))
     }
 
     /// Whether a request costs 1, and its quota depends on its principal alone.
@@ -151,6 +161,8 @@ impl Policy {
         let charge = Charge::new(self.name, subject, self.group(subject, context), quota);
         match (&self.subject, context.principal()) {
             (Subject::Key, Some(principal)) => charge.with_place(principal.counter_place()),
+            // Strangers share an address.
+            (Subject::Address(_), _) => charge.hidden(),
             _ => charge,
         }
     }

@@ -14,7 +14,8 @@ pub enum Subject {
     Key,
     /// The principal's tenant: all its keys share the counter.
     Tenant,
-    /// The client's address. Requests whose address is not known share one counter, and the log says what to do.
+    /// The client's address. Requests whose address is not known share one counter, and the log says what to do. No header shows
+    /// where the limit of an address stands; a refusal has `Retry-After`.
     Address(ClientAddress),
     /// A text that a function reads from the request: see [`Subject::custom`].
     Custom(CustomSubject),
