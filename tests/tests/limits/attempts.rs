@@ -1,6 +1,7 @@
 //! Failed attempts by address: how many are allowed, what counts as one, and what is refused after them.
 
 mod addresses;
+mod flood;
 mod sockets;
 
 use std::{

@@ -3,6 +3,7 @@
 mod capacity;
 mod fingerprint;
 mod large;
+mod newcomers;
 mod shard;
 mod subject;
 mod sync;
@@ -11,7 +12,10 @@ mod table;
 use std::{
     fmt,
     hash::BuildHasher,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use crossbeam_utils::CachePadded;
@@ -45,15 +49,21 @@ use self::{
 /// The number of subjects is limited: [1,000,000](Self::DEFAULT_CAPACITY) by default, which is about 64 MB. Choose a
 /// [capacity](Self::with_capacity) above the number of callers in the longest window. If strangers can invent subjects, as with
 /// limits by address, a flood can reach the limit. Subjects that are already counted are not affected then. New subjects share
-/// counters with other new ones, and are refused as soon as they have used one quota together. No subject gets more than its
-/// quota, with one exception: if one policy fills token buckets at different rates, a shared bucket refills at the rate of
-/// the latest request.
+/// counters with other new ones, and are refused as soon as they have used one quota together. A new subject that has never been
+/// charged is not refused by what others have used: a flood of failed attempts refuses no address that has not failed.
+///
+/// No subject gets more than its quota, with two exceptions while the limiter is full. If one policy fills token buckets at
+/// different rates, a shared bucket refills at the rate of the latest request. If a cost is charged later, as for failed attempts, the
+/// limiter remembers the 65,536 new subjects that were charged last (about 1 MB); an older one is admitted once more.
+///
+/// A clone is a handle of the same counters.
+#[derive(Clone)]
 pub struct MemoryLimiter {
     // Padded, so that shards share no cache line.
-    shards: Box<[CachePadded<Mutex<Shard>>]>,
+    shards: Arc<[CachePadded<Mutex<Shard>>]>,
     // Unique in the process.
     number: u64,
-    capacity: Capacity,
+    capacity: Arc<Capacity>,
     fingerprinter: Fingerprinter,
     // Chooses the shard. A caller that predicts it gains nothing.
     hasher: GroupHasher,
@@ -82,7 +92,7 @@ impl MemoryLimiter {
         Self {
             shards: (0..SHARDS).map(|_| CachePadded::default()).collect(),
             number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
-            capacity: Capacity::new(subjects),
+            capacity: Arc::new(Capacity::new(subjects)),
             fingerprinter: Fingerprinter::new(),
             hasher: GroupHasher::default(),
         }
@@ -166,7 +176,10 @@ impl MemoryLimiter {
         let mut updated = SmallVec::<[Windows; 2]>::new();
         for (charge, place) in request.charges.iter().zip(places) {
             let name = self.name(charge, *place);
-            let windows = locked.shard(*place).map(|shard| shard.windows(name, second)).unwrap_or_default();
+            let windows = locked
+                .shard(*place)
+                .map(|shard| shard.windows(name, charge.cost, second))
+                .unwrap_or_default();
             let mut after = Windows::new();
             for limit in charge.quota.limits() {
                 let counter = counter_of(&windows, limit).at(limit, request.now);

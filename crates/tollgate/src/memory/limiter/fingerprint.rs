@@ -17,6 +17,9 @@ pub(super) struct Fingerprint {
 }
 
 impl Fingerprint {
+    /// Stands for no subject. The probability that a subject has this fingerprint is 2^-128.
+    pub(super) const ZERO: Self = Self { place: [0; 2], check: [0; 2] };
+
     pub(super) fn new(place: u64, check: u64) -> Self {
         Self { place: halves(place), check: halves(check) }
     }
@@ -41,6 +44,7 @@ fn whole([low, high]: [u32; 2]) -> u64 {
 }
 
 /// Computes fingerprints of names.
+#[derive(Clone)]
 pub(super) struct Fingerprinter(SipHasher13);
 
 /// The maximum length of policy, separator and subject that is hashed in one call: much faster than in parts.

@@ -6,6 +6,7 @@ use super::{
     capacity::Capacity,
     fingerprint::{Fingerprint, Fingerprinter},
     large::LargeSubjects,
+    newcomers::Newcomers,
     subject::{self, SLOTS, Shapes, Subject, Windows},
     table::Table,
 };
@@ -27,6 +28,8 @@ pub(super) struct Shard {
     large: Option<Box<LargeSubjects>>,
     // The second until which shared counters can be in use.
     shared_until: u64,
+    // The new subjects for which they were charged.
+    newcomers: Newcomers,
     // The end of the last sweep of this shard, and the number of times the next one is doubled.
     swept_to: usize,
     doublings: u32,
@@ -88,11 +91,12 @@ impl Shard {
         copy.acquire(shape, charge.quota.limits(), (charge.required, charge.cost), second)
     }
 
-    /// The windows of a subject. A new subject starts with what its shared counter has used, if there is one: otherwise a subject
-    /// counted there would start again at zero.
-    pub(super) fn windows(&mut self, name: Name<'_>, second: u64) -> Windows {
+    /// The windows of a subject, for a charge of `cost`. A new subject that is charged starts with what its shared counter has used,
+    /// if there is one: otherwise a subject counted there would start again at zero. A new subject that is not charged, now or
+    /// before, has used nothing: what others have used must not refuse it.
+    pub(super) fn windows(&mut self, name: Name<'_>, cost: u64, second: u64) -> Windows {
         let own = self.windows_of(name.own);
-        if own.is_none() && second < self.shared_until {
+        if own.is_none() && second < self.shared_until && (cost > 0 || self.newcomers.include(name.own)) {
             return self.windows_of(name.shared_counter()).unwrap_or_default();
         }
         own.unwrap_or_default()
@@ -105,12 +109,12 @@ impl Shard {
         self.large.as_ref()?.get(name)
     }
 
-    /// Stores what was counted for a subject.
+    /// Stores what was counted for a subject that is charged.
     pub(super) fn record(&mut self, name: Name<'_>, counted: &Windows, second: u64, capacity: &Capacity) {
         if counted.is_empty() {
             return;
         }
-        let mut windows = self.windows(name, second);
+        let mut windows = self.windows(name, 1, second);
         subject::merge(&mut windows, counted, second);
         if self.knows(name.own) {
             self.keep(name.own, &windows, second, capacity);
@@ -120,6 +124,7 @@ impl Shard {
             let shared = name.shared_counter();
             let idle_from = windows.iter().map(|(window, counter)| subject::idle_from(*window, *counter));
             self.shared_until = idle_from.fold(self.shared_until, u64::max);
+            self.newcomers.charge(name.own);
             if self.knows(shared) {
                 self.keep(shared, &windows, second, capacity);
             } else {
@@ -192,6 +197,9 @@ impl Shard {
         is_worth_more |= swept.removed > (swept.to - self.swept_to) / 4;
         self.doublings = if is_worth_more { (self.doublings + 2).min(MOST_DOUBLINGS) } else { 0 };
         self.subjects.shrink();
+        if second >= self.shared_until {
+            self.newcomers.clear();
+        }
         // A smaller table has the same order, so the swept fraction stays the same.
         self.swept_to = swept.to * self.subjects.places() / all.max(1);
         capacity.release(before.saturating_sub(self.subjects()));

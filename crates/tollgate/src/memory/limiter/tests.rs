@@ -182,6 +182,69 @@ fn peeks_and_refusals_are_not_stored() {
     assert_eq!(limiter.subjects(), 0);
 }
 
+/// Uses up all shared counters of a limiter that counts one subject.
+fn full(quota: &Quota) -> MemoryLimiter {
+    let limiter = MemoryLimiter::with_capacity(1);
+    for subject in 0..20_000 {
+        settle(&limiter, &subject.to_string(), quota);
+    }
+    limiter
+}
+
+/// Charges a cost that was deferred.
+fn settle(limiter: &MemoryLimiter, subject: &str, quota: &Quota) {
+    let charges = [Charge::new("test", subject, subject, quota).settled(1)];
+    let _ = limiter.acquire(&LimitRequest::new(&charges, UNIX_EPOCH + Duration::from_secs(START)));
+}
+
+/// Without a cost, with one unit required.
+fn asks(limiter: &MemoryLimiter, subject: &str, quota: &Quota) -> bool {
+    let charges = [Charge::new("test", subject, subject, quota).with_deferred_cost()];
+    let request = LimitRequest::new(&charges, UNIX_EPOCH + Duration::from_secs(START));
+    let Answer::Now(Ok(decision)) = limiter.acquire(&request) else { panic!("answers at once") };
+    decision.is_allowed()
+}
+
+#[test]
+fn a_full_limiter_refuses_no_new_subject_that_was_never_charged() {
+    for quota in [1.per_hour(), 1.per_hour().sliding(), 1.per_hour().with_burst(1)] {
+        let limiter = full(&quota);
+        let names = || (0..1_000).map(|number| format!("new {number}"));
+        assert!(names().all(|name| asks(&limiter, &name, &quota)), "{quota}");
+        assert!(names().all(|name| !acquire(&limiter, &name, &quota, 0).is_allowed()), "a cost is refused");
+        assert!(names().all(|name| asks(&limiter, &name, &quota)), "the refused cost was not charged");
+    }
+}
+
+#[test]
+fn a_full_limiter_refuses_a_new_subject_that_was_charged() {
+    let quota = 1.per_hour();
+    let limiter = full(&quota);
+    for number in 0..1_000 {
+        let name = format!("new {number}");
+        settle(&limiter, &name, &quota);
+        assert!(!asks(&limiter, &name, &quota), "{name}");
+    }
+}
+
+#[test]
+fn a_full_limiter_remembers_a_bounded_number_of_charged_subjects() {
+    let quota = 1.per_hour();
+    let limiter = full(&quota);
+    let remembered = (0..20_000).filter(|subject| !asks(&limiter, &subject.to_string(), &quota)).count();
+    assert!(remembered > 10_000, "{remembered} of 20,000 are remembered in 65,536 places");
+}
+
+#[test]
+fn a_clone_has_the_same_counters() {
+    let (limiter, quota) = (MemoryLimiter::with_capacity(1), 1.per_hour());
+    let clone = limiter.clone();
+    assert!(acquire(&limiter, "ada", &quota, 0).is_allowed());
+    assert!(!acquire(&clone, "ada", &quota, 0).is_allowed());
+    assert!(acquire(&clone, "bob", &quota, 0).is_allowed());
+    assert_eq!((limiter.subjects(), clone.subjects()), (2, 2), "ada, and the counter that bob shares");
+}
+
 #[test]
 fn one_subject_charged_twice_at_once_is_counted_in_each_window() {
     let (limiter, minute, hour) = (MemoryLimiter::new(), 9.per_minute(), 9.per_hour());
@@ -219,12 +282,15 @@ impl Model {
 }
 
 fn quota() -> impl Strategy<Value = Quota> {
-    let seconds = prop::sample::select(vec![1, 7, 60, 90, 3_600, 86_400]);
+    let lasting = |seconds| Window::lasting(Duration::from_secs(seconds));
+    let mut windows = vec![Window::WEEK, Window::MONTH, Window::month_from(31)];
+    windows.extend([1, 7, 60, 90, 3_600, 86_400].map(lasting));
+    let window = prop::sample::select(windows);
     let limit = prop_oneof![4 => 0_u64..9, 1 => Just(1 << 33), 1 => Just(u64::MAX)];
-    let limits = prop::collection::vec((seconds, limit, 0..5), 0..5);
+    let limits = prop::collection::vec((window, limit, 0..5), 0..5);
     limits.prop_map(|limits| {
-        let quotas = limits.into_iter().map(|(seconds, limit, algorithm)| {
-            let quota = limit.per(Window::lasting(Duration::from_secs(seconds)));
+        let quotas = limits.into_iter().map(|(window, limit, algorithm)| {
+            let quota = limit.per(window);
             match algorithm {
                 0 => quota.sliding(),
                 1 => quota.with_burst(limit / 2),
@@ -241,7 +307,7 @@ proptest! {
         quotas in prop::collection::vec(quota(), 4),
         steps in prop::collection::vec(
             (
-                prop_oneof![4 => 0_u64..3, 2 => 0_u64..100, 1 => 0_u64..100_000],
+                prop_oneof![4 => 0_u64..3, 2 => 0_u64..100, 1 => 0_u64..100_000, 1 => 0_u64..3_000_000],
                 prop::collection::vec((0_usize..2, 0_usize..5, 0_usize..4), 1..4),
                 prop_oneof![6 => Just(1), 1 => Just(0), 1 => 2_u64..5, 1 => Just(1 << 32)],
             ),
