@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -73,7 +73,8 @@ impl Subscription {
 
 /// The listeners of a store, and whether the store is connected to the source of its events.
 ///
-/// A [`KeyStore`](crate::store::KeyStore) with events keeps one of these, and is subscribed to through it:
+/// A [`KeyStore`](crate::store::KeyStore) with events keeps one of these, and is subscribed to through it. A clone is a handle of the
+/// same listeners.
 ///
 /// ```
 /// use std::sync::{Arc, Weak};
@@ -107,8 +108,8 @@ impl Subscription {
 /// assert_eq!(subscription.trusted_for(), None, "it is live");
 /// keys.revoke("key_1");
 /// ```
-#[derive(Default)]
-pub struct Listeners(Mutex<Inner>);
+#[derive(Clone, Default)]
+pub struct Listeners(Arc<Mutex<Inner>>);
 
 #[derive(Default)]
 struct Inner {
@@ -126,7 +127,7 @@ impl Listeners {
 
     /// No listeners yet. The store is connected: for stores that make all changes themselves.
     pub fn connected() -> Self {
-        Self(Mutex::new(Inner { listeners: Vec::new(), turns: 1 }))
+        Self(Arc::new(Mutex::new(Inner { listeners: Vec::new(), turns: 1 })))
     }
 
     /// Adds a listener. If the store is connected, the listener is notified of [`StoreEvent::Connected`] at once.
@@ -193,8 +194,6 @@ impl fmt::Debug for Listeners {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     type Received = Arc<Mutex<Vec<(&'static str, StoreEvent)>>>;
@@ -224,6 +223,15 @@ mod tests {
             ("two", StoreEvent::Disconnected),
         ];
         assert_eq!(take(&received), expected);
+    }
+
+    #[test]
+    fn a_clone_has_the_same_listeners() {
+        let (listeners, received) = (Listeners::new(), Received::default());
+        let one = listener("one", &received);
+        let _ = listeners.clone().subscribe(Arc::downgrade(&one));
+        listeners.notify(&StoreEvent::Connected);
+        assert_eq!(take(&received), [("one", StoreEvent::Connected)]);
     }
 
     #[test]
