@@ -12,6 +12,7 @@
 //! | [`store`] | stored keys and their changes: [`KeyRecord`](store::KeyRecord), [`StoreEvent`](store::StoreEvent), [`EndSignal`](store::EndSignal) | [`KeyStore`](store::KeyStore), [`LegacyKeys`](store::LegacyKeys) |
 //! | [`manage`] | managed keys: [`KeyDetails`](manage::KeyDetails), [`KeyChange`](manage::KeyChange), [`KeyEvent`](manage::KeyEvent), [`Actor`](manage::Actor) | [`KeyAdmin`](manage::KeyAdmin) |
 //! | [`usage`] | how often keys are used | [`UsageSink`](usage::UsageSink), [`UsageStore`](usage::UsageStore) |
+//! | [`bounds`] | how much is stored of a key at most | |
 //! | [`denial`] | why a request is refused: [`Denial`](denial::Denial), [`DenialKind`](denial::DenialKind) | |
 //! | [`respond`] | how a refusal is written | [`Respond`](respond::Respond) |
 //! | [`request`] | the head of a request: [`RequestHead`](request::RequestHead) | |
@@ -23,6 +24,7 @@
 
 pub mod answer;
 mod ascii;
+pub mod bounds;
 pub mod clock;
 pub mod denial;
 pub mod key;

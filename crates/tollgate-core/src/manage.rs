@@ -1,5 +1,6 @@
 //! Managed keys: issuing, changing and listing them, and their history.
 
+mod check;
 mod detail;
 mod event;
 mod key_details;
@@ -18,8 +19,22 @@ pub use query::{HistoryQuery, KeyQuery, Page};
 /// A store that can be managed: issues, changes and lists keys, and keeps their history.
 ///
 /// Each change is atomic: the change itself, its [event](KeyEvent) in the history and the notification of listeners happen
-/// together or not at all. The caller has validated the request (known scopes, an expiry in the future). The store never
-/// receives a secret, only its digest and its display prefix.
+/// together or not at all. The caller has validated the request (known scopes, an expiry in the future, the
+/// [bounds](Command::check)). The store never receives a secret, only its digest and its display prefix.
+///
+/// # Tenants are kept apart
+///
+/// An [actor of a tenant](Actor::of_tenant) must neither see nor change what belongs to others. A store keeps these rules:
+///
+/// | of | the store |
+/// |---|---|
+/// | a change of a key that the actor does not [manage](Actor::manages) | changes nothing, and answers [`NotFound`](KeyAdminError::NotFound), as for a key that does not exist |
+/// | a new key of a tenant that the actor does not manage | stores nothing, and answers [`NotPermitted`](KeyAdminError::NotPermitted) |
+/// | a change of a tenant by an actor of a tenant | changes nothing, and answers [`NotPermitted`](KeyAdminError::NotPermitted) |
+/// | a query with a [tenant](KeyQuery::tenant) | returns only keys, or events, of this tenant, also together with an identifier |
+///
+/// The rule for a change needs the key's tenant *in the statement that makes the change*: `UPDATE .. WHERE id = $1 AND tenant = $2`.
+/// A `KeyManager` checks all of this again before and after it calls a store, and the suite in `tollgate-testing` tries it.
 pub trait KeyAdmin: Send + Sync + 'static {
     /// Changes a key. Returns the key after the change, or before it if the key was deleted.
     ///
@@ -162,6 +177,18 @@ pub enum KeyChange {
         /// The key's identifier.
         id: Box<str>,
     },
+}
+
+impl KeyChange {
+    /// The identifier of the key.
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Issue { details, .. } => &details.id,
+            Self::Update { id, .. } | Self::Rotate { id, .. } | Self::Revoke { id } | Self::Delete { id } => {
+                id
+            }
+        }
+    }
 }
 
 /// New details for a key. A field that is `None` does not change.

@@ -11,6 +11,8 @@ use std::error::Error;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::bounds::MAX_SCOPE_BYTES;
+
 /// The name of a permission, such as `jobs:read`.
 ///
 /// The syntax is the `scope-token` of RFC 6749, section 3.3: printable ASCII without space, `"` and `\`;
@@ -30,7 +32,7 @@ pub struct Scope(Cow<'static, str>);
 
 impl Scope {
     /// The maximum length of a scope in bytes.
-    pub const MAX_LENGTH: usize = 128;
+    pub const MAX_LENGTH: usize = MAX_SCOPE_BYTES;
 
     /// Creates a scope. A string literal is stored without an allocation.
     ///
@@ -47,6 +49,11 @@ impl Scope {
     /// The scope's name.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether this scope, as a grant, is a wildcard: see the table [below](Scopes#wildcards).
+    pub fn is_wildcard(&self) -> bool {
+        self.wildcard_prefix().is_some()
     }
 
     /// Whether this scope, as a grant, covers `required`, which is literal.

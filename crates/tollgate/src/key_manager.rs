@@ -1,5 +1,6 @@
 //! Manages keys: issues, lists, updates, rotates, revokes and deletes them.
 
+mod apart;
 mod check;
 mod new_key;
 
@@ -26,8 +27,9 @@ use crate::request_id::new_uuid;
 
 /// Manages the keys in a store.
 ///
-/// It generates the secrets, validates requests, and gives the store digests only. A secret is returned by
-/// [`issue`](Self::issue) and [`rotate`](Self::rotate), and is stored nowhere.
+/// It generates the secrets, validates requests (also against the [bounds](crate::bounds) of what is stored), and gives the store
+/// digests only. A secret is returned by [`issue`](Self::issue) and [`rotate`](Self::rotate), and is stored nowhere. Tenants are kept
+/// apart, even if the store has a mistake there.
 ///
 /// ```
 /// use tollgate::{
@@ -119,6 +121,11 @@ impl KeyManager {
         self
     }
 
+    /// The scopes that keys may have; `None`: every valid scope.
+    pub fn known_scopes(&self) -> Option<&Scopes> {
+        self.rules.known_scopes.as_ref()
+    }
+
     fn rules_mut(&mut self) -> &mut Rules {
         Arc::make_mut(&mut self.rules)
     }
@@ -140,8 +147,6 @@ impl KeyManager {
         if details.scopes.is_empty() {
             details.scopes = self.rules.default_scopes.clone();
         }
-        check::name(&details.name)?;
-        check::tenant(details.tenant.as_deref())?;
         check::scopes(&details.scopes, self.rules.known_scopes.as_ref())?;
         check::expiry(details.expires_at, now)?;
 
@@ -191,7 +196,6 @@ impl KeyManager {
     ) -> Result<KeyDetails, KeyAdminError> {
         let now = self.now();
         update.expires_at = update.expires_at.map(|at| at.map(truncate));
-        update.name.as_deref().map_or(Ok(()), check::name)?;
         let scopes = update.scopes.as_ref();
         scopes.map_or(Ok(()), |scopes| check::scopes(scopes, self.rules.known_scopes.as_ref()))?;
         check::expiry(update.expires_at.flatten(), now)?;
@@ -231,15 +235,18 @@ impl KeyManager {
         page.items.into_iter().next().ok_or(KeyAdminError::NotFound)
     }
 
-    /// The keys that match a query and that the actor manages, newest first.
+    /// The keys that match a query and that the actor manages, newest first. Keys that a store returns although the query excludes
+    /// them are left out, and reported in the log.
     ///
     /// # Errors
     /// [`InvalidCursor`](KeyAdminError::InvalidCursor), [`Unavailable`](KeyAdminError::Unavailable).
     pub async fn list(&self, mut query: KeyQuery, actor: &Actor) -> Result<Page<KeyDetails>, KeyAdminError> {
-        if !confine(&mut query.tenant, actor) {
+        if !apart::confine(&mut query.tenant, actor) {
             return Ok(Page::new(Vec::new(), None));
         }
-        self.store.list(&query).await
+        let mut page = self.store.list(&query).await?;
+        apart::only_selected(&mut page, &query);
+        Ok(page)
     }
 
     /// The events of the keys that the actor manages, latest first. Includes deleted keys.
@@ -251,10 +258,12 @@ impl KeyManager {
         mut query: HistoryQuery,
         actor: &Actor,
     ) -> Result<Page<KeyEvent>, KeyAdminError> {
-        if !confine(&mut query.tenant, actor) {
+        if !apart::confine(&mut query.tenant, actor) {
             return Ok(Page::new(Vec::new(), None));
         }
-        self.store.history(&query).await
+        let mut page = self.store.history(&query).await?;
+        apart::only_selected_events(&mut page, &query);
+        Ok(page)
     }
 
     /// Suspends a tenant. When this returns, this process refuses all its keys, including those issued later.
@@ -274,17 +283,31 @@ impl KeyManager {
     }
 
     async fn change_tenant(&self, change: TenantChange, actor: &Actor) -> Result<(), KeyAdminError> {
-        check::tenant(Some(change.tenant()))?;
-        self.store.change_tenant(Command::new(change, actor.clone(), self.now())).await
+        if actor.tenant().is_some() {
+            return Err(KeyAdminError::NotPermitted);
+        }
+        let command = Command::new(change, actor.clone(), self.now());
+        command.check()?;
+        self.store.change_tenant(command).await
     }
 
-    fn change(
+    /// Passes a change to the store. An actor of a tenant changes only keys that it can see: a store with a mistake must not revoke
+    /// the key of another tenant.
+    async fn change(
         &self,
         change: KeyChange,
         actor: &Actor,
         now: SystemTime,
-    ) -> impl Future<Output = Result<KeyDetails, KeyAdminError>> + Send + use<> {
-        self.store.change(Command::new(change, actor.clone(), now)).into_future()
+    ) -> Result<KeyDetails, KeyAdminError> {
+        let id: Box<str> = change.id().into();
+        let command = Command::new(change, actor.clone(), now);
+        command.check()?;
+        if actor.tenant().is_some() && !matches!(command.change, KeyChange::Issue { .. }) {
+            self.show(&id, actor).await?;
+        }
+        let changed = self.store.change(command).await?;
+        apart::check_changed(&changed, &id, actor)?;
+        Ok(changed)
     }
 
     fn generate(&self, environment: tollgate_core::key::Environment) -> Result<ApiKey, KeyAdminError> {
@@ -296,14 +319,6 @@ impl KeyManager {
     pub fn now(&self) -> SystemTime {
         truncate(self.rules.clock.now())
     }
-}
-
-/// Restricts a query to the keys that the actor manages. `false` if the query is for another tenant: then there is no result.
-fn confine(tenant: &mut Option<Box<str>>, actor: &Actor) -> bool {
-    if tenant.is_none() {
-        *tenant = actor.tenant().map(Into::into);
-    }
-    actor.manages(tenant.as_deref())
 }
 
 /// Truncates to whole microseconds, the precision of the databases, so that a stored instant equals the returned one.

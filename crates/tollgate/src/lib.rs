@@ -115,7 +115,7 @@ mod response_head;
 mod stack;
 mod usage_recorder;
 
-pub use tollgate_core::{answer, clock, denial, key};
+pub use tollgate_core::{answer, bounds, clock, denial, key};
 
 /// What a caller may do: scopes, and the requirements that routes have.
 pub mod scope {

@@ -6,13 +6,16 @@ use std::{
 };
 
 use super::KeyAction;
-use crate::manage::KeyDetails;
+use crate::{bounds::MAX_DETAIL_BYTES, manage::KeyDetails};
 
 impl KeyAction {
     /// The [detail](super::KeyEvent::detail) of an event, from the key `before` and `after` it. If only one of them is known,
     /// pass it twice.
     ///
-    /// Every store uses this function, so histories look the same in all stores.
+    /// Every store uses this function, so histories look the same in all stores. It is at most
+    /// [`MAX_DETAIL_BYTES`] long.
+    ///
+    /// [`MAX_DETAIL_BYTES`]: crate::bounds::MAX_DETAIL_BYTES
     ///
     /// ```
     /// # use std::time::SystemTime;
@@ -29,7 +32,7 @@ impl KeyAction {
     /// # Ok::<(), tollgate_core::scope::InvalidScope>(())
     /// ```
     pub fn detail(self, before: &KeyDetails, after: &KeyDetails) -> String {
-        match self {
+        let detail = match self {
             Self::Issued | Self::Deleted => format!("name: {}", after.name),
             Self::Updated => changes(before, after),
             Self::Rotated => match after.former_until {
@@ -37,8 +40,21 @@ impl KeyAction {
                 None => "the former secret has ended".to_owned(),
             },
             Self::Revoked | Self::TenantSuspended | Self::TenantResumed => String::new(),
-        }
+        };
+        shortened(detail)
     }
+}
+
+/// A key that is older than the bounds can have many more scopes.
+fn shortened(mut detail: String) -> String {
+    const ELLIPSIS: char = '…';
+    if detail.len() > MAX_DETAIL_BYTES {
+        let most = MAX_DETAIL_BYTES - ELLIPSIS.len_utf8();
+        let end = (0..=most).rev().find(|end| detail.is_char_boundary(*end));
+        detail.truncate(end.unwrap_or(0));
+        detail.push(ELLIPSIS);
+    }
+    detail
 }
 
 fn changes(before: &KeyDetails, after: &KeyDetails) -> String {
@@ -158,6 +174,16 @@ mod tests {
             "plan: pro -> pro (lapsed), expiry: 1970-01-01T00:01:00Z -> never"
         );
         assert_eq!(KeyAction::Updated.detail(&full, &full), "");
+    }
+
+    #[test]
+    fn a_long_detail_is_shortened() {
+        let before = KeyDetails::new("key_1", "ü", at(0));
+        let mut after = before.clone();
+        after.scopes = Scopes::new((0..10_000).map(|number| format!("scope:{number}"))).unwrap();
+        let detail = KeyAction::Updated.detail(&before, &after);
+        assert_eq!(detail.len(), MAX_DETAIL_BYTES);
+        assert!(detail.starts_with("scopes: none -> ") && detail.ends_with('…'), "{detail}");
     }
 
     #[test]

@@ -75,6 +75,18 @@ impl KeyDetails {
         }
     }
 
+    /// The length of its texts in bytes, which is nearly all that it takes to store it.
+    pub fn text_bytes(&self) -> usize {
+        let length = |text: &Option<Box<str>>| text.as_ref().map_or(0, |text| text.len());
+        let scopes: usize = self.scopes.iter().map(|scope| scope.as_str().len() + 1).sum();
+        let quotas: usize =
+            self.quotas.iter().map(|(policy, quota)| policy.len() + quota.to_string().len()).sum();
+        let plan = self.plan.as_ref().map_or(0, |plan| plan.tier().len());
+        let metadata = if self.metadata.is_empty() { 0 } else { self.metadata.to_string().len() };
+        let short = self.id.len() + self.name.len() + self.display_prefix.len();
+        short + length(&self.tenant) + length(&self.role) + scopes + quotas + plan + metadata
+    }
+
     /// Why the key is invalid at `now`, or `None` if it is valid.
     pub fn ended(&self, now: SystemTime) -> Option<EndReason> {
         let is_expired = self.expires_at.is_some_and(|expires_at| expires_at <= now);

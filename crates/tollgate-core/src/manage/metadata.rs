@@ -5,6 +5,8 @@ use std::{error::Error, fmt, str::FromStr, sync::Arc};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
+use crate::bounds::MAX_METADATA_BYTES;
+
 /// The application's own data, stored with a key: a JSON object, converted from and to a type of the application.
 ///
 /// A store attaches it to the principal as an [extension](crate::verify::Principal::extension):
@@ -33,7 +35,7 @@ pub struct Metadata(Option<Arc<Map<String, Value>>>);
 
 impl Metadata {
     /// The maximum length in bytes, as compact JSON: 16 KiB.
-    pub const MAX_BYTES: usize = 16 * 1024;
+    pub const MAX_BYTES: usize = MAX_METADATA_BYTES;
 
     /// No data: an empty object.
     pub fn none() -> Self {

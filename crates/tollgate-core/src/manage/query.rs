@@ -1,6 +1,6 @@
 //! Queries for keys and events, with paging.
 
-use crate::store::KeyStatus;
+use crate::{bounds::MAX_PAGE_ITEMS, store::KeyStatus};
 
 /// Selects keys. A field that is `None` does not restrict the result.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,8 +22,6 @@ pub struct KeyQuery {
 
 /// The default page size.
 const DEFAULT_LIMIT: u32 = 100;
-/// The maximum page size.
-const MAX_LIMIT: u32 = 1_000;
 
 impl KeyQuery {
     /// All keys.
@@ -122,10 +120,11 @@ impl HistoryQuery {
 }
 
 fn page_size(limit: u32) -> u32 {
-    if limit == 0 { DEFAULT_LIMIT } else { limit.min(MAX_LIMIT) }
+    if limit == 0 { DEFAULT_LIMIT } else { limit.min(MAX_PAGE_ITEMS) }
 }
 
-/// One page of a list.
+/// One page of a list. It may have fewer entries than were asked for although more pages follow: a page has at most
+/// [`MAX_PAGE_BYTES`](crate::bounds::MAX_PAGE_BYTES) of text.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Page<T> {

@@ -83,9 +83,9 @@ impl Principal {
         self
     }
 
-    /// The plan that its tenant has bought.
+    /// The plan that its tenant has bought. A plan with an empty name is no plan.
     pub fn with_plan(mut self, plan: Plan) -> Self {
-        self.plan = Some(Arc::new(plan));
+        self.plan = (!plan.is_unnamed()).then(|| Arc::new(plan));
         self
     }
 
@@ -240,9 +240,11 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// An active plan of this tier.
+    /// An active plan of this tier. An empty name, or one of spaces, is no plan: it is never active.
     pub fn active(tier: impl Into<Box<str>>) -> Self {
-        Self { tier: tier.into(), is_active: true }
+        let mut plan = Self::lapsed(tier);
+        plan.is_active = !plan.is_unnamed();
+        plan
     }
 
     /// A plan of this tier that has lapsed or was cancelled.
@@ -260,6 +262,10 @@ impl Plan {
     #[inline]
     pub fn is_active(&self) -> bool {
         self.is_active
+    }
+
+    fn is_unnamed(&self) -> bool {
+        self.tier.trim().is_empty()
     }
 }
 

@@ -1,35 +1,12 @@
-//! Validates the details of keys. Each error says what to do.
+//! Validates requests by the rules of a manager. What every key must keep to is in
+//! [`Command::check`](tollgate_core::manage::Command::check). Each error says what to do.
 
 use std::time::{Duration, SystemTime};
 
-use tollgate_core::{manage::KeyAdminError, scope::Scopes};
-
-const LONGEST_NAME: usize = 100;
-const LONGEST_TENANT: usize = 200;
-/// Longer use of two secrets needs two keys: 366 days.
-const LONGEST_OVERLAP: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+use tollgate_core::{bounds::MAX_OVERLAP, manage::KeyAdminError, scope::Scopes};
 
 fn invalid(reason: impl Into<Box<str>>) -> KeyAdminError {
     KeyAdminError::Invalid(reason.into())
-}
-
-/// Names are shown in lists and terminals.
-pub(super) fn name(name: &str) -> Result<(), KeyAdminError> {
-    let length = name.chars().count();
-    if name.trim().is_empty() || length > LONGEST_NAME || name.chars().any(char::is_control) {
-        return Err(invalid(
-            "a key's name is 1 to 100 characters without control characters, and not only spaces",
-        ));
-    }
-    Ok(())
-}
-
-pub(super) fn tenant(tenant: Option<&str>) -> Result<(), KeyAdminError> {
-    let Some(tenant) = tenant else { return Ok(()) };
-    if tenant.is_empty() || tenant.len() > LONGEST_TENANT || tenant.chars().any(char::is_control) {
-        return Err(invalid("a tenant is 1 to 200 bytes without control characters"));
-    }
-    Ok(())
 }
 
 pub(super) fn scopes(scopes: &Scopes, known: Option<&Scopes>) -> Result<(), KeyAdminError> {
@@ -57,7 +34,7 @@ pub(super) fn overlap(
 ) -> Result<Option<SystemTime>, KeyAdminError> {
     match overlap {
         None | Some(Duration::ZERO) => Ok(None),
-        Some(overlap) if overlap > LONGEST_OVERLAP => {
+        Some(overlap) if overlap > MAX_OVERLAP => {
             Err(invalid("the overlap is longer than 366 days: issue a second key instead"))
         }
         Some(overlap) => Ok(now.checked_add(overlap)),

@@ -1,12 +1,22 @@
 //! The life cycle of a key, from its issue to its end.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use tollgate::{
-    DenialKind, Environment, PerWindow as _, Plan, Scopes,
+    DenialKind, Environment, PerWindow as _, Plan, Quota, Scopes,
+    bounds::{
+        END_OF_CALENDAR_SECONDS, MAX_ACTOR_CHARS, MAX_DETAIL_BYTES, MAX_DISPLAY_PREFIX_BYTES, MAX_ID_BYTES,
+        MAX_METADATA_BYTES, MAX_NAME_CHARS, MAX_POLICY_BYTES, MAX_QUOTAS, MAX_ROLE_BYTES, MAX_SCOPES,
+        MAX_SCOPES_BYTES, MAX_TENANT_BYTES, MAX_TIER_BYTES, MAX_WINDOWS,
+    },
     key::Digest,
+    limit::Window,
     manage::{
-        Command, HistoryQuery, KeyAdminError, KeyChange, KeyDetails, KeyQuery, KeyUpdate, Metadata, NewKey,
+        Actor, Command, HistoryQuery, KeyAdmin as _, KeyAdminError, KeyChange, KeyDetails, KeyQuery,
+        KeyUpdate, Metadata, NewKey,
     },
     store::{EndReason, KeyStatus},
 };
@@ -103,6 +113,43 @@ pub(super) async fn invalid_keys_are_refused_and_not_stored(setup: &Setup) {
         assert!(error.to_string().contains(expected), "{error}");
     }
     assert_eq!(setup.manager.list(KeyQuery::all(), &root()).await.unwrap().items, [issued.details]);
+}
+
+pub(super) async fn a_key_that_reaches_every_bound_is_stored(setup: &Setup) {
+    let window = |second: u32| Window::lasting(Duration::from_secs(second.into()));
+    let quota = (1..=MAX_WINDOWS).fold(Quota::unlimited(), |quota, second| {
+        quota.and(u64::MAX.per(window(86_400 + u32::try_from(second).unwrap())))
+    });
+    let scopes =
+        (0..MAX_SCOPES).map(|number| format!("{number:0width$}", width = MAX_SCOPES_BYTES / MAX_SCOPES - 1));
+    // Characters of four bytes: databases bound the bytes of an entry in an index.
+    let mut details = KeyDetails::new("x".repeat(MAX_ID_BYTES), "\u{1d11e}".repeat(MAX_NAME_CHARS), at(0));
+    details.display_prefix = "x".repeat(MAX_DISPLAY_PREFIX_BYTES).into();
+    details.tenant = Some("x".repeat(MAX_TENANT_BYTES).into());
+    details.scopes = Scopes::new(scopes).unwrap();
+    details.plan = Some(Plan::active("x".repeat(MAX_TIER_BYTES)));
+    details.role = Some("x".repeat(MAX_ROLE_BYTES).into());
+    details.quotas = (0..MAX_QUOTAS)
+        .map(|number| (format!("{number:0MAX_POLICY_BYTES$}").into(), quota.clone()))
+        .collect();
+    details.metadata = Metadata::of(&BTreeMap::from([("a", "x".repeat(MAX_METADATA_BYTES - 8))])).unwrap();
+    details.expires_at = Some(UNIX_EPOCH + Duration::from_secs(END_OF_CALENDAR_SECONDS - 1));
+    let actor = Actor::new("\u{1d11e}".repeat(MAX_ACTOR_CHARS));
+    let change = KeyChange::Issue { details: Box::new(details.clone()), digest: Digest::of("secret") };
+    let command = Command::new(change, actor.clone(), at(0));
+    command.check().unwrap();
+    let issued = setup.store.change(command).await.unwrap();
+    details.generation = issued.generation;
+    assert_eq!(issued, details);
+    assert_eq!(setup.manager.show(&details.id, &root()).await.unwrap(), details);
+    let renamed =
+        setup.manager.rename(&details.id, &"\u{1d120}".repeat(MAX_NAME_CHARS), &actor).await.unwrap();
+    assert_eq!(renamed.metadata, details.metadata);
+    assert_eq!(setup.actions(&details.id).await, ["updated", "issued"]);
+    let events = setup.history(HistoryQuery::all()).await;
+    assert!(
+        events.iter().all(|event| *event.actor == *actor.name() && event.detail.len() <= MAX_DETAIL_BYTES)
+    );
 }
 
 pub(super) async fn secrets_and_identifiers_are_unique(setup: &Setup) {

@@ -2,11 +2,16 @@
 
 use tollgate::{
     DenialKind,
-    manage::{Actor, HistoryQuery, KeyAdminError, KeyQuery, NewKey},
+    key::Digest,
+    manage::{
+        Actor, Command, HistoryQuery, KeyAdmin as _, KeyAdminError, KeyChange, KeyDetails, KeyQuery,
+        KeyUpdate, NewKey, TenantChange,
+    },
     store::{EndReason, KeyStatus},
 };
 
 use super::{Setup, root};
+use crate::at;
 
 pub(super) async fn the_keys_of_a_suspended_tenant_are_refused_until_it_is_resumed(setup: &Setup) {
     let (good, other, without_tenant) =
@@ -106,4 +111,65 @@ pub(super) async fn an_actor_of_one_tenant_sees_and_changes_no_other_keys(setup:
     setup.manager.revoke(&own.details.id, &ada).await.unwrap();
     let history = setup.manager.history(HistoryQuery::of_key(&*own.details.id), &ada).await.unwrap();
     assert_eq!(history.items.iter().map(|event| &*event.actor).collect::<Vec<_>>(), ["ada", "ada", "root"]);
+}
+
+/// Without the manager, which would hide a mistake of the store.
+pub(super) async fn the_store_itself_keeps_tenants_apart(setup: &Setup) {
+    let eve = Actor::of_tenant("eve", "acme");
+    let own = setup.issue_for("acme", "a").await;
+    let foreign = [setup.issue_for("umbrella", "a").await, setup.issue("a").await];
+    for key in &foreign {
+        let id = &key.details.id;
+        let update = |update: KeyUpdate| KeyChange::Update { id: id.clone(), update: Box::new(update) };
+        let changes = [
+            update(KeyUpdate::new().with_name("b")),
+            update(KeyUpdate::new().with_expiry(Some(at(1)))),
+            KeyChange::Rotate {
+                id: id.clone(),
+                digest: Digest::of("eve's own"),
+                display_prefix: "sk_live_".into(),
+                former_until: None,
+            },
+            KeyChange::Revoke { id: id.clone() },
+            KeyChange::Delete { id: id.clone() },
+        ];
+        for change in changes {
+            let outcome = setup.store.change(Command::new(change.clone(), eve.clone(), at(0))).await;
+            let is_not_found = matches!(outcome, Err(KeyAdminError::NotFound));
+            assert!(is_not_found, "{change:?} by an actor of another tenant: {outcome:?}");
+        }
+        let shown = setup.manager.show(id, &root()).await.unwrap();
+        assert_eq!(shown, key.details, "an actor of another tenant has changed the key");
+        assert_eq!(setup.refusal(key).await, None);
+    }
+    for tenant in [Some("umbrella"), None] {
+        let mut details = KeyDetails::new("smuggled", "smuggled", at(0));
+        details.tenant = tenant.map(Into::into);
+        let change = KeyChange::Issue { details: Box::new(details), digest: Digest::of("smuggled") };
+        let outcome = setup.store.change(Command::new(change, eve.clone(), at(0))).await;
+        assert!(matches!(outcome, Err(KeyAdminError::NotPermitted)), "a key of {tenant:?}: {outcome:?}");
+    }
+    for change in [
+        TenantChange::Suspend { tenant: "umbrella".into() },
+        TenantChange::Suspend { tenant: "acme".into() },
+        TenantChange::Resume { tenant: "acme".into() },
+    ] {
+        let outcome = setup.store.change_tenant(Command::new(change.clone(), eve.clone(), at(0))).await;
+        assert!(matches!(outcome, Err(KeyAdminError::NotPermitted)), "{change:?}: {outcome:?}");
+    }
+
+    let listed = setup.store.list(&KeyQuery::all().with_tenant("acme")).await.unwrap().items;
+    assert_eq!(listed, std::slice::from_ref(&own.details), "a list of the keys of one tenant");
+    let events = setup.store.history(&HistoryQuery::all().with_tenant("acme")).await.unwrap().items;
+    assert!(!events.is_empty() && events.iter().all(|event| event.tenant.as_deref() == Some("acme")));
+    for key in &foreign {
+        let id = &*key.details.id;
+        let listed = setup.store.list(&KeyQuery::one(id).with_tenant("acme")).await.unwrap().items;
+        assert_eq!(listed, [], "a query for an identifier and another tenant");
+        let search = KeyQuery::all().with_search(&*key.details.display_prefix).with_tenant("acme");
+        let listed = setup.store.list(&search).await.unwrap().items;
+        assert!(listed.iter().all(|found| found.id != key.details.id), "a search in another tenant");
+        let query = HistoryQuery::of_key(id).with_tenant("acme");
+        assert_eq!(setup.store.history(&query).await.unwrap().items, [], "the history in another tenant");
+    }
 }
