@@ -10,6 +10,7 @@ use tollgate::{
     VerifyLayer,
     clock::ManualClock,
     key::Digest,
+    manage::{Actor, HistoryQuery, KeyManager, NewKey},
     store::{EndReason, KeyLookup, KeyRecord, KeyStatus, KeyStore as _, StoreEvent, StoreListener},
 };
 use tower::{Layer as _, Service as _};
@@ -272,4 +273,26 @@ async fn a_request_that_was_verified_before_the_revocation_passes() {
     api.keys.revoke("ada");
     assert_eq!(response.await.unwrap().status(), StatusCode::OK, "verified before the revocation");
     assert_eq!(api.refusal(&key).await, Some(DenialKind::KeyRevoked));
+}
+
+/// One tenant's user renames a key again and again. The history of other tenants stays.
+#[tokio::test]
+async fn the_history_of_a_tenant_is_not_displaced_by_another_tenant() {
+    let keys = MemoryKeys::new();
+    let manager = KeyManager::new(KeyFormat::new("sk").unwrap(), keys.clone());
+    let root = Actor::new("root");
+    let issue = async |tenant: &str| {
+        manager.issue(NewKey::named("build").with_tenant(tenant), &root).await.unwrap().details.id
+    };
+    let (quiet, busy) = (issue("quiet").await, issue("busy").await);
+    for number in 0..10_000 {
+        manager.rename(&busy, &format!("build {number}"), &root).await.unwrap();
+    }
+    let history = async |query: HistoryQuery| manager.history(query, &root).await.unwrap().items;
+    let of_quiet = history(HistoryQuery::of_key(&*quiet)).await;
+    assert_eq!(of_quiet.len(), 1, "the other tenant's event is still there");
+    let latest = &history(HistoryQuery::of_key(&*busy).with_limit(1)).await[0];
+    assert!(latest.detail.contains("build 9999"), "{latest:?}");
+    let everything = history(HistoryQuery::all().with_limit(1_000)).await;
+    assert!(everything.is_sorted_by(|newer, older| newer.generation > older.generation));
 }

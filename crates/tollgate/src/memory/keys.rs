@@ -1,6 +1,7 @@
 //! Keys in this process.
 
 mod admin;
+mod history;
 mod ledger;
 mod table;
 
@@ -42,7 +43,8 @@ use super::{MemoryUsage, lock};
 /// ```
 ///
 /// These methods are shortcuts for principals that are written in code. A [`KeyManager`](crate::manage::KeyManager) manages the same
-/// keys, as it does those of any other store. The history holds the last 10,000 events.
+/// keys, as it does those of any other store. The history holds the last 1,000
+/// events of each tenant, and of the keys without a tenant; the last 100,000 of all of them.
 #[derive(Clone, Default)]
 pub struct MemoryKeys(Arc<Inner>);
 

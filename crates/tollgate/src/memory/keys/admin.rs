@@ -1,12 +1,14 @@
 //! The management of the keys in memory: changes, lists, history and usage.
 
 use std::{
+    iter::Peekable,
     ops::Bound,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use tollgate_core::{
     answer::Answer,
+    bounds::MAX_PAGE_BYTES,
     denial::Unavailable,
     manage::{
         Command, HistoryQuery, KeyAdmin, KeyAdminError, KeyChange, KeyDetails, KeyEvent, KeyQuery, Page,
@@ -61,10 +63,10 @@ impl KeyAdmin for MemoryKeys {
         let keys = ledger.by_age.range((Bound::Unbounded, end)).rev();
         let mut wanted = keys
             .filter_map(|(_, id)| ledger.keys.get(id).map(|key| &key.details))
-            .filter(|details| is_wanted(details, query));
-        let size = usize::try_from(query.page_size()).unwrap_or(usize::MAX);
-        let items: Vec<_> =
-            wanted.by_ref().take(size).map(|details| self.with_last_use(details.clone())).collect();
+            .filter(|details| is_wanted(details, query))
+            .peekable();
+        let items = take_page(&mut wanted, query.page_size(), |details| details.text_bytes());
+        let items: Vec<_> = items.into_iter().map(|details| self.with_last_use(details.clone())).collect();
         let next = wanted.next().and(items.last()).map(|last| Cursor::of(last).write());
         Answer::Now(Ok(Page::new(items, next)))
     }
@@ -74,13 +76,9 @@ impl KeyAdmin for MemoryKeys {
             return Answer::Now(Err(KeyAdminError::InvalidCursor));
         };
         let ledger = lock(&self.0.ledger);
-        let mut wanted = ledger.history.iter().rev().filter(|event| {
-            before.is_none_or(|before| event.generation < before)
-                && (query.key.is_none() || query.key == event.key)
-                && (query.tenant.is_none() || query.tenant == event.tenant)
-        });
-        let size = usize::try_from(query.page_size()).unwrap_or(usize::MAX);
-        let items: Vec<_> = wanted.by_ref().take(size).cloned().collect();
+        let mut wanted = ledger.history.select(query, before).peekable();
+        let items = take_page(&mut wanted, query.page_size(), |event| event.detail.len());
+        let items: Vec<_> = items.into_iter().cloned().collect();
         let next = wanted.next().and(items.last()).map(|last| last.generation.to_string().into());
         Answer::Now(Ok(Page::new(items, next)))
     }
@@ -105,6 +103,26 @@ impl UsageStore for MemoryKeys {
     fn usage(&self, query: &UsageQuery<'_>) -> Answer<Result<StoredUsage, Unavailable>> {
         self.0.usage.usage(query)
     }
+}
+
+/// Takes what a page holds: so many entries, and no more text than a page may have, but at least one entry.
+fn take_page<'a, T>(
+    wanted: &mut Peekable<impl Iterator<Item = &'a T>>,
+    size: u32,
+    text_bytes: impl Fn(&T) -> usize,
+) -> Vec<&'a T> {
+    let size = usize::try_from(size).unwrap_or(usize::MAX);
+    let (mut page, mut bytes) = (Vec::new(), 0_usize);
+    while page.len() < size
+        && let Some(next) = wanted.peek()
+    {
+        bytes += text_bytes(next);
+        if bytes > MAX_PAGE_BYTES && !page.is_empty() {
+            break;
+        }
+        page.extend(wanted.next());
+    }
+    page
 }
 
 fn is_wanted(details: &KeyDetails, query: &KeyQuery) -> bool {

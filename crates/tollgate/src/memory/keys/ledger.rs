@@ -1,7 +1,7 @@
 //! The state that only changes need, and the changes.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::SystemTime,
 };
@@ -13,10 +13,7 @@ use tollgate_core::{
     verify::Principal,
 };
 
-use super::table::Table;
-
-/// The history holds this many events.
-const MAX_HISTORY: usize = 10_000;
+use super::{history::History, table::Table};
 
 /// All keys by their identifiers, and their history. A change puts the records of the changed keys into the table, and prepares
 /// the notifications.
@@ -27,7 +24,7 @@ pub(super) struct Ledger {
     pub(super) by_age: BTreeSet<(SystemTime, Box<str>)>,
     names: HashMap<Name, Box<str>>,
     suspended: HashSet<Box<str>>,
-    pub(super) history: VecDeque<KeyEvent>,
+    pub(super) history: History,
     // The generation of the newest change of all keys, so that a key which is issued again after its deletion is newer than before.
     generation: u64,
     notifications: Notifications,
@@ -360,7 +357,7 @@ impl Ledger {
         event.key = Some(after.id.clone());
         event.tenant.clone_from(&after.tenant);
         event.detail = action.detail(before, after).into();
-        self.add_to_history(event);
+        self.history.add(event);
         self.notifications.event =
             Some(StoreEvent::Key { id: after.id.clone(), generation: after.generation, end });
     }
@@ -368,17 +365,10 @@ impl Ledger {
     fn record_tenant_event(&mut self, tenant: &str, action: KeyAction, actor: &Actor, at: SystemTime) {
         let mut event = KeyEvent::new(self.generation, at, actor.name(), action);
         event.tenant = Some(tenant.into());
-        self.add_to_history(event);
+        self.history.add(event);
         let end = (action == KeyAction::TenantSuspended).then_some(EndReason::TenantSuspended);
         self.notifications.event =
             Some(StoreEvent::Tenant { tenant: tenant.into(), generation: self.generation, end });
-    }
-
-    fn add_to_history(&mut self, event: KeyEvent) {
-        if self.history.len() >= MAX_HISTORY {
-            self.history.pop_front();
-        }
-        self.history.push_back(event);
     }
 }
 
