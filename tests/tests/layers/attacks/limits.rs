@@ -12,10 +12,11 @@ use futures_util::future::FutureExt as _;
 use http::StatusCode;
 use tests::suite::{Directory, Inner, at, erase, send, with_key};
 use tollgate::{
-    PerWindow as _, Plan, Policy, Principal, Quota, RateLimitLayer, Tollgate,
+    DenialKind, EntitlementLayer, PerWindow as _, Plan, Policy, Principal, Quota, RateLimitLayer, Tollgate,
     clock::ManualClock,
     limit::{Charge, Decision, LimitRequest, Limiter as _, MemoryLimiter, Subject, Window},
     request::RequestId,
+    verify::entitlements_sync_fn,
 };
 use tower::Layer as _;
 
@@ -42,6 +43,16 @@ async fn a_key_without_a_tenant_does_not_count_for_a_tenant_with_its_counter_nam
     expect_separate_quotas("acme", "key:acme").await;
 }
 
+/// The same attack on a tenant whose name begins with the NUL character, as the names of such counters did.
+#[tokio::test]
+async fn a_key_without_a_tenant_does_not_count_for_a_tenant_that_begins_with_nul() {
+    for tenant in ["\0acme", "\0kacme", "\0\0acme", "\0tacme"] {
+        for key in ["acme", "kacme", "\0acme", "tacme", "tkacme"] {
+            expect_separate_quotas(key, tenant).await;
+        }
+    }
+}
+
 async fn expect_separate_quotas(attackers_key: &str, victims_tenant: &str) {
     let directory = Directory::default()
         .with("attacker", Principal::new(attackers_key))
@@ -59,6 +70,21 @@ async fn expect_separate_quotas(attackers_key: &str, victims_tenant: &str) {
     }
     let reply = send(&mut stack, with_key("victim")).await;
     assert_eq!(reply.status(), StatusCode::OK, "another caller has used up the quota of {victims_tenant}");
+}
+
+/// The billing system has no plan for the attacker, and says so by an empty name.
+#[tokio::test]
+async fn an_empty_plan_name_is_no_plan() {
+    let nothing = Principal::new("ada").with_plan(Plan::active(""));
+    assert!(nothing.plan().is_none(), "{nothing:?}");
+    let looked_up = entitlements_sync_fn(|_: &Principal| Ok(Some(Plan::active(" "))));
+    for entitlement in [EntitlementLayer::new(), EntitlementLayer::new().with_entitlements(looked_up)] {
+        let directory = Directory::default().with("nothing", nothing.clone());
+        let stack = Tollgate::builder().verify(directory).entitlement(entitlement).build().unwrap();
+        let mut stack = erase(stack.layer(Inner::new()));
+        let reply = send(&mut stack, with_key("nothing")).await;
+        assert_eq!(reply.kind(), Some(DenialKind::EntitlementInactive));
+    }
 }
 
 /// The attacker stops paying, and keeps calling at the rate of the paid tier.

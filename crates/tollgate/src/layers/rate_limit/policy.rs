@@ -133,9 +133,10 @@ impl Policy {
     fn subject_of<'r>(&self, principal: &'r Principal) -> Option<Cow<'r, str>> {
         match (&self.subject, principal.tenant()) {
             (Subject::Key, _) => Some(Cow::Borrowed(principal.id())),
-            (Subject::Tenant, Some(tenant)) => Some(Cow::Borrowed(tenant)),
-            // A key without a tenant counts alone. The NUL prefix cannot collide with a tenant's name.
-            (Subject::Tenant, None) => Some(Cow::Owned(format!("\0{}", principal.id()))),
+            (Subject::Tenant, Some(tenant)) if !tenant.starts_with('\0') => Some(Cow::Borrowed(tenant)),
+            // A key without a tenant counts alone. Of two subjects that begin with NUL, the next letter says which kind it is.
+            (Subject::Tenant, Some(tenant)) => Some(Cow::Owned(format!("\0t{tenant}"))),
+            (Subject::Tenant, None) => Some(Cow::Owned(format!("\0k{}", principal.id()))),
             (Subject::Address(_) | Subject::Custom(_), _) => None,
         }
     }
