@@ -11,7 +11,7 @@
 //! | `DELETE /{id}` | deletes a key and its record | 204 |
 //! | `GET /{id}/history` | lists the events of a key, latest first, even if the key is deleted: `limit`, `after` | 200 `{"items": […], "next": …}` |
 //!
-//! A key has this form. Timestamps are RFC 3339, in UTC. The status is `active`, `expired`, `revoked` or `suspended`:
+//! A key has this form. Timestamps are RFC 3339, in UTC, and before the year 9999. The status is `active`, `expired`, `revoked` or `suspended`:
 //!
 //! ```json
 //! {
@@ -123,13 +123,16 @@
 //!
 //! - **Tenants.** [`Actor::of_tenant`](tollgate::manage::Actor::of_tenant) restricts an actor to one tenant: keys of other tenants
 //!   answer 404, like keys that do not exist.
-//! - **Privileges.** A caller who may issue keys chooses a name, an expiry, and any scopes that the manager
-//!   [allows](tollgate::manage::KeyManager::with_known_scopes), but never plan, quotas, environment, role, metadata or tenant.
-//!   Restrict the scopes with [`Grant::with_new_key`]. An existing key can only be renamed, unless you enable
+//! - **Privileges.** A caller who may issue keys chooses a name, an expiry, and scopes that the application has
+//!   [listed](KeyRouter::with_scopes), by default the manager's [known](tollgate::manage::KeyManager::with_known_scopes) ones without
+//!   wildcards; but never plan, quotas, environment, role, metadata or tenant. Restrict them for some users with
+//!   [`Grant::with_new_key`]. An existing key can only be renamed, unless you enable
 //!   [more](KeyRouter::with_updates_of_scopes_and_expiry).
 //! - **Pages of other sites.** A body must be JSON by its `Content-Type`, which no HTML form can send. A change is refused if the browser
 //!   reports (`Sec-Fetch-Site`, or else `Origin`) that a page of another origin sends it. Clients that are not browsers send
 //!   neither header and are accepted. Nevertheless, set `HttpOnly`, `Secure` and `SameSite=Lax` on the session cookie.
+//! - **Memory.** What a caller can have stored is [bounded](tollgate::bounds), and so is a page of a list. The number of keys is not:
+//!   your authorization can count them before it permits [`Action::Create`].
 //! - **Secrets.** They are never in the log or in the history.
 //!
 //! The application must provide the session itself, limits for attempts and for issued keys, and TLS. An API key is not a session:
@@ -141,6 +144,7 @@ mod describe;
 mod origin;
 mod refused;
 mod routes;
+mod scopes;
 
 use std::{fmt, sync::Arc};
 
@@ -154,7 +158,7 @@ use axum::{
 };
 use http::{HeaderValue, header::CACHE_CONTROL};
 use tollgate::{
-    RequestContext,
+    RequestContext, Scopes,
     manage::KeyManager,
     respond::{Respond, refuse},
 };
@@ -163,6 +167,7 @@ pub use authorize::{Action, Authorize, Grant};
 
 use origin::Origins;
 use refused::Refused;
+use scopes::Choice;
 
 /// Larger than any valid request.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -174,6 +179,7 @@ pub struct KeyRouter {
     authorize: Arc<dyn Authorize>,
     responder: Option<Arc<dyn Respond>>,
     trusted: Origins,
+    scopes: Choice,
     updates_all: bool,
     shows_metadata: bool,
 }
@@ -187,6 +193,7 @@ impl KeyRouter {
             authorize: Arc::new(authorize),
             responder: None,
             trusted: Origins::default(),
+            scopes: Choice::default(),
             updates_all: false,
             shows_metadata: false,
         }
@@ -201,6 +208,24 @@ impl KeyRouter {
     /// Accepts changes from pages of this origin, such as `https://app.example.com`. Default: only from the router's own origin.
     pub fn with_trusted_origin(mut self, origin: impl Into<String>) -> Self {
         self.trusted.add(origin.into());
+        self
+    }
+
+    /// Sets the scopes that callers may choose for keys. A wildcard, such as `jobs:*`, must be listed itself. Default: the
+    /// [known scopes](KeyManager::with_known_scopes) of the manager without wildcards; none if it has no known scopes. The manager
+    /// must know them as well.
+    ///
+    /// This restricts what a body asks for. The manager's default scopes, and what [`Grant::with_new_key`] sets, are the
+    /// application's choice.
+    pub fn with_scopes(mut self, scopes: Scopes) -> Self {
+        self.scopes = Choice::Listed(scopes);
+        self
+    }
+
+    /// Allows callers to choose every scope that the manager allows, also wildcards. If the manager has no
+    /// [known scopes](KeyManager::with_known_scopes), a caller can issue a key with the scope `*`.
+    pub fn dangerous_any_scope(mut self) -> Self {
+        self.scopes = Choice::Any;
         self
     }
 
@@ -263,6 +288,7 @@ impl fmt::Debug for KeyRouter {
         f.debug_struct("KeyRouter")
             .field("manager", &self.manager)
             .field("trusted", &self.trusted)
+            .field("scopes", &self.scopes)
             .field("updates_all", &self.updates_all)
             .field("shows_metadata", &self.shows_metadata)
             .finish_non_exhaustive()

@@ -11,6 +11,8 @@ use serde::{
     de::{DeserializeOwned, Error, Visitor},
 };
 
+use tollgate::bounds::END_OF_CALENDAR_SECONDS;
+
 use super::refused::Refused;
 
 /// Issues a key.
@@ -122,7 +124,7 @@ pub(super) fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Refused> {
     query.map(|Query(query)| query).map_err(|rejection| Refused::invalid(rejection.body_text()))
 }
 
-/// A point in time in RFC 3339 format.
+/// A point in time in RFC 3339 format, before the year 9999: later ones cannot be written in every time zone.
 pub(super) struct Instant(pub(super) SystemTime);
 
 impl<'de> Deserialize<'de> for Instant {
@@ -133,11 +135,12 @@ impl<'de> Deserialize<'de> for Instant {
             type Value = Instant;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a timestamp such as \"2027-01-31T00:00:00Z\"")
+                f.write_str("a timestamp before the year 9999, such as \"2027-01-31T00:00:00Z\"")
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Instant, E> {
-                let instant = text.parse::<Timestamp>().ok().and_then(|instant| instant.try_into().ok());
+                let instant = text.parse::<Timestamp>().ok().filter(is_in_calendar);
+                let instant = instant.and_then(|instant| instant.try_into().ok());
                 let none = || E::invalid_value(serde::de::Unexpected::Str(text), &self);
                 instant.map(Instant).ok_or_else(none)
             }
@@ -145,6 +148,11 @@ impl<'de> Deserialize<'de> for Instant {
 
         deserializer.deserialize_str(Rfc3339)
     }
+}
+
+fn is_in_calendar(instant: &Timestamp) -> bool {
+    // A negative second is before 1970.
+    u64::try_from(instant.as_second()).unwrap_or(0) < END_OF_CALENDAR_SECONDS
 }
 
 /// Distinguishes `null` from an absent member.

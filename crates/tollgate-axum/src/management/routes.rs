@@ -10,7 +10,7 @@ use axum::{
 use http::{StatusCode, request::Parts};
 use serde_json::Value;
 use tollgate::{
-    Scopes,
+    bounds::{MAX_ID_BYTES, MAX_PAGE_ITEMS},
     manage::{HistoryQuery, IssuedKey, KeyAdminError, KeyDetails, KeyQuery, KeyState, KeyUpdate, NewKey},
 };
 
@@ -47,7 +47,7 @@ pub(super) async fn issue(State(keys): Keys, head: Parts, request: Request) -> A
     let body: IssueBody = body::read(request).await?;
     let mut key = NewKey::named(body.name);
     if let Some(scopes) = body.scopes {
-        key = key.with_scopes(scopes_of(scopes)?);
+        key = key.with_scopes(keys.scopes.read(scopes, &keys.manager)?);
     }
     if let Some(Instant(expires_at)) = body.expires_at {
         key = key.with_expiry(expires_at);
@@ -67,7 +67,7 @@ pub(super) async fn show(State(keys): Keys, KeyId(id): KeyId, head: Parts) -> An
 pub(super) async fn update(State(keys): Keys, KeyId(id): KeyId, head: Parts, request: Request) -> Answered {
     let grant = keys.authorized(head, Action::Update { id: id.clone() }).await?;
     let mut update = if keys.updates_all {
-        changes(body::read(request).await?)?
+        keys.changes(body::read(request).await?)?
     } else {
         let RenameBody { name } = body::read(request).await?;
         KeyUpdate::new().with_name(name)
@@ -118,6 +118,14 @@ impl KeyRouter {
         Ok(self.authorize.authorize(head, action).await?)
     }
 
+    fn changes(&self, UpdateBody { name, scopes, expires_at }: UpdateBody) -> Result<KeyUpdate, Refused> {
+        let mut update = KeyUpdate::new();
+        update.name = name.map(Into::into);
+        update.scopes = scopes.map(|scopes| self.scopes.read(scopes, &self.manager)).transpose()?;
+        update.expires_at = expires_at.map(|expires_at| expires_at.map(|Instant(at)| at));
+        Ok(update)
+    }
+
     fn show(&self, details: &KeyDetails) -> Response {
         Json(self.describe(details)).into_response()
     }
@@ -137,35 +145,19 @@ impl<S: Send + Sync> FromRequestParts<S> for KeyId {
         let parameters = RawPathParams::from_request_parts(head, state).await.ok();
         let id = parameters.as_ref().and_then(|parameters| parameters.iter().last()).map(|(_, id)| id);
         // Some stores fail on invalid identifiers instead of finding nothing.
-        id.filter(|id| id.len() <= LONGEST_ID && !id.contains(char::is_control))
+        id.filter(|id| id.len() <= MAX_ID_BYTES && !id.contains(char::is_control))
             .map(|id| Self(id.into()))
             .ok_or_else(|| KeyAdminError::NotFound.into())
     }
 }
 
-const LONGEST_ID: usize = 256;
-
-fn changes(UpdateBody { name, scopes, expires_at }: UpdateBody) -> Result<KeyUpdate, Refused> {
-    let mut update = KeyUpdate::new();
-    update.name = name.map(Into::into);
-    update.scopes = scopes.map(scopes_of).transpose()?;
-    update.expires_at = expires_at.map(|expires_at| expires_at.map(|Instant(at)| at));
-    Ok(update)
-}
-
-fn scopes_of(names: Vec<String>) -> Result<Scopes, Refused> {
-    Scopes::new(names).map_err(|error| Refused::invalid(format!("`scopes`: {error}")))
-}
-
 fn page_size(limit: Option<u32>) -> Result<u32, Refused> {
     match limit {
         None => Ok(0), // the default
-        Some(limit @ 1..=MAX_LIMIT) => Ok(limit),
+        Some(limit @ 1..=MAX_PAGE_ITEMS) => Ok(limit),
         Some(_) => Err(Refused::invalid("`limit` must be 1 to 1000")),
     }
 }
-
-const MAX_LIMIT: u32 = 1_000;
 
 fn state_of_name(name: &str) -> Result<KeyState, Refused> {
     let unknown = || Refused::invalid("`status` must be `active`, `expired`, `revoked` or `suspended`");

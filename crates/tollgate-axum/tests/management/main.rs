@@ -1,6 +1,7 @@
 //! Key management by the owners of keys: routes, refusals and access.
 #![cfg(test)]
 
+mod bounds;
 mod refusals;
 mod support;
 mod trust;

@@ -70,6 +70,14 @@ impl App {
         Self::over(keys.clone(), &keys, |manager| set(KeyRouter::new(manager, ada)))
     }
 
+    /// A router whose manager allows every scope.
+    pub(crate) fn of_open_manager(set: impl FnOnce(KeyRouter) -> KeyRouter) -> Self {
+        let keys = MemoryKeys::new();
+        let clock = ManualClock::at(now());
+        let manager = KeyManager::new(KeyFormat::new("sk").unwrap(), keys.clone()).with_clock(clock.clone());
+        Self { router: set(KeyRouter::new(manager, ada)).into_router(), keys, clock }
+    }
+
     pub(crate) fn of_store(store: &Stub) -> Self {
         Self::over(MemoryKeys::new(), store, |manager| KeyRouter::new(manager, ada))
     }
