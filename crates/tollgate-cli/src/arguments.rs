@@ -1,6 +1,7 @@
 //! The command line. The doc comments here are the program's help.
 
 pub(crate) mod keys;
+mod prune;
 mod schema;
 pub(crate) mod values;
 mod verify;
@@ -10,7 +11,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-pub(crate) use self::{keys::Keys, schema::Schema, verify::Verify};
+pub(crate) use self::{keys::Keys, prune::Prune, schema::Schema, verify::Verify};
 
 const GLOBAL: &str = "Global options";
 
@@ -35,6 +36,7 @@ Examples:
   tollgate keys revoke key_0199…
   printf %s \"$KEY\" | tollgate verify
   tollgate --json keys list --all | jq -r '.items[].id'
+  tollgate prune --history-older-than 365d --usage-older-than 90d
   tollgate migrate --database postgres://admin@host/database
 
 `keys create` and `keys rotate` write the secret, and nothing else, to standard output; all other text goes to standard
@@ -108,6 +110,8 @@ pub(crate) enum Command {
     /// services, then only need to read and write rows.
     #[command(after_long_help = "Example:\n  tollgate migrate --database postgres://admin@host/database")]
     Migrate,
+
+    Prune(Prune),
 
     Schema(Schema),
 

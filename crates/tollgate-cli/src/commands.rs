@@ -1,6 +1,7 @@
 //! One function for each command, over the backend traits of a store.
 
 mod keys;
+mod prune;
 mod schema;
 mod tenants;
 mod usage;
@@ -79,6 +80,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let outcome = match command {
         Command::Keys(command) => keys::run(command, session).await,
         Command::Tenants(command) => tenants::run(command, session).await,
+        Command::Prune(command) => prune::run(command, &database, session.is_json).await,
         Command::Verify(command) => verify::run(command, &secret, session).await,
         Command::Migrate | Command::Schema(_) | Command::Completions { .. } => Ok(Exit::Done),
     };

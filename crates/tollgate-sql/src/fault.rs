@@ -13,6 +13,9 @@ pub(crate) enum Fault {
     TimedOut,
     /// The database holds a value that this version cannot read.
     Unreadable(&'static str),
+    /// Entries of the history were pruned before this process has read them.
+    #[cfg(feature = "sqlite")]
+    Pruned,
     /// The store was closed, or its tokio runtime has ended.
     Stopped,
 }
@@ -52,6 +55,10 @@ impl fmt::Display for Fault {
                 f,
                 "cannot read {what} in the database, which a newer version may have written: upgrade this program"
             ),
+            #[cfg(feature = "sqlite")]
+            Self::Pruned => {
+                f.write_str("entries of the history were pruned before this process has read them")
+            }
             Self::Stopped => f.write_str("the key store is closed"),
             Self::Database(error) => match error {
                 sqlx::Error::Database(error) => write!(f, "database error: {}", error.message()),

@@ -27,6 +27,7 @@ use crate::{
     kind::DatabaseKind,
     list, migrations,
     notifier::Notifier,
+    prune::{self, Pruned, Retention},
     settings::Settings,
     shared::Shared,
     usage,
@@ -64,6 +65,26 @@ impl SqlKeys {
             #[cfg(feature = "postgres")]
             Pools::Postgres(_) => settings.heartbeat.saturating_mul(2),
         }
+    }
+
+    /// Deletes entries of the history and usage that are older than `retention` says. Returns how many.
+    ///
+    /// It deletes in short transactions of at most 500 rows, with pauses, so that it delays no change of a key for long. If the future
+    /// is dropped or fails, what was deleted stays deleted: call it again. Changes that other processes have not read yet take effect
+    /// there all the same.
+    ///
+    /// # Errors
+    /// [`Unavailable`] if the database does not answer.
+    pub async fn prune(&self, retention: Retention) -> Result<Pruned, Unavailable> {
+        Ok(prune::prune(&self.0.shared, retention, true).await?)
+    }
+
+    /// Counts what [`prune`](Self::prune) would delete, and deletes nothing.
+    ///
+    /// # Errors
+    /// [`Unavailable`] if the database does not answer.
+    pub async fn count_prunable(&self, retention: Retention) -> Result<Pruned, Unavailable> {
+        Ok(prune::prune(&self.0.shared, retention, false).await?)
     }
 
     /// Stops the background task and closes the connections, for all clones. Listeners get

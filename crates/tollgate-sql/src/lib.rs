@@ -88,6 +88,12 @@
 //! | two programs start at the same time | one creates the tables, the other waits |
 //! | a newer program has updated the tables | [`ConnectError::NewerSchema`]; nothing is changed |
 //!
+//! # Retention
+//!
+//! The history and the usage grow for as long as nothing deletes them: [`SqlKeys::prune`] does, and `tollgate prune`. Run one of them
+//! now and then. Both keep what a [`Retention`] says, and delete in short transactions. A process that has not read an entry of the
+//! history before it was deleted notices that, and reads its keys again.
+//!
 //! # Databases
 //!
 //! SQLite uses a write-ahead log and `synchronous=FULL`: a committed revocation survives a power failure. The file must be on a
@@ -109,6 +115,7 @@ mod change; // changes of keys and tenants
 mod find; // key lookups
 mod follow; // changes by other processes
 mod list; // pages of keys and of the history
+mod prune; // deletes old entries of the history and old usage
 mod usage; // counts by key and hour
 
 mod shared; // what these operations share
@@ -135,3 +142,4 @@ pub use connect_error::ConnectError;
 pub use keys::SqlKeys;
 pub use kind::{DatabaseKind, UnknownDatabaseKind};
 pub use migrations::{Migrated, Migration, migrations};
+pub use prune::{Pruned, Retention};

@@ -3,6 +3,7 @@
 
 use sqlx::AssertSqlSafe;
 use tollgate_core::{
+    bounds::MAX_PAGE_BYTES,
     manage::{HistoryQuery, KeyAction, KeyAdminError, KeyDetails, KeyEvent, KeyQuery, Page},
     store::KeyStatus,
 };
@@ -57,10 +58,12 @@ pub(crate) async fn keys(shared: &Shared, query: KeyQuery) -> Result<Page<KeyDet
     if let Some((created_at, id)) = after {
         statement.and("(k.created_at, k.id) < ($, $)", [created_at.into(), (&*id).into()]);
     }
-    let rows = statement.page(shared, "k.created_at DESC, k.id DESC", query.page_size()).await?;
+    let size = if query.id.is_some() { 1 } else { query.page_size() };
+    let texts = "LENGTH(scopes) + LENGTH(quotas) + LENGTH(metadata)";
+    let (rows, size) = statement.page(shared, "k.created_at DESC, k.id DESC", size, texts).await?;
     let keys: Vec<_> = rows.iter().map(read_listed).collect::<Result<_, _>>()?;
     let cursor = |key: &KeyDetails| format!("k{}.{}", to_micros(key.created_at), key.id);
-    Ok(to_page(keys, query.page_size(), cursor))
+    Ok(to_page(keys, size, cursor))
 }
 
 pub(crate) async fn history(shared: &Shared, query: HistoryQuery) -> Result<Page<KeyEvent>, KeyAdminError> {
@@ -80,9 +83,9 @@ pub(crate) async fn history(shared: &Shared, query: HistoryQuery) -> Result<Page
     if let Some(generation) = after {
         statement.and("generation < $", [generation.into()]);
     }
-    let rows = statement.page(shared, "generation DESC", query.page_size()).await?;
+    let (rows, size) = statement.page(shared, "generation DESC", query.page_size(), "LENGTH(detail)").await?;
     let events: Vec<_> = rows.iter().map(read_event).collect::<Result<_, _>>()?;
-    Ok(to_page(events, query.page_size(), |event: &KeyEvent| format!("e{}", event.generation)))
+    Ok(to_page(events, size, |event: &KeyEvent| format!("e{}", event.generation)))
 }
 
 fn read_event(row: &Row) -> Result<KeyEvent, Fault> {
@@ -119,17 +122,45 @@ impl Statement {
         }
     }
 
-    /// Reads a page in this order, and one more row, which says whether another page follows.
-    async fn page(mut self, shared: &Shared, order: &'static str, size: u32) -> Result<Vec<Row>, Fault> {
-        self.values.push(i64::from(size).saturating_add(1).into());
+    /// Reads a page in this order, and one more row, which says whether another page follows. Returns the size of the page as well:
+    /// less than `size` if the texts of the rows, whose lengths are added up by `texts`, are too long together.
+    async fn page(
+        self,
+        shared: &Shared,
+        order: &'static str,
+        size: u32,
+        texts: &'static str,
+    ) -> Result<(Vec<Row>, u32), Fault> {
         let Self { sql, values } = self;
-        let sql = format!("{sql} ORDER BY {order} LIMIT ${}", values.len());
         let limit = shared.settings.admin_deadline;
-        shared
-            .database
-            .read(limit, |connection| Box::pin(connection.rows_unprepared(AssertSqlSafe(sql), values)))
-            .await
+        let read = shared.database.read(limit, |connection| {
+            Box::pin(async move {
+                let mut size = size;
+                if size > 1 {
+                    // Only the lengths leave the database.
+                    let rows = format!("{sql} ORDER BY {order} LIMIT {size}");
+                    let lengths = format!("SELECT CAST({texts} AS BIGINT) FROM ({rows}) AS page");
+                    let rows = connection.rows_unprepared(AssertSqlSafe(lengths), values.clone()).await?;
+                    let lengths = rows.iter().map(|row| row.number(0)).collect::<Result<Vec<_>, _>>()?;
+                    size = fitting(&lengths).unwrap_or(size);
+                }
+                let sql = format!("{sql} ORDER BY {order} LIMIT {}", u64::from(size) + 1);
+                Ok::<_, Fault>((connection.rows_unprepared(AssertSqlSafe(sql), values).await?, size))
+            })
+        });
+        read.await
     }
+}
+
+/// How many of these texts fit into a page, at least one; `None` if all do.
+fn fitting(lengths: &[i64]) -> Option<u32> {
+    let most = i64::try_from(MAX_PAGE_BYTES).unwrap_or(i64::MAX);
+    let totals = lengths.iter().scan(0_i64, |total, length| {
+        *total = total.saturating_add(*length);
+        Some(*total)
+    });
+    let fitting = totals.take_while(|total| *total <= most).count();
+    (fitting < lengths.len()).then(|| u32::try_from(fitting.max(1)).unwrap_or(u32::MAX))
 }
 
 /// The page of these entries, which may be one more than the page holds.
@@ -192,6 +223,22 @@ mod tests {
             for text in ["", "!", "zz", "\u{10ffff}"].map(|rest| format!("{prefix}{rest}")) {
                 assert!(text.as_str() >= prefix && end.as_deref().is_none_or(|end| text.as_str() < end));
             }
+        }
+    }
+
+    #[test]
+    fn a_page_has_as_many_texts_as_fit_and_at_least_one() {
+        let most = i64::try_from(MAX_PAGE_BYTES).unwrap();
+        for (lengths, expected) in [
+            (&[][..], None),
+            (&[most], None),
+            (&[most - 1, 1], None),
+            (&[most, 1], Some(1)),
+            (&[1, 1, most - 1, 1], Some(2)),
+            (&[most + 1], Some(1)),
+            (&[i64::MAX, i64::MAX], Some(1)),
+        ] {
+            assert_eq!(fitting(lengths), expected, "{lengths:?}");
         }
     }
 

@@ -55,6 +55,7 @@ pub(crate) fn read_details(row: &Row) -> Result<KeyDetails, Fault> {
     let is_plan_active = row.optional_number(6)? == Some(1);
     details.plan = row
         .optional_text(5)?
+        .filter(|tier| !tier.trim().is_empty())
         .map(|tier| if is_plan_active { Plan::active(tier) } else { Plan::lapsed(tier) });
     details.environment = row.text(7)?.parse().map_err(|_| Fault::Unreadable("the environment of a key"))?;
     details.role = row.optional_text(8)?;

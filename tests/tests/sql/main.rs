@@ -8,6 +8,7 @@
 //! | `events` | notifications between processes, and failures of the network |
 //! | `open` | URLs and settings, accepted and refused |
 //! | `migrations` | schema versions, and separate migrations |
+//! | `prune` | deletion of old history and usage |
 //! | `sources` | connection options, and pools of the application's |
 //! | `usage` | usage counts |
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
@@ -17,6 +18,7 @@ mod events;
 mod find;
 mod migrations;
 mod open;
+mod prune;
 mod sources;
 mod usage;
 

@@ -116,7 +116,7 @@ pub(crate) struct Terms {
     #[arg(long, requires = "plan")]
     pub(crate) lapsed: bool,
 
-    /// When the key expires: 2027-01-31T00:00:00Z. Default: never.
+    /// When the key expires: 2027-01-31T00:00:00Z. Before the year 9999. Default: never.
     #[arg(long, value_name = "INSTANT", value_parser = values::instant, conflicts_with = "expires_in")]
     pub(crate) expires: Option<SystemTime>,
 

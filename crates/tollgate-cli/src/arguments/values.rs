@@ -3,12 +3,17 @@
 use std::time::{Duration, SystemTime};
 
 use jiff::{Span, SpanRelativeTo, Timestamp, civil::Date};
-use tollgate::{KeyFormat, Quota};
+use tollgate::{KeyFormat, Quota, bounds::END_OF_CALENDAR_SECONDS};
 
-/// An instant in the format of RFC 3339.
+/// An instant in the format of RFC 3339, before the year 9999.
 pub(crate) fn instant(text: &str) -> Result<SystemTime, String> {
-    let instant = text.parse::<Timestamp>().ok().and_then(|instant| instant.try_into().ok());
-    instant.ok_or_else(|| "write an instant such as 2027-01-31T00:00:00Z".to_owned())
+    // A negative second is before 1970.
+    let is_in_calendar =
+        |instant: &Timestamp| u64::try_from(instant.as_second()).unwrap_or(0) < END_OF_CALENDAR_SECONDS;
+    let instant = text.parse::<Timestamp>().ok().filter(is_in_calendar);
+    instant
+        .and_then(|instant| instant.try_into().ok())
+        .ok_or_else(|| "write an instant before the year 9999, such as 2027-01-31T00:00:00Z".to_owned())
 }
 
 /// An instant, or a date, which means midnight UTC at its beginning.
@@ -72,6 +77,10 @@ mod tests {
         assert_eq!(instant_or_day("1970-01-02"), Ok(hours(24)));
         for text in ["", "1970-01-01", "1970-01-01T10:00:00", "tomorrow", "30d"] {
             assert!(instant(text).is_err(), "{text}");
+        }
+        assert!(instant("9998-12-31T23:59:59Z").is_ok());
+        for text in ["9999-01-01T00:00:00Z", "9999-12-31T23:59:59Z"] {
+            assert!(instant(text).unwrap_err().contains("before the year 9999"), "{text}");
         }
         for text in ["", "1970-01-01T10:00:00", "1970-02-30", "tomorrow"] {
             assert!(instant_or_day(text).is_err(), "{text}");

@@ -225,6 +225,7 @@ fn day(instant: Option<SystemTime>) -> String {
 }
 
 fn format(instant: Option<SystemTime>, format: &str) -> String {
-    let instant = instant.and_then(|instant| Timestamp::try_from(instant).ok());
+    // An instant outside the calendar, which no key gets any more, is shown as the last one: an empty cell means never.
+    let instant = instant.map(|instant| Timestamp::try_from(instant).unwrap_or(Timestamp::MAX));
     instant.map_or(String::new(), |instant| instant.strftime(format).to_string())
 }

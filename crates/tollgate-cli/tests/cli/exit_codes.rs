@@ -194,6 +194,8 @@ fn an_invalid_value_is_6() {
         (&["--name", &long][..], "a key's name is 1 to 100 characters"),
         (&["--name", "a\nb"], "a key's name is 1 to 100 characters"),
         (&["--name", "a", "--tenant", ""], "a tenant is 1 to 200 bytes"),
+        (&["--name", "a", "--plan", ""], "the name of the plan is empty"),
+        (&["--name", "a", "--expires-in", "3000000d"], "the expiry is not before the year 9999"),
         (&["--name", "a", "--expires", "2001-01-01T00:00:00Z"], "the expiry is in the past"),
         (&["--name", "a", "--scope", "b", "--known-scopes", "a"], "unknown scope `b`"),
     ] {

@@ -5,6 +5,7 @@
 //! | `keys` | the life of keys and tenants |
 //! | `verify` | valid and invalid keys |
 //! | `secrecy` | where secrets and passwords must not appear |
+//! | `prune` | the deletion of old entries |
 //! | `schema` | migrations |
 //! | `exit_codes` | the exit code and message of each failure |
 //! | `streams` | JSON, closed pipes, full disks, completions, help |
@@ -14,6 +15,7 @@
 
 mod exit_codes;
 mod keys;
+mod prune;
 mod schema;
 mod secrecy;
 mod streams;

@@ -106,10 +106,17 @@ async fn publish_since(shared: &Shared, generation: &mut i64) -> Result<(), Faul
         let events: Vec<Event> = events.await?;
         let Some(last) = events.last() else { return Ok(()) };
         let last = last.generation;
+        // SQLite leaves no number out. So entries are missing if they were pruned before this process has read them.
+        let expected = since.saturating_add(1)..;
+        let is_complete =
+            events.iter().map(|event| event.generation).zip(expected).all(|(found, next)| found == next);
         for event in events.iter().filter_map(Event::to_store_event) {
             shared.notifier.publish_reported(&event);
         }
         *generation = last;
+        if !is_complete {
+            return Err(Fault::Pruned);
+        }
     }
 }
 
