@@ -133,6 +133,7 @@ fn name(window: &Shown) -> String {
         60 => "minute".to_owned(),
         3_600 => "hour".to_owned(),
         86_400 => "day".to_owned(),
+        604_800 => "week".to_owned(),
         seconds => format!("{seconds}s"),
     }
 }
