@@ -28,13 +28,16 @@ impl Origins {
             return true;
         }
         let origin = text(&head.headers, &ORIGIN);
-        if origin.is_some_and(|origin| self.0.iter().any(|trusted| trusted == origin)) {
+        if origin.is_some_and(|origin| self.0.iter().any(|trusted| is_same_origin(trusted, origin))) {
             return true;
         }
         match (text(&head.headers, &SEC_FETCH_SITE), origin) {
             // `none`: the user's own navigation, by the address bar or a bookmark.
             (Some(site), _) => matches!(site, "same-origin" | "none"),
-            (None, Some(origin)) => authority_of(origin).is_some_and(|page| Some(page) == own(head)),
+            (None, Some(origin)) => match (origin.split_once("://"), own(head)) {
+                (Some((scheme, page)), Some(own)) => is_same_authority(scheme, page, own),
+                _ => false,
+            },
             (None, None) => true,
         }
     }
@@ -47,8 +50,40 @@ fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     if lines.next().is_some() { Some("") } else { Some(first.to_str().unwrap_or_default()) }
 }
 
-fn authority_of(origin: &str) -> Option<&str> {
-    origin.split_once("://").map(|(_scheme, authority)| authority)
+/// Whether two origins are the same (RFC 6454 section 5).
+fn is_same_origin(one: &str, other: &str) -> bool {
+    match (one.split_once("://"), other.split_once("://")) {
+        (Some((scheme, one)), Some((other_scheme, other))) => {
+            scheme.eq_ignore_ascii_case(other_scheme) && is_same_authority(scheme, one, other)
+        }
+        // An opaque origin, such as `null`.
+        _ => one == other,
+    }
+}
+
+/// Whether two hosts with or without a port are the same for this scheme. The scheme's default port may be absent: browsers never
+/// send it in `Origin`, but other clients and proxies write it into `Host`.
+fn is_same_authority(scheme: &str, one: &str, other: &str) -> bool {
+    match (host_and_port(scheme, one), host_and_port(scheme, other)) {
+        (Some((host, port)), Some((other_host, other_port))) => {
+            host.eq_ignore_ascii_case(other_host) && port == other_port
+        }
+        _ => false,
+    }
+}
+
+/// `None` for a port that cannot exist. The port is `None` where it is absent and the scheme has no default.
+fn host_and_port<'t>(scheme: &str, authority: &'t str) -> Option<(&'t str, Option<u16>)> {
+    // What follows the last colon of an IPv6 address is no number, because of the bracket.
+    let with_port =
+        authority.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+    let (host, port) = with_port.unwrap_or((authority, ""));
+    if !port.is_empty() {
+        return Some((host, Some(port.parse().ok()?)));
+    }
+    let is_scheme = |name: &str| scheme.eq_ignore_ascii_case(name);
+    let default = if is_scheme("https") { Some(443) } else { is_scheme("http").then_some(80) };
+    Some((host, default))
 }
 
 /// The router's host as the client addressed it: over HTTP/2 it is in the URI.
@@ -96,6 +131,44 @@ mod tests {
                 }
                 let (head, ()) = request.body(()).unwrap().into_parts();
                 assert_eq!(trusted.allows(&head), expected, "{method} {headers}");
+            }
+        }
+    }
+
+    /// A client or a proxy that writes the port into `Host` was taken for a page of another site, and so was a trusted origin with
+    /// its port.
+    #[test]
+    fn a_default_port_may_be_written_or_left_out() {
+        for (host, origin, expected) in [
+            ("api.example.com:443", "https://api.example.com", true),
+            ("api.example.com", "https://api.example.com:443", true),
+            ("api.example.com:80", "http://api.example.com", true),
+            ("api.example.com", "http://api.example.com:80", true),
+            ("api.example.com:", "https://api.example.com", true),
+            ("API.example.com", "HTTPS://api.Example.com:443", true),
+            ("[::1]:443", "https://[::1]", true),
+            ("[::1]", "https://[::1]:443", true),
+            ("api.example.com:8443", "https://api.example.com:8443", true),
+            ("api.example.com:80", "https://api.example.com", false),
+            ("api.example.com:443", "http://api.example.com", false),
+            ("api.example.com:8443", "https://api.example.com", false),
+            ("api.example.com", "https://api.example.com:65979", false),
+            ("api.example.com:65979", "https://api.example.com:65979", false),
+            ("api.example.com", "https://evil@api.example.com", false),
+            ("api.example.com", "https://api.example.com:443:443", false),
+            ("[::1]:443", "https://[::1", false),
+            ("", "null", false),
+        ] {
+            let request = Request::post("/").header("host", host).header("origin", origin);
+            let (head, ()) = request.body(()).unwrap().into_parts();
+            assert_eq!(Origins::default().allows(&head), expected, "{origin} to {host}");
+            if origin.contains("://") {
+                let mut trusted = Origins::default();
+                trusted.add(format!("{}://{host}/", origin.split_once("://").unwrap().0));
+                let (mut elsewhere, ()) = Request::post("/").body(()).unwrap().into_parts();
+                elsewhere.headers.insert("origin", origin.parse().unwrap());
+                elsewhere.headers.insert("sec-fetch-site", "cross-site".parse().unwrap());
+                assert_eq!(trusted.allows(&elsewhere), expected, "{origin}, where {trusted:?} is trusted");
             }
         }
     }
