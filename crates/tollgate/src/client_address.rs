@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use http::HeaderName;
+use http::{HeaderName, header::FORWARDED};
 use ipnet::IpNet;
 use tollgate_core::request::RequestHead;
 
@@ -106,24 +106,22 @@ impl ClientAddress {
     pub fn find(&self, head: RequestHead<'_>) -> Option<IpAddr> {
         let mut client = (self.peer)(head)?.to_canonical();
         match self.header {
-            Header::XForwardedFor => self.walk(&mut client, head, &X_FORWARDED_FOR, forwarded_for),
-            Header::Forwarded => self.walk(&mut client, head, &http::header::FORWARDED, forwarded),
+            Header::XForwardedFor => {
+                let entries = entries(head, &X_FORWARDED_FOR);
+                self.walk(&mut client, entries.map(forwarded_for));
+            }
+            Header::Forwarded => {
+                let entries = entries(head, &FORWARDED).filter(|entry| !entry.is_empty());
+                self.walk(&mut client, entries.map(forwarded));
+            }
         }
         Some(self.masked(client))
     }
 
-    /// Moves from a trusted proxy to the address it reports, while that is a trusted proxy too.
-    fn walk(
-        &self,
-        client: &mut IpAddr,
-        head: RequestHead<'_>,
-        header: &HeaderName,
-        address: fn(&[u8]) -> Option<IpAddr>,
-    ) {
-        let lines = head.headers.get_all(header).iter().rev();
-        let mut entries = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b','));
+    /// Moves from a trusted proxy to the address it reports, while that is a trusted proxy too. `reported`: from right to left.
+    fn walk(&self, client: &mut IpAddr, mut reported: impl Iterator<Item = Option<IpAddr>>) {
         while self.trusts(*client)
-            && let Some(named) = entries.next().and_then(address)
+            && let Some(Some(named)) = reported.next()
         {
             *client = named.to_canonical();
         }
@@ -139,6 +137,12 @@ impl ClientAddress {
         let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
         Ipv6Addr::from_bits(address.to_bits() & mask).into()
     }
+}
+
+/// The entries of a header, from right to left.
+fn entries<'h>(head: RequestHead<'h>, header: &HeaderName) -> impl Iterator<Item = &'h [u8]> {
+    let lines = head.headers.get_all(header).iter().rev();
+    lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
 
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

@@ -3,12 +3,15 @@
 //! Entries are separated at every comma, from right to left, even at commas within quotes. Text that a client has written further
 //! left, such as an open quote, therefore cannot affect the entry that a proxy added. In return, an entry with a comma within
 //! quotes cannot be read, because none of its parts is a valid entry.
+//!
+//! `Forwarded` is a list, in which empty elements do not count (RFC 9110 section 5.6.1.2). `X-Forwarded-For` has no standard: there
+//! an empty entry is a proxy's that has no address to report, and what stands before it may be the client's own text.
 
 use std::net::IpAddr;
 
 /// The address in an entry of `X-Forwarded-For`.
 pub(super) fn forwarded_for(entry: &[u8]) -> Option<IpAddr> {
-    address(str::from_utf8(entry).ok()?.trim_ascii())
+    address(str::from_utf8(entry).ok()?)
 }
 
 /// The address in an entry of `Forwarded` (RFC 7239 section 4): name-value pairs, one of which is `for`.

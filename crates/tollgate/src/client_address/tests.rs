@@ -133,6 +133,25 @@ fn empty_pairs_are_ignored() {
     }
 }
 
+/// Intermediaries that join lines leave such, and RFC 9110 section 5.6.1.2 has every recipient ignore them.
+#[test]
+fn empty_elements_of_forwarded_are_ignored() {
+    for lines in [
+        &["for=198.51.100.4,"][..],
+        &[",for=198.51.100.4"],
+        &["for=203.0.113.9, , for=198.51.100.4 ,\t, ,"],
+        &["for=198.51.100.4", ""],
+        &["for=203.0.113.9", "for=198.51.100.4, ", "", " ,for=10.9.9.9"],
+    ] {
+        assert_eq!(forwarded(PROXY, lines), "198.51.100.4", "{lines:?}");
+    }
+    assert_eq!(forwarded(PROXY, &[" , ,"]), PROXY, "nothing is reported");
+    // What a proxy could not name is not empty.
+    assert_eq!(forwarded(PROXY, &["for=203.0.113.9, for=unknown,"]), PROXY);
+    // In the header without a standard, the entry at the right end is the proxy's, also if it is empty.
+    assert_eq!(x_forwarded_for(PROXY, &["203.0.113.9, "]), PROXY);
+}
+
 #[test]
 fn only_the_chosen_header_is_read() {
     assert_eq!(find("x-forwarded-for", PROXY, &[]), PROXY);
