@@ -17,8 +17,8 @@ pub(crate) enum Caching {
     Free,
     /// In `Authorization`: shared caches store no response to it (RFC 9111 section 3.5), unless the response permits it.
     Authorized,
-    /// In another place, which shared caches do not know. Holds the header's name, if the place was a header; many caches ignore
-    /// `Vary`.
+    /// In another place, which shared caches do not know. Holds the header's name, if the place was a header; many shared caches
+    /// ignore `Vary`.
     Private(Option<Arc<HeaderValue>>),
     /// The caller is anonymous: a caller with a key must not be served this response. Holds the names of the headers that may
     /// carry a credential.
@@ -34,8 +34,8 @@ impl Caching {
             Self::Authorized if !headers.contains_key(CACHE_CONTROL) => return,
             Self::Authorized => Some(ON_AUTHORIZATION),
             Self::Private(header) => {
-                if !is_private(headers) {
-                    set_header(headers, &CACHE_CONTROL, PRIVATE);
+                if let Some(value) = made_private(headers, header.is_some()) {
+                    set_header(headers, &CACHE_CONTROL, value);
                 }
                 header.map(Arc::unwrap_or_clone)
             }
@@ -48,10 +48,76 @@ impl Caching {
     }
 }
 
-/// Whether a response keeps itself out of shared caches (RFC 9111 sections 5.2.2.5 and 5.2.2.7).
-fn is_private(headers: &HeaderMap) -> bool {
-    let lines = headers.get_all(CACHE_CONTROL).iter();
-    let mut directives =
-        lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
-    directives.any(|name| name.eq_ignore_ascii_case(b"private") || name.eq_ignore_ascii_case(b"no-store"))
+/// The `Cache-Control` that keeps a response out of shared caches; `None` if it keeps itself out.
+///
+/// A response that says how long a cache may use it becomes `private`: the caller's own cache may keep it (RFC 9111 section
+/// 5.2.2.7), and `Vary` tells it which key it belongs to. Any other is not stored. Nor is one to a key in the query, because its
+/// URL would be stored with it.
+fn made_private(headers: &HeaderMap, is_in_header: bool) -> Option<HeaderValue> {
+    if !headers.contains_key(CACHE_CONTROL) {
+        return Some(PRIVATE);
+    }
+    let lines: Option<Vec<&str>> =
+        headers.get_all(CACHE_CONTROL).iter().map(|line| line.to_str().ok()).collect();
+    let directives = lines.and_then(|lines| directives(&lines)).unwrap_or_default();
+    let has = |names: &[&str]| {
+        directives.iter().any(|directive| directive.is_any_of(names) && !directive.is_qualified)
+    };
+    if has(&["private", "no-store"]) {
+        return None;
+    }
+    if !is_in_header || !has(&["max-age", "no-cache"]) {
+        return Some(PRIVATE);
+    }
+    let kept = directives.iter().filter(|directive| !directive.is_any_of(&["public", "private", "s-maxage"]));
+    let mut value = String::from("private");
+    for directive in kept {
+        value.push_str(", ");
+        value.push_str(directive.text);
+    }
+    Some(HeaderValue::try_from(value).unwrap_or(PRIVATE))
+}
+
+/// A directive of `Cache-Control` (RFC 9111 section 5.2).
+struct Directive<'h> {
+    text: &'h str,
+    name: &'h str,
+    // Whether it holds only for the fields that it names: `private="set-cookie"`.
+    is_qualified: bool,
+}
+
+impl Directive<'_> {
+    fn is_any_of(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| self.name.eq_ignore_ascii_case(name))
+    }
+}
+
+/// The directives of all lines. `None` if a quotation mark is open at the end of a line: caches may differ in what they read then.
+fn directives<'h>(lines: &[&'h str]) -> Option<Vec<Directive<'h>>> {
+    let mut found = Vec::new();
+    for line in lines {
+        let (mut is_quoted, mut is_escaped) = (false, false);
+        let elements = line.split(|character| {
+            let is_end = character == ',' && !is_quoted;
+            match character {
+                _ if is_escaped => is_escaped = false,
+                '\\' if is_quoted => is_escaped = true,
+                '"' => is_quoted = !is_quoted,
+                _ => {}
+            }
+            is_end
+        });
+        for text in elements.map(str::trim_ascii).filter(|text| !text.is_empty()) {
+            let (name, value) = text.split_once('=').unwrap_or((text, ""));
+            found.push(Directive {
+                text,
+                name: name.trim_ascii(),
+                is_qualified: value.trim_ascii().starts_with('"'),
+            });
+        }
+        if is_quoted {
+            return None;
+        }
+    }
+    Some(found)
 }

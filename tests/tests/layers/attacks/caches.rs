@@ -11,7 +11,7 @@ use tests::{
 use tollgate::{
     Answer, CredentialLayer, Denial, DenialKind, Principal, Tollgate,
     respond::{Json, Respond},
-    verify::{Verify, VerifyRequest},
+    verify::{CredentialSource, Verify, VerifyRequest},
 };
 use tower::Layer as _;
 
@@ -99,13 +99,31 @@ async fn a_response_to_an_api_key_header_is_private_even_if_the_service_says_oth
 
     for (lines, expected) in [
         (&[][..], OURS),
-        (&["max-age=60"], OURS),
-        (&["s-maxage=60, must-revalidate"], OURS),
-        (&["no-cache"], OURS),
-        (&["public", "max-age=60"], OURS),
+        // The caller's own cache may keep it, a shared one may not.
+        (&["max-age=60"], "private, max-age=60"),
+        (&["MAX-AGE=60, must-revalidate"], "private, MAX-AGE=60, must-revalidate"),
+        (&["max-age=\"60\""], OURS),
+        (&["no-cache"], "private, no-cache"),
+        (&["public", "max-age=60"], "private, max-age=60"),
+        (&["Public, s-maxage=600, , max-age=60,"], "private, max-age=60"),
+        (
+            &["max-age=60, ext=\"a, public\\\", b\", immutable"],
+            "private, max-age=60, ext=\"a, public\\\", b\", immutable",
+        ),
         // `private="name"` keeps only that header from being stored, not the response (RFC 9111 section 5.2.2.7).
-        (&["private=\"set-cookie\", max-age=60"], OURS),
+        (&["private=\"set-cookie\", max-age=60"], "private, max-age=60"),
+        (&["private=\"set-cookie, x\""], OURS),
+        (&["no-cache=\"set-cookie\""], OURS),
+        // It does not say how long the caller's own cache may keep it.
+        (&["s-maxage=60, must-revalidate"], OURS),
+        (&["public"], OURS),
         (&["x-private, xno-store"], OURS),
+        (&[""], OURS),
+        // Within quotes nothing is a directive, and an open quote makes all of them doubtful.
+        (&["max-age=60, ext=\"a, private, b\""], "private, max-age=60, ext=\"a, private, b\""),
+        (&["ext=\"a, no-store, b\""], OURS),
+        (&["private, ext=\"max-age=60"], OURS),
+        (&["max-age=60, ext=\"", "private"], OURS),
         (&["private, max-age=60"], "private, max-age=60"),
         (&["max-age=60 ,\tPrivate"], "max-age=60 ,\tPrivate"),
         (&["max-age=60", "no-store"], "max-age=60 | no-store"),
@@ -120,5 +138,23 @@ async fn a_response_to_an_api_key_header_is_private_even_if_the_service_says_oth
         let reply = send(&mut erase(CredentialLayer::new().layer(inner)), request).await;
         assert_eq!(reply.header("cache-control"), expected, "{lines:?}");
         assert_eq!(reply.header("vary"), "x-api-key");
+    }
+}
+
+/// A URL with a key in it must not lie in a cache, not even the caller's own.
+#[tokio::test]
+async fn a_response_to_a_key_in_the_query_is_not_stored() {
+    for (line, expected) in
+        [("max-age=60", "private, no-store"), ("private, max-age=60", "private, max-age=60")]
+    {
+        let inner = Inner::answering(move |_| {
+            Ok(Response::builder().header("cache-control", line).body(String::new()).unwrap())
+        });
+        let layer = CredentialLayer::from_sources([CredentialSource::DangerousQuery("key")]).unwrap();
+        let reply = send(&mut erase(layer.layer(inner)), get("/jobs?key=tok", &[])).await;
+        assert_eq!(
+            (reply.header("cache-control"), reply.header("vary")),
+            (expected.to_owned(), String::new())
+        );
     }
 }
