@@ -35,8 +35,6 @@ fn words(denial: &Denial) -> (StatusCode, &str) {
         | DenialKind::KeyExpired => (StatusCode::UNAUTHORIZED, INVALID_API_KEY),
         DenialKind::EntitlementInactive => (StatusCode::FORBIDDEN, "inactive_entitlement"),
         DenialKind::ScopeMissing => (StatusCode::FORBIDDEN, MISSING_SCOPE),
-        // The scope map lists every route, so an unlisted path does not exist.
-        DenialKind::RouteUnlisted => (StatusCode::NOT_FOUND, NOT_FOUND),
         _ => (denial.status(), denial.code()),
     }
 }

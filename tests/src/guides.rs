@@ -11,6 +11,7 @@ use http_body_util::BodyExt as _;
 use tollgate::{
     Answer, ConfigurationError, Denial, DenialKind, KeyVerifier, PerWindow as _, Principal, Scopes, Tollgate,
     clock::Clock,
+    respond::Grpc,
     scope,
     verify::{Verify, VerifyRequest},
 };
@@ -30,12 +31,12 @@ impl Verify for OneKey {
     }
 }
 
-/// A stack that accepts [`KEY`], whose scope is `jobs:read`, a thousand times per hour.
+/// A stack that accepts [`KEY`], whose scope is `jobs:read`, a thousand times per hour, and that serves gRPC, too.
 pub fn tollgate() -> Tollgate {
     let scopes = Scopes::new(["jobs:read"]).expect("a valid scope");
     let principal = Principal::new("key_1").with_tenant("acme").with_scopes(scopes);
     let builder = Tollgate::builder().verify(OneKey(Arc::new(principal))).rate_limit(1_000.per_hour());
-    builder.build().expect("a valid stack")
+    builder.responder(Grpc::new()).build().expect("a valid stack")
 }
 
 /// The application of the guide on testing.

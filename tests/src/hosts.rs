@@ -26,6 +26,7 @@ use tollgate::{
     VerifyLayer,
     clock::ManualClock,
     denial::Unavailable,
+    respond::Grpc,
     scope,
     store::{KeyLookup, KeyRecord, KeyStore, StoreListener, Subscription},
 };
@@ -56,6 +57,7 @@ pub struct Api {
     verify: VerifyLayer,
     rate_limit: RateLimitLayer,
     scope: ScopeLayer,
+    serves_grpc: bool,
 }
 
 /// The six layers, one by one, in the order of a request.
@@ -93,6 +95,7 @@ impl Api {
             keys,
             rate_limit: RateLimitLayer::new(1_000_000.per_minute()),
             scope: ScopeLayer::new(scope("jobs:read")).expect("a valid scope"),
+            serves_grpc: false,
         }
     }
 
@@ -104,6 +107,11 @@ impl Api {
     /// With other scopes.
     pub fn with_scope(self, scope: impl Into<ScopeLayer>) -> Self {
         Self { scope: scope.into(), ..self }
+    }
+
+    /// With refusals that gRPC callers understand.
+    pub fn with_grpc(self) -> Self {
+        Self { serves_grpc: true, ..self }
     }
 
     /// With keys in a store that takes its time.
@@ -123,14 +131,14 @@ impl Api {
 
     /// The built stack.
     pub fn stack(&self) -> Tollgate {
-        Tollgate::builder()
+        let builder = Tollgate::builder()
             .verify(self.verify.clone())
             .rate_limit(self.rate_limit.clone())
             .entitlement(EntitlementLayer::new())
             .scope(self.scope.clone())
-            .clock(self.clock.clone())
-            .build()
-            .expect("a stack that can work")
+            .clock(self.clock.clone());
+        let builder = if self.serves_grpc { builder.responder(Grpc::new()) } else { builder };
+        builder.build().expect("a stack that can work")
     }
 
     /// The six layers, stacked by a `ServiceBuilder`.
@@ -150,8 +158,9 @@ impl Api {
     pub fn each_layer(
         &self,
     ) -> (RequestIdLayer, CredentialLayer, VerifyLayer, RateLimitLayer, EntitlementLayer, ScopeLayer) {
+        let request_id = RequestIdLayer::new().with_clock(self.clock.clone());
         (
-            RequestIdLayer::new().with_clock(self.clock.clone()),
+            if self.serves_grpc { request_id.with_responder(Grpc::new()) } else { request_id },
             CredentialLayer::new().with_clock(self.clock.clone()),
             self.verify.clone().with_clock(self.clock.clone()),
             self.rate_limit.clone().with_clock(self.clock.clone()),

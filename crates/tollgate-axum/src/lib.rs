@@ -46,6 +46,14 @@
 Layers that limit by the client's address get the peer's address from [`peer_address`]."
 )]
 #![cfg_attr(
+    feature = "original-uri",
+    doc = r"
+# Keys in the query
+
+A layer that removes keys in the query removes them from axum's `OriginalUri`, too, if it is told where that is: see
+[`original_uri`]."
+)]
+#![cfg_attr(
     feature = "management",
     doc = r"
 # Key management for the owners of keys
@@ -140,6 +148,8 @@ mod authenticated;
 mod connect_info;
 #[cfg(feature = "management")]
 pub mod management;
+#[cfg(feature = "original-uri")]
+mod original_uri;
 mod rate_limit;
 mod rejection;
 mod request_id;
@@ -147,6 +157,8 @@ mod request_id;
 pub use authenticated::Authenticated;
 #[cfg(feature = "connect-info")]
 pub use connect_info::peer_address;
+#[cfg(feature = "original-uri")]
+pub use original_uri::original_uri;
 pub use rate_limit::RateLimit;
 pub use rejection::Rejection;
 pub use request_id::RequestId;

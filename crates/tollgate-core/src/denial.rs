@@ -46,6 +46,7 @@ struct More {
     detail: Option<Cow<'static, str>>,
     log_detail: Cow<'static, str>,
     scope: Option<Cow<'static, str>>,
+    allowed_methods: Option<Cow<'static, str>>,
     retry_after: Option<Duration>,
     decision: Option<Decision>,
 }
@@ -69,6 +70,27 @@ impl Denial {
     /// Required scopes are missing. `scope` lists them, separated by spaces, for the challenge (RFC 6750 section 3).
     pub fn scope_missing(scope: impl Into<Cow<'static, str>>) -> Self {
         Self::with_more(DenialKind::ScopeMissing, More { scope: Some(scope.into()), ..More::default() })
+    }
+
+    /// The path exists, but not for this method: 405. `allowed_methods` lists those that it has, separated by commas, for the
+    /// header `Allow` (RFC 9110 section 15.5.6). For the log it is a route that is not listed.
+    ///
+    /// ```
+    /// use tollgate_core::denial::{Denial, DenialKind};
+    ///
+    /// let denial = Denial::method_not_allowed("GET, HEAD");
+    /// assert_eq!((denial.status().as_u16(), denial.code()), (405, "method_not_allowed"));
+    /// assert_eq!(denial.kind(), DenialKind::RouteUnlisted);
+    /// ```
+    pub fn method_not_allowed(allowed_methods: impl Into<Cow<'static, str>>) -> Self {
+        let more = More {
+            status: Some(StatusCode::METHOD_NOT_ALLOWED),
+            code: Some(Cow::Borrowed("method_not_allowed")),
+            detail: Some(Cow::Borrowed("This path does not support the method: see the Allow header.")),
+            allowed_methods: Some(allowed_methods.into()),
+            ..More::default()
+        };
+        Self::with_more(DenialKind::RouteUnlisted, more)
     }
 
     /// A backend that the decision needs did not answer. `log_detail` says which one, and what to do.
@@ -159,6 +181,11 @@ impl Denial {
     /// The scopes that are missing, separated by spaces.
     pub fn scope(&self) -> Option<&str> {
         self.more()?.scope.as_deref()
+    }
+
+    /// The methods that the path has, separated by commas, if the request's method is not one of them.
+    pub fn allowed_methods(&self) -> Option<&str> {
+        self.more()?.allowed_methods.as_deref()
     }
 
     /// How long the caller should wait before the next try, in whole seconds.

@@ -40,6 +40,7 @@ pub(crate) use context::Caller;
 pub(crate) use deferred::{DeferredCharge, DeferredCost, DeferredItem};
 pub(crate) use gate::{Cx, Flow};
 pub(crate) use headers::{Repeated, set_header, single, single_mut};
+pub(crate) use refusal::Schemes;
 pub(crate) use response_parts::{ResponseParts, X_REQUEST_ID};
 pub(crate) use run::{Engine, Station};
 pub(crate) use settings::{GateLayer, Settings, impl_layer};

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`Problem`] | an RFC 9457 problem: the default |
 //! | [`Json`] | JSON in your own format |
-//! | [`Grpc`] | a gRPC status, Trailers-Only: the default for gRPC requests |
+//! | [`Grpc`] | gRPC requests with a gRPC status, Trailers-Only, and all others by another responder |
 #![cfg_attr(
     feature = "websocket",
     doc = "| [`WebSocketClose`] | a WebSocket that closes immediately, with a code that browsers can read |"
@@ -28,16 +28,3 @@ pub use websocket::{WebSocketClose, is_websocket};
 pub use tollgate_core::respond::*;
 
 pub use crate::{engine::refuse, response_head::ResponseHead};
-
-use bytes::Bytes;
-use http::{Response, request};
-use tollgate_core::denial::Denial;
-
-/// The default responder: a gRPC status for gRPC requests, a problem for all others.
-pub(crate) struct DefaultResponder;
-
-impl Respond for DefaultResponder {
-    fn respond(&self, denial: &Denial, request: &mut request::Parts) -> Response<Bytes> {
-        if is_grpc(request) { Grpc.respond(denial, request) } else { Problem::new().respond(denial, request) }
-    }
-}

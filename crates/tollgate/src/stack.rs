@@ -141,7 +141,7 @@ impl TollgateBuilder {
         self
     }
 
-    /// Turns refusals into responses. Default: gRPC requests get a gRPC status, all others an RFC 9457 problem.
+    /// Turns refusals into responses. Default: an RFC 9457 problem. For a gRPC service: [`Grpc`](crate::respond::Grpc).
     pub fn responder(mut self, responder: impl tollgate_core::respond::Respond) -> Self {
         self.settings.responder = Some(Arc::new(responder));
         self

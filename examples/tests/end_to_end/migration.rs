@@ -86,7 +86,8 @@ async fn enforces_the_scopes_of_legacy_tokens() {
         ("argon2", Method::DELETE, "/admin/tokens/tok_0017", 403),
         ("new", Method::POST, INVOICES, 403),
         ("operator", Method::GET, INVOICES, 403),
-        ("sha256", Method::GET, "/nowhere", 403),
+        ("sha256", Method::GET, "/nowhere", 404),
+        ("sha256", Method::PUT, INVOICES, 405),
     ] {
         let answer = api.send(method.clone(), path, service.key(name)).await;
         assert_eq!(answer.status, status, "{name}: {method} {path}");

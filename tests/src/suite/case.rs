@@ -368,7 +368,7 @@ impl Case {
         alone: |world, inner| identified(scope_map(world), inner),
         refusal: Some(Refusal {
             request: || get("/elsewhere", &[("authorization", &format!("Bearer {GOOD}"))]),
-            status: StatusCode::FORBIDDEN,
+            status: StatusCode::NOT_FOUND,
             kind: DenialKind::RouteUnlisted,
             is_proven: true,
         }),

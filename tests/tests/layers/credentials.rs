@@ -6,8 +6,9 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderName, HeaderValue, Request};
 use tests::suite::{Inner, Reply, Stack, erase, send};
 use tollgate::{
-    CredentialLayer, DenialKind, RequestContext,
+    CredentialLayer, DenialKind, RequestContext, ScopeLayer,
     layers::ReportOnly,
+    scope,
     verify::{Credential, CredentialSource},
 };
 use tower::Layer as _;
@@ -219,6 +220,150 @@ async fn reads_basic() {
 }
 
 #[tokio::test]
+async fn reads_a_key_as_basic_password() {
+    let encoded = |text: &str| format!("Basic {}", STANDARD.encode(text));
+    let any = CredentialSource::BasicPassword { user: None };
+    let fixed = CredentialSource::BasicPassword { user: Some("api") };
+    check(
+        CredentialLayer::from_sources([CredentialSource::Bearer, any.clone()]).unwrap(),
+        vec![
+            row("any user name", [(AUTHORIZATION, &encoded("ada:tok"))], presents("tok")),
+            row("an empty user name", [(AUTHORIZATION, &encoded(":tok"))], presents("tok")),
+            row("a user name with a space", [(AUTHORIZATION, &encoded("a d\u{e4},:tok"))], presents("tok")),
+            row("a colon within the password", [(AUTHORIZATION, &encoded("ada:to:k"))], presents("to:k")),
+            row("bearer still works", [(AUTHORIZATION, "Bearer tok")], presents("tok")),
+            row("an empty password", [(AUTHORIZATION, &encoded("tok:"))], Refused(Empty)),
+            row("no colon", [(AUTHORIZATION, &encoded("tok"))], Refused(Malformed)),
+            row("a space within", [(AUTHORIZATION, &encoded("ada:to k"))], Refused(Malformed)),
+            row("a comma within", [(AUTHORIZATION, &encoded("ada:tok,other"))], Refused(Repeated)),
+            row("not UTF-8", [(AUTHORIZATION, "Basic YTr/")], Refused(Malformed)),
+        ],
+    )
+    .await;
+    check(
+        CredentialLayer::from_sources([fixed.clone()]).unwrap(),
+        vec![
+            row("the user name", [(AUTHORIZATION, &encoded("api:tok"))], presents("tok")),
+            row("another user name", [(AUTHORIZATION, &encoded("ada:tok"))], Refused(Malformed)),
+            row("the user name in another case", [(AUTHORIZATION, &encoded("API:tok"))], Refused(Malformed)),
+            row("the key as user name", [(AUTHORIZATION, &encoded("tok:"))], Refused(Empty)),
+            row("bearer", [(AUTHORIZATION, "Bearer tok")], Refused(Malformed)),
+        ],
+    )
+    .await;
+    for sources in [[CredentialSource::BasicUser, fixed.clone()], [fixed, CredentialSource::BasicUser]] {
+        check(
+            CredentialLayer::from_sources(sources).unwrap(),
+            vec![
+                row("the key as user name", [(AUTHORIZATION, &encoded("tok:"))], presents("tok")),
+                row("the key as password", [(AUTHORIZATION, &encoded("api:tok"))], presents("tok")),
+                row("both", [(AUTHORIZATION, &encoded("other:tok"))], Refused(Malformed)),
+                row("neither", [(AUTHORIZATION, &encoded(":"))], Refused(Empty)),
+            ],
+        )
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn reads_another_scheme() {
+    let sources = ["Token", "ApiKey"].map(CredentialSource::Scheme);
+    check(
+        CredentialLayer::from_sources(sources).unwrap(),
+        vec![
+            row("the first", [(AUTHORIZATION, "Token tok")], presents("tok")),
+            row("the second", [(AUTHORIZATION, "ApiKey tok")], presents("tok")),
+            row("another case", [(AUTHORIZATION, "apikey   tok")], presents("tok")),
+            row("the scheme alone", [(AUTHORIZATION, "Token")], Refused(Empty)),
+            row("a parameter", [(AUTHORIZATION, "Token token=\"tok\"")], Refused(Malformed)),
+            row("joined by a proxy", [(AUTHORIZATION, "Token tok, Token tok")], Refused(Repeated)),
+            row("a scheme with the same beginning", [(AUTHORIZATION, "Tokens tok")], Refused(Malformed)),
+            row("Bearer, not configured", [(AUTHORIZATION, "Bearer tok")], Refused(Malformed)),
+            row("Basic, not configured", [(AUTHORIZATION, "Basic dG9rOg==")], Refused(Malformed)),
+        ],
+    )
+    .await;
+}
+
+#[test]
+fn a_source_that_no_request_can_meet_is_an_error() {
+    for (source, expected) in [
+        (CredentialSource::Scheme("bearer"), "CredentialSource::Bearer"),
+        (CredentialSource::Scheme("Basic"), "BasicPassword"),
+        (CredentialSource::Scheme("Api Key"), "\"Api Key\" cannot be the name"),
+        (CredentialSource::Scheme(""), "\"\" cannot be the name"),
+        (CredentialSource::BasicPassword { user: Some("a:b") }, "\"a:b\""),
+    ] {
+        let error = CredentialLayer::from_sources([source]).unwrap_err().to_string();
+        assert!(error.starts_with("CredentialLayer: ") && error.contains(expected), "{error}");
+    }
+}
+
+/// The challenges were always `Bearer`, so that programs which wait for `Basic` never sent a key.
+#[tokio::test]
+async fn a_401_has_a_challenge_for_each_scheme_of_the_sources() {
+    use CredentialSource::{BasicPassword, BasicUser, Bearer, DangerousQuery, Header, Scheme};
+
+    const BEARER: &str = r#"Bearer realm="api""#;
+    const BASIC: &str = r#"Basic realm="api""#;
+    let key_header = || Header(HeaderName::from_static(KEY));
+    for (sources, missing, malformed, repeated) in [
+        (vec![Bearer], vec![BEARER], vec![r#"Bearer realm="api",error="invalid_token""#], 1),
+        (vec![key_header()], vec![BEARER], vec![r#"Bearer realm="api",error="invalid_token""#], 1),
+        (vec![DangerousQuery("key")], vec![BEARER], vec![], 0),
+        (
+            vec![Bearer, key_header(), BasicUser, BasicPassword { user: None }],
+            vec![BEARER, BASIC],
+            vec![r#"Bearer realm="api",error="invalid_token""#, BASIC],
+            1,
+        ),
+        (
+            vec![BasicUser, Bearer],
+            vec![BASIC, BEARER],
+            vec![BASIC, r#"Bearer realm="api",error="invalid_token""#],
+            1,
+        ),
+        (vec![BasicUser], vec![BASIC], vec![BASIC], 0),
+        (
+            vec![Scheme("Token"), Scheme("token"), Scheme("ApiKey")],
+            vec![r#"Token realm="api""#, r#"ApiKey realm="api""#],
+            vec![r#"Token realm="api""#, r#"ApiKey realm="api""#],
+            0,
+        ),
+    ] {
+        let layer = CredentialLayer::from_sources(sources.clone()).unwrap();
+        let challenge = async |headers: &[(&'static str, &str)]| {
+            let headers: Vec<_> =
+                headers.iter().map(|(name, value)| (*name, value.as_bytes().to_vec())).collect();
+            judge(&layer, request(&headers)).await.1.header("www-authenticate")
+        };
+        assert_eq!(challenge(&[]).await, missing.join(" | "), "{sources:?}");
+        if !malformed.is_empty() {
+            let bad = [(AUTHORIZATION, "Digest x"), (KEY, "not a key")];
+            assert_eq!(challenge(&bad).await, malformed.join(" | "), "{sources:?}");
+            // A 400 is not about the scheme: only Bearer has a parameter for it.
+            let twice = [(AUTHORIZATION, "x"), (AUTHORIZATION, "x"), (KEY, "x"), (KEY, "x")];
+            let challenges = challenge(&twice).await;
+            assert_eq!(challenges.matches("invalid_request").count(), repeated, "{sources:?}");
+            assert!(!challenges.contains('|'), "{sources:?}: {challenges}");
+        }
+    }
+}
+
+/// A guard inside refuses an anonymous caller with the challenges of the layer that read the credential: the innermost one.
+#[tokio::test]
+async fn inner_layers_offer_the_schemes_of_the_credential_layer_around_them() {
+    let basic = CredentialLayer::from_sources([CredentialSource::BasicUser]).unwrap().with_anonymous();
+    let guard = || ScopeLayer::new(scope("jobs:read")).unwrap();
+    let inside = (basic.clone(), guard()).layer(Inner::new());
+    let reply = send(&mut erase(inside), request(&[])).await;
+    assert_eq!(reply.header("www-authenticate"), r#"Basic realm="api""#);
+    let inside = (basic, CredentialLayer::new().with_anonymous(), guard()).layer(Inner::new());
+    let reply = send(&mut erase(inside), request(&[])).await;
+    assert_eq!(reply.header("www-authenticate"), r#"Bearer realm="api""#);
+}
+
+#[tokio::test]
 async fn reads_a_websocket_subprotocol() {
     check(
         CredentialLayer::from_sources([CredentialSource::WebSocketProtocol("key.")]).unwrap(),
@@ -257,6 +402,21 @@ async fn reads_a_query_parameter() {
         ("?key=tok&key=tok", Refused(Repeated)),
         ("?key=tok&key", Refused(Repeated)),
         ("?key=a,b", Refused(Repeated)),
+        // Percent-encoded, as a service behind this layer reads it.
+        ("?k%65y=tok", presents("tok")),
+        ("?%6b%65%79=t%6Fk", presents("tok")),
+        ("?key=sk%5Flive", presents("sk_live")),
+        ("?key=a+b%2Bc", presents("a+b+c")),
+        ("?key=100%", presents("100%")),
+        ("?key=%2574", presents("%74")),
+        ("?key=tok&k%65y=tok", Refused(Repeated)),
+        ("?k%65y", Refused(Empty)),
+        ("?key=a%2Cb", Refused(Repeated)),
+        ("?key=a%20b", Refused(Malformed)),
+        ("?key=%C3%A9", Refused(Malformed)),
+        ("?key=%00", Refused(Malformed)),
+        ("?a=b%26key=tok", Refused(Missing)),
+        ("?k%2565y=tok", Refused(Missing)),
     ] {
         let request = || Request::get(format!("/jobs{query}")).body(String::new()).unwrap();
         assert_eq!(judge(&layer, request()).await.0, expected, "{query}");

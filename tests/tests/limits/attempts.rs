@@ -23,9 +23,11 @@ use tests::{
 };
 use tollgate::{
     Answer, AttemptLimitLayer, ClientAddress, CredentialLayer, Denial, DenialKind, EntitlementLayer,
-    PerWindow as _, Plan, Principal, Quota, RateLimitLayer, ScopeLayer, Tollgate, VerifyLayer,
+    PerWindow as _, Plan, Principal, Quota, RateLimitLayer, RequestContext, ScopeLayer, Tollgate,
+    VerifyLayer,
     clock::ManualClock,
     layers::ReportOnly,
+    respond::Grpc,
     scope::{Requirement, ScopeMap},
     store::{EndReason, EndSignal},
     verify::{Verify, VerifyRequest},
@@ -198,7 +200,7 @@ async fn nothing_else_is_a_failed_attempt() {
         };
         assert_eq!(statuses(&mut stack, "/jobs", "good", 1).await, [200]);
         assert_eq!(statuses(&mut stack, "/jobs/nowhere", "good", 1).await, [404]);
-        assert_eq!(statuses(&mut stack, "/elsewhere", "good", 1).await, [403]);
+        assert_eq!(statuses(&mut stack, "/elsewhere", "good", 1).await, [404]);
         assert_eq!(statuses(&mut stack, "/jobs", "good", 3).await, [429; 3]);
         assert_eq!(statuses(&mut stack, "/jobs", "suspended", 3).await, [403; 3]);
         assert_eq!(statuses(&mut stack, "/jobs", "forbidden", 3).await, [403; 3]);
@@ -388,6 +390,7 @@ async fn grpc_callers_get_resource_exhausted() {
             let mut request = from_address(HERE, "/jobs.Jobs/List", &grpc);
             *request.method_mut() = http::Method::POST;
             *request.version_mut() = http::Version::HTTP_2;
+            RequestContext::set_responder(request.extensions_mut(), Arc::new(Grpc::new()));
             let reply = send(&mut stack, request).await;
             assert_eq!((reply.status(), &*reply.header("grpc-status")), (StatusCode::OK, code), "{how:?}");
             assert_eq!(numbers(&reply), (200, None, None, None, None));

@@ -229,13 +229,13 @@ async fn a_refusal_by_an_inner_layer_is_a_response_with_its_denial() {
     for how in How::BOTH {
         let clock = ManualClock::at(at(0));
         let cost = Cost::by_response(|response| match response.denial().map(tollgate::Denial::kind) {
-            Some(DenialKind::RouteUnlisted) if response.status == StatusCode::FORBIDDEN => 3,
+            Some(DenialKind::RouteUnlisted) if response.status == StatusCode::NOT_FOUND => 3,
             Some(_) => 100,
             None => 0,
         });
         let mut stack = guarding(how, &clock, limit(5.per_minute(), cost), Inner::new());
         for (path, status, remaining) in
-            [("/jobs", 200, 5), ("/elsewhere", 403, 2), ("/elsewhere", 403, 0), ("/elsewhere", 429, 0)]
+            [("/jobs", 200, 5), ("/elsewhere", 404, 2), ("/elsewhere", 404, 0), ("/elsewhere", 429, 0)]
         {
             let (got, _, left, ..) = numbers(&send(&mut stack, asking("ada", path)).await);
             assert_eq!((got, left), (status, Some(remaining)), "{how:?} {path}");

@@ -1,6 +1,7 @@
 //! The layers in axum, hyper and tonic, over real sockets.
 
 mod axum_router;
+mod credentials;
 mod grpc;
 mod hyper_server;
 mod scope_maps;

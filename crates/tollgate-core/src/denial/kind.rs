@@ -27,7 +27,7 @@ pub enum Outcome {
 /// | `EntitlementInactive` | 403 | 7 | `inactive_entitlement` |
 /// | `TierTooLow` | 403 | 7 | `tier_too_low` |
 /// | `ScopeMissing` | 403 | 7 | `insufficient_scope` |
-/// | `RouteUnlisted` | 403 | 7 | `forbidden` |
+/// | `RouteUnlisted` | 404 | 12 | `not_found` |
 /// | `CreditsExhausted` | 402 | 8 | `insufficient_credits` |
 /// | `Forbidden` | 403 | 7 | `forbidden` |
 /// | `Unavailable` | 503 | 14 | `unavailable` |
@@ -63,7 +63,8 @@ pub enum DenialKind {
     TierTooLow,
     /// The key lacks a scope.
     ScopeMissing,
-    /// No scope is listed for this route, and unlisted routes are denied.
+    /// The scope map does not list this route, and unlisted routes are denied. A path that is listed for other methods has a
+    /// denial of its own: [`Denial::method_not_allowed`](super::Denial::method_not_allowed).
     RouteUnlisted,
     /// The credits are used up.
     CreditsExhausted,
@@ -88,6 +89,7 @@ struct Row {
 const UNAUTHENTICATED: u8 = 16;
 const PERMISSION_DENIED: u8 = 7;
 const RESOURCE_EXHAUSTED: u8 = 8;
+const UNIMPLEMENTED: u8 = 12;
 const UNAVAILABLE: u8 = 14;
 const INTERNAL: u8 = 13;
 
@@ -159,7 +161,15 @@ impl DenialKind {
                 challenge_error: Some("insufficient_scope"),
                 ..forbidden("scope_missing", "insufficient_scope", "The credential lacks a required scope.")
             },
-            Self::RouteUnlisted => forbidden("route_unlisted", "forbidden", "This is not allowed."),
+            // For a caller, a route that is not listed does not exist. gRPC has one code for an unknown service or method.
+            Self::RouteUnlisted => Row {
+                reason: "route_unlisted",
+                status: StatusCode::NOT_FOUND,
+                grpc_code: UNIMPLEMENTED,
+                code: "not_found",
+                detail: "This path does not exist.",
+                challenge_error: None,
+            },
             Self::CreditsExhausted => Row {
                 reason: "credits_exhausted",
                 status: StatusCode::PAYMENT_REQUIRED,

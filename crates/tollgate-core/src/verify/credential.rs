@@ -83,12 +83,20 @@ pub enum CredentialSource {
     Header(HeaderName),
     /// `Authorization: Basic <base64 of credential:>` (RFC 7617): the key is the user name, the password is empty.
     BasicUser,
+    /// `Authorization: Basic <base64 of user:credential>` (RFC 7617): the key is the password.
+    BasicPassword {
+        /// The user name that callers must send. `None`: any, also an empty one. It is not a secret, and nothing is verified by it.
+        user: Option<&'static str>,
+    },
+    /// `Authorization: <scheme> <credential>`, for another scheme than `Bearer` and `Basic`, such as `Token` or `ApiKey`. The
+    /// credential has the form of a bearer credential. The scheme's case does not matter.
+    Scheme(&'static str),
     /// An offered WebSocket subprotocol that begins with this prefix, for browsers, which cannot set headers on a
     /// WebSocket: `new WebSocket(url, ["chat", "key." + credential])`.
     WebSocketProtocol(&'static str),
     /// A query parameter of this name. Dangerous: URLs are stored in access logs, browser histories, caches and `Referer`
-    /// headers. For callers that cannot set a header, with keys that are short-lived and narrow in scope. Name and value are
-    /// used as they are sent, without decoding.
+    /// headers. For callers that cannot set a header, with keys that are short-lived and narrow in scope. Name and value may be
+    /// percent-encoded. A `+` is a plus sign, since no credential contains a space.
     DangerousQuery(&'static str),
 }
 
@@ -97,10 +105,23 @@ impl CredentialSource {
     #[inline]
     pub fn header(&self) -> Option<&HeaderName> {
         match self {
-            Self::Bearer | Self::BasicUser => Some(&AUTHORIZATION),
+            Self::Bearer | Self::BasicUser | Self::BasicPassword { .. } | Self::Scheme(_) => {
+                Some(&AUTHORIZATION)
+            }
             Self::Header(name) => Some(name),
             Self::WebSocketProtocol(_) => Some(&SEC_WEBSOCKET_PROTOCOL),
             Self::DangerousQuery(_) => None,
+        }
+    }
+
+    /// The authentication scheme (RFC 9110 section 11.1), if the credential is in `Authorization`.
+    #[inline]
+    pub fn scheme(&self) -> Option<&'static str> {
+        match self {
+            Self::Bearer => Some("Bearer"),
+            Self::BasicUser | Self::BasicPassword { .. } => Some("Basic"),
+            Self::Scheme(name) => Some(name),
+            Self::Header(_) | Self::WebSocketProtocol(_) | Self::DangerousQuery(_) => None,
         }
     }
 }

@@ -11,7 +11,7 @@ use tollgate_core::{
     verify::{Credential, Plan, Principal},
 };
 
-use super::{ResponseParts, settings::Inherited};
+use super::{ResponseParts, Schemes, settings::Inherited};
 use crate::request_id::RequestId;
 
 /// What the layers know about a request, filled layer by layer. It travels in the request's extensions; read it with
@@ -35,6 +35,8 @@ pub struct RequestContext {
     pub(super) inherited: Option<Arc<Inherited>>,
     // Whether a layer in report-only mode has waived a refusal.
     pub(super) is_waived: bool,
+    // The schemes that challenges offer, if they are not the default.
+    pub(crate) schemes: Option<Arc<Schemes>>,
     pub(crate) caller: Caller,
     pub(crate) credential: Option<Credential>,
     pub(crate) request_id: Option<RequestId>,
@@ -174,6 +176,7 @@ impl RequestContext {
         now: None,
         inherited: None,
         is_waived: false,
+        schemes: None,
         caller: Caller::Unknown,
         credential: None,
         request_id: None,

@@ -1,6 +1,6 @@
 //! What a gate sees of a request, and how it answers.
 
-use http::{HeaderMap, Request, Uri};
+use http::{Extensions, HeaderMap, Request, Uri};
 use tollgate_core::{
     answer::{Answer, Pending},
     denial::Denial,
@@ -41,6 +41,11 @@ impl<'r, B> Cx<'r, B> {
     #[inline]
     pub(crate) fn headers_mut(&mut self) -> &mut HeaderMap {
         self.request.headers_mut()
+    }
+
+    /// The request's extensions, to change.
+    pub(crate) fn extensions_mut(&mut self) -> &mut Extensions {
+        self.request.extensions_mut()
     }
 
     /// The request's target, to change.

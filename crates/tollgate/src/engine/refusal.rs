@@ -9,11 +9,12 @@ use std::{
 use bytes::Bytes;
 use http::{
     HeaderValue, Request, Response, StatusCode,
-    header::{CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{ALLOW, CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE},
     request,
 };
 use tollgate_core::{
     denial::{Denial, Outcome},
+    request::RequestHead,
     respond::Respond as _,
 };
 
@@ -24,12 +25,13 @@ use super::{
 };
 use crate::{
     number_text::number_text,
-    respond::{DefaultResponder, ResponseHead},
+    respond::{Problem, ResponseHead},
 };
 
 mod challenge;
 
-use challenge::challenge;
+pub(crate) use challenge::Schemes;
+use challenge::add_challenges;
 
 /// Refuses a request as the layers do, from a layer or a handler of the application's own.
 ///
@@ -100,14 +102,16 @@ pub fn refuse(layer: &'static str, denial: Denial, request: &mut request::Parts)
 fn respond(layer: &'static str, denial: &Denial, request: &mut request::Parts) -> Response<Bytes> {
     static NEW: RequestContext = RequestContext::NEW;
 
-    let context = RequestContext::of(&request.extensions).unwrap_or(&NEW);
-    log(denial, layer, context, false);
-    let realm = context.realm();
-    let mut response = match context.responder().map(Arc::clone) {
+    let responder =
+        RequestContext::of(&request.extensions).and_then(RequestContext::responder).map(Arc::clone);
+    let mut response = match responder {
         Some(responder) => responder.respond(denial, request),
-        None => DefaultResponder.respond(denial, request),
+        None => Problem::new().respond(denial, request),
     };
-    complete(&mut response, denial, realm);
+    let context = RequestContext::of(&request.extensions).unwrap_or(&NEW);
+    complete(&mut response, denial, context);
+    let event = Event { layer, denial, status: response.status(), report_only: false };
+    event.log(RequestHead::from(&*request), context);
     response
 }
 
@@ -157,38 +161,53 @@ impl Refusal {
     }
 }
 
+/// A refusal as the log shows it.
+pub(super) struct Event<'d> {
+    pub(super) layer: &'static str,
+    pub(super) denial: &'d Denial,
+    /// The status that was sent; in report-only mode, the denial's own.
+    pub(super) status: StatusCode,
+    pub(super) report_only: bool,
+}
+
+impl Event<'_> {
+    /// Logs the refusal: the precise reason, never a secret. Target and field names are stable. The query is left out, because
+    /// it may hold a credential.
+    pub(super) fn log(&self, head: RequestHead<'_>, context: &RequestContext) {
+        let &Self { layer, denial, status, report_only } = self;
+        macro_rules! log_at {
+            ($level:ident) => {
+                tracing::$level!(
+                    target: "tollgate",
+                    layer,
+                    reason = denial.kind().reason(),
+                    code = denial.code(),
+                    status = status.as_u16(),
+                    method = head.method.as_str(),
+                    path = head.uri.path(),
+                    detail = denial.log_detail(),
+                    request_id = context.request_id().map(tracing::field::display),
+                    principal = context.principal().map(|principal| principal.id()),
+                    tenant = context.principal().and_then(|principal| principal.tenant()),
+                    report_only,
+                    "refused"
+                )
+            };
+        }
+        match denial.outcome() {
+            Outcome::Misconfigured => log_at!(error),
+            Outcome::Unavailable => log_at!(warn),
+            _ => log_at!(info),
+        }
+    }
+}
+
 fn is_error(status: StatusCode) -> bool {
     status.is_client_error() || status.is_server_error()
 }
 
-/// Logs a denial: the precise reason, never a secret. Target and field names are stable.
-pub(super) fn log(denial: &Denial, layer: &'static str, context: &RequestContext, report_only: bool) {
-    macro_rules! log_at {
-        ($level:ident) => {
-            tracing::$level!(
-                target: "tollgate",
-                layer,
-                reason = denial.kind().reason(),
-                code = denial.code(),
-                status = denial.status().as_u16(),
-                detail = denial.log_detail(),
-                request_id = context.request_id().map(tracing::field::display),
-                principal = context.principal().map(|principal| principal.id()),
-                tenant = context.principal().and_then(|principal| principal.tenant()),
-                report_only,
-                "refused"
-            )
-        };
-    }
-    match denial.outcome() {
-        Outcome::Misconfigured => log_at!(error),
-        Outcome::Unavailable => log_at!(warn),
-        _ => log_at!(info),
-    }
-}
-
 /// Adds what every refusal needs and the responder has not set.
-fn complete(response: &mut Response<Bytes>, denial: &Denial, realm: &str) {
+fn complete(response: &mut Response<Bytes>, denial: &Denial, context: &RequestContext) {
     let status = response.status();
     let headers = response.headers_mut();
     if status == StatusCode::SWITCHING_PROTOCOLS {
@@ -196,8 +215,13 @@ fn complete(response: &mut Response<Bytes>, denial: &Denial, realm: &str) {
     }
     // gRPC refuses inside a successful response, where the headers of HTTP errors have no meaning.
     if is_error(status) {
-        if let Some(challenge) = challenge(denial, status, realm) {
-            set_header_default(headers, &WWW_AUTHENTICATE, || challenge);
+        if !headers.contains_key(WWW_AUTHENTICATE) {
+            add_challenges(headers, denial, status, context.realm(), context.schemes.as_deref());
+        }
+        if status == StatusCode::METHOD_NOT_ALLOWED
+            && let Some(methods) = denial.allowed_methods().and_then(|methods| methods.try_into().ok())
+        {
+            set_header_default(headers, &ALLOW, || methods);
         }
         if let Some(wait) = retry_after(denial) {
             set_header_default(headers, &RETRY_AFTER, || wait);

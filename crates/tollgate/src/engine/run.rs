@@ -56,7 +56,7 @@ impl Engine {
     pub(super) fn start<B>(&self, request: &mut Request<B>) -> Verdict {
         self.with_context(request, |engine, cx| {
             engine.enter(cx.context);
-            match engine.check_not_ended(cx.context) {
+            match engine.check_not_ended(cx) {
                 Ok(()) => engine.run(0, cx),
                 Err(denial) => engine.refuse(0, denial),
             }
@@ -69,8 +69,8 @@ impl Engine {
     pub(super) fn resume<B>(&self, at: usize, resume: Resume, request: &mut Request<B>) -> Verdict {
         self.with_context(request, |engine, cx| {
             cx.context.read_clock();
-            let decision = engine.check_not_ended(cx.context).and_then(|()| match engine.stations.get(at) {
-                Some(station) => station.complete(resume, cx.context),
+            let decision = engine.check_not_ended(cx).and_then(|()| match engine.stations.get(at) {
+                Some(station) => station.complete(resume, cx),
                 None => Ok(()),
             });
             match decision {
@@ -117,17 +117,17 @@ impl Engine {
     /// Refuses a principal that has ended. Only report-only mode of the layer that verifies credentials waives that: another
     /// layer in report-only mode must not admit an ended principal.
     #[inline]
-    fn check_not_ended(&self, context: &mut RequestContext) -> Result<(), Denial> {
-        match context.check_not_ended() {
+    fn check_not_ended<B>(&self, cx: &mut Cx<'_, B>) -> Result<(), Denial> {
+        match cx.context.check_not_ended() {
             Ok(()) => Ok(()),
-            Err(denial) => self.waive_ended(denial, context),
+            Err(denial) => self.waive_ended(denial, cx),
         }
     }
 
     #[cold]
-    fn waive_ended(&self, denial: Denial, context: &mut RequestContext) -> Result<(), Denial> {
+    fn waive_ended<B>(&self, denial: Denial, cx: &mut Cx<'_, B>) -> Result<(), Denial> {
         match self.stations.iter().find(|station| matches!(station.gate, Gate::Verify(_))) {
-            Some(station) => station.waive(denial, Some(Caller::Presented), context),
+            Some(station) => station.waive(denial, Some(Caller::Presented), cx),
             None => Err(denial),
         }
     }
@@ -177,7 +177,7 @@ impl Station {
     #[cold]
     fn check_report_only<B>(&self, cx: &mut Cx<'_, B>) -> Result<Flow, Denial> {
         let before = self.caller_before(cx.context);
-        self.gate.check(cx).or_else(|denial| self.waive(denial, before, cx.context).map(|()| Flow::Continue))
+        self.gate.check(cx).or_else(|denial| self.waive(denial, before, cx).map(|()| Flow::Continue))
     }
 
     /// Whether its gate refuses a request for its credential.
@@ -186,9 +186,9 @@ impl Station {
     }
 
     /// Completes the gate's decision after a wait.
-    fn complete(&self, resume: Resume, context: &mut RequestContext) -> Result<(), Denial> {
-        let before = self.caller_before(context);
-        resume(context).or_else(|denial| self.waive(denial, before, context))
+    fn complete<B>(&self, resume: Resume, cx: &mut Cx<'_, B>) -> Result<(), Denial> {
+        let before = self.caller_before(cx.context);
+        resume(cx.context).or_else(|denial| self.waive(denial, before, cx))
     }
 
     /// Who is calling, before a gate that decides that.
@@ -199,23 +199,20 @@ impl Station {
     /// In report-only mode, logs and counts a refusal and lets the request pass. A stack that is configured wrongly is
     /// refused all the same: the mistake would stay hidden.
     #[cold]
-    fn waive(
-        &self,
-        denial: Denial,
-        before: Option<Caller>,
-        context: &mut RequestContext,
-    ) -> Result<(), Denial> {
+    fn waive<B>(&self, denial: Denial, before: Option<Caller>, cx: &mut Cx<'_, B>) -> Result<(), Denial> {
         let Some(report) = &self.report_only else { return Err(denial) };
         if denial.outcome() == Outcome::Misconfigured {
             return Err(denial);
         }
-        if !context.is_waived {
+        if !cx.context.is_waived {
             report.count();
-            refusal::log(&denial, self.gate.layer(), context, true);
+            let (layer, status) = (self.gate.layer(), denial.status());
+            let event = refusal::Event { layer, denial: &denial, status, report_only: true };
+            event.log(cx.head(), cx.context);
         }
-        context.is_waived = true;
+        cx.context.is_waived = true;
         if let Some(before) = before {
-            context.caller = before.waived();
+            cx.context.caller = before.waived();
         }
         Ok(())
     }

@@ -128,7 +128,7 @@ macro_rules! impl_layer {
     ($layer:ident, $gate:ident) => {
         impl $layer {
             /// Turns refusals into responses, for this layer and for those inside it that set no responder of their own.
-            /// Default: gRPC requests get a gRPC status, all others an RFC 9457 problem.
+            /// Default: an RFC 9457 problem. For a gRPC service: [`Grpc`]($crate::respond::Grpc).
             pub fn with_responder(mut self, responder: impl tollgate_core::respond::Respond) -> Self {
                 self.settings.responder = Some(std::sync::Arc::new(responder));
                 self

@@ -10,6 +10,10 @@
 //! | the same header twice, or values joined by a comma | 400 | `.. error="invalid_request"` |
 //! | different credentials in two places | 400 | `.. error="invalid_request"` |
 //!
+//! A 401 offers a challenge for each configured scheme, in the order of the sources: `Bearer`, `Basic realm=".."`,
+//! `Token realm=".."`. curl, wget and browsers send a Basic credential only after such a challenge, and browsers ask their user
+//! for it. Without a source in `Authorization`, the challenge is `Bearer`.
+//!
 //! The same credential in two places is one credential. [With anonymous callers](CredentialLayer::with_anonymous) a request
 //! without any credential passes; everything else in the table is refused all the same.
 //!
@@ -25,6 +29,18 @@
 //! use tollgate::CredentialLayer;
 //!
 //! let layer = CredentialLayer::new();
+//! ```
+//!
+//! Keys as other services take them: `Authorization: Token <key>`, and `https://any-user:<key>@api.example.com/`:
+//!
+//! ```
+//! use tollgate::{CredentialLayer, verify::CredentialSource};
+//!
+//! let layer = CredentialLayer::from_sources([
+//!     CredentialSource::Scheme("Token"),
+//!     CredentialSource::BasicPassword { user: None },
+//! ])?;
+//! # Ok::<(), tollgate::ConfigurationError>(())
 //! ```
 //!
 //! A public API that also accepts anonymous callers, the `WebSocket` API of browsers, and Basic authentication:
@@ -53,7 +69,7 @@
 //!   also [`dangerous_preflights`](CredentialLayer::dangerous_preflights).
 
 use http::{
-    HeaderName, HeaderValue, Method,
+    Extensions, HeaderName, HeaderValue, Method, Uri,
     header::{ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, ORIGIN},
 };
 use tollgate_core::{
@@ -70,7 +86,7 @@ use crate::{
 mod read;
 mod sources;
 
-use sources::Sources;
+use sources::{Sources, UriCopy, error_of};
 
 /// Finds the credential that a caller presents. See the [module](self).
 ///
@@ -97,7 +113,7 @@ impl CredentialLayer {
     /// Reads these places, in this order. If two of them hold the same credential, the first one counts as its source.
     ///
     /// # Errors
-    /// If there is no source.
+    /// If there is no source, or one that no request can meet.
     pub fn from_sources(
         sources: impl IntoIterator<Item = CredentialSource>,
     ) -> Result<Self, ConfigurationError> {
@@ -107,7 +123,10 @@ impl CredentialLayer {
                 "CredentialLayer has no source to read a credential from: add one",
             ));
         }
-        Ok(Self::reading(sources))
+        match sources.iter().find_map(error_of) {
+            Some(error) => Err(ConfigurationError::new(format!("CredentialLayer: {error}"))),
+            None => Ok(Self::reading(sources)),
+        }
     }
 
     fn reading(sources: Vec<CredentialSource>) -> Self {
@@ -117,6 +136,7 @@ impl CredentialLayer {
             accepts_anonymous: false,
             passes_preflights: false,
             is_removed: false,
+            uri_copies: Vec::new(),
         };
         Self { gate, settings: Settings::default() }
     }
@@ -136,8 +156,39 @@ impl CredentialLayer {
 
     /// Removes credentials from the request, so that no inner service, such as a proxied upstream, sees them. Inner layers find
     /// the credential in the [`RequestContext`](crate::RequestContext); a second `CredentialLayer` does not.
+    ///
+    /// A host may keep a copy of the request's target, which holds a credential in the query, too: see
+    /// [`with_removal_from`](Self::with_removal_from).
     pub fn with_removal(mut self) -> Self {
         self.gate.is_removed = true;
+        self
+    }
+
+    /// Removes credentials as [`with_removal`](Self::with_removal) does, and those in the query also from a copy of the request's
+    /// target that the host keeps in the request's extensions. `copy` finds it there.
+    ///
+    /// axum's `Router` keeps such a copy, `OriginalUri`, for each layer that is added with `Router::layer`:
+    /// `tollgate_axum::original_uri` finds it. No copy exists yet for a layer around the whole router.
+    ///
+    /// ```
+    /// use http::{Extensions, Uri};
+    /// use tollgate::{CredentialLayer, verify::CredentialSource};
+    ///
+    /// /// The copy that an outer layer of the application keeps.
+    /// #[derive(Clone)]
+    /// struct PublicUri(Uri);
+    ///
+    /// fn public_uri(extensions: &mut Extensions) -> Option<&mut Uri> {
+    ///     extensions.get_mut::<PublicUri>().map(|uri| &mut uri.0)
+    /// }
+    ///
+    /// let sources = [CredentialSource::Bearer, CredentialSource::DangerousQuery("key")];
+    /// let layer = CredentialLayer::from_sources(sources)?.with_removal_from(public_uri);
+    /// # Ok::<(), tollgate::ConfigurationError>(())
+    /// ```
+    pub fn with_removal_from(mut self, copy: fn(&mut Extensions) -> Option<&mut Uri>) -> Self {
+        self.gate.is_removed = true;
+        self.gate.uri_copies.push(copy);
         self
     }
 
@@ -169,15 +220,17 @@ pub(crate) struct CredentialGate {
     pub(crate) accepts_anonymous: bool,
     passes_preflights: bool,
     is_removed: bool,
+    uri_copies: Vec<UriCopy>,
 }
 
 impl CredentialGate {
     #[inline]
     pub(crate) fn check<B>(&self, cx: &mut Cx<'_, B>) -> Result<Flow, Denial> {
+        cx.context.schemes = self.sources.schemes();
         let found = self.sources.read(cx, self.max_length);
         // Also where reading fails: in report-only mode the request goes on.
         if self.is_removed {
-            self.sources.remove_from(cx);
+            self.sources.remove_from(cx, &self.uri_copies);
         }
         let found = found?;
         let (caller, caching) = match &found {

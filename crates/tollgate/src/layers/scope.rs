@@ -5,8 +5,9 @@
 //! | condition | status | challenge |
 //! |---|---|---|
 //! | the principal lacks a required scope | 403 | `Bearer error="insufficient_scope", scope=".."` |
-//! | the route is not in the [map](ScopeMap), and unlisted routes are denied | 403 | |
-//! | anonymous, where a scope is required | 401 | `Bearer realm=".."` |
+//! | the path is not in the [map](ScopeMap), and unlisted routes are denied | 404 | |
+//! | the path is in the map, but not for this method; `Allow` lists those that are | 405 | |
+//! | anonymous, where a scope is required or the route is not in the map | 401 | `Bearer realm=".."` |
 //! | no `VerifyLayer` outside | 500 | |
 //!
 //! # Where it stands
@@ -41,7 +42,8 @@
 //!
 //! # Security
 //!
-//! Fails closed: a route that is not listed is denied, unless the map [allows it](ScopeMap::dangerous_allow_unlisted). Paths are
+//! Fails closed: a route that is not listed is denied, unless the map [allows it](ScopeMap::dangerous_allow_unlisted). Only an
+//! authenticated caller learns which paths exist; all others get 401 for every path and method. Paths are
 //! compared as they were sent, without decoding or normalizing them, as axum's router does; a path that is written differently is not
 //! listed. A layer around a *nested* axum router sees paths without the prefix of the nest.
 
@@ -157,15 +159,8 @@ fn check_route(map: &CompiledMap, head: RequestHead<'_>, context: &RequestContex
         Listed::Requires(required) => required.check(context),
         Listed::Allowed => Ok(()),
         // A caller that is not authenticated does not learn whether a route exists.
-        Listed::Denied if context.guarded(LAYER)?.is_none() => Ok(()),
-        Listed::Denied => {
-            let route = format!(
-                "{} {} is not in the ScopeMap; within a nested router the path lacks the prefix",
-                head.method,
-                head.uri.path()
-            );
-            Err(Denial::new(DenialKind::RouteUnlisted).with_log_detail(route))
-        }
+        Listed::Denied(_) if context.guarded(LAYER)?.is_none() => Ok(()),
+        Listed::Denied(refusal) => Err(refusal.clone()),
     }
 }
 

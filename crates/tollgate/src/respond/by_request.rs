@@ -9,14 +9,12 @@ use tollgate_core::{denial::Denial, respond::Respond};
 /// Uses the first responder whose condition matches the request. Otherwise uses the default responder.
 ///
 /// ```
-/// use tollgate::respond::{ByRequest, Grpc, Json, Problem, is_grpc};
+/// use tollgate::respond::{ByRequest, Json, Problem};
 ///
-/// let responder = ByRequest::otherwise(Problem::new())
-///     .when(is_grpc, Grpc)
-///     .when(
-///         |request| request.uri.path().starts_with("/v1/"),
-///         Json::new(|denial| serde_json::json!({ "error": denial.code() })),
-///     );
+/// let responder = ByRequest::otherwise(Problem::new()).when(
+///     |request| request.uri.path().starts_with("/v1/"),
+///     Json::new(|denial| serde_json::json!({ "error": denial.code() })),
+/// );
 /// ```
 #[derive(Clone)]
 pub struct ByRequest {

@@ -1,20 +1,55 @@
 //! A gRPC status, without a gRPC library.
 
+use std::{fmt, sync::Arc};
+
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, Version, header::CONTENT_TYPE, request};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tollgate_core::{denial::Denial, respond::Respond};
 
-/// Answers with a gRPC status as *Trailers-Only* (gRPC over HTTP/2, "Responses"): HTTP 200, an empty body, and the status
-/// in the headers. gRPC clients misread plain HTTP refusals: they treat a 429 as `UNAVAILABLE` and retry immediately.
+use super::Problem;
+
+/// Answers gRPC requests with a gRPC status as *Trailers-Only* (gRPC over HTTP/2, "Responses"): HTTP 200, an empty body, and the
+/// status in the headers. gRPC clients misread plain HTTP refusals: they treat a 429 as `UNAVAILABLE` and retry immediately.
+///
+/// All other requests are answered by another responder. A stack is told by this responder that it serves gRPC. Without it, no
+/// refusal has status 200, whatever a request says about itself: programs that read statuses would count it as a success.
 ///
 /// ```
 /// use tollgate::{RateLimitLayer, PerWindow, respond::Grpc};
 ///
-/// let layer = RateLimitLayer::new(60.per_minute()).with_responder(Grpc);
+/// let layer = RateLimitLayer::new(60.per_minute()).with_responder(Grpc::new());
 /// ```
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Grpc;
+///
+/// For a service that also has HTTP routes, with errors in its own format:
+///
+/// ```
+/// use tollgate::respond::{Grpc, Json};
+///
+/// let responder = Grpc::otherwise(Json::new(|denial| serde_json::json!({ "error": denial.code() })));
+/// ```
+#[derive(Clone)]
+pub struct Grpc {
+    otherwise: Arc<dyn Respond>,
+}
+
+impl Grpc {
+    /// Answers requests that are not gRPC with a problem.
+    pub fn new() -> Self {
+        Self::otherwise(Problem::new())
+    }
+
+    /// Answers requests that are [not gRPC](is_grpc) by `responder`.
+    pub fn otherwise(responder: impl Respond) -> Self {
+        Self { otherwise: Arc::new(responder) }
+    }
+}
+
+impl Default for Grpc {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 /// Whether a request is gRPC (gRPC over HTTP/2, "Requests"): a POST over HTTP/2 with the content type of gRPC. The content
 /// type alone is not enough: any caller could then turn a plain refusal into a response with status 200.
@@ -32,7 +67,10 @@ pub fn is_grpc(request: &request::Parts) -> bool {
 }
 
 impl Respond for Grpc {
-    fn respond(&self, denial: &Denial, _request: &mut request::Parts) -> Response<Bytes> {
+    fn respond(&self, denial: &Denial, request: &mut request::Parts) -> Response<Bytes> {
+        if !is_grpc(request) {
+            return self.otherwise.respond(denial, request);
+        }
         let mut response = Response::new(Bytes::new());
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -42,6 +80,12 @@ impl Respond for Grpc {
             headers.insert("grpc-message", message);
         }
         response
+    }
+}
+
+impl fmt::Debug for Grpc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Grpc(..)")
     }
 }
 
@@ -64,7 +108,7 @@ mod tests {
     #[test]
     fn answers_trailers_only_with_an_encoded_message() {
         let denial = Denial::new(DenialKind::CreditsExhausted).with_detail("100 % used: café\n");
-        let response = Grpc.respond(&denial, &mut head("application/grpc"));
+        let response = Grpc::new().respond(&denial, &mut head("application/grpc"));
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["grpc-status"], "8");
         assert_eq!(response.headers()["grpc-message"], "100 %25 used: caf%C3%A9%0A");

@@ -11,7 +11,7 @@ use tollgate_core::{
     respond::Respond,
 };
 
-use super::DefaultResponder;
+use super::Problem;
 
 mod close;
 mod handshake;
@@ -91,10 +91,9 @@ pub struct WebSocketClose {
 type CodeOf = dyn Fn(&Denial) -> (u16, Cow<'static, str>) + Send + Sync;
 
 impl WebSocketClose {
-    /// Refuses requests that are not WebSocket handshakes with the default responder: gRPC requests with a gRPC status, all
-    /// others with a problem.
+    /// Refuses requests that are not WebSocket handshakes with the default responder, a problem.
     pub fn new() -> Self {
-        Self::otherwise(DefaultResponder)
+        Self::otherwise(Problem::new())
     }
 
     /// Refuses requests that are not WebSocket handshakes with `responder`.

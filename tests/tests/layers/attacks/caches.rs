@@ -18,7 +18,7 @@ use tower::Layer as _;
 /// The attacker requests a page with the content type of gRPC. A gRPC refusal has status 200, which caches store.
 #[tokio::test]
 async fn a_grpc_content_type_alone_does_not_turn_a_refusal_into_200() {
-    let api = Api::new();
+    let api = Api::new().with_grpc();
     let server = serve(api.guard(Router::new().route("/jobs", any(async || "jobs")), How::Built)).await;
     for (mut caller, methods) in [
         (Connection::http1(server).await, &[Method::GET, Method::POST, Method::HEAD][..]),

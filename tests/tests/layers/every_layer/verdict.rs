@@ -148,11 +148,13 @@ fn only(mut entries: Vec<Entry>) -> Entry {
 }
 
 /// The field names of the log are stable: users search for them.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 12] = [
     "code",
     "detail",
     "layer",
     "message",
+    "method",
+    "path",
     "principal",
     "reason",
     "report_only",
@@ -169,6 +171,8 @@ fn expect_refusal(entry: &Entry, case: &Case, kind: DenialKind, level: Level, re
     assert_eq!(entry.field("status"), Some(kind.status().as_str()));
     assert_eq!(entry.field("report_only"), Some(report_only));
     assert!(entry.field("detail").is_some());
+    assert_eq!(entry.field("method"), Some("GET"));
+    assert!(entry.field("path").is_some_and(|path| path.starts_with('/')), "{entry:?}");
     let unknown: Vec<_> = entry.fields.keys().filter(|name| !NAMES.contains(&name.as_str())).collect();
     assert!(unknown.is_empty(), "{unknown:?}");
 }

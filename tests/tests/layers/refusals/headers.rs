@@ -30,7 +30,8 @@ async fn each_kind_has_its_status_and_challenge() {
             }
             CredentialRepeated | CredentialConflicting => (400, INVALID_REQUEST),
             ScopeMissing => (403, INSUFFICIENT),
-            TenantSuspended | EntitlementInactive | TierTooLow | RouteUnlisted | Forbidden => (403, ""),
+            TenantSuspended | EntitlementInactive | TierTooLow | Forbidden => (403, ""),
+            RouteUnlisted => (404, ""),
             CreditsExhausted => (402, ""),
             RateLimited => (429, ""),
             Unavailable => (503, ""),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Request, StatusCode};
 use serde_json::json;
-use tests::suite::{Inner, Reply, erase, get, send, with_key};
+use tests::suite::{Inner, Log, Reply, erase, get, send, with_key};
 use tollgate::{
     CredentialLayer, Denial, DenialKind, RequestIdLayer,
     respond::{ByRequest, Grpc, Json, Problem, Respond, is_grpc},
@@ -107,7 +107,8 @@ async fn json_is_the_body_that_the_application_returns() {
 async fn grpc_answers_with_trailers_only() {
     for denial in every_denial() {
         let expected = denial.clone();
-        let reply = reply(denial, Grpc).await;
+        let mut stack = refusing(denial, Some(Arc::new(Grpc::new())));
+        let reply = send(&mut stack, grpc()).await;
         let kind = expected.kind();
         assert_eq!(reply.status(), StatusCode::OK, "{kind:?}");
         assert_eq!(reply.header("content-type"), "application/grpc");
@@ -130,14 +131,16 @@ async fn only_the_grpc_message_is_percent_encoded() {
         ("two\r\nlines\u{7f}", "two%0D%0Alines%7F"),
         ("", ""),
     ] {
-        let reply = reply(Denial::new(DenialKind::Forbidden).with_detail(detail), Grpc).await;
+        let denial = Denial::new(DenialKind::Forbidden).with_detail(detail);
+        let reply = send(&mut refusing(denial, Some(Arc::new(Grpc::new()))), grpc()).await;
         assert_eq!(reply.header("grpc-message"), encoded);
         assert!(reply.headers().values().all(|value| value.as_bytes().is_ascii()));
     }
 }
 
 #[tokio::test]
-async fn by_default_grpc_requests_get_a_grpc_status() {
+async fn only_grpc_requests_get_a_grpc_status_and_only_from_the_grpc_responder() {
+    let word = || Json::new(|_| json!("otherwise"));
     for (content_type, is_grpc) in [
         ("application/grpc", true),
         ("application/grpc+proto", true),
@@ -147,12 +150,39 @@ async fn by_default_grpc_requests_get_a_grpc_status() {
         ("application/json", false),
         ("", false),
     ] {
+        let responders: [(Option<Arc<dyn Respond>>, bool, &str); 4] = [
+            (None, false, "application/problem+json"),
+            (Some(Arc::new(Problem::new())), false, "application/problem+json"),
+            (Some(Arc::new(Grpc::new())), is_grpc, "application/problem+json"),
+            (Some(Arc::new(Grpc::otherwise(word()))), is_grpc, "application/json"),
+        ];
+        for (responder, answers_grpc, otherwise) in responders {
+            let mut request = grpc();
+            request.headers_mut().insert("content-type", HeaderValue::from_static(content_type));
+            let reply = send(&mut refusing(Denial::new(DenialKind::KeyUnknown), responder), request).await;
+            let expected = if answers_grpc { (200, "application/grpc") } else { (401, otherwise) };
+            assert_eq!((reply.status().as_u16(), &*reply.header("content-type")), expected, "{content_type}");
+            assert_eq!(reply.header("grpc-status"), if answers_grpc { "16" } else { "" });
+        }
+    }
+}
+
+/// The log had the status of the denial, also where the responder sent another one.
+#[tokio::test]
+async fn the_log_has_the_status_that_was_sent_and_the_method_and_path_without_the_query() {
+    let json = Json::new(|_| json!({})).with_status(|_| StatusCode::UNAUTHORIZED);
+    let responders: [(Arc<dyn Respond>, &str); 3] =
+        [(Arc::new(Problem::new()), "400"), (Arc::new(json), "401"), (Arc::new(Grpc::new()), "200")];
+    for (responder, status) in responders {
+        let mut stack = refusing(Denial::new(DenialKind::CredentialRepeated), Some(responder));
         let mut request = grpc();
-        request.headers_mut().insert("content-type", HeaderValue::from_static(content_type));
-        let reply = send(&mut refusing(Denial::new(DenialKind::KeyUnknown), None), request).await;
-        let expected = if is_grpc { "application/grpc" } else { "application/problem+json" };
-        assert_eq!(reply.header("content-type"), expected, "{content_type}");
-        assert_eq!(reply.header("grpc-status"), if is_grpc { "16" } else { "" });
+        *request.uri_mut() = "/jobs.Jobs/List?token=s3cr3t".parse().unwrap();
+        let log = Log::start();
+        let reply = send(&mut stack, request).await;
+        let refusal = log.refusals().remove(0);
+        assert_eq!((reply.status().as_str(), refusal.field("status")), (status, Some(status)));
+        assert_eq!((refusal.field("method"), refusal.field("path")), (Some("POST"), Some("/jobs.Jobs/List")));
+        assert!(!format!("{refusal:?}").contains("s3cr3t"), "{refusal:?}");
     }
 }
 
@@ -161,7 +191,7 @@ async fn by_request_uses_the_first_matching_responder() {
     let word = |word: &'static str| Json::new(move |_| json!(word));
     let responder = || {
         ByRequest::otherwise(word("otherwise"))
-            .when(is_grpc, Grpc)
+            .when(is_grpc, Grpc::new())
             .when(|request| request.uri.path().starts_with("/v1"), word("first"))
             .when(|request| request.uri.path().starts_with("/v1/jobs"), word("never"))
             .when(|request| request.uri.path().starts_with("/v2"), word("second"))

@@ -70,6 +70,7 @@ fn requests(issued: &[String]) -> Vec<Request<String>> {
             vec![("authorization", secret.clone())],
             vec![("authorization", format!("Basic {encoded}"))],
             vec![("authorization", format!("Basic {with_password}"))],
+            vec![("authorization", format!("Token {secret}"))],
             vec![("x-api-key", secret.clone())],
             vec![("x-api-key", secret.clone()), ("x-api-key", secret.clone())],
             vec![("x-api-key", secret.clone()), ("authorization", format!("Bearer {MARK}x"))],
@@ -82,6 +83,7 @@ fn requests(issued: &[String]) -> Vec<Request<String>> {
         }
         if !secret.contains([',', ' ']) && secret.len() < 1_000 {
             requests.push(get(&format!("/?key={secret}"), &[]));
+            requests.push(get(&format!("/?k%65y={secret}"), &[]));
         }
     }
     // A malformed request ID may be a misplaced secret, so it is not logged.
@@ -96,6 +98,8 @@ async fn no_secret_reaches_a_log_a_response_or_debug_output() {
     let sources = [
         CredentialSource::Bearer,
         CredentialSource::BasicUser,
+        CredentialSource::BasicPassword { user: Some("bob") },
+        CredentialSource::Scheme("Token"),
         CredentialSource::Header(HeaderName::from_static("x-api-key")),
         CredentialSource::WebSocketProtocol("key."),
         CredentialSource::DangerousQuery("key"),

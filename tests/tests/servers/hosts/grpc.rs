@@ -11,10 +11,12 @@ use std::{
 use axum::{Router, routing::get};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, future::join_all};
-use http::{Response, StatusCode};
-use tests::hosts::{Api, Connection, How, header, listen, serve, within};
+use http::{Method, Response, StatusCode};
+use tests::hosts::{Api, Connection, How, header, listen, request, serve, within};
 use tollgate::{
-    Answer, Denial, DenialKind, PerWindow as _, Principal, RequestContext, Tollgate,
+    Answer, Denial, DenialKind, PerWindow as _, Principal, RequestContext, ScopeLayer, Tollgate,
+    respond::Grpc,
+    scope::{ScopeMap, scope},
     verify::{Verify, VerifyRequest},
 };
 use tonic::{
@@ -95,9 +97,9 @@ fn entry<'m>(metadata: &'m tonic::metadata::MetadataMap, name: &str) -> &'m str 
 
 #[tokio::test]
 async fn callers_see_the_code_and_the_message_of_every_refusal() {
-    let api = Api::new().with_quota(2.per_hour());
+    let api = Api::new().with_grpc().with_quota(2.per_hour());
     let (built, built_connections) = serve_health(api.stack()).await;
-    let separate = Api::new().with_quota(2.per_hour());
+    let separate = Api::new().with_grpc().with_quota(2.per_hour());
     let (six, six_connections) = serve_health(separate.six_layers()).await;
     // In tonic's builder, the layer added first is the outermost, as in a `ServiceBuilder`.
     for (api, server, connections) in [(api, built, built_connections), (separate, six, six_connections)] {
@@ -142,8 +144,39 @@ async fn callers_see_the_code_and_the_message_of_every_refusal() {
 }
 
 #[tokio::test]
+async fn a_method_that_a_scope_map_does_not_list_is_unimplemented() {
+    let map = ScopeMap::new().post("/grpc.health.v1.Health/Watch", scope("jobs:read"));
+    let api = Api::new().with_grpc().with_scope(ScopeLayer::per_route(map).unwrap());
+    for server in [serve_health(api.stack()).await.0, serve_health(api.six_layers()).await.0] {
+        let mut caller = Caller::connect(server).await;
+        let status = caller.check_with_key(&api.key).await.unwrap_err();
+        assert_eq!((status.code(), status.message()), (Code::Unimplemented, "This path does not exist."));
+        assert_eq!(caller.check(&[]).await.unwrap_err().code(), Code::Unauthenticated);
+    }
+}
+
+/// A gRPC status is a response with status 200. Programs that count refusals by their status, such as fail2ban, took every guess
+/// that called itself gRPC for a success.
+#[tokio::test]
+async fn only_a_stack_that_serves_grpc_refuses_with_a_grpc_status() {
+    for (api, expected) in [(Api::new(), StatusCode::UNAUTHORIZED), (Api::new().with_grpc(), StatusCode::OK)]
+    {
+        for how in How::BOTH {
+            let router = Router::new().route("/jobs", get(async || "jobs").post(async || "created"));
+            let mut caller = Connection::http2(serve(api.guard(router, how)).await).await;
+            let mut guess = request(Method::POST, "/jobs", Some(&api.unknown_key));
+            guess.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+            let refused = caller.send(guess).await;
+            assert_eq!(refused.status(), expected, "{how:?}");
+            let is_grpc = refused.headers().contains_key("grpc-status");
+            assert_eq!(is_grpc, expected == StatusCode::OK, "{how:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_failed_backend_makes_the_service_unavailable() {
-    let api = Api::new().with_backend_down();
+    let api = Api::new().with_grpc().with_backend_down();
     for server in [serve_health(api.stack()).await.0, serve_health(api.six_layers()).await.0] {
         let mut caller = Caller::connect(server).await;
         let status = caller.check_with_key(&api.key).await.unwrap_err();
@@ -157,7 +190,7 @@ async fn a_failed_backend_makes_the_service_unavailable() {
 
 #[tokio::test]
 async fn a_stack_in_the_wrong_order_is_an_internal_error() {
-    let (request_id, credential, verify, ..) = Api::new().each_layer();
+    let (request_id, credential, verify, ..) = Api::new().with_grpc().each_layer();
     let wrong = ServiceBuilder::new().layer(request_id).layer(verify).layer(credential).into_inner();
     let mut caller = Caller::connect(serve_health(wrong).await.0).await;
     let status = caller.check_with_key("key").await.unwrap_err();
@@ -166,7 +199,7 @@ async fn a_stack_in_the_wrong_order_is_an_internal_error() {
 
 #[tokio::test]
 async fn waits_for_a_slow_backend() {
-    let api = Api::new().with_slow_backend();
+    let api = Api::new().with_grpc().with_slow_backend();
     for server in [serve_health(api.stack()).await.0, serve_health(api.six_layers()).await.0] {
         let mut caller = Caller::connect(server).await;
         caller.check_with_key(&api.key).await.unwrap();
@@ -187,7 +220,7 @@ async fn messages_decode_to_the_original_text() {
         }
     }
 
-    let tollgate = Tollgate::builder().verify(Closed).build().unwrap();
+    let tollgate = Tollgate::builder().verify(Closed).responder(Grpc::new()).build().unwrap();
     let mut caller = Caller::connect(serve_health(tollgate).await.0).await;
     let status = caller.check_with_key("key").await.unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::PermissionDenied, MESSAGE));
@@ -195,7 +228,7 @@ async fn messages_decode_to_the_original_text() {
 
 #[tokio::test]
 async fn streams_pass_and_are_refused_before_they_begin() {
-    let api = Api::new();
+    let api = Api::new().with_grpc();
     for server in [serve_health(api.stack()).await.0, serve_health(api.six_layers()).await.0] {
         let mut caller = Caller::connect(server).await;
         let watch = Caller::request("", &[("x-api-key", &api.key)]);
@@ -212,7 +245,7 @@ async fn streams_pass_and_are_refused_before_they_begin() {
 
 #[tokio::test]
 async fn refuses_large_messages_unread() {
-    let api = Api::new();
+    let api = Api::new().with_grpc();
     for (server, connections) in [serve_health(api.stack()).await, serve_health(api.six_layers()).await] {
         let mut caller = Caller::connect(server).await;
         let large = "x".repeat(1_000_000);
@@ -227,7 +260,7 @@ async fn refuses_large_messages_unread() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refusals_on_one_connection_hold_no_permit() {
-    for api in [Api::new(), Api::new().with_slow_backend()] {
+    for api in [Api::new().with_grpc(), Api::new().with_grpc().with_slow_backend()] {
         let one_at_a_time = ConcurrencyLimitLayer::new(1);
         let inside = ServiceBuilder::new().layer(api.stack()).layer(one_at_a_time.clone()).into_inner();
         let outside = ServiceBuilder::new().layer(one_at_a_time).layer(api.six_layers()).into_inner();
@@ -264,7 +297,7 @@ async fn grpc_and_http_share_a_router_behind_one_stack() {
         Routes::new(InterceptedService::new(health, check_principal)).into_axum_router()
     };
     for how in How::BOTH {
-        let api = Api::new();
+        let api = Api::new().with_grpc();
         let router = Router::new().route("/jobs", get(async || "jobs")).merge(grpc());
         let server = serve(api.guard(router, how)).await;
 

@@ -6,7 +6,7 @@ use axum::{
     routing::{get, post},
 };
 use http::{Method, StatusCode};
-use tests::hosts::{Api, Connection, How, request, serve};
+use tests::hosts::{Api, Connection, How, code, header, request, serve};
 use tollgate::{
     Denial, ScopeLayer,
     scope::{Requirement, ScopeMap, scope},
@@ -33,15 +33,55 @@ async fn a_map_around_the_outer_router_matches_whole_paths() {
             (Method::GET, "/v1/jobs/7?x=/v1/open", &api.key_without_scope, StatusCode::FORBIDDEN),
             (Method::POST, "/v1/jobs", &api.key, StatusCode::FORBIDDEN),
             (Method::GET, "/v1/open", &api.key_without_scope, StatusCode::OK),
-            (Method::GET, "/v1/unlisted", &api.key, StatusCode::FORBIDDEN),
+            (Method::GET, "/v1/unlisted", &api.key, StatusCode::NOT_FOUND),
             // Paths that match neither in the map nor in the router.
-            (Method::GET, "/v1//open", &api.key, StatusCode::FORBIDDEN),
-            (Method::GET, "/v1/open/", &api.key, StatusCode::FORBIDDEN),
-            (Method::GET, "/v1/%6Fpen", &api.key, StatusCode::FORBIDDEN),
-            (Method::GET, "/jobs/7", &api.key, StatusCode::FORBIDDEN),
+            (Method::GET, "/v1//open", &api.key, StatusCode::NOT_FOUND),
+            (Method::GET, "/v1/open/", &api.key, StatusCode::NOT_FOUND),
+            (Method::GET, "/v1/%6Fpen", &api.key, StatusCode::NOT_FOUND),
+            (Method::GET, "/jobs/7", &api.key, StatusCode::NOT_FOUND),
         ] {
             let response = caller.send(request(method, path, Some(key))).await;
             assert_eq!(response.status(), expected, "{path}");
+        }
+    }
+}
+
+/// A caller with a good key was refused with 403 for a mistyped path, and for a method that the path does not have.
+#[tokio::test]
+async fn what_the_map_does_not_list_does_not_exist_for_a_caller_with_a_key() {
+    let map = ScopeMap::new()
+        .get("/jobs/{id}", scope("jobs:read"))
+        .delete("/jobs/{id}", scope("jobs:delete"))
+        .get("/open", Requirement::none());
+    let router =
+        Router::new().route("/jobs/{id}", get(async || "job")).route("/forgotten", get(async || "forgotten"));
+    for how in How::BOTH {
+        let api = Api::new().with_scope(ScopeLayer::per_route(map.clone()).unwrap());
+        let server = serve(api.guard(router.clone(), how)).await;
+        for mut caller in [Connection::http1(server).await, Connection::http2(server).await] {
+            for (method, path, expected, allow) in [
+                (Method::GET, "/nowhere", (StatusCode::NOT_FOUND, "not_found"), ""),
+                (Method::GET, "/forgotten", (StatusCode::NOT_FOUND, "not_found"), ""),
+                (
+                    Method::POST,
+                    "/jobs/7",
+                    (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+                    "GET, DELETE, HEAD",
+                ),
+                (Method::PUT, "/open", (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"), "GET, HEAD"),
+            ] {
+                for key in [&api.key, &api.key_without_scope] {
+                    let refused = caller.send(request(method.clone(), path, Some(key))).await;
+                    assert_eq!((refused.status(), &*code(refused.body())), expected, "{method} {path}");
+                    assert_eq!(header(refused.headers(), "allow"), allow, "{method} {path}");
+                    assert_eq!(header(refused.headers(), "www-authenticate"), "", "{method} {path}");
+                }
+                // Strangers learn nothing.
+                for key in [None, Some(&*api.unknown_key)] {
+                    let refused = caller.send(request(method.clone(), path, key)).await;
+                    assert_eq!(refused.status(), StatusCode::UNAUTHORIZED, "{method} {path}");
+                }
+            }
         }
     }
 }

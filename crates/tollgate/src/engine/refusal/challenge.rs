@@ -1,15 +1,58 @@
 //! The `WWW-Authenticate` header of a refusal.
 
-use http::{HeaderValue, StatusCode};
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, StatusCode, header::WWW_AUTHENTICATE};
 use tollgate_core::denial::Denial;
+
+/// The authentication schemes that challenges offer.
+#[derive(Debug)]
+pub(crate) struct Schemes(Vec<&'static str>);
+
+const BEARER: &str = "Bearer";
+
+impl Schemes {
+    /// The schemes of a layer's sources, each once. `None` for the default, which is `Bearer`, also where no source is in
+    /// `Authorization`: a 401 must carry a challenge (RFC 9110 section 15.5.2).
+    pub(crate) fn new(of_sources: impl Iterator<Item = &'static str>) -> Option<Arc<Self>> {
+        let mut schemes: Vec<&str> = Vec::new();
+        for scheme in of_sources {
+            if !schemes.iter().any(|known| known.eq_ignore_ascii_case(scheme)) {
+                schemes.push(scheme);
+            }
+        }
+        let is_default = schemes.is_empty() || schemes == [BEARER];
+        (!is_default).then(|| Arc::new(Self(schemes)))
+    }
+}
+
+/// Adds a challenge for each scheme, each on a line of its own: many clients read one challenge per line.
+pub(super) fn add_challenges(
+    headers: &mut HeaderMap,
+    denial: &Denial,
+    status: StatusCode,
+    realm: &str,
+    schemes: Option<&Schemes>,
+) {
+    for scheme in schemes.map_or(&[BEARER][..], |schemes| &schemes.0) {
+        let challenge = match *scheme {
+            BEARER => bearer(denial, status, realm),
+            // Other schemes have no parameter for an error, so that only a 401 says something by them.
+            other => (status == StatusCode::UNAUTHORIZED).then(|| written(other, realm, None, None)),
+        };
+        if let Some(challenge) = challenge {
+            // A full map has no place for it.
+            let _ = headers.try_append(WWW_AUTHENTICATE, challenge);
+        }
+    }
+}
 
 // The usual ones are constants: `from_static` reads every byte.
 const MISSING: HeaderValue = HeaderValue::from_static(r#"Bearer realm="api""#);
 const INVALID: HeaderValue = HeaderValue::from_static(r#"Bearer realm="api",error="invalid_token""#);
 
-/// The challenge of RFC 6750 section 3. A 401 must carry one (RFC 9110 section 15.5.2), also where the credential came in
-/// another header than `Authorization`.
-pub(super) fn challenge(denial: &Denial, status: StatusCode, realm: &str) -> Option<HeaderValue> {
+/// The challenge of RFC 6750 section 3.
+fn bearer(denial: &Denial, status: StatusCode, realm: &str) -> Option<HeaderValue> {
     let error = denial.kind().challenge_error();
     if error.is_none() && status != StatusCode::UNAUTHORIZED {
         return None;
@@ -17,14 +60,15 @@ pub(super) fn challenge(denial: &Denial, status: StatusCode, realm: &str) -> Opt
     Some(match (realm, error, denial.scope()) {
         ("api", None, None) => MISSING,
         ("api", Some("invalid_token"), None) => INVALID,
-        (realm, error, scope) => written(realm, error, scope),
+        (realm, error, scope) => written(BEARER, realm, error, scope),
     })
 }
 
-fn written(realm: &str, error: Option<&str>, scope: Option<&str>) -> HeaderValue {
-    let parameters = [(r#"Bearer realm=""#, Some(realm)), (r#"",error=""#, error), (r#"",scope=""#, scope)];
+fn written(scheme: &str, realm: &str, error: Option<&str>, scope: Option<&str>) -> HeaderValue {
+    let parameters = [(r#" realm=""#, Some(realm)), (r#"",error=""#, error), (r#"",scope=""#, scope)];
     let length = parameters.iter().map(|(name, text)| name.len() + text.map_or(0, str::len)).sum::<usize>();
-    let mut challenge = String::with_capacity(length + 1);
+    let mut challenge = String::with_capacity(scheme.len() + length + 1);
+    challenge.push_str(scheme);
     for (name, text) in parameters {
         let Some(text) = text else { continue };
         challenge.push_str(name);
@@ -32,7 +76,8 @@ fn written(realm: &str, error: Option<&str>, scope: Option<&str>) -> HeaderValue
     }
     challenge.push('"');
     // Only a realm or a scope of the application's own can make it invalid; the bare scheme still says what to do.
-    HeaderValue::try_from(challenge).unwrap_or(HeaderValue::from_static("Bearer"))
+    let bare = || HeaderValue::try_from(scheme).unwrap_or(HeaderValue::from_static(BEARER));
+    HeaderValue::try_from(challenge).unwrap_or_else(|_| bare())
 }
 
 /// Adds what stands between quotation marks (RFC 9110 section 5.6.4).
@@ -95,7 +140,7 @@ mod tests {
                 _ => Denial::new(kind),
             };
             expected.extend(denial.scope().map(|scope| ("scope".to_owned(), scope.to_owned())));
-            let challenge = challenge(&denial, denial.status(), &realm).unwrap();
+            let challenge = bearer(&denial, denial.status(), &realm).unwrap();
             prop_assert_eq!(parameters(challenge.to_str().unwrap()), expected);
         }
     }
@@ -103,6 +148,7 @@ mod tests {
     #[test]
     fn what_no_header_can_hold_is_left_out_of_a_challenge() {
         let denial = Denial::new(DenialKind::KeyUnknown);
-        assert_eq!(challenge(&denial, denial.status(), "two\nlines").unwrap(), "Bearer");
+        assert_eq!(bearer(&denial, denial.status(), "two\nlines").unwrap(), "Bearer");
+        assert_eq!(written("Token", "two\nlines", None, None), "Token");
     }
 }

@@ -1,10 +1,13 @@
 //! Reads a credential out of a request's head: a decision without state, clock or I/O.
 
+use std::iter;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{
     HeaderMap, HeaderName, HeaderValue,
     header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL},
 };
+use percent_encoding::percent_decode_str;
 use tollgate_core::{
     denial::{Denial, DenialKind},
     verify::{Credential, CredentialSource},
@@ -62,10 +65,6 @@ impl Found {
         cx: &mut Cx<'_, B>,
     ) -> Result<(), Denial> {
         match place {
-            CredentialSource::BasicUser => match sensitive(cx.headers_mut(), &AUTHORIZATION)? {
-                Some(value) => self.read_authorization(place, sources, value),
-                None => Ok(()),
-            },
             CredentialSource::WebSocketProtocol(prefix) => {
                 sources.mark_sensitive(cx.headers_mut());
                 let offers = offers(cx.head().headers);
@@ -73,8 +72,15 @@ impl Found {
             }
             CredentialSource::DangerousQuery(name) => {
                 let pairs = cx.head().uri.query().unwrap_or_default().split('&');
-                self.add_part(pairs.filter_map(|pair| parameter(pair, name)).map(str::as_bytes), place)
+                let values: Vec<_> = pairs.filter_map(|pair| parameter(pair, name)).collect();
+                self.add_part(values.iter().map(|value| value.as_slice()), place)
             }
+            CredentialSource::BasicUser
+            | CredentialSource::BasicPassword { .. }
+            | CredentialSource::Scheme(_) => match sensitive(cx.headers_mut(), &AUTHORIZATION)? {
+                Some(value) => self.read_authorization(place, sources, value),
+                None => Ok(()),
+            },
             other => Err(Denial::misconfigured(format!("CredentialLayer cannot read the source {other:?}"))),
         }
     }
@@ -90,8 +96,8 @@ impl Found {
         }
     }
 
-    /// Reads an `Authorization` header, if its scheme is the place's, or else that of another configured place. Any other
-    /// scheme is malformed: a request that means to authenticate is never anonymous.
+    /// Reads an `Authorization` header, if it belongs to this place. One that belongs to no place is malformed: a request that
+    /// means to authenticate is never anonymous.
     #[cold]
     fn read_authorization(
         &mut self,
@@ -104,29 +110,50 @@ impl Found {
         let (scheme, rest) = bytes.split_at(scheme_end);
         let spaces = rest.iter().take_while(|byte| **byte == b' ').count();
         let (start, credentials) = (scheme_end + spaces, rest.get(spaces..).unwrap_or_default());
-
-        let is_bearer = scheme.eq_ignore_ascii_case(b"bearer") && sources.accepts_bearer;
-        let is_basic = scheme.eq_ignore_ascii_case(b"basic") && sources.accepts_basic;
+        let has_scheme = |place: &CredentialSource| {
+            place.scheme().is_some_and(|own| own.as_bytes().eq_ignore_ascii_case(scheme))
+        };
+        if scheme.is_empty() {
+            return Err(Denial::new(DenialKind::CredentialEmpty));
+        }
+        if !has_scheme(place) {
+            let is_others = sources.places.iter().any(has_scheme);
+            let denial = || malformed("an Authorization scheme that is not configured");
+            return if is_others { Ok(()) } else { Err(denial()) };
+        }
+        check(credentials, Credential::is_b64token)?;
         match place {
-            _ if scheme.is_empty() => Err(Denial::new(DenialKind::CredentialEmpty)),
-            CredentialSource::Bearer if is_bearer => {
-                check(credentials, Credential::is_b64token)?;
-                self.add(value, start, place)
+            CredentialSource::BasicUser | CredentialSource::BasicPassword { .. } => {
+                self.read_basic(place, sources, credentials)
             }
-            CredentialSource::BasicUser if is_basic => {
-                check(credentials, Credential::is_b64token)?;
-                let decoded = Zeroizing::new(
-                    STANDARD.decode(credentials).map_err(|_| malformed("Basic, but not Base64"))?,
-                );
-                match decoded.strip_suffix(b":") {
-                    // The first colon ends the user name (RFC 7617 section 2): with another one there is a password.
-                    Some(user) if !user.contains(&b':') => self.add_part([user].into_iter(), place),
-                    _ if decoded.is_empty() => Err(Denial::new(DenialKind::CredentialEmpty)),
-                    _ => Err(malformed("Basic, but not a key as user name with an empty password")),
-                }
-            }
-            _ if is_bearer || is_basic => Ok(()),
-            _ => Err(malformed("an Authorization scheme that is not configured")),
+            _ => self.add(value, start, place),
+        }
+    }
+
+    /// Reads a user name and a password (RFC 7617 section 2): the first colon ends the user name.
+    fn read_basic(
+        &mut self,
+        place: &CredentialSource,
+        sources: &Sources,
+        credentials: &[u8],
+    ) -> Result<(), Denial> {
+        let decoded =
+            Zeroizing::new(STANDARD.decode(credentials).map_err(|_| malformed("Basic, but not Base64"))?);
+        let Some(colon) = decoded.iter().position(|byte| *byte == b':') else {
+            let is_empty = decoded.is_empty();
+            return Err(if is_empty {
+                Denial::new(DenialKind::CredentialEmpty)
+            } else {
+                malformed("Basic, but without a colon")
+            });
+        };
+        let user = decoded.get(..colon).unwrap_or_default();
+        let password = decoded.get(colon + 1..).unwrap_or_default();
+        match basic_key(place, user, password) {
+            Some(key) => self.add_part(iter::once(key), place),
+            None if sources.places.iter().any(|other| basic_key(other, user, password).is_some()) => Ok(()),
+            None if password.is_empty() => Err(Denial::new(DenialKind::CredentialEmpty)),
+            None => Err(malformed("Basic, but the key is not where a configured source expects it")),
         }
     }
 
@@ -181,10 +208,23 @@ pub(super) fn offers(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
 
-/// The value of a query's pair, if the pair has this name; as it was sent, without decoding.
-pub(super) fn parameter<'p>(pair: &'p str, name: &str) -> Option<&'p str> {
+/// The value of a query's pair, if the pair has this name. Both are percent-decoded, as every service behind this layer does.
+pub(super) fn parameter(pair: &str, name: &str) -> Option<Zeroizing<Vec<u8>>> {
     let (own, value) = pair.split_once('=').unwrap_or((pair, ""));
-    (own == name).then_some(value)
+    let is_own = percent_decode_str(own).eq(name.bytes());
+    is_own.then(|| Zeroizing::new(percent_decode_str(value).collect()))
+}
+
+/// The key among a user name and a password, if this place has it there.
+fn basic_key<'d>(place: &CredentialSource, user: &'d [u8], password: &'d [u8]) -> Option<&'d [u8]> {
+    match place {
+        CredentialSource::BasicUser => password.is_empty().then_some(user),
+        CredentialSource::BasicPassword { user: expected } => {
+            let is_expected = expected.is_none_or(|expected| expected.as_bytes() == user);
+            (is_expected && !password.is_empty()).then_some(password)
+        }
+        _ => None,
+    }
 }
 
 /// The token of an `Authorization` header in its usual form: `Bearer`, one space, and the token.

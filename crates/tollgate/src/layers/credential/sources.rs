@@ -2,27 +2,54 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Uri, header::SEC_WEBSOCKET_PROTOCOL, uri::PathAndQuery};
+use http::{
+    Extensions, HeaderMap, HeaderName, HeaderValue, Method, Uri, header::SEC_WEBSOCKET_PROTOCOL,
+    uri::PathAndQuery,
+};
 use tollgate_core::{
     denial::Denial,
     verify::{Credential, CredentialSource},
 };
 
 use super::read::{Found, offers, parameter};
-use crate::engine::Cx;
+use crate::engine::{Cx, Schemes};
+
+/// Where a host keeps a copy of the request's target.
+pub(super) type UriCopy = fn(&mut Extensions) -> Option<&mut Uri>;
+
+/// Why no request could meet a source, if so.
+pub(super) fn error_of(place: &CredentialSource) -> Option<String> {
+    match place {
+        CredentialSource::Scheme(name)
+            if ["Bearer", "Basic"].iter().any(|known| known.eq_ignore_ascii_case(name)) =>
+        {
+            Some(format!(
+                "the source of the scheme {name} is CredentialSource::Bearer, BasicUser or BasicPassword"
+            ))
+        }
+        // A scheme is a token (RFC 9110 section 11.1), like a method.
+        CredentialSource::Scheme(name) if Method::from_bytes(name.as_bytes()).is_err() => {
+            Some(format!("\"{name}\" cannot be the name of an Authorization scheme: use one such as Token"))
+        }
+        CredentialSource::BasicPassword { user: Some(user) } if user.contains(':') => Some(format!(
+            "the user name \"{user}\" of a Basic credential contains a colon, which ends it: use another one"
+        )),
+        _ => None,
+    }
+}
 
 /// The places to read, in order, and what follows from them.
 #[derive(Clone, Debug)]
 pub(super) struct Sources {
-    places: Vec<CredentialSource>,
+    pub(super) places: Vec<CredentialSource>,
     // The headers among them, each once.
     headers: Vec<HeaderName>,
     // The same as one value of `Vary`; `None` if no source is a header.
     vary: Option<Arc<HeaderValue>>,
     // Each place's own header as a value of `Vary`.
     vary_by_place: Vec<Option<Arc<HeaderValue>>>,
-    pub(super) accepts_bearer: bool,
-    pub(super) accepts_basic: bool,
+    // The schemes that challenges offer, if they are not the default.
+    schemes: Option<Arc<Schemes>>,
 }
 
 impl Sources {
@@ -36,8 +63,7 @@ impl Sources {
         let names: Vec<_> = headers.iter().map(HeaderName::as_str).collect();
         let vary = HeaderValue::try_from(names.join(", ")).ok().filter(|value| !value.is_empty());
         Self {
-            accepts_bearer: places.contains(&CredentialSource::Bearer),
-            accepts_basic: places.contains(&CredentialSource::BasicUser),
+            schemes: Schemes::new(places.iter().filter_map(CredentialSource::scheme)),
             vary: vary.map(Arc::new),
             vary_by_place: places
                 .iter()
@@ -46,6 +72,12 @@ impl Sources {
             headers,
             places,
         }
+    }
+
+    /// The schemes that challenges offer; `None` for the default.
+    #[inline]
+    pub(super) fn schemes(&self) -> Option<Arc<Schemes>> {
+        self.schemes.clone()
     }
 
     /// `Vary` for a response to an anonymous caller.
@@ -85,13 +117,20 @@ impl Sources {
         lines.for_each(|(_, value)| value.set_sensitive(true));
     }
 
-    /// Removes the values in these places from the request.
+    /// Removes the values in these places from the request, and those in the query also from copies of the target.
     #[cold]
-    pub(super) fn remove_from<B>(&self, cx: &mut Cx<'_, B>) {
+    pub(super) fn remove_from<B>(&self, cx: &mut Cx<'_, B>, uri_copies: &[UriCopy]) {
         for place in &self.places {
             match place {
                 CredentialSource::WebSocketProtocol(prefix) => remove_offers(cx, prefix),
-                CredentialSource::DangerousQuery(name) => remove_parameters(cx.uri_mut(), name),
+                CredentialSource::DangerousQuery(name) => {
+                    remove_parameters(cx.uri_mut(), name);
+                    for copy in uri_copies {
+                        if let Some(uri) = copy(cx.extensions_mut()) {
+                            remove_parameters(uri, name);
+                        }
+                    }
+                }
                 _ => {
                     place.header().map(|name| cx.headers_mut().remove(name));
                 }
@@ -103,8 +142,8 @@ impl Sources {
 /// Removes the offered subprotocols with this prefix. The others belong to the WebSocket handshake.
 fn remove_offers<B>(cx: &mut Cx<'_, B>, prefix: &str) {
     let headers = cx.headers_mut();
-    let kept: Vec<_> =
-        offers(headers).filter(|offer| !offer.starts_with(prefix.as_bytes())).map(<[u8]>::to_vec).collect();
+    let others = offers(headers).filter(|offer| !offer.is_empty() && !offer.starts_with(prefix.as_bytes()));
+    let kept: Vec<_> = others.map(<[u8]>::to_vec).collect();
     match HeaderValue::try_from(kept.join(&b", "[..])) {
         Ok(kept) if !kept.is_empty() => {
             let _ = headers.try_insert(SEC_WEBSOCKET_PROTOCOL, kept);

@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 
 use http::{Method, Version};
-use tollgate_core::{request::RequestHead, scope::Requirement};
+use tollgate_core::{
+    denial::{Denial, DenialKind},
+    request::RequestHead,
+    scope::Requirement,
+};
 
 use super::Required;
 use crate::ConfigurationError;
@@ -11,7 +15,8 @@ use crate::ConfigurationError;
 /// Which scopes a route requires, by method and path pattern.
 ///
 /// Patterns have axum's syntax: `/jobs/{id}` matches one segment, `/files/{*path}` all that follow. Of several patterns that match,
-/// the most specific one counts. Routes that are not listed are denied.
+/// the most specific one counts. Routes that are not listed are denied: to an authenticated caller, a path that is not listed does
+/// not exist (404), and a path that is listed for other methods does not have this one (405, with `Allow`).
 ///
 /// A method's own entry comes first, then `GET`'s for `HEAD`, then that of [`any`](Self::any), then `GET`'s for the `CONNECT` that
 /// opens a WebSocket over HTTP/2 (RFC 8441).
@@ -94,47 +99,75 @@ impl ScopeMap {
                     .validate()
                     .map_err(|error| ConfigurationError::new(format!("ScopeMap, {name} {path}: {error}")))?;
             }
-            let required =
-                methods.into_iter().map(|(method, requirement)| (method, Required::new(requirement)));
             router
-                .insert(&path, required.collect())
+                .insert(&path, Route::new(methods))
                 .map_err(|error| ConfigurationError::new(format!("ScopeMap, path {path}: {error}")))?;
         }
-        Ok(CompiledMap { router, allows_unlisted: self.allows_unlisted })
+        let unlisted = Denial::new(DenialKind::RouteUnlisted)
+            .with_log_detail("the path is not in the ScopeMap; within a nested router it lacks the prefix");
+        Ok(CompiledMap { router, unlisted, allows_unlisted: self.allows_unlisted })
     }
 }
 
 #[derive(Debug)]
 pub(super) struct CompiledMap {
-    router: matchit::Router<Vec<(Option<Method>, Required)>>,
+    router: matchit::Router<Route>,
+    // Refusals of routes that are not listed are written once, because they come in floods.
+    unlisted: Denial,
     allows_unlisted: bool,
+}
+
+/// What a map lists for a path.
+#[derive(Debug)]
+struct Route {
+    methods: Vec<(Option<Method>, Required)>,
+    // The refusal of every other method.
+    other_method: Denial,
+}
+
+impl Route {
+    fn new(methods: Vec<(Option<Method>, Requirement)>) -> Self {
+        let listed: Vec<_> = methods.iter().filter_map(|(method, _)| method.as_ref()).collect();
+        // `HEAD` has the entry of `GET`.
+        let has_head_by_get = listed.contains(&&Method::GET) && !listed.contains(&&Method::HEAD);
+        let head = has_head_by_get.then_some(&Method::HEAD);
+        let allowed: Vec<_> = listed.into_iter().chain(head).map(Method::as_str).collect();
+        let other_method = Denial::method_not_allowed(allowed.join(", "))
+            .with_log_detail("the ScopeMap lists the path, but not for this method");
+        let methods = methods.into_iter().map(|(method, requirement)| (method, Required::new(requirement)));
+        Self { methods: methods.collect(), other_method }
+    }
+
+    /// What the method of a request requires, if it is listed.
+    fn find(&self, head: RequestHead<'_>) -> Option<&Required> {
+        let entry = |wanted: Option<&Method>| {
+            let (_, required) = self.methods.iter().find(|(method, _)| method.as_ref() == wanted)?;
+            Some(required)
+        };
+        let is = |method| *head.method == method;
+        let opens_websocket = is(Method::CONNECT) && head.version == Version::HTTP_2;
+        entry(Some(head.method))
+            .or_else(|| entry(is(Method::HEAD).then_some(Some(&Method::GET))?))
+            .or_else(|| entry(None))
+            .or_else(|| entry(opens_websocket.then_some(Some(&Method::GET))?))
+    }
 }
 
 /// What a map has for a route.
 pub(super) enum Listed<'m> {
     Requires(&'m Required),
     Allowed,
-    Denied,
+    Denied(&'m Denial),
 }
 
 impl CompiledMap {
     pub(super) fn find(&self, head: RequestHead<'_>) -> Listed<'_> {
-        let required = self.router.at(head.uri.path()).ok().and_then(|found| {
-            let entry = |wanted: Option<&Method>| {
-                let (_, required) = found.value.iter().find(|(method, _)| method.as_ref() == wanted)?;
-                Some(required)
-            };
-            let is = |method| *head.method == method;
-            let opens_websocket = is(Method::CONNECT) && head.version == Version::HTTP_2;
-            entry(Some(head.method))
-                .or_else(|| entry(is(Method::HEAD).then_some(Some(&Method::GET))?))
-                .or_else(|| entry(None))
-                .or_else(|| entry(opens_websocket.then_some(Some(&Method::GET))?))
-        });
-        match required {
-            Some(required) => Listed::Requires(required),
-            None if self.allows_unlisted => Listed::Allowed,
-            None => Listed::Denied,
+        let route = self.router.at(head.uri.path()).ok().map(|found| found.value);
+        match (route, route.and_then(|route| route.find(head))) {
+            (_, Some(required)) => Listed::Requires(required),
+            (_, None) if self.allows_unlisted => Listed::Allowed,
+            (Some(route), None) => Listed::Denied(&route.other_method),
+            (None, None) => Listed::Denied(&self.unlisted),
         }
     }
 }
@@ -152,7 +185,9 @@ mod tests {
         match map.compile().unwrap().find(RequestHead::from(&head)) {
             Listed::Requires(required) => required.requirement.to_string(),
             Listed::Allowed => "allowed".to_owned(),
-            Listed::Denied => "denied".to_owned(),
+            Listed::Denied(denial) => {
+                format!("{} {}", denial.status().as_u16(), denial.allowed_methods().unwrap_or_default())
+            }
         }
     }
 
@@ -164,6 +199,8 @@ mod tests {
             .any("/any", scope("any"))
             .get("/any", scope("get"))
             .get("/files/{*path}", scope("files"))
+            .route(Method::HEAD, "/head", scope("head"))
+            .route(Method::from_bytes(b"PURGE").unwrap(), "/head", scope("purge"))
     }
 
     #[test]
@@ -178,10 +215,13 @@ mod tests {
             ("HEAD", "/any", "get"),
             ("CONNECT", "/any", "any"),
             ("GET", "/files/a/b", "files"),
-            ("POST", "/jobs/1", "denied"),
-            ("GET", "/jobs/1/", "denied"),
-            ("GET", "//jobs/1", "denied"),
-            ("GET", "/", "denied"),
+            ("POST", "/jobs/1", "405 GET, DELETE, HEAD"),
+            ("DELETE", "/jobs/latest", "405 GET, HEAD"),
+            ("OPTIONS", "/files/a", "405 GET, HEAD"),
+            ("GET", "/head", "405 HEAD, PURGE"),
+            ("GET", "/jobs/1/", "404 "),
+            ("GET", "//jobs/1", "404 "),
+            ("GET", "/", "404 "),
         ] {
             assert_eq!(found(map(), method, path), expected, "{method} {path}");
         }
