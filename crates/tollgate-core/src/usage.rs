@@ -72,8 +72,9 @@ impl<'r> Usage<'r> {
 
 /// Stores usage by key and hour.
 pub trait UsageStore: Send + Sync + 'static {
-    /// Adds one writer's batch, completely or not at all. A batch that was added before changes nothing: a writer repeats a
-    /// batch if it does not know whether it arrived.
+    /// Adds one writer's batch. A batch that was added before changes nothing: a writer repeats a batch if it does not know whether
+    /// it arrived. A store may add a batch in parts: then all counts of a key are in the same part, and a repetition adds only the
+    /// parts that are missing.
     ///
     /// A key's last use only moves forward. Usage of unknown keys is dropped. A store may forget a writer that has added nothing
     /// for days.
@@ -82,7 +83,7 @@ pub trait UsageStore: Send + Sync + 'static {
     /// [`Unavailable`] if it is not known whether the batch was added: the writer adds it again later.
     fn add(&self, batch: UsageBatch) -> Answer<Result<(), Unavailable>>;
 
-    /// A key's usage by hour, and the number of one writer's last batch. Both are read as of one moment, so that the writer can
+    /// A key's usage by hour, and the number of one writer's last batch whose counts of this key were added. Both are read as of one moment, so that the writer can
     /// add what it has counted since, and nothing twice. A store may forget hours that are long past.
     ///
     /// # Errors
@@ -191,7 +192,7 @@ impl<'r> UsageQuery<'r> {
 pub struct StoredUsage {
     /// The hours with requests, the earliest first.
     pub hours: Vec<HourlyUsage>,
-    /// The number of the last batch of the writer in the query; 0 if it has added none.
+    /// The number of the last batch of the writer in the query whose counts of this key were added; 0 if there is none.
     pub last_number: u64,
 }
 

@@ -70,15 +70,15 @@ async fn the_history_records_changes_and_no_repetitions() {
         change(&keys, KeyChange::Delete { id: "key".into() }).await.unwrap();
         let events = keys.history(&HistoryQuery::all().with_tenant("acme")).await.unwrap().items;
         let recorded: Vec<_> = events.iter().map(|event| (event.action, &*event.detail)).collect();
-        let updated = "name: name of key -> new, expiry: never -> 2023-11-14T22:13:29Z";
+        let updated = r#"name: "name of key" -> "new", expiry: never -> 2023-11-14T22:13:29Z"#;
         assert_eq!(
             recorded,
             [
-                (KeyAction::Deleted, "name: new"),
+                (KeyAction::Deleted, r#"name: "new""#),
                 (KeyAction::TenantSuspended, ""),
                 (KeyAction::Revoked, ""),
                 (KeyAction::Updated, updated),
-                (KeyAction::Issued, "name: name of key"),
+                (KeyAction::Issued, r#"name: "name of key""#),
             ]
         );
         assert!(events.iter().all(|event| &*event.actor == "cli:ada"));

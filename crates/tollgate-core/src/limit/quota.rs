@@ -157,8 +157,8 @@ impl fmt::Display for InvalidQuota {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "`{}` is not a limit: write `60 per minute`, `1000 per sliding hour`, `10 per second in bursts of 30`, `15 per 900 s`, \
-             `20000 per month`, `20000 per month from day 17`, several limits separated by commas, or `unlimited`",
+            "`{}` is not a limit: write `60/minute` or `60 per minute`, `1000 per sliding hour`, `10 per second in bursts of 30`, \
+             `15 per 900 s`, `20000 per month`, `20000 per month from day 17`, several limits separated by commas, or `unlimited`",
             self.0.escape_debug()
         )
     }

@@ -12,8 +12,8 @@ impl KeyAction {
     /// The [detail](super::KeyEvent::detail) of an event, from the key `before` and `after` it. If only one of them is known,
     /// pass it twice.
     ///
-    /// Every store uses this function, so histories look the same in all stores. It is at most
-    /// [`MAX_DETAIL_BYTES`] long.
+    /// Every store uses this function, so histories look the same in all stores. What users have chosen is quoted and escaped, so that
+    /// a name cannot look like another change. It is at most [`MAX_DETAIL_BYTES`] long.
     ///
     /// [`MAX_DETAIL_BYTES`]: crate::bounds::MAX_DETAIL_BYTES
     ///
@@ -27,13 +27,13 @@ impl KeyAction {
     /// let before = KeyDetails::new("key_1", "build", SystemTime::UNIX_EPOCH);
     /// let mut after = before.clone();
     /// KeyUpdate::new().with_name("deploy").with_scopes(Scopes::new(["read"])?).apply(&mut after);
-    /// assert_eq!(KeyAction::Updated.detail(&before, &after), "name: build -> deploy, scopes: none -> read");
-    /// assert_eq!(KeyAction::Deleted.detail(&after, &after), "name: deploy");
+    /// assert_eq!(KeyAction::Updated.detail(&before, &after), r#"name: "build" -> "deploy", scopes: none -> "read""#);
+    /// assert_eq!(KeyAction::Deleted.detail(&after, &after), r#"name: "deploy""#);
     /// # Ok::<(), tollgate_core::scope::InvalidScope>(())
     /// ```
     pub fn detail(self, before: &KeyDetails, after: &KeyDetails) -> String {
         let detail = match self {
-            Self::Issued | Self::Deleted => format!("name: {}", after.name),
+            Self::Issued | Self::Deleted => format!("name: {:?}", after.name),
             Self::Updated => changes(before, after),
             Self::Rotated => match after.former_until {
                 Some(_) => format!("the former secret is valid until {}", Timestamp(after.former_until)),
@@ -60,7 +60,7 @@ fn shortened(mut detail: String) -> String {
 fn changes(before: &KeyDetails, after: &KeyDetails) -> String {
     let mut changes = Vec::new();
     if before.name != after.name {
-        changes.push(format!("name: {} -> {}", before.name, after.name));
+        changes.push(format!("name: {:?} -> {:?}", before.name, after.name));
     }
     if before.scopes != after.scopes {
         changes.push(format!("scopes: {} -> {}", scopes(before), scopes(after)));
@@ -83,18 +83,19 @@ fn changes(before: &KeyDetails, after: &KeyDetails) -> String {
 const NONE: &str = "none";
 
 fn scopes(key: &KeyDetails) -> String {
-    if key.scopes.is_empty() { NONE.to_owned() } else { key.scopes.to_string() }
+    // A scope can be `->`.
+    if key.scopes.is_empty() { NONE.to_owned() } else { format!("{:?}", key.scopes.to_string()) }
 }
 
 fn plan(key: &KeyDetails) -> String {
     match &key.plan {
         None => NONE.to_owned(),
-        Some(plan) => format!("{}{}", plan.tier(), if plan.is_active() { "" } else { " (lapsed)" }),
+        Some(plan) => format!("{:?}{}", plan.tier(), if plan.is_active() { "" } else { " (lapsed)" }),
     }
 }
 
 fn quotas(key: &KeyDetails) -> String {
-    let quotas: Vec<_> = key.quotas.iter().map(|(policy, quota)| format!("{policy} {quota}")).collect();
+    let quotas: Vec<_> = key.quotas.iter().map(|(policy, quota)| format!("{policy:?} {quota}")).collect();
     if quotas.is_empty() { NONE.to_owned() } else { quotas.join("; ") }
 }
 
@@ -162,18 +163,34 @@ mod tests {
             .apply(&mut full);
         assert_eq!(
             KeyAction::Updated.detail(&bare, &full),
-            "name: build -> deploy, scopes: none -> read write, plan: none -> pro, \
+            "name: \"build\" -> \"deploy\", scopes: none -> \"read write\", plan: none -> \"pro\", \
              expiry: never -> 1970-01-01T00:01:00Z, \
-             quotas: none -> default 60 per minute; exports 5 per sliding day, metadata: changed"
+             quotas: none -> \"default\" 60 per minute; \"exports\" 5 per sliding day, metadata: changed"
         );
         let mut lapsed = full.clone();
         lapsed.plan = Some(Plan::lapsed("pro"));
         lapsed.expires_at = None;
         assert_eq!(
             KeyAction::Updated.detail(&full, &lapsed),
-            "plan: pro -> pro (lapsed), expiry: 1970-01-01T00:01:00Z -> never"
+            "plan: \"pro\" -> \"pro\" (lapsed), expiry: 1970-01-01T00:01:00Z -> never"
         );
         assert_eq!(KeyAction::Updated.detail(&full, &full), "");
+    }
+
+    /// A history could be made to say that the expiry was changed, by a name or a scope.
+    #[test]
+    fn a_name_cannot_look_like_another_change() {
+        let mut before = KeyDetails::new("key_1", "a, expiry: 2030-01-01T00:00:00Z -> never", at(0));
+        before.plan = Some(Plan::active("pro\" (lapsed)"));
+        let mut after = before.clone();
+        after.name = "b\u{202e}\n".into();
+        after.scopes = Scopes::new(["->", "expiry:", "never"]).unwrap();
+        after.plan = Some(Plan::active("max"));
+        assert_eq!(
+            KeyAction::Updated.detail(&before, &after),
+            r#"name: "a, expiry: 2030-01-01T00:00:00Z -> never" -> "b\u{202e}\n", "#.to_owned()
+                + r#"scopes: none -> "-> expiry: never", plan: "pro\" (lapsed)" -> "max""#
+        );
     }
 
     #[test]
@@ -183,7 +200,7 @@ mod tests {
         after.scopes = Scopes::new((0..10_000).map(|number| format!("scope:{number}"))).unwrap();
         let detail = KeyAction::Updated.detail(&before, &after);
         assert_eq!(detail.len(), MAX_DETAIL_BYTES);
-        assert!(detail.starts_with("scopes: none -> ") && detail.ends_with('…'), "{detail}");
+        assert!(detail.starts_with("scopes: none -> \"") && detail.ends_with('…'), "{detail}");
     }
 
     #[test]

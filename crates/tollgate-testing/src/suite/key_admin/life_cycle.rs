@@ -224,8 +224,8 @@ pub(super) async fn a_key_is_renamed_and_its_rights_are_changed(setup: &Setup) {
     assert_eq!(setup.actions(id).await, ["updated", "updated", "issued"]);
     assert_eq!(
         &*setup.history(HistoryQuery::of_key(&**id).with_limit(1)).await[0].detail,
-        "scopes: admin:* read write -> write, plan: pro (lapsed) -> max, expiry: 2033-05-19T00:16:40Z -> never, \
-         quotas: default 10 per second in bursts of 30, 600 per minute; exports 5 per sliding day -> default 1 per day, \
+        "scopes: \"admin:* read write\" -> \"write\", plan: \"pro\" (lapsed) -> \"max\", expiry: 2033-05-19T00:16:40Z -> never, \
+         quotas: \"default\" 10 per second in bursts of 30, 600 per minute; \"exports\" 5 per sliding day -> \"default\" 1 per day, \
          metadata: changed"
     );
     assert_eq!(

@@ -120,7 +120,7 @@ pub(super) async fn the_history_shows_who_did_what_and_when(setup: &Setup) {
     assert!(history.items.iter().all(|event| event.key.as_ref() == Some(id)));
     assert!(history.items.iter().all(|event| event.tenant.as_deref() == Some("acme")));
     let details: Vec<_> = history.items.iter().map(|event| &*event.detail).collect();
-    assert_eq!(details, ["", "name: a -> b", "name: a"]);
+    assert_eq!(details, ["", r#"name: "a" -> "b""#, r#"name: "a""#]);
     assert!(history.items.is_sorted_by(|later, earlier| later.generation > earlier.generation));
 
     let of_tenant =
