@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::runtime::Handle as Runtime;
 
+#[cfg(feature = "postgres")]
+use crate::find;
 use crate::{
     ConnectError, Migrated, SqlKeys,
     database::{Database, Pools},
@@ -68,7 +70,12 @@ pub struct SqlKeysBuilder(Settings);
 
 impl SqlKeysBuilder {
     /// How long a key lookup may take, including the wait for a connection. Then the lookup is
-    /// [`Unavailable`](tollgate_core::denial::Unavailable), and the request is refused. Default: 250 ms.
+    /// [`Unavailable`](tollgate_core::denial::Unavailable), and the request is refused. Default: 250 ms. It must be longer than the
+    /// round trip to the database.
+    ///
+    /// To make a connection may take eight times as long, and at least 2 s, but no longer than the
+    /// [admin deadline](Self::with_admin_deadline). A lookup that gives up does not stop it. Idle connections are tested in the
+    /// background.
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.0.deadline = deadline;
         self
@@ -124,7 +131,7 @@ impl SqlKeysBuilder {
     /// [`ConnectError`], which says what to do.
     pub async fn connect(self, url: &str) -> Result<SqlKeys, ConnectError> {
         let settings = self.checked()?;
-        let database = Box::pin(Database::from_url(url, &settings)).await?;
+        let database = open_url(url, &settings).await?;
         Box::pin(SqlKeys::open(database, settings)).await
     }
 
@@ -211,7 +218,8 @@ impl SqlKeysBuilder {
         options: sqlx::postgres::PgConnectOptions,
     ) -> Result<SqlKeys, ConnectError> {
         let settings = self.checked()?;
-        let pool = Box::pin(crate::database::postgres::Pool::open(options, &settings)).await?;
+        let pool =
+            Box::pin(crate::database::postgres::Pool::open(options, find::warm_up(), &settings)).await?;
         Box::pin(SqlKeys::open(Pools::Postgres(pool.into()).into(), settings)).await
     }
 
@@ -247,7 +255,7 @@ impl SqlKeysBuilder {
     /// As of [`connect`](Self::connect).
     pub async fn migrate(self, url: &str) -> Result<Migrated, ConnectError> {
         let settings = self.checked()?;
-        let database = Box::pin(Database::from_url(url, &settings)).await?;
+        let database = open_url(url, &settings).await?;
         let migrated = migrations::migrate(&database, settings.admin_deadline).await;
         database.close().await;
         migrated
@@ -262,4 +270,14 @@ impl SqlKeysBuilder {
         self.0.check()?;
         Ok(self.0)
     }
+}
+
+async fn open_url(url: &str, settings: &Settings) -> Result<Database, ConnectError> {
+    let opening = Database::from_url(
+        url,
+        #[cfg(feature = "postgres")]
+        find::warm_up(),
+        settings,
+    );
+    Box::pin(opening).await
 }

@@ -15,7 +15,7 @@ use tollgate_core::{
 
 use self::steps::{Work, refuse_nul};
 use crate::{
-    database::Done,
+    database::{Done, Urgency},
     event::Event,
     instant::to_micros,
     record::{changeable, lasting, truncate},
@@ -29,7 +29,7 @@ pub(crate) async fn change(
 ) -> Result<KeyDetails, KeyAdminError> {
     let channel = shared.channel.clone();
     let limit = shared.settings.admin_deadline;
-    let changed = shared.database.transact(limit, |connection| {
+    let changed = shared.database.transact(limit, Urgency::Now, |connection| {
         let Command { change, actor, at, .. } = command;
         let work = Work { connection, channel, at: to_micros(at), actor };
         Box::pin(work.change_key(change))
@@ -46,7 +46,7 @@ pub(crate) async fn change_tenant(
 ) -> Result<(), KeyAdminError> {
     let channel = shared.channel.clone();
     let limit = shared.settings.admin_deadline;
-    let changed = shared.database.transact(limit, |connection| {
+    let changed = shared.database.transact(limit, Urgency::Now, |connection| {
         let Command { change, actor, at, .. } = command;
         let work = Work { connection, channel, at: to_micros(at), actor };
         Box::pin(work.change_tenant(change))

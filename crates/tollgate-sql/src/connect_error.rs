@@ -27,6 +27,8 @@ pub enum ConnectError {
     MissingSchema {
         /// The version that this program needs.
         expected: i64,
+        /// Whether the database has no tables at all. Otherwise it may be another program's: check the URL.
+        is_empty: bool,
     },
     /// The tables have an earlier version, and the store was opened
     /// [without migration](crate::SqlKeysBuilder::without_migration).
@@ -49,29 +51,30 @@ pub enum ConnectError {
 
 impl ConnectError {
     pub(crate) fn from_fault(fault: &Fault) -> Self {
-        match fault.code().as_deref() {
-            // PostgreSQL's `read_only_sql_transaction`.
-            Some("25006") => Self::ReadOnly,
+        // PostgreSQL's `read_only_sql_transaction`.
+        if fault.code().as_deref() == Some("25006") {
+            return Self::ReadOnly;
+        }
+        match fault.sqlite_code() {
             // SQLITE_READONLY
-            Some(code) if sqlite_code(code) == Some(8) => Self::ReadOnly,
+            Some(8) => Self::ReadOnly,
             // SQLITE_NOTADB
-            Some(code) if sqlite_code(code) == Some(26) => Self::NotADatabase,
+            Some(26) => Self::NotADatabase,
             // SQLITE_CANTOPEN
-            Some(code) if sqlite_code(code) == Some(14) => Self::Unreachable(
-                "SQLite cannot open the file: check that its folder exists and that this program may write there".into(),
-            ),
-            // SQLITE_BUSY
-            Some(code) if sqlite_code(code) == Some(5) => {
+            Some(14) => Self::cannot_open_file(),
+            _ if fault.is_busy() => {
                 Self::Unreachable("the database is locked: wait for the other process, or end it".into())
             }
             _ => Self::Unreachable(fault.to_string().into()),
         }
     }
-}
 
-/// SQLite's primary result code. PostgreSQL's codes have five characters.
-fn sqlite_code(code: &str) -> Option<i32> {
-    (code.len() < 5).then(|| code.parse::<i32>().ok()).flatten().map(|code| code & 0xff)
+    pub(crate) fn cannot_open_file() -> Self {
+        Self::Unreachable(
+            "SQLite cannot open the file: check that its folder exists and that this program may write there"
+                .into(),
+        )
+    }
 }
 
 impl fmt::Display for ConnectError {
@@ -89,11 +92,14 @@ impl fmt::Display for ConnectError {
                  server",
             ),
             Self::NotADatabase => f.write_str("the file is not a SQLite database: check the path in the URL"),
-            Self::MissingSchema { expected } => write!(
-                f,
-                "the database has no Tollgate tables (this program needs schema version {expected}): run `tollgate migrate`, \
-                 or apply what `tollgate schema` prints"
-            ),
+            Self::MissingSchema { expected, is_empty } => {
+                let other = if *is_empty { "" } else { ", but tables of another program: check the URL" };
+                write!(
+                    f,
+                    "the database has no Tollgate tables (this program needs schema version {expected}){other}. To create them, \
+                     run `tollgate migrate`, or apply what `tollgate schema` prints"
+                )
+            }
             Self::OlderSchema { found, expected } => write!(
                 f,
                 "the tables of the key store have schema version {found}, and this program needs version {expected}: run \

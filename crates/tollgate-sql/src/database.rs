@@ -14,8 +14,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
+#[cfg(feature = "postgres")]
+pub(crate) use self::connection::Query;
 pub(crate) use self::connection::{Connection, Row, Value};
 use crate::{connect_error::ConnectError, fault::Fault, settings::Settings};
 
@@ -37,6 +39,28 @@ pub(crate) enum Pools {
 /// The steps that run on a connection.
 pub(crate) type Steps<'c, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>>;
 
+/// How urgent a transaction is. SQLite has one writer at a time, and those that wait for it ask again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// A change, which gets the write lock before those that can wait.
+    Now,
+    /// A part of a larger work. Leave a [`PAUSE`] before the next one.
+    CanWait,
+}
+
+/// The pause between two transactions that can wait. In SQLite, those that cannot get the write lock meanwhile.
+pub(crate) const PAUSE: Duration = Duration::from_millis(10);
+
+impl Urgency {
+    /// The pause before another attempt to get SQLite's write lock.
+    fn retry_pause(self) -> Duration {
+        match self {
+            Self::Now => PAUSE / 5,
+            Self::CanWait => PAUSE * 2,
+        }
+    }
+}
+
 /// How a transaction ends.
 pub(crate) enum Done<T> {
     Commit(T),
@@ -44,8 +68,12 @@ pub(crate) enum Done<T> {
 }
 
 impl Database {
-    /// Opens the database of this URL.
-    pub(crate) async fn from_url(url: &str, settings: &Settings) -> Result<Self, ConnectError> {
+    /// Opens the database of this URL. Each connection to PostgreSQL first runs the queries of `warm_up`.
+    pub(crate) async fn from_url(
+        url: &str,
+        #[cfg(feature = "postgres")] warm_up: Vec<Query>,
+        settings: &Settings,
+    ) -> Result<Self, ConnectError> {
         let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
         let pools = match scheme {
             #[cfg(feature = "sqlite")]
@@ -53,9 +81,9 @@ impl Database {
             #[cfg(not(feature = "sqlite"))]
             "sqlite" => return Err(ConnectError::NotBuiltIn { feature: "sqlite" }),
             #[cfg(feature = "postgres")]
-            "postgres" | "postgresql" => {
-                Pools::Postgres(postgres::Pool::open(postgres::options_of(url)?, settings).await?.into())
-            }
+            "postgres" | "postgresql" => Pools::Postgres(
+                postgres::Pool::open(postgres::options_of(url)?, warm_up, settings).await?.into(),
+            ),
             #[cfg(not(feature = "postgres"))]
             "postgres" | "postgresql" => return Err(ConnectError::NotBuiltIn { feature: "postgres" }),
             _ => {
@@ -83,26 +111,38 @@ impl Database {
     pub(crate) async fn transact<T, E: From<Fault>>(
         &self,
         limit: Duration,
+        urgency: Urgency,
         steps: impl for<'c> FnOnce(&'c mut Connection) -> Steps<'c, Done<T>, E>,
     ) -> Result<T, E> {
         let deadline = Instant::now() + limit;
-        let work = async { self.begin(deadline).await?.run(steps).await };
+        let work = async { self.begin(deadline, urgency).await?.run(steps).await };
         if self.is_local() {
-            // SQLite's only unbounded wait is for another writer, and `busy_timeout` limits it. To give up on a commit to a
-            // local file would leave its outcome unknown.
+            // SQLite's only unbounded wait is for another writer, and `begin` limits it. To give up on a commit to a local file
+            // would leave its outcome unknown.
             return work.await;
         }
         timeout_at(deadline, work).await.unwrap_or_else(|_| Err(Fault::TimedOut.into()))
     }
 
-    async fn begin(&self, deadline: Instant) -> Result<Transaction, Fault> {
-        let mut has_retried = false;
+    async fn begin(&self, deadline: Instant, urgency: Urgency) -> Result<Transaction, Fault> {
+        let (mut has_retried, mut locked) = (false, None);
         loop {
-            let mut transaction = Transaction(Some(self.acquire(Purpose::Write, deadline).await?));
+            let connection = match self.acquire(Purpose::Write, deadline).await {
+                Ok(connection) => connection,
+                // The deadline has passed because of the lock.
+                Err(fault) => return Err(locked.unwrap_or(fault)),
+            };
+            let mut transaction = Transaction(Some(connection));
             match transaction.begin().await {
                 Ok(()) => return Ok(transaction),
                 // The server has restarted since the connection was used last. Nothing was changed yet.
                 Err(fault) if fault.is_connection_lost() && !has_retried => has_retried = true,
+                // Others of this process may try in the meantime.
+                Err(fault) if fault.is_busy() && Instant::now() < deadline => {
+                    transaction.was_not_begun();
+                    locked = Some(fault);
+                    sleep(urgency.retry_pause()).await;
+                }
                 Err(fault) => return Err(fault),
             }
         }
@@ -124,6 +164,42 @@ impl Database {
             }
             #[cfg(feature = "postgres")]
             Pools::Postgres(pool) => Ok(Connection::Postgres(pool.acquire(deadline).await?)),
+        }
+    }
+
+    /// Prepares the database for use as a key store. Only if it is known to be one, or is to become one.
+    #[cfg_attr(not(feature = "sqlite"), expect(unused_variables, reason = "PostgreSQL needs no preparation"))]
+    pub(crate) async fn take_over(&self, limit: Duration) -> Result<(), Fault> {
+        match &self.pools {
+            #[cfg(feature = "sqlite")]
+            Pools::Sqlite(pools) => pools.use_write_ahead_log(limit).await,
+            #[cfg(feature = "postgres")]
+            Pools::Postgres(_) => Ok(()),
+        }
+    }
+
+    /// Uses new connections, which warm up on the tables as they are now.
+    pub(crate) fn tables_have_changed(&self) {
+        match &self.pools {
+            #[cfg(feature = "sqlite")]
+            Pools::Sqlite(_) => {}
+            #[cfg(feature = "postgres")]
+            Pools::Postgres(pool) => pool.drop_idle(),
+        }
+    }
+
+    /// Fails if the database is read-only.
+    #[cfg_attr(not(feature = "postgres"), expect(unused_variables, reason = "SQLite does not wait"))]
+    pub(crate) async fn check_writable(&self, limit: Duration) -> Result<(), Fault> {
+        const CHANGES_NOTHING: &str = "UPDATE tollgate_keys SET generation = generation WHERE 1 = 0";
+        match &self.pools {
+            #[cfg(feature = "sqlite")]
+            Pools::Sqlite(pools) => pools.check_writable(CHANGES_NOTHING).await,
+            #[cfg(feature = "postgres")]
+            Pools::Postgres(_) => self
+                .read(limit, |connection| Box::pin(connection.execute(CHANGES_NOTHING, [])))
+                .await
+                .map(drop),
         }
     }
 
@@ -166,6 +242,11 @@ struct Transaction(Option<Connection>);
 impl Transaction {
     async fn begin(&mut self) -> Result<(), Fault> {
         self.0.as_mut().ok_or(Fault::Stopped)?.begin().await
+    }
+
+    /// Returns the connection to its pool.
+    fn was_not_begun(mut self) {
+        self.0 = None;
     }
 
     async fn run<T, E: From<Fault>>(

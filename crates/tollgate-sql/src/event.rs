@@ -1,11 +1,8 @@
-//! A change as the history records it, and as other processes are notified of it.
+//! A change as the history records it.
 
 use tollgate_core::store::{EndReason, StoreEvent};
 
 use crate::{database::Row, fault::Fault, record::generation};
-
-/// PostgreSQL's limit for a payload is 8,000 bytes.
-const MAX_PAYLOAD: usize = 7_900;
 
 /// What other processes must know of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,20 +34,9 @@ impl Event {
             (None, None) => None,
         }
     }
-
-    /// The payload of the notification for other processes.
-    pub(crate) fn to_payload(&self) -> String {
-        let (kind, id) = match (&self.key, &self.tenant) {
-            (Some(key), _) => ("key", &**key),
-            (None, tenant) => ("tenant", tenant.as_deref().unwrap_or_default()),
-        };
-        let ended = self.ended.map_or("-", reason_word);
-        let payload = format!("{kind} {} {ended} {id}", self.generation);
-        if payload.len() > MAX_PAYLOAD { format!("look {}", self.generation) } else { payload }
-    }
 }
 
-/// The word for a reason, in the history and in payloads.
+/// The word for a reason in the history.
 pub(crate) fn reason_word(reason: EndReason) -> &'static str {
     match reason {
         EndReason::TenantSuspended => "suspended",

@@ -16,6 +16,9 @@ pub(crate) enum Fault {
     /// Entries of the history were pruned before this process has read them.
     #[cfg(feature = "sqlite")]
     Pruned,
+    /// The file of a SQLite database was replaced or removed.
+    #[cfg(feature = "sqlite")]
+    FileReplaced,
     /// The store was closed, or its tokio runtime has ended.
     Stopped,
 }
@@ -32,6 +35,17 @@ impl Fault {
             Self::Database(sqlx::Error::Database(error)) => error.code().map(Into::into),
             _ => None,
         }
+    }
+
+    /// SQLite's primary result code. PostgreSQL's codes have five characters.
+    pub(crate) fn sqlite_code(&self) -> Option<i32> {
+        let code = self.code().filter(|code| code.len() < 5)?;
+        code.parse::<i32>().ok().map(|code| code & 0xff)
+    }
+
+    /// Whether another process has locked the SQLite database: `SQLITE_BUSY`.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.sqlite_code() == Some(5)
     }
 
     /// Whether the connection is lost, or was before the query.
@@ -59,6 +73,11 @@ impl fmt::Display for Fault {
             Self::Pruned => {
                 f.write_str("entries of the history were pruned before this process has read them")
             }
+            #[cfg(feature = "sqlite")]
+            Self::FileReplaced => f.write_str(
+                "the database file was replaced or removed while it was in use: if this program uses a pool of its own for it, \
+                 restart the program",
+            ),
             Self::Stopped => f.write_str("the key store is closed"),
             Self::Database(error) => match error {
                 sqlx::Error::Database(error) => write!(f, "database error: {}", error.message()),

@@ -6,6 +6,8 @@ use sqlx::AssertSqlSafe;
 use tokio::time::Instant;
 use tollgate_core::{key::Digest, manage::KeyDetails, store::KeyRecord};
 
+#[cfg(feature = "postgres")]
+use crate::database::Query;
 use crate::{
     database::{Connection, Row, Value},
     fault::Fault,
@@ -65,6 +67,17 @@ async fn read(
         }
     }
     first.map(|(_, row)| Ok((read_details(&row)?, row.optional_number(COLUMNS + 1)?))).transpose()
+}
+
+/// Lookups as those of a verifier without peppers or with one, and of a verifier with two, or with one and without.
+#[cfg(feature = "postgres")]
+pub(crate) fn warm_up() -> Vec<Query> {
+    let nothing = [Value::Bytes(Vec::new()), Value::from(0_i64)];
+    let query = |digests| Query {
+        sql: statement(digests),
+        values: [Value::from(0_i64)].into_iter().chain((0..digests).flat_map(|_| nothing.clone())).collect(),
+    };
+    vec![query(1), query(2)]
 }
 
 /// The statement for this number of digests. Its text depends on nothing else, so it is prepared once for each number.

@@ -2,8 +2,6 @@
 
 #[cfg(feature = "postgres")]
 mod listen;
-#[cfg(feature = "postgres")]
-mod message;
 #[cfg(feature = "sqlite")]
 mod poll;
 mod recheck;

@@ -21,7 +21,7 @@ use tollgate_core::{
 use crate::{
     change,
     connect_error::ConnectError,
-    database::{Connection, Database, Done, Pools},
+    database::{Connection, Database, Pools},
     fault::Fault,
     find, follow,
     kind::DatabaseKind,
@@ -112,10 +112,10 @@ impl SqlKeys {
         } else {
             migrations::check(&database, limit).await?;
         }
-        let channel = database
-            .transact(limit, |connection| Box::pin(channel(connection)))
-            .await
-            .map_err(|fault: Fault| ConnectError::from_fault(&fault))?;
+        let refused = |fault: Fault| ConnectError::from_fault(&fault);
+        database.check_writable(limit).await.map_err(refused)?;
+        let channel = database.read(limit, |connection| Box::pin(channel(connection)));
+        let channel = channel.await.map_err(refused)?;
         let (notifier, runtime) = (Notifier::default(), Runtime::current());
         let shared = Arc::new(Shared { database, notifier, settings, channel, runtime });
         let (stop, stopped) = watch::channel(());
@@ -135,16 +135,15 @@ impl SqlKeys {
     }
 }
 
-/// The PostgreSQL channel that the users of these tables share; `None` for SQLite. Fails if the database is read-only.
-async fn channel(connection: &mut Connection) -> Result<Done<Option<String>>, Fault> {
-    connection.execute("UPDATE tollgate_keys SET generation = generation WHERE 1 = 0", []).await?;
+/// The PostgreSQL channel that the users of these tables share; `None` for SQLite.
+async fn channel(connection: &mut Connection) -> Result<Option<String>, Fault> {
     if connection.kind() == DatabaseKind::Sqlite {
-        return Ok(Done::RollBack(None));
+        return Ok(None);
     }
     // Channels are per database, and another schema of it may hold another store.
     let sql = "SELECT relnamespace::int8 FROM pg_class WHERE oid = 'tollgate_keys'::regclass";
     let row = connection.row(sql, []).await?.ok_or(Fault::Unreadable("the schema of the tables"))?;
-    Ok(Done::RollBack(Some(format!("tollgate_{}", row.number(0)?))))
+    Ok(Some(format!("tollgate_{}", row.number(0)?)))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

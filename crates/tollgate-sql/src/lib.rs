@@ -70,6 +70,7 @@
 //! | PostgreSQL closes the connection | at once |
 //! | the network to PostgreSQL fails in silence | within two [heartbeats](SqlKeysBuilder::with_heartbeat), 2 s |
 //! | the SQLite file cannot be read | within the poll interval and the [deadline](SqlKeysBuilder::with_deadline) |
+//! | the SQLite file, or its content, is replaced by a backup | within the poll interval |
 //!
 //! Until then, [`SqlKeys::staleness_bound`] limits how long an outdated principal stays valid. While disconnected, each lookup
 //! reads the database. After a reconnect, the keys of all principals in use are read again, and those that ended meanwhile end;
@@ -87,6 +88,7 @@
 //! | the caller of a change drops its future | the change is made, and listeners are notified |
 //! | two programs start at the same time | one creates the tables, the other waits |
 //! | a newer program has updated the tables | [`ConnectError::NewerSchema`]; nothing is changed |
+//! | the SQLite file is replaced by a backup | the store opens it anew, and all principals end. Over a pool of the application's, the store is `Unavailable` until the program is restarted |
 //!
 //! # Retention
 //!
@@ -97,9 +99,13 @@
 //! # Databases
 //!
 //! SQLite uses a write-ahead log and `synchronous=FULL`: a committed revocation survives a power failure. The file must be on a
-//! local disk, as SQLite requires for write-ahead logs.
+//! local disk, as SQLite requires for write-ahead logs. A new file can only be read by its owner (mode 0600). Usage is added in small
+//! transactions, so that a revocation waits for none of them longer than some milliseconds.
 //!
-//! PostgreSQL must be version 10 or later. A pooler in transaction mode does not deliver notifications: the store does not open
+//! To restore a backup, move the file to the place of the former one, after removing the files `-wal` and `-shm` beside it; or use
+//! `.restore` of the program `sqlite3`.
+//!
+//! PostgreSQL must be version 10 or later, and its round trip shorter than the [deadline](SqlKeysBuilder::with_deadline). A pooler in transaction mode does not deliver notifications: the store does not open
 //! through one ([`ConnectError::NoNotifications`]).
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
@@ -123,7 +129,8 @@ mod shared; // what these operations share
 mod migrations; // the SQL files, and how they run
 mod notifier; // listeners, and the ends of principals
 
-mod event; // a change, as the history and notifications have it
+mod event; // a change, as the history has it
+mod message; // a change, as PostgreSQL's notifications have it
 mod record; // a key, as the tables have it
 
 mod database; // connections, transactions and pools

@@ -5,9 +5,11 @@
 
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep};
+
 use crate::{
     connect_error::ConnectError,
-    database::{Connection, Database, Done},
+    database::{Connection, Database, Done, PAUSE, Urgency},
     fault::Fault,
     kind::DatabaseKind,
 };
@@ -73,8 +75,12 @@ pub fn migrations(kind: DatabaseKind) -> &'static [Migration] {
 /// Returns an error unless the tables have the version that this program needs.
 pub(crate) async fn check(database: &Database, limit: Duration) -> Result<(), ConnectError> {
     match current_version(database, limit).await? {
-        EXPECTED => Ok(()),
-        0 => Err(ConnectError::MissingSchema { expected: EXPECTED }),
+        EXPECTED => take_over(database, limit).await,
+        0 => {
+            let is_empty = database.read(limit, |connection| Box::pin(is_empty(connection))).await;
+            let is_empty = is_empty.map_err(|fault: Fault| ConnectError::from_fault(&fault))?;
+            Err(ConnectError::MissingSchema { expected: EXPECTED, is_empty })
+        }
         found if found < EXPECTED => Err(ConnectError::OlderSchema { found, expected: EXPECTED }),
         found => Err(ConnectError::NewerSchema { found, expected: EXPECTED }),
     }
@@ -84,11 +90,15 @@ pub(crate) async fn check(database: &Database, limit: Duration) -> Result<(), Co
 /// right to change tables.
 pub(crate) async fn migrate(database: &Database, limit: Duration) -> Result<Migrated, ConnectError> {
     let mut found = current_version(database, limit).await?;
+    if found <= EXPECTED {
+        take_over(database, limit).await?;
+    }
     if found < EXPECTED {
         found = database
-            .transact(limit, |connection| Box::pin(apply_missing(connection)))
+            .transact(limit, Urgency::Now, |connection| Box::pin(apply_missing(connection)))
             .await
             .map_err(|fault: Fault| ConnectError::from_fault(&fault))?;
+        database.tables_have_changed();
     }
     if found > EXPECTED {
         return Err(ConnectError::NewerSchema { found, expected: EXPECTED });
@@ -96,9 +106,19 @@ pub(crate) async fn migrate(database: &Database, limit: Duration) -> Result<Migr
     Ok(Migrated { from: found, to: EXPECTED })
 }
 
+async fn take_over(database: &Database, limit: Duration) -> Result<(), ConnectError> {
+    database.take_over(limit).await.map_err(|fault| ConnectError::from_fault(&fault))
+}
+
 async fn current_version(database: &Database, limit: Duration) -> Result<i64, ConnectError> {
-    let version = database.read(limit, |connection| Box::pin(version(connection))).await;
-    version.map_err(|fault: Fault| ConnectError::from_fault(&fault))
+    let deadline = Instant::now() + limit;
+    loop {
+        match database.read(limit, |connection| Box::pin(version(connection))).await {
+            // While another process switches a new file to a write-ahead log, the file cannot be read.
+            Err(fault) if Fault::is_busy(&fault) && Instant::now() < deadline => sleep(PAUSE).await,
+            version => return version.map_err(|fault| ConnectError::from_fault(&fault)),
+        }
+    }
 }
 
 /// The version of the tables; 0 if there are none.
@@ -113,6 +133,17 @@ async fn version(connection: &mut Connection) -> Result<i64, Fault> {
     }
     let row = connection.row("SELECT COALESCE(MAX(version), 0) FROM tollgate_schema", []).await?;
     row.map_or(Ok(0), |row| row.number(0))
+}
+
+/// Whether there are no tables, of whatever program. In PostgreSQL: none in the schemas of the search path.
+async fn is_empty(connection: &mut Connection) -> Result<bool, Fault> {
+    let tables = match connection.kind() {
+        DatabaseKind::Sqlite => "SELECT COUNT(*) FROM sqlite_master",
+        DatabaseKind::Postgres => {
+            "SELECT COUNT(*) FROM pg_tables WHERE schemaname = ANY (current_schemas(false))"
+        }
+    };
+    Ok(connection.row(tables, []).await?.map_or(Ok(0), |row| row.number(0))? == 0)
 }
 
 /// Runs the migrations that the tables lack, and returns the version that they had.

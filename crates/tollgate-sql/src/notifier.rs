@@ -79,9 +79,15 @@ impl Notifier {
         }
     }
 
+    /// Changes the state, if that is due, and returns whether it was.
     fn transition(&self, is_due: impl Fn(u64) -> bool) -> bool {
         let next = |transitions: u64| is_due(transitions).then(|| transitions.wrapping_add(1));
-        self.transitions.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next).is_ok()
+        let has_changed = self.transitions.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next).is_ok();
+        if has_changed {
+            // Notifications may be lost in between, and a database that was replaced uses generations again.
+            self.published().clear();
+        }
+        has_changed
     }
 
     fn is_connected_at(transitions: u64) -> bool {

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use tollgate_core::clock::{Clock as _, SystemClock};
 
 use crate::{
-    database::{Done, Row, Value},
+    database::{Done, PAUSE, Row, Urgency, Value},
     fault::Fault,
     instant::to_micros,
     shared::Shared,
@@ -18,9 +18,6 @@ use crate::{
 
 /// The rows of one step. The statements below contain this number.
 const STEP: usize = 500;
-
-/// The pause after a deletion, in which other writers get their turn: SQLite has no queue for them.
-const PAUSE: Duration = Duration::from_millis(10);
 
 /// Younger entries of the history are kept in any case: a running process may not have read them yet.
 const MIN_HISTORY_AGE: Duration = Duration::from_hours(24);
@@ -162,7 +159,7 @@ impl Table {
             }
             if old > 0 && deletes {
                 let values = [from, to.clone(), vec![before.into()]].concat();
-                let deleted = shared.database.transact(limit, |connection| {
+                let deleted = shared.database.transact(limit, Urgency::CanWait, |connection| {
                     Box::pin(
                         async move { Ok(Done::Commit(connection.execute(self.delete(), values).await?)) },
                     )

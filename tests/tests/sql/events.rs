@@ -7,7 +7,10 @@ use std::{
 
 use futures_util::FutureExt as _;
 use sqlx::Connection as _;
-use tests::{postgres::Postgres, relay::Relay};
+use tests::{
+    postgres::Postgres,
+    relay::{Direction, Relay},
+};
 use tokio::time::timeout;
 use tollgate::{
     manage::{KeyAdminError, KeyChange, KeyUpdate, TenantChange},
@@ -56,6 +59,74 @@ async fn another_process_is_notified_of_changes() {
         assert!(there.find(&KeyLookup::new(&[digest("key")], at(3))).await.is_err());
     })
     .await;
+}
+
+/// Every login of a database can send notifications. One that could not be read interrupted the connection, which emptied every
+/// cache; and one that named a key ended its principals.
+#[tokio::test]
+async fn invented_notifications_end_nothing_and_interrupt_nothing() {
+    let postgres = Postgres::start().await;
+    let url = postgres.fresh_database().await;
+    let (here, there) = (builder().connect(&url).await.unwrap(), builder().connect(&url).await.unwrap());
+    issue(&here, key("key", Some("acme"))).await.unwrap();
+    let held = find(&there, "key").await.unwrap();
+    let (_listener, received) = subscribe(&there);
+
+    super::execute(
+        &url,
+        "CREATE ROLE stranger LOGIN; REVOKE ALL ON ALL TABLES IN SCHEMA public FROM stranger",
+    )
+    .await;
+    let mut stranger = sqlx::PgConnection::connect(&url.replace("postgres@", "stranger@")).await.unwrap();
+    let channel = "SELECT 'tollgate_' || relnamespace FROM pg_class WHERE oid = 'tollgate_keys'::regclass";
+    let channel: String = sqlx::query_scalar(channel).fetch_one(&mut stranger).await.unwrap();
+    for payload in [
+        "",
+        "garbage",
+        "key 999999 revoked key",
+        "tenant 999999 suspended acme",
+        "look 999999",
+        "change",
+        "change -1",
+        "change 999999",
+        "change 9223372036854775807",
+        "trial",
+    ] {
+        let many = "SELECT pg_notify($1, $2 || repeat(' ', number)) FROM generate_series(0, 999) AS number";
+        sqlx::query(many).bind(&channel).bind(payload).execute(&mut stranger).await.unwrap();
+    }
+    // Real changes arrive among them, and are the only ones.
+    issue(&here, key("other", None)).await.unwrap();
+    let is_issued = |event: &StoreEvent| matches!(event, StoreEvent::Key { id, .. } if **id == *"other");
+    eventually("issued", || received.lock().unwrap().iter().any(is_issued)).await;
+    assert_eq!(reason(&held), None);
+    revoke(&here, "key").await.unwrap();
+    eventually("revoked", || reason(&held) == Some(EndReason::Revoked)).await;
+    let interrupted = received.lock().unwrap().contains(&StoreEvent::Disconnected);
+    assert!(!interrupted, "{:?}", received.lock().unwrap());
+}
+
+/// A change may commit after another one with a higher generation, which was read before.
+#[tokio::test]
+async fn a_change_that_commits_late_is_found() {
+    let postgres = Postgres::start().await;
+    let url = postgres.fresh_database().await;
+    let (here, there) = (builder().connect(&url).await.unwrap(), builder().connect(&url).await.unwrap());
+    issue(&here, key("late", Some("acme"))).await.unwrap();
+    let held = find(&there, "late").await.unwrap();
+    // The suspension has its generation, and waits for the row of the tenant.
+    let mut late = sqlx::PgConnection::connect(&url).await.unwrap();
+    let steps = "BEGIN; INSERT INTO tollgate_history (at, operator, action, tenant, ended, detail) \
+                 VALUES (0, '', 'tenant_suspended', 'acme', 'suspended', '')";
+    sqlx::raw_sql(steps).execute(&mut late).await.unwrap();
+    let (_listener, received) = subscribe(&there);
+    issue(&here, key("other", None)).await.unwrap();
+    let is_issued = |event: &StoreEvent| matches!(event, StoreEvent::Key { id, .. } if **id == *"other");
+    eventually("issued", || received.lock().unwrap().iter().any(is_issued)).await;
+    let notify = "SELECT pg_notify('tollgate_' || relnamespace, 'change ' || (SELECT last_value - 1 FROM tollgate_history_generation_seq)) \
+                  FROM pg_class WHERE oid = 'tollgate_keys'::regclass; COMMIT";
+    sqlx::raw_sql(notify).execute(&mut late).await.unwrap();
+    eventually("suspended", || reason(&held) == Some(EndReason::TenantSuspended)).await;
 }
 
 /// Two stores that share a database. The second one connects through a relay.
@@ -194,6 +265,42 @@ async fn a_silent_network_does_not_exhaust_the_pool() {
     two.relay.cut().await;
     two.relay.mend();
     assert!(two.is_found_there_eventually("key").await, "the pool is exhausted");
+}
+
+/// To connect, to prepare a lookup, and to test an idle connection counted against the deadline of a lookup: none of them ever
+/// succeeded if the deadline was shorter than several round trips.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_distant_database_can_be_used() {
+    let postgres = Postgres::start().await;
+    let mut relay = Relay::to(postgres.address());
+    let url = postgres.fresh_database().await;
+    issue(&builder().connect(&url).await.unwrap(), key("key", None)).await.unwrap();
+    for direction in [Direction::ToUpstream, Direction::FromUpstream] {
+        relay.delay(direction, Duration::from_millis(150));
+    }
+    let distant = builder().with_deadline(Duration::from_millis(500)).with_heartbeat(Duration::from_secs(1));
+    let distant = distant.connect(&relay.reroute(&url)).await.unwrap();
+    let (one, two) = ([digest("key")], [digest("another"), digest("key")]);
+    for digests in [&one[..], &two[..]] {
+        // A few attempts: this machine may be busy.
+        let mut attempts = 0;
+        while !matches!(distant.find(&KeyLookup::new(digests, at(3))).await, Ok(Some(_))) {
+            attempts += 1;
+            assert!(attempts < 5, "a lookup never succeeds");
+        }
+        // The connection is tested meanwhile.
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+    }
+    // New connections are made, though the lookups that ask for them give up.
+    let mut attempts = 0;
+    loop {
+        let lookups = (0..8).map(|_| async { distant.find(&KeyLookup::new(&one, at(3))).await.is_ok() });
+        if futures_util::future::join_all(lookups).await.into_iter().all(|is_ok| is_ok) {
+            break;
+        }
+        attempts += 1;
+        assert!(attempts < 20, "no further connection is made");
+    }
 }
 
 #[tokio::test]

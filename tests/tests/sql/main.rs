@@ -6,6 +6,7 @@
 //! | `admin` | changes, lists and the history |
 //! | `find` | lookups, and the ends of principals |
 //! | `events` | notifications between processes, and failures of the network |
+//! | `file` | a SQLite file: its one writer, files of other programs, and a file that is replaced |
 //! | `open` | URLs and settings, accepted and refused |
 //! | `migrations` | schema versions, and separate migrations |
 //! | `prune` | deletion of old history and usage |
@@ -15,6 +16,7 @@
 
 mod admin;
 mod events;
+mod file;
 mod find;
 mod migrations;
 mod open;

@@ -60,6 +60,11 @@ async fn errors_and_debug_output_contain_no_password() {
         "postgres://ada:hunter2@127.0.0.1:x/keys",
         "postgres://ada:hunter2@[/keys",
         "postgres://127.0.0.1/keys?pasword=hunter2",
+        "postgres://ada:a?hunter2@127.0.0.1/keys",
+        "postgres://ada:a?hunter2=1@127.0.0.1/keys",
+        "postgres://ada:a?b&hunter2@127.0.0.1/keys",
+        "postgres://ada:1/hunter2@127.0.0.1/keys",
+        "postgres://ada:a#hunter2@127.0.0.1/keys",
     ] {
         let error = SqlKeys::connect(url).await.unwrap_err();
         assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");

@@ -10,6 +10,7 @@ use crate::{
     database::{Connection, Value},
     event::{Event, reason_word},
     fault::Fault,
+    message::payload_of_change,
     record::{changeable, digest_columns, read_listed, select_listed},
 };
 
@@ -151,7 +152,7 @@ impl Work<'_> {
             ended,
         };
         if let Some(channel) = &self.channel {
-            let values = [(&**channel).into(), event.to_payload().into()];
+            let values = [(&**channel).into(), payload_of_change(event.generation).into()];
             self.connection.execute("SELECT pg_notify($1, $2)", values).await?;
         }
         Ok(event)

@@ -36,6 +36,14 @@ pub(crate) enum Row {
     Postgres(PgRow),
 }
 
+/// A query with its values.
+#[cfg(feature = "postgres")]
+#[derive(Clone, Debug)]
+pub(crate) struct Query {
+    pub(crate) sql: String,
+    pub(crate) values: Vec<Value>,
+}
+
 /// Evaluates the same expression for either database.
 macro_rules! for_either {
     ($either:expr, $name:ident => $do:expr) => {
@@ -62,6 +70,8 @@ macro_rules! bound {
         query
     }};
 }
+#[cfg(feature = "postgres")]
+pub(super) use bound;
 
 impl Connection {
     /// The rows that a statement returns. The statement is prepared once for each connection.

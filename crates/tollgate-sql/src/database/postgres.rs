@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use self::own_pool::{OwnConnection, OwnPool};
+use super::Query;
 use crate::{connect_error::ConnectError, fault::Fault, settings::Settings};
 
 /// How long to wait for a rollback after a caller has given up.
@@ -44,23 +45,32 @@ const PARAMETERS: [&str; 20] = [
 
 /// The connection options of a URL.
 pub(crate) fn options_of(url: &str) -> Result<PgConnectOptions, ConnectError> {
-    let query = url.split_once('?').map_or("", |(_, query)| query);
-    let names =
-        query.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split('=').next().unwrap_or(pair));
-    for name in names {
-        if !PARAMETERS.contains(&name) && !name.starts_with("options[") && !name.starts_with("options%5B") {
-            return Err(ConnectError::InvalidUrl(
-                format!("unknown parameter `{}`", name.escape_debug()).into(),
-            ));
-        }
-    }
-    let options = PgConnectOptions::from_str(url).map_err(|_| {
+    // No message repeats a part of the URL: with a `?`, `/` or `#` in the password, any part can be a part of the password.
+    let malformed = || {
         ConnectError::InvalidUrl(
             "write `postgres://user:password@host:5432/database`; percent-encode characters other than letters, digits and \
-             `-._~`"
+             `-._~`, as `%3F` for `?`"
                 .into(),
         )
-    })?;
+    };
+    let (address, query) = url.split_once('?').unwrap_or((url, ""));
+    let path =
+        address.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or("", |(_, path)| path);
+    if path.contains('@') || url.contains('#') {
+        return Err(malformed());
+    }
+    for (number, pair) in query.split('&').filter(|pair| !pair.is_empty()).enumerate() {
+        let name = pair.split('=').next().unwrap_or(pair);
+        if !PARAMETERS.contains(&name) && !name.starts_with("options[") && !name.starts_with("options%5B") {
+            let message = format!(
+                "parameter {} after the `?` is unknown: known are {} and options[name]; write a `?` in a password as `%3F`",
+                number + 1,
+                PARAMETERS.join(", ")
+            );
+            return Err(ConnectError::InvalidUrl(message.into()));
+        }
+    }
+    let options = PgConnectOptions::from_str(url).map_err(|_| malformed())?;
     Ok(options.disable_statement_logging())
 }
 
@@ -80,15 +90,19 @@ enum PoolKind {
 }
 
 impl Pool {
-    /// Opens a pool of this store's own, and its first connection.
-    pub(crate) async fn open(options: PgConnectOptions, settings: &Settings) -> Result<Self, ConnectError> {
+    /// Opens a pool of this store's own, and its first connection. Each connection first runs these queries.
+    pub(crate) async fn open(
+        options: PgConnectOptions,
+        warm_up: Vec<Query>,
+        settings: &Settings,
+    ) -> Result<Self, ConnectError> {
         let is_named = options.get_application_name().is_some();
         let options = if is_named { options } else { options.application_name("tollgate") };
         let limit = server_limit(settings);
         // Stops statements whose caller has given up, and transactions whose client is gone.
         let setup =
             format!("SET statement_timeout = {limit}; SET idle_in_transaction_session_timeout = {limit}");
-        let pool = OwnPool::new(options, setup, settings.connections)?;
+        let pool = OwnPool::new(options, setup, warm_up, settings)?;
         Self::checked(PoolKind::Own(pool), settings).await
     }
 
@@ -135,6 +149,13 @@ impl Pool {
     pub(crate) fn drop_idle(&self) {
         if let PoolKind::Own(pool) = &self.kind {
             pool.drop_idle();
+        }
+    }
+
+    /// Tests the connections that have not answered for this time. An application's pool tests them before use.
+    pub(crate) async fn test_idle(&self, after: Duration) {
+        if let PoolKind::Own(pool) = &self.kind {
+            pool.test_idle(after).await;
         }
     }
 

@@ -1,21 +1,27 @@
 //! SQLite: connection options, and the pools of readers and of the writer.
 
-use std::{str::FromStr, sync::Arc, time::Duration};
+mod file;
+
+use std::{
+    path::PathBuf,
+    str::FromStr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use sqlx::{
-    ConnectOptions as _, Row as _, Sqlite, SqliteConnection, SqlitePool,
+    ConnectOptions as _, Connection as _, Row as _, Sqlite, SqliteConnection, SqlitePool,
     pool::PoolConnection,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteSynchronous},
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout_at},
 };
 
+pub(crate) use self::file::FileIdentity;
+use super::PAUSE;
 use crate::{connect_error::ConnectError, fault::Fault, settings::Settings};
-
-/// The pause before another attempt to open a database that another process holds.
-const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// Readers never wait for the writer. Writers queue for one permit instead of polling for SQLite's lock.
 #[derive(Clone, Debug)]
@@ -23,9 +29,15 @@ pub(crate) struct Pools {
     readers: SqlitePool,
     writer: SqlitePool,
     write_permit: Arc<Semaphore>,
-    is_in_memory: bool,
+    /// The file; `None` for a database in this process's memory.
+    file: Option<PathBuf>,
+    replacement: Arc<Replacement>,
     is_owned: bool,
 }
+
+/// When the file was found to be replaced, the last time. Connections from before use the former file.
+#[derive(Debug, Default)]
+struct Replacement(Mutex<Option<Instant>>);
 
 /// A pooled connection.
 pub(crate) struct Lease {
@@ -51,76 +63,142 @@ pub(crate) fn options_of(url: &str) -> Result<SqliteConnectOptions, ConnectError
 }
 
 impl Pools {
-    /// Opens pools of this store's own.
+    /// Opens pools of this store's own. Creates a missing file, and writes nothing to an existing one.
     pub(crate) async fn open(
         options: SqliteConnectOptions,
         settings: &Settings,
     ) -> Result<Self, ConnectError> {
-        let options = options.foreign_keys(true);
-        let pool =
-            || SqlitePoolOptions::new().acquire_timeout(settings.admin_deadline).test_before_acquire(false);
-        // A database in memory lives as long as its connection.
-        let writer_pool = || pool().max_connections(1).max_lifetime(None).idle_timeout(None);
-        let writer_options =
-            options.clone().journal_mode(SqliteJournalMode::Wal).busy_timeout(settings.admin_deadline);
-        let deadline = Instant::now() + settings.admin_deadline;
-        // The writer connects first: it creates the file and switches it to WAL.
-        let writer = loop {
-            let connect = writer_pool().connect_with(writer_options.clone());
-            let connected = timeout_at(deadline, connect).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-            match connected.map_err(Fault::from) {
-                Ok(writer) => break writer,
-                // The switch to WAL fails without waiting while another process does the same.
-                Err(fault) if is_busy(&fault) && Instant::now() < deadline => sleep(RETRY_PAUSE).await,
-                Err(fault) => return Err(ConnectError::from_fault(&fault)),
-            }
+        let options = file::create(options).map_err(|_| ConnectError::cannot_open_file())?.foreign_keys(true);
+        let replacement = Arc::new(Replacement::default());
+        let pool = || {
+            let replacement = Arc::clone(&replacement);
+            SqlitePoolOptions::new()
+                .acquire_timeout(settings.admin_deadline)
+                .test_before_acquire(false)
+                .before_acquire(move |_, connection| {
+                    let is_current = replacement.is_before(connection.age);
+                    Box::pin(async move { Ok(is_current) })
+                })
         };
-        let is_in_memory = is_in_memory(&writer).await.map_err(|fault| ConnectError::from_fault(&fault))?;
-        let readers = if is_in_memory {
+        // A database in memory lives as long as its connection.
+        let writer_pool = pool().max_connections(1).max_lifetime(None).idle_timeout(None);
+        // SQLite itself pauses for up to 100 ms between two attempts to get the write lock: `Database::begin` waits instead.
+        let connect = writer_pool.connect_with(options.clone().busy_timeout(Duration::ZERO));
+        let deadline = Instant::now() + settings.admin_deadline;
+        let open = async {
+            let writer = connect.await?;
+            let file = file_of(&writer).await?;
+            Ok((writer, file))
+        };
+        let opened = timeout_at(deadline, open).await.unwrap_or(Err(sqlx::Error::PoolTimedOut.into()));
+        let (writer, file) = opened.map_err(|fault: Fault| ConnectError::from_fault(&fault))?;
+        let readers = if file.is_none() {
             writer.clone()
         } else {
             let options = options.busy_timeout(settings.deadline);
             pool().max_connections(settings.connections).connect_lazy_with(options)
         };
-        Ok(Self { readers, writer, write_permit: write_permit(), is_in_memory, is_owned: true })
+        Ok(Self { readers, writer, write_permit: write_permit(), file, replacement, is_owned: true })
     }
 
     /// Uses a pool of the application's.
     pub(crate) async fn adopt(pool: SqlitePool, settings: &Settings) -> Result<Self, ConnectError> {
         let inspect = async {
-            let is_in_memory = is_in_memory(&pool).await?;
+            let file = file_of(&pool).await?;
             let enforces: i64 = sqlx::query_scalar("PRAGMA foreign_keys").fetch_one(&pool).await?;
-            Ok((is_in_memory, enforces == 1))
+            Ok((file, enforces == 1))
         };
         let deadline = Instant::now() + settings.admin_deadline;
         let inspected = timeout_at(deadline, inspect).await.unwrap_or(Err(Fault::TimedOut));
-        let (is_in_memory, enforces_foreign_keys) =
-            inspected.map_err(|fault| ConnectError::from_fault(&fault))?;
+        let (file, enforces_foreign_keys) = inspected.map_err(|fault| ConnectError::from_fault(&fault))?;
         if !enforces_foreign_keys {
             return Err(ConnectError::InvalidSetting(
                 "the SQLite pool does not enforce foreign keys: remove `foreign_keys(false)` from its options".into(),
             ));
         }
-        let (readers, writer) = (pool.clone(), pool);
-        Ok(Self { readers, writer, write_permit: write_permit(), is_in_memory, is_owned: false })
+        let (readers, writer, replacement) = (pool.clone(), pool, Arc::default());
+        Ok(Self { readers, writer, write_permit: write_permit(), file, replacement, is_owned: false })
+    }
+
+    /// Switches the file to a write-ahead log, unless it has one. Only for a file that is known to be a key store, or is to become
+    /// one: the switch stays in the file.
+    pub(super) async fn use_write_ahead_log(&self, limit: Duration) -> Result<(), Fault> {
+        if self.file.is_none() || !self.is_owned {
+            return Ok(());
+        }
+        let deadline = Instant::now() + limit;
+        let _permit = self.write_permit.acquire().await.map_err(|_| Fault::Stopped)?;
+        loop {
+            match self.try_write_ahead_log().await {
+                // Another process does the same.
+                Err(fault) if fault.is_busy() && Instant::now() < deadline => sleep(PAUSE).await,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn try_write_ahead_log(&self) -> Result<(), Fault> {
+        // The switch needs a lock, even if there is nothing to switch.
+        let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&self.writer).await?;
+        if mode != "wal" {
+            sqlx::query("PRAGMA journal_mode = WAL").execute(&self.writer).await?;
+        }
+        Ok(())
+    }
+
+    /// Fails if the database is read-only, by this statement, which changes nothing. Does not wait for the write lock.
+    pub(super) async fn check_writable(&self, sql: &'static str) -> Result<(), Fault> {
+        if self.file.is_none() {
+            return Ok(());
+        }
+        let options = (*self.readers.connect_options()).clone().busy_timeout(Duration::ZERO);
+        let attempt = async {
+            let mut connection = options.connect().await?;
+            sqlx::raw_sql(sql).execute(&mut connection).await?;
+            connection.close().await
+        };
+        match attempt.await.map_err(Fault::from) {
+            // SQLite finds out first whether the file is read-only. So it is not, and another process writes.
+            Err(fault) if fault.is_busy() => Ok(()),
+            outcome => outcome,
+        }
     }
 
     pub(super) async fn reader(&self) -> Result<Lease, Fault> {
+        self.check_not_replaced()?;
         Ok(Lease { connection: self.readers.acquire().await?, _write_permit: None })
     }
 
     pub(super) async fn writer(&self) -> Result<Lease, Fault> {
         let permit = Arc::clone(&self.write_permit).acquire_owned().await.map_err(|_| Fault::Stopped)?;
+        self.check_not_replaced()?;
         Ok(Lease { connection: self.writer.acquire().await?, _write_permit: Some(permit) })
+    }
+
+    /// An application's pool keeps its connections to the former file, where a key may be valid that is revoked in the new one.
+    fn check_not_replaced(&self) -> Result<(), Fault> {
+        if self.is_owned || !self.replacement.has_happened() { Ok(()) } else { Err(Fault::FileReplaced) }
     }
 
     /// Whether the database is in this process's memory, so that no other process can change it.
     pub(crate) fn is_in_memory(&self) -> bool {
-        self.is_in_memory
+        self.file.is_none()
+    }
+
+    /// Which file the database is in now. Fails if the file was removed.
+    pub(crate) async fn file_identity(&self) -> Result<FileIdentity, Fault> {
+        let file = self.file.clone().ok_or(Fault::Stopped)?;
+        FileIdentity::read(file).await.map_err(|_| Fault::FileReplaced)
+    }
+
+    /// From now on, uses no connection that exists: the file was replaced since.
+    pub(crate) fn file_was_replaced(&self) {
+        self.replacement.happens();
     }
 
     /// A new connection outside the pools.
     pub(crate) async fn connect(&self) -> Result<SqliteConnection, Fault> {
+        self.check_not_replaced()?;
         Ok(self.readers.connect_options().connect().await?)
     }
 
@@ -129,6 +207,21 @@ impl Pools {
             self.readers.close().await;
             self.writer.close().await;
         }
+    }
+}
+
+impl Replacement {
+    fn happens(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn has_happened(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Whether a connection of this age was opened after the file was replaced.
+    fn is_before(&self, age: Duration) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_none_or(|at| at.elapsed() > age)
     }
 }
 
@@ -147,18 +240,16 @@ fn write_permit() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(1))
 }
 
-/// SQLite names no file for a database in memory.
-async fn is_in_memory(pool: &SqlitePool) -> Result<bool, Fault> {
+/// The file of the database; `None` if it is in memory.
+async fn file_of(pool: &SqlitePool) -> Result<Option<PathBuf>, Fault> {
     let databases = sqlx::query("PRAGMA database_list").fetch_all(pool).await?;
     for database in databases {
         if database.try_get::<String, _>("name")? == "main" {
-            return Ok(database.try_get::<Option<String>, _>("file")?.unwrap_or_default().is_empty());
+            let file = database.try_get::<Option<String>, _>("file")?.filter(|file| !file.is_empty());
+            // SQLite has followed symbolic links, and one of them may be changed.
+            let given = file::plain_path(&pool.connect_options()).map(PathBuf::from);
+            return Ok(file.map(|file| given.unwrap_or_else(|| file.into())));
         }
     }
-    Ok(false)
-}
-
-/// Whether another process has locked the database: `SQLITE_BUSY`, with any extended code.
-fn is_busy(fault: &Fault) -> bool {
-    fault.code().and_then(|code| code.parse::<i32>().ok()).is_some_and(|code| code & 0xff == 5)
+    Ok(None)
 }

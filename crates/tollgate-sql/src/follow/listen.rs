@@ -2,20 +2,44 @@
 
 use std::{sync::Arc, time::Duration};
 
-use sqlx::postgres::{PgListener, PgPoolOptions};
+use sqlx::{
+    AssertSqlSafe,
+    postgres::{PgListener, PgPoolOptions},
+};
 use tokio::{
     sync::watch,
     task::JoinHandle,
-    time::{Instant, MissedTickBehavior, interval_at, sleep, timeout},
+    time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout},
 };
 
-use super::{message::Message, recheck::recheck};
+use super::recheck::recheck;
 use crate::{
-    connect_error::ConnectError, database::postgres::Pool, event::Event, fault::Fault, shared::Shared,
+    connect_error::ConnectError,
+    database::postgres::Pool,
+    event::Event,
+    fault::Fault,
+    message::{Message, PROBE},
+    shared::Shared,
 };
 
 /// The pause before another attempt to connect: the first one, and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// How long an attempt to connect and to receive a notification may take, at least. It takes some 14 round trips.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(4);
+
+/// The least time between two looks into the history. In a flood of notifications, one look answers all that came meanwhile.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The most notifications that one look answers, and the most events that one statement reads.
+const BATCH: usize = 1_000;
+
+/// A connection on which notifications arrive.
+struct Listener {
+    connection: PgListener,
+    /// The highest generation that was read from the history.
+    last: i64,
+}
 
 pub(super) async fn follow(
     shared: &Arc<Shared>,
@@ -38,9 +62,9 @@ pub(super) async fn follow(
 }
 
 /// Listens, and connects again whenever the connection is lost. Never returns.
-async fn keep_listening(shared: &Shared, pool: &Pool, mut listener: PgListener) {
+async fn keep_listening(shared: &Shared, pool: &Arc<Pool>, mut listener: Listener) {
     loop {
-        let fault = receive(shared, listener).await;
+        let fault = answer(shared, pool, listener).await;
         tracing::warn!(target: "tollgate", detail = %fault, "key change notifications interrupted");
         pool.drop_idle();
         shared.notifier.disconnected();
@@ -48,7 +72,7 @@ async fn keep_listening(shared: &Shared, pool: &Pool, mut listener: PgListener) 
         listener = loop {
             sleep(backoff).await;
             backoff = (backoff * 2).min(BACKOFF.1);
-            let limit = shared.settings.heartbeat.saturating_mul(2).max(BACKOFF.1);
+            let limit = shared.settings.heartbeat.saturating_mul(2).max(ATTEMPT_LIMIT);
             if let Ok(Ok(listener)) = timeout(limit, listen(shared, pool)).await {
                 // Nothing is missed from here on. The recheck finds what was missed before.
                 if recheck(shared).await.is_ok() {
@@ -62,7 +86,7 @@ async fn keep_listening(shared: &Shared, pool: &Pool, mut listener: PgListener) 
 }
 
 /// A listener that has received a notification of this process.
-async fn listen(shared: &Shared, pool: &Pool) -> Result<PgListener, Fault> {
+async fn listen(shared: &Shared, pool: &Pool) -> Result<Listener, Fault> {
     let Some(channel) = &shared.channel else { return Err(Fault::Stopped) };
     // A listener needs a pool, and keeps its connection permanently.
     let own = PgPoolOptions::new()
@@ -71,80 +95,127 @@ async fn listen(shared: &Shared, pool: &Pool) -> Result<PgListener, Fault> {
         .idle_timeout(None)
         .test_before_acquire(false)
         .connect_lazy_with(pool.connect_options());
-    let mut listener = PgListener::connect_with(&own).await?;
-    listener.ignore_pool_close_event(true);
+    let mut connection = PgListener::connect_with(&own).await?;
+    connection.ignore_pool_close_event(true);
     // An automatic reconnect would hide that notifications were missed.
-    listener.eager_reconnect(false);
-    listener.listen(channel).await?;
+    connection.eager_reconnect(false);
+    connection.listen(channel).await?;
     // A pooler in transaction mode accepts LISTEN, and does not deliver notifications.
     let (limit, channel) = (shared.settings.admin_deadline, channel.clone());
     let probe = shared.database.read(limit, |connection| {
-        let values = [channel.into(), Message::PROBE.into()];
+        let values = [channel.into(), PROBE.into()];
         Box::pin(connection.execute("SELECT pg_notify($1, $2)", values))
     });
     probe.await?;
-    loop {
-        let Some(received) = listener.try_recv().await? else { return Err(connection_closed()) };
-        if let Message::Probe = process(shared, received.payload()).await? {
-            return Ok(listener);
-        }
+    while receive(&mut connection).await? != Message::Probe {}
+    // Those that arrived before are of changes that the caller does not miss: it reads the tables after this.
+    let last = shared.database.read(limit, |connection| {
+        Box::pin(async move {
+            let sql = "SELECT COALESCE(MAX(generation), 0) FROM tollgate_history";
+            connection.row(sql, []).await?.map_or(Ok(0), |row| row.number(0))
+        })
+    });
+    Ok(Listener { connection, last: last.await? })
+}
+
+async fn receive(connection: &mut PgListener) -> Result<Message, Fault> {
+    match connection.try_recv().await? {
+        Some(received) => Ok(Message::read(received.payload())),
+        None => Err(Fault::Database(sqlx::Error::Io(std::io::ErrorKind::ConnectionAborted.into()))),
     }
 }
 
-/// Receives notifications until none would arrive any more, and returns why.
-async fn receive(shared: &Shared, mut listener: PgListener) -> Fault {
+/// Answers notifications until none would arrive any more, and returns why.
+async fn answer(shared: &Shared, pool: &Arc<Pool>, mut listener: Listener) -> Fault {
     let heartbeat = shared.settings.heartbeat;
     // The last quarter of the two heartbeats of `staleness_bound` is for the delays of a busy machine.
     let limit = heartbeat.mul_f32(0.75);
     let mut beats = interval_at(Instant::now() + heartbeat, heartbeat);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut next_look = Instant::now();
+    let mut tests: Option<JoinHandle<()>> = None;
     loop {
         let received = tokio::select! {
-            received = listener.try_recv() => received,
+            received = receive(&mut listener.connection) => received,
             _ = beats.tick() => {
                 // On the connection that notifications use: a firewall can drop it alone, in silence.
-                let beat = sqlx::query("SELECT 1").execute(&mut listener);
+                let beat = sqlx::query("SELECT 1").execute(&mut listener.connection);
                 match timeout(limit, beat).await {
-                    Ok(Ok(_)) => continue,
+                    Ok(Ok(_)) => {
+                        if tests.as_ref().is_none_or(JoinHandle::is_finished) {
+                            let pool = Arc::clone(pool);
+                            // Ends by itself, at the latest when the deadline of its last test has passed.
+                            tests = Some(tokio::spawn(async move { pool.test_idle(heartbeat / 2).await }));
+                        }
+                        continue;
+                    }
                     Ok(Err(error)) => return error.into(),
                     Err(_) => return Fault::TimedOut,
                 }
             }
         };
-        let processed = match received {
-            Ok(Some(received)) => process(shared, received.payload()).await,
-            Ok(None) => Err(connection_closed()),
-            Err(error) => Err(error.into()),
+        let answered = match received {
+            Ok(Message::Probe) => continue,
+            Ok(first) => listener.look(shared, first, next_look).await,
+            Err(fault) => return fault,
         };
-        if let Err(fault) = processed {
+        if let Err(fault) = answered {
             return fault;
         }
+        next_look = Instant::now() + LOOK_INTERVAL;
     }
 }
 
-/// Publishes what a notification reports.
-async fn process(shared: &Shared, payload: &str) -> Result<Message, Fault> {
-    let message = Message::read(payload);
-    match &message {
-        Message::Event(event) => shared.notifier.publish_reported(event),
-        Message::LookUp(generation) => {
-            let generation = *generation;
-            let event = shared.database.read(shared.settings.deadline, |connection| {
-                Box::pin(async move {
-                    let sql = "SELECT generation, key_id, tenant, ended FROM tollgate_history WHERE generation = $1";
-                    connection.row(sql, [generation.into()]).await?.map(|row| Event::read(&row)).transpose()
-                })
-            });
-            let event = event.await?.and_then(|event| event.to_store_event());
-            shared.notifier.publish_reported(&event.ok_or(Fault::Unreadable("an entry of the history"))?);
+impl Listener {
+    /// Publishes the changes that this notification, and those that arrive until this instant, are about. If one of them is unknown,
+    /// or false, that costs no more than this look.
+    async fn look(&mut self, shared: &Shared, first: Message, not_before: Instant) -> Result<(), Fault> {
+        let mut messages = vec![first];
+        while messages.len() < BATCH {
+            tokio::select! {
+                biased;
+                received = receive(&mut self.connection) => messages.push(received?),
+                () = sleep_until(not_before) => break,
+            }
         }
-        Message::Probe => {}
-        // To reconnect reads everything again.
-        Message::Unknown => return Err(Fault::Unreadable("a notification")),
+        sleep_until(not_before).await;
+        // A change may commit after another one with a higher generation: its notification names it.
+        let mut named: Vec<_> = messages.iter().filter_map(Message::generation).collect();
+        // As the staleness bound says.
+        let limit = shared.settings.heartbeat.saturating_mul(2);
+        loop {
+            let events = self.events(shared, &named, limit).await?;
+            for event in &events {
+                self.last = self.last.max(event.generation);
+                if let Some(event) = event.to_store_event() {
+                    shared.notifier.publish_reported(&event);
+                }
+            }
+            if events.len() < BATCH {
+                return Ok(());
+            }
+            // Those are read: there are no more of them than a batch has.
+            named.clear();
+        }
     }
-    Ok(message)
-}
 
-fn connection_closed() -> Fault {
-    Fault::Database(sqlx::Error::Io(std::io::ErrorKind::ConnectionAborted.into()))
+    /// The events with these generations, and those after the last one.
+    async fn events(&self, shared: &Shared, named: &[i64], limit: Duration) -> Result<Vec<Event>, Fault> {
+        let named: Vec<_> = named.iter().map(i64::to_string).collect();
+        let either = if named.is_empty() {
+            String::new()
+        } else {
+            format!(" OR generation IN ({})", named.join(", "))
+        };
+        let sql = format!(
+            "SELECT generation, key_id, tenant, ended FROM tollgate_history WHERE generation > {}{either} \
+             ORDER BY generation LIMIT {BATCH}",
+            self.last
+        );
+        let rows = shared
+            .database
+            .read(limit, |connection| Box::pin(connection.rows_unprepared(AssertSqlSafe(sql), [])));
+        let rows: Vec<_> = rows.await?;
+        rows.iter().map(Event::read).collect()
+    }
 }

@@ -9,10 +9,13 @@ use tokio::{
     time::{MissedTickBehavior, interval, timeout},
 };
 
-use super::recheck::recheck;
+use super::recheck::{end_all, recheck};
 use crate::{
     connect_error::ConnectError,
-    database::{Connection, sqlite::Pools},
+    database::{
+        Connection, Row,
+        sqlite::{FileIdentity, Pools},
+    },
     event::Event,
     fault::Fault,
     shared::Shared,
@@ -23,9 +26,26 @@ const BATCH: i64 = 1_000;
 
 /// What was seen of the file last.
 struct Seen {
+    file: FileIdentity,
     /// `PRAGMA data_version` reports changes by other connections than the one that asks.
     connection: SqliteConnection,
     data_version: i64,
+}
+
+/// The last entry of the history that was read, and its timestamp.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Position {
+    generation: i64,
+    at: Option<i64>,
+}
+
+/// How far the changes of other processes were followed.
+struct Following {
+    /// `None` after an interruption.
+    seen: Option<Seen>,
+    /// The file that the position is in.
+    file: FileIdentity,
+    position: Position,
 }
 
 pub(super) async fn follow(
@@ -34,8 +54,9 @@ pub(super) async fn follow(
     mut stopped: watch::Receiver<()>,
 ) -> Result<JoinHandle<()>, ConnectError> {
     let refused = |fault: Fault| ConnectError::from_fault(&fault);
-    let mut seen = Some(Seen::open(pools).await.map_err(refused)?);
-    let mut generation = last_generation(shared).await.map_err(refused)?;
+    let seen = Seen::open(pools).await.map_err(refused)?;
+    let position = last_position(shared).await.map_err(refused)?;
+    let mut following = Following { file: seen.file, seen: Some(seen), position };
     shared.notifier.connected();
     let (shared, pools) = (Arc::clone(shared), pools.clone());
     Ok(tokio::spawn(async move {
@@ -46,8 +67,8 @@ pub(super) async fn follow(
                 _ = stopped.changed() => break,
                 _ = ticks.tick() => {}
             }
-            let was_interrupted = seen.is_none();
-            let polled = poll(&shared, &pools, &mut seen, &mut generation);
+            let was_interrupted = following.seen.is_none();
+            let polled = following.poll(&shared, &pools);
             let polled = timeout(shared.settings.deadline, polled).await.unwrap_or(Err(Fault::TimedOut));
             let polled = match polled {
                 // The missed events are published by now. This is for lookups that ran in the meantime.
@@ -65,7 +86,7 @@ pub(super) async fn follow(
                     if !was_interrupted {
                         tracing::warn!(target: "tollgate", detail = %fault, "key change notifications interrupted");
                     }
-                    seen = None;
+                    following.seen = None;
                     shared.notifier.disconnected();
                 }
             }
@@ -74,74 +95,109 @@ pub(super) async fn follow(
     }))
 }
 
-/// Publishes new events, if the file was changed since the last time.
-async fn poll(
-    shared: &Shared,
-    pools: &Pools,
-    seen: &mut Option<Seen>,
-    generation: &mut i64,
-) -> Result<(), Fault> {
-    if let Some(seen) = seen {
+impl Following {
+    /// Publishes new events, if the file was changed since the last time. Fails if the file, or the database in it, was replaced.
+    async fn poll(&mut self, shared: &Shared, pools: &Pools) -> Result<(), Fault> {
+        let Some(seen) = &mut self.seen else { return self.resume(shared, pools).await };
+        if pools.file_identity().await.ok() != Some(seen.file) {
+            pools.file_was_replaced();
+            return Err(Fault::FileReplaced);
+        }
         let data_version = data_version(&mut seen.connection).await?;
         if data_version != seen.data_version {
-            publish_since(shared, generation).await?;
+            if !self.position.is_in(shared).await? {
+                return Err(Fault::FileReplaced);
+            }
+            self.position.publish_since(shared).await?;
             seen.data_version = data_version;
         }
-        return Ok(());
+        Ok(())
     }
-    let opened = Seen::open(pools).await?;
-    publish_since(shared, generation).await?;
-    *seen = Some(opened);
-    Ok(())
+
+    /// Follows again after an interruption.
+    async fn resume(&mut self, shared: &Shared, pools: &Pools) -> Result<(), Fault> {
+        let seen = Seen::open(pools).await?;
+        if seen.file != self.file || !self.position.is_in(shared).await? {
+            // Another database, such as a backup. Its generations cannot be compared with those seen before.
+            self.position = last_position(shared).await?;
+            self.file = seen.file;
+            end_all(shared);
+        } else {
+            self.position.publish_since(shared).await?;
+        }
+        self.seen = Some(seen);
+        Ok(())
+    }
 }
 
-/// Publishes the events of the history after this generation. SQLite has one writer at a time, so a later commit has a
-/// higher generation.
-async fn publish_since(shared: &Shared, generation: &mut i64) -> Result<(), Fault> {
-    loop {
-        let since = *generation;
-        let events = shared.database.read(shared.settings.deadline, |connection| {
-            Box::pin(async move { events_since(connection, since).await })
+impl Position {
+    /// Whether the history contains this entry, or did before old entries were deleted. Otherwise it is another history.
+    async fn is_in(self, shared: &Shared) -> Result<bool, Fault> {
+        let sql = "SELECT (SELECT seq FROM sqlite_sequence WHERE name = 'tollgate_history'), \
+                   (SELECT at FROM tollgate_history WHERE generation = $1)";
+        let read = shared.database.read(shared.settings.deadline, |connection| {
+            Box::pin(async move { connection.row(sql, [self.generation.into()]).await })
         });
-        let events: Vec<Event> = events.await?;
-        let Some(last) = events.last() else { return Ok(()) };
-        let last = last.generation;
-        // SQLite leaves no number out. So entries are missing if they were pruned before this process has read them.
-        let expected = since.saturating_add(1)..;
-        let is_complete =
-            events.iter().map(|event| event.generation).zip(expected).all(|(found, next)| found == next);
-        for event in events.iter().filter_map(Event::to_store_event) {
-            shared.notifier.publish_reported(&event);
-        }
-        *generation = last;
-        if !is_complete {
-            return Err(Fault::Pruned);
+        let row = read.await?.ok_or(Fault::Unreadable("the history"))?;
+        let (last, at) = (row.optional_number(0)?.unwrap_or(0), row.optional_number(1)?);
+        Ok(last >= self.generation && (at.is_none() || at == self.at))
+    }
+
+    /// Publishes the events of the history after this entry. SQLite has one writer at a time, so a later commit has a higher
+    /// generation.
+    async fn publish_since(&mut self, shared: &Shared) -> Result<(), Fault> {
+        loop {
+            let since = self.generation;
+            let events = shared.database.read(shared.settings.deadline, |connection| {
+                Box::pin(async move { events_since(connection, since).await })
+            });
+            // SQLite leaves no number out. So entries are missing if they were pruned before this process has read them.
+            let mut is_complete = true;
+            for (event, position) in events.await? {
+                is_complete &= position.generation == self.generation.saturating_add(1);
+                if let Some(event) = event.to_store_event() {
+                    shared.notifier.publish_reported(&event);
+                }
+                *self = position;
+            }
+            if !is_complete {
+                return Err(Fault::Pruned);
+            }
+            if self.generation == since {
+                return Ok(());
+            }
         }
     }
 }
 
-async fn events_since(connection: &mut Connection, generation: i64) -> Result<Vec<Event>, Fault> {
-    let sql = "SELECT generation, key_id, tenant, ended FROM tollgate_history WHERE generation > $1 \
+async fn events_since(connection: &mut Connection, generation: i64) -> Result<Vec<(Event, Position)>, Fault> {
+    let sql = "SELECT generation, key_id, tenant, ended, at FROM tollgate_history WHERE generation > $1 \
                ORDER BY generation LIMIT $2";
     let rows = connection.rows(sql, [generation.into(), BATCH.into()]).await?;
-    rows.iter().map(Event::read).collect()
+    let read = |row: &Row| {
+        Ok((Event::read(row)?, Position { generation: row.number(0)?, at: Some(row.number(4)?) }))
+    };
+    rows.iter().map(read).collect()
 }
 
-async fn last_generation(shared: &Shared) -> Result<i64, Fault> {
+/// The last entry of the history, which may have been deleted since.
+async fn last_position(shared: &Shared) -> Result<Position, Fault> {
+    let sql = "SELECT s.seq, h.at FROM sqlite_sequence s LEFT JOIN tollgate_history h ON h.generation = s.seq \
+               WHERE s.name = 'tollgate_history'";
     let read = shared.database.read(shared.settings.admin_deadline, |connection| {
-        Box::pin(async move {
-            let sql = "SELECT COALESCE(MAX(generation), 0) FROM tollgate_history";
-            connection.row(sql, []).await?.map_or(Ok(0), |row| row.number(0))
-        })
+        Box::pin(async move { connection.row(sql, []).await })
     });
-    read.await
+    let Some(row) = read.await? else { return Ok(Position::default()) };
+    Ok(Position { generation: row.number(0)?, at: row.optional_number(1)? })
 }
 
 impl Seen {
     async fn open(pools: &Pools) -> Result<Self, Fault> {
+        // Read first: if the file is replaced in between, the next poll notices it.
+        let file = pools.file_identity().await?;
         let mut connection = pools.connect().await?;
         let data_version = data_version(&mut connection).await?;
-        Ok(Self { connection, data_version })
+        Ok(Self { file, connection, data_version })
     }
 }
 

@@ -32,6 +32,17 @@ pub(super) async fn recheck(shared: &Shared) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Ends all principals: the database was replaced by another one, and nothing in it says which of them are still valid.
+#[cfg(feature = "sqlite")]
+pub(super) fn end_all(shared: &Shared) {
+    let signals = &shared.notifier.signals;
+    // Before `held`, for lookups in progress: as in `recheck`.
+    signals.end(&StoreEvent::Disconnected);
+    for id in signals.held() {
+        signals.end(&StoreEvent::Key { id, generation: u64::MAX, end: Some(EndReason::Revoked) });
+    }
+}
+
 /// The events that end principals of these keys.
 async fn ended(connection: &mut Connection, ids: Vec<Box<str>>) -> Result<Vec<StoreEvent>, Fault> {
     // The number of parameters is constant, so the statement is prepared once.

@@ -2,67 +2,61 @@
 //!
 //! `docs/design/sql.md` says what the pool must do, and why sqlx's pool and `bb8` cannot.
 
+mod connector;
+
 use std::{fmt, time::Duration};
 
-use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, QueueMode, RecycleError, RecycleResult};
-use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, postgres::PgConnectOptions};
+use deadpool::managed::{Object, Pool, PoolError, QueueMode, Timeouts};
+use sqlx::{Connection as _, PgConnection, postgres::PgConnectOptions};
 use tokio::{
-    sync::watch,
+    runtime::Handle as Runtime,
     time::{Instant, timeout, timeout_at},
 };
 
-use crate::{connect_error::ConnectError, fault::Fault};
+use self::connector::{Connector, Setup};
+use crate::{connect_error::ConnectError, database::Query, fault::Fault, settings::Settings};
 
-/// A connection that was idle for longer is tested before use.
-const TEST_AFTER: Duration = Duration::from_secs(1);
+/// The least time to connect. Eight times the deadline of a lookup, if that is more: to connect takes more round trips.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
-/// An older connection is replaced, so that connections spread again after a failover behind a load balancer.
-const MAX_AGE: Duration = Duration::from_mins(30);
-
-/// How long a graceful close may take.
-const CLOSE_LIMIT: Duration = Duration::from_secs(1);
-
-pub(super) struct OwnPool(Pool<Connector>);
+pub(super) struct OwnPool {
+    pool: Pool<Connector>,
+    /// A connection that has not answered for longer is tested before use. [`test_idle`](Self::test_idle) prevents that.
+    test_after: Duration,
+}
 
 /// A connection in use. Dropped, it counts as broken unless it was [given back](Self::give_back).
 pub(super) struct OwnConnection(Object<Connector>);
 
-struct Connector {
-    options: PgConnectOptions,
-    /// The statements that each new connection runs first.
-    setup: String,
-    /// Each open connection has a receiver of it.
-    open: watch::Sender<()>,
-}
-
-struct Session {
-    connection: PgConnection,
-    opened_at: Instant,
-    used_at: Instant,
-    /// Whether it may be used again. `false` while it is in use.
-    is_ready: bool,
-    _open: watch::Receiver<()>,
-}
-
 impl OwnPool {
-    pub(super) fn new(options: PgConnectOptions, setup: String, size: u32) -> Result<Self, ConnectError> {
-        let connector = Connector { options, setup, open: watch::Sender::new(()) };
+    /// A pool of connections that first run the script and the queries.
+    pub(super) fn new(
+        options: PgConnectOptions,
+        script: String,
+        warm_up: Vec<Query>,
+        settings: &Settings,
+    ) -> Result<Self, ConnectError> {
+        let limit = settings.deadline.saturating_mul(8).max(CONNECT_LIMIT).min(settings.admin_deadline);
+        let connector =
+            Connector::new(Setup { options, script, warm_up, limit, runtime: Runtime::current() });
         let pool = Pool::builder(connector)
-            .max_size(usize::try_from(size).unwrap_or(usize::MAX))
-            // The connection that was used last is used next.
-            .queue_mode(QueueMode::Lifo)
+            .max_size(usize::try_from(settings.connections).unwrap_or(usize::MAX))
+            // The connection that was idle for the longest time is used next, so few need a test.
+            .queue_mode(QueueMode::Fifo)
             .build();
-        pool.map(Self).map_err(|error| ConnectError::InvalidSetting(error.to_string().into()))
+        let test_after = settings.heartbeat.saturating_mul(2);
+        pool.map(|pool| Self { pool, test_after })
+            .map_err(|error| ConnectError::InvalidSetting(error.to_string().into()))
     }
 
     pub(super) fn connect_options(&self) -> &PgConnectOptions {
-        &self.0.manager().options
+        &self.pool.manager().setup().options
     }
 
     /// A connection that was usable a moment ago, or is new.
     pub(super) async fn acquire(&self, deadline: Instant) -> Result<OwnConnection, Fault> {
         loop {
-            let mut object = match timeout_at(deadline, self.0.get()).await {
+            let mut object = match timeout_at(deadline, self.pool.get()).await {
                 Ok(Ok(object)) => object,
                 Ok(Err(PoolError::Backend(fault))) => return Err(fault),
                 Ok(Err(_)) => return Err(Fault::Database(sqlx::Error::PoolClosed)),
@@ -70,7 +64,7 @@ impl OwnPool {
             };
             object.is_ready = false;
             let now = Instant::now();
-            if now.duration_since(object.used_at) < TEST_AFTER {
+            if now.duration_since(object.answered_at) < self.test_after {
                 return Ok(OwnConnection(object));
             }
             // Half of the time left, so that there is time for a new connection.
@@ -79,14 +73,14 @@ impl OwnPool {
                 return Ok(OwnConnection(object));
             }
             drop(Object::take(object));
-            // The other idle connections were used even longer ago.
+            // The other idle connections were used even longer ago, or at about the same time.
             self.drop_idle();
         }
     }
 
     /// Either all connections are in use, or a new one takes too long.
     fn timed_out(&self) -> Fault {
-        let status = self.0.status();
+        let status = self.pool.status();
         if status.size >= status.max_size {
             Fault::Database(sqlx::Error::PoolTimedOut)
         } else {
@@ -94,18 +88,38 @@ impl OwnPool {
         }
     }
 
+    /// Tests the connections that have not answered for some time, one after the other, so that lookups do not have to.
+    pub(super) async fn test_idle(&self, after: Duration) {
+        let at_once = Timeouts { wait: Some(Duration::ZERO), ..Timeouts::default() };
+        for _ in 0..self.pool.status().available {
+            let Ok(mut object) = self.pool.timeout_get(&at_once).await else { return };
+            if object.answered_at.elapsed() < after {
+                continue;
+            }
+            object.is_ready = false;
+            let limit = self.pool.manager().setup().limit;
+            let Ok(Ok(())) = timeout(limit, object.connection.ping()).await else {
+                drop(Object::take(object));
+                self.drop_idle();
+                return;
+            };
+            OwnConnection(object).give_back();
+        }
+    }
+
     pub(super) fn drop_idle(&self) {
-        self.0.retain(|_, _| false);
+        self.pool.retain(|_, _| false);
+        self.pool.manager().drop_ready();
     }
 
     /// Refuses further use, closes idle connections, and waits until those in use are closed.
     pub(super) async fn close(&self) {
-        let idle = self.0.retain(|_, _| false).removed;
-        self.0.close();
+        let idle = self.pool.retain(|_, _| false).removed;
+        self.pool.close();
         for session in idle {
             session.close().await;
         }
-        self.0.manager().open.closed().await;
+        self.pool.manager().close().await;
     }
 }
 
@@ -119,7 +133,7 @@ impl OwnConnection {
         if Object::pool(&self.0).is_none_or(|pool| pool.is_closed()) {
             tokio::spawn(Object::take(self.0).close());
         } else {
-            self.0.used_at = Instant::now();
+            self.0.answered_at = Instant::now();
             self.0.is_ready = true;
         }
     }
@@ -130,35 +144,9 @@ impl OwnConnection {
     }
 }
 
-impl Manager for Connector {
-    type Type = Session;
-    type Error = Fault;
-
-    async fn create(&self) -> Result<Session, Fault> {
-        let mut connection = self.options.connect().await?;
-        sqlx::raw_sql(AssertSqlSafe(self.setup.clone())).execute(&mut connection).await?;
-        let now = Instant::now();
-        Ok(Session { connection, opened_at: now, used_at: now, is_ready: true, _open: self.open.subscribe() })
-    }
-
-    async fn recycle(&self, session: &mut Session, _: &Metrics) -> RecycleResult<Fault> {
-        if session.is_ready && session.opened_at.elapsed() < MAX_AGE {
-            Ok(())
-        } else {
-            Err(RecycleError::message("too old, or dropped during use"))
-        }
-    }
-}
-
-impl Session {
-    async fn close(self) {
-        let _ = timeout(CLOSE_LIMIT, self.connection.close()).await;
-    }
-}
-
 impl fmt::Debug for OwnPool {
     // The options hold a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("OwnPool").field(&self.0.status()).finish()
+        f.debug_tuple("OwnPool").field(&self.pool.status()).finish()
     }
 }
