@@ -1,6 +1,7 @@
 //! The command line. The doc comments here are the program's help.
 
 pub(crate) mod keys;
+mod parse;
 mod prune;
 mod schema;
 pub(crate) mod values;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-pub(crate) use self::{keys::Keys, prune::Prune, schema::Schema, verify::Verify};
+pub(crate) use self::{keys::Keys, parse::parse, prune::Prune, schema::Schema, verify::Verify};
 
 const GLOBAL: &str = "Global options";
 
@@ -25,7 +26,7 @@ Exit codes:
   5    database error: cannot be opened, does not answer, is locked, or has another schema version
   6    invalid value: an unknown scope, an expiry in the past, a name that is too long, no key to verify
   7    the output could not be written
-  130  interrupted
+  130  interrupted (SIGINT); 131 and 143 for SIGQUIT and SIGTERM
 
 Examples:
   export TOLLGATE_DATABASE=sqlite://keys.db
@@ -87,7 +88,7 @@ pub(crate) struct Global {
 
     /// Does not create or update tables: fails if their schema version is not the expected one.
     ///
-    /// Without it, `keys create` creates missing tables, and every command updates older ones.
+    /// Without it, `keys create` creates the tables in a new file or an empty database, and every command updates older ones.
     #[arg(long, global = true, help_heading = GLOBAL)]
     pub(crate) no_migrate: bool,
 }
@@ -131,12 +132,14 @@ pub(crate) enum Tenants {
     /// The tenant may have no keys yet.
     Suspend {
         /// The tenant.
+        #[arg(value_parser = values::word)]
         tenant: String,
     },
 
     /// Resumes a suspended tenant: its keys are accepted again. Revoked keys stay revoked.
     Resume {
         /// The tenant.
+        #[arg(value_parser = values::word)]
         tenant: String,
     },
 }

@@ -7,7 +7,7 @@ mod tenants;
 mod usage;
 mod verify;
 
-use std::{env, time::SystemTime};
+use std::{env, path::PathBuf, time::SystemTime};
 
 use clap::CommandFactory as _;
 use clap_complete::Shell;
@@ -28,6 +28,8 @@ use crate::{
 /// What a command needs.
 struct Session {
     store: Store,
+    /// The database file that was created.
+    new_file: Option<PathBuf>,
     actor: Actor,
     is_json: bool,
 }
@@ -75,8 +77,9 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Keys(Keys::Create(_)) => IfMissing::Create,
         _ => IfMissing::Fail,
     };
-    let database = store::open(url, if_missing, &global).await?;
-    let session = Session { store: Store::of(database.clone()), actor: actor(&global), is_json: global.json };
+    let (database, new_file) = store::open(url, if_missing, &global).await?;
+    let store = Store::of(database.clone());
+    let session = Session { store, new_file, actor: actor(&global), is_json: global.json };
     let outcome = match command {
         Command::Keys(command) => keys::run(command, session).await,
         Command::Tenants(command) => tenants::run(command, session).await,

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use tollgate::{denial::Unavailable, manage::KeyAdminError};
 
-use crate::output::table::visible;
+use crate::output::visible;
 
 /// The exit codes. `--help` lists them, and scripts depend on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,8 +19,12 @@ pub(crate) enum Exit {
     Database = 5,
     Refused = 6,
     Output = 7,
-    /// 128 plus the number of the signal, as in shells.
+    /// Ended by a signal: 128 plus its number, as in shells.
     Interrupted = 130,
+    #[cfg(unix)]
+    Quit = 131,
+    #[cfg(unix)]
+    Terminated = 143,
 }
 
 impl From<Exit> for ExitCode {
@@ -46,8 +50,10 @@ impl Failure {
         let message = if ["_live_", "_test_"].iter().any(|environment| id.contains(environment)) {
             "this is a secret, not an identifier: `tollgate verify` reads a secret from standard input and shows its key"
                 .to_owned()
-        } else {
+        } else if id.starts_with("key_") {
             format!("key not found: `{}`; `tollgate keys list` lists all keys", visible(id))
+        } else {
+            "key not found: no key has this identifier; `tollgate keys list` lists all keys".to_owned()
         };
         Self::new(Exit::NotFound, message)
     }

@@ -18,7 +18,7 @@
 //!
 //! # Tables
 //!
-//! `tollgate keys create` creates missing tables, and every command updates older ones. To keep that separate, run
+//! `tollgate keys create` creates the tables in a new file or an empty database, and every command updates older ones. To keep that separate, run
 //! `tollgate migrate`, or apply what `tollgate schema --database-kind postgres` prints with a tool of your own, and run the other
 //! commands with `--no-migrate`.
 //!
@@ -26,7 +26,7 @@
 //!
 //! A new secret is written once, to standard output. Tables and hints go to standard error, and the database gets a digest.
 //! `tollgate verify` reads the key from standard input, never from an argument, and never shows it. No message contains a secret
-//! or the database URL.
+//! or the database URL, and no error repeats what was written on the command line.
 //!
 //! Digests are SHA-256 without a pepper. A service that verifies with peppers accepts such keys with
 //! [`with_unpeppered`](tollgate::key::Peppers::with_unpeppered).
@@ -46,7 +46,7 @@
 //! | 5 | database error: cannot be opened, does not answer, is locked, or has another schema version |
 //! | 6 | invalid value: an unknown scope, an expiry in the past, a name that is too long, no key to verify |
 //! | 7 | the output could not be written |
-//! | 130 | interrupted |
+//! | 130 | interrupted (SIGINT); 131 and 143 for SIGQUIT and SIGTERM |
 //!
 //! # Modules
 //!
@@ -72,7 +72,6 @@ mod store;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use tokio::runtime;
 
 use arguments::Arguments;
@@ -80,11 +79,11 @@ use failure::{Exit, Failure};
 
 /// Runs the command line, and returns the exit code.
 pub fn main() -> ExitCode {
-    let exit = match run(Arguments::parse()) {
+    let exit = match run(arguments::parse()) {
         Ok(exit) => exit,
         Err(failure) => {
             // A message of the database can have several lines.
-            output::note(&format!("tollgate: {}", output::table::visible(&failure.message)));
+            output::note(&format!("tollgate: {}", output::visible(&failure.message)));
             failure.exit
         }
     };
@@ -99,8 +98,8 @@ fn run(arguments: Arguments) -> Result<Exit, Failure> {
         tokio::select! {
             // Polled first, so that the signal handler exists before anything is done.
             biased;
-            () = interruption() => Err(Failure::new(
-                Exit::Interrupted,
+            exit = interruption() => Err(Failure::new(
+                exit,
                 "interrupted: a change in progress was made completely or not at all; check before you repeat it",
             )),
             outcome = commands::run(arguments) => outcome,
@@ -111,9 +110,30 @@ fn run(arguments: Arguments) -> Result<Exit, Failure> {
     outcome
 }
 
-async fn interruption() {
+/// Waits for a signal that ends the program. Without that, the signal would leave a terminal without echo behind.
+#[cfg(unix)]
+async fn interruption() -> Exit {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let wait_for = async |kind, exit| {
+        match signal(kind) {
+            Ok(mut signal) => signal.recv().await,
+            // Without a handler, the signal ends the process.
+            Err(_) => std::future::pending().await,
+        };
+        exit
+    };
+    tokio::select! {
+        exit = wait_for(SignalKind::interrupt(), Exit::Interrupted) => exit,
+        exit = wait_for(SignalKind::quit(), Exit::Quit) => exit,
+        exit = wait_for(SignalKind::terminate(), Exit::Terminated) => exit,
+    }
+}
+
+#[cfg(not(unix))]
+async fn interruption() -> Exit {
     if tokio::signal::ctrl_c().await.is_err() {
-        // Without a handler, the signal ends the process.
         std::future::pending::<()>().await;
     }
+    Exit::Interrupted
 }

@@ -2,11 +2,13 @@
 
 pub(crate) mod describe;
 pub(crate) mod table;
+mod visible;
 
 use std::io::{self, Write as _};
 
 use serde_json::Value;
 
+pub(crate) use self::visible::visible;
 use crate::failure::{Exit, Failure};
 
 /// Writes a result. A reader that closes the pipe early, such as `head`, causes no failure.
@@ -21,7 +23,7 @@ pub(crate) fn result(text: &str) -> Result<(), Failure> {
 
 /// Writes a result as one line of JSON.
 pub(crate) fn json(value: &Value) -> Result<(), Failure> {
-    result(&value.to_string())
+    result(&visible::json(value))
 }
 
 /// Writes a secret, or a document with one. Unlike for a [`result`], a closed pipe is an error: there is no other copy.

@@ -1,6 +1,6 @@
 //! Opens the key store, and runs migrations.
 
-use std::{path::Path, pin::pin, sync::Arc, time::Duration};
+use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tollgate::{manage::KeyAdmin, store::KeyStore, usage::UsageStore};
@@ -31,40 +31,53 @@ impl Store {
 /// What to do if there are no tables yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum IfMissing {
+    /// Creates them in a new file, and in an empty database. Not beside the tables of another program: the URL may be mistyped.
     Create,
     /// Creates neither a file nor tables: a mistyped URL must not look like an empty store.
     Fail,
 }
 
-/// Opens the store.
-pub(crate) async fn open(url: &str, if_missing: IfMissing, global: &Global) -> Result<SqlKeys, Failure> {
+/// Opens the store. Also returns the file that it has created.
+pub(crate) async fn open(
+    url: &str,
+    if_missing: IfMissing,
+    global: &Global,
+) -> Result<(SqlKeys, Option<PathBuf>), Failure> {
+    let creates = if_missing == IfMissing::Create && !global.no_migrate;
+    let missing = missing_file(url);
     let opening = async {
-        match if_missing {
-            IfMissing::Create if !global.no_migrate => builder(global).connect(url).await,
-            IfMissing::Create => builder(global).without_migration().connect(url).await,
-            IfMissing::Fail => {
-                let url = without_creation(url);
-                match builder(global).without_migration().connect(&url).await {
-                    Err(ConnectError::OlderSchema { .. }) if !global.no_migrate => {
-                        builder(global).connect(&url).await
-                    }
-                    opened => opened,
-                }
+        if creates && missing.is_some() {
+            return builder(global).connect(url).await;
+        }
+        let url = without_creation(url);
+        match builder(global).without_migration().connect(&url).await {
+            Err(ConnectError::OlderSchema { .. }) if !global.no_migrate => {
+                builder(global).connect(&url).await
             }
+            Err(ConnectError::MissingSchema { is_empty: true, .. }) if creates => {
+                builder(global).connect(&url).await
+            }
+            opened => opened,
         }
     };
-    show_waiting("Opening the database", opening).await.map_err(|error| match error {
-        ConnectError::MissingSchema { .. } if !global.no_migrate => Failure::new(
+    let opened = show_waiting("Opening the database", opening).await;
+    let store = opened.map_err(|error| match error {
+        ConnectError::MissingSchema { is_empty: true, .. } if !global.no_migrate => Failure::new(
             Exit::Database,
             "this database has no Tollgate tables: check the URL; `tollgate migrate` creates the tables, and so does \
              `tollgate keys create`",
         ),
-        ConnectError::Unreachable(_) if if_missing == IfMissing::Fail && is_missing(url) => Failure::new(
+        ConnectError::MissingSchema { .. } if !global.no_migrate => Failure::new(
+            Exit::Database,
+            "this database has no Tollgate tables, but those of another program: check the URL; `tollgate migrate` adds the tables",
+        ),
+        ConnectError::Unreachable(_) if missing.is_some() && !creates => Failure::new(
             Exit::Database,
             "the database file does not exist: check the URL; `tollgate migrate` creates it, and so does `tollgate keys create`",
         ),
         error => failure(&error),
-    })
+    })?;
+    Ok((store, missing))
 }
 
 /// Creates or updates the tables.
@@ -94,17 +107,31 @@ fn without_creation(url: &str) -> String {
     let (path, query) = url.split_once('?').unwrap_or((url, ""));
     let is_file = path.starts_with("sqlite:") && !path.ends_with(":memory:");
     match query {
-        _ if !is_file || query.split('&').any(|pair| pair.starts_with("mode=")) => url.to_owned(),
+        _ if !is_file => url.to_owned(),
+        _ if query.split('&').any(|pair| pair == "mode=rwc") => {
+            format!("{path}?{}", query.replace("mode=rwc", "mode=rw"))
+        }
+        _ if query.split('&').any(|pair| pair.starts_with("mode=")) => url.to_owned(),
         "" => format!("{path}?mode=rw"),
         query => format!("{path}?{query}&mode=rw"),
     }
 }
 
-/// Whether the URL names a file that does not exist.
-fn is_missing(url: &str) -> bool {
-    let path = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:"));
-    let path = path.map(|path| path.split('?').next().unwrap_or_default());
-    path.is_some_and(|path| !path.is_empty() && !Path::new(path).exists())
+/// The file that the URL names, if it does not exist.
+#[cfg(feature = "sqlite")]
+fn missing_file(url: &str) -> Option<PathBuf> {
+    use tollgate_sql::sqlx::sqlite::SqliteConnectOptions;
+
+    let options = url.starts_with("sqlite:").then(|| url.parse::<SqliteConnectOptions>().ok()).flatten()?;
+    let path = options.get_filename();
+    let is_in_memory =
+        url.contains("mode=memory") || path.as_os_str().as_encoded_bytes().starts_with(b"file:");
+    (!is_in_memory && !path.as_os_str().is_empty() && !path.exists()).then(|| path.to_owned())
+}
+
+#[cfg(not(feature = "sqlite"))]
+fn missing_file(_: &str) -> Option<PathBuf> {
+    None
 }
 
 /// Waits for some work, and shows a spinner on a terminal if it takes long.
@@ -132,7 +159,8 @@ mod tests {
         for (given, opened) in [
             ("sqlite://keys.db", "sqlite://keys.db?mode=rw"),
             ("sqlite://keys.db?cache=private", "sqlite://keys.db?cache=private&mode=rw"),
-            ("sqlite://keys.db?mode=rwc", "sqlite://keys.db?mode=rwc"),
+            ("sqlite://keys.db?mode=rwc", "sqlite://keys.db?mode=rw"),
+            ("sqlite://keys.db?mode=ro", "sqlite://keys.db?mode=ro"),
             ("sqlite://mode=2.db", "sqlite://mode=2.db?mode=rw"),
             ("sqlite::memory:", "sqlite::memory:"),
             ("postgres://ada@host/keys", "postgres://ada@host/keys"),

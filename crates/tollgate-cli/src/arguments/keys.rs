@@ -30,6 +30,7 @@ pub(crate) enum Keys {
         /// The identifier of the key.
         id: String,
         /// The new name.
+        #[arg(value_parser = values::word)]
         name: String,
     },
 
@@ -74,11 +75,11 @@ Examples:
 #[command(after_long_help = AFTER_CREATE)]
 pub(crate) struct Create {
     /// The name of the key, unique within its tenant.
-    #[arg(long)]
+    #[arg(long, value_parser = values::word)]
     pub(crate) name: String,
 
     /// The organization or account that owns the key.
-    #[arg(long)]
+    #[arg(long, value_parser = values::word)]
     pub(crate) tenant: Option<String>,
 
     /// The environment of the key: live or test.
@@ -89,7 +90,7 @@ pub(crate) struct Create {
     pub(crate) terms: Terms,
 
     /// The role within the tenant, defined by the application.
-    #[arg(long)]
+    #[arg(long, value_parser = values::word)]
     pub(crate) role: Option<String>,
 
     /// The prefix of the secret, before `_live_` or `_test_`.
@@ -100,16 +101,16 @@ pub(crate) struct Create {
 /// The rights of a key, its quotas, and its expiry.
 #[derive(Debug, Args)]
 pub(crate) struct Terms {
-    /// A scope. Repeat it for several.
-    #[arg(long, value_name = "SCOPE")]
+    /// A scope. Repeat it for several, or separate them by commas.
+    #[arg(long, value_name = "SCOPE", value_parser = values::scopes)]
     pub(crate) scope: Vec<Scopes>,
 
-    /// The scopes that exist, separated by spaces. Others are refused. Default: every well-formed scope is accepted.
-    #[arg(long, value_name = "SCOPES", env = "TOLLGATE_SCOPES")]
+    /// The scopes that exist, separated by commas or spaces. Others are refused. Default: every well-formed scope is accepted.
+    #[arg(long, value_name = "SCOPES", env = "TOLLGATE_SCOPES", value_parser = values::scopes)]
     pub(crate) known_scopes: Option<Scopes>,
 
     /// The tier of the plan.
-    #[arg(long, value_name = "TIER")]
+    #[arg(long, value_name = "TIER", value_parser = values::word)]
     pub(crate) plan: Option<String>,
 
     /// The plan has lapsed.
@@ -129,7 +130,7 @@ pub(crate) struct Terms {
     pub(crate) quota: Vec<(String, Quota)>,
 
     /// Application data: a JSON object.
-    #[arg(long, value_name = "JSON")]
+    #[arg(long, value_name = "JSON", value_parser = values::metadata)]
     pub(crate) metadata: Option<Metadata>,
 }
 
@@ -137,7 +138,7 @@ pub(crate) struct Terms {
 #[derive(Debug, Args)]
 pub(crate) struct List {
     /// Lists only keys of this tenant.
-    #[arg(long)]
+    #[arg(long, value_parser = values::word)]
     pub(crate) tenant: Option<String>,
 
     /// Lists only keys with this status.
@@ -186,7 +187,7 @@ pub(crate) struct Update {
     pub(crate) id: String,
 
     /// The new name.
-    #[arg(long)]
+    #[arg(long, value_parser = values::word)]
     pub(crate) name: Option<String>,
 
     #[command(flatten)]

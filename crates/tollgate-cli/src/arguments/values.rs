@@ -1,9 +1,9 @@
-//! Parsers of argument values. Each error says what to write instead.
+//! Parsers of argument values. Each error says what to write instead, and repeats nothing of the value.
 
 use std::time::{Duration, SystemTime};
 
 use jiff::{Span, SpanRelativeTo, Timestamp, civil::Date};
-use tollgate::{KeyFormat, Quota, bounds::END_OF_CALENDAR_SECONDS};
+use tollgate::{KeyFormat, Quota, Scopes, bounds::END_OF_CALENDAR_SECONDS, manage::Metadata};
 
 /// An instant in the format of RFC 3339, before the year 9999.
 pub(crate) fn instant(text: &str) -> Result<SystemTime, String> {
@@ -38,13 +38,46 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 
 /// A quota, and the policy whose quota it replaces: `default=60/minute,1000/hour`.
 pub(crate) fn quota(text: &str) -> Result<(String, Quota), String> {
-    match text.split_once('=') {
-        Some((policy, quota)) if !policy.is_empty() => {
-            let quota = quota.parse().map_err(|error| format!("{error}"))?;
-            Ok((policy.to_owned(), quota))
-        }
-        _ => Err("write a policy and its quota, such as default=60/minute,1000/hour".to_owned()),
+    let read = || {
+        let (policy, quota) = text.split_once('=').filter(|(policy, _)| !policy.is_empty())?;
+        Some((policy.to_owned(), quota.parse().ok()?))
+    };
+    read().ok_or_else(|| {
+        "write a policy and its quota, such as default=60/minute or default=10/second,1000/hour; the units are second, minute, \
+         hour and day"
+            .to_owned()
+    })
+}
+
+/// Scopes, separated by commas or spaces.
+pub(crate) fn scopes(text: &str) -> Result<Scopes, String> {
+    let names = word(text)?.replace(',', " ");
+    names.parse().map_err(|_| {
+        "a scope is 1 to 128 printable ASCII characters without space, comma, quote and backslash".to_owned()
+    })
+}
+
+/// Application data.
+pub(crate) fn metadata(text: &str) -> Result<Metadata, String> {
+    let most = Metadata::MAX_BYTES;
+    word(text)?
+        .parse()
+        .map_err(|_| format!("write a JSON object of at most {most} bytes, such as {{\"team\":7}}"))
+}
+
+/// Any text but a secret, which would be stored and shown.
+pub(crate) fn word(text: &str) -> Result<String, String> {
+    /// The random part of a secret is longer.
+    const RANDOM: usize = 20;
+
+    let begins_random = |rest: &str| rest.bytes().take_while(u8::is_ascii_alphanumeric).count() >= RANDOM;
+    if ["_live_", "_test_"].iter().any(|environment| text.split(environment).skip(1).any(begins_random)) {
+        return Err(
+            "this is the secret of a key, which other users of this machine can read here: rotate the key"
+                .into(),
+        );
     }
+    Ok(text.to_owned())
 }
 
 /// The prefix of keys.
@@ -57,7 +90,7 @@ pub(crate) fn operator(text: &str) -> Result<String, String> {
     if text.trim().is_empty() || text.chars().count() > 100 || text.chars().any(char::is_control) {
         return Err("a name must have 1 to 100 characters, and no control characters".to_owned());
     }
-    Ok(text.to_owned())
+    word(text)
 }
 
 #[cfg(test)]
@@ -103,8 +136,33 @@ mod tests {
     fn reads_quotas_for_policies() {
         let both = 60.per_minute().and(1_000.per_hour());
         assert_eq!(quota("default=60/minute,1000/hour"), Ok(("default".to_owned(), both)));
-        for text in ["", "60/minute", "=60/minute", "default=", "default=60"] {
-            assert!(quota(text).is_err(), "{text}");
+        for text in ["", "60/minute", "=60/minute", "default=", "default=60", "default=60/min"] {
+            // In the form of the help.
+            assert!(quota(text).unwrap_err().contains("default=60/minute"), "{text}");
+        }
+    }
+
+    #[test]
+    fn reads_scopes_separated_by_commas_or_spaces() {
+        let both = Scopes::new(["jobs:create", "jobs:read"]).unwrap();
+        for text in ["jobs:read,jobs:create", "jobs:read jobs:create", " jobs:read, jobs:create,"] {
+            assert_eq!(scopes(text).as_ref(), Ok(&both), "{text}");
+        }
+        assert!(scopes("jobs\"read").is_err());
+    }
+
+    #[test]
+    fn refuses_the_secret_of_a_key_as_a_word() {
+        let secret = KeyFormat::new("sk").unwrap().generate(tollgate::Environment::Live).unwrap();
+        let secret = secret.expose_secret();
+        for text in [secret.to_owned(), format!("my key {secret}"), secret.replace("_live_", "_test_")] {
+            for error in [word(&text).unwrap_err(), scopes(&text).unwrap_err(), operator(&text).unwrap_err()]
+            {
+                assert!(error.contains("secret") && !error.contains(&secret[8..]), "{error}");
+            }
+        }
+        for text in ["", "my_live_service", "sk_live_a1B2", "a_test_of_a_name_that_is_rather_long"] {
+            assert_eq!(word(text).as_deref(), Ok(text));
         }
     }
 

@@ -35,7 +35,8 @@ pub(super) async fn run(command: Keys, session: Session) -> Result<Exit, Failure
             let manager = session.keyless_manager();
             let work = manager.rename(&id, &name, &session.actor);
             let renamed = show_waiting("Renaming", work).await.map_err(|error| about(error, &id))?;
-            let message = format!("{} was renamed to {}.", renamed.id, quoted(&renamed.name));
+            let message =
+                format!("{} was renamed to {}.", output::visible(&renamed.id), quoted(&renamed.name));
             report(&message, &renamed, &session)
         }
         Keys::Update(update) => self::update(*update, &session).await,
@@ -45,7 +46,8 @@ pub(super) async fn run(command: Keys, session: Session) -> Result<Exit, Failure
             let work = manager.revoke(&id, &session.actor);
             let revoked = show_waiting("Revoking", work).await.map_err(|error| about(error, &id))?;
             let at = table::instant(revoked.revoked_at);
-            let message = format!("{} {} is revoked since {at}.", revoked.id, quoted(&revoked.name));
+            let message =
+                format!("{} {} is revoked since {at}.", output::visible(&revoked.id), quoted(&revoked.name));
             report(&message, &revoked, &session)
         }
         Keys::Delete { id, yes } => delete(&id, yes, &session).await,
@@ -181,6 +183,10 @@ fn write_issued(issued: &IssuedKey, done: &str, session: &Session) -> Result<Exi
     let written = if session.is_json {
         output::secret(&describe::issued(issued, now()).to_string())
     } else {
+        if let Some(file) = &session.new_file {
+            let file = file.to_string_lossy();
+            output::note(&format!("Created a new database: {}", output::visible(&file)));
+        }
         output::note(&format!("The key was {done}:\n\n{}\n", table::key(details, now(), Stream::Err)));
         output::note("Copy the secret now. It is not shown again:");
         output::secret(secret.expose_secret())
@@ -227,7 +233,8 @@ async fn list(list: List, session: &Session) -> Result<Exit, Failure> {
     }
     if let (Some(next), false) = (&listed.next, session.is_json) {
         output::note(&format!(
-            "There may be more keys: continue with --after {next}, or list all with --all"
+            "There may be more keys: continue with --after {}, or list all with --all",
+            output::visible(next)
         ));
     }
     Ok(Exit::Done)
@@ -251,7 +258,7 @@ async fn show(id: &str, session: &Session) -> Result<Exit, Failure> {
 async fn delete(id: &str, yes: bool, session: &Session) -> Result<Exit, Failure> {
     if !yes {
         let details = find(id, session).await?;
-        let question = format!("Delete {id} {} permanently?", quoted(&details.name));
+        let question = format!("Delete {} {} permanently?", output::visible(id), quoted(&details.name));
         if !input::confirm(&question).await? {
             output::note("Nothing was deleted.");
             return Ok(Exit::No);
@@ -260,7 +267,7 @@ async fn delete(id: &str, yes: bool, session: &Session) -> Result<Exit, Failure>
     let manager = session.keyless_manager();
     let deleted = manager.delete(id, &session.actor);
     let deleted = show_waiting("Deleting", deleted).await.map_err(|error| about(error, id))?;
-    let message = format!("{id} {} was deleted.", quoted(&deleted.name));
+    let message = format!("{} {} was deleted.", output::visible(id), quoted(&deleted.name));
     report(&message, &deleted, session)
 }
 
@@ -278,7 +285,7 @@ async fn not_found(id: &str, manager: &KeyManager, actor: &Actor) -> Failure {
     let deleted = latest.ok().and_then(|page| page.items.into_iter().next());
     match deleted.filter(|event| event.action == KeyAction::Deleted) {
         Some(event) => {
-            let (at, by) = (table::instant(Some(event.at)), table::visible(&event.actor));
+            let (at, by) = (table::instant(Some(event.at)), output::visible(&event.actor));
             Failure::new(Exit::NotFound, format!("{by} deleted {id} at {at}"))
         }
         None => Failure::no_such_key(id),
@@ -304,5 +311,5 @@ fn report(message: &str, details: &KeyDetails, session: &Session) -> Result<Exit
 }
 
 fn quoted(name: &str) -> String {
-    format!("\"{}\"", table::visible(name))
+    format!("\"{}\"", output::visible(name))
 }

@@ -6,7 +6,7 @@ use super::Session;
 use crate::{
     arguments::Tenants,
     failure::{Exit, Failure},
-    output::{self, table},
+    output,
     store::show_waiting,
 };
 
@@ -31,7 +31,7 @@ pub(super) async fn run(command: Tenants, session: Session) -> Result<Exit, Fail
         } else {
             "is not suspended: its keys are accepted, except expired and revoked ones"
         };
-        output::result(&format!("{} {what}.", table::visible(&tenant)))?;
+        output::result(&format!("{} {what}.", output::visible(&tenant)))?;
     }
     Ok(Exit::Done)
 }

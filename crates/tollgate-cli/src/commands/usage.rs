@@ -33,7 +33,7 @@ pub(super) async fn run(usage: Usage, session: &Session) -> Result<Exit, Failure
         output::json(&describe::usage(&details.id, (from, until), &hours))?;
     } else if hours.is_empty() {
         let (from, until) = (table::instant(Some(from)), table::instant(Some(until)));
-        output::note(&format!("{} was not used from {from} to {until}.", details.id));
+        output::note(&format!("{} was not used from {from} to {until}.", output::visible(&details.id)));
     } else {
         output::result(&table::usage(&hours, Stream::Out))?;
     }

@@ -126,14 +126,14 @@ async fn details(secret: &[u8], session: &Session) -> Result<Option<KeyDetails>,
 /// Notes about a valid key. `begins` is the display prefix of the given secret.
 fn remarks(details: &KeyDetails, begins: Option<&str>) -> Vec<String> {
     let lapsed = details.plan.as_ref().filter(|plan| !plan.is_active()).map(|plan| {
-        format!("its plan {} has lapsed: routes that require a plan refuse it", table::visible(plan.tier()))
+        format!("its plan {} has lapsed: routes that require a plan refuse it", output::visible(plan.tier()))
     });
     let is_former = begins.is_some_and(|begins| *begins != *details.display_prefix);
     let former = details.former_until.filter(|_| is_former).map(|until| {
         let until = table::instant(Some(until));
         format!(
             "this is the former secret, which is valid until {until}: replace it with the one that begins with {}",
-            details.display_prefix
+            output::visible(&details.display_prefix)
         )
     });
     lapsed.into_iter().chain(former).collect()
@@ -161,7 +161,7 @@ impl Verdict {
                 }
             }
             DenialKind::TenantSuspended => match details.and_then(|key| key.tenant.as_deref()) {
-                Some(tenant) => format!("its tenant {} is suspended", table::visible(tenant)),
+                Some(tenant) => format!("its tenant {} is suspended", output::visible(tenant)),
                 None => "its tenant is suspended".to_owned(),
             },
             DenialKind::WrongEnvironment => {

@@ -13,6 +13,8 @@ use tollgate::{
     usage::HourlyUsage,
 };
 
+use super::visible;
+
 /// The output stream of a table. A terminal limits its width and allows colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stream {
@@ -152,22 +154,9 @@ fn heading(name: &str, stream: Stream) -> Cell {
     if has_colours(stream) { heading.add_attribute(Attribute::Bold) } else { heading }
 }
 
-/// A cell with text of unknown origin, which may contain control characters.
+/// A cell with text of unknown origin.
 fn cell(text: impl AsRef<str>) -> Cell {
     Cell::new(visible(text.as_ref()))
-}
-
-/// Escapes control characters.
-pub(crate) fn visible(text: &str) -> String {
-    let mut visible = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() {
-            visible.extend(character.escape_default());
-        } else {
-            visible.push(character);
-        }
-    }
-    visible
 }
 
 /// A table without lines. On a terminal, it is wrapped to the width of the terminal.

@@ -118,6 +118,9 @@ fn a_missing_database_is_5_and_is_not_created() {
         world.run(arguments).fails(5, "the database file does not exist");
     }
     world.run_on("sk_live_x", &["verify"]).fails(5, "the database file does not exist");
+    world.run(&["keys", "create", "--name=a", "--no-migrate"]).fails(5, "the database file does not exist");
+    let creating = format!("{}?mode=rwc", world.url());
+    world.run(&["keys", "list", "--database", &creating]).fails(5, "the database file does not exist");
     assert!(!world.path("keys.db").exists());
     let nowhere = format!("sqlite://{}", world.path("nowhere/keys.db").display());
     world.run(&["keys", "create", "--name=a", "--database", &nowhere]).fails(5, "cannot open the key store");
@@ -141,12 +144,30 @@ async fn a_file_of_another_program_is_5_and_stays_unchanged() {
 
     let world = World::new();
     File::create(world.path("keys.db")).unwrap();
+    world
+        .run(&["keys", "list"])
+        .fails(5, "this database has no Tollgate tables: check the URL; `tollgate migrate` creates");
     drop(world.execute("CREATE TABLE notes (text TEXT)").await);
-    world.run(&["keys", "list"]).fails(5, "this database has no Tollgate tables");
-    let mut connection = world.execute("SELECT 1").await;
-    let tables: i64 =
-        sqlx::query_scalar("SELECT COUNT(*) FROM sqlite_master").fetch_one(&mut connection).await.unwrap();
-    assert_eq!(tables, 1, "no tables were created");
+    let notes = world.bytes();
+    for arguments in [&["keys", "list"][..], &["keys", "create", "--name=a"]] {
+        world
+            .run(arguments)
+            .fails(5, "this database has no Tollgate tables, but those of another program: check the URL");
+        assert_eq!(world.bytes(), notes, "no tables were created, and no write-ahead log");
+    }
+    world.json(&["migrate"]);
+    world.issue(&["--name=deploy"]);
+}
+
+#[test]
+fn a_new_database_is_announced() {
+    let world = World::new();
+    let created = world.run(&["keys", "create", "--name=deploy"]);
+    let note = format!("Created a new database: {}\n", world.path("keys.db").display());
+    assert!(created.code == 0 && created.err.starts_with(&note), "{created:?}");
+    assert_eq!(created.out.lines().count(), 1, "only the secret");
+    let second = world.run(&["keys", "create", "--name=build"]);
+    assert!(second.code == 0 && !second.err.contains("new database"), "{second:?}");
 }
 
 #[tokio::test]
@@ -160,6 +181,18 @@ async fn a_newer_schema_is_5() {
             "the tables of the key store have schema version 99, and this program only knows versions up to",
         );
     }
+}
+
+/// Every command took the write lock when it opened the database.
+#[tokio::test]
+async fn a_locked_database_can_be_read() {
+    let world = World::new();
+    let (id, secret) = world.issue(&["--name=deploy"]);
+    let _writer = world.execute("BEGIN IMMEDIATE").await;
+    assert_eq!(world.names(&[]), ["deploy"]);
+    assert_eq!(world.show(&id)["status"], "active");
+    assert_eq!(world.run_on(&secret, &["verify"]).code, 0);
+    world.json(&["keys", "usage", &id]);
 }
 
 #[tokio::test]

@@ -223,13 +223,63 @@ fn an_update_changes_only_the_given_options() {
     assert_eq!(world.show(&id)["plan"], before["plan"]);
 
     let history = world.show(&id)["history"].clone();
-    let latest = "name: build -> deploy, plan: none -> basic";
+    let latest = r#"name: "build" -> "deploy", plan: none -> "basic""#;
     assert_eq!(
         (history[0]["action"].clone(), history[0]["detail"].clone()),
         (json!("updated"), json!(latest))
     );
     assert_eq!(history.as_array().unwrap().len(), 4);
     assert_eq!(world.run_on(secret, &["verify"]).code, 0, "the secret stays");
+}
+
+/// `--scope a,b` made one scope, which granted neither.
+#[test]
+fn scopes_can_be_separated_by_commas() {
+    let world = World::new();
+    let (id, _) = world.issue(&[
+        "--name=deploy",
+        "--scope=jobs:read,jobs:create",
+        "--known-scopes=jobs:read,jobs:create",
+    ]);
+    assert_eq!(world.show(&id)["scopes"], json!(["jobs:create", "jobs:read"]));
+}
+
+/// A name could hide itself, or turn around what follows it.
+#[test]
+fn stored_text_is_shown_without_control_and_bidirectional_characters() {
+    let world = World::new();
+    let strange = "a\u{202e}b\u{2066}c\u{9b}";
+    let (id, secret) = world.issue(&[
+        "--name=a\u{202e}b",
+        "--tenant=\u{2066}acme",
+        "--plan=p\u{200f}",
+        "--lapsed",
+        "--role=r\u{202e}",
+    ]);
+    let runs = [
+        world.run(&["keys", "list"]),
+        world.run(&["--json", "keys", "list"]),
+        world.run(&["keys", "update", &id, "--plan=q\u{202e}"]),
+        world.run(&["keys", "rename", &id, "z\u{202e}"]),
+        world.run(&["keys", "show", &id, "--operator=ada\u{202e}"]),
+        world.run(&["--json", "keys", "show", &id]),
+        world.run_on(&secret, &["verify"]),
+        world.run(&["tenants", "suspend", "\u{2066}acme"]),
+        world.run(&["--json", "tenants", "suspend", strange]),
+        world.run(&["keys", "show", &format!("key_{strange}")]),
+        world.run(&["keys", "rotate", &id]),
+        world.run(&["keys", "revoke", &id]),
+        world.run(&["keys", "delete", &id, "--yes"]),
+    ];
+    let is_hidden = |character: char| {
+        (character.is_control() && character != '\n')
+            || ['\u{202e}', '\u{2066}', '\u{200f}'].contains(&character)
+    };
+    for run in &runs {
+        assert!(!run.out.contains(is_hidden) && !run.err.contains(is_hidden), "{run:?}");
+    }
+    assert!(runs[0].out.contains("a\\u{202e}b"), "{:?}", runs[0]);
+    assert_eq!(runs[1].json()["items"][0]["name"], "a\u{202e}b", "JSON has the same text");
 }
 
 #[test]

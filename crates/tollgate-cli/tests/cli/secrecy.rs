@@ -70,6 +70,77 @@ fn a_secret_as_an_argument_is_refused_and_not_repeated() {
     }
 }
 
+/// clap's messages repeat what they do not understand.
+#[test]
+fn a_secret_in_place_of_a_word_is_not_repeated() {
+    let world = World::new();
+    let (_, secret) = world.issue(&["--name=deploy"]);
+    let words = [secret.as_str(), "postgres://ada:hunter2@host/keys", "hunter2"];
+    for word in words {
+        let (option, value) = (format!("--{word}"), format!("--databse={word}"));
+        for arguments in [
+            &[word][..],
+            &["keys", word],
+            &["keys", "list", word],
+            &["keys", "list", &option],
+            &["keys", "list", &value],
+            &["keys", "list", "--json", word],
+            &["keys", "list", &format!("--json={word}")],
+            &["keys", "list", "--limit", word],
+            &["keys", "list", "--status", word],
+            &["keys", "list", "--timeout", word],
+            &["keys", "create", "--name=a", "--environment", word],
+            &["keys", "create", "--name=a", "--expires", word],
+            &["keys", "create", "--name=a", "--expires-in", word],
+            &["keys", "create", "--name=a", "--quota", word],
+            &["keys", "create", "--name=a", "--quota", &format!("default={word}")],
+            &["keys", "create", "--name=a", "--metadata", word],
+            &["keys", "create", "--name=a", "--scope", &format!("{word}\\")],
+            &["keys", "create", "--name=a", "--prefix", &format!("{word}-")],
+            &["keys", "usage", "--from", word, "key_1"],
+            &["completions", word],
+            &["schema", "--database-kind", word],
+        ] {
+            let run = world.run(arguments);
+            assert_eq!(run.code, 2, "{run:?}");
+            let confidential = if word == secret { hidden(word) } else { "hunter2" };
+            assert!(!run.err.contains(confidential) && run.out.is_empty(), "{run:?}");
+        }
+        let run = world.run(&["keys", "show", word]);
+        assert!(
+            run.code == 3 && !run.err.contains("hunter2") && !run.err.contains(hidden(&secret)),
+            "{run:?}"
+        );
+    }
+    // Suggestions are words of the program.
+    let run = world.run(&["kyes", "list"]);
+    assert!(run.code == 2 && run.err.contains("'keys'") && run.err.contains("may be a secret"), "{run:?}");
+    let run = world.run(&["keys", "list", "--staus=active"]);
+    assert!(run.code == 2 && run.err.contains("'--status'"), "{run:?}");
+}
+
+#[test]
+fn a_secret_in_place_of_a_name_is_not_stored() {
+    let world = World::new();
+    let (id, secret) = world.issue(&["--name=deploy"]);
+    for arguments in [
+        &["keys", "create", "--name"][..],
+        &["keys", "create", "--name=a", "--tenant"],
+        &["keys", "create", "--name=a", "--role"],
+        &["keys", "create", "--name=a", "--plan"],
+        &["keys", "create", "--name=a", "--scope"],
+        &["keys", "rename", &id],
+        &["keys", "update", &id, "--name"],
+        &["keys", "list", "--operator"],
+        &["tenants", "suspend"],
+    ] {
+        let run = world.run(&[arguments, &[&secret]].concat());
+        assert_eq!(run.code, 2, "{run:?}");
+        assert!(run.err.contains("rotate the key") && !run.err.contains(hidden(&secret)), "{run:?}");
+    }
+    assert!(!holds(world.bytes(), hidden(&secret)));
+}
+
 #[test]
 fn no_error_contains_a_password() {
     let world = World::new();
@@ -77,6 +148,11 @@ fn no_error_contains_a_password() {
         "postgres://ada:hunter2@127.0.0.1:1/keys",
         "postgres://ada:hunter2@127.0.0.1:1/keys?sslmode=nonsense",
         "postgres://ada:hunter2@[nonsense/keys",
+        "postgres://ada:a?hunter2@127.0.0.1:1/keys",
+        "postgres://ada:a?hunter2=b@127.0.0.1:1/keys",
+        "postgres://ada:a#hunter2@127.0.0.1:1/keys",
+        "postgres://ada:1/hunter2@127.0.0.1:1/keys",
+        "postgres://127.0.0.1:1/keys?pasword=hunter2",
         "mysql://ada:hunter2@127.0.0.1/keys",
         "hunter2",
         "sqlite://hunter2/keys.db",

@@ -109,6 +109,22 @@ fn ctrl_c_restores_the_terminal() {
     assert!(seen.contains(" icanon") && !seen.contains("-icanon") && !seen.contains("-isig"), "{seen}");
 }
 
+/// A signal that ended the program left the terminal without echo.
+#[test]
+fn every_signal_that_ends_the_program_restores_the_terminal() {
+    for (signal, code) in [("TERM", 143), ("QUIT", 131), ("INT", 130)] {
+        let world = World::new();
+        world.issue(&["--name=deploy"]);
+        // In the foreground, so that it may read; `kill` waits until the prompt has turned the echo off.
+        let line = format!(
+            "trap : {signal}; (while stty -a < /dev/tty | grep -q ' echo '; do :; done; kill -{signal} $(pgrep -P $$ -x tollgate)) & \
+             {PROGRAM} verify; echo code $?; stty -a"
+        );
+        let (seen, _) = Terminal::run(&world, &line).ends();
+        assert!(seen.contains(&format!("code {code}")) && seen.contains(" echo "), "{signal}: {seen}");
+    }
+}
+
 #[test]
 fn a_terminal_gets_colours_unless_they_are_turned_off() {
     let world = World::new();
