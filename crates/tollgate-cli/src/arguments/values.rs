@@ -44,7 +44,7 @@ pub(crate) fn quota(text: &str) -> Result<(String, Quota), String> {
     };
     read().ok_or_else(|| {
         "write a policy and its quota, such as default=60/minute or default=10/second,1000/hour; the units are second, minute, \
-         hour and day"
+         hour, day and month"
             .to_owned()
     })
 }

@@ -83,15 +83,21 @@ impl Pools {
         // A database in memory lives as long as its connection.
         let writer_pool = pool().max_connections(1).max_lifetime(None).idle_timeout(None);
         // SQLite itself pauses for up to 100 ms between two attempts to get the write lock: `Database::begin` waits instead.
-        let connect = writer_pool.connect_with(options.clone().busy_timeout(Duration::ZERO));
+        let writer_options = options.clone().busy_timeout(Duration::ZERO);
         let deadline = Instant::now() + settings.admin_deadline;
-        let open = async {
-            let writer = connect.await?;
-            let file = file_of(&writer).await?;
-            Ok((writer, file))
+        let (writer, file) = loop {
+            let open = async {
+                let writer = writer_pool.clone().connect_with(writer_options.clone()).await?;
+                let file = file_of(&writer).await?;
+                Ok((writer, file))
+            };
+            match timeout_at(deadline, open).await.unwrap_or(Err(Fault::TimedOut)) {
+                Ok(opened) => break opened,
+                // Another process switches to a write-ahead log, or is the last one to close the file.
+                Err(fault) if fault.is_busy() && Instant::now() < deadline => sleep(PAUSE).await,
+                Err(fault) => return Err(ConnectError::from_fault(&fault)),
+            }
         };
-        let opened = timeout_at(deadline, open).await.unwrap_or(Err(sqlx::Error::PoolTimedOut.into()));
-        let (writer, file) = opened.map_err(|fault: Fault| ConnectError::from_fault(&fault))?;
         let readers = if file.is_none() {
             writer.clone()
         } else {

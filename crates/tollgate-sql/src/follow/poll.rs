@@ -98,9 +98,12 @@ pub(super) async fn follow(
 impl Following {
     /// Publishes new events, if the file was changed since the last time. Fails if the file, or the database in it, was replaced.
     async fn poll(&mut self, shared: &Shared, pools: &Pools) -> Result<(), Fault> {
-        let Some(seen) = &mut self.seen else { return self.resume(shared, pools).await };
-        if pools.file_identity().await.ok() != Some(seen.file) {
+        let is_same_file = pools.file_identity().await.ok() == Some(self.file);
+        if !is_same_file {
             pools.file_was_replaced();
+        }
+        let Some(seen) = &mut self.seen else { return self.resume(shared, pools).await };
+        if !is_same_file {
             return Err(Fault::FileReplaced);
         }
         let data_version = data_version(&mut seen.connection).await?;
