@@ -79,7 +79,7 @@ pub struct Pruned {
 
 /// Deletes what is not to be kept, or only counts it.
 pub(crate) async fn prune(shared: &Shared, retention: Retention, deletes: bool) -> Result<Pruned, Fault> {
-    const HOUR: Duration = Duration::from_secs(3_600);
+    const HOUR: Duration = Duration::from_hours(1);
     let mut pruned = Pruned::default();
     if let Some(since) = retention.history_since {
         let latest = SystemClock.now().checked_sub(MIN_HISTORY_AGE).unwrap_or(SystemTime::UNIX_EPOCH);
@@ -145,32 +145,30 @@ impl Table {
 
     async fn prune(self, shared: &Shared, before: i64, deletes: bool) -> Result<u64, Fault> {
         let limit = shared.settings.admin_deadline;
-        let (mut from, mut pruned) = (self.start(), 0);
+        let (mut from, mut count) = (self.start(), 0);
         loop {
             let position = from.clone();
             let rows =
                 shared.database.read(limit, |connection| Box::pin(connection.rows(self.select(), position)));
             let rows: Vec<Row> = rows.await?;
-            let Some(last) = rows.last() else { return Ok(pruned) };
+            let Some(last) = rows.last() else { return Ok(count) };
             let to = self.position(last)?;
             let mut old = 0_u64;
             for row in &rows {
                 old += u64::from(row.number(1)? < before);
             }
             if old > 0 && deletes {
-                let values = [from, to.clone(), vec![before.into()]].concat();
-                let deleted = shared.database.transact(limit, Urgency::CanWait, |connection| {
-                    Box::pin(
-                        async move { Ok(Done::Commit(connection.execute(self.delete(), values).await?)) },
-                    )
+                let range = [from, to.clone(), vec![before.into()]].concat();
+                let step = shared.database.transact(limit, Urgency::CanWait, |connection| {
+                    Box::pin(async move { Ok(Done::Commit(connection.execute(self.delete(), range).await?)) })
                 });
-                let deleted: Result<u64, Fault> = deleted.await;
-                old = deleted?;
+                let removed: Result<u64, Fault> = step.await;
+                old = removed?;
                 sleep(PAUSE).await;
             }
-            pruned += old;
+            count += old;
             if rows.len() < STEP {
-                return Ok(pruned);
+                return Ok(count);
             }
             from = to;
         }

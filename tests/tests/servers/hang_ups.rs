@@ -6,7 +6,6 @@
 //! | `recovery` | a key store that is slow, down, silent, and back |
 //! | `legacy_hashes` | how many hashes run for callers that have hung up |
 //! | `attempts` | an abandoned attempt is a failed one |
-#![expect(clippy::disallowed_methods, reason = "sockets have only the system clock")]
 
 mod attempts;
 mod flood;

@@ -41,6 +41,7 @@ fn batch() -> UsageBatch {
 }
 
 /// A flush of usage was one transaction, which held SQLite's one write lock for seconds.
+#[expect(clippy::disallowed_methods, reason = "prints elapsed time")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revocation_does_not_wait_for_a_flush_of_usage() {
     let folder = Folder::new();
@@ -235,8 +236,9 @@ impl Restored {
         let tables = ["tollgate_keys", "tollgate_digests", "tollgate_history", "sqlite_sequence"];
         let mut sql = "PRAGMA foreign_keys = OFF; BEGIN IMMEDIATE;".to_owned();
         for table in tables {
-            sql +=
-                &format!("DELETE FROM main.{table}; INSERT INTO main.{table} SELECT * FROM backup.{table};");
+            let copy =
+                format!("DELETE FROM main.{table}; INSERT INTO main.{table} SELECT * FROM backup.{table};");
+            sql.push_str(&copy);
         }
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql + "COMMIT")).execute(&mut connection).await.unwrap();
     }

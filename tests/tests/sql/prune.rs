@@ -12,7 +12,7 @@ use tollgate_sql::{Retention, SqlKeys};
 
 use super::{Folder, at, builder, change, eventually, find, issue, key, on_each, reason, revoke};
 
-const HOUR: Duration = Duration::from_secs(3_600);
+const HOUR: Duration = Duration::from_hours(1);
 
 fn far() -> SystemTime {
     at(0) + 1_000_000 * HOUR

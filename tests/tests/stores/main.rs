@@ -6,7 +6,7 @@
 //! | `bounds` | the guide's table of bounds |
 //! | `careless` | a store that does not keep tenants apart |
 //! | `own_table` | a store for reading on a table in SQLite, and one with events on a table in PostgreSQL |
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed assertion panics")]
+#![expect(clippy::unwrap_used, reason = "a failed assertion panics")]
 
 mod backends;
 mod bounds;

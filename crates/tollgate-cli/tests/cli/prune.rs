@@ -19,7 +19,7 @@ async fn world() -> (World, String) {
     let (id, _) = world.issue(&["--name=c"]);
     let store = SqlKeys::connect(&world.url()).await.unwrap();
     let now = SystemClock.now();
-    let hours = [UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(3_600), now];
+    let hours = [UNIX_EPOCH, UNIX_EPOCH + Duration::from_hours(1), now];
     let counts = hours.map(|hour| UsageCount::new(id.as_str(), hour, 2, hour));
     store.add(UsageBatch::new(1, 1, counts)).await.unwrap();
     store.close().await;

@@ -150,7 +150,7 @@ async fn only_grpc_requests_get_a_grpc_status_and_only_from_the_grpc_responder()
         ("application/json", false),
         ("", false),
     ] {
-        let responders: [(Option<Arc<dyn Respond>>, bool, &str); 4] = [
+        let responders: [(Option<Arc<dyn Respond>>, _, _); 4] = [
             (None, false, "application/problem+json"),
             (Some(Arc::new(Problem::new())), false, "application/problem+json"),
             (Some(Arc::new(Grpc::new())), is_grpc, "application/problem+json"),

@@ -66,8 +66,7 @@ impl Caller {
             return sender;
         }
         let stream = TokioIo::new(within(TcpStream::connect(self.server)).await.unwrap());
-        let (sender, connection) =
-            within(http2::handshake(TokioExecutor::new(), stream)).await.expect("HTTP/2");
+        let (sender, connection) = within(http2::handshake(TokioExecutor::new(), stream)).await.unwrap();
         tokio::spawn(connection);
         sender
     }

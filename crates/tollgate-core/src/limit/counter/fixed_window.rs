@@ -100,13 +100,13 @@ mod tests {
         const DAY: u64 = 86_400;
         let january = 946_684_800; // 2000-01-01
         let month = Window::MONTH;
-        let counter = FixedWindow::default().at(month, january).counting(1);
-        assert_eq!(counter, FixedWindow { ends_at: january + 31 * DAY, used: 1 });
+        let first = FixedWindow::default().at(month, january).counting(1);
+        assert_eq!(first, FixedWindow { ends_at: january + 31 * DAY, used: 1 });
         for second in [january, january + DAY, january + 3 * DAY, january + 31 * DAY - 1] {
-            assert_eq!(counter.at(month, second), counter, "{second}");
+            assert_eq!(first.at(month, second), first, "{second}");
         }
         let february = FixedWindow { ends_at: january + 60 * DAY, used: 0 };
-        assert_eq!(counter.at(month, january + 31 * DAY), february);
+        assert_eq!(first.at(month, january + 31 * DAY), february);
         let counted = february.counting(1);
         assert_eq!(counted.at(month, january), counted, "late");
         let december = FixedWindow { ends_at: january, used: 0 };

@@ -65,7 +65,7 @@ impl KeyAdmin for MemoryKeys {
             .filter_map(|(_, id)| ledger.keys.get(id).map(|key| &key.details))
             .filter(|details| is_wanted(details, query))
             .peekable();
-        let items = take_page(&mut wanted, query.page_size(), |details| details.text_bytes());
+        let items = take_page(&mut wanted, query.page_size(), KeyDetails::text_bytes);
         let items: Vec<_> = items.into_iter().map(|details| self.with_last_use(details.clone())).collect();
         let next = wanted.next().and(items.last()).map(|last| Cursor::of(last).write());
         Answer::Now(Ok(Page::new(items, next)))
