@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::watch;
 use tollgate::{
-    Answer, Denial, DenialKind, Plan, Principal, Quota,
+    Answer, Denial, DenialKind, Plan, Policy, Principal, Quota, RateLimitLayer,
     denial::Unavailable,
     limit::{Charge, Decision, LimitRequest, Limiter, MemoryLimiter},
     verify::{Entitlements, Verify, VerifyRequest},
@@ -152,6 +152,16 @@ impl SlowLimiter {
             drop(self.counters.acquire(&LimitRequest::new(&[charge], at(0))));
         }
     }
+}
+
+/// Each key has this quota in `limiter`, by a policy named `key`.
+///
+/// # Panics
+/// Never.
+
+/// Each key has this quota in `limiter`, by a policy named `key`.
+pub fn limit_by_key(quota: Quota, limiter: impl Limiter) -> RateLimitLayer {
+    RateLimitLayer::from_policies([Policy::new("key", quota)]).unwrap().with_limiter(limiter).unwrap()
 }
 
 impl Limiter for SlowLimiter {

@@ -19,7 +19,7 @@ use tower::{Layer, Service, ServiceBuilder, limit::ConcurrencyLimit};
 
 use super::{
     Backend, Directory, Failure, Inner, SlowEntitlements, SlowLimiter, Stack, at, erase, get, is_ready_now,
-    send, with_key,
+    limit_by_key, send, with_key,
 };
 
 /// What a layer is built with.
@@ -120,11 +120,11 @@ fn directory(backend: &Backend) -> Directory {
             .with_scopes(scopes)
             .with_plan(Plan::active("pro"))
             .with_environment(Environment::Live)
-            .with_quota(tollgate::limit::DEFAULT_POLICY, 1_000_000.per_minute())
+            .with_quota("key", 1_000_000.per_minute())
     };
     Directory::new(backend)
         .with(GOOD, principal("ada"))
-        .with(USED_UP, principal("bob").with_quota(tollgate::limit::DEFAULT_POLICY, 0.per_minute()))
+        .with(USED_UP, principal("bob").with_quota("key", 0.per_minute()))
         .with(LAPSED, principal("cyd").with_plan(Plan::lapsed("pro")))
         .with(POWERLESS, principal("dan").with_scopes(Scopes::none()))
 }
@@ -165,7 +165,7 @@ fn verify(world: &World) -> VerifyLayer {
 }
 
 fn rate_limit(world: &World) -> RateLimitLayer {
-    in_world!(RateLimitLayer::new(60.per_minute()).with_limiter(SlowLimiter::new(&world.backend)), world)
+    in_world!(limit_by_key(60.per_minute(), SlowLimiter::new(&world.backend)), world)
 }
 
 fn entitlement(world: &World) -> EntitlementLayer {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use http::StatusCode;
-use tests::suite::{at, get, is_ready_now, send};
+use tests::suite::{at, get, is_ready_now, limit_by_key, send};
 use tollgate::{
     DenialKind, PerWindow as _, Policy, RateLimitLayer,
     clock::ManualClock,
@@ -209,8 +209,7 @@ async fn a_request_that_is_dropped_before_it_is_polled_was_counted_once() {
 async fn counters_of_past_windows_are_removed() {
     let clock = ManualClock::at(at(0));
     let limiter = Arc::new(MemoryLimiter::new());
-    let layer =
-        RateLimitLayer::new(5.per_minute()).with_limiter(Arc::clone(&limiter)).with_clock(clock.clone());
+    let layer = limit_by_key(5.per_minute(), Arc::clone(&limiter)).with_clock(clock.clone());
     let mut stack = behind(&clock, layer);
     for at in 0..20_000 {
         send(&mut stack, from(&format!("flood{at}"))).await;
@@ -252,4 +251,12 @@ async fn a_flood_of_new_subjects_in_every_window_stays_bounded() {
         clock.advance(Duration::from_mins(1));
     }
     assert!(most < 4 * 2_000, "{most} counters for 2,000 callers a minute");
+}
+
+/// Two layers that shared a limiter and had no names of their own counted each request twice in one counter.
+#[test]
+fn a_limiter_of_ones_own_needs_a_named_policy() {
+    let error =
+        RateLimitLayer::new(5.per_minute()).with_limiter(MemoryLimiter::new()).unwrap_err().to_string();
+    assert!(error.contains("\"default\"") && error.contains("name the policy"), "{error}");
 }

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use tests::{
     hosts::How,
-    suite::{Backend, Inner, SlowLimiter, at, send},
+    suite::{Backend, Inner, SlowLimiter, at, limit_by_key, send},
 };
 use tollgate::{
     ClientAddress, PerWindow as _, Plan, Policy, Principal, Quota, RateLimitLayer,
@@ -137,6 +137,6 @@ async fn omits_limits_that_depend_on_the_request() {
 
 #[tokio::test]
 async fn is_unavailable_if_the_counters_cannot_be_reached() {
-    let limit = RateLimitLayer::new(2.per_minute()).with_limiter(SlowLimiter::new(&Backend::down()));
+    let limit = limit_by_key(2.per_minute(), SlowLimiter::new(&Backend::down()));
     assert!(limit.peek(Principal::new("ada"), at(0)).await.is_err());
 }

@@ -42,7 +42,10 @@ impl Failing {
 
     fn limit(&self, cost: Cost) -> RateLimitLayer {
         let policy = Policy::new("key", 10.per_minute()).with_cost(cost);
-        RateLimitLayer::from_policies([policy]).unwrap().with_limiter(SlowLimiter::new(&self.limiter))
+        RateLimitLayer::from_policies([policy])
+            .unwrap()
+            .with_limiter(SlowLimiter::new(&self.limiter))
+            .unwrap()
     }
 
     /// Answers 404, after the limiter has begun to fail.
@@ -119,7 +122,10 @@ async fn a_refusal_by_an_inner_layer_waits_for_it_too() {
             })
         };
         let policy = Policy::new("key", 10.per_minute()).with_cost(cost);
-        let limit = RateLimitLayer::from_policies([policy]).unwrap().with_limiter(SlowLimiter::new(&backend));
+        let limit = RateLimitLayer::from_policies([policy])
+            .unwrap()
+            .with_limiter(SlowLimiter::new(&backend))
+            .unwrap();
         let mut stack = guarding(how, &ManualClock::at(at(0)), limit, Inner::new());
         assert!(is_ready_now(&mut stack));
         let mut response = pin!(stack.call(asking("ada", "/elsewhere")));

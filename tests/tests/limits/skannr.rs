@@ -199,7 +199,7 @@ async fn an_expired_a_revoked_a_suspended_and_an_unknown_key_look_alike() {
 async fn a_limiter_that_answers_later_changes_nothing() {
     let latch = Latch::shut();
     latch.open();
-    let limit = limit().with_limiter(SlowLimiter::new(&Backend::slow(&latch)));
+    let limit = limit().with_limiter(SlowLimiter::new(&Backend::slow(&latch))).unwrap();
     let service = Service::start(tokens(), limit).await;
     assert_eq!(service.get("ada-1").await, (200, Some([3, 2, 60]), None));
     service.clock.set(at(60));
@@ -213,7 +213,7 @@ async fn a_limiter_that_is_down_does_not_change_the_refusal_of_an_expired_token(
     let latch = Latch::shut();
     latch.open();
     for backend in [Backend::down(), Backend::down_later(&latch)] {
-        let limit = limit().with_limiter(SlowLimiter::new(&backend));
+        let limit = limit().with_limiter(SlowLimiter::new(&backend)).unwrap();
         let service = Service::start(tokens(), limit).await;
         assert_eq!(service.get("ada-1").await, (503, None, None));
         service.clock.set(at(60));
@@ -224,7 +224,7 @@ async fn a_limiter_that_is_down_does_not_change_the_refusal_of_an_expired_token(
 #[tokio::test]
 async fn a_token_that_expires_while_the_limiter_works_is_refused_as_expired() {
     let (clock, latch) = (ManualClock::at(at(0)), Latch::shut());
-    let limit = limit().with_limiter(SlowLimiter::new(&Backend::slow(&latch)));
+    let limit = limit().with_limiter(SlowLimiter::new(&Backend::slow(&latch))).unwrap();
     let tollgate = Tollgate::builder().verify(tokens()).rate_limit(limit).clock(clock.clone());
     let mut service = tollgate.build().unwrap().layer(Inner::new());
     assert!(is_ready_now(&mut service));

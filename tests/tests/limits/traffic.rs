@@ -52,6 +52,7 @@ impl Traffic {
         RateLimitLayer::from_policies([Policy::new("traffic", 100.per_minute()).with_cost(cost)])
             .unwrap()
             .with_limiter(Arc::clone(&self.counters))
+            .unwrap()
     }
 
     /// How long the bodies were that were asked about.

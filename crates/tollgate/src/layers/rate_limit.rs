@@ -192,10 +192,29 @@ impl RateLimitLayer {
         Self { gate, settings: Settings::default() }
     }
 
-    /// Counts in `limiter`, which other layers may share.
-    pub fn with_limiter(mut self, limiter: impl Limiter) -> Self {
+    /// Counts in `limiter`, which other layers and other processes may share.
+    ///
+    /// ```
+    /// use tollgate::{PerWindow, Policy, RateLimitLayer, limit::MemoryLimiter};
+    ///
+    /// let limiter = MemoryLimiter::new();
+    /// let api = RateLimitLayer::from_policies([Policy::new("api", 60.per_minute())])?.with_limiter(limiter.clone())?;
+    /// let exports = RateLimitLayer::from_policies([Policy::new("exports", 5.per_hour())])?.with_limiter(limiter)?;
+    /// # Ok::<(), tollgate::ConfigurationError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If a policy has the name [`DEFAULT_POLICY`]: two such layers that share a limiter would count each request twice in one
+    /// counter.
+    pub fn with_limiter(mut self, limiter: impl Limiter) -> Result<Self, ConfigurationError> {
+        if self.gate.policies.iter().any(|policy| *policy.name() == *DEFAULT_POLICY) {
+            return Err(ConfigurationError::new(format!(
+                "RateLimitLayer counts in a limiter of its own under the name \"{DEFAULT_POLICY}\", which other layers of this limiter may \
+                 use, too: name the policy, as in RateLimitLayer::from_policies([Policy::new(\"api\", quota)])"
+            )));
+        }
         self.gate.limiter = Arc::new(limiter);
-        self
+        Ok(self)
     }
 
     /// Shows callers where their limits stand by other headers than the three usual ones.

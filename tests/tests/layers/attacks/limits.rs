@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::future::FutureExt as _;
 use http::StatusCode;
-use tests::suite::{Directory, Inner, at, erase, send, with_key};
+use tests::suite::{Directory, Inner, at, erase, limit_by_key, send, with_key};
 use tollgate::{
     DenialKind, EntitlementLayer, PerWindow as _, Plan, Policy, Principal, Quota, RateLimitLayer, Tollgate,
     clock::ManualClock,
@@ -204,7 +204,7 @@ async fn unknown_keys_take_no_memory() {
     let good = keys.issue(Principal::new("ada"));
     let stack = Tollgate::builder()
         .verify(keys.verifier())
-        .rate_limit(RateLimitLayer::new(9.per_day()).with_limiter(Arc::clone(&limiter)))
+        .rate_limit(limit_by_key(9.per_day(), Arc::clone(&limiter)))
         .build()
         .unwrap();
     let mut stack = erase(stack.layer(Inner::new()));

@@ -15,7 +15,7 @@ use std::{
 use http::{Request, Response};
 use tests::suite::{
     Backend, Directory, Failure, Inner, Latch, Reply, SlowEntitlements, SlowLimiter, Stack, at, erase,
-    is_ready_now, send, with_key,
+    is_ready_now, limit_by_key, send, with_key,
 };
 use tollgate::{
     CredentialLayer, DenialKind, EntitlementLayer, PerWindow as _, Plan, Principal, RateLimitLayer,
@@ -137,7 +137,7 @@ async fn refuses_a_key_that_is_revoked_while_a_later_layer_waits() {
     for waiting_layer in ["a limit", "the limit of a stack", "entitlements", "the entitlements of a stack"] {
         let (latch, inner) = (Latch::shut(), Inner::new());
         let slow = Backend::slow(&latch);
-        let limit = RateLimitLayer::new(9.per_minute()).with_limiter(SlowLimiter::new(&slow));
+        let limit = limit_by_key(9.per_minute(), SlowLimiter::new(&slow));
         let plans = EntitlementLayer::new().with_entitlements(SlowEntitlements(slow));
         let mut stack = match waiting_layer {
             "a limit" => around(erase(limit.layer(inner.clone()))),
@@ -165,9 +165,8 @@ async fn a_report_only_layer_that_waits_does_not_admit_a_key_that_is_revoked_mea
     let keys = Keys::new();
     for is_built in [true, false] {
         let (latch, inner, report) = (Latch::shut(), Inner::new(), ReportOnly::new());
-        let limit = RateLimitLayer::new(9.per_minute())
-            .with_limiter(SlowLimiter::new(&Backend::slow(&latch)))
-            .with_report_only(&report);
+        let limit =
+            limit_by_key(9.per_minute(), SlowLimiter::new(&Backend::slow(&latch))).with_report_only(&report);
         let mut stack = if is_built {
             let tollgate = Tollgate::builder().verify(keys.verifier()).rate_limit(limit).build().unwrap();
             erase(tollgate.layer(inner.clone()))
@@ -192,7 +191,7 @@ async fn a_report_only_layer_that_waits_does_not_admit_a_key_that_is_revoked_mea
 #[tokio::test]
 async fn a_report_only_stack_authenticates_no_key_that_is_revoked_while_it_waits() {
     let (keys, latch, inner, report) = (Keys::new(), Latch::shut(), Inner::new(), ReportOnly::new());
-    let limit = RateLimitLayer::new(9.per_minute()).with_limiter(SlowLimiter::new(&Backend::slow(&latch)));
+    let limit = limit_by_key(9.per_minute(), SlowLimiter::new(&Backend::slow(&latch)));
     let tollgate = Tollgate::builder().verify(keys.verifier()).rate_limit(limit).report_only(&report);
     let mut stack = erase(tollgate.build().unwrap().layer(inner.clone()));
     let key = keys.issue(Principal::new("ada"));

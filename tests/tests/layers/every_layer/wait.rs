@@ -5,10 +5,10 @@ use std::{pin::pin, time::Duration};
 use http::StatusCode;
 use tests::suite::{
     Backend, Directory, Inner, Latch, Reply, SlowLimiter, Stack, World, at, erase, is_pending, is_ready_now,
-    with_key,
+    limit_by_key, with_key,
 };
 use tollgate::{
-    CredentialLayer, DenialKind, PerWindow as _, Principal, RateLimitLayer, Tollgate, VerifyLayer,
+    CredentialLayer, DenialKind, PerWindow as _, Principal, Tollgate, VerifyLayer,
     clock::ManualClock,
     store::{EndReason, EndSignal},
 };
@@ -47,7 +47,7 @@ impl Slow {
         };
         let principal = Principal::new("ada").with_expiry(at(60)).with_end_signal(signal.clone());
         let verify = VerifyLayer::new(Directory::new(&verifier).with("key", principal));
-        let limit = RateLimitLayer::new(9.per_minute()).with_limiter(SlowLimiter::new(&limiter));
+        let limit = limit_by_key(9.per_minute(), SlowLimiter::new(&limiter));
         let stack = match built {
             Built::Separately => erase(
                 ServiceBuilder::new()

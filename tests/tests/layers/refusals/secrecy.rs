@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderName, Request};
-use tests::suite::{Backend, Inner, Latch, Log, SlowLimiter, at, erase, get, send};
+use tests::suite::{Backend, Inner, Latch, Log, SlowLimiter, at, erase, get, limit_by_key, send};
 use tollgate::{
     CredentialLayer, EntitlementLayer, Environment, KeyFormat, KeyVerifier, MemoryKeys, PerWindow as _, Plan,
-    Principal, RateLimitLayer, RequestContext, Scopes, Tollgate, VerifyLayer,
+    Principal, RequestContext, Scopes, Tollgate, VerifyLayer,
     clock::ManualClock,
     key::{Pepper, PepperId, Peppers},
     layers::ReportOnly,
@@ -38,7 +38,7 @@ fn keys() -> Keys {
         principal("good"),
         principal("revoked"),
         principal("expired").with_expiry(at(0)),
-        principal("limited").with_quota(tollgate::limit::DEFAULT_POLICY, 0.per_minute()),
+        principal("limited").with_quota("key", 0.per_minute()),
         principal("lapsed").with_plan(Plan::lapsed("pro")),
         principal("powerless").with_scopes(Scopes::none()),
         principal("suspended").with_tenant("other"),
@@ -109,9 +109,7 @@ async fn no_secret_reaches_a_log_a_response_or_debug_output() {
     let builder = Tollgate::builder()
         .credential(CredentialLayer::from_sources(sources).unwrap())
         .verify(VerifyLayer::new(keys.verifier).with_environment(Environment::Live))
-        .rate_limit(
-            RateLimitLayer::new(1_000.per_minute()).with_limiter(SlowLimiter::new(&Backend::slow(&latch))),
-        )
+        .rate_limit(limit_by_key(1_000.per_minute(), SlowLimiter::new(&Backend::slow(&latch))))
         .entitlement(EntitlementLayer::new())
         .scope(scope("read"))
         .clock(clock);
