@@ -30,7 +30,7 @@ use tollgate::{
     AttemptLimitLayer, ConfigurationError, CredentialLayer, Denial, DenialKind, Environment, KeyFormat,
     KeyVerifier, MemoryKeys, Principal, RequestContext, Tollgate, manage::Actor, verify::CredentialSource,
 };
-use tollgate_axum::management::{Action, Grant, KeyRouter};
+use tollgate_axum::management::{Action, KeyRouter};
 
 use crate::{
     Credentials,
@@ -78,8 +78,8 @@ async fn flush_first(
     next.run(request).await
 }
 
-/// A session may manage the tokens of its account. A new token gets the account's plan.
-async fn authorize(head: Parts, action: Action) -> Result<Grant, Denial> {
+/// A session may manage the tokens of its account.
+async fn authorize(head: Parts, action: Action) -> Result<Actor, Denial> {
     let session = RequestContext::of(&head.extensions).and_then(RequestContext::principal);
     let Some((account, plan)) = session.and_then(|session| Some((session.tenant()?, session.plan()?))) else {
         return Err(Denial::misconfigured(
@@ -89,8 +89,7 @@ async fn authorize(head: Parts, action: Action) -> Result<Grant, Denial> {
     if action == Action::Create && !plan.is_active() {
         return Err(DenialKind::EntitlementInactive.into());
     }
-    let plan = (**plan).clone();
-    Ok(Grant::to(Actor::of_tenant(account, account)).with_new_key(|token| Ok(token.with_plan(plan))))
+    Ok(Actor::of_tenant(account, account))
 }
 
 /// Signs in `ada`, whose subscription is active, and `edsger`, whose subscription has lapsed. Returns the verifier of sessions

@@ -35,9 +35,11 @@ pub(crate) fn manager(
 /// Issues one token of each kind, and returns them by name.
 pub(crate) async fn issue(manager: &KeyManager, clock: &ServiceClock) -> Result<Credentials, Box<dyn Error>> {
     let actor = Actor::new("scanr");
-    let token = |name: &str, account: &str| {
-        NewKey::named(name).with_tenant(account).with_plan(tiers::plan_of(account))
-    };
+    // In a real service, the payment provider's webhook does this. All tokens of an account have its plan, also after an upgrade.
+    for account in ["ada", "barbara", "edsger", "grace"] {
+        manager.set_tenant_plan(account, Some(tiers::plan_of(account)), &actor).await?;
+    }
+    let token = |name: &str, account: &str| NewKey::named(name).with_tenant(account);
     let read_and_write = Scopes::new(["read", "write"])?;
     let mut issued = Vec::new();
     for token in [

@@ -3,7 +3,7 @@
 //! | route | action | response |
 //! |---|---|---|
 //! | `GET /` | lists keys, newest first: `limit` (1 to 1,000, default 100), `after`, `status`, `search` | 200 `{"items": […], "next": …}` |
-//! | `POST /` | issues a key: `name`, optional `scopes` and `expires_at` | 201, the key and its `secret` |
+//! | `POST /` | issues a key: `name`, optional `scopes`, `expires_at` and `allowed_networks` | 201, the key and its `secret` |
 //! | `GET /{id}` | shows a key | 200 |
 //! | `PATCH /{id}` | renames a key: `name` | 200 |
 //! | `POST /{id}/revoke` | revokes a key; its record and its history are kept | 200 |
@@ -21,6 +21,7 @@
 //!   "tenant": "acme",
 //!   "scopes": ["jobs:read"],
 //!   "plan": { "tier": "pro", "active": true },
+//!   "allowed_networks": ["198.51.100.0/24"],
 //!   "environment": "live",
 //!   "status": "active",
 //!   "created_at": "2026-03-01T22:58:30Z",
@@ -30,6 +31,8 @@
 //!   "former_until": null
 //! }
 //! ```
+//!
+//! The plan is the one that applies: the key's own, or else its tenant's. Without `allowed_networks`, a key may be used from anywhere.
 //!
 //! The secret is only in the responses of the routes that create one. All responses carry `Cache-Control: no-store`.
 //!
@@ -87,25 +90,26 @@
 //! # }
 //! ```
 //!
-//! Keys get the plan of the account, and an account without an active plan gets no keys. Refusals have the application's format:
+//! All keys of an account have its [plan](tollgate::manage::KeyManager::set_tenant_plan), and an account without an active plan gets no
+//! new ones. Refusals have the application's format:
 //!
 //! ```
 //! use axum::http::request::Parts;
 //! use tollgate::{
-//!     Denial, DenialKind, Plan,
+//!     Denial, DenialKind,
 //!     manage::{Actor, KeyManager},
 //!     respond::Json,
 //! };
-//! use tollgate_axum::management::{Action, Grant, KeyRouter};
+//! use tollgate_axum::management::{Action, KeyRouter};
 //!
-//! # struct Session { user: String, account: String, plan: Plan }
+//! # struct Session { user: String, account: String, is_subscribed: bool }
 //! # async fn session_of(_head: &Parts) -> Result<Session, Denial> { Err(DenialKind::CredentialMissing.into()) }
-//! async fn authorize(head: Parts, action: Action) -> Result<Grant, Denial> {
-//!     let Session { user, account, plan } = session_of(&head).await?;
-//!     if action == Action::Create && !plan.is_active() {
+//! async fn authorize(head: Parts, action: Action) -> Result<Actor, Denial> {
+//!     let Session { user, account, is_subscribed } = session_of(&head).await?;
+//!     if action == Action::Create && !is_subscribed {
 //!         return Err(DenialKind::EntitlementInactive.into());
 //!     }
-//!     Ok(Grant::to(Actor::of_tenant(user, account)).with_new_key(|key| Ok(key.with_plan(plan))))
+//!     Ok(Actor::of_tenant(user, account))
 //! }
 //!
 //! # fn routes(manager: KeyManager) -> axum::Router {
@@ -123,11 +127,11 @@
 //!
 //! - **Tenants.** [`Actor::of_tenant`](tollgate::manage::Actor::of_tenant) restricts an actor to one tenant: keys of other tenants
 //!   answer 404, like keys that do not exist.
-//! - **Privileges.** A caller who may issue keys chooses a name, an expiry, and scopes that the application has
+//! - **Privileges.** A caller who may issue keys chooses a name, an expiry, networks, and scopes that the application has
 //!   [listed](KeyRouter::with_scopes), by default the manager's [known](tollgate::manage::KeyManager::with_known_scopes) ones without
 //!   wildcards; but never plan, quotas, environment, role, metadata or tenant. Restrict them for some users with
 //!   [`Grant::with_new_key`]. An existing key can only be renamed, unless you enable
-//!   [more](KeyRouter::with_updates_of_scopes_and_expiry).
+//!   [more](KeyRouter::with_updates_of_rights).
 //! - **Pages of other sites.** A body must be JSON by its `Content-Type`, which no HTML form can send. A change is refused if the browser
 //!   reports (`Sec-Fetch-Site`, or else `Origin`) that a page of another origin sends it. Clients that are not browsers send
 //!   neither header and are accepted. Nevertheless, set `HttpOnly`, `Secure` and `SameSite=Lax` on the session cookie.
@@ -229,9 +233,10 @@ impl KeyRouter {
         self
     }
 
-    /// Allows `PATCH` to change `scopes` and `expires_at` of existing keys, by the rules for new keys. `"expires_at": null` removes
-    /// the expiry. To restrict this for some users, use [`Grant::with_update`].
-    pub fn with_updates_of_scopes_and_expiry(mut self) -> Self {
+    /// Allows `PATCH` to change `scopes`, `expires_at` and `allowed_networks` of existing keys, by the rules for new keys.
+    /// `"expires_at": null` removes the expiry, and `"allowed_networks": []` the restriction to networks. To restrict this for some
+    /// users, use [`Grant::with_update`].
+    pub fn with_updates_of_rights(mut self) -> Self {
         self.updates_all = true;
         self
     }

@@ -35,6 +35,7 @@ Examples:
   tollgate keys update key_0199… --plan pro --no-expiry
   tollgate keys rotate key_0199… --overlap 24h
   tollgate keys revoke key_0199…
+  tollgate tenants plan acme pro
   printf %s \"$KEY\" | tollgate verify
   tollgate --json keys list --all | jq -r '.items[].id'
   tollgate prune --history-older-than 365d --usage-older-than 90d
@@ -99,7 +100,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Keys(Keys),
 
-    /// Suspends and resumes tenants.
+    /// Shows, suspends and resumes tenants, and sets their plans.
     #[command(subcommand)]
     Tenants(Tenants),
 
@@ -127,6 +128,32 @@ pub(crate) enum Command {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Tenants {
+    /// Shows the plan of a tenant, and whether it is suspended.
+    Show {
+        /// The tenant.
+        #[arg(value_parser = values::word)]
+        tenant: String,
+    },
+
+    /// Sets the plan of a tenant: that of all its keys, except those with a plan of their own.
+    ///
+    /// Also for keys that are created later. The tenant may have no keys yet.
+    #[command(override_usage = "tollgate tenants plan [OPTIONS] <TENANT> <TIER|--none>")]
+    Plan {
+        /// The tenant.
+        #[arg(value_parser = values::word)]
+        tenant: String,
+        /// The tier of the plan.
+        #[arg(required_unless_present = "none", value_parser = values::word)]
+        tier: Option<String>,
+        /// The plan has lapsed.
+        #[arg(long, requires = "tier")]
+        lapsed: bool,
+        /// Removes the plan.
+        #[arg(long, conflicts_with = "tier")]
+        none: bool,
+    },
+
     /// Suspends a tenant: its keys are refused, including keys that are created later.
     ///
     /// The tenant may have no keys yet.

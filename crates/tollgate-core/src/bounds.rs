@@ -43,6 +43,9 @@ pub const MAX_WINDOWS: usize = 8;
 /// The name of the policy of a key's quota, in bytes.
 pub const MAX_POLICY_BYTES: usize = 100;
 
+/// The number of networks from which a key may be used.
+pub const MAX_NETWORKS: usize = 100;
+
 /// The metadata of a key, in bytes: as compact JSON.
 pub const MAX_METADATA_BYTES: usize = 16 * 1024;
 

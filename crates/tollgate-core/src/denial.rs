@@ -259,6 +259,7 @@ mod tests {
             DenialKind::KeyRevoked,
             DenialKind::KeyExpired,
             DenialKind::WrongEnvironment,
+            DenialKind::NetworkNotAllowed,
         ];
         let visible = kinds.map(|kind| {
             let denial = Denial::new(kind);

@@ -16,6 +16,7 @@
 //! | [`denial`] | why a request is refused: [`Denial`](denial::Denial), [`DenialKind`](denial::DenialKind) | |
 //! | [`respond`] | how a refusal is written | [`Respond`](respond::Respond) |
 //! | [`request`] | the head of a request: [`RequestHead`](request::RequestHead) | |
+//! | [`network`] | networks of addresses: [`Network`](network::Network), [`Networks`](network::Networks) | |
 //! | [`clock`] | the time: [`SystemClock`](clock::SystemClock), [`ManualClock`](clock::ManualClock) | [`Clock`](clock::Clock) |
 //! | [`answer`] | what a backend trait returns, at once or later: [`Answer`](answer::Answer) | |
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -30,6 +31,7 @@ pub mod denial;
 pub mod key;
 pub mod limit;
 pub mod manage;
+pub mod network;
 pub mod request;
 pub mod respond;
 pub mod scope;

@@ -6,15 +6,20 @@ mod event;
 mod key_details;
 mod metadata;
 mod query;
+mod tenant;
 
 use std::{error::Error, fmt, sync::Arc, time::SystemTime};
 
-use crate::{answer::Answer, denial::Unavailable, key::Digest, limit::Quota, scope::Scopes, verify::Plan};
+use crate::{
+    answer::Answer, denial::Unavailable, key::Digest, limit::Quota, network::Networks, scope::Scopes,
+    verify::Plan,
+};
 
 pub use event::{KeyAction, KeyEvent};
 pub use key_details::{KeyDetails, KeyState};
 pub use metadata::{InvalidMetadata, Metadata};
 pub use query::{HistoryQuery, KeyQuery, Page};
+pub use tenant::{TenantChange, TenantDetails};
 
 /// A store that can be managed: issues, changes and lists keys, and keeps their history.
 ///
@@ -44,11 +49,18 @@ pub trait KeyAdmin: Send + Sync + 'static {
     /// [`KeyAdminError`]. Nothing was changed, except for `Unavailable`: then the outcome is unknown.
     fn change(&self, command: Command<KeyChange>) -> Answer<Result<KeyDetails, KeyAdminError>>;
 
-    /// Suspends or resumes a tenant: all its keys, including those issued later. Revoked keys stay revoked.
+    /// Suspends or resumes a tenant, or sets its plan. Affects all its keys, including those issued later. Returns the tenant after
+    /// the change.
     ///
     /// # Errors
     /// Like [`change`](Self::change).
-    fn change_tenant(&self, command: Command<TenantChange>) -> Answer<Result<(), KeyAdminError>>;
+    fn change_tenant(&self, command: Command<TenantChange>) -> Answer<Result<TenantDetails, KeyAdminError>>;
+
+    /// The tenant with this name: without a plan and not suspended, if it was never changed.
+    ///
+    /// # Errors
+    /// [`KeyAdminError::Unavailable`].
+    fn tenant(&self, tenant: &str) -> Answer<Result<TenantDetails, KeyAdminError>>;
 
     /// The keys that match a query, newest first.
     ///
@@ -68,8 +80,12 @@ impl<S: KeyAdmin + ?Sized> KeyAdmin for Arc<S> {
         (**self).change(command)
     }
 
-    fn change_tenant(&self, command: Command<TenantChange>) -> Answer<Result<(), KeyAdminError>> {
+    fn change_tenant(&self, command: Command<TenantChange>) -> Answer<Result<TenantDetails, KeyAdminError>> {
         (**self).change_tenant(command)
+    }
+
+    fn tenant(&self, tenant: &str) -> Answer<Result<TenantDetails, KeyAdminError>> {
+        (**self).tenant(tenant)
     }
 
     fn list(&self, query: &KeyQuery) -> Answer<Result<Page<KeyDetails>, KeyAdminError>> {
@@ -113,8 +129,7 @@ impl Actor {
         Self { name: name.into(), tenant: None }
     }
 
-    /// An actor that manages the keys of one tenant. It cannot see other keys, and it can neither suspend nor resume a tenant,
-    /// including its own.
+    /// An actor that manages the keys of one tenant. It cannot see other keys, and it cannot change a tenant, including its own.
     pub fn of_tenant(name: impl Into<Box<str>>, tenant: impl Into<Box<str>>) -> Self {
         Self { name: name.into(), tenant: Some(tenant.into()) }
     }
@@ -199,12 +214,14 @@ pub struct KeyUpdate {
     pub name: Option<Box<str>>,
     /// The scopes.
     pub scopes: Option<Scopes>,
-    /// The plan; `Some(None)` removes it.
+    /// The key's own plan; `Some(None)` removes it, so that the tenant's applies.
     pub plan: Option<Option<Plan>>,
     /// The expiry; `Some(None)` removes it.
     pub expires_at: Option<Option<SystemTime>>,
     /// The key's own quotas by policy. They replace all previous ones.
     pub quotas: Option<Vec<(Box<str>, Quota)>>,
+    /// The networks from which the key may be used. They replace all previous ones.
+    pub allowed_networks: Option<Networks>,
     /// The metadata.
     pub metadata: Option<Metadata>,
 }
@@ -227,7 +244,7 @@ impl KeyUpdate {
         self
     }
 
-    /// Changes or removes the plan.
+    /// Changes or removes the key's own plan. Without one, its tenant's applies.
     pub fn with_plan(mut self, plan: Option<Plan>) -> Self {
         self.plan = Some(plan);
         self
@@ -242,6 +259,13 @@ impl KeyUpdate {
     /// Changes the key's own quotas by policy. They replace all previous ones.
     pub fn with_quotas(mut self, quotas: Vec<(Box<str>, Quota)>) -> Self {
         self.quotas = Some(quotas);
+        self
+    }
+
+    /// Changes the networks from which the key may be used. They replace all previous ones. A request or a stream that was
+    /// admitted already goes on.
+    pub fn with_allowed_networks(mut self, networks: Networks) -> Self {
+        self.allowed_networks = Some(networks);
         self
     }
 
@@ -263,37 +287,8 @@ impl KeyUpdate {
         replace(&mut details.plan, self.plan);
         replace(&mut details.expires_at, self.expires_at);
         replace(&mut details.quotas, self.quotas);
+        replace(&mut details.allowed_networks, self.allowed_networks);
         replace(&mut details.metadata, self.metadata);
-    }
-}
-
-/// A change to a tenant.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TenantChange {
-    /// Suspends the tenant: all its keys are refused, including those issued later. The tenant need not have keys yet.
-    Suspend {
-        /// The tenant.
-        tenant: Box<str>,
-    },
-    /// Resumes the tenant: its keys are valid again, except revoked ones.
-    Resume {
-        /// The tenant.
-        tenant: Box<str>,
-    },
-}
-
-impl TenantChange {
-    /// The tenant.
-    pub fn tenant(&self) -> &str {
-        match self {
-            Self::Suspend { tenant } | Self::Resume { tenant } => tenant,
-        }
-    }
-
-    /// Whether this suspends the tenant.
-    pub fn suspends(&self) -> bool {
-        matches!(self, Self::Suspend { .. })
     }
 }
 

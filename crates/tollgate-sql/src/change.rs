@@ -8,7 +8,7 @@ mod steps;
 
 use tollgate_core::{
     key::Digest,
-    manage::{Command, KeyAction, KeyAdminError, KeyChange, KeyDetails, TenantChange},
+    manage::{Command, KeyAction, KeyAdminError, KeyChange, KeyDetails, TenantChange, TenantDetails},
     store::{EndReason, KeyStatus},
     verify::Plan,
 };
@@ -18,8 +18,9 @@ use crate::{
     database::{Done, Urgency},
     event::Event,
     instant::to_micros,
-    record::{changeable, lasting, truncate},
+    record::{changeable, generation, lasting, plan_columns, truncate},
     shared::Shared,
+    tenant::read_tenant,
 };
 
 /// Changes a key, and notifies listeners before it returns.
@@ -39,11 +40,11 @@ pub(crate) async fn change(
     Ok(details)
 }
 
-/// Suspends or resumes a tenant, and notifies listeners before it returns.
+/// Changes a tenant, and notifies listeners before it returns.
 pub(crate) async fn change_tenant(
     shared: &Shared,
     command: Command<TenantChange>,
-) -> Result<(), KeyAdminError> {
+) -> Result<TenantDetails, KeyAdminError> {
     let channel = shared.channel.clone();
     let limit = shared.settings.admin_deadline;
     let changed = shared.database.transact(limit, Urgency::Now, |connection| {
@@ -51,8 +52,9 @@ pub(crate) async fn change_tenant(
         let work = Work { connection, channel, at: to_micros(at), actor };
         Box::pin(work.change_tenant(change))
     });
-    notify(shared, changed.await?);
-    Ok(())
+    let (details, event) = changed.await?;
+    notify(shared, event);
+    Ok(details)
 }
 
 fn notify(shared: &Shared, event: Option<Event>) {
@@ -108,8 +110,8 @@ impl Work<'_> {
             self.lock_tenant_shared(tenant).await?;
         }
         let sql = "INSERT INTO tollgate_keys (id, name, display_prefix, scopes, plan, plan_is_active, quotas, metadata, \
-                   expires_at, former_until, tenant, environment, role, created_at, generation, ended) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 0, 0) ON CONFLICT DO NOTHING";
+                   expires_at, former_until, allowed_networks, tenant, environment, role, created_at, generation, ended) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, 0, 0) ON CONFLICT DO NOTHING";
         let values = changeable(&details).into_iter().chain(lasting(&details));
         if self.connection.execute(sql, values).await? == 0 {
             let sql = "SELECT id FROM tollgate_keys WHERE id = $1";
@@ -184,30 +186,40 @@ impl Work<'_> {
         Ok((key, Some(event)))
     }
 
-    async fn change_tenant(mut self, change: TenantChange) -> Result<Done<Option<Event>>, KeyAdminError> {
+    async fn change_tenant(
+        mut self,
+        change: TenantChange,
+    ) -> Result<Done<(TenantDetails, Option<Event>)>, KeyAdminError> {
         if self.actor.tenant().is_some() {
             return Err(KeyAdminError::NotPermitted);
         }
         let tenant = change.tenant();
         refuse_nul([Some(tenant), Some(self.actor.name())])?;
         self.insert_tenant(tenant).await?;
-        let sql = "SELECT is_suspended FROM tollgate_tenants WHERE tenant = $1";
-        let sql = self.connection.locking(sql, "FOR UPDATE");
-        let row = self.connection.row(sql, [tenant.into()]).await?;
-        let was_suspended = row.map_or(Ok(0), |row| row.number(0))? == 1;
-        if was_suspended == change.suspends() {
-            return Ok(Done::RollBack(None));
+        let before = read_tenant(self.connection, tenant, "FOR UPDATE").await?;
+        let mut after = before.clone();
+        change.apply(&mut after);
+        refuse_nul([after.plan.as_ref().map(Plan::tier)])?;
+        if after == before {
+            return Ok(Done::RollBack((after, None)));
         }
-        let (action, ended) = if change.suspends() {
-            (KeyAction::TenantSuspended, Some(EndReason::TenantSuspended))
-        } else {
-            (KeyAction::TenantResumed, None)
-        };
-        let event = self.record(action, None, Some(tenant), ended, String::new()).await?;
+        let (action, is_suspension) = (change.action(), after.is_suspended && !before.is_suspended);
+        let ended = is_suspension.then_some(EndReason::TenantSuspended);
+        let detail = action.tenant_detail(&before, &after);
+        let event = self.record(action, None, Some(tenant), ended, detail).await?;
+        after.generation = generation(event.generation);
         let sql = "UPDATE tollgate_tenants SET is_suspended = $2, generation = $3, \
-                   ended = CASE $2 WHEN 1 THEN $3 ELSE ended END WHERE tenant = $1";
-        let values = [tenant.into(), i64::from(change.suspends()).into(), event.generation.into()];
+                   ended = CASE $4 WHEN 1 THEN $3 ELSE ended END, plan = $5, plan_is_active = $6 WHERE tenant = $1";
+        let [tier, plan_is_active] = plan_columns(after.plan.as_ref());
+        let values = [
+            tenant.into(),
+            i64::from(after.is_suspended).into(),
+            event.generation.into(),
+            i64::from(is_suspension).into(),
+            tier,
+            plan_is_active,
+        ];
         self.connection.execute(sql, values).await?;
-        Ok(Done::Commit(Some(event)))
+        Ok(Done::Commit((after, Some(event))))
     }
 }

@@ -12,7 +12,7 @@ use tollgate_core::{
     denial::Unavailable,
     manage::{
         Command, HistoryQuery, KeyAdmin, KeyAdminError, KeyChange, KeyDetails, KeyEvent, KeyQuery, Page,
-        TenantChange,
+        TenantChange, TenantDetails,
     },
     store::{KeyLookup, KeyRecord, KeyStore, StoreListener, Subscription},
     usage::{StoredUsage, UsageBatch, UsageQuery, UsageStore},
@@ -30,7 +30,7 @@ use crate::{
     prune::{self, Pruned, Retention},
     settings::Settings,
     shared::Shared,
-    usage,
+    tenant, usage,
 };
 
 /// Keys in SQLite or PostgreSQL: finds, changes and lists them, and keeps their history and their usage.
@@ -168,9 +168,14 @@ impl KeyAdmin for SqlKeys {
         self.spawn_to_completion(async move { change::change(&shared, command).await })
     }
 
-    fn change_tenant(&self, command: Command<TenantChange>) -> Answer<Result<(), KeyAdminError>> {
+    fn change_tenant(&self, command: Command<TenantChange>) -> Answer<Result<TenantDetails, KeyAdminError>> {
         let shared = Arc::clone(&self.0.shared);
         self.spawn_to_completion(async move { change::change_tenant(&shared, command).await })
+    }
+
+    fn tenant(&self, tenant: &str) -> Answer<Result<TenantDetails, KeyAdminError>> {
+        let (shared, tenant) = (Arc::clone(&self.0.shared), Box::from(tenant));
+        Answer::later(async move { tenant::tenant(&shared, tenant).await })
     }
 
     fn list(&self, query: &KeyQuery) -> Answer<Result<Page<KeyDetails>, KeyAdminError>> {

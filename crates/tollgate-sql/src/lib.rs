@@ -132,6 +132,7 @@ mod notifier; // listeners, and the ends of principals
 mod event; // a change, as the history has it
 mod message; // a change, as PostgreSQL's notifications have it
 mod record; // a key, as the tables have it
+mod tenant; // a tenant, as the tables have it
 
 mod database; // connections, transactions and pools
 

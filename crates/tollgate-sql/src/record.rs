@@ -11,6 +11,7 @@ use tollgate_core::{
     key::Digest,
     limit::Quota,
     manage::KeyDetails,
+    network::Networks,
     store::{EndReason, EndSignal, KeyRecord, KeyStatus},
     verify::Plan,
 };
@@ -25,7 +26,8 @@ use crate::{
 macro_rules! columns {
     () => {
         "k.id, k.name, k.display_prefix, k.tenant, k.scopes, k.plan, k.plan_is_active, k.environment, k.role, k.quotas, \
-         k.metadata, k.created_at, k.expires_at, k.revoked_at, k.former_until, k.generation, t.is_suspended, t.generation"
+         k.metadata, k.created_at, k.expires_at, k.revoked_at, k.former_until, k.generation, k.allowed_networks, \
+         t.is_suspended, t.generation, t.plan, t.plan_is_active"
     };
 }
 pub(crate) use columns;
@@ -44,7 +46,7 @@ macro_rules! select_listed {
 pub(crate) use select_listed;
 
 /// The number of [`columns`]. Further columns of a query follow them.
-pub(crate) const COLUMNS: usize = 18;
+pub(crate) const COLUMNS: usize = 21;
 
 /// Reads a key from a row that begins with the [`columns`]. Leaves out its last use.
 pub(crate) fn read_details(row: &Row) -> Result<KeyDetails, Fault> {
@@ -52,29 +54,48 @@ pub(crate) fn read_details(row: &Row) -> Result<KeyDetails, Fault> {
     details.display_prefix = row.text(2)?;
     details.tenant = row.optional_text(3)?;
     details.scopes = row.text(4)?.parse().map_err(|_| Fault::Unreadable("the scopes of a key"))?;
-    let is_plan_active = row.optional_number(6)? == Some(1);
-    details.plan = row
-        .optional_text(5)?
-        .filter(|tier| !tier.trim().is_empty())
-        .map(|tier| if is_plan_active { Plan::active(tier) } else { Plan::lapsed(tier) });
+    details.plan = read_plan(row, 5)?;
+    details.tenant_plan = read_plan(row, 19)?;
     details.environment = row.text(7)?.parse().map_err(|_| Fault::Unreadable("the environment of a key"))?;
     details.role = row.optional_text(8)?;
     details.quotas = serde_json::from_str::<Quotas>(&row.text(9)?)
         .map_err(|_| Fault::Unreadable("the quotas of a key"))?
         .0;
     details.metadata = row.text(10)?.parse().map_err(|_| Fault::Unreadable("the metadata of a key"))?;
+    details.allowed_networks = read_networks(row.optional_text(16)?)?;
     details.expires_at = row.optional_number(12)?.map(from_micros);
     details.revoked_at = row.optional_number(13)?.map(from_micros);
     details.former_until = row.optional_number(14)?.map(from_micros);
     details.status = if details.revoked_at.is_some() {
         KeyStatus::Revoked
-    } else if row.optional_number(16)? == Some(1) {
+    } else if row.optional_number(17)? == Some(1) {
         KeyStatus::TenantSuspended
     } else {
         KeyStatus::Active
     };
-    details.generation = generation(row.number(15)?.max(row.optional_number(17)?.unwrap_or(0)));
+    details.generation = generation(row.number(15)?.max(row.optional_number(18)?.unwrap_or(0)));
     Ok(details)
+}
+
+/// Reads a plan from a column of its tier and the next one, which says whether it is active.
+pub(crate) fn read_plan(row: &Row, column: usize) -> Result<Option<Plan>, Fault> {
+    let is_active = row.optional_number(column + 1)? == Some(1);
+    let tier = row.optional_text(column)?.filter(|tier| !tier.trim().is_empty());
+    Ok(tier.map(|tier| if is_active { Plan::active(tier) } else { Plan::lapsed(tier) }))
+}
+
+/// A plan as two columns.
+pub(crate) fn plan_columns(plan: Option<&Plan>) -> [Value; 2] {
+    [plan.map(Plan::tier).into(), plan.map(|plan| i64::from(plan.is_active())).into()]
+}
+
+/// An empty text is not read as "anywhere": a restriction must not be lost.
+fn read_networks(text: Option<Box<str>>) -> Result<Networks, Fault> {
+    let Some(text) = text else { return Ok(Networks::anywhere()) };
+    let networks = Networks::new(text.split_ascii_whitespace()).ok();
+    networks
+        .filter(|networks| !networks.is_anywhere())
+        .ok_or(Fault::Unreadable("the allowed networks of a key"))
 }
 
 /// Reads a key from a row of [`select_listed`].
@@ -99,26 +120,28 @@ pub(crate) fn to_record(mut details: KeyDetails, valid_until: Option<i64>) -> Ke
     KeyRecord::new(Arc::new(details.to_principal(signal)), status, generation)
 }
 
-/// The columns of a key that can change, as `$2` to `$10` of a statement; `$1` is its identifier.
-pub(crate) fn changeable(details: &KeyDetails) -> [Value; 10] {
-    let plan = details.plan.as_ref();
+/// The columns of a key that can change, as `$2` to `$11` of a statement; `$1` is its identifier.
+pub(crate) fn changeable(details: &KeyDetails) -> [Value; 11] {
+    let [tier, plan_is_active] = plan_columns(details.plan.as_ref());
+    let networks = &details.allowed_networks;
     let quotas = Quotas(details.quotas.clone());
     [
         (&*details.id).into(),
         (&*details.name).into(),
         (&*details.display_prefix).into(),
         details.scopes.to_string().into(),
-        plan.map(Plan::tier).into(),
-        plan.map(|plan| i64::from(plan.is_active())).into(),
+        tier,
+        plan_is_active,
         // Strings always serialize.
         serde_json::to_string(&quotas).unwrap_or_else(|_| "{}".into()).into(),
         details.metadata.to_string().into(),
         details.expires_at.map(to_micros).into(),
         details.former_until.map(to_micros).into(),
+        (!networks.is_anywhere()).then(|| networks.to_string()).as_deref().into(),
     ]
 }
 
-/// The columns of a key that never change, as `$11` to `$14`.
+/// The columns of a key that never change, as `$12` to `$15`.
 pub(crate) fn lasting(details: &KeyDetails) -> [Value; 4] {
     [
         details.tenant.as_deref().into(),

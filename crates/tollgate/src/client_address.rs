@@ -7,17 +7,17 @@ use std::{
 };
 
 use http::{HeaderName, header::FORWARDED};
-use ipnet::IpNet;
-use tollgate_core::request::RequestHead;
+use tollgate_core::{
+    network::{InvalidNetworks, Network},
+    request::RequestHead,
+};
 
 use crate::ConfigurationError;
 
 mod entry;
-mod proxies;
 mod subject;
 
 use entry::{forwarded, forwarded_for};
-use proxies::network;
 
 /// Finds the *client's* address of a request.
 ///
@@ -49,7 +49,7 @@ use proxies::network;
 #[derive(Clone)]
 pub struct ClientAddress {
     peer: Arc<Peer>,
-    proxies: Arc<[IpNet]>,
+    proxies: Arc<[Network]>,
     header: Header,
     ipv6_prefix: u8,
 }
@@ -82,7 +82,10 @@ impl ClientAddress {
         mut self,
         proxies: impl IntoIterator<Item = impl AsRef<str>>,
     ) -> Result<Self, ConfigurationError> {
-        self.proxies = proxies.into_iter().map(|text| network(text.as_ref())).collect::<Result<_, _>>()?;
+        let proxies = proxies.into_iter().map(|proxy| proxy.as_ref().parse());
+        self.proxies = proxies.collect::<Result<_, InvalidNetworks>>().map_err(|error| {
+            ConfigurationError::new(format!("ClientAddress: invalid trusted proxy: {error}"))
+        })?;
         Ok(self)
     }
 
@@ -104,6 +107,11 @@ impl ClientAddress {
     ///
     /// If a trusted proxy reports no usable address (`unknown`, an obfuscated name, nothing), the client is that proxy.
     pub fn find(&self, head: RequestHead<'_>) -> Option<IpAddr> {
+        self.find_exact(head).map(|address| self.masked(address))
+    }
+
+    /// The client's address with all its bits.
+    pub(crate) fn find_exact(&self, head: RequestHead<'_>) -> Option<IpAddr> {
         let mut client = (self.peer)(head)?.to_canonical();
         match self.header {
             Header::XForwardedFor => {
@@ -115,7 +123,7 @@ impl ClientAddress {
                 self.walk(&mut client, entries.map(forwarded));
             }
         }
-        Some(self.masked(client))
+        Some(client)
     }
 
     /// Moves from a trusted proxy to the address it reports, while that is a trusted proxy too. `reported`: from right to left.
@@ -128,7 +136,7 @@ impl ClientAddress {
     }
 
     fn trusts(&self, address: IpAddr) -> bool {
-        self.proxies.iter().any(|network| network.contains(&address))
+        self.proxies.iter().any(|network| network.contains(address))
     }
 
     fn masked(&self, address: IpAddr) -> IpAddr {

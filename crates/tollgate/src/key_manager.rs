@@ -16,9 +16,10 @@ use tollgate_core::{
     key::{ApiKey, KeyFormat, Peppers},
     manage::{
         Actor, Command, HistoryQuery, KeyAdmin, KeyAdminError, KeyChange, KeyDetails, KeyEvent, KeyQuery,
-        KeyUpdate, Page, TenantChange,
+        KeyUpdate, Page, TenantChange, TenantDetails,
     },
     scope::Scopes,
+    verify::Plan,
 };
 
 pub use new_key::NewKey;
@@ -270,7 +271,7 @@ impl KeyManager {
     ///
     /// # Errors
     /// [`NotPermitted`](KeyAdminError::NotPermitted), [`Unavailable`](KeyAdminError::Unavailable).
-    pub async fn suspend_tenant(&self, tenant: &str, actor: &Actor) -> Result<(), KeyAdminError> {
+    pub async fn suspend_tenant(&self, tenant: &str, actor: &Actor) -> Result<TenantDetails, KeyAdminError> {
         self.change_tenant(TenantChange::Suspend { tenant: tenant.into() }, actor).await
     }
 
@@ -278,11 +279,54 @@ impl KeyManager {
     ///
     /// # Errors
     /// [`NotPermitted`](KeyAdminError::NotPermitted), [`Unavailable`](KeyAdminError::Unavailable).
-    pub async fn resume_tenant(&self, tenant: &str, actor: &Actor) -> Result<(), KeyAdminError> {
+    pub async fn resume_tenant(&self, tenant: &str, actor: &Actor) -> Result<TenantDetails, KeyAdminError> {
         self.change_tenant(TenantChange::Resume { tenant: tenant.into() }, actor).await
     }
 
-    async fn change_tenant(&self, change: TenantChange, actor: &Actor) -> Result<(), KeyAdminError> {
+    /// Sets or removes the plan of a tenant. When this returns, all its keys have it in this process, except those with a plan of
+    /// their own. Keys that are issued later have it, too.
+    ///
+    /// ```
+    /// # use tollgate::{KeyFormat, MemoryKeys, Plan, manage::{Actor, KeyManager, NewKey}};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let manager = KeyManager::new(KeyFormat::new("sk")?, MemoryKeys::new());
+    /// let billing = Actor::new("billing"); // the webhook of the payment provider
+    /// let issued = manager.issue(NewKey::named("build").with_tenant("acme"), &billing).await?;
+    /// manager.set_tenant_plan("acme", Some(Plan::active("pro")), &billing).await?;
+    /// let key = manager.show(&issued.details.id, &billing).await?;
+    /// assert_eq!(key.effective_plan().map(Plan::tier), Some("pro"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`NotPermitted`](KeyAdminError::NotPermitted), [`Unavailable`](KeyAdminError::Unavailable).
+    pub async fn set_tenant_plan(
+        &self,
+        tenant: &str,
+        plan: Option<Plan>,
+        actor: &Actor,
+    ) -> Result<TenantDetails, KeyAdminError> {
+        self.change_tenant(TenantChange::SetPlan { tenant: tenant.into(), plan }, actor).await
+    }
+
+    /// Returns a tenant: its plan, and whether it is suspended.
+    ///
+    /// # Errors
+    /// [`NotPermitted`](KeyAdminError::NotPermitted) for an actor of another tenant, [`Unavailable`](KeyAdminError::Unavailable).
+    pub async fn tenant(&self, tenant: &str, actor: &Actor) -> Result<TenantDetails, KeyAdminError> {
+        if !actor.manages(Some(tenant)) {
+            return Err(KeyAdminError::NotPermitted);
+        }
+        self.store.tenant(tenant).await
+    }
+
+    async fn change_tenant(
+        &self,
+        change: TenantChange,
+        actor: &Actor,
+    ) -> Result<TenantDetails, KeyAdminError> {
         if actor.tenant().is_some() {
             return Err(KeyAdminError::NotPermitted);
         }

@@ -6,7 +6,7 @@ use tollgate_core::{
     answer::Answer,
     denial::{Denial, DenialKind, Unavailable},
     key::{KeyFormat, MalformedKey, Peppers},
-    store::{KeyLookup, KeyRecord, KeyStatus, KeyStore},
+    store::{EndReason, EndSignal, KeyLookup, KeyRecord, KeyStatus, KeyStore},
     verify::{Principal, Verify, VerifyRequest},
 };
 
@@ -147,10 +147,23 @@ fn to_principal(
         _ if record.principal().expires_at().is_some_and(|expires_at| expires_at <= now) => {
             Err(Denial::new(DenialKind::KeyExpired))
         }
-        KeyStatus::TenantSuspended => Err(Denial::new(DenialKind::TenantSuspended)),
+        KeyStatus::TenantSuspended if record.principal().allowed_networks().is_anywhere() => {
+            Err(Denial::new(DenialKind::TenantSuspended))
+        }
+        // Outside its networks the key is unknown, so the suspension must not show there. `VerifyLayer` knows the network, and
+        // refuses a principal that has ended.
+        KeyStatus::TenantSuspended => Ok(suspended(record.principal())),
         // A status that this version does not know must not let a request through.
         _ => Err(Denial::new(DenialKind::KeyUnknown).with_log_detail("the key has an unknown status")),
     }
+}
+
+#[cold]
+fn suspended(principal: &Principal) -> Arc<Principal> {
+    // A store of an application's own may not have sent the signal.
+    let signal = EndSignal::new();
+    signal.end(EndReason::TenantSuspended);
+    Arc::new(principal.clone().with_end_signal(signal))
 }
 
 impl fmt::Debug for KeyVerifier {

@@ -53,8 +53,8 @@
 //! | [`AttemptLimitLayer`] | the [client's address](ClientAddress) | | 429 |
 //! | [`CredentialLayer`] | headers, in a given order | the credential | 400, 401 |
 //! | [`VerifyLayer`] | the credential | the [`Principal`] | 401, 403 |
-//! | [`RateLimitLayer`] | the principal, or what you choose | a [`Decision`](limit::Decision), `X-RateLimit-*` headers | 429 |
-//! | [`EntitlementLayer`] | the principal's [`Plan`] | | 403 |
+//! | [`RateLimitLayer`] | the principal and its plan, or what you choose | a [`Decision`](limit::Decision), `X-RateLimit-*` headers | 429 |
+//! | [`EntitlementLayer`] | the plan | | 403 |
 //! | [`ScopeLayer`] | the principal's [`Scopes`], the route | | 403 |
 //! | [`UsageLayer`] | the principal | usage counts, to a [`UsageRecorder`](usage::UsageRecorder) | |
 //!
@@ -115,7 +115,7 @@ mod response_head;
 mod stack;
 mod usage_recorder;
 
-pub use tollgate_core::{answer, bounds, clock, denial, key};
+pub use tollgate_core::{answer, bounds, clock, denial, key, network};
 
 /// What a caller may do: scopes, and the requirements that routes have.
 pub mod scope {
@@ -184,8 +184,8 @@ pub use denial::{Denial, DenialKind};
 pub use key::{Environment, KeyFormat};
 pub use layers::{
     attempt_limit::AttemptLimitLayer, credential::CredentialLayer, entitlement::EntitlementLayer,
-    rate_limit::RateLimitLayer, request_id::RequestIdLayer, scope::ScopeLayer, usage::UsageLayer,
-    verify::VerifyLayer,
+    rate_limit::RateLimitLayer, request_id::RequestIdLayer, scope::ScopeLayer,
+    usage::UsageLayer, verify::VerifyLayer,
 };
 pub use limit::{PerWindow, Policy, Quota};
 pub use request::{ClientAddress, RequestContext};

@@ -33,10 +33,13 @@ async fn keys_and_events_have_the_json_format_of_the_management_routes() {
         "--quota=default=60/minute",
         "--metadata={\"region\":\"eu\"}",
         "--role=owner",
+        "--network=198.51.100.0/24",
     ];
     let full = text(&json(url, &create).await["id"]);
     json(url, &["keys", "update", &full, "--plan=pro", "--lapsed", "--name=complete"]).await;
     json(url, &["keys", "rotate", &full, "--overlap=1h"]).await;
+    let of_tenant = text(&json(url, &["keys", "create", "--name=plain", "--tenant=acme"]).await["id"]);
+    json(url, &["tenants", "plan", "acme", "max"]).await;
     let revoked = text(&json(url, &["keys", "create", "--name=revoked"]).await["id"]);
     json(url, &["keys", "revoke", &revoked]).await;
 
@@ -45,12 +48,12 @@ async fn keys_and_events_have_the_json_format_of_the_management_routes() {
     store.add(UsageBatch::new(1, 1, vec![UsageCount::new(full.as_str(), now, 7, now)])).await.unwrap();
     let manager = KeyManager::new(KeyFormat::opaque(), store.clone());
     let router = KeyRouter::new(manager, allow_everything).with_metadata().into_router();
-    for id in [bare, full, revoked] {
+    for id in [bare, full, of_tenant, revoked] {
         let mut written = json(url, &["keys", "show", &id]).await;
         let members = written.as_object_mut().unwrap();
         let history = members.remove("history").unwrap();
         assert_eq!(answer(&router, &format!("/{id}/history")).await["items"], history);
-        for cli_only in ["role", "quotas"] {
+        for cli_only in ["role", "quotas", "plan_source"] {
             assert!(members.remove(cli_only).is_some(), "{cli_only}");
         }
         assert_eq!(answer(&router, &format!("/{id}")).await, written);

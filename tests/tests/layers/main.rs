@@ -6,6 +6,7 @@
 //! | `credentials` | reading credentials from a request |
 //! | `legacy_keys` | keys that are known by the hash of an older system |
 //! | `memory_keys` | the key store in memory, through a verifier |
+//! | `networks` | keys that may be used from some networks only |
 //! | `refusals` | the responses to refused requests |
 //! | `request_id` | the request ID |
 //! | `bodies` | bodies of every kind, and other tower layers |
@@ -18,6 +19,7 @@ mod credentials;
 mod every_layer;
 mod legacy_keys;
 mod memory_keys;
+mod networks;
 mod refusals;
 mod request_id;
 mod stacked_limits;

@@ -47,6 +47,7 @@ fn every_denial() -> Vec<Denial> {
         KeyRevoked,
         KeyExpired,
         WrongEnvironment,
+        NetworkNotAllowed,
         TenantSuspended,
         EntitlementInactive,
         TierTooLow,

@@ -13,6 +13,7 @@ use tests::{
 };
 use tokio::time::timeout;
 use tollgate::{
+    CachedKeys, Plan,
     manage::{KeyAdminError, KeyChange, KeyUpdate, TenantChange},
     store::{EndReason, KeyLookup, KeyStatus, KeyStore as _, StoreEvent, StoreListener},
 };
@@ -127,6 +128,32 @@ async fn a_change_that_commits_late_is_found() {
                   FROM pg_class WHERE oid = 'tollgate_keys'::regclass; COMMIT";
     sqlx::raw_sql(notify).execute(&mut late).await.unwrap();
     eventually("suspended", || reason(&held) == Some(EndReason::TenantSuspended)).await;
+}
+
+#[tokio::test]
+async fn a_plan_of_a_tenant_reaches_the_caches_of_other_processes() {
+    on_each_shared(async |url| {
+        let (here, there) = (builder().connect(&url).await.unwrap(), builder().connect(&url).await.unwrap());
+        let cache = CachedKeys::new(there.clone());
+        issue(&here, key("key", Some("acme"))).await.unwrap();
+        // Never later than this instant, so no entry of the cache ends by itself.
+        let tier = async || {
+            let record = cache.find(&KeyLookup::new(&[digest("key")], at(3))).await.unwrap()?;
+            record.principal().plan().map(|plan| plan.tier().to_owned())
+        };
+        assert_eq!(tier().await, None);
+        for plan in [Some("pro"), Some("max"), None] {
+            let change = TenantChange::SetPlan { tenant: "acme".into(), plan: plan.map(Plan::active) };
+            tenant(&here, change).await;
+            let seen = async {
+                while tier().await.as_deref() != plan {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(20), seen).await.unwrap();
+        }
+    })
+    .await;
 }
 
 /// Two stores that share a database. The second one connects through a relay.

@@ -29,7 +29,8 @@ const MANY: u64 = 20_000;
 /// Inserts [`MANY`] keys, `many_1` and so on.
 async fn insert_many_keys(url: &str) {
     let sql = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) \
-               INSERT INTO tollgate_keys SELECT 'many_' || i, 'many ' || i, '', NULL, '', NULL, NULL, 'live', NULL, '{}', '{}', \
+               INSERT INTO tollgate_keys (id, name, display_prefix, tenant, scopes, plan, plan_is_active, environment, role, \
+               quotas, metadata, created_at, expires_at, revoked_at, former_until, generation, ended) SELECT 'many_' || i, 'many ' || i, '', NULL, '', NULL, NULL, 'live', NULL, '{}', '{}', \
                0, NULL, NULL, NULL, 0, 0 FROM n";
     execute(url, sql).await;
 }

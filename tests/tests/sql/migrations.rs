@@ -2,10 +2,15 @@
 
 use sqlx::{Connection as _, PgConnection, Row as _, SqliteConnection};
 use tests::postgres::Postgres;
-use tollgate::{manage::KeyChange, store::KeyStatus};
+use tollgate::{
+    Plan,
+    manage::{KeyAdmin as _, KeyChange, KeyQuery, KeyUpdate, TenantChange},
+    network::Networks,
+    store::{KeyLookup, KeyStatus, KeyStore as _},
+};
 use tollgate_sql::{ConnectError, DatabaseKind, migrations};
 
-use super::{Folder, builder, change, execute, find, issue, key, on_each_shared, revoke};
+use super::{Folder, at, builder, change, digest, execute, find, issue, key, on_each_shared, revoke, tenant};
 
 /// The statements by which the first release, which had no migration files, created its tables.
 fn first_release(url: &str) -> &'static str {
@@ -17,6 +22,11 @@ fn first_release(url: &str) -> &'static str {
 
 fn kind_of(url: &str) -> DatabaseKind {
     if url.starts_with("postgres") { DatabaseKind::Postgres } else { DatabaseKind::Sqlite }
+}
+
+/// The newest schema version.
+fn newest() -> i64 {
+    migrations(DatabaseKind::Sqlite).last().unwrap().version
 }
 
 #[tokio::test]
@@ -39,7 +49,66 @@ async fn a_database_of_the_first_release_works() {
         let keys = builder().connect(&url).await.unwrap();
         assert_eq!(revoke(&keys, "old").await.unwrap().status, KeyStatus::Revoked);
         let migrated = builder().migrate(&url).await.unwrap();
-        assert_eq!((migrated.from, migrated.to), (1, 1), "there is nothing to do");
+        assert_eq!((migrated.from, migrated.to), (newest(), newest()), "there is nothing to do");
+    })
+    .await;
+}
+
+/// What the first release has stored is as it was, and can have what it could not have then.
+#[tokio::test]
+async fn a_migration_keeps_the_keys_and_tenants_of_the_first_release() {
+    on_each_shared(async |url| {
+        execute(&url, first_release(&url)).await;
+        execute(
+            &url,
+            "INSERT INTO tollgate_tenants VALUES ('acme', 0, 3, 0), ('held', 1, 4, 4); \
+             INSERT INTO tollgate_keys (id, name, display_prefix, tenant, scopes, plan, plan_is_active, environment, quotas, \
+             metadata, created_at, generation, ended) VALUES \
+             ('own', 'own', 'sk_live_own', 'acme', 'read', 'basic', 1, 'live', '{}', '{}', 0, 1, 1), \
+             ('plain', 'plain', 'sk_live_pla', 'acme', 'read', NULL, NULL, 'live', '{}', '{}', 0, 2, 2), \
+             ('held', 'held', 'sk_live_hel', 'held', 'read', NULL, NULL, 'live', '{}', '{}', 0, 4, 4)",
+        )
+        .await;
+        let migrated = builder().migrate(&url).await.unwrap();
+        assert_eq!((migrated.from, migrated.to), (1, newest()));
+
+        let keys = builder().without_migration().connect(&url).await.unwrap();
+        let shown = async |id: &str| {
+            keys.list(&KeyQuery::one(id)).await.unwrap().items.remove(0)
+        };
+        let own = shown("own").await;
+        assert_eq!((own.plan.clone(), own.tenant_plan.clone()), (Some(Plan::active("basic")), None));
+        assert!(own.allowed_networks.is_anywhere());
+        assert_eq!(shown("held").await.status, KeyStatus::TenantSuspended);
+        let held = keys.tenant("held").await.unwrap();
+        assert_eq!((held.is_suspended, held.plan, held.generation), (true, None, 4));
+
+        tenant(&keys, TenantChange::SetPlan { tenant: "acme".into(), plan: Some(Plan::active("pro")) }).await;
+        assert_eq!(shown("own").await.effective_plan(), Some(&Plan::active("basic")));
+        assert_eq!(shown("plain").await.effective_plan(), Some(&Plan::active("pro")));
+        let networks = Networks::new(["10.0.0.0/8"]).unwrap();
+        let update = Box::new(KeyUpdate::new().with_allowed_networks(networks.clone()));
+        change(&keys, KeyChange::Update { id: "plain".into(), update }).await.unwrap();
+        assert_eq!(shown("plain").await.allowed_networks, networks);
+        assert_eq!(shown("held").await.tenant_plan, None);
+    })
+    .await;
+}
+
+/// A restriction that cannot be read is not read as "anywhere".
+#[tokio::test]
+async fn unreadable_networks_are_no_permission() {
+    on_each_shared(async |url| {
+        let keys = builder().connect(&url).await.unwrap();
+        issue(&keys, key("key", None)).await.unwrap();
+        for sql in [
+            "UPDATE tollgate_keys SET allowed_networks = ''",
+            "UPDATE tollgate_keys SET allowed_networks = '10.0.0.0/8 x'",
+        ] {
+            execute(&url, sql).await;
+            let found = keys.find(&KeyLookup::new(&[digest("key")], at(3))).await;
+            assert!(found.is_err(), "{sql}: {found:?}");
+        }
     })
     .await;
 }
@@ -64,7 +133,7 @@ async fn the_first_migration_makes_the_tables_of_the_first_release() {
 async fn migrations_that_another_tool_has_run_are_recognized() {
     on_each_shared(async |url| {
         let missing = builder().without_migration().connect(&url).await.unwrap_err();
-        assert_eq!(missing, ConnectError::MissingSchema { expected: 1, is_empty: true });
+        assert_eq!(missing, ConnectError::MissingSchema { expected: newest(), is_empty: true });
         assert!(missing.to_string().contains("run `tollgate migrate`"), "{missing}");
         for migration in migrations(kind_of(&url)) {
             execute(&url, migration.sql).await;
@@ -80,9 +149,9 @@ async fn migrations_that_another_tool_has_run_are_recognized() {
 async fn migrate_creates_the_tables_once() {
     on_each_shared(async |url| {
         let first = builder().migrate(&url).await.unwrap();
-        assert_eq!((first.from, first.to), (0, 1));
+        assert_eq!((first.from, first.to), (0, newest()));
         let again = builder().migrate(&url).await.unwrap();
-        assert_eq!((again.from, again.to), (1, 1));
+        assert_eq!((again.from, again.to), (newest(), newest()));
         builder().without_migration().connect(&url).await.unwrap().close().await;
     })
     .await;
@@ -92,9 +161,9 @@ async fn migrate_creates_the_tables_once() {
 async fn a_newer_schema_is_refused_and_left_unchanged() {
     on_each_shared(async |url| {
         builder().connect(&url).await.unwrap().close().await;
-        execute(&url, "INSERT INTO tollgate_schema (version) VALUES (2)").await;
+        execute(&url, "INSERT INTO tollgate_schema (version) VALUES (99)").await;
         let before = schema(&url).await;
-        let newer = ConnectError::NewerSchema { found: 2, expected: 1 };
+        let newer = ConnectError::NewerSchema { found: 99, expected: newest() };
         assert_eq!(builder().connect(&url).await.unwrap_err(), newer);
         assert_eq!(builder().without_migration().connect(&url).await.unwrap_err(), newer);
         assert_eq!(builder().migrate(&url).await.unwrap_err(), newer);

@@ -55,6 +55,7 @@ fn the_guide_has_the_bounds_of_the_code() {
         MAX_QUOTAS,
         MAX_WINDOWS,
         MAX_POLICY_BYTES,
+        MAX_NETWORKS,
         MAX_METADATA_BYTES,
         MAX_ACTOR_CHARS,
         MAX_DETAIL_BYTES,

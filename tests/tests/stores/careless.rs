@@ -5,11 +5,11 @@ use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt as _;
 use tollgate::{
-    Answer, KeyFormat, MemoryKeys,
+    Answer, KeyFormat, MemoryKeys, Plan,
     denial::Unavailable,
     manage::{
         Actor, Command, HistoryQuery, KeyAdmin, KeyAdminError, KeyChange, KeyDetails, KeyEvent, KeyManager,
-        KeyQuery, KeyUpdate, NewKey, Page, TenantChange,
+        KeyQuery, KeyUpdate, NewKey, Page, TenantChange, TenantDetails,
     },
     store::{KeyLookup, KeyRecord, KeyStore, StoreListener, Subscription},
 };
@@ -47,8 +47,12 @@ impl KeyAdmin for Careless {
         self.keys.change(Command::new(command.change, self.actor(command.actor), command.at))
     }
 
-    fn change_tenant(&self, command: Command<TenantChange>) -> Answer<Result<(), KeyAdminError>> {
+    fn change_tenant(&self, command: Command<TenantChange>) -> Answer<Result<TenantDetails, KeyAdminError>> {
         self.keys.change_tenant(Command::new(command.change, self.actor(command.actor), command.at))
+    }
+
+    fn tenant(&self, tenant: &str) -> Answer<Result<TenantDetails, KeyAdminError>> {
+        self.keys.tenant(tenant)
     }
 
     fn list(&self, query: &KeyQuery) -> Answer<Result<Page<KeyDetails>, KeyAdminError>> {
@@ -112,9 +116,12 @@ async fn is_kept_from_harm_by_the_manager() {
             assert_eq!(manager.show(id, &root).await.unwrap(), theirs, "{forgets:?}");
             let events = manager.history(HistoryQuery::of_key(&**id), &eve).await.unwrap().items;
             assert_eq!(events, [], "{forgets:?}");
-            for outcome in
-                [manager.suspend_tenant("umbrella", &eve).await, manager.resume_tenant("acme", &eve).await]
-            {
+            for outcome in [
+                manager.suspend_tenant("umbrella", &eve).await,
+                manager.resume_tenant("acme", &eve).await,
+                manager.set_tenant_plan("acme", Some(Plan::active("pro")), &eve).await,
+                manager.tenant("umbrella", &eve).await,
+            ] {
                 assert!(matches!(outcome, Err(KeyAdminError::NotPermitted)), "{forgets:?}: {outcome:?}");
             }
         }

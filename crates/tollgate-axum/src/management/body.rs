@@ -22,6 +22,7 @@ pub(super) struct IssueBody {
     pub(super) name: String,
     pub(super) scopes: Option<Vec<String>>,
     pub(super) expires_at: Option<Instant>,
+    pub(super) allowed_networks: Option<Vec<String>>,
 }
 
 /// Renames a key.
@@ -40,6 +41,7 @@ pub(super) struct UpdateBody {
     #[serde(default, deserialize_with = "present")]
     #[expect(clippy::option_option, reason = "absent, null and an instant have different meanings")]
     pub(super) expires_at: Option<Option<Instant>>,
+    pub(super) allowed_networks: Option<Vec<String>>,
 }
 
 /// Rotates a key's secret.

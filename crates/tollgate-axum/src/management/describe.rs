@@ -15,7 +15,8 @@ impl KeyRouter {
     pub(super) fn describe(&self, details: &KeyDetails) -> Value {
         let KeyDetails { id, name, display_prefix, tenant, environment, .. } = details;
         let scopes: Vec<_> = details.scopes.iter().map(Scope::as_str).collect();
-        let plan = details.plan.as_ref();
+        let plan = details.effective_plan();
+        let networks: Vec<_> = details.allowed_networks.iter().map(ToString::to_string).collect();
         let mut described = json!({
             "id": id,
             "name": name,
@@ -23,6 +24,7 @@ impl KeyRouter {
             "tenant": tenant,
             "scopes": scopes,
             "plan": plan.map(|plan| json!({ "tier": plan.tier(), "active": plan.is_active() })),
+            "allowed_networks": networks,
             "environment": environment.as_str(),
             "status": details.state(self.manager.now()).as_str(),
             "created_at": instant(Some(details.created_at)),

@@ -12,6 +12,7 @@ use serde_json::Value;
 use tollgate::{
     bounds::{MAX_ID_BYTES, MAX_PAGE_ITEMS},
     manage::{HistoryQuery, IssuedKey, KeyAdminError, KeyDetails, KeyQuery, KeyState, KeyUpdate, NewKey},
+    network::Networks,
 };
 
 use super::{
@@ -51,6 +52,9 @@ pub(super) async fn issue(State(keys): Keys, head: Parts, request: Request) -> A
     }
     if let Some(Instant(expires_at)) = body.expires_at {
         key = key.with_expiry(expires_at);
+    }
+    if let Some(networks) = body.allowed_networks {
+        key = key.with_allowed_networks(networks_of(networks)?);
     }
     if let Some(complete) = grant.new_key {
         key = complete(key)?;
@@ -118,11 +122,13 @@ impl KeyRouter {
         Ok(self.authorize.authorize(head, action).await?)
     }
 
-    fn changes(&self, UpdateBody { name, scopes, expires_at }: UpdateBody) -> Result<KeyUpdate, Refused> {
+    fn changes(&self, body: UpdateBody) -> Result<KeyUpdate, Refused> {
+        let UpdateBody { name, scopes, expires_at, allowed_networks } = body;
         let mut update = KeyUpdate::new();
         update.name = name.map(Into::into);
         update.scopes = scopes.map(|scopes| self.scopes.read(scopes, &self.manager)).transpose()?;
         update.expires_at = expires_at.map(|expires_at| expires_at.map(|Instant(at)| at));
+        update.allowed_networks = allowed_networks.map(networks_of).transpose()?;
         Ok(update)
     }
 
@@ -149,6 +155,10 @@ impl<S: Send + Sync> FromRequestParts<S> for KeyId {
             .map(|id| Self(id.into()))
             .ok_or_else(|| KeyAdminError::NotFound.into())
     }
+}
+
+fn networks_of(networks: Vec<String>) -> Result<Networks, Refused> {
+    Networks::new(networks).map_err(|error| Refused::invalid(format!("`allowed_networks`: {error}")))
 }
 
 fn page_size(limit: Option<u32>) -> Result<u32, Refused> {

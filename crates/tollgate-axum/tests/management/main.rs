@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::{App, NOW, Stub, is_accepted, manager};
+use tollgate::Plan;
 use tollgate_axum::management::KeyRouter;
 
 #[tokio::test]
@@ -30,6 +31,7 @@ async fn a_key_is_issued_as_requested_and_its_secret_is_shown_once() {
             "tenant": "acme",
             "scopes": ["jobs:create", "jobs:read"],
             "plan": null,
+            "allowed_networks": [],
             "environment": "live",
             "status": "active",
             "created_at": NOW,
@@ -63,6 +65,38 @@ async fn omitted_members_have_defaults() {
 }
 
 #[tokio::test]
+async fn a_key_may_be_restricted_to_networks() {
+    let app = App::new();
+    let asked = json!({ "name": "build", "allowed_networks": ["2001:db8::/32", "198.51.100.7"] });
+    let issued = app.post("/", &asked).await;
+    assert_eq!(issued.json["allowed_networks"], json!(["198.51.100.7/32", "2001:db8::/32"]));
+    let id = issued.json["id"].as_str().unwrap();
+    assert_eq!(app.get(&format!("/{id}")).await.json["allowed_networks"], issued.json["allowed_networks"]);
+    let many: Vec<_> = (0..101).map(|number| format!("10.0.0.{number}")).collect();
+    for (networks, expected) in [
+        (json!(["10.0.0.0/33"]), "`allowed_networks`: \"10.0.0.0/33\" is not a network"),
+        (json!(many), "`allowed_networks`: more than 100 networks"),
+        (json!("10.0.0.0/8"), "`allowed_networks` is invalid"),
+    ] {
+        let refused = app.post("/", &json!({ "name": "other", "allowed_networks": networks })).await;
+        assert_eq!((refused.status, refused.code()), (400, "invalid_request"));
+        assert!(refused.detail().contains(expected), "{refused:?}");
+    }
+    assert_eq!(app.names("").await, ["build"]);
+}
+
+#[tokio::test]
+async fn a_key_has_the_plan_of_its_tenant_unless_it_has_its_own() {
+    let app = App::new();
+    let path = format!("/{}", app.issue("build").await.id);
+    app.keys.set_tenant_plan("acme", Plan::active("pro"));
+    assert_eq!(app.get(&path).await.json["plan"], json!({ "tier": "pro", "active": true }));
+    assert_eq!(app.get("/").await.json["items"][0]["plan"]["tier"], "pro");
+    app.keys.set_tenant_plan("acme", None);
+    assert_eq!(app.get(&path).await.json["plan"], Value::Null);
+}
+
+#[tokio::test]
 async fn a_key_is_renamed() {
     let app = App::new();
     let id = app.issue("before").await.id;
@@ -72,18 +106,21 @@ async fn a_key_is_renamed() {
 }
 
 #[tokio::test]
-async fn scopes_and_expiry_can_be_changed_only_if_enabled() {
+async fn rights_can_be_changed_only_if_enabled() {
     let app = App::new();
     let path = format!("/{}", app.issue("build").await.id);
-    for update in
-        [json!({ "scopes": ["jobs:create"] }), json!({ "name": "a", "expires_at": null }), json!({})]
-    {
+    for update in [
+        json!({ "scopes": ["jobs:create"] }),
+        json!({ "name": "a", "expires_at": null }),
+        json!({ "allowed_networks": [] }),
+        json!({}),
+    ] {
         let answer = app.patch(&path, &update).await;
         assert_eq!((answer.status, answer.code()), (400, "invalid_request"), "{update}");
     }
     assert_eq!(app.get(&path).await.json["name"], "build");
 
-    let app = App::with(KeyRouter::with_updates_of_scopes_and_expiry);
+    let app = App::with(KeyRouter::with_updates_of_rights);
     let path = format!("/{}", app.issue("build").await.id);
     let changed =
         app.patch(&path, &json!({ "scopes": ["jobs:create"], "expires_at": "2027-01-31T00:00:00Z" })).await;
@@ -94,7 +131,14 @@ async fn scopes_and_expiry_can_be_changed_only_if_enabled() {
     let changed = app.patch(&path, &json!({ "name": "deploy" })).await;
     assert_eq!(changed.json["expires_at"], "2027-01-31T00:00:00Z");
     assert_eq!(app.patch(&path, &json!({ "expires_at": null })).await.json["expires_at"], Value::Null);
+    let changed = app.patch(&path, &json!({ "allowed_networks": ["10.1.2.3/8"] })).await;
+    assert_eq!(changed.json["allowed_networks"], json!(["10.0.0.0/8"]));
+    assert_eq!(
+        app.patch(&path, &json!({ "allowed_networks": [] })).await.json["allowed_networks"],
+        json!([])
+    );
     for update in [
+        json!({ "allowed_networks": ["everywhere"] }),
         json!({ "scopes": ["jobs:delete"] }),
         json!({ "expires_at": "2020-01-01T00:00:00Z" }),
         json!({ "name": "" }),

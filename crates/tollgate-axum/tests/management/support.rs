@@ -16,7 +16,7 @@ use tollgate::{
     key::Digest,
     manage::{
         Actor, Command, HistoryQuery, KeyAdmin, KeyAdminError, KeyChange, KeyDetails, KeyEvent, KeyManager,
-        KeyQuery, Page, TenantChange,
+        KeyQuery, Page, TenantChange, TenantDetails,
     },
     store::{KeyLookup, KeyStatus, KeyStore},
 };
@@ -190,8 +190,15 @@ impl KeyAdmin for Stub {
         self.0.clone().into()
     }
 
-    fn change_tenant(&self, _: Command<TenantChange>) -> StoreAnswer<Result<(), KeyAdminError>> {
-        self.0.clone().map(|_| ()).into()
+    fn change_tenant(
+        &self,
+        command: Command<TenantChange>,
+    ) -> StoreAnswer<Result<TenantDetails, KeyAdminError>> {
+        self.tenant(command.change.tenant())
+    }
+
+    fn tenant(&self, tenant: &str) -> StoreAnswer<Result<TenantDetails, KeyAdminError>> {
+        self.0.clone().map(|_| TenantDetails::new(tenant)).into()
     }
 
     fn list(&self, _: &KeyQuery) -> StoreAnswer<Result<Page<KeyDetails>, KeyAdminError>> {

@@ -9,6 +9,7 @@ use clap::{
 use tollgate::{
     Environment, KeyFormat, Quota, Scopes,
     manage::{KeyState, Metadata},
+    network::Network,
 };
 
 use super::values;
@@ -109,7 +110,7 @@ pub(crate) struct Terms {
     #[arg(long, value_name = "SCOPES", env = "TOLLGATE_SCOPES", value_parser = values::scopes)]
     pub(crate) known_scopes: Option<Scopes>,
 
-    /// The tier of the plan.
+    /// The tier of a plan of the key's own. Default: the plan of its tenant.
     #[arg(long, value_name = "TIER", value_parser = values::word)]
     pub(crate) plan: Option<String>,
 
@@ -128,6 +129,12 @@ pub(crate) struct Terms {
     /// A quota that replaces that of a policy: default=60/minute,1000/hour. Repeat it for several policies.
     #[arg(long, value_name = "POLICY=QUOTA", value_parser = values::quota)]
     pub(crate) quota: Vec<(String, Quota)>,
+
+    /// A network from which the key may be used: 198.51.100.0/24. Repeat it for several. Default: from anywhere.
+    ///
+    /// A service must know the addresses of its clients for this (`VerifyLayer::with_client_address`), or it refuses the key.
+    #[arg(long, value_name = "NETWORK", value_parser = values::network)]
+    pub(crate) network: Vec<Network>,
 
     /// Application data: a JSON object.
     #[arg(long, value_name = "JSON", value_parser = values::metadata)]
@@ -176,7 +183,7 @@ Examples:
 
 /// Changes the name, rights, quotas or expiry of a key.
 ///
-/// --scope and --quota replace all scopes and all quotas of the key. Everything else stays as it is, including the secret. Open
+/// --scope, --quota and --network replace all scopes, all quotas and all networks of the key. Everything else stays as it is, including the secret. Open
 /// streams keep the expiry that they began with.
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[derive(Debug, Args)]
@@ -197,7 +204,7 @@ pub(crate) struct Update {
     #[arg(long, conflicts_with = "scope")]
     pub(crate) no_scopes: bool,
 
-    /// Removes the plan.
+    /// Removes the key's own plan: that of its tenant applies.
     #[arg(long, conflicts_with = "plan")]
     pub(crate) no_plan: bool,
 
@@ -209,24 +216,30 @@ pub(crate) struct Update {
     #[arg(long, conflicts_with = "quota")]
     pub(crate) no_quotas: bool,
 
+    /// Removes all networks: the key may be used from anywhere.
+    #[arg(long, conflicts_with = "network")]
+    pub(crate) no_networks: bool,
+
     /// Removes the application data.
     #[arg(long, conflicts_with = "metadata")]
     pub(crate) no_metadata: bool,
 }
 
 /// The options of an update. At least one is required.
-const CHANGES: [&str; 12] = [
+const CHANGES: [&str; 14] = [
     "name",
     "scope",
     "plan",
     "expires",
     "expires_in",
     "quota",
+    "network",
     "metadata",
     "no_scopes",
     "no_plan",
     "no_expiry",
     "no_quotas",
+    "no_networks",
     "no_metadata",
 ];
 

@@ -3,7 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use jiff::{Span, SpanRelativeTo, Timestamp, civil::Date};
-use tollgate::{KeyFormat, Quota, Scopes, bounds::END_OF_CALENDAR_SECONDS, manage::Metadata};
+use tollgate::{
+    KeyFormat, Quota, Scopes, bounds::END_OF_CALENDAR_SECONDS, manage::Metadata, network::Network,
+};
 
 /// An instant in the format of RFC 3339, before the year 9999.
 pub(crate) fn instant(text: &str) -> Result<SystemTime, String> {
@@ -54,6 +56,13 @@ pub(crate) fn scopes(text: &str) -> Result<Scopes, String> {
     let names = word(text)?.replace(',', " ");
     names.parse().map_err(|_| {
         "a scope is 1 to 128 printable ASCII characters without space, comma, quote and backslash".to_owned()
+    })
+}
+
+/// A network from which a key may be used.
+pub(crate) fn network(text: &str) -> Result<Network, String> {
+    text.parse().map_err(|_| {
+        "write an address such as 198.51.100.7 or 2001:db8::7, or a network such as 198.51.100.0/24 or 2001:db8::/32".into()
     })
 }
 

@@ -9,6 +9,7 @@ use tollgate::{
         Actor, HistoryQuery, IssuedKey, KeyAction, KeyAdminError, KeyDetails, KeyManager, KeyQuery, KeyState,
         KeyUpdate, NewKey, Page,
     },
+    network::Networks,
 };
 
 use super::{Session, now, usage};
@@ -80,6 +81,7 @@ fn new_key(create: Create) -> Result<NewKey, Failure> {
     if let Some(expires_at) = expiry(&terms)? {
         key = key.with_expiry(expires_at);
     }
+    key = key.with_allowed_networks(networks(&terms)?);
     if let Some(metadata) = terms.metadata {
         key = key.with_metadata(metadata);
     }
@@ -99,7 +101,8 @@ async fn update(update: Update, session: &Session) -> Result<Exit, Failure> {
 }
 
 fn changes(update: Update) -> Result<KeyUpdate, Failure> {
-    let Update { name, terms, no_scopes, no_plan, no_expiry, no_quotas, no_metadata, .. } = update;
+    let Update { name, terms, no_scopes, no_plan, no_expiry, no_quotas, no_networks, no_metadata, .. } =
+        update;
     let mut changes = KeyUpdate::new();
     changes.name = name.map(Into::into);
     if no_scopes || !terms.scope.is_empty() {
@@ -111,6 +114,9 @@ fn changes(update: Update) -> Result<KeyUpdate, Failure> {
     let expires_at = expiry(&terms)?;
     if no_expiry || expires_at.is_some() {
         changes = changes.with_expiry(expires_at);
+    }
+    if no_networks || !terms.network.is_empty() {
+        changes = changes.with_allowed_networks(networks(&terms)?);
     }
     if no_metadata || terms.metadata.is_some() {
         changes = changes.with_metadata(terms.metadata.unwrap_or_default());
@@ -124,6 +130,11 @@ fn changes(update: Update) -> Result<KeyUpdate, Failure> {
 
 fn scopes(terms: &Terms) -> Scopes {
     terms.scope.iter().flat_map(Scopes::iter).cloned().collect()
+}
+
+fn networks(terms: &Terms) -> Result<Networks, Failure> {
+    let networks = Networks::new(terms.network.iter().map(ToString::to_string));
+    networks.map_err(|error| Failure::new(Exit::Refused, error.to_string()))
 }
 
 fn plan(terms: &Terms) -> Option<Plan> {

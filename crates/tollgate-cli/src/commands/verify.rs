@@ -125,7 +125,7 @@ async fn details(secret: &[u8], session: &Session) -> Result<Option<KeyDetails>,
 
 /// Notes about a valid key. `begins` is the display prefix of the given secret.
 fn remarks(details: &KeyDetails, begins: Option<&str>) -> Vec<String> {
-    let lapsed = details.plan.as_ref().filter(|plan| !plan.is_active()).map(|plan| {
+    let lapsed = details.effective_plan().filter(|plan| !plan.is_active()).map(|plan| {
         format!("its plan {} has lapsed: routes that require a plan refuse it", output::visible(plan.tier()))
     });
     let is_former = begins.is_some_and(|begins| *begins != *details.display_prefix);
@@ -136,7 +136,9 @@ fn remarks(details: &KeyDetails, begins: Option<&str>) -> Vec<String> {
             output::visible(&details.display_prefix)
         )
     });
-    lapsed.into_iter().chain(former).collect()
+    let networks = &details.allowed_networks;
+    let networks = (!networks.is_anywhere()).then(|| format!("it may be used only from {networks}"));
+    lapsed.into_iter().chain(former).chain(networks).collect()
 }
 
 impl Verdict {

@@ -5,7 +5,8 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tollgate::{
-    manage::{IssuedKey, KeyDetails, KeyEvent},
+    Plan,
+    manage::{IssuedKey, KeyDetails, KeyEvent, TenantDetails},
     usage::HourlyUsage,
 };
 
@@ -13,7 +14,7 @@ use tollgate::{
 pub(crate) fn key(details: &KeyDetails, now: SystemTime) -> Value {
     let KeyDetails { id, name, display_prefix, tenant, environment, role, metadata, .. } = details;
     let scopes: Vec<_> = details.scopes.iter().map(tollgate::scope::Scope::as_str).collect();
-    let plan = details.plan.as_ref();
+    let networks: Vec<_> = details.allowed_networks.iter().map(ToString::to_string).collect();
     let quotas = details.quotas.iter().map(|(policy, quota)| (policy.to_string(), quota.to_string().into()));
     json!({
         "id": id,
@@ -21,7 +22,9 @@ pub(crate) fn key(details: &KeyDetails, now: SystemTime) -> Value {
         "prefix": display_prefix,
         "tenant": tenant,
         "scopes": scopes,
-        "plan": plan.map(|plan| json!({ "tier": plan.tier(), "active": plan.is_active() })),
+        "plan": plan(details.effective_plan()),
+        "plan_source": plan_source(details),
+        "allowed_networks": networks,
         "environment": environment.as_str(),
         "role": role,
         "quotas": Value::Object(quotas.collect()),
@@ -32,6 +35,26 @@ pub(crate) fn key(details: &KeyDetails, now: SystemTime) -> Value {
         "last_used_at": instant(details.last_used_at),
         "revoked_at": instant(details.revoked_at),
         "former_until": instant(details.former_until),
+    })
+}
+
+fn plan(plan: Option<&Plan>) -> Option<Value> {
+    let plan = plan?;
+    Some(json!({ "tier": plan.tier(), "active": plan.is_active() }))
+}
+
+/// Whose plan applies to a key: its own, or its tenant's.
+fn plan_source(details: &KeyDetails) -> Option<&'static str> {
+    let of_tenant = details.tenant_plan.as_ref().map(|_| "tenant");
+    details.plan.as_ref().map(|_| "key").or(of_tenant)
+}
+
+/// A tenant.
+pub(crate) fn tenant(details: &TenantDetails) -> Value {
+    json!({
+        "tenant": details.tenant,
+        "plan": plan(details.plan.as_ref()),
+        "suspended": details.is_suspended,
     })
 }
 

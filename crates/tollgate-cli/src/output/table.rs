@@ -9,7 +9,8 @@ use std::{
 use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use tollgate::{
-    manage::{KeyDetails, KeyEvent, KeyState},
+    Plan,
+    manage::{KeyDetails, KeyEvent, KeyState, TenantDetails},
     usage::HourlyUsage,
 };
 
@@ -36,7 +37,7 @@ pub(crate) fn keys(keys: &[KeyDetails], now: SystemTime, stream: Stream) -> Stri
     add("PREFIX", &|key| key.display_prefix.to_string());
     add("TENANT", &|key| key.tenant.as_deref().unwrap_or_default().to_owned());
     add("SCOPES", &|key| key.scopes.to_string());
-    add("PLAN", &|key| plan(key));
+    add("PLAN", &|key| plan(key.effective_plan()));
     add("CREATED", &|key| day(Some(key.created_at)));
     add("EXPIRES", &|key| day(key.expires_at));
     add("LAST USED", &|key| day(key.last_used_at));
@@ -68,10 +69,15 @@ pub(crate) fn key(details: &KeyDetails, now: SystemTime, stream: Stream) -> Stri
     add("tenant", details.tenant.as_deref().unwrap_or_default().to_owned());
     add("environment", details.environment.to_string());
     add("scopes", if details.scopes.is_empty() { "none".to_owned() } else { details.scopes.to_string() });
-    add("plan", plan(details));
+    let of_tenant =
+        if details.plan.is_none() && details.tenant_plan.is_some() { ", of its tenant" } else { "" };
+    add("plan", format!("{}{of_tenant}", plan(details.effective_plan())));
     add("role", details.role.as_deref().unwrap_or_default().to_owned());
     for (policy, quota) in &details.quotas {
         add("quota", format!("{policy}: {quota}"));
+    }
+    for network in details.allowed_networks.iter() {
+        add("network", network.to_string());
     }
     if !details.metadata.is_empty() {
         add("metadata", details.metadata.to_string());
@@ -86,6 +92,20 @@ pub(crate) fn key(details: &KeyDetails, now: SystemTime, stream: Stream) -> Stri
     );
     let status = status(details.state(now), stream);
     table.add_row([heading("status", stream), status]);
+    finished(table)
+}
+
+/// A tenant.
+pub(crate) fn tenant(details: &TenantDetails, stream: Stream) -> String {
+    let mut table = empty(stream);
+    let plan = match plan(details.plan.as_ref()) {
+        plan if plan.is_empty() => "none".to_owned(),
+        plan => plan,
+    };
+    table.add_row([heading("tenant", stream), cell(&details.tenant)]);
+    table.add_row([heading("plan", stream), cell(plan)]);
+    let state = if details.is_suspended { KeyState::Suspended } else { KeyState::Active };
+    table.add_row([heading("status", stream), status(state, stream)]);
     finished(table)
 }
 
@@ -130,8 +150,9 @@ fn number(number: u64) -> Cell {
     cell(number.to_string()).set_alignment(comfy_table::CellAlignment::Right)
 }
 
-fn plan(details: &KeyDetails) -> String {
-    let Some(plan) = &details.plan else { return String::new() };
+/// A plan, or an empty text.
+pub(crate) fn plan(plan: Option<&Plan>) -> String {
+    let Some(plan) = plan else { return String::new() };
     let lapsed = if plan.is_active() { "" } else { " (lapsed)" };
     format!("{}{lapsed}", plan.tier())
 }

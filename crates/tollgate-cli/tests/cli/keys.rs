@@ -59,6 +59,8 @@ fn a_key_has_all_the_properties_it_was_created_with() {
         "tenant": "acme",
         "scopes": ["jobs:create", "jobs:read", "results:read"],
         "plan": { "tier": "pro", "active": false },
+        "plan_source": "key",
+        "allowed_networks": [],
         "environment": "test",
         "role": "admin",
         "quotas": { "default": "60 per minute, 1000 per hour, 5000 per day", "search": "10 per second" },
@@ -177,6 +179,7 @@ fn an_update_changes_only_the_given_options() {
         "--name=deploy",
         "--scope=jobs:read",
         "--plan=basic",
+        "--network=10.0.0.0/8",
         "--expires-in=14d",
         "--quota=default=60/minute",
         "--quota=search=10/second",
@@ -198,6 +201,7 @@ fn an_update_changes_only_the_given_options() {
         "--expires=2100-01-31T00:00:00+01:00",
         "--quota=default=600/minute",
         "--quota=default=5000/day",
+        "--network=192.0.2.1",
         "--metadata={\"team\": 7}",
     ];
     let expected = json!({
@@ -206,13 +210,16 @@ fn an_update_changes_only_the_given_options() {
         "plan": { "tier": "pro", "active": false },
         "expires_at": "2100-01-30T23:00:00Z",
         "quotas": { "default": "600 per minute, 5000 per day" },
+        "allowed_networks": ["192.0.2.1/32"],
         "metadata": { "team": 7 },
     });
     assert_eq!(update(&every), expected);
 
-    let cleared = ["--no-scopes", "--no-plan", "--no-expiry", "--no-quotas", "--no-metadata"];
+    let cleared =
+        ["--no-scopes", "--no-plan", "--no-expiry", "--no-quotas", "--no-networks", "--no-metadata"];
     let expected = json!({
-        "name": "build", "scopes": [], "plan": null, "expires_at": null, "quotas": {}, "metadata": {},
+        "name": "build", "scopes": [], "plan": null, "plan_source": null, "expires_at": null, "quotas": {},
+        "allowed_networks": [], "metadata": {},
     });
     assert_eq!(update(&cleared), expected);
     assert_eq!(
@@ -373,8 +380,67 @@ fn a_suspension_applies_to_present_and_future_keys() {
     let codes = || [&before, &after].map(|secret| world.run_on(secret, &["verify"]).code);
     assert_eq!(codes(), [1, 1]);
     let resumed = world.json(&["tenants", "resume", "acme"]);
-    assert_eq!(resumed, json!({ "tenant": "acme", "suspended": false }));
+    assert_eq!(resumed, json!({ "tenant": "acme", "plan": null, "suspended": false }));
     assert_eq!(codes(), [0, 0]);
+}
+
+#[test]
+fn the_plan_of_a_tenant_is_that_of_its_keys() {
+    let world = World::new();
+    let (plain, _) = world.issue(&["--name=plain", "--tenant=acme"]);
+    let (own, _) = world.issue(&["--name=own", "--tenant=acme", "--plan=basic"]);
+    let pro = json!({ "tier": "pro", "active": true });
+    let changed = world.json(&["tenants", "plan", "acme", "pro"]);
+    assert_eq!(changed, json!({ "tenant": "acme", "plan": pro, "suspended": false }));
+    assert_eq!(world.json(&["tenants", "show", "acme"]), changed);
+    let (later, _) = world.issue(&["--name=later", "--tenant=acme"]);
+    for id in [&plain, &later] {
+        assert_eq!((&world.show(id)["plan"], &world.show(id)["plan_source"]), (&pro, &json!("tenant")));
+    }
+    assert_eq!(
+        (&world.show(&own)["plan"]["tier"], &world.show(&own)["plan_source"]),
+        (&json!("basic"), &json!("key"))
+    );
+    assert!(world.run(&["keys", "show", &plain]).out.contains("pro, of its tenant"));
+    world.json(&["keys", "update", &own, "--no-plan"]);
+    assert_eq!(world.show(&own)["plan"], pro);
+
+    let lapsed = world.run(&["tenants", "plan", "acme", "pro", "--lapsed"]);
+    assert_eq!(
+        lapsed.out,
+        "acme has the plan pro (lapsed): so have all its keys without a plan of their own.\n"
+    );
+    assert_eq!(world.show(&plain)["plan"]["active"], json!(false));
+    let none = world.run(&["tenants", "plan", "acme", "--none"]);
+    assert_eq!(none.out, "acme has no plan: so have all its keys without a plan of their own.\n");
+    assert_eq!(
+        (&world.show(&plain)["plan"], &world.show(&plain)["plan_source"]),
+        (&json!(null), &json!(null))
+    );
+    for wrong in [&["acme"][..], &["acme", "pro", "--none"], &["acme", "--lapsed"]] {
+        assert_eq!(world.run(&[&["tenants", "plan"], wrong].concat()).code, 2, "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_key_may_be_restricted_to_networks() {
+    let world = World::new();
+    let (id, secret) = world.issue(&["--name=office", "--network=198.51.100.7", "--network=2001:db8::/32"]);
+    assert_eq!(world.show(&id)["allowed_networks"], json!(["198.51.100.7/32", "2001:db8::/32"]));
+    let valid = world.run_on(&secret, &["verify"]);
+    assert!(valid.out.contains("it may be used only from 198.51.100.7/32 2001:db8::/32"), "{valid:?}");
+    world.json(&["keys", "update", &id, "--network=10.0.0.0/8"]);
+    assert_eq!(world.show(&id)["allowed_networks"], json!(["10.0.0.0/8"]));
+    world.json(&["keys", "update", &id, "--name=home"]);
+    assert_eq!(world.show(&id)["allowed_networks"], json!(["10.0.0.0/8"]));
+    world.json(&["keys", "update", &id, "--no-networks"]);
+    assert_eq!(world.show(&id)["allowed_networks"], json!([]));
+    let wrong = world.run(&["keys", "update", &id, "--network=10.0.0.0/33"]);
+    assert!(wrong.code == 2 && wrong.err.contains("or a network such as 198.51.100.0/24"), "{wrong:?}");
+    let many: Vec<_> = (0..101).map(|number| format!("--network=10.0.0.{number}")).collect();
+    let many: Vec<_> = ["keys", "update", &id].into_iter().chain(many.iter().map(String::as_str)).collect();
+    let refused = world.run(&many);
+    assert!(refused.code == 6 && refused.err.contains("more than 100 networks"), "{refused:?}");
 }
 
 #[tokio::test]

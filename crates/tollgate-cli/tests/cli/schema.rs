@@ -3,15 +3,23 @@
 use std::{fs::File, io::Write as _};
 
 use serde_json::json;
+use tollgate_sql::{DatabaseKind, migrations};
 
 use crate::world::{World, text};
 
+/// The newest schema version.
+fn newest() -> usize {
+    migrations(DatabaseKind::Sqlite).len()
+}
+
 #[test]
 fn migrate_creates_the_tables() {
-    let world = World::new();
-    assert_eq!(world.run(&["migrate"]).out, "Created the tables with schema version 1.\n");
-    assert_eq!(world.run(&["migrate"]).out, "The tables are up to date with schema version 1.\n");
-    assert_eq!(world.json(&["migrate"]), json!({ "from": 1, "to": 1 }));
+    let (world, newest) = (World::new(), newest());
+    let created = format!("Created the tables with schema version {newest}.\n");
+    assert_eq!(world.run(&["migrate"]).out, created);
+    let up_to_date = format!("The tables are up to date with schema version {newest}.\n");
+    assert_eq!(world.run(&["migrate"]).out, up_to_date);
+    assert_eq!(world.json(&["migrate"]), json!({ "from": newest, "to": newest }));
     assert_eq!(world.names(&["--no-migrate"]), [] as [&str; 0]);
 }
 
@@ -27,7 +35,7 @@ async fn tables_from_the_printed_schema_are_recognized() {
     drop(world.execute(printed.leak()).await);
     world.json(&["keys", "create", "--name=deploy", "--no-migrate"]);
     assert_eq!(world.names(&["--no-migrate"]), ["deploy"]);
-    assert_eq!(world.json(&["migrate"]), json!({ "from": 1, "to": 1 }));
+    assert_eq!(world.json(&["migrate"]), json!({ "from": newest(), "to": newest() }));
 }
 
 #[test]
@@ -36,13 +44,16 @@ fn schema_prints_the_migrations_after_a_version() {
     let printed = world.json(&["schema", "--database-kind=postgres"]);
     assert_eq!(
         (&printed["migrations"][0]["version"], printed["migrations"].as_array().unwrap().len()),
-        (&json!(1), 1)
+        (&json!(1), newest())
     );
     assert!(text(&printed["migrations"][0]["sql"]).contains("BYTEA"));
-    assert_eq!(world.json(&["schema", "--database-kind=postgres", "--after=1"])["migrations"], json!([]));
-    let none = world.run(&["schema", "--database-kind=sqlite", "--after=1"]);
+    let later = world.json(&["schema", "--database-kind=postgres", "--after=1"]);
+    assert_eq!(later["migrations"][0]["version"], json!(2));
+    let after = &format!("--after={}", newest());
+    assert_eq!(world.json(&["schema", "--database-kind=postgres", after])["migrations"], json!([]));
+    let none = world.run(&["schema", "--database-kind=sqlite", after]);
     assert_eq!((none.code, none.out.as_str()), (0, ""));
-    assert!(none.err.contains("no migrations after schema version 1"), "{none:?}");
+    assert!(none.err.contains(&format!("no migrations after schema version {}", newest())), "{none:?}");
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ pub enum Outcome {
 /// | `CredentialMissing`, `CredentialEmpty` | 401 | 16 | `missing_credential` |
 /// | `CredentialMalformed` | 401 | 16 | `invalid_credential` |
 /// | `CredentialRepeated`, `CredentialConflicting` | 400 | 16 | `invalid_request` |
-/// | `KeyUnknown`, `KeyRevoked`, `KeyExpired`, `WrongEnvironment` | 401 | 16 | `invalid_credential` |
+/// | `KeyUnknown`, `KeyRevoked`, `KeyExpired`, `WrongEnvironment`, `NetworkNotAllowed` | 401 | 16 | `invalid_credential` |
 /// | `TenantSuspended` | 403 | 7 | `tenant_suspended` |
 /// | `RateLimited` | 429 | 8 | `rate_limited` |
 /// | `EntitlementInactive` | 403 | 7 | `inactive_entitlement` |
@@ -53,6 +53,8 @@ pub enum DenialKind {
     KeyExpired,
     /// A test key where live keys are required, or the other way round.
     WrongEnvironment,
+    /// The key may not be used from the client's address.
+    NetworkNotAllowed,
     /// The key is valid, but its tenant is suspended.
     TenantSuspended,
     /// A rate limit is used up.
@@ -138,6 +140,7 @@ impl DenialKind {
             Self::KeyRevoked => invalid("key_revoked"),
             Self::KeyExpired => invalid("key_expired"),
             Self::WrongEnvironment => invalid("wrong_environment"),
+            Self::NetworkNotAllowed => invalid("network_not_allowed"),
             Self::TenantSuspended => {
                 forbidden("tenant_suspended", "tenant_suspended", "The organization is suspended.")
             }

@@ -63,7 +63,11 @@ impl Command<TenantChange> {
     /// [`KeyAdminError::Invalid`], which names the bound.
     pub fn check(&self) -> Checked {
         check_actor(&self.actor)?;
-        check_tenant(self.change.tenant())
+        check_tenant(self.change.tenant())?;
+        match &self.change {
+            TenantChange::SetPlan { plan: Some(plan), .. } => check_plan(plan),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -236,6 +240,13 @@ mod tests {
         assert!(checked(revoke.check()).unwrap_err().contains("at most 256 characters"));
         let suspend = TenantChange::Suspend { tenant: "x".repeat(201).into() };
         assert!(Command::new(suspend, Actor::new("ada"), UNIX_EPOCH).check().is_err());
+        let plan = Some(Plan::active("x".repeat(101)));
+        let plan = Command::new(
+            TenantChange::SetPlan { tenant: "acme".into(), plan },
+            Actor::new("ada"),
+            UNIX_EPOCH,
+        );
+        assert!(checked(plan.check()).unwrap_err().contains("1 to 100 bytes"));
         let unknown = KeyChange::Delete { id: "x".repeat(257).into() };
         let unknown = Command::new(unknown, Actor::new("ada"), UNIX_EPOCH).check();
         assert!(matches!(unknown, Err(KeyAdminError::NotFound)), "{unknown:?}");

@@ -5,8 +5,8 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use super::KeyAction;
-use crate::{bounds::MAX_DETAIL_BYTES, manage::KeyDetails};
+use super::{KeyAction, KeyDetails, TenantDetails};
+use crate::{bounds::MAX_DETAIL_BYTES, verify::Plan};
 
 impl KeyAction {
     /// The [detail](super::KeyEvent::detail) of an event, from the key `before` and `after` it. If only one of them is known,
@@ -39,9 +39,22 @@ impl KeyAction {
                 Some(_) => format!("the former secret is valid until {}", Timestamp(after.former_until)),
                 None => "the former secret has ended".to_owned(),
             },
-            Self::Revoked | Self::TenantSuspended | Self::TenantResumed => String::new(),
+            Self::Revoked | Self::TenantSuspended | Self::TenantResumed | Self::TenantUpdated => {
+                String::new()
+            }
         };
         shortened(detail)
+    }
+
+    /// The [detail](super::KeyEvent::detail) of an event of a tenant, from the tenant before and after it. Every store uses this
+    /// function, too.
+    pub fn tenant_detail(self, before: &TenantDetails, after: &TenantDetails) -> String {
+        match self {
+            Self::TenantUpdated => {
+                format!("plan: {} -> {}", plan(before.plan.as_ref()), plan(after.plan.as_ref()))
+            }
+            _ => String::new(),
+        }
     }
 }
 
@@ -66,13 +79,16 @@ fn changes(before: &KeyDetails, after: &KeyDetails) -> String {
         changes.push(format!("scopes: {} -> {}", scopes(before), scopes(after)));
     }
     if before.plan != after.plan {
-        changes.push(format!("plan: {} -> {}", plan(before), plan(after)));
+        changes.push(format!("plan: {} -> {}", plan(before.plan.as_ref()), plan(after.plan.as_ref())));
     }
     if before.expires_at != after.expires_at {
         changes.push(format!("expiry: {} -> {}", Timestamp(before.expires_at), Timestamp(after.expires_at)));
     }
     if before.quotas != after.quotas {
         changes.push(format!("quotas: {} -> {}", quotas(before), quotas(after)));
+    }
+    if before.allowed_networks != after.allowed_networks {
+        changes.push(format!("networks: {} -> {}", before.allowed_networks, after.allowed_networks));
     }
     if before.metadata != after.metadata {
         changes.push("metadata: changed".to_owned());
@@ -87,8 +103,8 @@ fn scopes(key: &KeyDetails) -> String {
     if key.scopes.is_empty() { NONE.to_owned() } else { format!("{:?}", key.scopes.to_string()) }
 }
 
-fn plan(key: &KeyDetails) -> String {
-    match &key.plan {
+fn plan(plan: Option<&Plan>) -> String {
+    match plan {
         None => NONE.to_owned(),
         Some(plan) => format!("{:?}{}", plan.tier(), if plan.is_active() { "" } else { " (lapsed)" }),
     }
@@ -140,6 +156,7 @@ mod tests {
     use crate::{
         limit::PerWindow as _,
         manage::{KeyUpdate, Metadata},
+        network::Networks,
         scope::Scopes,
         verify::Plan,
     };
@@ -159,13 +176,15 @@ mod tests {
             .with_plan(Some(Plan::active("pro")))
             .with_expiry(Some(at(60)))
             .with_quotas(quotas)
+            .with_allowed_networks(Networks::new(["192.0.2.7", "2001:db8::/32"]).unwrap())
             .with_metadata(r#"{"owner":"do not show"}"#.parse::<Metadata>().unwrap())
             .apply(&mut full);
         assert_eq!(
             KeyAction::Updated.detail(&bare, &full),
             "name: \"build\" -> \"deploy\", scopes: none -> \"read write\", plan: none -> \"pro\", \
              expiry: never -> 1970-01-01T00:01:00Z, \
-             quotas: none -> \"default\" 60 per minute; \"exports\" 5 per sliding day, metadata: changed"
+             quotas: none -> \"default\" 60 per minute; \"exports\" 5 per sliding day, \
+             networks: anywhere -> 192.0.2.7/32 2001:db8::/32, metadata: changed"
         );
         let mut lapsed = full.clone();
         lapsed.plan = Some(Plan::lapsed("pro"));
@@ -201,6 +220,15 @@ mod tests {
         let detail = KeyAction::Updated.detail(&before, &after);
         assert_eq!(detail.len(), MAX_DETAIL_BYTES);
         assert!(detail.starts_with("scopes: none -> \"") && detail.ends_with('…'), "{detail}");
+    }
+
+    #[test]
+    fn a_change_of_a_tenant_shows_its_plans() {
+        let before = TenantDetails::new("acme");
+        let mut after = before.clone();
+        after.plan = Some(Plan::lapsed("pro"));
+        assert_eq!(KeyAction::TenantUpdated.tenant_detail(&before, &after), "plan: none -> \"pro\" (lapsed)");
+        assert_eq!(KeyAction::TenantSuspended.tenant_detail(&before, &after), "");
     }
 
     #[test]

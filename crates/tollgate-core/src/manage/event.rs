@@ -47,10 +47,12 @@ pub enum KeyAction {
     TenantSuspended,
     /// A tenant was resumed.
     TenantResumed,
+    /// The plan of a tenant was changed.
+    TenantUpdated,
 }
 
 impl KeyAction {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Issued,
         Self::Updated,
         Self::Rotated,
@@ -58,6 +60,7 @@ impl KeyAction {
         Self::Deleted,
         Self::TenantSuspended,
         Self::TenantResumed,
+        Self::TenantUpdated,
     ];
 
     /// The name in storage and in output: `issued`, `tenant_suspended`.
@@ -70,6 +73,7 @@ impl KeyAction {
             Self::Deleted => "deleted",
             Self::TenantSuspended => "tenant_suspended",
             Self::TenantResumed => "tenant_resumed",
+            Self::TenantUpdated => "tenant_updated",
         }
     }
 

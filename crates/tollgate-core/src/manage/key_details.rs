@@ -6,6 +6,7 @@ use crate::{
     key::Environment,
     limit::Quota,
     manage::Metadata,
+    network::Networks,
     scope::Scopes,
     store::{EndReason, EndSignal, KeyStatus},
     verify::{Plan, Principal},
@@ -25,14 +26,18 @@ pub struct KeyDetails {
     pub tenant: Option<Box<str>>,
     /// The granted scopes.
     pub scopes: Scopes,
-    /// The plan that was bought.
+    /// The key's own plan. It replaces that of its tenant: see [`effective_plan`](Self::effective_plan).
     pub plan: Option<Plan>,
+    /// The [plan of its tenant](crate::manage::TenantDetails::plan). Ignored when a key is issued.
+    pub tenant_plan: Option<Plan>,
     /// Whether it acts on live or test data.
     pub environment: Environment,
     /// The role within the tenant, defined by the application.
     pub role: Option<Box<str>>,
     /// The key's own quotas by policy name. They replace the quotas of those policies.
     pub quotas: Vec<(Box<str>, Quota)>,
+    /// The networks from which it may be used.
+    pub allowed_networks: Networks,
     /// The application's own data.
     pub metadata: Metadata,
     /// Whether the key is revoked or its tenant suspended.
@@ -61,9 +66,11 @@ impl KeyDetails {
             tenant: None,
             scopes: Scopes::none(),
             plan: None,
+            tenant_plan: None,
             environment: Environment::Live,
             role: None,
             quotas: Vec::new(),
+            allowed_networks: Networks::anywhere(),
             metadata: Metadata::none(),
             status: KeyStatus::Active,
             created_at,
@@ -81,10 +88,16 @@ impl KeyDetails {
         let scopes: usize = self.scopes.iter().map(|scope| scope.as_str().len() + 1).sum();
         let quotas: usize =
             self.quotas.iter().map(|(policy, quota)| policy.len() + quota.to_string().len()).sum();
-        let plan = self.plan.as_ref().map_or(0, |plan| plan.tier().len());
+        let networks = 43 * self.allowed_networks.iter().count();
+        let plan = self.effective_plan().map_or(0, |plan| plan.tier().len());
         let metadata = if self.metadata.is_empty() { 0 } else { self.metadata.to_string().len() };
         let short = self.id.len() + self.name.len() + self.display_prefix.len();
-        short + length(&self.tenant) + length(&self.role) + scopes + quotas + plan + metadata
+        short + length(&self.tenant) + length(&self.role) + scopes + quotas + plan + networks + metadata
+    }
+
+    /// The plan that applies to the key: its own, or else its tenant's.
+    pub fn effective_plan(&self) -> Option<&Plan> {
+        self.plan.as_ref().or(self.tenant_plan.as_ref())
     }
 
     /// Why the key is invalid at `now`, or `None` if it is valid.
@@ -108,18 +121,17 @@ impl KeyDetails {
         }
     }
 
-    /// The principal of this key, with `signal` as its end signal. Metadata, if present, becomes an
+    /// The principal of this key, with the [plan that applies](Self::effective_plan) and `signal` as its end signal. Metadata, if present, becomes an
     /// [extension](Principal::extension) of the principal.
     pub fn to_principal(&self, signal: EndSignal) -> Principal {
         let mut principal = Principal::new(self.id.clone())
             .with_scopes(self.scopes.clone())
+            .with_plan(self.effective_plan().cloned())
+            .with_allowed_networks(self.allowed_networks.clone())
             .with_environment(self.environment)
             .with_end_signal(signal);
         if let Some(tenant) = &self.tenant {
             principal = principal.with_tenant(tenant.clone());
-        }
-        if let Some(plan) = &self.plan {
-            principal = principal.with_plan(plan.clone());
         }
         if let Some(role) = &self.role {
             principal = principal.with_role(role.clone());

@@ -7,6 +7,7 @@ use http::Extensions;
 use crate::{
     key::Environment,
     limit::{CounterPlace, Quota},
+    network::Networks,
     scope::Scopes,
     store::{EndReason, EndSignal},
 };
@@ -43,6 +44,7 @@ pub struct Principal {
     environment: Option<Environment>,
     role: Option<Box<str>>,
     quotas: Vec<(Box<str>, Quota)>,
+    allowed_networks: Networks,
     expires_at: Option<SystemTime>,
     end: EndSignal,
     extensions: Extensions,
@@ -63,6 +65,7 @@ impl Principal {
             environment: None,
             role: None,
             quotas: Vec::new(),
+            allowed_networks: Networks::anywhere(),
             expires_at: None,
             end: EndSignal::new(),
             extensions: Extensions::new(),
@@ -83,9 +86,9 @@ impl Principal {
         self
     }
 
-    /// The plan that its tenant has bought. A plan with an empty name is no plan.
-    pub fn with_plan(mut self, plan: Plan) -> Self {
-        self.plan = (!plan.is_unnamed()).then(|| Arc::new(plan));
+    /// The plan that its tenant has bought, or one of its key's own. `None` removes it. A plan with an empty name is no plan.
+    pub fn with_plan(mut self, plan: impl Into<Option<Plan>>) -> Self {
+        self.plan = plan.into().filter(|plan| !plan.is_unnamed()).map(Arc::new);
         self
     }
 
@@ -104,6 +107,15 @@ impl Principal {
     /// A quota of its own, which replaces that of the policy with this name.
     pub fn with_quota(mut self, policy: impl Into<Box<str>>, quota: Quota) -> Self {
         self.quotas.push((policy.into(), quota));
+        self
+    }
+
+    /// The networks from which it may be used. Default: anywhere.
+    ///
+    /// `VerifyLayer` refuses it elsewhere, and needs the client's address for that. A principal that an application has
+    /// authenticated itself is not checked.
+    pub fn with_allowed_networks(mut self, networks: Networks) -> Self {
+        self.allowed_networks = networks;
         self
     }
 
@@ -149,7 +161,7 @@ impl Principal {
         &self.scopes
     }
 
-    /// The plan that its tenant has bought, if the verifier knows it.
+    /// The plan that its tenant has bought, or one of its key's own, if the verifier knows it.
     #[inline]
     pub fn plan(&self) -> Option<&Arc<Plan>> {
         self.plan.as_ref()
@@ -175,6 +187,12 @@ impl Principal {
     /// Its own quotas by policy, in the order in which they were added.
     pub fn quotas(&self) -> &[(Box<str>, Quota)] {
         &self.quotas
+    }
+
+    /// The networks from which it may be used.
+    #[inline]
+    pub fn allowed_networks(&self) -> &Networks {
+        &self.allowed_networks
     }
 
     /// The instant from which it is refused.
@@ -227,6 +245,7 @@ impl fmt::Debug for Principal {
             .field("environment", &self.environment)
             .field("role", &self.role)
             .field("quotas", &self.quotas)
+            .field("allowed_networks", &self.allowed_networks)
             .field("expires_at", &self.expires_at)
             .finish_non_exhaustive()
     }

@@ -91,7 +91,7 @@ impl Work<'_> {
     /// Writes the columns of a key that can change.
     pub(super) async fn write(&mut self, key: &KeyDetails) -> Result<(), KeyAdminError> {
         let sql = "UPDATE tollgate_keys SET name = $2, display_prefix = $3, scopes = $4, plan = $5, plan_is_active = $6, \
-                   quotas = $7, metadata = $8, expires_at = $9, former_until = $10 WHERE id = $1";
+                   quotas = $7, metadata = $8, expires_at = $9, former_until = $10, allowed_networks = $11 WHERE id = $1";
         match self.connection.execute(sql, changeable(key)).await {
             // The name is the only one of these columns that must be unique.
             Err(fault) if fault.is_taken() => Err(KeyAdminError::NameTaken),

@@ -22,7 +22,7 @@ use crate::at;
 
 /// Runs the suite for stores that manage keys, and [`key_store`](super::key_store) on the same store.
 ///
-/// It covers the life cycle of keys, that tenants are kept apart, lists and their pages, the history, events, races, and random
+/// It covers the life cycle of keys, the plans of tenants, that tenants are kept apart, lists and their pages, the history, events, races, and random
 /// commands that are compared with [`MemoryKeys`](tollgate::MemoryKeys).
 ///
 /// ```
@@ -55,6 +55,8 @@ pub async fn key_admin<S: KeyStore + KeyAdmin>(open: impl AsyncFn() -> S) {
             life_cycle::a_revoked_key_is_refused_and_kept,
             life_cycle::a_deleted_key_leaves_only_its_history,
             tenants::the_keys_of_a_suspended_tenant_are_refused_until_it_is_resumed,
+            tenants::the_keys_of_a_tenant_have_its_plan_unless_they_have_their_own,
+            tenants::a_cache_sees_the_plan_of_a_tenant_once_the_change_returns,
             tenants::an_actor_of_one_tenant_sees_and_changes_no_other_keys,
             tenants::the_store_itself_keeps_tenants_apart,
             lists::pages_show_every_key_once_the_newest_first,

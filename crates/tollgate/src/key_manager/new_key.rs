@@ -6,6 +6,7 @@ use tollgate_core::{
     key::Environment,
     limit::Quota,
     manage::{KeyDetails, Metadata},
+    network::Networks,
     scope::Scopes,
     verify::Plan,
 };
@@ -51,7 +52,7 @@ impl NewKey {
         self
     }
 
-    /// Sets the plan.
+    /// Sets a plan of the key's own, which replaces that of its tenant.
     pub fn with_plan(mut self, plan: Plan) -> Self {
         self.0.plan = Some(plan);
         self
@@ -83,6 +84,12 @@ impl NewKey {
         self
     }
 
+    /// Sets the networks from which the key may be used. Default: anywhere.
+    pub fn with_allowed_networks(mut self, networks: Networks) -> Self {
+        self.0.allowed_networks = networks;
+        self
+    }
+
     /// Sets the application's own data.
     pub fn with_metadata(mut self, metadata: Metadata) -> Self {
         self.0.metadata = metadata;
@@ -97,6 +104,11 @@ impl NewKey {
     /// The requested scopes. If there are none, the manager uses its default scopes.
     pub fn scopes(&self) -> &Scopes {
         &self.0.scopes
+    }
+
+    /// The networks from which the key may be used.
+    pub fn allowed_networks(&self) -> &Networks {
+        &self.0.allowed_networks
     }
 
     /// The expiry.

@@ -8,7 +8,7 @@
 //! | the counters cannot be reached | 503 | |
 //!
 //! An attempt has failed if the request was refused for its credential: missing, empty, malformed, repeated or conflicting;
-//! unknown, revoked, expired, or of another environment. Other refusals do not count, and no response shows how many attempts are
+//! unknown, revoked, expired, of another environment, or used from a network that it does not allow. Other refusals do not count, and no response shows how many attempts are
 //! left. The log has the address in the refusal's field `detail`.
 //!
 //! # Where it stands
@@ -164,6 +164,7 @@ fn is_for_credential(kind: DenialKind) -> bool {
             | DenialKind::KeyRevoked
             | DenialKind::KeyExpired
             | DenialKind::WrongEnvironment
+            | DenialKind::NetworkNotAllowed
     )
 }
 

@@ -4,10 +4,11 @@
 //!
 //! | condition | status | challenge |
 //! |---|---|---|
-//! | unknown, revoked or expired key; another environment's key | 401 | `Bearer error="invalid_token"` |
+//! | unknown, revoked or expired key; another environment's key; a key outside its [networks](Principal::with_allowed_networks) | 401 | `Bearer error="invalid_token"` |
 //! | suspended tenant | 403 | |
 //! | the verifier's backend does not answer | 503 | |
 //! | no `CredentialLayer` outside | 500 | |
+//! | a key is restricted to networks, and the client's address is not known | 500 | |
 //!
 //! The first row's cases get the same response; the log tells them apart. Their times may differ, as SECURITY.md says.
 //!
@@ -25,6 +26,26 @@
 //! let key = keys.issue(&format, Environment::Live, Principal::new("key_1"))?;
 //!
 //! let layer = VerifyLayer::new(KeyVerifier::new(format, keys));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Keys may be restricted to networks. Then the layer needs the client's address:
+//!
+//! ```
+//! use std::net::IpAddr;
+//!
+//! use tollgate::{ClientAddress, Environment, KeyFormat, KeyVerifier, MemoryKeys, Principal, VerifyLayer, network::Networks};
+//!
+//! # #[derive(Clone)]
+//! # struct Peer(IpAddr);
+//! let format = KeyFormat::new("sk")?;
+//! let keys = MemoryKeys::new();
+//! let office = Principal::new("key_1").with_allowed_networks(Networks::new(["198.51.100.0/24"])?);
+//! let key = keys.issue(&format, Environment::Live, office)?;
+//!
+//! // With axum: ClientAddress::of_peer(tollgate_axum::peer_address)
+//! let address = ClientAddress::of_peer(|head| head.extensions.get::<Peer>().map(|peer| peer.0));
+//! let layer = VerifyLayer::new(KeyVerifier::new(format, keys)).with_client_address(address);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -67,17 +88,25 @@
 //! # Security
 //!
 //! Fails closed: without an answer no request passes. Whatever a verifier answers, a principal that has expired or that its store
-//! has ended is refused; after a wait, by the new instant.
+//! has ended is refused; after a wait, by the new instant. A principal that is restricted to networks is refused anywhere else, and
+//! everywhere if the client's address is not known. Elsewhere nothing shows that its key exists, not even that its tenant is
+//! suspended.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use tollgate_core::{
+    answer::Answer,
     denial::{Denial, DenialKind},
     key::Environment,
-    verify::{Verify, VerifyRequest},
+    network::Networks,
+    request::RequestHead,
+    verify::{Principal, Verify, VerifyRequest},
 };
 
-use crate::engine::{Caller, Cx, Flow, Settings, impl_layer};
+use crate::{
+    ClientAddress,
+    engine::{Caller, Cx, Flow, Settings, impl_layer},
+};
 
 /// Verifies the credential. See the [module](self).
 ///
@@ -98,13 +127,20 @@ pub struct VerifyLayer {
 impl VerifyLayer {
     /// Asks `verifier` who a credential belongs to.
     pub fn new(verifier: impl Verify) -> Self {
-        let gate = VerifyGate { verifier: Arc::new(verifier), environment: None };
+        let gate = VerifyGate { verifier: Arc::new(verifier), environment: None, client_address: None };
         Self { gate, settings: Settings::default() }
     }
 
     /// Refuses principals of any other environment than this, and those that have none.
     pub fn with_environment(mut self, environment: Environment) -> Self {
         self.gate.environment = Some(environment);
+        self
+    }
+
+    /// Finds the client's address by `address`, for principals that are [restricted to
+    /// networks](Principal::with_allowed_networks). Without it, they are refused with 500, and the log names this method.
+    pub fn with_client_address(mut self, address: ClientAddress) -> Self {
+        self.gate.client_address = Some(address);
         self
     }
 }
@@ -123,6 +159,7 @@ pub(crate) const LAYER: &str = "VerifyLayer";
 pub(crate) struct VerifyGate {
     verifier: Arc<dyn Verify>,
     environment: Option<Environment>,
+    client_address: Option<ClientAddress>,
 }
 
 impl VerifyGate {
@@ -131,17 +168,71 @@ impl VerifyGate {
         // Whatever a layer in report-only mode has decided: a credential is verified.
         let Some(credential) = context.credential() else { return without_credential(&context.caller) };
         let answer = self.verifier.verify(&VerifyRequest::new(credential, cx.head(), context.instant()));
-        let environment = self.environment;
+        let (environment, client) = (self.environment, self.client(&answer, cx.head()));
         cx.when_answered(answer, move |found, context| {
             let principal = found?;
             let own = principal.environment();
+            let networks = check_networks(principal.allowed_networks(), client);
             context.caller = Caller::Authenticated(principal);
+            // First: elsewhere nothing about the key may show.
+            networks?;
             context.check_not_ended()?;
             if environment.is_some() && own != environment {
                 return Err(Denial::new(DenialKind::WrongEnvironment));
             }
             Ok(())
         })
+    }
+
+    /// The client, for a principal that is restricted to networks. Read before a wait, since the head is not at hand after it.
+    #[inline]
+    fn client(&self, answer: &Verified, head: RequestHead<'_>) -> Client {
+        match (&self.client_address, answer) {
+            (None, _) => Client::NotConfigured,
+            (Some(_), Answer::Now(Ok(principal))) if principal.allowed_networks().is_anywhere() => {
+                Client::Unknown
+            }
+            (Some(address), _) => address.find_exact(head).map_or(Client::Unknown, Client::At),
+        }
+    }
+}
+
+type Verified = Answer<Result<Arc<Principal>, Denial>>;
+
+/// What is known of the client's address.
+#[derive(Clone, Copy)]
+enum Client {
+    NotConfigured,
+    Unknown,
+    At(IpAddr),
+}
+
+/// Refuses a client outside the networks of its key.
+#[inline]
+fn check_networks(networks: &Networks, client: Client) -> Result<(), Denial> {
+    match client {
+        _ if networks.is_anywhere() => Ok(()),
+        Client::At(address) if networks.allow(address) => Ok(()),
+        client => Err(outside(networks, client)),
+    }
+}
+
+#[cold]
+fn outside(networks: &Networks, client: Client) -> Denial {
+    match client {
+        Client::At(address) => Denial::new(DenialKind::NetworkNotAllowed).with_log_detail(format!(
+            "client {address} is in none of the {} networks from which the key may be used",
+            networks.iter().count()
+        )),
+        Client::Unknown => Denial::misconfigured(
+            "a key may be used from some networks only, and the client's address is unknown: let the server attach the address of \
+             the peer (axum: serve the router with into_make_service_with_connect_info::<SocketAddr>()), and give \
+             ClientAddress::of_peer a function that reads it",
+        ),
+        Client::NotConfigured => Denial::misconfigured(
+            "a key may be used from some networks only, and VerifyLayer does not know the client's address: add \
+             VerifyLayer::with_client_address",
+        ),
     }
 }
 

@@ -15,9 +15,9 @@ use tollgate_core::{
     clock::{Clock as _, SystemClock},
     denial::Unavailable,
     key::{ApiKey, Environment, KeyFormat, Peppers, RandomnessUnavailable},
-    manage::Actor,
+    manage::{Actor, TenantChange},
     store::{KeyLookup, KeyRecord, KeyStore, Listeners, StoreListener, Subscription},
-    verify::Principal,
+    verify::{Plan, Principal},
 };
 
 use self::{
@@ -113,12 +113,24 @@ impl MemoryKeys {
 
     /// Suspends a tenant: all its keys are refused from now on, including later ones, and its open streams end.
     pub fn suspend_tenant(&self, tenant: &str) {
-        self.0.change(|ledger, records| ledger.suspend(records, tenant, &in_process(), SystemClock.now()));
+        self.change_tenant_here(&TenantChange::Suspend { tenant: tenant.into() });
     }
 
     /// Ends the suspension of a tenant. Revoked keys stay revoked.
     pub fn resume_tenant(&self, tenant: &str) {
-        self.0.change(|ledger, records| ledger.resume(records, tenant, &in_process(), SystemClock.now()));
+        self.change_tenant_here(&TenantChange::Resume { tenant: tenant.into() });
+    }
+
+    /// Sets the plan of a tenant: all its keys without a plan of their own have it from now on, including later ones. `None` removes
+    /// it.
+    pub fn set_tenant_plan(&self, tenant: &str, plan: impl Into<Option<Plan>>) {
+        self.change_tenant_here(&TenantChange::SetPlan { tenant: tenant.into(), plan: plan.into() });
+    }
+
+    fn change_tenant_here(&self, change: &TenantChange) {
+        self.0.change(|ledger, records| {
+            ledger.change_tenant(records, change, &in_process(), SystemClock.now())
+        });
     }
 }
 

@@ -25,9 +25,8 @@ async fn each_kind_has_its_status_and_challenge() {
     for denial in every_denial() {
         let (status, challenge) = match denial.kind() {
             CredentialMissing | CredentialEmpty => (401, NONE_PRESENTED),
-            CredentialMalformed | KeyUnknown | KeyRevoked | KeyExpired | WrongEnvironment => {
-                (401, INVALID_TOKEN)
-            }
+            CredentialMalformed | KeyUnknown | KeyRevoked | KeyExpired | WrongEnvironment
+            | NetworkNotAllowed => (401, INVALID_TOKEN),
             CredentialRepeated | CredentialConflicting => (400, INVALID_REQUEST),
             ScopeMissing => (403, INSUFFICIENT),
             TenantSuspended | EntitlementInactive | TierTooLow | Forbidden => (403, ""),

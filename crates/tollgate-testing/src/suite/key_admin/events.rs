@@ -6,6 +6,7 @@ use std::{
 };
 
 use tollgate::{
+    Plan,
     key::Digest,
     store::{EndReason, KeyLookup, StoreEvent, StoreListener},
 };
@@ -56,6 +57,9 @@ pub(super) async fn listeners_are_notified_of_every_change_before_it_returns(set
     let (resumed, end) = notified("acme").unwrap();
     assert_eq!(end, None);
     assert!(rotated.details.generation < suspended && suspended < resumed);
+    let planned = setup.manager.set_tenant_plan("acme", Some(Plan::active("pro")), &root()).await.unwrap();
+    assert_eq!(notified("acme"), Some((planned.generation, None)));
+    assert!(planned.generation > resumed);
     let revoked = setup.manager.revoke(id, &root()).await.unwrap();
     assert_eq!(notified(id), Some((revoked.generation, Some(EndReason::Revoked))));
     setup.manager.delete(id, &root()).await.unwrap();
@@ -101,6 +105,8 @@ pub(super) async fn every_change_raises_the_generation(setup: &Setup) {
     setup.manager.suspend_tenant("acme", &root()).await.unwrap();
     generations.push(found().await);
     setup.manager.resume_tenant("acme", &root()).await.unwrap();
+    generations.push(found().await);
+    setup.manager.set_tenant_plan("acme", Some(Plan::active("pro")), &root()).await.unwrap();
     generations.push(found().await);
     setup.manager.rotate(id, Some(Duration::from_secs(60)), &root()).await.unwrap();
     generations.push(found().await);

@@ -9,8 +9,8 @@ use tollgate::{
     DenialKind, Environment, PerWindow as _, Plan, Quota, Scopes,
     bounds::{
         END_OF_CALENDAR_SECONDS, MAX_ACTOR_CHARS, MAX_DETAIL_BYTES, MAX_DISPLAY_PREFIX_BYTES, MAX_ID_BYTES,
-        MAX_METADATA_BYTES, MAX_NAME_CHARS, MAX_POLICY_BYTES, MAX_QUOTAS, MAX_ROLE_BYTES, MAX_SCOPES,
-        MAX_SCOPES_BYTES, MAX_TENANT_BYTES, MAX_TIER_BYTES, MAX_WINDOWS,
+        MAX_METADATA_BYTES, MAX_NAME_CHARS, MAX_NETWORKS, MAX_POLICY_BYTES, MAX_QUOTAS, MAX_ROLE_BYTES,
+        MAX_SCOPES, MAX_SCOPES_BYTES, MAX_TENANT_BYTES, MAX_TIER_BYTES, MAX_WINDOWS,
     },
     key::Digest,
     limit::Window,
@@ -18,6 +18,7 @@ use tollgate::{
         Actor, Command, HistoryQuery, KeyAdmin as _, KeyAdminError, KeyChange, KeyDetails, KeyQuery,
         KeyUpdate, Metadata, NewKey,
     },
+    network::Networks,
     store::{EndReason, KeyStatus},
 };
 
@@ -35,6 +36,7 @@ fn complete_key() -> NewKey {
         .with_expiry(at(1_000) + Duration::from_micros(123_456))
         .with_quota("default", 600.per_minute().and(10.per_second().with_burst(30)))
         .with_quota("exports", 5.per_day().sliding())
+        .with_allowed_networks(Networks::new(["198.51.100.0/24", "2001:db8::7"]).unwrap())
         .with_metadata(Metadata::of(&BTreeMap::from([("team", "köln"), ("x", "\u{0}\n")])).unwrap())
 }
 
@@ -51,6 +53,7 @@ pub(super) async fn an_issued_key_is_verified_with_all_that_it_was_issued_with(s
     assert_eq!(principal.expires_at(), Some(at(1_000) + Duration::from_micros(123_456)));
     assert_eq!(principal.quota("default"), Some(&600.per_minute().and(10.per_second().with_burst(30))));
     assert_eq!(principal.quota("exports"), Some(&5.per_day().sliding()));
+    assert_eq!(principal.allowed_networks().to_string(), "198.51.100.0/24 2001:db8::7/128");
     let metadata: BTreeMap<String, String> = principal.extension::<Metadata>().unwrap().read().unwrap();
     assert_eq!((&*metadata["team"], &*metadata["x"]), ("köln", "\u{0}\n"));
 
@@ -59,6 +62,7 @@ pub(super) async fn an_issued_key_is_verified_with_all_that_it_was_issued_with(s
     assert_eq!((principal.tenant(), principal.plan(), principal.expires_at()), (None, None, None));
     assert_eq!(principal.scopes().to_string(), "read", "the default scopes");
     assert!(principal.extension::<Metadata>().is_none() && principal.quotas().is_empty());
+    assert!(principal.allowed_networks().is_anywhere());
     let other = setup.issue("never presented").await;
     assert_ne!(other.details.id, plain.details.id);
     assert_eq!(
@@ -132,6 +136,9 @@ pub(super) async fn a_key_that_reaches_every_bound_is_stored(setup: &Setup) {
     details.quotas = (0..MAX_QUOTAS)
         .map(|number| (format!("{number:0MAX_POLICY_BYTES$}").into(), quota.clone()))
         .collect();
+    let networks =
+        (0..MAX_NETWORKS).map(|number| format!("2001:db8:1111:1111:1111:1111:1111:{:x}", 0x1111 + number));
+    details.allowed_networks = Networks::new(networks).unwrap();
     details.metadata = Metadata::of(&BTreeMap::from([("a", "x".repeat(MAX_METADATA_BYTES - 8))])).unwrap();
     details.expires_at = Some(UNIX_EPOCH + Duration::from_secs(END_OF_CALENDAR_SECONDS - 1));
     let actor = Actor::new("\u{1d11e}".repeat(MAX_ACTOR_CHARS));
@@ -210,6 +217,7 @@ pub(super) async fn a_key_is_renamed_and_its_rights_are_changed(setup: &Setup) {
         .with_plan(Some(Plan::active("max")))
         .with_expiry(None)
         .with_quotas(vec![("default".into(), 1.per_day())])
+        .with_allowed_networks(Networks::new(["10.0.0.0/8"]).unwrap())
         .with_metadata(Metadata::of(&BTreeMap::from([("team", "bonn")])).unwrap());
     let updated = setup.manager.update(id, update.clone(), &root()).await.unwrap();
     assert_eq!(setup.manager.show(id, &root()).await.unwrap(), updated);
@@ -218,6 +226,7 @@ pub(super) async fn a_key_is_renamed_and_its_rights_are_changed(setup: &Setup) {
     assert_eq!(principal.plan().unwrap().tier(), "max");
     assert_eq!(principal.expires_at(), None);
     assert_eq!((principal.quota("default"), principal.quota("exports")), (Some(&1.per_day()), None));
+    assert_eq!(principal.allowed_networks().to_string(), "10.0.0.0/8");
     let metadata: BTreeMap<String, String> = principal.extension::<Metadata>().unwrap().read().unwrap();
     assert_eq!(metadata, BTreeMap::from([("team".into(), "bonn".into())]));
 
@@ -226,7 +235,7 @@ pub(super) async fn a_key_is_renamed_and_its_rights_are_changed(setup: &Setup) {
         &*setup.history(HistoryQuery::of_key(&**id).with_limit(1)).await[0].detail,
         "scopes: \"admin:* read write\" -> \"write\", plan: \"pro\" (lapsed) -> \"max\", expiry: 2033-05-19T00:16:40Z -> never, \
          quotas: \"default\" 10 per second in bursts of 30, 600 per minute; \"exports\" 5 per sliding day -> \"default\" 1 per day, \
-         metadata: changed"
+         networks: 198.51.100.0/24 2001:db8::7/128 -> 10.0.0.0/8, metadata: changed"
     );
     assert_eq!(
         setup.manager.update(id, update, &root()).await.unwrap(),
@@ -235,7 +244,10 @@ pub(super) async fn a_key_is_renamed_and_its_rights_are_changed(setup: &Setup) {
     );
     setup.manager.update(id, KeyUpdate::new(), &root()).await.unwrap();
     assert_eq!(setup.actions(id).await, ["updated", "updated", "issued"]);
-    setup.manager.update(id, KeyUpdate::new().with_plan(None), &root()).await.unwrap();
+    let anywhere = KeyUpdate::new().with_plan(None).with_allowed_networks(Networks::anywhere());
+    setup.manager.update(id, anywhere, &root()).await.unwrap();
+    let principal = setup.verify(issued.secret.expose_secret()).await.unwrap();
+    assert!(principal.allowed_networks().is_anywhere());
     assert!(setup.verify(issued.secret.expose_secret()).await.unwrap().plan().is_none());
     let missing = setup.manager.rename("key_unknown", "x", &root()).await;
     assert!(matches!(missing, Err(KeyAdminError::NotFound)));

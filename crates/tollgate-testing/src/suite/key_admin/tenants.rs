@@ -1,13 +1,15 @@
-//! Tenants: their suspension, and that they are kept apart.
+//! Tenants: their suspension, their plans, and that they are kept apart.
+
+use std::{slice, sync::Arc};
 
 use tollgate::{
-    DenialKind,
+    CachedKeys, DenialKind, Plan,
     key::Digest,
     manage::{
-        Actor, Command, HistoryQuery, KeyAdmin as _, KeyAdminError, KeyChange, KeyDetails, KeyQuery,
-        KeyUpdate, NewKey, TenantChange,
+        Actor, Command, HistoryQuery, IssuedKey, KeyAction, KeyAdmin as _, KeyAdminError, KeyChange,
+        KeyDetails, KeyQuery, KeyUpdate, NewKey, TenantChange, TenantDetails,
     },
-    store::{EndReason, KeyStatus},
+    store::{EndReason, KeyLookup, KeyStatus, KeyStore as _},
 };
 
 use super::{Setup, root};
@@ -64,6 +66,103 @@ pub(super) async fn the_keys_of_a_suspended_tenant_are_refused_until_it_is_resum
     };
     assert_eq!(events("acme").await, ["tenant_resumed", "tenant_suspended"]);
     assert_eq!(events("newcomer").await, ["tenant_suspended"]);
+}
+
+pub(super) async fn the_keys_of_a_tenant_have_its_plan_unless_they_have_their_own(setup: &Setup) {
+    let (basic, pro, lapsed) = (Plan::active("basic"), Plan::active("pro"), Plan::lapsed("pro"));
+    let unchanged = setup.manager.tenant("acme", &root()).await.unwrap();
+    assert_eq!(unchanged, TenantDetails::new("acme"), "a tenant that was never changed");
+    let (plain, other, without_tenant) =
+        (setup.issue_for("acme", "a").await, setup.issue_for("umbrella", "a").await, setup.issue("a").await);
+    let own = NewKey::named("own").with_tenant("acme").with_plan(basic.clone());
+    let own = setup.manager.issue(own, &root()).await.unwrap();
+    let revoked = setup.issue_for("acme", "revoked").await;
+    setup.manager.revoke(&revoked.details.id, &root()).await.unwrap();
+    // The plans of a key as a list shows it, and the plan of its principal.
+    let plans = async |key: &IssuedKey| {
+        let shown = setup.manager.show(&key.details.id, &root()).await.unwrap();
+        let principal = setup.verify(key.secret.expose_secret()).await.unwrap();
+        let found = principal.plan().map(|plan| (**plan).clone());
+        assert_eq!(found.as_ref(), shown.effective_plan(), "lists and lookups agree");
+        (shown.plan, shown.tenant_plan)
+    };
+    let held = setup.verify(plain.secret.expose_secret()).await.unwrap();
+
+    setup.advance(1);
+    let changed = setup.manager.set_tenant_plan("acme", Some(pro.clone()), &root()).await.unwrap();
+    assert_eq!((&changed.plan, changed.is_suspended), (&Some(pro.clone()), false));
+    assert_eq!(setup.manager.tenant("acme", &root()).await.unwrap(), changed);
+    let later = setup.issue_for("acme", "later").await;
+    assert_eq!(later.details.tenant_plan, Some(pro.clone()), "a key that is issued later");
+    for key in [&plain, &later] {
+        assert_eq!(plans(key).await, (None, Some(pro.clone())));
+    }
+    assert_eq!(plans(&own).await, (Some(basic.clone()), Some(pro.clone())));
+    for key in [&other, &without_tenant] {
+        assert_eq!(plans(key).await, (None, None), "a key of another tenant");
+    }
+    let shown = setup.manager.show(&revoked.details.id, &root()).await.unwrap();
+    assert_eq!((shown.tenant_plan, shown.status), (Some(pro.clone()), KeyStatus::Revoked));
+    assert_eq!(setup.refusal(&revoked).await, Some(DenialKind::KeyRevoked));
+    assert_eq!(held.end_signal().reason(), None, "a change of a plan ends no principal");
+
+    let rotated = setup.manager.rotate(&plain.details.id, None, &root()).await.unwrap();
+    assert_eq!(plans(&rotated).await, (None, Some(pro.clone())));
+    let update = |plan| KeyUpdate::new().with_plan(plan);
+    setup.manager.update(&own.details.id, update(None), &root()).await.unwrap();
+    assert_eq!(plans(&own).await, (None, Some(pro.clone())), "a key without its own plan any more");
+    setup.manager.update(&later.details.id, update(Some(basic.clone())), &root()).await.unwrap();
+    assert_eq!(plans(&later).await, (Some(basic), Some(pro.clone())));
+
+    // A suspension leaves the plan as it is, and a plan the suspension.
+    setup.manager.suspend_tenant("acme", &root()).await.unwrap();
+    let suspended = setup.manager.set_tenant_plan("acme", Some(lapsed.clone()), &root()).await.unwrap();
+    assert!(suspended.is_suspended && suspended.generation > changed.generation);
+    assert_eq!(setup.refusal(&own).await, Some(DenialKind::TenantSuspended));
+    setup.manager.resume_tenant("acme", &root()).await.unwrap();
+    assert_eq!(plans(&own).await, (None, Some(lapsed.clone())));
+
+    setup.manager.set_tenant_plan("acme", None, &root()).await.unwrap();
+    assert_eq!(plans(&own).await, (None, None));
+    setup.manager.set_tenant_plan("acme", None, &root()).await.unwrap();
+    let newcomer = setup.manager.set_tenant_plan("newcomer", Some(pro.clone()), &root()).await.unwrap();
+    assert_eq!(newcomer.plan, Some(pro.clone()), "a tenant without keys");
+    assert_eq!(plans(&setup.issue_for("newcomer", "a").await).await, (None, Some(pro)));
+
+    let history = setup.history(HistoryQuery::all().with_tenant("acme")).await;
+    let of_tenant = history.iter().filter(|event| event.key.is_none());
+    let recorded: Vec<_> = of_tenant.map(|event| (event.action, &*event.detail)).collect();
+    let expected = [
+        (KeyAction::TenantUpdated, "plan: \"pro\" (lapsed) -> none"),
+        (KeyAction::TenantResumed, ""),
+        (KeyAction::TenantUpdated, "plan: \"pro\" -> \"pro\" (lapsed)"),
+        (KeyAction::TenantSuspended, ""),
+        (KeyAction::TenantUpdated, "plan: none -> \"pro\""),
+    ];
+    assert_eq!(recorded, expected, "a change without effect leaves no event");
+
+    let ada = Actor::of_tenant("ada", "acme");
+    let refused = setup.manager.set_tenant_plan("acme", Some(Plan::active("max")), &ada).await;
+    assert!(matches!(refused, Err(KeyAdminError::NotPermitted)), "{refused:?}");
+    assert_eq!(setup.manager.tenant("acme", &ada).await.unwrap().plan, None);
+    let hidden = setup.manager.tenant("umbrella", &ada).await;
+    assert!(matches!(hidden, Err(KeyAdminError::NotPermitted)), "{hidden:?}");
+}
+
+pub(super) async fn a_cache_sees_the_plan_of_a_tenant_once_the_change_returns(setup: &Setup) {
+    let cache = CachedKeys::new(Arc::clone(&setup.store));
+    let key = setup.issue_for("acme", "a").await;
+    let digest = Digest::of(key.secret.expose_secret());
+    let tier = async || {
+        let found = cache.find(&KeyLookup::new(slice::from_ref(&digest), setup.now())).await.unwrap();
+        found.unwrap().principal().plan().map(|plan| plan.tier().to_owned())
+    };
+    assert_eq!(tier().await, None);
+    for plan in ["basic", "pro", "basic"] {
+        setup.manager.set_tenant_plan("acme", Some(Plan::active(plan)), &root()).await.unwrap();
+        assert_eq!(tier().await.as_deref(), Some(plan));
+        assert_eq!(tier().await.as_deref(), Some(plan));
+    }
 }
 
 pub(super) async fn an_actor_of_one_tenant_sees_and_changes_no_other_keys(setup: &Setup) {

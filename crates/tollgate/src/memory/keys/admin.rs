@@ -12,12 +12,12 @@ use tollgate_core::{
     denial::Unavailable,
     manage::{
         Command, HistoryQuery, KeyAdmin, KeyAdminError, KeyChange, KeyDetails, KeyEvent, KeyQuery, Page,
-        TenantChange,
+        TenantChange, TenantDetails,
     },
     usage::{StoredUsage, UsageBatch, UsageQuery, UsageStore},
 };
 
-use super::{MemoryKeys, ledger::Ledger, lock};
+use super::{MemoryKeys, lock};
 
 impl KeyAdmin for MemoryKeys {
     fn change(&self, command: Command<KeyChange>) -> Answer<Result<KeyDetails, KeyAdminError>> {
@@ -42,16 +42,16 @@ impl KeyAdmin for MemoryKeys {
         Answer::Now(outcome)
     }
 
-    fn change_tenant(&self, command: Command<TenantChange>) -> Answer<Result<(), KeyAdminError>> {
+    fn change_tenant(&self, command: Command<TenantChange>) -> Answer<Result<TenantDetails, KeyAdminError>> {
         let Command { change, actor, at, .. } = command;
         if actor.tenant().is_some() {
             return Answer::Now(Err(KeyAdminError::NotPermitted));
         }
-        self.0.change(|ledger, records| {
-            let apply = if change.suspends() { Ledger::suspend } else { Ledger::resume };
-            apply(ledger, records, change.tenant(), &actor, at);
-        });
-        Answer::Now(Ok(()))
+        Answer::Now(Ok(self.0.change(|ledger, records| ledger.change_tenant(records, &change, &actor, at))))
+    }
+
+    fn tenant(&self, tenant: &str) -> Answer<Result<TenantDetails, KeyAdminError>> {
+        Answer::Now(Ok(lock(&self.0.ledger).tenant(tenant)))
     }
 
     fn list(&self, query: &KeyQuery) -> Answer<Result<Page<KeyDetails>, KeyAdminError>> {

@@ -1,16 +1,19 @@
 //! The state that only changes need, and the changes.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     time::SystemTime,
 };
 
 use tollgate_core::{
     key::{Digest, Environment},
-    manage::{Actor, KeyAction, KeyAdminError, KeyDetails, KeyEvent, KeyUpdate, Metadata},
+    manage::{
+        Actor, KeyAction, KeyAdminError, KeyDetails, KeyEvent, KeyUpdate, Metadata, TenantChange,
+        TenantDetails,
+    },
     store::{EndReason, EndSignal, KeyRecord, KeyStatus, StoreEvent},
-    verify::Principal,
+    verify::{Plan, Principal},
 };
 
 use super::{history::History, table::Table};
@@ -23,7 +26,8 @@ pub(super) struct Ledger {
     // In the order of lists.
     pub(super) by_age: BTreeSet<(SystemTime, Box<str>)>,
     names: HashMap<Name, Box<str>>,
-    suspended: HashSet<Box<str>>,
+    // Those that were changed.
+    tenants: HashMap<Box<str>, TenantDetails>,
     pub(super) history: History,
     // The generation of the newest change of all keys, so that a key which is issued again after its deletion is newer than before.
     generation: u64,
@@ -94,8 +98,11 @@ impl Ledger {
         details.environment = principal.environment().unwrap_or(Environment::Live);
         details.role = principal.role().map(Into::into);
         details.quotas = principal.quotas().to_vec();
+        details.allowed_networks = principal.allowed_networks().clone();
         details.metadata = principal.extension::<Metadata>().cloned().unwrap_or_default();
         details.expires_at = principal.expires_at();
+        details.tenant_plan = self.tenant_plan(&details);
+        let principal = principal.with_plan(details.effective_plan().cloned());
         let principal = Arc::new(principal.with_end_signal(signal));
         self.add(records, details, principal, digest, &super::in_process());
     }
@@ -103,7 +110,7 @@ impl Ledger {
     pub(super) fn issue(
         &mut self,
         records: &Table,
-        details: KeyDetails,
+        mut details: KeyDetails,
         digest: Digest,
         actor: &Actor,
     ) -> Result<KeyDetails, KeyAdminError> {
@@ -117,6 +124,7 @@ impl Ledger {
             return Err(KeyAdminError::NameTaken);
         }
         self.names.insert(name_of(&details), details.id.clone());
+        details.tenant_plan = self.tenant_plan(&details);
         let principal = Arc::new(details.to_principal(EndSignal::new()));
         Ok(self.add(records, details, principal, digest, actor))
     }
@@ -267,39 +275,35 @@ impl Ledger {
         Ok(key.details)
     }
 
-    pub(super) fn suspend(&mut self, records: &Table, tenant: &str, actor: &Actor, at: SystemTime) {
-        if self.suspended.insert(tenant.into()) {
-            self.set_status(records, tenant, KeyStatus::TenantSuspended);
-            self.record_tenant_event(tenant, KeyAction::TenantSuspended, actor, at);
+    pub(super) fn change_tenant(
+        &mut self,
+        records: &Table,
+        change: &TenantChange,
+        actor: &Actor,
+        at: SystemTime,
+    ) -> TenantDetails {
+        let before = self.tenant(change.tenant());
+        let mut after = before.clone();
+        change.apply(&mut after);
+        if after == before {
+            return after;
         }
-    }
-
-    pub(super) fn resume(&mut self, records: &Table, tenant: &str, actor: &Actor, at: SystemTime) {
-        if self.suspended.remove(tenant) {
-            self.set_status(records, tenant, KeyStatus::Active);
-            self.record_tenant_event(tenant, KeyAction::TenantResumed, actor, at);
-        }
-    }
-
-    fn set_status(&mut self, records: &Table, tenant: &str, status: KeyStatus) {
-        let generation = self.next_generation();
-        let of_tenant = |key: &&mut StoredKey| key.details.tenant.as_deref() == Some(tenant);
+        after.generation = self.next_generation();
+        self.tenants.insert(after.tenant.clone(), after.clone());
+        let of_tenant = |key: &&mut StoredKey| key.details.tenant.as_deref() == Some(&*after.tenant);
         for key in self.keys.values_mut().filter(of_tenant) {
-            if key.details.status == KeyStatus::Revoked {
-                continue;
+            if before.is_suspended != after.is_suspended && key.details.status != KeyStatus::Revoked {
+                let ended = key.set_suspended(after.is_suspended);
+                self.notifications.ended.extend(ended.map(|signal| (signal, EndReason::TenantSuspended)));
             }
-            key.details.status = status;
-            key.details.generation = generation;
-            if status == KeyStatus::TenantSuspended {
-                self.notifications
-                    .ended
-                    .push((key.principal.end_signal().clone(), EndReason::TenantSuspended));
-            } else {
-                // A signal cannot be taken back.
-                key.principal = Arc::new(Principal::clone(&key.principal).with_end_signal(EndSignal::new()));
-            }
+            key.details.tenant_plan.clone_from(&after.plan);
+            key.details.generation = after.generation;
+            let plan = key.details.effective_plan().cloned();
+            key.principal = Arc::new(Principal::clone(&key.principal).with_plan(plan));
             key.publish(records);
         }
+        self.record_tenant_event((&before, &after), change.action(), actor, at);
+        after
     }
 
     // --- Parts of the changes -----------------------------------------------------------------------------------
@@ -309,8 +313,16 @@ impl Ledger {
         self.generation
     }
 
+    pub(super) fn tenant(&self, tenant: &str) -> TenantDetails {
+        self.tenants.get(tenant).cloned().unwrap_or_else(|| TenantDetails::new(tenant))
+    }
+
+    fn tenant_plan(&self, key: &KeyDetails) -> Option<Plan> {
+        self.tenants.get(key.tenant.as_deref()?)?.plan.clone()
+    }
+
     fn is_suspended(&self, tenant: Option<&str>) -> bool {
-        tenant.is_some_and(|tenant| self.suspended.contains(tenant))
+        tenant.and_then(|tenant| self.tenants.get(tenant)).is_some_and(|tenant| tenant.is_suspended)
     }
 
     fn managed(&self, id: &str, actor: &Actor) -> Result<&StoredKey, KeyAdminError> {
@@ -362,19 +374,38 @@ impl Ledger {
             Some(StoreEvent::Key { id: after.id.clone(), generation: after.generation, end });
     }
 
-    fn record_tenant_event(&mut self, tenant: &str, action: KeyAction, actor: &Actor, at: SystemTime) {
-        let mut event = KeyEvent::new(self.generation, at, actor.name(), action);
-        event.tenant = Some(tenant.into());
+    fn record_tenant_event(
+        &mut self,
+        (before, after): (&TenantDetails, &TenantDetails),
+        action: KeyAction,
+        actor: &Actor,
+        at: SystemTime,
+    ) {
+        let mut event = KeyEvent::new(after.generation, at, actor.name(), action);
+        event.tenant = Some(after.tenant.clone());
+        event.detail = action.tenant_detail(before, after).into();
         self.history.add(event);
         let end = (action == KeyAction::TenantSuspended).then_some(EndReason::TenantSuspended);
         self.notifications.event =
-            Some(StoreEvent::Tenant { tenant: tenant.into(), generation: self.generation, end });
+            Some(StoreEvent::Tenant { tenant: after.tenant.clone(), generation: after.generation, end });
     }
 }
 
 impl StoredKey {
     fn digests(&self) -> impl Iterator<Item = Digest> + use<> {
         [Some(self.digest), self.former].into_iter().flatten()
+    }
+
+    /// Suspends or resumes it with its tenant. Returns the signal to send, if it is suspended.
+    fn set_suspended(&mut self, is_suspended: bool) -> Option<EndSignal> {
+        if is_suspended {
+            self.details.status = KeyStatus::TenantSuspended;
+            return Some(self.principal.end_signal().clone());
+        }
+        self.details.status = KeyStatus::Active;
+        // A signal cannot be taken back.
+        self.principal = Arc::new(Principal::clone(&self.principal).with_end_signal(EndSignal::new()));
+        None
     }
 
     /// Puts its records into the table, and replaces those that are there.
