@@ -11,6 +11,7 @@ pub mod attempt_limit;
 pub mod credential;
 pub mod entitlement;
 pub(crate) mod exposed_headers;
+pub mod plan;
 pub mod rate_limit;
 pub mod request_id;
 pub mod scope;
@@ -29,6 +30,7 @@ pub(crate) enum Gate {
     AttemptLimit(attempt_limit::AttemptLimitGate),
     Credential(credential::CredentialGate),
     Verify(verify::VerifyGate),
+    Plan(plan::PlanGate),
     RateLimit(rate_limit::RateLimitGate),
     Entitlement(entitlement::EntitlementGate),
     Scope(scope::ScopeGate),
@@ -43,6 +45,7 @@ impl Gate {
             Self::AttemptLimit(_) => attempt_limit::LAYER,
             Self::Credential(_) => credential::LAYER,
             Self::Verify(_) => verify::LAYER,
+            Self::Plan(_) => plan::LAYER,
             Self::RateLimit(_) => rate_limit::LAYER,
             Self::Entitlement(_) => entitlement::LAYER,
             Self::Scope(_) => scope::LAYER,
@@ -65,6 +68,7 @@ impl Gate {
             Self::AttemptLimit(gate) => gate.check(cx),
             Self::Credential(gate) => gate.check(cx),
             Self::Verify(gate) => gate.check(cx),
+            Self::Plan(gate) => gate.check(cx),
             Self::RateLimit(gate) => gate.check(cx),
             Self::Entitlement(gate) => gate.check(cx),
             Self::Scope(gate) => gate.check(cx),

@@ -53,6 +53,7 @@
 //! | [`AttemptLimitLayer`] | the [client's address](ClientAddress) | | 429 |
 //! | [`CredentialLayer`] | headers, in a given order | the credential | 400, 401 |
 //! | [`VerifyLayer`] | the credential | the [`Principal`] | 401, 403 |
+//! | [`PlanLayer`] | the principal | the [`Plan`](verify::Plan) | |
 //! | [`RateLimitLayer`] | the principal and its plan, or what you choose | a [`Decision`](limit::Decision), `X-RateLimit-*` headers | 429 |
 //! | [`EntitlementLayer`] | the plan | | 403 |
 //! | [`ScopeLayer`] | the principal's [`Scopes`], the route | | 403 |
@@ -184,7 +185,7 @@ pub use denial::{Denial, DenialKind};
 pub use key::{Environment, KeyFormat};
 pub use layers::{
     attempt_limit::AttemptLimitLayer, credential::CredentialLayer, entitlement::EntitlementLayer,
-    rate_limit::RateLimitLayer, request_id::RequestIdLayer, scope::ScopeLayer,
+    plan::PlanLayer, rate_limit::RateLimitLayer, request_id::RequestIdLayer, scope::ScopeLayer,
     usage::UsageLayer, verify::VerifyLayer,
 };
 pub use limit::{PerWindow, Policy, Quota};

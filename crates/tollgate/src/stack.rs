@@ -5,8 +5,8 @@ use std::{convert::Infallible, sync::Arc};
 use tower_layer::Layer;
 
 use crate::{
-    AttemptLimitLayer, ConfigurationError, CredentialLayer, EntitlementLayer, RateLimitLayer, RequestIdLayer,
-    ScopeLayer, UsageLayer, VerifyLayer,
+    AttemptLimitLayer, ConfigurationError, CredentialLayer, EntitlementLayer, PlanLayer, RateLimitLayer,
+    RequestIdLayer, ScopeLayer, UsageLayer, VerifyLayer,
     engine::{Engine, GateLayer, Settings, Station},
     layers::{Gate, Gated, ReportOnly, rate_limit::ANONYMOUS_UNCOUNTED},
 };
@@ -57,7 +57,7 @@ impl<S> Layer<S> for Tollgate {
 }
 
 /// Builds a [`Tollgate`]. Whatever the order of the calls, a request passes the layers in this order: request ID, attempt limit,
-/// credential, verify, rate limit, entitlement, scope, usage.
+/// credential, verify, plan, rate limit, entitlement, scope, usage.
 ///
 /// Responder, clock and realm are set here for all layers; [`build`](Self::build) refuses a layer that has its own. A layer in
 /// report-only mode stays so.
@@ -68,6 +68,7 @@ pub struct TollgateBuilder {
     attempt_limit: Slot,
     credential: Slot,
     verify: Slot,
+    plan: Slot,
     rate_limit: Slot,
     entitlement: Slot,
     scope: Slot,
@@ -105,6 +106,13 @@ impl TollgateBuilder {
     /// What verifies credentials: a verifier, or a layer made of one. Required.
     pub fn verify(mut self, layer: impl Into<VerifyLayer>) -> Self {
         self.verify.push(layer.into().into_parts());
+        self
+    }
+
+    /// Where the caller's plan is looked up, before limits by plan: entitlements, or a layer made of them. Default: the plan is
+    /// the principal's.
+    pub fn plan(mut self, layer: impl Into<PlanLayer>) -> Self {
+        self.plan.push(layer.into().into_parts());
         self
     }
 
@@ -192,6 +200,7 @@ impl TollgateBuilder {
             self.attempt_limit,
             self.credential,
             self.verify,
+            self.plan,
             self.rate_limit,
             self.entitlement,
             self.scope,

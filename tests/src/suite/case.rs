@@ -8,8 +8,8 @@ use std::{
 use http::{Request, StatusCode};
 use tollgate::{
     AttemptLimitLayer, ClientAddress, CredentialLayer, DenialKind, EntitlementLayer, Environment,
-    PerWindow as _, Plan, Principal, RateLimitLayer, RequestContext, RequestIdLayer, ScopeLayer, Scopes,
-    Tollgate, UsageLayer, VerifyLayer,
+    PerWindow as _, Plan, PlanLayer, Principal, RateLimitLayer, RequestContext, RequestIdLayer, ScopeLayer,
+    Scopes, Tollgate, UsageLayer, VerifyLayer,
     clock::ManualClock,
     layers::{Gated, ReportOnly},
     scope::{ScopeMap, scope},
@@ -164,12 +164,16 @@ fn verify(world: &World) -> VerifyLayer {
     in_world!(VerifyLayer::new(directory(&world.backend)), world)
 }
 
+fn plan(world: &World) -> PlanLayer {
+    in_world!(PlanLayer::new(SlowEntitlements(world.backend.clone())), world)
+}
+
 fn rate_limit(world: &World) -> RateLimitLayer {
     in_world!(limit_by_key(60.per_minute(), SlowLimiter::new(&world.backend)), world)
 }
 
 fn entitlement(world: &World) -> EntitlementLayer {
-    in_world!(EntitlementLayer::new().with_entitlements(SlowEntitlements(world.backend.clone())), world)
+    in_world!(EntitlementLayer::new(), world)
 }
 
 fn one_scope(world: &World) -> ScopeLayer {
@@ -188,6 +192,7 @@ fn tollgate(world: &World) -> Tollgate {
     let inside = &World { is_inside_a_builder: true, report_only: None, ..world.clone() };
     let builder = Tollgate::builder()
         .verify(verify(inside))
+        .plan(plan(inside))
         .rate_limit(rate_limit(inside))
         .entitlement(entitlement(inside))
         .scope(one_scope(inside))
@@ -310,6 +315,21 @@ impl Case {
         outside: |inner| erase(credential(&World::new()).layer(inner)),
     };
 
+    /// Looks up plans, and refuses no request.
+    pub const PLAN: Self = Self {
+        layer: "PlanLayer",
+        stack: |world, inner| {
+            let builder = ServiceBuilder::new().layer(request_id(&World::new())).map_request(authenticated);
+            erase(builder.layer(plan(world)).service(inner))
+        },
+        alone: |world, inner| identified(plan(world), inner),
+        needs: Some("VerifyLayer"),
+        has_backend: true,
+        refusal: None,
+        debug: |world, request| debug(&plan(world), request),
+        outside: proven,
+    };
+
     /// Refuses a key whose quota is used up.
     pub const RATE_LIMIT: Self = Self {
         layer: "RateLimitLayer",
@@ -333,7 +353,7 @@ impl Case {
         stack: |world, inner| guarding(world, entitlement(world), inner),
         alone: |world, inner| identified(entitlement(world), inner),
         needs: Some("VerifyLayer"),
-        has_backend: true,
+        has_backend: false,
         refusal: Some(Refusal {
             request: || with_key(LAPSED),
             status: StatusCode::FORBIDDEN,

@@ -15,6 +15,7 @@ macro_rules! for_every_layer {
         for_every_layer!(@layer attempt_limit ATTEMPT_LIMIT $($module::$property,)*);
         for_every_layer!(@layer credential CREDENTIAL $($module::$property,)*);
         for_every_layer!(@layer verify VERIFY $($module::$property,)*);
+        for_every_layer!(@layer plan PLAN $($module::$property,)*);
         for_every_layer!(@layer rate_limit RATE_LIMIT $($module::$property,)*);
         for_every_layer!(@layer entitlement ENTITLEMENT $($module::$property,)*);
         for_every_layer!(@layer scope SCOPE $($module::$property,)*);

@@ -7,6 +7,7 @@
 //! | `legacy_keys` | keys that are known by the hash of an older system |
 //! | `memory_keys` | the key store in memory, through a verifier |
 //! | `networks` | keys that may be used from some networks only |
+//! | `plans` | plans of tenants, and plans that are looked up before limits |
 //! | `refusals` | the responses to refused requests |
 //! | `request_id` | the request ID |
 //! | `bodies` | bodies of every kind, and other tower layers |
@@ -20,6 +21,7 @@ mod every_layer;
 mod legacy_keys;
 mod memory_keys;
 mod networks;
+mod plans;
 mod refusals;
 mod request_id;
 mod stacked_limits;

@@ -17,14 +17,13 @@ use http::{Request, Response, StatusCode};
 use tests::{
     hosts::How,
     suite::{
-        Backend, Inner, Latch, Log, Reply, SlowEntitlements, SlowLimiter, Stack, at, erase, get, is_pending,
-        is_ready_now, send,
+        Backend, Directory, Inner, Latch, Log, Reply, SlowEntitlements, SlowLimiter, Stack, at, erase, get,
+        is_pending, is_ready_now, send,
     },
 };
 use tollgate::{
-    Answer, AttemptLimitLayer, ClientAddress, CredentialLayer, Denial, DenialKind, EntitlementLayer,
-    PerWindow as _, Plan, Principal, Quota, RateLimitLayer, RequestContext, ScopeLayer, Tollgate,
-    VerifyLayer,
+    Answer, AttemptLimitLayer, ClientAddress, CredentialLayer, Denial, DenialKind, PerWindow as _, Plan,
+    PlanLayer, Principal, Quota, RateLimitLayer, RequestContext, ScopeLayer, Tollgate, VerifyLayer,
     clock::ManualClock,
     layers::ReportOnly,
     respond::Grpc,
@@ -89,6 +88,7 @@ impl Verify for Verifier {
             "expired" => Ok(Arc::new(Principal::new("ada").with_expiry(at(0)))),
             "revoked" => Err(DenialKind::KeyRevoked),
             "misplaced" => Err(DenialKind::WrongEnvironment),
+            "elsewhere" => Err(DenialKind::NetworkNotAllowed),
             "suspended" => Err(DenialKind::TenantSuspended),
             "forbidden" => Err(DenialKind::Forbidden),
             _ => Err(DenialKind::KeyUnknown),
@@ -165,7 +165,7 @@ async fn after_the_allowed_failures_the_verifier_is_not_asked() {
 #[tokio::test]
 async fn every_refusal_of_a_credential_is_a_failed_attempt() {
     let long = "x".repeat(5_000);
-    let cases: [(&[(&str, &str)], _); 9] = [
+    let cases: [(&[(&str, &str)], _); 10] = [
         (&[], DenialKind::CredentialMissing),
         (&[("x-api-key", "")], DenialKind::CredentialEmpty),
         (&[("x-api-key", &long)], DenialKind::CredentialMalformed),
@@ -175,6 +175,7 @@ async fn every_refusal_of_a_credential_is_a_failed_attempt() {
         (&[("x-api-key", "revoked")], DenialKind::KeyRevoked),
         (&[("x-api-key", "expired")], DenialKind::KeyExpired),
         (&[("x-api-key", "misplaced")], DenialKind::WrongEnvironment),
+        (&[("x-api-key", "elsewhere")], DenialKind::NetworkNotAllowed),
     ];
     for how in How::BOTH {
         for (headers, kind) in cases {
@@ -268,7 +269,7 @@ async fn a_request_that_is_abandoned_before_or_after_its_verification_is_no_atte
     let tollgate = Tollgate::builder()
         .attempt_limit(attempts(1.per_minute()).with_limiter(SlowLimiter::new(&limiter)))
         .verify(Verifier::new())
-        .entitlement(EntitlementLayer::new().with_entitlements(SlowEntitlements(plans.clone())))
+        .plan(SlowEntitlements(plans.clone()))
         .clock(clock);
     let mut stack = erase(tollgate.build().unwrap().layer(inner()));
     for backend in [&limiter, &plans] {
@@ -414,14 +415,15 @@ async fn no_response_shows_how_many_attempts_are_left() {
     // A refusal behind it shows the caller's own limit.
     let (signal, latch) = (EndSignal::new(), Latch::shut());
     let principal = Principal::new("ada").with_end_signal(signal.clone());
-    let plans = SlowEntitlements(Backend::slow(&latch));
-    let tollgate = Tollgate::builder()
-        .attempt_limit(attempts(2.per_minute()))
-        .verify(tests::suite::Directory::new(&Backend::prompt()).with("good", principal))
-        .rate_limit(30.per_minute())
-        .entitlement(EntitlementLayer::new().with_entitlements(plans))
-        .clock(clock);
-    let mut stack = erase(tollgate.build().unwrap().layer(inner()));
+    let directory = Directory::new(&Backend::prompt()).with("good", principal);
+    let layers = (
+        attempts(2.per_minute()).with_clock(clock),
+        CredentialLayer::new(),
+        VerifyLayer::new(directory),
+        RateLimitLayer::new(30.per_minute()),
+        PlanLayer::new(SlowEntitlements(Backend::slow(&latch))),
+    );
+    let mut stack = erase(layers.layer(inner()));
     assert!(is_ready_now(&mut stack));
     let mut response = pin!(stack.call(with_key(HERE, "good")));
     assert!(is_pending(response.as_mut()));

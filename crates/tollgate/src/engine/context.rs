@@ -46,7 +46,7 @@ pub struct RequestContext {
     pub(crate) parts: ResponseParts,
 }
 
-/// What an `EntitlementLayer` has found.
+/// What a `PlanLayer` has found.
 #[derive(Clone)]
 enum FoundPlan {
     NotAsked,
@@ -113,7 +113,7 @@ impl RequestContext {
         !matches!(self.caller, Caller::Unknown | Caller::Presented)
     }
 
-    /// The caller's plan: what an `EntitlementLayer` has found if it has asked, else the principal's own.
+    /// The caller's plan: what a `PlanLayer` has found if it has asked, else the principal's.
     pub fn plan(&self) -> Option<&Arc<Plan>> {
         match &self.plan {
             FoundPlan::Found(plan) => plan.as_ref(),

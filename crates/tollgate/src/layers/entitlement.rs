@@ -7,12 +7,11 @@
 //! | no plan, or a lapsed one | 403 |
 //! | the plan's tier does not suffice | 403 |
 //! | anonymous | 401 |
-//! | the entitlements' backend does not answer | 503 |
 //! | no `VerifyLayer` outside | 500 |
 //!
 //! # Where it stands
 //!
-//! Inside `VerifyLayer`; around the whole service or, with a tier, around single routes.
+//! Inside `VerifyLayer`, and inside `PlanLayer` if that looks plans up; around the whole service or, with a tier, around single routes.
 //!
 //! # Examples
 //!
@@ -33,11 +32,11 @@
 //!
 //! Fails closed: a tier that is not in the list does not suffice.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use tollgate_core::{
     denial::{Denial, DenialKind},
-    verify::{Entitlements, Plan},
+    verify::Plan,
 };
 
 use crate::{
@@ -61,7 +60,7 @@ pub struct EntitlementLayer {
 }
 
 impl EntitlementLayer {
-    /// Requires an active plan of any tier: the principal's.
+    /// Requires an active plan of any tier.
     pub fn new() -> Self {
         Self::of_tiers(None)
     }
@@ -86,14 +85,7 @@ impl EntitlementLayer {
     }
 
     fn of_tiers(sufficient: Option<Arc<[Box<str>]>>) -> Self {
-        let gate = EntitlementGate { entitlements: None, sufficient };
-        Self { gate, settings: Settings::default() }
-    }
-
-    /// Looks the plan up in `entitlements` at every request, instead of taking the principal's.
-    pub fn with_entitlements(mut self, entitlements: impl Entitlements) -> Self {
-        self.gate.entitlements = Some(Arc::new(entitlements));
-        self
+        Self { gate: EntitlementGate { sufficient }, settings: Settings::default() }
     }
 }
 
@@ -107,9 +99,8 @@ impl_layer!(EntitlementLayer, Entitlement);
 
 pub(crate) const LAYER: &str = "EntitlementLayer";
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct EntitlementGate {
-    entitlements: Option<Arc<dyn Entitlements>>,
     // The tiers that suffice; `None` if any tier does.
     sufficient: Option<Arc<[Box<str>]>>,
 }
@@ -117,15 +108,10 @@ pub(crate) struct EntitlementGate {
 impl EntitlementGate {
     #[inline]
     pub(crate) fn check<B>(&self, cx: &mut Cx<'_, B>) -> Result<Flow, Denial> {
-        let Some(principal) = cx.context.guarded(LAYER)? else { return Ok(Flow::Continue) };
-        let Some(entitlements) = &self.entitlements else {
-            return check_plan(principal.plan(), self.sufficient.as_deref()).map(|()| Flow::Continue);
-        };
-        let (answer, sufficient) = (entitlements.plan(principal), self.sufficient.clone());
-        cx.when_answered(answer, move |found, context| {
-            context.set_plan(found?);
-            check_plan(context.plan(), sufficient.as_deref())
-        })
+        if cx.context.guarded(LAYER)?.is_none() {
+            return Ok(Flow::Continue);
+        }
+        check_plan(cx.context.plan(), self.sufficient.as_deref()).map(|()| Flow::Continue)
     }
 }
 
@@ -139,11 +125,5 @@ fn check_plan(plan: Option<&Arc<Plan>>, sufficient: Option<&[Box<str>]>) -> Resu
             Err(Denial::new(DenialKind::TierTooLow))
         }
         _ => Ok(()),
-    }
-}
-
-impl fmt::Debug for EntitlementGate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EntitlementGate").field("sufficient", &self.sufficient).finish_non_exhaustive()
     }
 }

@@ -248,7 +248,7 @@ impl RateLimitLayer {
     ///
     /// The decision has each policy by key or tenant, with the quota of the principal or of its plan. It leaves out what depends on
     /// a request: policies by address or by a [function](Subject::custom), and policies with a
-    /// [quota by request](Policy::with_quota_by). A plan that an `EntitlementLayer` would look up is not known here: give it to
+    /// [quota by request](Policy::with_quota_by). A plan that a `PlanLayer` would look up is not known here: give it to
     /// the principal.
     ///
     /// # Errors

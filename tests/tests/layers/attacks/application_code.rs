@@ -12,8 +12,8 @@ use bytes::Bytes;
 use http::{Request, Response, request};
 use tests::suite::{Inner, erase, get, send, with_key};
 use tollgate::{
-    Answer, CredentialLayer, Denial, EntitlementLayer, PerWindow as _, Plan, Policy, Principal,
-    RateLimitLayer, RequestContext, RequestIdLayer, ScopeLayer, Tollgate, VerifyLayer, denial::Unavailable,
+    Answer, CredentialLayer, Denial, PerWindow as _, Plan, PlanLayer, Policy, Principal, RateLimitLayer,
+    RequestContext, RequestIdLayer, ScopeLayer, Tollgate, VerifyLayer, denial::Unavailable,
     layers::ReportOnly, limit::Subject, respond::Respond, scope, verify::Entitlements,
 };
 use tower::Layer as _;
@@ -69,16 +69,16 @@ async fn application_functions_see_other_extensions_but_not_the_request_context(
     }
 }
 
-/// Has no plan for any principal.
+/// Answers nothing.
 struct NoPlans;
 
 impl Entitlements for NoPlans {
     fn plan(&self, _principal: &Arc<Principal>) -> Answer<Result<Option<Arc<Plan>>, Unavailable>> {
-        Answer::Now(Ok(None))
+        Answer::Now(Err(Unavailable::new("billing is down")))
     }
 }
 
-/// An entitlement layer in report-only mode has a backend that has no plans yet.
+/// A plan layer in report-only mode has a backend that is down.
 #[tokio::test]
 async fn a_layer_in_report_only_mode_changes_no_limit() {
     let (keys, report) = (Keys::new(), ReportOnly::new());
@@ -86,7 +86,7 @@ async fn a_layer_in_report_only_mode_changes_no_limit() {
     let layers = (
         CredentialLayer::new(),
         VerifyLayer::new(keys.verifier()),
-        EntitlementLayer::new().with_entitlements(NoPlans).with_report_only(&report),
+        PlanLayer::new(NoPlans).with_report_only(&report),
         RateLimitLayer::from_policies(
             [Policy::new("key", 1.per_minute()).with_tier("pro", 600.per_minute())],
         )

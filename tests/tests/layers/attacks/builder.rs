@@ -1,8 +1,8 @@
 //! A stack that cannot work as configured is an error at start-up. The error names the layer.
 
-use tests::suite::Directory;
+use tests::suite::{Backend, Directory, SlowEntitlements};
 use tollgate::{
-    ConfigurationError, CredentialLayer, EntitlementLayer, PerWindow as _, Policy, RateLimitLayer,
+    ConfigurationError, CredentialLayer, EntitlementLayer, PerWindow as _, PlanLayer, Policy, RateLimitLayer,
     RequestIdLayer, ScopeLayer, Tollgate, VerifyLayer,
     clock::ManualClock,
     layers::TollgateBuilder,
@@ -50,6 +50,10 @@ fn refuses_the_same_layer_twice() {
     two(builder().request_id(RequestIdLayer::new()).request_id(RequestIdLayer::new()), "RequestIdLayer");
     two(builder().credential(CredentialLayer::new()).credential(CredentialLayer::new()), "CredentialLayer");
     two(builder().verify(Directory::default()), "VerifyLayer");
+    two(
+        builder().plan(SlowEntitlements(Backend::prompt())).plan(SlowEntitlements(Backend::prompt())),
+        "PlanLayer",
+    );
     two(builder().rate_limit(1.per_day()).rate_limit(9.per_day()), "RateLimitLayer");
     two(
         builder().entitlement(EntitlementLayer::new()).entitlement(EntitlementLayer::new()),
@@ -72,6 +76,7 @@ fn refuses_a_layer_with_its_own_responder_clock_or_realm() {
     each_setting!(builder(), request_id, RequestIdLayer::new(), "RequestIdLayer");
     each_setting!(builder(), credential, CredentialLayer::new(), "CredentialLayer");
     each_setting!(Tollgate::builder(), verify, verify(), "VerifyLayer");
+    each_setting!(builder(), plan, PlanLayer::new(SlowEntitlements(Backend::prompt())), "PlanLayer");
     each_setting!(builder(), rate_limit, RateLimitLayer::new(1.per_day()), "RateLimitLayer");
     each_setting!(builder(), entitlement, EntitlementLayer::new(), "EntitlementLayer");
     each_setting!(builder(), scope, ScopeLayer::new(scope("read")).unwrap(), "ScopeLayer");

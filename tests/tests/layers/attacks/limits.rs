@@ -78,10 +78,10 @@ async fn an_empty_plan_name_is_no_plan() {
     let nothing = Principal::new("ada").with_plan(Plan::active(""));
     assert!(nothing.plan().is_none(), "{nothing:?}");
     let looked_up = entitlements_sync_fn(|_: &Principal| Ok(Some(Plan::active(" "))));
-    for entitlement in [EntitlementLayer::new(), EntitlementLayer::new().with_entitlements(looked_up)] {
-        let directory = Directory::default().with("nothing", nothing.clone());
-        let stack = Tollgate::builder().verify(directory).entitlement(entitlement).build().unwrap();
-        let mut stack = erase(stack.layer(Inner::new()));
+    let directory = Directory::default().with("nothing", nothing);
+    let builder = Tollgate::builder().verify(directory).entitlement(EntitlementLayer::new());
+    for builder in [builder.clone(), builder.plan(looked_up)] {
+        let mut stack = erase(builder.build().unwrap().layer(Inner::new()));
         let reply = send(&mut stack, with_key("nothing")).await;
         assert_eq!(reply.kind(), Some(DenialKind::EntitlementInactive));
     }

@@ -18,8 +18,8 @@ use tests::suite::{
     is_ready_now, limit_by_key, send, with_key,
 };
 use tollgate::{
-    CredentialLayer, DenialKind, EntitlementLayer, PerWindow as _, Plan, Principal, RateLimitLayer,
-    RequestContext, RequestIdLayer, ScopeLayer, Tollgate, VerifyLayer,
+    CredentialLayer, DenialKind, EntitlementLayer, PerWindow as _, Plan, PlanLayer, Principal,
+    RateLimitLayer, RequestContext, RequestIdLayer, ScopeLayer, Tollgate, VerifyLayer,
     clock::{Clock, ManualClock},
     layers::ReportOnly,
     scope::Requirement,
@@ -134,18 +134,18 @@ async fn refuses_a_key_that_is_revoked_while_a_later_layer_waits() {
     let tollgate = || Tollgate::builder().verify(keys.verifier());
     let around =
         |guard: Stack| erase((CredentialLayer::new(), VerifyLayer::new(keys.verifier())).layer(guard));
-    for waiting_layer in ["a limit", "the limit of a stack", "entitlements", "the entitlements of a stack"] {
+    for waiting_layer in ["a limit", "the limit of a stack", "plans", "the plans of a stack"] {
         let (latch, inner) = (Latch::shut(), Inner::new());
         let slow = Backend::slow(&latch);
         let limit = limit_by_key(9.per_minute(), SlowLimiter::new(&slow));
-        let plans = EntitlementLayer::new().with_entitlements(SlowEntitlements(slow));
+        let plans = PlanLayer::new(SlowEntitlements(slow));
         let mut stack = match waiting_layer {
             "a limit" => around(erase(limit.layer(inner.clone()))),
-            "entitlements" => around(erase(plans.layer(inner.clone()))),
+            "plans" => around(erase(plans.layer(inner.clone()))),
             "the limit of a stack" => {
                 erase(tollgate().rate_limit(limit).build().unwrap().layer(inner.clone()))
             }
-            _ => erase(tollgate().entitlement(plans).build().unwrap().layer(inner.clone())),
+            _ => erase(tollgate().plan(plans).build().unwrap().layer(inner.clone())),
         };
         let key = keys.issue(Principal::new("ada").with_plan(Plan::active("pro")));
         assert!(is_ready_now(&mut stack));

@@ -53,7 +53,7 @@ impl Policy {
     }
 
     /// Principals with an active plan of this tier have this quota instead. A changed tier keeps the count. The plan is the
-    /// principal's, or what an outer `EntitlementLayer` has found.
+    /// principal's, or what a `PlanLayer` outside has found.
     pub fn with_tier(mut self, tier: impl Into<Box<str>>, quota: Quota) -> Self {
         self.tiers.push((tier.into(), quota));
         self
@@ -228,10 +228,7 @@ impl Policy {
         if self.tiers.is_empty() {
             return None;
         }
-        // A plan that an `EntitlementLayer` has found counts. That it has found none does not: an `EntitlementLayer` in
-        // report-only mode must not change the limits.
-        let plan = context.plan().or_else(|| context.principal()?.plan());
-        let tier = plan.filter(|plan| plan.is_active())?.tier();
+        let tier = context.plan().filter(|plan| plan.is_active())?.tier();
         self.tiers.iter().find(|(name, _)| **name == *tier).map(|(_, quota)| quota)
     }
 }
