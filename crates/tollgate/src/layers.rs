@@ -11,6 +11,7 @@ pub mod attempt_limit;
 pub mod credential;
 pub mod entitlement;
 pub(crate) mod exposed_headers;
+pub mod guard;
 pub mod rate_limit;
 pub mod request_id;
 pub mod scope;
@@ -32,6 +33,7 @@ pub(crate) enum Gate {
     RateLimit(rate_limit::RateLimitGate),
     Entitlement(entitlement::EntitlementGate),
     Scope(scope::ScopeGate),
+    Guard(guard::GuardGate),
     Usage(usage::UsageGate),
 }
 
@@ -46,6 +48,7 @@ impl Gate {
             Self::RateLimit(_) => rate_limit::LAYER,
             Self::Entitlement(_) => entitlement::LAYER,
             Self::Scope(_) => scope::LAYER,
+            Self::Guard(gate) => gate.name(),
             Self::Usage(_) => usage::LAYER,
         }
     }
@@ -68,8 +71,14 @@ impl Gate {
             Self::RateLimit(gate) => gate.check(cx),
             Self::Entitlement(gate) => gate.check(cx),
             Self::Scope(gate) => gate.check(cx),
+            Self::Guard(gate) => gate.check(cx),
             Self::Usage(gate) => gate.check(cx),
         }
+    }
+
+    /// Whether a stack may have several of it.
+    pub(crate) fn may_repeat(&self) -> bool {
+        matches!(self, Self::Guard(_))
     }
 
     /// Whether it decides who is calling. In report-only mode, a caller that it would have refused is not authenticated.

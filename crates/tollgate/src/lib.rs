@@ -56,6 +56,7 @@
 //! | [`RateLimitLayer`] | the principal, or what you choose | a [`Decision`](limit::Decision), `X-RateLimit-*` headers | 429 |
 //! | [`EntitlementLayer`] | the principal's [`Plan`] | | 403 |
 //! | [`ScopeLayer`] | the principal's [`Scopes`], the route | | 403 |
+//! | [`GuardLayer`] | the principal, the request's head | | what your [`Guard`](guard::Guard) says |
 //! | [`UsageLayer`] | the principal | usage counts, to a [`UsageRecorder`](usage::UsageRecorder) | |
 //!
 //! The layers keep what they know about a request in one extension, the [`RequestContext`]. A refusal is a [`Denial`]; a
@@ -71,6 +72,7 @@
 //! | [`KeyAdmin`](manage::KeyAdmin) | [`MemoryKeys`], `tollgate_sql::SqlKeys` | issues and changes keys, for a [`KeyManager`](manage::KeyManager) |
 //! | [`Limiter`](limit::Limiter) | [`MemoryLimiter`](limit::MemoryLimiter) | counts requests |
 //! | [`Entitlements`](verify::Entitlements) | | looks plans up |
+//! | [`Guard`](guard::Guard) | | admits or refuses by a rule of your own |
 //! | [`UsageStore`](usage::UsageStore) | [`MemoryUsage`](usage::MemoryUsage), `tollgate_sql::SqlKeys` | stores usage counts |
 //!
 //! In-process backends count and store per process: with several processes, each one admits the whole quota.
@@ -115,7 +117,7 @@ mod response_head;
 mod stack;
 mod usage_recorder;
 
-pub use tollgate_core::{answer, bounds, clock, denial, key};
+pub use tollgate_core::{answer, bounds, clock, denial, guard, key};
 
 /// What a caller may do: scopes, and the requirements that routes have.
 pub mod scope {
@@ -184,7 +186,7 @@ pub use denial::{Denial, DenialKind};
 pub use key::{Environment, KeyFormat};
 pub use layers::{
     attempt_limit::AttemptLimitLayer, credential::CredentialLayer, entitlement::EntitlementLayer,
-    rate_limit::RateLimitLayer, request_id::RequestIdLayer, scope::ScopeLayer, usage::UsageLayer,
+    guard::GuardLayer, rate_limit::RateLimitLayer, request_id::RequestIdLayer, scope::ScopeLayer, usage::UsageLayer,
     verify::VerifyLayer,
 };
 pub use limit::{PerWindow, Policy, Quota};

@@ -5,8 +5,8 @@ use std::{convert::Infallible, sync::Arc};
 use tower_layer::Layer;
 
 use crate::{
-    AttemptLimitLayer, ConfigurationError, CredentialLayer, EntitlementLayer, RateLimitLayer, RequestIdLayer,
-    ScopeLayer, UsageLayer, VerifyLayer,
+    AttemptLimitLayer, ConfigurationError, CredentialLayer, EntitlementLayer, GuardLayer, RateLimitLayer,
+    RequestIdLayer, ScopeLayer, UsageLayer, VerifyLayer,
     engine::{Engine, GateLayer, Settings, Station},
     layers::{Gate, Gated, ReportOnly, rate_limit::ANONYMOUS_UNCOUNTED},
 };
@@ -57,7 +57,7 @@ impl<S> Layer<S> for Tollgate {
 }
 
 /// Builds a [`Tollgate`]. Whatever the order of the calls, a request passes the layers in this order: request ID, attempt limit,
-/// credential, verify, rate limit, entitlement, scope, usage.
+/// credential, verify, rate limit, entitlement, scope, guards, usage.
 ///
 /// Responder, clock and realm are set here for all layers; [`build`](Self::build) refuses a layer that has its own. A layer in
 /// report-only mode stays so.
@@ -71,6 +71,7 @@ pub struct TollgateBuilder {
     rate_limit: Slot,
     entitlement: Slot,
     scope: Slot,
+    guards: Slot,
     usage: Slot,
     settings: Settings,
     accepts_anonymous: bool,
@@ -79,7 +80,7 @@ pub struct TollgateBuilder {
     error: Option<ConfigurationError>,
 }
 
-/// The layers that were given for one place. More than one is an error.
+/// The layers that were given for one place. More than one is an error, except where the [gate may repeat](Gate::may_repeat).
 type Slot = Vec<(Gate, Settings)>;
 
 impl TollgateBuilder {
@@ -132,6 +133,28 @@ impl TollgateBuilder {
             Ok(layer) => self.scope.push(layer.into_parts()),
             Err(error) => self.error = self.error.or(Some(error.into())),
         }
+        self
+    }
+
+    /// A check of your own: a [guard](crate::guard), or a layer made of one. Several run in the order in which they are added.
+    /// Default: none.
+    ///
+    /// ```
+    /// use tollgate::{
+    ///     Denial, DenialKind, Tollgate,
+    ///     guard::{GuardRequest, guard_sync_fn},
+    /// };
+    ///
+    /// let builder = Tollgate::builder().guard(guard_sync_fn(|request: &GuardRequest<'_>| {
+    ///     match request.authenticated()?.tenant() {
+    ///         Some("acme") => Ok(()),
+    ///         _ => Err(Denial::new(DenialKind::Forbidden)),
+    ///     }
+    /// }));
+    /// # let _ = builder;
+    /// ```
+    pub fn guard(mut self, layer: impl Into<GuardLayer>) -> Self {
+        self.guards.push(layer.into().into_parts());
         self
     }
 
@@ -195,13 +218,13 @@ impl TollgateBuilder {
             self.rate_limit,
             self.entitlement,
             self.scope,
+            self.guards,
             self.usage,
         ];
         let mut stations = Vec::new();
-        for mut slot in slots {
-            let Some((gate, own)) = slot.pop() else { continue };
+        for (number, (gate, own)) in slots.into_iter().flat_map(|slot| slot.into_iter().enumerate()) {
             let layer = gate.layer();
-            if !slot.is_empty() {
+            if number > 0 && !gate.may_repeat() {
                 return Err(ConfigurationError::new(format!(
                     "Tollgate was given two of {layer}, but a stack has one of each layer: remove one"
                 )));
