@@ -12,6 +12,7 @@ pub mod credential;
 pub mod entitlement;
 pub(crate) mod exposed_headers;
 pub mod guard;
+pub mod in_flight_limit;
 pub mod rate_limit;
 pub mod request_id;
 pub mod scope;
@@ -30,6 +31,7 @@ pub(crate) enum Gate {
     AttemptLimit(attempt_limit::AttemptLimitGate),
     Credential(credential::CredentialGate),
     Verify(verify::VerifyGate),
+    InFlightLimit(in_flight_limit::InFlightLimitGate),
     RateLimit(rate_limit::RateLimitGate),
     Entitlement(entitlement::EntitlementGate),
     Scope(scope::ScopeGate),
@@ -45,6 +47,7 @@ impl Gate {
             Self::AttemptLimit(_) => attempt_limit::LAYER,
             Self::Credential(_) => credential::LAYER,
             Self::Verify(_) => verify::LAYER,
+            Self::InFlightLimit(_) => in_flight_limit::LAYER,
             Self::RateLimit(_) => rate_limit::LAYER,
             Self::Entitlement(_) => entitlement::LAYER,
             Self::Scope(_) => scope::LAYER,
@@ -68,6 +71,7 @@ impl Gate {
             Self::AttemptLimit(gate) => gate.check(cx),
             Self::Credential(gate) => gate.check(cx),
             Self::Verify(gate) => gate.check(cx),
+            Self::InFlightLimit(gate) => gate.check(cx),
             Self::RateLimit(gate) => gate.check(cx),
             Self::Entitlement(gate) => gate.check(cx),
             Self::Scope(gate) => gate.check(cx),
@@ -78,7 +82,7 @@ impl Gate {
 
     /// Whether a stack may have several of it.
     pub(crate) fn may_repeat(&self) -> bool {
-        matches!(self, Self::Guard(_))
+        matches!(self, Self::InFlightLimit(_) | Self::Guard(_))
     }
 
     /// Whether it decides who is calling. In report-only mode, a caller that it would have refused is not authenticated.

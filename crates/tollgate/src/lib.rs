@@ -53,6 +53,7 @@
 //! | [`AttemptLimitLayer`] | the [client's address](ClientAddress) | | 429 |
 //! | [`CredentialLayer`] | headers, in a given order | the credential | 400, 401 |
 //! | [`VerifyLayer`] | the credential | the [`Principal`] | 401, 403 |
+//! | [`InFlightLimitLayer`] | the principal, or what you choose | | 429 |
 //! | [`RateLimitLayer`] | the principal, or what you choose | a [`Decision`](limit::Decision), `X-RateLimit-*` headers | 429 |
 //! | [`EntitlementLayer`] | the principal's [`Plan`] | | 403 |
 //! | [`ScopeLayer`] | the principal's [`Scopes`], the route | | 403 |
@@ -186,8 +187,8 @@ pub use denial::{Denial, DenialKind};
 pub use key::{Environment, KeyFormat};
 pub use layers::{
     attempt_limit::AttemptLimitLayer, credential::CredentialLayer, entitlement::EntitlementLayer,
-    guard::GuardLayer, rate_limit::RateLimitLayer, request_id::RequestIdLayer, scope::ScopeLayer, usage::UsageLayer,
-    verify::VerifyLayer,
+    guard::GuardLayer, in_flight_limit::InFlightLimitLayer, rate_limit::RateLimitLayer,
+    request_id::RequestIdLayer, scope::ScopeLayer, usage::UsageLayer, verify::VerifyLayer,
 };
 pub use limit::{PerWindow, Policy, Quota};
 pub use request::{ClientAddress, RequestContext};

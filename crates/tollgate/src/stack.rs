@@ -5,10 +5,10 @@ use std::{convert::Infallible, sync::Arc};
 use tower_layer::Layer;
 
 use crate::{
-    AttemptLimitLayer, ConfigurationError, CredentialLayer, EntitlementLayer, GuardLayer, RateLimitLayer,
-    RequestIdLayer, ScopeLayer, UsageLayer, VerifyLayer,
+    AttemptLimitLayer, ConfigurationError, CredentialLayer, EntitlementLayer, GuardLayer, InFlightLimitLayer,
+    RateLimitLayer, RequestIdLayer, ScopeLayer, UsageLayer, VerifyLayer,
     engine::{Engine, GateLayer, Settings, Station},
-    layers::{Gate, Gated, ReportOnly, rate_limit::ANONYMOUS_UNCOUNTED},
+    layers::{Gate, Gated, ReportOnly, in_flight_limit, rate_limit},
 };
 
 /// The whole stack as one layer: one future, one body, one pass over the request.
@@ -57,7 +57,7 @@ impl<S> Layer<S> for Tollgate {
 }
 
 /// Builds a [`Tollgate`]. Whatever the order of the calls, a request passes the layers in this order: request ID, attempt limit,
-/// credential, verify, rate limit, entitlement, scope, guards, usage.
+/// credential, verify, in-flight limits, rate limit, entitlement, scope, guards, usage.
 ///
 /// Responder, clock and realm are set here for all layers; [`build`](Self::build) refuses a layer that has its own. A layer in
 /// report-only mode stays so.
@@ -68,6 +68,7 @@ pub struct TollgateBuilder {
     attempt_limit: Slot,
     credential: Slot,
     verify: Slot,
+    in_flight_limits: Slot,
     rate_limit: Slot,
     entitlement: Slot,
     scope: Slot,
@@ -76,6 +77,8 @@ pub struct TollgateBuilder {
     settings: Settings,
     accepts_anonymous: bool,
     counts_only_principals: bool,
+    // Of all in-flight limits.
+    in_flight_counts_anonymous: bool,
     // The first layer that could not be made.
     error: Option<ConfigurationError>,
 }
@@ -106,6 +109,14 @@ impl TollgateBuilder {
     /// What verifies credentials: a verifier, or a layer made of one. Required.
     pub fn verify(mut self, layer: impl Into<VerifyLayer>) -> Self {
         self.verify.push(layer.into().into_parts());
+        self
+    }
+
+    /// How many requests of a caller may be in flight at the same time. May be called several times, with limits by different
+    /// subjects: a request needs a place in each. Default: no limit.
+    pub fn in_flight_limit(mut self, layer: InFlightLimitLayer) -> Self {
+        self.in_flight_counts_anonymous |= layer.gate.counts_anonymous();
+        self.in_flight_limits.push(layer.into_parts());
         self
     }
 
@@ -202,7 +213,11 @@ impl TollgateBuilder {
             ));
         }
         if self.accepts_anonymous && self.counts_only_principals {
-            return Err(ConfigurationError::new(ANONYMOUS_UNCOUNTED));
+            return Err(ConfigurationError::new(rate_limit::ANONYMOUS_UNCOUNTED));
+        }
+        let limits_in_flight = !self.in_flight_limits.is_empty();
+        if self.accepts_anonymous && limits_in_flight && !self.in_flight_counts_anonymous {
+            return Err(ConfigurationError::new(in_flight_limit::ANONYMOUS_UNCOUNTED));
         }
         if self.request_id.is_empty() {
             self.request_id.push(RequestIdLayer::new().into_parts());
@@ -215,6 +230,7 @@ impl TollgateBuilder {
             self.attempt_limit,
             self.credential,
             self.verify,
+            self.in_flight_limits,
             self.rate_limit,
             self.entitlement,
             self.scope,

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `every_layer` | the properties of every layer and of the built stack |
 //! | `credentials` | reading credentials from a request |
+//! | `guards` | checks of the application's own |
+//! | `in_flight` | limits of requests in flight |
 //! | `legacy_keys` | keys that are known by the hash of an older system |
 //! | `memory_keys` | the key store in memory, through a verifier |
 //! | `refusals` | the responses to refused requests |
@@ -16,6 +18,8 @@ mod attacks;
 mod bodies;
 mod credentials;
 mod every_layer;
+mod guards;
+mod in_flight;
 mod legacy_keys;
 mod memory_keys;
 mod refusals;
