@@ -68,7 +68,7 @@
 //!
 //! | trait | implementations | does |
 //! |---|---|---|
-//! | [`Verify`](verify::Verify) | [`KeyVerifier`] | turns a credential into a principal |
+//! | [`Verify`](verify::Verify) | [`KeyVerifier`]; [`CachedVerifier`](verify::CachedVerifier) in front of one that answers later | turns a credential into a principal |
 //! | [`KeyStore`](store::KeyStore) | [`MemoryKeys`], `tollgate_sql::SqlKeys`; [`CachedKeys`] in front of one | finds keys by their digest |
 //! | [`KeyAdmin`](manage::KeyAdmin) | [`MemoryKeys`], `tollgate_sql::SqlKeys` | issues and changes keys, for a [`KeyManager`](manage::KeyManager) |
 //! | [`Limiter`](limit::Limiter) | [`MemoryLimiter`](limit::MemoryLimiter) | counts requests |
@@ -102,6 +102,7 @@
 #![deny(missing_docs)]
 
 mod cached_keys;
+mod cached_verifier;
 mod client_address;
 mod configuration_error;
 mod engine;
@@ -110,6 +111,7 @@ mod key_verifier;
 pub mod layers;
 #[cfg(feature = "legacy")]
 mod legacy_hashes;
+mod lookups;
 mod memory;
 mod number_text;
 mod request_id;
@@ -142,6 +144,7 @@ pub mod limit {
 pub mod verify {
     pub use tollgate_core::verify::*;
 
+    pub use crate::cached_verifier::CachedVerifier;
     pub use crate::key_verifier::KeyVerifier;
 }
 

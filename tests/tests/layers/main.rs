@@ -3,6 +3,7 @@
 //! | module | tests |
 //! |---|---|
 //! | `every_layer` | the properties of every layer and of the built stack |
+//! | `cached_verifier` | the cache in front of a verifier that answers later |
 //! | `credentials` | reading credentials from a request |
 //! | `guards` | checks of the application's own |
 //! | `in_flight` | limits of requests in flight |
@@ -16,6 +17,7 @@
 
 mod attacks;
 mod bodies;
+mod cached_verifier;
 mod credentials;
 mod every_layer;
 mod guards;
