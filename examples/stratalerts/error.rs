@@ -13,7 +13,7 @@ use tollgate_axum::{WebSocketClose, is_websocket};
 /// the close code.
 pub(crate) fn responder() -> impl Respond {
     let in_envelope = Json::new(|denial| envelope(words(denial).1)).with_status(|denial| words(denial).0);
-    let close = WebSocketClose::otherwise(in_envelope).with_codes(|denial| {
+    let close = WebSocketClose::otherwise(in_envelope.clone()).with_codes(|denial| {
         let (status, code) = words(denial);
         (4000 + status.as_u16(), code.to_owned().into())
     });

@@ -7,7 +7,7 @@ mod case;
 mod inner;
 mod log;
 
-pub use backend::{Backend, Directory, Latch, SlowEntitlements, SlowLimiter, limit_by_key};
+pub use backend::{Backend, Directory, Latch, SlowEntitlements, SlowGuard, SlowLimiter, limit_by_key};
 pub use case::{Case, GOOD, Refusal, World, failing};
 pub use inner::{Failure, Inner};
 pub use log::{Entry, Log};

@@ -33,11 +33,18 @@
 //! |---|---|---|
 //! | [`Authenticated`] | `VerifyLayer` | the [`Principal`](tollgate::Principal); 401 for anonymous requests |
 //! | `Option<Authenticated>` | `VerifyLayer` | the same; `None` for anonymous requests |
+//! | [`ActivePlan`] | `VerifyLayer` | the caller's active [`Plan`](tollgate::Plan); 403 without one |
 //! | [`RequestId`] | `RequestIdLayer` | the request's identifier |
 //! | [`RateLimit`] | `RateLimitLayer` | the state of the caller's limits |
+//! | [`Context`] | any layer | the whole [`RequestContext`](tollgate::RequestContext) |
 //!
 //! If the layer is missing, the response is 500 and the log names the layer: a configuration error must not look like an
 //! anonymous request.
+//!
+//! # Refusing in a handler
+//!
+//! A handler that returns `Result<_, `[`Refused`]`>` refuses with `?` on a [`Denial`](tollgate::Denial). Put a [`RefusalLayer`]
+//! around the routes: then the response and the log are like those of the layers.
 #![cfg_attr(
     feature = "connect-info",
     doc = r"
@@ -143,23 +150,29 @@ an extractor, place that extractor *before* `WebSocketUpgrade`, which takes the 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod active_plan;
 mod authenticated;
 #[cfg(feature = "connect-info")]
 mod connect_info;
+mod context;
 #[cfg(feature = "management")]
 pub mod management;
 #[cfg(feature = "original-uri")]
 mod original_uri;
 mod rate_limit;
+mod refused;
 mod rejection;
 mod request_id;
 
+pub use active_plan::ActivePlan;
 pub use authenticated::Authenticated;
 #[cfg(feature = "connect-info")]
 pub use connect_info::peer_address;
+pub use context::Context;
 #[cfg(feature = "original-uri")]
 pub use original_uri::original_uri;
 pub use rate_limit::RateLimit;
+pub use refused::{RefusalFuture, RefusalLayer, RefusalService, Refused};
 pub use rejection::Rejection;
 pub use request_id::RequestId;
 

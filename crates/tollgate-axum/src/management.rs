@@ -154,10 +154,9 @@ use std::{fmt, sync::Arc};
 
 use axum::{
     Router,
-    body::Body,
     extract::{DefaultBodyLimit, Request, State},
     middleware::{Next, from_fn_with_state},
-    response::{IntoResponse, Response},
+    response::Response,
     routing::{get, post},
 };
 use http::{HeaderValue, header::CACHE_CONTROL};
@@ -172,6 +171,11 @@ pub use authorize::{Action, Authorize, Grant};
 use origin::Origins;
 use refused::Refused;
 use scopes::Choice;
+
+use crate::RefusalLayer;
+
+/// The name in the log of refusals.
+const NAME: &str = "KeyRouter";
 
 /// Larger than any valid request.
 const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -260,6 +264,7 @@ impl KeyRouter {
             .fallback(async || Refused::no_such_path())
             .method_not_allowed_fallback(async || Refused::no_such_method())
             .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+            .layer(RefusalLayer::new().with_name(NAME))
             .layer(from_fn_with_state(Arc::clone(&keys), guard))
             .with_state(keys)
     }
@@ -267,20 +272,17 @@ impl KeyRouter {
 
 type Keys = State<Arc<KeyRouter>>;
 
-/// Common to all routes: refuses changes from pages of other sites, prevents caching, and turns refusals into responses.
+/// Common to all routes: refuses changes from pages of other sites, and prevents caching.
 async fn guard(State(keys): Keys, mut request: Request, next: Next) -> Response {
     if let Some(responder) = &keys.responder {
         RequestContext::set_responder(request.extensions_mut(), Arc::clone(responder));
     }
     let (mut head, body) = request.into_parts();
     let mut response = if keys.trusted.allows(&head) {
-        next.run(Request::from_parts(head.clone(), body)).await
+        next.run(Request::from_parts(head, body)).await
     } else {
-        Refused::cross_origin().into_response()
+        refuse(NAME, Refused::cross_origin().0, &mut head)
     };
-    if let Some(Refused(denial)) = response.extensions_mut().remove() {
-        response = refuse("KeyRouter", denial, &mut head).map(Body::from);
-    }
     let headers = response.headers_mut();
     if !headers.contains_key(CACHE_CONTROL) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

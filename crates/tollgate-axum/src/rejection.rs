@@ -2,10 +2,7 @@
 
 use std::{error::Error, fmt};
 
-use axum_core::{
-    body::Body,
-    response::{IntoResponse, Response},
-};
+use axum_core::response::{IntoResponse, Response};
 use http::request::Parts;
 use tollgate::{Denial, respond::refuse};
 
@@ -46,7 +43,7 @@ impl Rejection {
 
 impl IntoResponse for Rejection {
     fn into_response(mut self) -> Response {
-        refuse(self.extractor, self.denial, &mut self.head).map(Body::from)
+        refuse(self.extractor, self.denial, &mut self.head)
     }
 }
 

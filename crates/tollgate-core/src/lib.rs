@@ -13,6 +13,7 @@
 //! | [`manage`] | managed keys: [`KeyDetails`](manage::KeyDetails), [`KeyChange`](manage::KeyChange), [`KeyEvent`](manage::KeyEvent), [`Actor`](manage::Actor) | [`KeyAdmin`](manage::KeyAdmin) |
 //! | [`usage`] | how often keys are used | [`UsageSink`](usage::UsageSink), [`UsageStore`](usage::UsageStore) |
 //! | [`bounds`] | how much is stored of a key at most | |
+//! | [`guard`] | a check of the application's own: [`GuardRequest`](guard::GuardRequest) | [`Guard`](guard::Guard) |
 //! | [`denial`] | why a request is refused: [`Denial`](denial::Denial), [`DenialKind`](denial::DenialKind) | |
 //! | [`respond`] | how a refusal is written | [`Respond`](respond::Respond) |
 //! | [`request`] | the head of a request: [`RequestHead`](request::RequestHead) | |
@@ -28,6 +29,7 @@ mod ascii;
 pub mod bounds;
 pub mod clock;
 pub mod denial;
+pub mod guard;
 pub mod key;
 pub mod limit;
 pub mod manage;

@@ -155,7 +155,7 @@ impl fmt::Display for InvalidNetworks {
                 "{text:?} is not a network: use an address such as 10.0.0.7 or 2001:db8::7, or a network such as 10.0.0.0/8 or \
                  2001:db8::/32"
             ),
-            Self::TooMany => write!(f, "more than {} networks: combine them into larger ones", MAX_NETWORKS),
+            Self::TooMany => write!(f, "more than {MAX_NETWORKS} networks: combine them into larger ones"),
         }
     }
 }

@@ -1,9 +1,5 @@
 //! A cache in front of a key store.
 
-mod circuit_breaker;
-mod event_count;
-mod single_flight;
-mod table;
 #[cfg(test)]
 mod tests;
 
@@ -21,12 +17,7 @@ use tollgate_core::{
     store::{KeyLookup, KeyRecord, KeyStatus, KeyStore, Listeners, StoreEvent, StoreListener, Subscription},
 };
 
-use self::{
-    circuit_breaker::CircuitBreaker,
-    event_count::{AsOf, EventCount},
-    single_flight::{SingleFlight, Waiter},
-    table::{Digests, Entry, Hashes, Table},
-};
+use crate::lookups::{AsOf, CircuitBreaker, Digests, Entry, EventCount, Hashes, SingleFlight, Table, Waiter};
 
 /// The result of a lookup.
 type Found = Result<Option<KeyRecord>, Unavailable>;
@@ -107,10 +98,10 @@ struct Inner {
     // How long the store's records may be trusted, if it has no events. Set once, before the first lookup.
     trusted_for: OnceLock<Duration>,
     hashes: Hashes,
-    active: Table,
-    refused: Table,
+    active: Table<Option<KeyRecord>>,
+    refused: Table<Option<KeyRecord>>,
     events: EventCount,
-    single_flight: Arc<SingleFlight>,
+    single_flight: Arc<SingleFlight<Option<KeyRecord>, Unavailable>>,
     breaker: CircuitBreaker,
     listeners: Listeners,
 }
@@ -219,10 +210,11 @@ impl Inner {
     #[inline]
     fn cached(&self, hash: u64, lookup: &KeyLookup<'_>) -> Option<Found> {
         let KeyLookup { digests, now, .. } = *lookup;
-        match self.active.find(hash, digests, |entry| entry.is_fresh(now)) {
-            Some(found) => is_found_active(&found, now).then_some(found),
+        let found = match self.active.find(hash, digests, |entry| entry.is_fresh(now)) {
+            Some(found) => is_found_active(found.as_ref(), now).then_some(found),
             None => self.refused.find(hash, digests, |entry| entry.is_fresh(now)),
-        }
+        };
+        found.map(Ok)
     }
 
     #[cold]
@@ -245,7 +237,11 @@ impl Inner {
     }
 
     /// Joins the lookup of a key, or begins it, if the store may be asked.
-    fn join(self: &Arc<Self>, hash: u64, lookup: &KeyLookup<'_>) -> Result<Waiter, Unavailable> {
+    fn join(
+        self: &Arc<Self>,
+        hash: u64,
+        lookup: &KeyLookup<'_>,
+    ) -> Result<Waiter<Option<KeyRecord>, Unavailable>, Unavailable> {
         let KeyLookup { digests, now, .. } = *lookup;
         let Ok(runtime) = Handle::try_current() else {
             return Err(Unavailable::new(
@@ -309,7 +305,7 @@ impl Inner {
         let found = self.active.find(hash, digests, |entry| {
             now.duration_since(entry.cached_at()).is_ok_and(|age| age < stale_for)
         })?;
-        is_found_active(&found, now).then_some(found)
+        is_found_active(found.as_ref(), now).then_some(Ok(found))
     }
 }
 
@@ -342,8 +338,8 @@ fn is_active(record: &KeyRecord, now: SystemTime) -> bool {
     record.status() == KeyStatus::Active && record.principal().ended(now).is_none()
 }
 
-fn is_found_active(found: &Found, now: SystemTime) -> bool {
-    matches!(found, Ok(Some(record)) if is_active(record, now))
+fn is_found_active(found: Option<&KeyRecord>, now: SystemTime) -> bool {
+    found.is_some_and(|record| is_active(record, now))
 }
 
 impl fmt::Debug for CachedKeys {

@@ -11,6 +11,8 @@ pub mod attempt_limit;
 pub mod credential;
 pub mod entitlement;
 pub(crate) mod exposed_headers;
+pub mod guard;
+pub mod in_flight_limit;
 pub mod plan;
 pub mod rate_limit;
 pub mod request_id;
@@ -31,9 +33,11 @@ pub(crate) enum Gate {
     Credential(credential::CredentialGate),
     Verify(verify::VerifyGate),
     Plan(plan::PlanGate),
+    InFlightLimit(in_flight_limit::InFlightLimitGate),
     RateLimit(rate_limit::RateLimitGate),
     Entitlement(entitlement::EntitlementGate),
     Scope(scope::ScopeGate),
+    Guard(guard::GuardGate),
     Usage(usage::UsageGate),
 }
 
@@ -46,9 +50,11 @@ impl Gate {
             Self::Credential(_) => credential::LAYER,
             Self::Verify(_) => verify::LAYER,
             Self::Plan(_) => plan::LAYER,
+            Self::InFlightLimit(_) => in_flight_limit::LAYER,
             Self::RateLimit(_) => rate_limit::LAYER,
             Self::Entitlement(_) => entitlement::LAYER,
             Self::Scope(_) => scope::LAYER,
+            Self::Guard(gate) => gate.name(),
             Self::Usage(_) => usage::LAYER,
         }
     }
@@ -69,11 +75,18 @@ impl Gate {
             Self::Credential(gate) => gate.check(cx),
             Self::Verify(gate) => gate.check(cx),
             Self::Plan(gate) => gate.check(cx),
+            Self::InFlightLimit(gate) => gate.check(cx),
             Self::RateLimit(gate) => gate.check(cx),
             Self::Entitlement(gate) => gate.check(cx),
             Self::Scope(gate) => gate.check(cx),
+            Self::Guard(gate) => gate.check(cx),
             Self::Usage(gate) => gate.check(cx),
         }
+    }
+
+    /// Whether a stack may have several of it.
+    pub(crate) fn may_repeat(&self) -> bool {
+        matches!(self, Self::InFlightLimit(_) | Self::Guard(_))
     }
 
     /// Whether it decides who is calling. In report-only mode, a caller that it would have refused is not authenticated.

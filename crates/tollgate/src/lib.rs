@@ -54,9 +54,11 @@
 //! | [`CredentialLayer`] | headers, in a given order | the credential | 400, 401 |
 //! | [`VerifyLayer`] | the credential | the [`Principal`] | 401, 403 |
 //! | [`PlanLayer`] | the principal | the [`Plan`](verify::Plan) | |
+//! | [`InFlightLimitLayer`] | the principal and its plan, or what you choose | | 429 |
 //! | [`RateLimitLayer`] | the principal and its plan, or what you choose | a [`Decision`](limit::Decision), `X-RateLimit-*` headers | 429 |
 //! | [`EntitlementLayer`] | the plan | | 403 |
 //! | [`ScopeLayer`] | the principal's [`Scopes`], the route | | 403 |
+//! | [`GuardLayer`] | the principal, the request's head | | what your [`Guard`](guard::Guard) says |
 //! | [`UsageLayer`] | the principal | usage counts, to a [`UsageRecorder`](usage::UsageRecorder) | |
 //!
 //! The layers keep what they know about a request in one extension, the [`RequestContext`]. A refusal is a [`Denial`]; a
@@ -67,11 +69,12 @@
 //!
 //! | trait | implementations | does |
 //! |---|---|---|
-//! | [`Verify`](verify::Verify) | [`KeyVerifier`] | turns a credential into a principal |
+//! | [`Verify`](verify::Verify) | [`KeyVerifier`]; [`CachedVerifier`](verify::CachedVerifier) in front of one that answers later | turns a credential into a principal |
 //! | [`KeyStore`](store::KeyStore) | [`MemoryKeys`], `tollgate_sql::SqlKeys`; [`CachedKeys`] in front of one | finds keys by their digest |
 //! | [`KeyAdmin`](manage::KeyAdmin) | [`MemoryKeys`], `tollgate_sql::SqlKeys` | issues and changes keys, for a [`KeyManager`](manage::KeyManager) |
 //! | [`Limiter`](limit::Limiter) | [`MemoryLimiter`](limit::MemoryLimiter) | counts requests |
 //! | [`Entitlements`](verify::Entitlements) | | looks plans up |
+//! | [`Guard`](guard::Guard) | | admits or refuses by a rule of your own |
 //! | [`UsageStore`](usage::UsageStore) | [`MemoryUsage`](usage::MemoryUsage), `tollgate_sql::SqlKeys` | stores usage counts |
 //!
 //! In-process backends count and store per process: with several processes, each one admits the whole quota.
@@ -100,6 +103,7 @@
 #![deny(missing_docs)]
 
 mod cached_keys;
+mod cached_verifier;
 mod client_address;
 mod configuration_error;
 mod engine;
@@ -108,6 +112,7 @@ mod key_verifier;
 pub mod layers;
 #[cfg(feature = "legacy")]
 mod legacy_hashes;
+mod lookups;
 mod memory;
 mod number_text;
 mod request_id;
@@ -116,7 +121,7 @@ mod response_head;
 mod stack;
 mod usage_recorder;
 
-pub use tollgate_core::{answer, bounds, clock, denial, key, network};
+pub use tollgate_core::{answer, bounds, clock, denial, guard, key, network};
 
 /// What a caller may do: scopes, and the requirements that routes have.
 pub mod scope {
@@ -140,6 +145,7 @@ pub mod limit {
 pub mod verify {
     pub use tollgate_core::verify::*;
 
+    pub use crate::cached_verifier::CachedVerifier;
     pub use crate::key_verifier::KeyVerifier;
 }
 
@@ -185,8 +191,8 @@ pub use denial::{Denial, DenialKind};
 pub use key::{Environment, KeyFormat};
 pub use layers::{
     attempt_limit::AttemptLimitLayer, credential::CredentialLayer, entitlement::EntitlementLayer,
-    plan::PlanLayer, rate_limit::RateLimitLayer, request_id::RequestIdLayer, scope::ScopeLayer,
-    usage::UsageLayer, verify::VerifyLayer,
+    guard::GuardLayer, in_flight_limit::InFlightLimitLayer, plan::PlanLayer, rate_limit::RateLimitLayer,
+    request_id::RequestIdLayer, scope::ScopeLayer, usage::UsageLayer, verify::VerifyLayer,
 };
 pub use limit::{PerWindow, Policy, Quota};
 pub use request::{ClientAddress, RequestContext};

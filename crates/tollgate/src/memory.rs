@@ -6,6 +6,7 @@ mod usage;
 
 pub use keys::MemoryKeys;
 pub use limiter::MemoryLimiter;
+pub(crate) use limiter::{Fingerprint, Fingerprinter};
 pub use usage::MemoryUsage;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -5,10 +5,10 @@ use std::{convert::Infallible, sync::Arc};
 use tower_layer::Layer;
 
 use crate::{
-    AttemptLimitLayer, ConfigurationError, CredentialLayer, EntitlementLayer, PlanLayer, RateLimitLayer,
-    RequestIdLayer, ScopeLayer, UsageLayer, VerifyLayer,
+    AttemptLimitLayer, ConfigurationError, CredentialLayer, EntitlementLayer, GuardLayer, InFlightLimitLayer,
+    PlanLayer, RateLimitLayer, RequestIdLayer, ScopeLayer, UsageLayer, VerifyLayer,
     engine::{Engine, GateLayer, Settings, Station},
-    layers::{Gate, Gated, ReportOnly, rate_limit::ANONYMOUS_UNCOUNTED},
+    layers::{Gate, Gated, ReportOnly, in_flight_limit, rate_limit},
 };
 
 /// The whole stack as one layer: one future, one body, one pass over the request.
@@ -57,7 +57,7 @@ impl<S> Layer<S> for Tollgate {
 }
 
 /// Builds a [`Tollgate`]. Whatever the order of the calls, a request passes the layers in this order: request ID, attempt limit,
-/// credential, verify, plan, rate limit, entitlement, scope, usage.
+/// credential, verify, plan, in-flight limits, rate limit, entitlement, scope, guards, usage.
 ///
 /// Responder, clock and realm are set here for all layers; [`build`](Self::build) refuses a layer that has its own. A layer in
 /// report-only mode stays so.
@@ -69,18 +69,22 @@ pub struct TollgateBuilder {
     credential: Slot,
     verify: Slot,
     plan: Slot,
+    in_flight_limits: Slot,
     rate_limit: Slot,
     entitlement: Slot,
     scope: Slot,
+    guards: Slot,
     usage: Slot,
     settings: Settings,
     accepts_anonymous: bool,
     counts_only_principals: bool,
+    // Of all in-flight limits.
+    in_flight_counts_anonymous: bool,
     // The first layer that could not be made.
     error: Option<ConfigurationError>,
 }
 
-/// The layers that were given for one place. More than one is an error.
+/// The layers that were given for one place. More than one is an error, except where the [gate may repeat](Gate::may_repeat).
 type Slot = Vec<(Gate, Settings)>;
 
 impl TollgateBuilder {
@@ -116,6 +120,14 @@ impl TollgateBuilder {
         self
     }
 
+    /// How many requests of a caller may be in flight at the same time. May be called several times, with limits by different
+    /// subjects: a request needs a place in each. Default: no limit.
+    pub fn in_flight_limit(mut self, layer: InFlightLimitLayer) -> Self {
+        self.in_flight_counts_anonymous |= layer.gate.counts_anonymous();
+        self.in_flight_limits.push(layer.into_parts());
+        self
+    }
+
     /// How often a caller may send requests: a quota for each key, or a layer with policies. Default: no limit.
     pub fn rate_limit(mut self, layer: impl Into<RateLimitLayer>) -> Self {
         let layer = layer.into();
@@ -140,6 +152,28 @@ impl TollgateBuilder {
             Ok(layer) => self.scope.push(layer.into_parts()),
             Err(error) => self.error = self.error.or(Some(error.into())),
         }
+        self
+    }
+
+    /// A check of your own: a [guard](crate::guard), or a layer made of one. Several run in the order in which they are added.
+    /// Default: none.
+    ///
+    /// ```
+    /// use tollgate::{
+    ///     Denial, DenialKind, Tollgate,
+    ///     guard::{GuardRequest, guard_sync_fn},
+    /// };
+    ///
+    /// let builder = Tollgate::builder().guard(guard_sync_fn(|request: &GuardRequest<'_>| {
+    ///     match request.authenticated()?.tenant() {
+    ///         Some("acme") => Ok(()),
+    ///         _ => Err(Denial::new(DenialKind::Forbidden)),
+    ///     }
+    /// }));
+    /// # let _ = builder;
+    /// ```
+    pub fn guard(mut self, layer: impl Into<GuardLayer>) -> Self {
+        self.guards.push(layer.into().into_parts());
         self
     }
 
@@ -187,7 +221,11 @@ impl TollgateBuilder {
             ));
         }
         if self.accepts_anonymous && self.counts_only_principals {
-            return Err(ConfigurationError::new(ANONYMOUS_UNCOUNTED));
+            return Err(ConfigurationError::new(rate_limit::ANONYMOUS_UNCOUNTED));
+        }
+        let limits_in_flight = !self.in_flight_limits.is_empty();
+        if self.accepts_anonymous && limits_in_flight && !self.in_flight_counts_anonymous {
+            return Err(ConfigurationError::new(in_flight_limit::ANONYMOUS_UNCOUNTED));
         }
         if self.request_id.is_empty() {
             self.request_id.push(RequestIdLayer::new().into_parts());
@@ -201,16 +239,17 @@ impl TollgateBuilder {
             self.credential,
             self.verify,
             self.plan,
+            self.in_flight_limits,
             self.rate_limit,
             self.entitlement,
             self.scope,
+            self.guards,
             self.usage,
         ];
         let mut stations = Vec::new();
-        for mut slot in slots {
-            let Some((gate, own)) = slot.pop() else { continue };
+        for (number, (gate, own)) in slots.into_iter().flat_map(|slot| slot.into_iter().enumerate()) {
             let layer = gate.layer();
-            if !slot.is_empty() {
+            if number > 0 && !gate.may_repeat() {
                 return Err(ConfigurationError::new(format!(
                     "Tollgate was given two of {layer}, but a stack has one of each layer: remove one"
                 )));

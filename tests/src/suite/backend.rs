@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tollgate::{
     Answer, Denial, DenialKind, Plan, Policy, Principal, Quota, RateLimitLayer,
     denial::Unavailable,
+    guard::{Guard, GuardRequest},
     limit::{Charge, Decision, LimitRequest, Limiter, MemoryLimiter},
     verify::{Entitlements, Verify, VerifyRequest},
 };
@@ -155,11 +156,6 @@ impl SlowLimiter {
 }
 
 /// Each key has this quota in `limiter`, by a policy named `key`.
-///
-/// # Panics
-/// Never.
-
-/// Each key has this quota in `limiter`, by a policy named `key`.
 pub fn limit_by_key(quota: Quota, limiter: impl Limiter) -> RateLimitLayer {
     RateLimitLayer::from_policies([Policy::new("key", quota)]).unwrap().with_limiter(limiter).unwrap()
 }
@@ -186,5 +182,21 @@ pub struct SlowEntitlements(
 impl Entitlements for SlowEntitlements {
     fn plan(&self, principal: &Arc<Principal>) -> Answer<Result<Option<Arc<Plan>>, Unavailable>> {
         self.0.answer(principal.plan().cloned())
+    }
+}
+
+/// Admits principals with a role, on a backend of the test's choice.
+pub struct SlowGuard(
+    /// The backend.
+    pub Backend,
+);
+
+impl Guard for SlowGuard {
+    fn check(&self, request: &GuardRequest<'_>) -> Answer<Result<(), Denial>> {
+        let decision = request.authenticated().and_then(|principal| match principal.role() {
+            Some(_) => Ok(()),
+            None => Err(Denial::new(DenialKind::Forbidden)),
+        });
+        self.0.answer(decision).map(|decision| decision?)
     }
 }

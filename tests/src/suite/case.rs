@@ -7,9 +7,9 @@ use std::{
 
 use http::{Request, StatusCode};
 use tollgate::{
-    AttemptLimitLayer, ClientAddress, CredentialLayer, DenialKind, EntitlementLayer, Environment,
-    PerWindow as _, Plan, PlanLayer, Principal, RateLimitLayer, RequestContext, RequestIdLayer, ScopeLayer,
-    Scopes, Tollgate, UsageLayer, VerifyLayer,
+    AttemptLimitLayer, ClientAddress, CredentialLayer, DenialKind, EntitlementLayer, Environment, GuardLayer,
+    InFlightLimitLayer, PerWindow as _, Plan, PlanLayer, Principal, RateLimitLayer, RequestContext,
+    RequestIdLayer, ScopeLayer, Scopes, Tollgate, UsageLayer, VerifyLayer,
     clock::ManualClock,
     layers::{Gated, ReportOnly},
     scope::{ScopeMap, scope},
@@ -18,8 +18,8 @@ use tollgate::{
 use tower::{Layer, Service, ServiceBuilder, limit::ConcurrencyLimit};
 
 use super::{
-    Backend, Directory, Failure, Inner, SlowEntitlements, SlowLimiter, Stack, at, erase, get, is_ready_now,
-    limit_by_key, send, with_key,
+    Backend, Directory, Failure, Inner, SlowEntitlements, SlowGuard, SlowLimiter, Stack, at, erase, get,
+    is_ready_now, limit_by_key, send, with_key,
 };
 
 /// What a layer is built with.
@@ -105,7 +105,9 @@ const UNKNOWN: &str = "s3cr3t-unknown";
 const USED_UP: &str = "s3cr3t-of-bob";
 /// A key whose plan has lapsed.
 const LAPSED: &str = "s3cr3t-of-cyd";
-/// A key without scopes.
+/// A key whose tier may have no request in flight.
+const BUSY: &str = "s3cr3t-of-eve";
+/// A key without scopes and without a role.
 const POWERLESS: &str = "s3cr3t-of-dan";
 /// The address of a request's client, in place of a connection. Without it, the address is unknown.
 const ADDRESS: &str = "x-address";
@@ -123,9 +125,10 @@ fn directory(backend: &Backend) -> Directory {
             .with_quota("key", 1_000_000.per_minute())
     };
     Directory::new(backend)
-        .with(GOOD, principal("ada"))
+        .with(GOOD, principal("ada").with_role("member"))
         .with(USED_UP, principal("bob").with_quota("key", 0.per_minute()))
         .with(LAPSED, principal("cyd").with_plan(Plan::lapsed("pro")))
+        .with(BUSY, principal("eve").with_plan(Plan::active("none")))
         .with(POWERLESS, principal("dan").with_scopes(Scopes::none()))
 }
 
@@ -184,6 +187,14 @@ fn scope_map(world: &World) -> ScopeLayer {
     in_world!(ScopeLayer::per_route(ScopeMap::new().get("/jobs", scope("read"))).unwrap(), world)
 }
 
+fn in_flight_limit(world: &World) -> InFlightLimitLayer {
+    in_world!(InFlightLimitLayer::new(1).with_tier("none", 0), world)
+}
+
+fn guard(world: &World) -> GuardLayer {
+    in_world!(GuardLayer::new(SlowGuard(world.backend.clone())), world)
+}
+
 fn usage(world: &World) -> UsageLayer {
     in_world!(UsageLayer::new(UsageRecorder::new(MemoryUsage::new())), world)
 }
@@ -193,9 +204,11 @@ fn tollgate(world: &World) -> Tollgate {
     let builder = Tollgate::builder()
         .verify(verify(inside))
         .plan(plan(inside))
+        .in_flight_limit(in_flight_limit(inside))
         .rate_limit(rate_limit(inside))
         .entitlement(entitlement(inside))
         .scope(one_scope(inside))
+        .guard(guard(inside))
         .usage(usage(inside))
         .clock(world.clock.clone());
     let builder = match &world.report_only {
@@ -330,6 +343,23 @@ impl Case {
         outside: proven,
     };
 
+    /// Refuses a key that has as many requests in flight as it may.
+    pub const IN_FLIGHT_LIMIT: Self = Self {
+        layer: "InFlightLimitLayer",
+        stack: |world, inner| guarding(world, in_flight_limit(world), inner),
+        alone: |world, inner| identified(in_flight_limit(world), inner),
+        needs: Some("VerifyLayer"),
+        has_backend: false,
+        refusal: Some(Refusal {
+            request: || with_key(BUSY),
+            status: StatusCode::TOO_MANY_REQUESTS,
+            kind: DenialKind::TooManyInFlight,
+            is_proven: true,
+        }),
+        debug: |world, request| debug(&in_flight_limit(world), request),
+        outside: proven,
+    };
+
     /// Refuses a key whose quota is used up.
     pub const RATE_LIMIT: Self = Self {
         layer: "RateLimitLayer",
@@ -394,6 +424,23 @@ impl Case {
         }),
         debug: |world, request| debug(&scope_map(world), request),
         ..Self::SCOPE
+    };
+
+    /// Refuses a key by a check of the application's own.
+    pub const GUARD: Self = Self {
+        layer: "GuardLayer",
+        stack: |world, inner| guarding(world, guard(world), inner),
+        alone: |world, inner| identified(guard(world), inner),
+        needs: Some("VerifyLayer"),
+        has_backend: true,
+        refusal: Some(Refusal {
+            request: || with_key(POWERLESS),
+            status: StatusCode::FORBIDDEN,
+            kind: DenialKind::Forbidden,
+            is_proven: true,
+        }),
+        debug: |world, request| debug(&guard(world), request),
+        outside: proven,
     };
 
     /// Records each principal, and refuses no request.

@@ -16,10 +16,12 @@ macro_rules! for_every_layer {
         for_every_layer!(@layer credential CREDENTIAL $($module::$property,)*);
         for_every_layer!(@layer verify VERIFY $($module::$property,)*);
         for_every_layer!(@layer plan PLAN $($module::$property,)*);
+        for_every_layer!(@layer in_flight_limit IN_FLIGHT_LIMIT $($module::$property,)*);
         for_every_layer!(@layer rate_limit RATE_LIMIT $($module::$property,)*);
         for_every_layer!(@layer entitlement ENTITLEMENT $($module::$property,)*);
         for_every_layer!(@layer scope SCOPE $($module::$property,)*);
         for_every_layer!(@layer scope_map SCOPE_MAP $($module::$property,)*);
+        for_every_layer!(@layer guard GUARD $($module::$property,)*);
         for_every_layer!(@layer usage USAGE $($module::$property,)*);
         for_every_layer!(@layer tollgate TOLLGATE $($module::$property,)*);
         for_every_layer!(@layer tollgate_refusing_in_the_middle TOLLGATE_MIDST $($module::$property,)*);

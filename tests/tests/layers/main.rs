@@ -3,7 +3,10 @@
 //! | module | tests |
 //! |---|---|
 //! | `every_layer` | the properties of every layer and of the built stack |
+//! | `cached_verifier` | the cache in front of a verifier that answers later |
 //! | `credentials` | reading credentials from a request |
+//! | `guards` | checks of the application's own |
+//! | `in_flight` | limits of requests in flight |
 //! | `legacy_keys` | keys that are known by the hash of an older system |
 //! | `memory_keys` | the key store in memory, through a verifier |
 //! | `networks` | keys that may be used from some networks only |
@@ -16,8 +19,11 @@
 
 mod attacks;
 mod bodies;
+mod cached_verifier;
 mod credentials;
 mod every_layer;
+mod guards;
+mod in_flight;
 mod legacy_keys;
 mod memory_keys;
 mod networks;

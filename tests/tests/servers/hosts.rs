@@ -14,8 +14,8 @@ use http::Response;
 use http_body_util::Full;
 use tests::hosts::SixLayers;
 use tollgate::{
-    AttemptLimitLayer, CredentialLayer, EntitlementLayer, PlanLayer, RateLimitLayer, RequestIdLayer,
-    ScopeLayer, Tollgate, VerifyLayer,
+    AttemptLimitLayer, CredentialLayer, EntitlementLayer, GuardLayer, InFlightLimitLayer, PlanLayer,
+    RateLimitLayer, RequestIdLayer, ScopeLayer, Tollgate, VerifyLayer,
     layers::{Gated, ResponseFuture},
 };
 use tonic::service::Routes;
@@ -73,9 +73,11 @@ fn layers_services_and_futures_fit_every_host() {
         CredentialLayer,
         VerifyLayer,
         PlanLayer,
+        InFlightLimitLayer,
         RateLimitLayer,
         EntitlementLayer,
         ScopeLayer,
+        GuardLayer,
         Tollgate,
         SixLayers
     );

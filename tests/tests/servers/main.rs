@@ -5,6 +5,7 @@
 //! | `hosts` | axum, hyper and tonic with the layers |
 //! | `fleet` | several processes that share one database |
 //! | `hang_ups` | callers that hang up, while a key store is slow, down and back |
+//! | `in_flight` | limits of requests in flight, with callers that hang up |
 //! | `harness` | the database server and the network relay of the other tests |
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
@@ -12,3 +13,4 @@ mod fleet;
 mod hang_ups;
 mod harness;
 mod hosts;
+mod in_flight;

@@ -4,7 +4,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use tollgate::{Denial, DenialKind, manage::KeyAdminError};
 
-/// A refusal on its way to the middleware that turns it into a response.
+/// A refusal of a route.
 #[derive(Clone, Debug)]
 pub(super) struct Refused(pub(super) Denial);
 
@@ -70,9 +70,7 @@ impl From<KeyAdminError> for Refused {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let mut response = self.0.status().into_response();
-        response.extensions_mut().insert(self);
-        response
+        crate::Refused(self.0).into_response()
     }
 }
 

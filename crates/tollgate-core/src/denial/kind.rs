@@ -24,6 +24,7 @@ pub enum Outcome {
 /// | `KeyUnknown`, `KeyRevoked`, `KeyExpired`, `WrongEnvironment`, `NetworkNotAllowed` | 401 | 16 | `invalid_credential` |
 /// | `TenantSuspended` | 403 | 7 | `tenant_suspended` |
 /// | `RateLimited` | 429 | 8 | `rate_limited` |
+/// | `TooManyInFlight` | 429 | 8 | `too_many_concurrent_requests` |
 /// | `EntitlementInactive` | 403 | 7 | `inactive_entitlement` |
 /// | `TierTooLow` | 403 | 7 | `tier_too_low` |
 /// | `ScopeMissing` | 403 | 7 | `insufficient_scope` |
@@ -59,6 +60,8 @@ pub enum DenialKind {
     TenantSuspended,
     /// A rate limit is used up.
     RateLimited,
+    /// Too many requests of the caller are in flight.
+    TooManyInFlight,
     /// The subscription has lapsed, or there is none.
     EntitlementInactive,
     /// The subscription does not cover this.
@@ -122,14 +125,6 @@ impl DenialKind {
             detail: "Send one credential, once.",
             challenge_error: Some("invalid_request"),
         };
-        let forbidden = |reason, code, detail| Row {
-            reason,
-            status: StatusCode::FORBIDDEN,
-            grpc_code: PERMISSION_DENIED,
-            code,
-            detail,
-            challenge_error: None,
-        };
         match self {
             Self::CredentialMissing => missing("credential_missing"),
             Self::CredentialEmpty => missing("credential_empty"),
@@ -144,14 +139,18 @@ impl DenialKind {
             Self::TenantSuspended => {
                 forbidden("tenant_suspended", "tenant_suspended", "The organization is suspended.")
             }
-            Self::RateLimited => Row {
-                reason: "rate_limited",
-                status: StatusCode::TOO_MANY_REQUESTS,
-                grpc_code: RESOURCE_EXHAUSTED,
-                code: "rate_limited",
-                detail: "The limit is used up. Retry later.",
-                challenge_error: None,
-            },
+            Self::RateLimited => exhausted(
+                "rate_limited",
+                StatusCode::TOO_MANY_REQUESTS,
+                "rate_limited",
+                "The limit is used up. Retry later.",
+            ),
+            Self::TooManyInFlight => exhausted(
+                "too_many_in_flight",
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_concurrent_requests",
+                "Too many requests at the same time. Retry when one of them has ended.",
+            ),
             Self::EntitlementInactive => forbidden(
                 "entitlement_inactive",
                 "inactive_entitlement",
@@ -173,14 +172,12 @@ impl DenialKind {
                 detail: "This path does not exist.",
                 challenge_error: None,
             },
-            Self::CreditsExhausted => Row {
-                reason: "credits_exhausted",
-                status: StatusCode::PAYMENT_REQUIRED,
-                grpc_code: RESOURCE_EXHAUSTED,
-                code: "insufficient_credits",
-                detail: "The credits are used up.",
-                challenge_error: None,
-            },
+            Self::CreditsExhausted => exhausted(
+                "credits_exhausted",
+                StatusCode::PAYMENT_REQUIRED,
+                "insufficient_credits",
+                "The credits are used up.",
+            ),
             Self::Forbidden => forbidden("forbidden", "forbidden", "This is not allowed."),
             Self::Unavailable => Row {
                 reason: "unavailable",
@@ -240,4 +237,19 @@ impl DenialKind {
             _ => Outcome::Denied,
         }
     }
+}
+
+fn forbidden(reason: &'static str, code: &'static str, detail: &'static str) -> Row {
+    Row {
+        reason,
+        status: StatusCode::FORBIDDEN,
+        grpc_code: PERMISSION_DENIED,
+        code,
+        detail,
+        challenge_error: None,
+    }
+}
+
+fn exhausted(reason: &'static str, status: StatusCode, code: &'static str, detail: &'static str) -> Row {
+    Row { reason, status, grpc_code: RESOURCE_EXHAUSTED, code, detail, challenge_error: None }
 }

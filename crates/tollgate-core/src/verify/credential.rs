@@ -29,6 +29,11 @@ impl Credential {
         Self { value, start, source }
     }
 
+    /// The same secret, as if it had been found elsewhere.
+    pub fn with_source(self, source: CredentialSource) -> Self {
+        Self { source, ..self }
+    }
+
     /// The secret text. Empty if the value is not UTF-8, which `CredentialLayer` refuses.
     pub fn expose_secret(&self) -> &str {
         std::str::from_utf8(self.expose_secret_bytes()).unwrap_or_default()

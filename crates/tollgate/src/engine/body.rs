@@ -10,7 +10,10 @@ use bytes::{Buf, Bytes};
 use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::{deferred::DeferredCharge, metered::Metered};
+use super::{
+    deferred::DeferredCharge,
+    metered::{Metered, UntilEnd},
+};
 
 pin_project! {
     /// The body of a response from behind gates: the inner service's body `B` as it is, or a refusal's.
@@ -29,7 +32,7 @@ pin_project! {
             #[pin]
             body: B,
         },
-        // The inner body, whose bytes are charged. Boxed, because a body behind several layers would otherwise have room for as
+        // The inner body, whose bytes are charged, or which holds a place. Boxed, because a body behind several layers would otherwise have room for as
         // many meters.
         Metered { body: Pin<Box<Metered<B>>> },
         // Empty once the bytes are given out.
@@ -45,12 +48,12 @@ impl<B> Body<B> {
         Self { kind: Kind::Inner { body } }
     }
 
-    /// The inner service's body, whose bytes are charged unless `charges` is empty.
-    pub(super) fn inner_charged_by(body: B, charges: Vec<DeferredCharge>) -> Self {
-        if charges.is_empty() {
+    /// The inner service's body, and what waits for its end.
+    pub(super) fn inner_until_end(body: B, until_end: UntilEnd) -> Self {
+        if until_end.is_empty() {
             return Self::inner(body);
         }
-        Self { kind: Kind::Metered { body: Box::pin(Metered::new(body, charges)) } }
+        Self { kind: Kind::Metered { body: Box::pin(Metered::new(body, until_end)) } }
     }
 
     pub(super) fn refusal(bytes: Bytes) -> Self {
@@ -62,7 +65,7 @@ impl<B> Body<B> {
         if charges.is_empty() {
             return Self::refusal(bytes);
         }
-        let body = Box::pin(Metered::new(Body::refusal(bytes), charges));
+        let body = Box::pin(Metered::new(Body::refusal(bytes), UntilEnd { charges, places: Vec::new() }));
         Self { kind: Kind::MeteredRefusal { body } }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::SystemTime};
 
-use http::Extensions;
+use http::{Extensions, request};
 use tollgate_core::{
     denial::{Denial, DenialKind},
     limit::Decision,
@@ -172,6 +172,13 @@ impl RequestContext {
         context.put(extensions);
     }
 
+    /// The context of a refused request, which need not have passed a layer.
+    pub(crate) fn of_refused(request: &request::Parts) -> &Self {
+        static NEW: RequestContext = RequestContext::NEW;
+
+        Self::of(&request.extensions).unwrap_or(&NEW)
+    }
+
     pub(super) const NEW: Self = Self {
         now: None,
         inherited: None,
@@ -238,6 +245,11 @@ impl RequestContext {
 
     pub(crate) fn set_plan(&mut self, plan: Option<Arc<Plan>>) {
         self.plan = FoundPlan::Found(plan);
+    }
+
+    /// The caller's plan, if it is active.
+    pub(crate) fn active_plan(&self) -> Option<&Arc<Plan>> {
+        self.plan().filter(|plan| plan.is_active())
     }
 
     /// Refuses a principal that has ended or expired at the request's instant.

@@ -13,7 +13,7 @@ use tollgate_core::{
     limit::{Charge, Decision, LimitRequest, Limiter, PolicyName, Quota},
 };
 
-use super::{RequestContext, ResponseParts, settings::Inherited};
+use super::{RequestContext, ResponseParts, metered::UntilEnd, settings::Inherited};
 use crate::respond::ResponseHead;
 
 /// What one layer still has to charge a request for.
@@ -156,11 +156,11 @@ impl Charging {
         Poll::Ready(())
     }
 
-    /// Completes the response, and gives the charges that wait for the end of its body.
-    pub(super) fn finish<B>(&mut self, response: &mut Response<B>) -> Vec<DeferredCharge> {
-        let by_body = self.parts.take_deferred();
+    /// Completes the response, and gives what waits for the end of its body.
+    pub(super) fn finish<B>(&mut self, response: &mut Response<B>) -> UntilEnd {
+        let until_end = self.parts.take_until_end();
         self.parts.apply(response);
-        by_body
+        until_end
     }
 }
 

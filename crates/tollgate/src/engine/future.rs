@@ -169,7 +169,7 @@ where
             Some(span) => span.in_scope(|| future.poll(cx)),
         };
         if let Poll::Ready(Ok(response)) = &mut polled {
-            if parts.has_deferred() {
+            if parts.outlast_head() {
                 let parts = mem::take(parts);
                 return self.charge(parts, polled, cx);
             }
@@ -208,8 +208,8 @@ where
                         ready!(charging.poll(cx));
                     }
                     let Some(mut response) = response.take() else { return Poll::Pending };
-                    let by_body = charging.finish(&mut response);
-                    return Poll::Ready(Ok(response.map(|body| Body::inner_charged_by(body, by_body))));
+                    let until_end = charging.finish(&mut response);
+                    return Poll::Ready(Ok(response.map(|body| Body::inner_until_end(body, until_end))));
                 }
                 StateProjection::Refused { refusal } => {
                     if let Some(refusal) = refusal {

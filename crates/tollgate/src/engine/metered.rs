@@ -1,8 +1,8 @@
-//! A body whose bytes are counted, and charged when it has ended.
+//! A body at whose end something is left to do: its bytes are charged, and places of requests in flight are freed.
 
 use std::{
     pin::Pin,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
 };
 
@@ -12,9 +12,24 @@ use pin_project_lite::pin_project;
 use tollgate_core::answer::{Answer, Pending};
 
 use super::deferred::{DeferredCharge, log_failure};
+use crate::layers::in_flight_limit::Place;
+
+/// What waits for the end of a body.
+#[derive(Default)]
+pub(super) struct UntilEnd {
+    pub(super) charges: Vec<DeferredCharge>,
+    pub(super) places: Vec<Arc<Place>>,
+}
+
+impl UntilEnd {
+    pub(super) fn is_empty(&self) -> bool {
+        self.charges.is_empty() && self.places.is_empty()
+    }
+}
 
 pin_project! {
-    /// A body whose bytes are counted. They are charged when it has ended, or when it is dropped before its end.
+    /// A body whose bytes are counted. They are charged, and its places are freed, when it has ended, or when it is dropped before
+    /// its end.
     pub(super) struct Metered<B> {
         #[pin]
         body: B,
@@ -23,8 +38,11 @@ pin_project! {
 }
 
 impl<B> Metered<B> {
-    pub(super) fn new(body: B, charges: Vec<DeferredCharge>) -> Self {
-        let meter = Meter { bytes: 0, charges, pending: Mutex::default(), is_charged: false };
+    pub(super) fn new(body: B, until_end: UntilEnd) -> Self {
+        let UntilEnd { charges, places } = until_end;
+        let is_charged = charges.is_empty();
+        let meter =
+            Meter { bytes: 0, charges, pending: Mutex::default(), is_charged, has_ended: false, places };
         Self { body, meter }
     }
 }
@@ -37,18 +55,21 @@ impl<B: Body> Body for Metered<B> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let this = self.project();
-        if this.meter.has_ended() {
+        let mut this = self.project();
+        if this.meter.has_ended {
             ready!(this.meter.poll_charged(cx));
             return Poll::Ready(None);
         }
-        match ready!(this.body.poll_frame(cx)) {
+        match ready!(this.body.as_mut().poll_frame(cx)) {
             Some(Ok(frame)) => {
                 this.meter.count(frame.data_ref().map_or(0, Buf::remaining));
+                // A server that sees the end of the body does not poll it again.
+                this.meter.is_at_end(this.body.is_end_stream());
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => Poll::Ready(Some(Err(error))),
             None => {
+                this.meter.has_ended = true;
                 this.meter.charge();
                 ready!(this.meter.poll_charged(cx));
                 Poll::Ready(None)
@@ -60,7 +81,7 @@ impl<B: Body> Body for Metered<B> {
     /// any bytes has ended at once all the same: over HTTP/2 the headers then end the stream, by which gRPC tells a status
     /// without a message from a lost one.
     fn is_end_stream(&self) -> bool {
-        (self.meter.is_charged || self.meter.bytes == 0) && self.body.is_end_stream()
+        self.meter.is_at_end(self.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -75,6 +96,9 @@ struct Meter {
     // Limiters that answer later. Never locked: the mutex makes the futures `Sync`, since bodies may be shared.
     pending: Mutex<Vec<Pending<()>>>,
     is_charged: bool,
+    // Whether the body was read to its end.
+    has_ended: bool,
+    places: Vec<Arc<Place>>,
 }
 
 impl Meter {
@@ -82,9 +106,13 @@ impl Meter {
         self.bytes = self.bytes.saturating_add(bytes as u64);
     }
 
-    /// Whether the body was read to its end.
-    fn has_ended(&self) -> bool {
-        self.charges.is_empty()
+    /// Whether the body has ended as its reader sees it, if the inner body has. Frees the places then, before the reader knows it.
+    fn is_at_end(&self, has_ended: bool) -> bool {
+        let is_at_end = has_ended && (self.is_charged || self.bytes == 0);
+        if is_at_end {
+            self.places.iter().for_each(|place| place.free());
+        }
+        is_at_end
     }
 
     /// Charges the bytes that were read.
@@ -111,6 +139,7 @@ impl Meter {
             pending.pop();
         }
         self.is_charged = true;
+        self.is_at_end(self.has_ended);
         Poll::Ready(())
     }
 }

@@ -37,7 +37,8 @@ use challenge::add_challenges;
 ///
 /// The responder that outer layers have set makes the response, which carries the denial in its extensions. The refusal is
 /// logged like those of the layers; `layer` is the value of the event's field `layer`. `request` is the head of the refused
-/// request, with the [`RequestContext`] in its extensions. Where no layer has run, the default responder answers.
+/// request, with the [`RequestContext`] in its extensions. Where no layer has run, the default responder answers. The body is of any
+/// type that is made from bytes, such as `axum::body::Body`.
 ///
 /// ```
 /// use std::{
@@ -79,7 +80,7 @@ use challenge::add_challenges;
 ///         let denial = Denial::new(DenialKind::Forbidden)
 ///             .with_code("pilot_only")
 ///             .with_detail("Ask us to join the pilot.");
-///         let response = refuse("PilotOnly", denial, &mut head).map(ResponseBody::from);
+///         let response = refuse("PilotOnly", denial, &mut head);
 ///         Box::pin(async { Ok(response) })
 ///     }
 /// }
@@ -92,23 +93,24 @@ use challenge::add_challenges;
 /// # Ok(())
 /// # }
 /// ```
-pub fn refuse(layer: &'static str, denial: Denial, request: &mut request::Parts) -> Response<Bytes> {
+pub fn refuse<B: From<Bytes>>(
+    layer: &'static str,
+    denial: Denial,
+    request: &mut request::Parts,
+) -> Response<B> {
     let mut response = respond(layer, &denial, request);
     response.extensions_mut().insert(denial);
-    response
+    response.map(B::from)
 }
 
 /// Logs a denial and makes the response to it, with what every refusal needs.
 fn respond(layer: &'static str, denial: &Denial, request: &mut request::Parts) -> Response<Bytes> {
-    static NEW: RequestContext = RequestContext::NEW;
-
-    let responder =
-        RequestContext::of(&request.extensions).and_then(RequestContext::responder).map(Arc::clone);
+    let responder = RequestContext::of_refused(request).responder().map(Arc::clone);
     let mut response = match responder {
         Some(responder) => responder.respond(denial, request),
         None => Problem::new().respond(denial, request),
     };
-    let context = RequestContext::of(&request.extensions).unwrap_or(&NEW);
+    let context = RequestContext::of_refused(request);
     complete(&mut response, denial, context);
     let event = Event { layer, denial, status: response.status(), report_only: false };
     event.log(RequestHead::from(&*request), context);
@@ -156,8 +158,9 @@ impl Refusal {
     /// The response, once [`poll`](Self::poll) is ready.
     pub(super) fn into_response<B>(self) -> Response<Body<B>> {
         let Self { mut response, charging } = self;
-        let by_body = charging.map(|mut charging| charging.finish(&mut response)).unwrap_or_default();
-        response.map(|bytes| Body::refusal_charged_by(bytes, by_body))
+        let until_end = charging.map(|mut charging| charging.finish(&mut response)).unwrap_or_default();
+        // The request has ended: its places are free.
+        response.map(|bytes| Body::refusal_charged_by(bytes, until_end.charges))
     }
 }
 

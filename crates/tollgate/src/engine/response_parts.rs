@@ -1,6 +1,6 @@
 //! What the gates add to a response: complete before the inner service is called.
 
-use std::mem;
+use std::{mem, sync::Arc};
 
 use http::{HeaderName, HeaderValue, Response};
 use tollgate_core::limit::Decision;
@@ -9,8 +9,12 @@ use super::{
     Caching,
     deferred::{Charged, DeferredCharge, log_failure},
     headers::{set_header, set_header_default},
+    metered::UntilEnd,
 };
-use crate::layers::rate_limit::{RateLimitHeaders, RateLimitValues};
+use crate::layers::{
+    in_flight_limit::Place,
+    rate_limit::{RateLimitHeaders, RateLimitValues},
+};
 
 /// What the gates add to a response. Small, because the future of every admitted request holds it.
 #[derive(Clone, Default)]
@@ -36,6 +40,8 @@ struct RareParts {
     // Whether an outer limit layer has to know what this one shows.
     is_limit_stacked: bool,
     deferred: Vec<DeferredCharge>,
+    // The request's places among those in flight.
+    places: Vec<Arc<Place>>,
 }
 
 /// What a limit layer shows on a response. An outer limit layer reads it from the response's extensions.
@@ -74,6 +80,18 @@ impl ResponseParts {
         rare.shown = shown.map(|(decision, headers)| (decision.clone(), headers)).or(rare.shown.take());
     }
 
+    /// Holds a place until the body of the response has ended.
+    #[cold]
+    pub(crate) fn hold(&mut self, place: Arc<Place>) {
+        self.rare_mut().places.push(place);
+    }
+
+    /// Whether charges wait for the response, or places for the end of its body.
+    #[inline]
+    pub(super) fn outlast_head(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| !rare.deferred.is_empty() || !rare.places.is_empty())
+    }
+
     /// Whether charges wait for the response.
     #[inline]
     pub(super) fn has_deferred(&self) -> bool {
@@ -87,6 +105,12 @@ impl ResponseParts {
 
     pub(super) fn take_deferred(&mut self) -> Vec<DeferredCharge> {
         self.rare.as_mut().map(|rare| mem::take(&mut rare.deferred)).unwrap_or_default()
+    }
+
+    /// Takes what waits for the end of the body.
+    pub(super) fn take_until_end(&mut self) -> UntilEnd {
+        let places = self.rare.as_mut().map(|rare| mem::take(&mut rare.places)).unwrap_or_default();
+        UntilEnd { charges: self.take_deferred(), places }
     }
 
     /// Takes over a limiter's answer to a deferred charge.

@@ -26,9 +26,9 @@ use tollgate_core::{
     limit::{Charge, Decision, FixedWindow, LimitRequest, Limiter, WindowCheck, WindowLimit},
 };
 
+pub(crate) use self::fingerprint::{Fingerprint, Fingerprinter};
 use self::{
     capacity::Capacity,
-    fingerprint::{Fingerprint, Fingerprinter},
     shard::{Name, Shard},
     subject::{SLOTS, Windows, counter_of},
     sync::{GroupHasher, Mutex, MutexGuard, lock},

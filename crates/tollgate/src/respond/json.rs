@@ -1,10 +1,12 @@
 //! JSON in your own format.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE, request};
 use tollgate_core::{denial::Denial, respond::Respond};
+
+use crate::RequestContext;
 
 /// Answers with JSON that a function creates from the denial.
 ///
@@ -34,18 +36,39 @@ use tollgate_core::{denial::Denial, respond::Respond};
 /// });
 /// ```
 ///
+/// With the request's identifier, which the default responder shows as well:
+///
+/// ```
+/// use tollgate::respond::Json;
+///
+/// let responder = Json::with_context(|denial, context| {
+///     let request = context.request_id().map(|request_id| request_id.as_str());
+///     serde_json::json!({ "error": denial.code(), "request": request })
+/// });
+/// ```
+///
 /// The function receives the exact [`kind`](Denial::kind). If the response says whether a key is unknown, revoked or expired,
 /// strangers learn it too.
-#[derive(Clone, Copy)]
-pub struct Json<F> {
-    shape: F,
+#[derive(Clone)]
+pub struct Json {
+    shape: Arc<Shape>,
     status: fn(&Denial) -> StatusCode,
 }
 
-impl<F: Fn(&Denial) -> serde_json::Value + Send + Sync + 'static> Json<F> {
+type Shape = dyn Fn(&Denial, &RequestContext) -> serde_json::Value + Send + Sync;
+
+impl Json {
     /// Answers with the JSON that `shape` creates from a denial.
-    pub fn new(shape: F) -> Self {
-        Self { shape, status: Denial::status }
+    pub fn new(shape: impl Fn(&Denial) -> serde_json::Value + Send + Sync + 'static) -> Self {
+        Self::with_context(move |denial, _context| shape(denial))
+    }
+
+    /// Answers with the JSON that `shape` creates from a denial, and from what the layers know about the request: its
+    /// identifier, for example.
+    pub fn with_context(
+        shape: impl Fn(&Denial, &RequestContext) -> serde_json::Value + Send + Sync + 'static,
+    ) -> Self {
+        Self { shape: Arc::new(shape), status: Denial::status }
     }
 
     /// Changes the status, to 400 to 599. For any other value, the denial's own status is used.
@@ -55,9 +78,10 @@ impl<F: Fn(&Denial) -> serde_json::Value + Send + Sync + 'static> Json<F> {
     }
 }
 
-impl<F: Fn(&Denial) -> serde_json::Value + Send + Sync + 'static> Respond for Json<F> {
-    fn respond(&self, denial: &Denial, _request: &mut request::Parts) -> Response<Bytes> {
-        let mut response = Response::new(Bytes::from((self.shape)(denial).to_string()));
+impl Respond for Json {
+    fn respond(&self, denial: &Denial, request: &mut request::Parts) -> Response<Bytes> {
+        let context = RequestContext::of_refused(request);
+        let mut response = Response::new(Bytes::from((self.shape)(denial, context).to_string()));
         let status = (self.status)(denial);
         let is_error = status.is_client_error() || status.is_server_error();
         *response.status_mut() = if is_error { status } else { denial.status() };
@@ -66,7 +90,7 @@ impl<F: Fn(&Denial) -> serde_json::Value + Send + Sync + 'static> Respond for Js
     }
 }
 
-impl<F> fmt::Debug for Json<F> {
+impl fmt::Debug for Json {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Json(..)")
     }

@@ -10,7 +10,7 @@ use tollgate_core::{
 
 use super::{
     cost::{self, Cost},
-    subject::{CustomSubject, Subject},
+    subject::Subject,
 };
 use crate::{RequestContext, engine::DeferredCost};
 
@@ -27,9 +27,6 @@ pub struct Policy {
     quota_function: Option<Arc<QuotaFunction>>,
     cost: Cost,
 }
-
-/// The subject of all requests whose address is not known.
-const UNKNOWN_ADDRESS: &str = "unknown";
 
 type QuotaFunction = dyn for<'r> Fn(RequestHead<'r>, Option<&'r Principal>) -> Option<Quota> + Send + Sync;
 
@@ -107,7 +104,7 @@ impl Policy {
 
     #[inline]
     pub(super) fn counts_by_principal(&self) -> bool {
-        matches!(self.subject, Subject::Key | Subject::Tenant)
+        self.subject.is_of_principal()
     }
 
     /// The subject of this request's counter; `None` if this policy does not apply to it.
@@ -117,28 +114,7 @@ impl Policy {
         head: RequestHead<'r>,
         context: &'r RequestContext,
     ) -> Option<Cow<'r, str>> {
-        let principal = context.principal().map(Arc::as_ref);
-        match &self.subject {
-            Subject::Key | Subject::Tenant => self.subject_of(principal?),
-            Subject::Address(address) => Some(match address.subject(head, super::LAYER) {
-                Some(address) => Cow::Owned(address),
-                None => Cow::Borrowed(UNKNOWN_ADDRESS),
-            }),
-            Subject::Custom(CustomSubject(name)) => name(head, principal),
-        }
-    }
-
-    /// The subject of a principal's counter; `None` if it depends on the request.
-    #[inline]
-    fn subject_of<'r>(&self, principal: &'r Principal) -> Option<Cow<'r, str>> {
-        match (&self.subject, principal.tenant()) {
-            (Subject::Key, _) => Some(Cow::Borrowed(principal.id())),
-            (Subject::Tenant, Some(tenant)) if !tenant.starts_with('\0') => Some(Cow::Borrowed(tenant)),
-            // A key without a tenant counts alone. Of two subjects that begin with NUL, the next letter says which kind it is.
-            (Subject::Tenant, Some(tenant)) => Some(Cow::Owned(format!("\0t{tenant}"))),
-            (Subject::Tenant, None) => Some(Cow::Owned(format!("\0k{}", principal.id()))),
-            (Subject::Address(_) | Subject::Custom(_), _) => None,
-        }
+        self.subject.name(head, context, super::LAYER)
     }
 
     /// The subject of a principal's counter and its quota, whatever it requests; `None` if they depend on the request.
@@ -147,7 +123,7 @@ impl Policy {
         context: &'c RequestContext,
     ) -> Option<(Cow<'c, str>, &'c Quota)> {
         let is_fixed = self.quota_function.is_none() || self.own_quota(context).is_some();
-        let subject = self.subject_of(context.principal()?).filter(|_| is_fixed)?;
+        let subject = self.subject.name_of(context.principal()?).filter(|_| is_fixed)?;
         Some((subject, self.quota(context)))
     }
 
@@ -228,7 +204,7 @@ impl Policy {
         if self.tiers.is_empty() {
             return None;
         }
-        let tier = context.plan().filter(|plan| plan.is_active())?.tier();
+        let tier = context.active_plan()?.tier();
         self.tiers.iter().find(|(name, _)| **name == *tier).map(|(_, quota)| quota)
     }
 }

@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt, sync::Arc};
 
 use tollgate_core::{request::RequestHead, verify::Principal};
 
-use crate::ClientAddress;
+use crate::{ClientAddress, RequestContext};
 
 /// What a policy counts by.
 #[derive(Clone, Debug)]
@@ -23,7 +23,10 @@ pub enum Subject {
 
 /// A function that names a subject: see [`Subject::custom`].
 #[derive(Clone)]
-pub struct CustomSubject(pub(super) Arc<Namer>);
+pub struct CustomSubject(Arc<Namer>);
+
+/// The subject of all requests whose address is not known.
+const UNKNOWN_ADDRESS: &str = "unknown";
 
 type Namer = dyn for<'r> Fn(RequestHead<'r>, Option<&'r Principal>) -> Option<Cow<'r, str>> + Send + Sync;
 
@@ -48,6 +51,44 @@ impl Subject {
         + 'static,
     ) -> Self {
         Self::Custom(CustomSubject(Arc::new(name)))
+    }
+
+    /// Whether it is the principal's key or tenant, which an anonymous request has not.
+    #[inline]
+    pub(crate) fn is_of_principal(&self) -> bool {
+        matches!(self, Self::Key | Self::Tenant)
+    }
+
+    /// The name of a request's subject, for a limit of `layer`; `None` if the limit does not apply to the request.
+    #[inline]
+    pub(crate) fn name<'r>(
+        &self,
+        head: RequestHead<'r>,
+        context: &'r RequestContext,
+        layer: &'static str,
+    ) -> Option<Cow<'r, str>> {
+        let principal = context.principal().map(Arc::as_ref);
+        match self {
+            Self::Key | Self::Tenant => self.name_of(principal?),
+            Self::Address(address) => Some(match address.subject(head, layer) {
+                Some(address) => Cow::Owned(address),
+                None => Cow::Borrowed(UNKNOWN_ADDRESS),
+            }),
+            Self::Custom(CustomSubject(name)) => name(head, principal),
+        }
+    }
+
+    /// The name of a principal's subject; `None` if it depends on the request.
+    #[inline]
+    pub(super) fn name_of<'r>(&self, principal: &'r Principal) -> Option<Cow<'r, str>> {
+        match (self, principal.tenant()) {
+            (Self::Key, _) => Some(Cow::Borrowed(principal.id())),
+            (Self::Tenant, Some(tenant)) if !tenant.starts_with('\0') => Some(Cow::Borrowed(tenant)),
+            // A key without a tenant counts alone. Of two subjects that begin with NUL, the next letter says which kind it is.
+            (Self::Tenant, Some(tenant)) => Some(Cow::Owned(format!("\0t{tenant}"))),
+            (Self::Tenant, None) => Some(Cow::Owned(format!("\0k{}", principal.id()))),
+            (Self::Address(_) | Self::Custom(_), _) => None,
+        }
     }
 }
 

@@ -9,8 +9,8 @@ use std::hash::{BuildHasher, Hasher as _, RandomState};
 use siphasher::sip128::{Hash128, Hasher128 as _, SipHasher13};
 
 /// Stands for a policy and a subject.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fingerprint {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Fingerprint {
     // 32-bit parts, so that there is no padding next to 32-bit counters.
     place: [u32; 2],
     check: [u32; 2],
@@ -25,7 +25,7 @@ impl Fingerprint {
     }
 
     /// Its position in the order of all fingerprints, evenly distributed.
-    pub(super) fn place(self) -> u64 {
+    pub(crate) fn place(self) -> u64 {
         whole(self.place)
     }
 
@@ -45,7 +45,7 @@ fn whole([low, high]: [u32; 2]) -> u64 {
 
 /// Computes fingerprints of names.
 #[derive(Clone)]
-pub(super) struct Fingerprinter(SipHasher13);
+pub(crate) struct Fingerprinter(SipHasher13);
 
 /// The maximum length of policy, separator and subject that is hashed in one call: much faster than in parts.
 const LONGEST_WHOLE: usize = 64;
@@ -55,7 +55,7 @@ const BETWEEN: u8 = 0xff;
 
 impl Fingerprinter {
     /// Uses a random key from the operating system.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut key = [0; 16];
         if cfg!(tollgate_loom) {
             // A fixed key: loom needs deterministic runs.
@@ -71,7 +71,7 @@ impl Fingerprinter {
 
     /// The fingerprint of a subject under a policy.
     #[inline]
-    pub(super) fn of(&self, policy: &str, subject: &str) -> Fingerprint {
+    pub(crate) fn of(&self, policy: &str, subject: &str) -> Fingerprint {
         let mut name = [BETWEEN; LONGEST_WHOLE];
         let length = policy.len() + 1 + subject.len();
         let Hash128 { h1, h2 } = match name.get_mut(..length) {

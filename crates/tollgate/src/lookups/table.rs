@@ -16,10 +16,8 @@ use hashbrown::HashTable;
 use smallvec::SmallVec;
 use tollgate_core::{key::Digest, store::KeyRecord, verify::Principal};
 
-use super::Found;
-
 /// All digests of a lookup: verifiers with different peppers do not share entries.
-pub(super) type Digests = SmallVec<[Digest; 1]>;
+pub(crate) type Digests = SmallVec<[Digest; 1]>;
 
 /// The least capacity of a shard: small shards fill unevenly.
 const MIN_SHARD_CAPACITY: usize = 256;
@@ -28,33 +26,51 @@ const MAX_SHARDS: usize = 64;
 /// Uses are counted up to this number. An entry that is not used any more survives this many rounds of the clock hand.
 const MAX_USES: u8 = 3;
 
-/// Answers of a store, by the digests of the lookup. Entries are evicted by the clock algorithm.
+/// An answer that a table holds.
+pub(crate) trait Cached: Clone {
+    /// Whose key it is about, if it is about one.
+    fn principal(&self) -> Option<&Principal>;
+
+    /// The generation of the key's record, if it has one.
+    fn generation(&self) -> Option<u64>;
+}
+
+impl Cached for Option<KeyRecord> {
+    fn principal(&self) -> Option<&Principal> {
+        self.as_ref().map(|record| &**record.principal())
+    }
+
+    fn generation(&self) -> Option<u64> {
+        self.as_ref().map(KeyRecord::generation)
+    }
+}
+
+/// Answers, by the digests of the lookup. Entries are evicted by the clock algorithm.
 ///
 /// Each shard has eight locks (`ShardedLock`). A reader takes one, which an eighth of the threads share. A writer takes all, so it
 /// waits for all readers that still see the earlier state.
-pub(super) struct Table {
-    shards: Box<[Shard]>,
+pub(crate) struct Table<V> {
+    shards: Box<[Shard<V>]>,
     hashes: Hashes,
 }
 
-struct Shard {
+struct Shard<V> {
     capacity: usize,
-    entries: ShardedLock<Entries>,
+    entries: ShardedLock<Entries<V>>,
 }
 
-#[derive(Default)]
-struct Entries {
-    by_digests: HashTable<Entry>,
+struct Entries<V> {
+    by_digests: HashTable<Entry<V>>,
     // The entries of a key, since an event names a key by its identifier.
     by_id: HashTable<IdToDigests>,
     // The clock hand: the bucket at which the next eviction begins.
     hand: usize,
 }
 
-/// An answer of the store.
-pub(super) struct Entry {
+/// An answer to a lookup.
+pub(crate) struct Entry<V> {
     digests: Digests,
-    found: Option<KeyRecord>,
+    found: V,
     cached_at: SystemTime,
     fresh_until: SystemTime,
     uses: AtomicU8,
@@ -67,8 +83,8 @@ struct IdToDigests {
     digests: u64,
 }
 
-impl Table {
-    pub(super) fn new(capacity: usize, hashes: Hashes) -> Self {
+impl<V: Cached> Table<V> {
+    pub(crate) fn new(capacity: usize, hashes: Hashes) -> Self {
         let count = (capacity / MIN_SHARD_CAPACITY).clamp(1, MAX_SHARDS);
         let share = |number| capacity / count + usize::from(number < capacity % count);
         let shards =
@@ -78,23 +94,23 @@ impl Table {
 
     /// The answer that is cached for these digests, which have this hash, if the entry passes the test.
     #[inline]
-    pub(super) fn find(
+    pub(crate) fn find(
         &self,
         hash: u64,
         digests: &[Digest],
-        is_usable: impl FnOnce(&Entry) -> bool,
-    ) -> Option<Found> {
+        is_usable: impl FnOnce(&Entry<V>) -> bool,
+    ) -> Option<V> {
         let entries = self.shard(hash)?.read();
         let entry = entries.by_digests.find(hash, |entry| *entry.digests == *digests)?;
         is_usable(entry).then(|| {
             entry.use_once();
-            Ok(entry.found.clone())
+            entry.found.clone()
         })
     }
 
     /// Inserts an entry, and replaces the one for the same digests or evicts one that is used little. Inserts nothing unless
     /// `is_current`, which is called under the lock: a later event finds the entry, an earlier event has prevented it.
-    pub(super) fn insert(&self, hash: u64, entry: Entry, is_current: impl FnOnce() -> bool) {
+    pub(crate) fn insert(&self, hash: u64, entry: Entry<V>, is_current: impl FnOnce() -> bool) {
         let Some(shard) = self.shard(hash).filter(|shard| shard.capacity > 0) else { return };
         let mut entries = shard.write();
         if !is_current() || entries.has_newer(hash, &entry) {
@@ -111,7 +127,7 @@ impl Table {
         drop(removed);
     }
 
-    pub(super) fn remove(&self, hash: u64, digests: &[Digest]) {
+    pub(crate) fn remove(&self, hash: u64, digests: &[Digest]) {
         let Some(shard) = self.shard(hash) else { return };
         let is_cached = shard.read().by_digests.find(hash, |entry| *entry.digests == *digests).is_some();
         if is_cached {
@@ -120,9 +136,9 @@ impl Table {
     }
 
     /// Removes the entries of a key that are older than this generation.
-    pub(super) fn remove_key(&self, id: &str, generation: u64) {
+    pub(crate) fn remove_key(&self, id: &str, generation: u64) {
         let of_id = self.hashes.of_id(id);
-        let is_meant = |entry: &Entry| entry.is_of(|principal| principal.id() == id, generation);
+        let is_meant = |entry: &Entry<V>| entry.is_of(|principal| principal.id() == id, generation);
         for shard in &self.shards {
             let hashes: Vec<_> = shard.read().hashes_of(of_id).collect();
             for hash in hashes {
@@ -133,9 +149,9 @@ impl Table {
 
     /// Removes the entries of a tenant's keys that are older than this generation. This visits all entries: tenants change
     /// rarely, and an index by tenant would be slow for a tenant with many keys.
-    pub(super) fn remove_tenant(&self, tenant: &str, generation: u64) {
+    pub(crate) fn remove_tenant(&self, tenant: &str, generation: u64) {
         let is_meant =
-            |entry: &Entry| entry.is_of(|principal| principal.tenant() == Some(tenant), generation);
+            |entry: &Entry<V>| entry.is_of(|principal| principal.tenant() == Some(tenant), generation);
         for shard in &self.shards {
             let has_any = shard.read().by_digests.iter().any(is_meant);
             if has_any {
@@ -146,13 +162,13 @@ impl Table {
     }
 
     /// Ends the freshness of all entries.
-    pub(super) fn expire_all(&self) {
+    pub(crate) fn expire_all(&self) {
         for shard in &self.shards {
             shard.write().by_digests.iter_mut().for_each(|entry| entry.fresh_until = entry.cached_at);
         }
     }
 
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         for shard in &self.shards {
             // Usually it is empty, and then no reader has to wait.
             let is_empty = shard.read().by_digests.is_empty();
@@ -163,53 +179,64 @@ impl Table {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.read().by_digests.len()).sum()
     }
 
     /// Never `None`: the index is taken modulo the number of shards.
     #[inline]
-    fn shard(&self, hash: u64) -> Option<&Shard> {
+    fn shard(&self, hash: u64) -> Option<&Shard<V>> {
         // Not the bits by which the hash table of a shard finds a bucket.
         let [_, _, _, low, high, ..] = hash.to_le_bytes();
         self.shards.get(usize::from(u16::from_le_bytes([low, high])) % self.shards.len())
     }
 }
 
-impl Shard {
-    fn remove(&self, hash: u64, hashes: &Hashes, is_meant: impl Fn(&Entry) -> bool) -> Option<Entry> {
+impl<V: Cached> Shard<V> {
+    fn remove(&self, hash: u64, hashes: &Hashes, is_meant: impl Fn(&Entry<V>) -> bool) -> Option<Entry<V>> {
         self.write().remove(hash, hashes, is_meant)
     }
 
     // No code panics between two related changes, so a panic on another thread leaves the entries valid.
 
     #[inline]
-    fn read(&self) -> ShardedLockReadGuard<'_, Entries> {
+    fn read(&self) -> ShardedLockReadGuard<'_, Entries<V>> {
         self.entries.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> ShardedLockWriteGuard<'_, Entries> {
+    fn write(&self) -> ShardedLockWriteGuard<'_, Entries<V>> {
         self.entries.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Entries {
-    fn insert(&mut self, hash: u64, entry: Entry, hashes: &Hashes) {
+impl<V> Default for Entries<V> {
+    fn default() -> Self {
+        Self { by_digests: HashTable::new(), by_id: HashTable::new(), hand: 0 }
+    }
+}
+
+impl<V: Cached> Entries<V> {
+    fn insert(&mut self, hash: u64, entry: Entry<V>, hashes: &Hashes) {
         if let Some(link) = entry.link(hash, hashes) {
             self.by_id.insert_unique(link.id, link, |link| link.id);
         }
         self.by_digests.insert_unique(hash, entry, |entry| hashes.of(&entry.digests));
     }
 
-    fn remove(&mut self, hash: u64, hashes: &Hashes, is_meant: impl Fn(&Entry) -> bool) -> Option<Entry> {
+    fn remove(
+        &mut self,
+        hash: u64,
+        hashes: &Hashes,
+        is_meant: impl Fn(&Entry<V>) -> bool,
+    ) -> Option<Entry<V>> {
         // The table compares a few bits of the hash only, so another entry of the same key may be offered as well.
-        let is_meant = |entry: &Entry| is_meant(entry) && hashes.of(&entry.digests) == hash;
+        let is_meant = |entry: &Entry<V>| is_meant(entry) && hashes.of(&entry.digests) == hash;
         let (entry, _) = self.by_digests.find_entry(hash, is_meant).ok()?.remove();
         self.unlink(hash, &entry, hashes);
         Some(entry)
     }
 
-    fn remove_all(&mut self, hashes: &Hashes, is_meant: impl Fn(&Entry) -> bool) -> Vec<Entry> {
+    fn remove_all(&mut self, hashes: &Hashes, is_meant: impl Fn(&Entry<V>) -> bool) -> Vec<Entry<V>> {
         let removed: Vec<_> = self.by_digests.extract_if(|entry| is_meant(entry)).collect();
         for entry in &removed {
             self.unlink(hashes.of(&entry.digests), entry, hashes);
@@ -219,7 +246,7 @@ impl Entries {
 
     /// Removes an entry that is not fresh, or that was not used since the last round of the clock hand. The hash determines
     /// where a new entry is, so it may be just before the hand.
-    fn evict(&mut self, now: SystemTime, hashes: &Hashes) -> Option<Entry> {
+    fn evict(&mut self, now: SystemTime, hashes: &Hashes) -> Option<Entry<V>> {
         let buckets = self.by_digests.num_buckets();
         // By the last round, every count of uses has dropped to 0.
         for _ in 0..buckets.saturating_mul(usize::from(MAX_USES) + 1) {
@@ -236,7 +263,7 @@ impl Entries {
         None
     }
 
-    fn unlink(&mut self, hash: u64, entry: &Entry, hashes: &Hashes) {
+    fn unlink(&mut self, hash: u64, entry: &Entry<V>, hashes: &Hashes) {
         if let Some(link) = entry.link(hash, hashes)
             && let Ok(occupied) = self.by_id.find_entry(link.id, |other| *other == link)
         {
@@ -250,32 +277,27 @@ impl Entries {
     }
 
     /// Whether the entry is older than the cached one: it was read from a replica that lags behind.
-    fn has_newer(&self, hash: u64, entry: &Entry) -> bool {
-        let generation = |entry: &Entry| entry.found.as_ref().map(KeyRecord::generation);
+    fn has_newer(&self, hash: u64, entry: &Entry<V>) -> bool {
+        let generation = |entry: &Entry<V>| entry.found.generation();
         let cached = self.by_digests.find(hash, |cached| cached.digests == entry.digests);
         cached
             .is_some_and(|cached| cached.is_fresh(entry.cached_at) && generation(cached) > generation(entry))
     }
 }
 
-impl Entry {
+impl<V: Cached> Entry<V> {
     /// The answer to a lookup of `cached_at`.
-    pub(super) fn new(
-        digests: Digests,
-        found: Option<KeyRecord>,
-        cached_at: SystemTime,
-        fresh_until: SystemTime,
-    ) -> Self {
+    pub(crate) fn new(digests: Digests, found: V, cached_at: SystemTime, fresh_until: SystemTime) -> Self {
         Self { digests, found, cached_at, fresh_until, uses: AtomicU8::new(0) }
     }
 
     /// `false` before it was cached: a clock that is set back must not extend its time.
     #[inline]
-    pub(super) fn is_fresh(&self, now: SystemTime) -> bool {
+    pub(crate) fn is_fresh(&self, now: SystemTime) -> bool {
         self.cached_at <= now && now < self.fresh_until
     }
 
-    pub(super) fn cached_at(&self) -> SystemTime {
+    pub(crate) fn cached_at(&self) -> SystemTime {
         self.cached_at
     }
 
@@ -296,25 +318,24 @@ impl Entry {
     }
 
     fn is_of(&self, is_meant: impl Fn(&Principal) -> bool, generation: u64) -> bool {
-        self.found
-            .as_ref()
-            .is_some_and(|record| record.generation() < generation && is_meant(record.principal()))
+        self.found.generation().is_some_and(|own| own < generation)
+            && self.found.principal().is_some_and(is_meant)
     }
 
     fn link(&self, hash: u64, hashes: &Hashes) -> Option<IdToDigests> {
-        let record = self.found.as_ref()?;
-        Some(IdToDigests { id: hashes.of_id(record.principal().id()), digests: hash })
+        let principal = self.found.principal()?;
+        Some(IdToDigests { id: hashes.of_id(principal.id()), digests: hash })
     }
 }
 
 /// A keyed hash function: clients choose the keys that are looked up, and must not be able to choose colliding ones.
 #[derive(Clone, Default)]
-pub(super) struct Hashes(RandomState);
+pub(crate) struct Hashes(RandomState);
 
 impl Hashes {
     /// Hashes 16 bytes of the first digest, which are as random as all of it.
     #[inline]
-    pub(super) fn of(&self, digests: &[Digest]) -> u64 {
+    pub(crate) fn of(&self, digests: &[Digest]) -> u64 {
         let first = digests.first().and_then(|digest| digest.as_bytes().first_chunk());
         self.0.hash_one(first.map_or(0, |bytes| u128::from_ne_bytes(*bytes)))
     }
@@ -324,7 +345,7 @@ impl Hashes {
     }
 }
 
-impl fmt::Debug for Table {
+impl<V: Cached> fmt::Debug for Table<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Table").field("entries", &self.len()).finish_non_exhaustive()
     }
@@ -366,7 +387,7 @@ mod tests {
         prop::collection::vec(step, 0..200)
     }
 
-    fn entry(digests: u8, id: u8, generation: u64) -> Entry {
+    fn entry(digests: u8, id: u8, generation: u64) -> Entry<Option<KeyRecord>> {
         let principal = Principal::new(id.to_string()).with_tenant((id % 3).to_string());
         let record = KeyRecord::new(Arc::new(principal), KeyStatus::Active, generation);
         // Never fresh, so that an older generation may replace a newer one.
@@ -413,7 +434,7 @@ mod tests {
                     prop_assert_eq!(table.len(), model.len(), "the capacity is enough for all");
                 }
                 for digests in 0..40 {
-                    if let Some(Ok(Some(record))) = table.find(table.hashes.of(&of(digests)), &of(digests), |_| true) {
+                    if let Some(Some(record)) = table.find(table.hashes.of(&of(digests)), &of(digests), |_| true) {
                         let expected = model.get(&digests).map(|(id, generation)| (id.to_string(), *generation));
                         prop_assert_eq!(expected, Some((record.principal().id().to_owned(), record.generation())));
                     }
@@ -439,7 +460,7 @@ mod tests {
     #[test]
     fn the_capacities_of_the_shards_add_up() {
         for capacity in [0, 1, 255, 256, 1_000, 10_000, 99_999, 100_000, 1_000_001] {
-            let table = Table::new(capacity, Hashes::default());
+            let table = Table::<Option<KeyRecord>>::new(capacity, Hashes::default());
             assert_eq!(table.shards.iter().map(|shard| shard.capacity).sum::<usize>(), capacity);
         }
     }
@@ -450,7 +471,8 @@ mod tests {
         for number in 0..40_000_u32 {
             let digests: Digests = [Digest::of(number.to_le_bytes())].as_slice().into();
             let hash = table.hashes.of(&digests);
-            let entry = Entry::new(digests, None, UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(1));
+            let entry =
+                Entry::new(digests, None::<KeyRecord>, UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(1));
             table.insert(hash, entry, || true);
         }
         assert!((19_000..=20_000).contains(&table.len()), "{} entries", table.len());

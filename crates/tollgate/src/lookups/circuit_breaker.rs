@@ -1,4 +1,4 @@
-//! The circuit breaker: protects a store that does not answer.
+//! The circuit breaker: protects a store or a verifier that does not answer.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -17,7 +17,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Opens after the lookups of five different keys in a row have failed. Then one request a second asks the store, until a lookup
 /// succeeds: the others do not wait for a likely failure, and a store that recovers is not overloaded.
 #[derive(Default)]
-pub(super) struct CircuitBreaker(Mutex<State>);
+pub(crate) struct CircuitBreaker(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -28,7 +28,7 @@ struct State {
 
 /// How a request may ask the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Admitted {
+pub(crate) enum Admitted {
     /// The circuit breaker is closed.
     Freely,
     /// The circuit breaker is open, and waits for this answer. So the lookup goes on even if the request is dropped: otherwise
@@ -38,7 +38,7 @@ pub(super) enum Admitted {
 
 impl CircuitBreaker {
     /// Whether, and how, a request at `now` may ask the store.
-    pub(super) fn admit(&self, now: SystemTime) -> Option<Admitted> {
+    pub(crate) fn admit(&self, now: SystemTime) -> Option<Admitted> {
         let mut state = self.lock();
         let Some(asked_at) = state.asked_at else { return Some(Admitted::Freely) };
         // A clock that is set back ends the pause, which could last for hours otherwise.
@@ -50,7 +50,7 @@ impl CircuitBreaker {
     }
 
     /// Records the result of a lookup, at `now`, of the key with this hash.
-    pub(super) fn record(&self, key: u64, is_answered: bool, now: SystemTime) {
+    pub(crate) fn record(&self, key: u64, is_answered: bool, now: SystemTime) {
         let mut state = self.lock();
         if is_answered {
             *state = State::default();

@@ -12,45 +12,54 @@ use tokio::{runtime::Handle, sync::watch};
 use tollgate_core::{answer::Pending, denial::Unavailable, key::Digest};
 
 use super::{
-    Found,
     circuit_breaker::Admitted,
     event_count::{AsOf, EventCount},
     table::Digests,
 };
 
-/// The lookups in progress. One that no request waits for any more is cancelled, so that it does not delay others in the queues
-/// of the store. A probe is not cancelled: its answer closes the circuit breaker.
-#[derive(Default)]
-pub(super) struct SingleFlight(Mutex<Lookups>);
+/// The lookups in progress, each of which is answered with a `T` or an `E`. One that no request waits for any more is cancelled, so
+/// that it does not delay others in the queues of the backend. A probe is not cancelled: its answer closes the circuit breaker.
+pub(crate) struct SingleFlight<T, E>(Mutex<Lookups<T, E>>);
 
-#[derive(Default)]
-struct Lookups {
-    by_digests: HashMap<Digests, Entry>,
+struct Lookups<T, E> {
+    by_digests: HashMap<Digests, Entry<T, E>>,
     next: u64,
 }
 
-struct Entry {
+struct Entry<T, E> {
     number: u64,
     as_of: AsOf,
-    answer: watch::Sender<Option<Found>>,
+    answer: Sender<T, E>,
     // Waits for a probe's answer even if all requests are dropped.
-    probe: Option<Waiter>,
+    probe: Option<Waiter<T, E>>,
 }
 
 /// A request's share in a lookup.
-pub(super) struct Waiter(watch::Receiver<Option<Found>>);
+pub(crate) struct Waiter<T, E>(watch::Receiver<Option<Result<T, E>>>);
 
-impl SingleFlight {
+type Sender<T, E> = watch::Sender<Option<Result<T, E>>>;
+
+impl<T, E> Default for SingleFlight<T, E> {
+    fn default() -> Self {
+        Self(Mutex::new(Lookups { by_digests: HashMap::new(), next: 0 }))
+    }
+}
+
+impl<T, E> SingleFlight<T, E>
+where
+    T: Clone + Send + Sync + 'static,
+    E: Clone + From<Unavailable> + Send + Sync + 'static,
+{
     /// Joins the lookup of these digests that is in progress, or begins one. A lookup that began before the newest event is not
     /// joined, since its answer may be older than the event.
-    pub(super) fn join(
+    pub(crate) fn join(
         self: &Arc<Self>,
         digests: &[Digest],
         events: &EventCount,
         admitted: Admitted,
         runtime: &Handle,
-        begin: impl FnOnce(AsOf) -> Pending<Found>,
-    ) -> Waiter {
+        begin: impl FnOnce(AsOf) -> Pending<Result<T, E>>,
+    ) -> Waiter<T, E> {
         let mut lookups = self.lock();
         // Read under the lock, so that a later caller never sees an older state.
         let as_of = events.as_of_now();
@@ -73,17 +82,19 @@ impl SingleFlight {
         waiter
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.lock().by_digests.len()
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Lookups> {
+impl<T, E> SingleFlight<T, E> {
+    fn lock(&self) -> MutexGuard<'_, Lookups<T, E>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Entry {
-    fn join(&mut self, admitted: Admitted) -> Waiter {
+impl<T, E> Entry<T, E> {
+    fn join(&mut self, admitted: Admitted) -> Waiter<T, E> {
         if admitted == Admitted::AsProbe {
             self.probe = Some(Waiter(self.answer.subscribe()));
         }
@@ -91,28 +102,27 @@ impl Entry {
     }
 }
 
-impl Waiter {
+impl<T: Clone, E: Clone + From<Unavailable>> Waiter<T, E> {
     /// Waits for the answer.
-    pub(super) async fn answer(mut self) -> Found {
+    pub(crate) async fn answer(mut self) -> Result<T, E> {
         let answer = self.0.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone());
         answer.unwrap_or_else(|| {
-            Err(Unavailable::new(
-                "a lookup ended without an answer: the key store has panicked, or the tokio runtime was shut down",
-            ))
+            let detail = "a lookup ended without an answer: its backend has panicked, or the tokio runtime was shut down";
+            Err(Unavailable::new(detail).into())
         })
     }
 }
 
 /// Held by a lookup. Dropped with it, it removes the lookup from the list.
-struct Ticket {
-    single_flight: Arc<SingleFlight>,
+struct Ticket<T, E> {
+    single_flight: Arc<SingleFlight<T, E>>,
     digests: Digests,
     number: u64,
 }
 
-impl Ticket {
+impl<T, E> Ticket<T, E> {
     /// Runs a lookup until it is answered, or until nothing waits for its answer.
-    async fn run(self, mut lookup: Pending<Found>, answer: watch::Sender<Option<Found>>) {
+    async fn run(self, mut lookup: Pending<Result<T, E>>, answer: Sender<T, E>) {
         loop {
             let mut abandoned = pin!(answer.closed());
             let found = poll_fn(|context| match lookup.as_mut().poll(context) {
@@ -132,7 +142,7 @@ impl Ticket {
     }
 
     /// Removes the lookup if nothing waits for its answer. Returns whether it did: no request can join it any more.
-    fn ends_abandoned(&self, answer: &watch::Sender<Option<Found>>) -> bool {
+    fn ends_abandoned(&self, answer: &Sender<T, E>) -> bool {
         let mut lookups = self.single_flight.lock();
         // Under the lock, because a request may have joined just now.
         let is_abandoned = answer.receiver_count() == 0;
@@ -143,15 +153,15 @@ impl Ticket {
     }
 }
 
-impl Lookups {
-    fn remove(&mut self, ticket: &Ticket) -> Option<Entry> {
+impl<T, E> Lookups<T, E> {
+    fn remove(&mut self, ticket: &Ticket<T, E>) -> Option<Entry<T, E>> {
         // The entry may belong to a later lookup by now.
         let is_own = self.by_digests.get(&ticket.digests).is_some_and(|entry| entry.number == ticket.number);
         if is_own { self.by_digests.remove(&ticket.digests) } else { None }
     }
 }
 
-impl Drop for Ticket {
+impl<T, E> Drop for Ticket<T, E> {
     fn drop(&mut self) {
         let removed = self.single_flight.lock().remove(self);
         drop(removed);

@@ -1,20 +1,22 @@
-//! Extractors, with the layers they require and without them.
+//! Extractors, with the layers they require and without them, and handlers that refuse.
 #![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the failure")]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod refused;
 
 use std::{
     io,
     sync::{Arc, Mutex},
 };
 
-use axum::{Router, handler::Handler, routing::get as on_get};
+use axum::{Router, body::Body, handler::Handler, routing::get as on_get};
 use common::{get, serve, verifier};
 use tollgate::{
-    CredentialLayer, Denial, DenialKind, PerWindow, Policy, RateLimitLayer, RequestIdLayer, Tollgate,
-    VerifyLayer, limit::Subject, respond::Json,
+    CredentialLayer, Denial, DenialKind, PerWindow, Plan, Policy, Principal, RateLimitLayer, RequestContext,
+    RequestIdLayer, Tollgate, VerifyLayer, limit::Subject, respond::Json,
 };
-use tollgate_axum::{Authenticated, RateLimit, Rejection, RequestId};
+use tollgate_axum::{ActivePlan, Authenticated, Context, RateLimit, Rejection, RequestId};
 use tower::ServiceBuilder;
 
 async fn whoami(caller: Authenticated) -> String {
@@ -39,6 +41,22 @@ async fn limits(limits: RateLimit) -> String {
 
 async fn maybe_limits(limits: Option<RateLimit>) -> String {
     format!("limited={}", limits.is_some())
+}
+
+async fn tier(plan: ActivePlan) -> String {
+    format!("tier={}", plan.tier())
+}
+
+async fn maybe_tier(plan: Option<ActivePlan>) -> String {
+    format!("tier={}", plan.as_ref().map_or("none", |plan| plan.tier()))
+}
+
+async fn whole_context(context: Context) -> String {
+    format!("context={}", context.principal().map_or("nobody", |principal| principal.id()))
+}
+
+async fn maybe_context(context: Option<Context>) -> String {
+    format!("context={}", context.is_some())
 }
 
 fn app<T: 'static>(handler: impl Handler<T, ()>) -> Router {
@@ -100,7 +118,7 @@ async fn a_preflight_is_anonymous() {
     let request = http::Request::options("/")
         .header("origin", "https://example.com")
         .header("access-control-request-method", "GET");
-    let response = tower::ServiceExt::oneshot(app, request.body(axum::body::Body::empty()).unwrap());
+    let response = tower::ServiceExt::oneshot(app, request.body(Body::empty()).unwrap());
     let response = response.await.unwrap();
     assert_eq!(response.status(), 200);
     let body = axum::body::to_bytes(response.into_body(), 1_000).await.unwrap();
@@ -138,6 +156,8 @@ async fn a_missing_layer_is_a_500_and_the_log_names_it() {
         (app(greet).layer(CredentialLayer::new()), "Authenticated", "VerifyLayer"),
         (app(request_id), "RequestId", "RequestIdLayer"),
         (app(request_id).layer(CredentialLayer::new()), "RequestId", "RequestIdLayer"),
+        (app(tier), "ActivePlan", "VerifyLayer"),
+        (app(maybe_tier).layer(CredentialLayer::new()), "ActivePlan", "VerifyLayer"),
         (app(limits), "RateLimit", "RateLimitLayer"),
         (app(limits).layer(tollgate), "RateLimit", "RateLimitLayer"),
     ] {
@@ -161,12 +181,45 @@ async fn a_missing_layer_is_a_500_and_the_log_names_it() {
 }
 
 #[tokio::test]
+async fn returns_an_active_plan_only() {
+    for (plan, required, optional) in [
+        (Some(Plan::active("pro")), "tier=pro", "tier=pro"),
+        (Some(Plan::lapsed("pro")), "inactive_entitlement", "tier=none"),
+        (None, "inactive_entitlement", "tier=none"),
+    ] {
+        let principal = plan.into_iter().fold(Principal::new("ada"), Principal::with_plan);
+        let known = ServiceBuilder::new().map_request(move |mut request: http::Request<Body>| {
+            RequestContext::authenticate(request.extensions_mut(), Arc::new(principal.clone()));
+            request
+        });
+        for (app, expected) in [(app(tier), required), (app(maybe_tier), optional)] {
+            let response = get(serve(app.layer(known.clone())).await, &[]).await;
+            assert!(response.contains(expected), "{response}");
+        }
+    }
+    let (anonymous, _) = optional(tier);
+    assert!(get(serve(anonymous).await, &[]).await.contains("missing_credential"));
+    let (anonymous, _) = optional(maybe_tier);
+    assert!(get(serve(anonymous).await, &[]).await.ends_with("tier=none"));
+}
+
+#[tokio::test]
+async fn returns_the_whole_context() {
+    let (app, key) = optional(whole_context);
+    let address = serve(app).await;
+    assert!(get(address, &[("x-api-key", &key)]).await.ends_with("context=key_1"));
+    assert!(get(address, &[]).await.ends_with("context=nobody"));
+}
+
+#[tokio::test]
 async fn what_is_optional_may_be_missing() {
     let elsewhere = Policy::new("elsewhere", 1.per_minute()).with_subject(Subject::custom(|_, _| None));
     for (app, expected) in [
         (app(maybe_request_id), "request=unknown"),
         (app(maybe_request_id).layer(RequestIdLayer::new()), "request=r-1"),
         (app(request_id).layer(RequestIdLayer::new()), "request=r-1"),
+        (app(maybe_context), "context=false"),
+        (app(maybe_context).layer(RequestIdLayer::new()), "context=true"),
         (app(maybe_limits), "limited=false"),
         (app(maybe_limits).layer(RateLimitLayer::from_policies([elsewhere]).unwrap()), "limited=false"),
         (app(maybe_limits).layer(shared_limit()), "limited=true"),
