@@ -156,6 +156,9 @@ impl SlowLimiter {
 }
 
 /// Each key has this quota in `limiter`, by a policy named `key`.
+///
+/// # Panics
+/// Never: the policy has a name of its own.
 pub fn limit_by_key(quota: Quota, limiter: impl Limiter) -> RateLimitLayer {
     RateLimitLayer::from_policies([Policy::new("key", quota)]).unwrap().with_limiter(limiter).unwrap()
 }
