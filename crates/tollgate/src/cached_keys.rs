@@ -251,7 +251,7 @@ impl Inner {
         let Some(admitted) = self.breaker.admit(now) else {
             return Err(Unavailable::new("key store circuit breaker is open"));
         };
-        Ok(self.single_flight.join(digests, &self.events, admitted, &runtime, |as_of| {
+        Ok(self.single_flight.join(digests, &self.events, admitted, now, &runtime, |as_of| {
             let (cache, digests) = (Arc::clone(self), Digests::from(digests));
             Box::pin(async move {
                 let deadline = cache.settings.deadline;

@@ -239,7 +239,7 @@ impl Inner {
             return Answer::Now(Err(Denial::unavailable("verifier circuit breaker is open")));
         };
         let credential = request.credential.clone().with_source(CredentialSource::Bearer);
-        let waiter = self.single_flight.join(&[digest], &self.events, admitted, &runtime, |as_of| {
+        let waiter = self.single_flight.join(&[digest], &self.events, admitted, now, &runtime, |as_of| {
             let cache = Arc::clone(self);
             // The verifier is asked when this is first polled: no lock is held by then.
             Box::pin(async move {

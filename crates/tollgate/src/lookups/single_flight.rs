@@ -6,6 +6,7 @@ use std::{
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Poll,
+    time::{Duration, SystemTime},
 };
 
 use tokio::{runtime::Handle, sync::watch};
@@ -16,6 +17,9 @@ use super::{
     event_count::{AsOf, EventCount},
     table::Digests,
 };
+
+/// A lookup that has been in progress for longer is not joined: its answer may have been lost, and the backend may be back.
+const MAX_AGE: Duration = Duration::from_secs(1);
 
 /// The lookups in progress, each of which is answered with a `T` or an `E`. One that no request waits for any more is cancelled, so
 /// that it does not delay others in the queues of the backend. A probe is not cancelled: its answer closes the circuit breaker.
@@ -29,6 +33,7 @@ struct Lookups<T, E> {
 struct Entry<T, E> {
     number: u64,
     as_of: AsOf,
+    began: SystemTime,
     answer: Sender<T, E>,
     // Waits for a probe's answer even if all requests are dropped.
     probe: Option<Waiter<T, E>>,
@@ -50,13 +55,14 @@ where
     T: Clone + Send + Sync + 'static,
     E: Clone + From<Unavailable> + Send + Sync + 'static,
 {
-    /// Joins the lookup of these digests that is in progress, or begins one. A lookup that began before the newest event is not
-    /// joined, since its answer may be older than the event.
+    /// Joins the lookup of these digests that is in progress at `now`, or begins one. A lookup that began before the newest event is
+    /// not joined, since its answer may be older than the event, nor one that takes too long.
     pub(crate) fn join(
         self: &Arc<Self>,
         digests: &[Digest],
         events: &EventCount,
         admitted: Admitted,
+        now: SystemTime,
         runtime: &Handle,
         begin: impl FnOnce(AsOf) -> Pending<Result<T, E>>,
     ) -> Waiter<T, E> {
@@ -65,6 +71,7 @@ where
         let as_of = events.as_of_now();
         if let Some(entry) = lookups.by_digests.get_mut(digests)
             && entry.as_of == as_of
+            && now.duration_since(entry.began).is_ok_and(|age| age < MAX_AGE)
         {
             return entry.join(admitted);
         }
@@ -72,7 +79,8 @@ where
         let ticket =
             Ticket { single_flight: Arc::clone(self), digests: digests.into(), number: lookups.next };
         let answer = watch::Sender::new(None);
-        let mut entry = Entry { number: ticket.number, as_of, answer: answer.clone(), probe: None };
+        let mut entry =
+            Entry { number: ticket.number, as_of, began: now, answer: answer.clone(), probe: None };
         let waiter = entry.join(admitted);
         let replaced = lookups.by_digests.insert(digests.into(), entry);
         // A runtime that is shutting down drops a new task at once, and the ticket takes the lock.

@@ -118,7 +118,7 @@ fn a_store_that_does_not_answer_is_asked_once_a_second() {
 fn a_probe_is_answered_although_its_request_was_dropped() {
     let (store, keys) = cached();
     // A lookup that began before the breaker opened, and that the probe joins.
-    let before = keys.request(20, 0);
+    let before = keys.request(20, 900);
     let joined = store.oldest();
     (11..=15).for_each(|key| drop(keys.ask_of(&store, key, 0, down())));
     let probe = keys.request(20, 1_000);
@@ -146,6 +146,21 @@ fn further_probes_do_not_wait_for_one_that_is_not_answered() {
     assert!(!stuck.is_cancelled());
     let_deadlines_pass();
     assert!(stuck.is_cancelled(), "it has failed");
+    assert_eq!(keys.0.single_flight.len(), 0);
+}
+
+/// Regression: every request for the key joined the lookup, and failed when its deadline had passed, although the store was back.
+#[test]
+fn a_lookup_that_takes_too_long_is_not_joined() {
+    let (store, keys) = cached();
+    let mut stuck = keys.request(1, 0);
+    let lost = store.oldest();
+    let mut joined = keys.request(1, 999);
+    keys.ask_of(&store, 1, 1_000, active(1, 1));
+    assert_eq!(keys.request(1, 1_001).generation(), Some(1), "cached");
+    assert!(stuck.poll().is_none() && joined.poll().is_none());
+    lost.answer(down());
+    assert!(stuck.is_unavailable() && joined.is_unavailable());
     assert_eq!(keys.0.single_flight.len(), 0);
 }
 
