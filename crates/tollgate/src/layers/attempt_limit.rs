@@ -100,7 +100,8 @@ impl AttemptLimitLayer {
         Self { gate, settings: Settings::default() }
     }
 
-    /// Counts in `limiter`, which other layers may share, by a policy named `failed-attempts`.
+    /// Counts in `limiter`, by a policy named `failed-attempts`. Layers that share a limiter count an address's failures together, so
+    /// that an address that fails at one of them is refused by all.
     pub fn with_limiter(mut self, limiter: impl Limiter) -> Self {
         self.gate.limiter = Arc::new(limiter);
         self

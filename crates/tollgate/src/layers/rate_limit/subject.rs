@@ -32,7 +32,7 @@ type Namer = dyn for<'r> Fn(RequestHead<'r>, Option<&'r Principal>) -> Option<Co
 
 impl Subject {
     /// A subject of your own, read from the request's head and its principal, if there is one. `None`: the policy does not
-    /// apply to this request.
+    /// apply to this request. Rate-limit headers show each caller that is counted under it what remains, also before authentication.
     ///
     /// A subject that callers can choose, such as the value of a header, limits nothing: callers invent a new one.
     ///
