@@ -131,7 +131,8 @@
 //!   [listed](KeyRouter::with_scopes), by default the manager's [known](tollgate::manage::KeyManager::with_known_scopes) ones without
 //!   wildcards; but never plan, quotas, environment, role, metadata or tenant. Restrict them for some users with
 //!   [`Grant::with_new_key`]. An existing key can only be renamed, unless you enable
-//!   [more](KeyRouter::with_updates_of_rights).
+//!   [more](KeyRouter::with_updates_of_rights). A caller who may rotate a key gets a secret with all of its rights, also those that
+//!   the caller could not choose for a new key: permit [`Action::Rotate`] for keys that are the caller's.
 //! - **Pages of other sites.** A body must be JSON by its `Content-Type`, which no HTML form can send. A change is refused if the browser
 //!   reports (`Sec-Fetch-Site`, or else `Origin`) that a page of another origin sends it. Clients that are not browsers send
 //!   neither header and are accepted. Nevertheless, set `HttpOnly`, `Secure` and `SameSite=Lax` on the session cookie.

@@ -43,7 +43,8 @@ use crate::Rejection;
 ///
 /// Inside a [`RefusalLayer`], the response is a refusal like those of the layers: from the same responder, with the same headers, the
 /// same log event, and the denial in its extensions. Without one, the default responder answers, and the log event lacks what
-/// belongs to the request, such as its identifier and the principal.
+/// belongs to the request, such as its identifier and the principal. Put it inside all layers of Tollgate: it keeps a copy of the
+/// request's head as it is there.
 ///
 /// A middleware that has the request's head needs neither: [`refuse`] returns a response that axum accepts.
 ///

@@ -26,9 +26,14 @@ pub(crate) fn json(value: &Value) -> Result<(), Failure> {
     result(&visible::json(value))
 }
 
-/// Writes a secret, or a document with one. Unlike for a [`result`], a closed pipe is an error: there is no other copy.
+/// Writes a secret. Unlike for a [`result`], a closed pipe is an error: there is no other copy.
 pub(crate) fn secret(text: &str) -> io::Result<()> {
     write(text)
+}
+
+/// Writes a document with a secret as one line of JSON.
+pub(crate) fn secret_json(document: &Value) -> io::Result<()> {
+    secret(&visible::json(document))
 }
 
 fn write(text: &str) -> io::Result<()> {

@@ -319,7 +319,9 @@ impl KeyManager {
         if !actor.manages(Some(tenant)) {
             return Err(KeyAdminError::NotPermitted);
         }
-        self.store.tenant(tenant).await
+        let details = self.store.tenant(tenant).await?;
+        apart::check_tenant(&details, tenant)?;
+        Ok(details)
     }
 
     async fn change_tenant(

@@ -12,6 +12,7 @@ use tollgate::{
     clock::ManualClock,
     layers::{ReportOnly, TollgateBuilder},
     network::Networks,
+    respond::Json,
 };
 use tower::{Layer as _, Service as _};
 use tracing::Level;
@@ -157,14 +158,22 @@ async fn the_log_says_why() {
     let log = Log::start();
     send(&mut stack, from(ELSEWHERE, &key)).await;
     let refused = log.refusals().remove(0);
-    assert_eq!(
-        (refused.field("reason"), refused.field("principal")),
-        (Some("network_not_allowed"), Some("ada"))
-    );
+    assert_eq!(refused.field("reason"), Some("network_not_allowed"));
     assert_eq!(
         refused.field("detail"),
-        Some("client 203.0.113.9 is in none of the 2 networks from which the key may be used")
+        Some("client 203.0.113.9 is in none of the 2 networks from which the key ada may be used")
     );
+}
+
+/// A responder of the application's own may show what the context knows.
+#[tokio::test]
+async fn elsewhere_no_responder_learns_whose_key_it_is() {
+    let api = Api::new();
+    let key = api.issue(&["198.51.100.0/24"]);
+    let responder =
+        Json::with_context(|_, context| serde_json::json!(context.principal().map(|found| found.id())));
+    let (mut stack, _) = stack(api.builder().responder(responder));
+    assert_eq!(send(&mut stack, from(ELSEWHERE, &key)).await.json(), serde_json::Value::Null);
 }
 
 /// A thief uses a key elsewhere: its owner's quota stays, and the thief's address has failed to authenticate.

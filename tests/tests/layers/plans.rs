@@ -4,6 +4,7 @@ use tests::suite::{Backend, Inner, SlowEntitlements, Stack, at, erase, get, send
 use tollgate::{
     CredentialLayer, DenialKind, EntitlementLayer, Environment, KeyFormat, KeyVerifier, MemoryKeys,
     PerWindow as _, Plan, PlanLayer, Policy, Principal, RateLimitLayer, RequestContext, Tollgate,
+    VerifyLayer,
     clock::ManualClock,
     layers::TollgateBuilder,
     limit::Subject,
@@ -109,4 +110,19 @@ async fn an_anonymous_caller_has_no_plan_and_passes() {
     let mut stack = erase(layers.layer(inner.clone()));
     assert_eq!(send(&mut stack, get("/", &[])).await.kind(), None);
     assert_eq!(inner.calls(), 1);
+}
+
+/// The plan of the outer stack's principal was taken for that of another one, whom an inner layer verified.
+#[tokio::test]
+async fn a_plan_that_was_found_belongs_to_its_principal_alone() {
+    let outer = entitlements_sync_fn(|_: &Principal| Ok(Some(Plan::active("enterprise"))));
+    let backend = Backend::prompt();
+    let directory = |id| tests::suite::Directory::new(&backend).with("key", Principal::new(id));
+    let layers = (
+        Tollgate::builder().verify(directory("ada")).plan(PlanLayer::new(outer)).build().unwrap(),
+        (VerifyLayer::new(directory("bob")), EntitlementLayer::new()),
+    );
+    let mut stack = erase(layers.layer(Inner::new()));
+    let refused = send(&mut stack, with_key("key")).await;
+    assert_eq!(refused.kind(), Some(DenialKind::EntitlementInactive));
 }

@@ -192,7 +192,7 @@ fn format_of(details: &KeyDetails) -> Result<KeyFormat, Failure> {
 fn write_issued(issued: &IssuedKey, done: &str, session: &Session) -> Result<Exit, Failure> {
     let IssuedKey { details, secret, .. } = issued;
     let written = if session.is_json {
-        output::secret(&describe::issued(issued, now()).to_string())
+        output::secret_json(&describe::issued(issued, now()))
     } else {
         if let Some(file) = &session.new_file {
             let file = file.to_string_lossy();

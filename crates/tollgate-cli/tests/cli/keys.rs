@@ -275,6 +275,7 @@ fn stored_text_is_shown_without_control_and_bidirectional_characters() {
         world.run(&["--json", "tenants", "suspend", strange]),
         world.run(&["keys", "show", &format!("key_{strange}")]),
         world.run(&["keys", "rotate", &id]),
+        world.run(&["--json", "keys", "rotate", &id]),
         world.run(&["keys", "revoke", &id]),
         world.run(&["keys", "delete", &id, "--yes"]),
     ];

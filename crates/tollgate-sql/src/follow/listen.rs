@@ -15,7 +15,7 @@ use tokio::{
 use super::recheck::recheck;
 use crate::{
     connect_error::ConnectError,
-    database::postgres::Pool,
+    database::{Row, postgres::Pool},
     event::Event,
     fault::Fault,
     message::{Message, PROBE},
@@ -154,21 +154,25 @@ async fn answer(shared: &Shared, pool: &Arc<Pool>, mut listener: Listener) -> Fa
                 }
             }
         };
-        let answered = match received {
+        let look = match received {
             Ok(Message::Probe) => continue,
-            Ok(first) => listener.look(shared, first, next_look).await,
+            Ok(first) => listener.look(shared, first, next_look),
             Err(fault) => return fault,
         };
-        if let Err(fault) = answered {
-            return fault;
+        match timeout(limit, look).await {
+            Ok(Ok(())) => {}
+            Ok(Err(fault)) => return fault,
+            Err(_) => return Fault::TimedOut,
         }
         next_look = Instant::now() + LOOK_INTERVAL;
+        // The look was an answer on this connection, as a beat is.
+        beats.reset();
     }
 }
 
 impl Listener {
     /// Publishes the changes that this notification, and those that arrive until this instant, are about. If one of them is unknown,
-    /// or false, that costs no more than this look.
+    /// or false, that costs no more than this look. It reads on the listener's own connection, so it waits for no other query.
     async fn look(&mut self, shared: &Shared, first: Message, not_before: Instant) -> Result<(), Fault> {
         let mut messages = vec![first];
         while messages.len() < BATCH {
@@ -181,10 +185,8 @@ impl Listener {
         sleep_until(not_before).await;
         // A change may commit after another one with a higher generation: its notification names it.
         let mut named: Vec<_> = messages.iter().filter_map(Message::generation).collect();
-        // As the staleness bound says.
-        let limit = shared.settings.heartbeat.saturating_mul(2);
         loop {
-            let events = self.events(shared, &named, limit).await?;
+            let events = self.events(&named).await?;
             for event in &events {
                 self.last = self.last.max(event.generation);
                 if let Some(event) = event.to_store_event() {
@@ -200,7 +202,7 @@ impl Listener {
     }
 
     /// The events with these generations, and those after the last one.
-    async fn events(&self, shared: &Shared, named: &[i64], limit: Duration) -> Result<Vec<Event>, Fault> {
+    async fn events(&mut self, named: &[i64]) -> Result<Vec<Event>, Fault> {
         let named: Vec<_> = named.iter().map(i64::to_string).collect();
         let either = if named.is_empty() {
             String::new()
@@ -212,10 +214,8 @@ impl Listener {
              ORDER BY generation LIMIT {BATCH}",
             self.last
         );
-        let rows = shared
-            .database
-            .read(limit, |connection| Box::pin(connection.rows_unprepared(AssertSqlSafe(sql), [])));
-        let rows: Vec<_> = rows.await?;
-        rows.iter().map(Event::read).collect()
+        let query = sqlx::query(AssertSqlSafe(sql)).persistent(false);
+        let rows = query.fetch_all(&mut self.connection).await?;
+        rows.into_iter().map(|row| Event::read(&Row::Postgres(row))).collect()
     }
 }

@@ -243,6 +243,13 @@ impl RequestContext {
         self.plan = FoundPlan::NotAsked;
     }
 
+    /// Sets who is calling, by the credential that was presented.
+    #[inline]
+    pub(crate) fn set_principal(&mut self, principal: Arc<Principal>) {
+        self.caller = Caller::Authenticated(principal);
+        self.plan = FoundPlan::NotAsked;
+    }
+
     pub(crate) fn set_plan(&mut self, plan: Option<Arc<Plan>>) {
         self.plan = FoundPlan::Found(plan);
     }

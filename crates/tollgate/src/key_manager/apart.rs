@@ -3,7 +3,7 @@
 
 use tollgate_core::{
     denial::Unavailable,
-    manage::{Actor, HistoryQuery, KeyAdminError, KeyDetails, KeyEvent, KeyQuery, Page},
+    manage::{Actor, HistoryQuery, KeyAdminError, KeyDetails, KeyEvent, KeyQuery, Page, TenantDetails},
 };
 
 /// Restricts a query to the keys that the actor manages. `false` if the query is for another tenant: then there is no result.
@@ -40,6 +40,8 @@ fn retain<T>(page: &mut Page<T>, is_selected: impl Fn(&T) -> bool) {
     page.items.retain(is_selected);
     let wrong = returned - page.items.len();
     if wrong > 0 {
+        // It may name what was left out.
+        page.next = None;
         tracing::error!(
             target: "tollgate",
             wrong,
@@ -47,6 +49,15 @@ fn retain<T>(page: &mut Page<T>, is_selected: impl Fn(&T) -> bool) {
              `key_admin` of tollgate-testing tests it)"
         );
     }
+}
+
+/// Refuses another tenant than the one that was asked for.
+pub(super) fn check_tenant(found: &TenantDetails, tenant: &str) -> Result<(), KeyAdminError> {
+    if *found.tenant == *tenant {
+        return Ok(());
+    }
+    tracing::error!(target: "tollgate", tenant, "key store returned another tenant: correct the store (the suite `key_admin` of tollgate-testing tests it)");
+    Err(Unavailable::new("the key store returned another tenant than the one that was asked for").into())
 }
 
 /// Refuses a changed key that is not the one that was to be changed.

@@ -64,7 +64,7 @@
 //! - Every value that holds a credential is marked sensitive in the request, also where the request is refused.
 //! - Shared caches store no response to `Authorization` unless the response permits it (RFC 9111 section 3.5); one with a
 //!   `Cache-Control` gets `Vary: authorization`. They do not recognise credentials in other places: responses to those get
-//!   `Cache-Control: private, no-store`, unless they have `private` or `no-store` already, and `Vary` on the header.
+//!   `private` beside their `max-age` or `no-cache`, or else `private, no-store`, and `Vary` on the header.
 //! - CORS preflights cannot carry credentials. Put a CORS layer outside, which answers them; without one they are refused. See
 //!   also [`dangerous_preflights`](CredentialLayer::dangerous_preflights).
 

@@ -55,7 +55,8 @@
 //! # Security
 //!
 //! A place is never given twice, and none is lost: it is freed when what holds it is dropped. With several processes, each one
-//! admits the whole number. A caller that reads a response slowly holds its place, and no other caller's.
+//! admits the whole number. A caller that reads a response slowly holds its place, and no other caller's, until the server has taken the
+//! whole body: give the server a time limit for writing, because it keeps what a caller does not read.
 
 use std::{fmt, sync::Arc};
 

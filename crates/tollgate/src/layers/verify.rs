@@ -98,7 +98,6 @@ use tollgate_core::{
     answer::Answer,
     denial::{Denial, DenialKind},
     key::Environment,
-    network::Networks,
     request::RequestHead,
     verify::{Principal, Verify, VerifyRequest},
 };
@@ -172,10 +171,9 @@ impl VerifyGate {
         cx.when_answered(answer, move |found, context| {
             let principal = found?;
             let own = principal.environment();
-            let networks = check_networks(principal.allowed_networks(), client);
-            context.caller = Caller::Authenticated(principal);
-            // First: elsewhere nothing about the key may show.
-            networks?;
+            // First, and while the caller is not known: elsewhere nothing about the key may show.
+            check_networks(&principal, client)?;
+            context.set_principal(principal);
             context.check_not_ended()?;
             if environment.is_some() && own != environment {
                 return Err(Denial::new(DenialKind::WrongEnvironment));
@@ -209,20 +207,22 @@ enum Client {
 
 /// Refuses a client outside the networks of its key.
 #[inline]
-fn check_networks(networks: &Networks, client: Client) -> Result<(), Denial> {
+fn check_networks(principal: &Principal, client: Client) -> Result<(), Denial> {
+    let networks = principal.allowed_networks();
     match client {
         _ if networks.is_anywhere() => Ok(()),
         Client::At(address) if networks.allow(address) => Ok(()),
-        client => Err(outside(networks, client)),
+        client => Err(outside(principal, client)),
     }
 }
 
 #[cold]
-fn outside(networks: &Networks, client: Client) -> Denial {
+fn outside(principal: &Principal, client: Client) -> Denial {
     match client {
         Client::At(address) => Denial::new(DenialKind::NetworkNotAllowed).with_log_detail(format!(
-            "client {address} is in none of the {} networks from which the key may be used",
-            networks.iter().count()
+            "client {address} is in none of the {} networks from which the key {} may be used",
+            principal.allowed_networks().iter().count(),
+            principal.id()
         )),
         Client::Unknown => Denial::misconfigured(
             "a key may be used from some networks only, and the client's address is unknown: let the server attach the address of \
