@@ -1,7 +1,8 @@
 //! The bounds on what is stored and kept of keys, in one place.
 //!
 //! A command that exceeds a bound is refused with an error that names it, for every store: a `KeyManager` calls
-//! [`Command::check`](crate::manage::Command::check) before the store. A record that was stored before is read all the same.
+//! [`Command::check`](crate::manage::Command::check) before the store. A record that was stored before the bounds existed can still
+//! be read.
 //!
 //! The guide `docs/guides/bounds.md` in Tollgate's repository has a table of these bounds and of those of caches and counters.
 

@@ -58,7 +58,7 @@ impl Denial {
     }
 
     /// A rate limit is used up. The denial has the decision, and the time until the request may be admitted. For a request that is
-    /// never admitted it has no time, and a sentence for the log.
+    /// never admitted, it has a sentence for the log instead of the time.
     pub fn rate_limited(decision: Decision) -> Self {
         let (retry_after, log_detail) = (decision.retry_after(), decision.why_never().into());
         Self::with_more(
@@ -72,8 +72,8 @@ impl Denial {
         Self::with_more(DenialKind::ScopeMissing, More { scope: Some(scope.into()), ..More::default() })
     }
 
-    /// The path exists, but not for this method: 405. `allowed_methods` lists those that it has, separated by commas, for the
-    /// header `Allow` (RFC 9110 section 15.5.6). For the log it is a route that is not listed.
+    /// The path exists, but not for this method: 405. `allowed_methods` lists the methods that it has, separated by commas, for the
+    /// header `Allow` (RFC 9110 section 15.5.6). The reason in the log is `route_unlisted`.
     ///
     /// ```
     /// use tollgate_core::denial::{Denial, DenialKind};

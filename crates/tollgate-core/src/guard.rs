@@ -1,4 +1,4 @@
-//! The backend trait for a check of the application's own.
+//! The backend trait for an application's own check.
 
 use std::{fmt, future::Future, sync::Arc, time::SystemTime};
 
@@ -16,8 +16,8 @@ pub trait Guard: Send + Sync + 'static {
     /// Decides about a request whose caller is verified.
     ///
     /// # Errors
-    /// The denial that the request is refused with: usually [`DenialKind::Forbidden`] with a status, a code and a detail of the
-    /// application's own, or [`Denial::unavailable`] if a backend does not answer.
+    /// The denial that the request is refused with: usually [`DenialKind::Forbidden`] with the application's own status, code and
+    /// detail, or [`Denial::unavailable`] if a backend does not answer.
     fn check(&self, request: &GuardRequest<'_>) -> Answer<Result<(), Denial>>;
 }
 

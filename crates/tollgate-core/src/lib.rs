@@ -12,8 +12,8 @@
 //! | [`store`] | stored keys and their changes: [`KeyRecord`](store::KeyRecord), [`StoreEvent`](store::StoreEvent), [`EndSignal`](store::EndSignal) | [`KeyStore`](store::KeyStore), [`LegacyKeys`](store::LegacyKeys) |
 //! | [`manage`] | managed keys: [`KeyDetails`](manage::KeyDetails), [`KeyChange`](manage::KeyChange), [`KeyEvent`](manage::KeyEvent), [`Actor`](manage::Actor) | [`KeyAdmin`](manage::KeyAdmin) |
 //! | [`usage`] | how often keys are used | [`UsageSink`](usage::UsageSink), [`UsageStore`](usage::UsageStore) |
-//! | [`bounds`] | how much is stored of a key at most | |
-//! | [`guard`] | a check of the application's own: [`GuardRequest`](guard::GuardRequest) | [`Guard`](guard::Guard) |
+//! | [`bounds`] | the upper bounds of what is stored of a key | |
+//! | [`guard`] | an application's own check: [`GuardRequest`](guard::GuardRequest) | [`Guard`](guard::Guard) |
 //! | [`denial`] | why a request is refused: [`Denial`](denial::Denial), [`DenialKind`](denial::DenialKind) | |
 //! | [`respond`] | how a refusal is written | [`Respond`](respond::Respond) |
 //! | [`request`] | the head of a request: [`RequestHead`](request::RequestHead) | |

@@ -39,7 +39,7 @@ pub use tenant::{TenantChange, TenantDetails};
 /// | a query with a [tenant](KeyQuery::tenant) | returns only keys, or events, of this tenant, also together with an identifier |
 ///
 /// The rule for a change needs the key's tenant *in the statement that makes the change*: `UPDATE .. WHERE id = $1 AND tenant = $2`.
-/// A `KeyManager` checks all of this again before and after it calls a store, and the suite in `tollgate-testing` tries it.
+/// A `KeyManager` checks all of this again before and after it calls a store, and the suite in `tollgate-testing` tests it.
 pub trait KeyAdmin: Send + Sync + 'static {
     /// Changes a key. Returns the key after the change, or before it if the key was deleted.
     ///
@@ -56,7 +56,7 @@ pub trait KeyAdmin: Send + Sync + 'static {
     /// Like [`change`](Self::change).
     fn change_tenant(&self, command: Command<TenantChange>) -> Answer<Result<TenantDetails, KeyAdminError>>;
 
-    /// The tenant with this name: without a plan and not suspended, if it was never changed.
+    /// Returns the tenant with this name. A tenant that was never changed has no plan and is not suspended.
     ///
     /// # Errors
     /// [`KeyAdminError::Unavailable`].

@@ -8,8 +8,8 @@ use crate::bounds::MAX_NETWORKS;
 
 /// A network of IPv4 or IPv6 addresses, in CIDR notation. A single address is a network of one.
 ///
-/// An IPv4-mapped IPv6 address is its IPv4 address, in networks as in the addresses that are compared with them: servers that
-/// accept both kinds of connections on one socket report IPv4 clients in that form.
+/// An IPv4-mapped IPv6 address counts as its IPv4 address, both in networks and in the addresses that are compared with them: servers
+/// that accept both kinds of connections on one socket report IPv4 clients in that form.
 ///
 /// ```
 /// use tollgate_core::network::Network;
@@ -134,7 +134,7 @@ impl fmt::Display for Networks {
     }
 }
 
-/// The longest network has 43 characters: an IPv6 address of 39 and its prefix. What is longer is shown in part.
+/// The longest network has 43 characters: an IPv6 address of 39 and its prefix. Of a longer text only the beginning is shown.
 const LONGEST_SHOWN: usize = 50;
 
 /// Why a text is no network, or a list of networks is refused.

@@ -60,9 +60,9 @@ pub use legacy_keys::{LegacyKey, LegacyKeys};
 ///   returned. It also ends the principals that it returned earlier, by [`EndSignals`], so that open streams are closed. If it can
 ///   miss changes of other processes, it notifies [`StoreEvent::Disconnected`] while it does.
 ///
-/// Two rules hold for both. A lookup has a time limit of the store's own, and may be dropped at any time. A change runs to
-/// completion in a task of its own, since a caller who disconnects drops the future of the request, perhaps between the commit
-/// and the event.
+/// Two rules hold for both. A lookup has a time limit of the store's own, and may be dropped at any time. A change runs to completion
+/// in a task of its own, since the future of the request is dropped when its caller disconnects, perhaps between the commit and the
+/// event.
 ///
 /// The crate `tollgate-testing` has a suite of tests for stores. The guide `docs/guides/own-key-store.md` in Tollgate's repository
 /// shows one store of each kind.

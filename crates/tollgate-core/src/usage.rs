@@ -83,8 +83,9 @@ pub trait UsageStore: Send + Sync + 'static {
     /// [`Unavailable`] if it is not known whether the batch was added: the writer adds it again later.
     fn add(&self, batch: UsageBatch) -> Answer<Result<(), Unavailable>>;
 
-    /// A key's usage by hour, and the number of one writer's last batch whose counts of this key were added. Both are read as of one moment, so that the writer can
-    /// add what it has counted since, and nothing twice. A store may forget hours that are long past.
+    /// A key's usage by hour, and the number of one writer's last batch whose counts of this key were added. Both are read as
+    /// of one moment, so that the writer can add what it has counted since, and nothing twice. A store may forget hours that
+    /// are long past.
     ///
     /// # Errors
     /// [`Unavailable`] if the store cannot be reached.

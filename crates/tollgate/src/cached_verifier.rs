@@ -81,9 +81,9 @@ type Verified = Result<Arc<Principal>, Denial>;
 ///
 /// # What the verifier sees
 ///
-/// The answer to one request is given to others, so the verifier sees nothing but the secret and the instant: the credential's source is
-/// [`Bearer`](CredentialSource::Bearer) whatever it was, and the head is that of an empty `GET /`. A verifier that reads the request, such
-/// as one of credentials that are bound to a connection, cannot be cached. Put such a check into a [guard](crate::guard).
+/// The answer to one request is given to others, so the verifier sees nothing but the secret and the instant: the credential's source
+/// is always [`Bearer`](CredentialSource::Bearer), and the head is that of an empty `GET /`. A verifier that reads the request cannot
+/// be cached, for example one that binds credentials to a connection. Put such a check into a [guard](crate::guard).
 ///
 /// # When the verifier is slow or down
 ///
@@ -163,7 +163,7 @@ impl CachedVerifier {
         self.set(|settings| settings.refused_ttl = ttl.min(Self::MAX_TTL))
     }
 
-    /// A lookup that the verifier has not answered after this time has failed. Default: 5 seconds.
+    /// A lookup fails if the verifier has not answered after this time. Default: 5 seconds.
     pub fn with_deadline(self, deadline: Duration) -> Self {
         self.set(|settings| settings.deadline = deadline)
     }
@@ -276,9 +276,9 @@ impl Inner {
             // A failure says nothing about the credential.
             Err(denial) if denial.outcome() != Outcome::Denied => {}
             _ => {
-                // Even if the refusal is not cached: the verifier does not confirm the principal any more.
+                // Even if the refusal is not cached: the verifier no longer confirms the principal.
                 self.verified.remove(hash, &[digest]);
-                // A verifier that limits its callers says when to return.
+                // A denial with `retry_after` is about the verifier's own limits, and not about the credential.
                 if found.as_ref().is_err_and(|denial| denial.retry_after().is_none()) {
                     self.refused.insert(hash, entry(after(self.settings.refused_ttl)), is_current);
                 }

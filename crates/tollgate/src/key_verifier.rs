@@ -150,8 +150,8 @@ fn to_principal(
         KeyStatus::TenantSuspended if record.principal().allowed_networks().is_anywhere() => {
             Err(Denial::new(DenialKind::TenantSuspended))
         }
-        // Outside its networks the key is unknown, so the suspension must not show there. `VerifyLayer` knows the network, and
-        // refuses a principal that has ended.
+        // A caller outside the key's networks must not see that the tenant is suspended. `VerifyLayer` checks the networks
+        // first, and then refuses a principal that has ended.
         KeyStatus::TenantSuspended => Ok(suspended(record.principal())),
         // A status that this version does not know must not let a request through.
         _ => Err(Denial::new(DenialKind::KeyUnknown).with_log_detail("the key has an unknown status")),
@@ -160,7 +160,7 @@ fn to_principal(
 
 #[cold]
 fn suspended(principal: &Principal) -> Arc<Principal> {
-    // A store of an application's own may not have sent the signal.
+    // An application's own store may not have sent the signal.
     let signal = EndSignal::new();
     signal.end(EndReason::TenantSuspended);
     Arc::new(principal.clone().with_end_signal(signal))

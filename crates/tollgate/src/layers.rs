@@ -84,7 +84,7 @@ impl Gate {
         }
     }
 
-    /// Whether a stack may have several of it.
+    /// Whether a stack may have several gates of this kind.
     pub(crate) fn may_repeat(&self) -> bool {
         matches!(self, Self::InFlightLimit(_) | Self::Guard(_))
     }

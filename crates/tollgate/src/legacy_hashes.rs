@@ -51,9 +51,9 @@ use hash::Scheme;
 ///
 /// A slow hash takes a tenth of a second of a core, and every client that knows a prefix can cause one. So hashes run on tokio's
 /// threads for blocking work, on half of the machine's cores at most. At most 64 requests wait; further ones are answered with 503. A
-/// client that hangs up leaves the queue, but a hash that has begun for it goes on and counts until its end. An
-/// [attempt limit](crate::AttemptLimitLayer) in the same stack refuses clients that go on. When most keys are upgraded, revoke the
-/// rest and remove this.
+/// client that hangs up leaves the queue. A hash that has begun goes on, and counts until its end. An [attempt
+/// limit](crate::AttemptLimitLayer) in the same stack refuses clients that repeat this. When most keys are upgraded, revoke the rest
+/// and remove this.
 ///
 /// A digest is a fast hash. That is enough for random secrets. If people chose their secrets, stolen digests could be guessed:
 /// add [a pepper](crate::KeyVerifier::with_peppers) that is not stored with them.
@@ -71,7 +71,7 @@ type PrefixOf = dyn for<'s> Fn(&'s str) -> Option<&'s str> + Send + Sync;
 /// At most this many requests wait for a hash.
 const MAX_WAITING: usize = 64;
 
-/// How long an upgrade may take, whose caller cannot stop it.
+/// How long an upgrade may take. Its caller cannot stop it.
 const UPGRADE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Limits how many hashes are checked at a time, and how many requests wait for that.

@@ -57,8 +57,8 @@
 //! | [`InFlightLimitLayer`] | the principal and its plan, or what you choose | | 429 |
 //! | [`RateLimitLayer`] | the principal and its plan, or what you choose | a [`Decision`](limit::Decision), `X-RateLimit-*` headers | 429 |
 //! | [`EntitlementLayer`] | the plan | | 403 |
-//! | [`ScopeLayer`] | the principal's [`Scopes`], the route | | 403 |
-//! | [`GuardLayer`] | the principal, the request's head | | what your [`Guard`](guard::Guard) says |
+//! | [`ScopeLayer`] | the principal's [`Scopes`], the route | | 403, 404, 405 |
+//! | [`GuardLayer`] | the principal and its plan, the request's head | | what your [`Guard`](guard::Guard) says |
 //! | [`UsageLayer`] | the principal | usage counts, to a [`UsageRecorder`](usage::UsageRecorder) | |
 //!
 //! The layers keep what they know about a request in one extension, the [`RequestContext`]. A refusal is a [`Denial`]; a
@@ -88,7 +88,9 @@
 //! |---|---|
 //! | `layer` | the layer that refused |
 //! | `reason` | the precise reason: [`DenialKind::reason`] |
-//! | `code`, `status` | the public code and the status of the denial, before the responder |
+//! | `code` | the public code of the denial |
+//! | `status` | the status that was sent; in report-only mode, the denial's |
+//! | `method`, `path` | of the request, without the query |
 //! | `detail` | details for the log only |
 //! | `request_id`, `principal`, `tenant` | if they are known |
 //! | `report_only` | `true` if the request was let through in report-only mode |

@@ -1,4 +1,4 @@
-//! What caches are made of, in front of a backend that answers later: tables of answers, lookups that concurrent requests share, a
+//! The parts of the caches in front of a backend that answers later: tables of answers, lookups that concurrent requests share, a
 //! circuit breaker, and a count of the events that make answers outdated.
 
 mod circuit_breaker;

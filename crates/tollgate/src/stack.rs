@@ -56,8 +56,8 @@ impl<S> Layer<S> for Tollgate {
     }
 }
 
-/// Builds a [`Tollgate`]. Whatever the order of the calls, a request passes the layers in this order: request ID, attempt limit,
-/// credential, verify, plan, in-flight limits, rate limit, entitlement, scope, guards, usage.
+/// Builds a [`Tollgate`]. The order of the calls does not matter. A request passes the layers in this order: request ID, attempt
+/// limit, credential, verify, plan, in-flight limits, rate limit, entitlement, scope, guards, usage.
 ///
 /// Responder, clock and realm are set here for all layers; [`build`](Self::build) refuses a layer that has its own. A layer in
 /// report-only mode stays so.
@@ -84,7 +84,7 @@ pub struct TollgateBuilder {
     error: Option<ConfigurationError>,
 }
 
-/// The layers that were given for one place. More than one is an error, except where the [gate may repeat](Gate::may_repeat).
+/// The layers that were given for one position. More than one is an error, except where the [gate may repeat](Gate::may_repeat).
 type Slot = Vec<(Gate, Settings)>;
 
 impl TollgateBuilder {
@@ -155,8 +155,8 @@ impl TollgateBuilder {
         self
     }
 
-    /// A check of your own: a [guard](crate::guard), or a layer made of one. Several run in the order in which they are added.
-    /// Default: none.
+    /// Your own check: a [guard](crate::guard), or a layer made of one. Several run in the order in which they are added. Default:
+    /// none.
     ///
     /// ```
     /// use tollgate::{

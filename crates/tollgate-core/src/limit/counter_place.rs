@@ -1,13 +1,13 @@
-//! The place of a principal's counters, worked out once.
+//! The place of a principal's counters, computed once.
 
 use std::sync::OnceLock;
 
 use crate::limit::PolicyName;
 
-/// Where a limiter keeps the counters of one principal under one policy. Kept with the principal, so that the limiter works
-/// it out once and not at each request.
+/// Where a limiter keeps the counters of one principal under one policy. It is kept with the principal, so that the limiter computes
+/// it once and not at each request.
 ///
-/// It keeps one place: that of the first limiter and policy to ask. For others it is worked out each time. It takes 56 bytes.
+/// It keeps one place: that of the first limiter and policy that ask. For others the place is computed each time. It takes 56 bytes.
 ///
 /// ```
 /// use tollgate_core::limit::{CounterPlace, PolicyName};

@@ -28,7 +28,7 @@ pub struct Charge<'r> {
     pub required: u64,
     /// How much each counter counts if the request is admitted.
     pub cost: u64,
-    /// Where the limiter may keep the place of the counters, which it would otherwise work out from policy, subject and group.
+    /// Where the limiter may keep the place of the counters, which it would otherwise compute from policy, subject and group.
     pub place: Option<&'r CounterPlace>,
     /// Whether callers must not see where the counters stand.
     pub is_hidden: bool,

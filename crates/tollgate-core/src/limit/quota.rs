@@ -233,7 +233,8 @@ pub enum Algorithm {
     /// `Retry-After`: when enough requests have left the window, which is earlier.
     SlidingWindow,
     /// A bucket that refills at a constant rate, the limit per window, and holds at most `burst` tokens. Implemented as the
-    /// generic cell rate algorithm. A month has its mean length, 30.436875 days. Callers see the bucket's size as the limit, and the tokens in it as the remaining quota.
+    /// generic cell rate algorithm. A month has its mean length, 30.436875 days. Callers see the bucket's size as the limit,
+    /// and the tokens in it as the remaining quota.
     ///
     /// Reset: when the bucket is full. `Retry-After`: when it holds enough tokens, which is earlier.
     TokenBucket {

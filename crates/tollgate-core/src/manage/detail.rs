@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(KeyAction::Updated.detail(&full, &full), "");
     }
 
-    /// A history could be made to say that the expiry was changed, by a name or a scope.
+    /// By the choice of a name or a scope, a user could make the history say that the expiry was changed.
     #[test]
     fn a_name_cannot_look_like_another_change() {
         let mut before = KeyDetails::new("key_1", "a, expiry: 2030-01-01T00:00:00Z -> never", at(0));

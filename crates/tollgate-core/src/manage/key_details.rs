@@ -121,8 +121,8 @@ impl KeyDetails {
         }
     }
 
-    /// The principal of this key, with the [plan that applies](Self::effective_plan) and `signal` as its end signal. Metadata, if present, becomes an
-    /// [extension](Principal::extension) of the principal.
+    /// The principal of this key, with the [plan that applies](Self::effective_plan) and `signal` as its end signal. Metadata,
+    /// if present, becomes an [extension](Principal::extension) of the principal.
     pub fn to_principal(&self, signal: EndSignal) -> Principal {
         let mut principal = Principal::new(self.id.clone())
             .with_scopes(self.scopes.clone())

@@ -1,9 +1,9 @@
-//! Tenants: what a store keeps about them, and how it changes.
+//! Tenants: what a store keeps about them, and how that changes.
 
 use super::KeyAction;
 use crate::verify::Plan;
 
-/// What a store keeps about a tenant, beside its keys. A tenant exists as soon as it is named: by then it has no plan and is not
+/// What a store keeps about a tenant, beside its keys. A tenant need not be created: until it is changed, it has no plan and is not
 /// suspended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -90,7 +90,8 @@ pub enum CredentialSource {
     BasicUser,
     /// `Authorization: Basic <base64 of user:credential>` (RFC 7617): the key is the password.
     BasicPassword {
-        /// The user name that callers must send. `None`: any, also an empty one. It is not a secret, and nothing is verified by it.
+        /// The user name that callers must send. `None`: any, also an empty one. It is not a secret, and does not authenticate the
+        /// caller.
         user: Option<&'static str>,
     },
     /// `Authorization: <scheme> <credential>`, for another scheme than `Bearer` and `Basic`, such as `Token` or `ApiKey`. The

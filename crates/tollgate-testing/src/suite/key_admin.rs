@@ -22,8 +22,8 @@ use crate::at;
 
 /// Runs the suite for stores that manage keys, and [`key_store`](super::key_store) on the same store.
 ///
-/// It covers the life cycle of keys, the plans of tenants, that tenants are kept apart, lists and their pages, the history, events, races, and random
-/// commands that are compared with [`MemoryKeys`](tollgate::MemoryKeys).
+/// It covers the life cycle of keys, the plans of tenants, that tenants are kept apart, lists and their pages, the history, events,
+/// races, and random commands that are compared with [`MemoryKeys`](tollgate::MemoryKeys).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]

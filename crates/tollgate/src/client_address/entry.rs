@@ -4,8 +4,8 @@
 //! left, such as an open quote, therefore cannot affect the entry that a proxy added. In return, an entry with a comma within
 //! quotes cannot be read, because none of its parts is a valid entry.
 //!
-//! `Forwarded` is a list, in which empty elements do not count (RFC 9110 section 5.6.1.2). `X-Forwarded-For` has no standard: there
-//! an empty entry is a proxy's that has no address to report, and what stands before it may be the client's own text.
+//! `Forwarded` is a list, in which empty elements do not count (RFC 9110 section 5.6.1.2). `X-Forwarded-For` has no standard: an
+//! empty entry there comes from a proxy that has no address to report, and the entry before it may be the client's own text.
 
 use std::net::IpAddr;
 

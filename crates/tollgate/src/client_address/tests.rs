@@ -133,7 +133,7 @@ fn empty_pairs_are_ignored() {
     }
 }
 
-/// Intermediaries that join lines leave such, and RFC 9110 section 5.6.1.2 has every recipient ignore them.
+/// Intermediaries that join lines leave empty elements, and RFC 9110 section 5.6.1.2 requires recipients to ignore them.
 #[test]
 fn empty_elements_of_forwarded_are_ignored() {
     for lines in [
@@ -146,7 +146,7 @@ fn empty_elements_of_forwarded_are_ignored() {
         assert_eq!(forwarded(PROXY, lines), "198.51.100.4", "{lines:?}");
     }
     assert_eq!(forwarded(PROXY, &[" , ,"]), PROXY, "nothing is reported");
-    // What a proxy could not name is not empty.
+    // An address that a proxy does not know is `unknown`, and not an empty element.
     assert_eq!(forwarded(PROXY, &["for=203.0.113.9, for=unknown,"]), PROXY);
     // In the header without a standard, the entry at the right end is the proxy's, also if it is empty.
     assert_eq!(x_forwarded_for(PROXY, &["203.0.113.9, "]), PROXY);

@@ -32,8 +32,8 @@ pin_project! {
             #[pin]
             body: B,
         },
-        // The inner body, whose bytes are charged, or which holds a place. Boxed, because a body behind several layers would otherwise have room for as
-        // many meters.
+        // The inner body, whose bytes are charged, or which holds a place. Boxed, because a body behind several layers would otherwise
+        // have room for as many meters.
         Metered { body: Pin<Box<Metered<B>>> },
         // Empty once the bytes are given out.
         Refusal { bytes: Bytes },

@@ -50,9 +50,9 @@ impl Caching {
 
 /// The `Cache-Control` that keeps a response out of shared caches; `None` if it keeps itself out.
 ///
-/// A response that says how long a cache may use it becomes `private`: the caller's own cache may keep it (RFC 9111 section
-/// 5.2.2.7), and `Vary` tells it which key it belongs to. Any other is not stored. Nor is one to a key in the query, because its
-/// URL would be stored with it.
+/// A response with `max-age` or `no-cache` becomes `private`: the caller's own cache may keep it (RFC 9111 section 5.2.2.7), and
+/// `Vary` names the header with the key. All other responses get `no-store`. So does every response to a key in the query, because a
+/// cache would store the URL with it.
 fn made_private(headers: &HeaderMap, is_in_header: bool) -> Option<HeaderValue> {
     if !headers.contains_key(CACHE_CONTROL) {
         return Some(PRIVATE);
@@ -92,7 +92,7 @@ impl Directive<'_> {
     }
 }
 
-/// The directives of all lines. `None` if a quotation mark is open at the end of a line: caches may differ in what they read then.
+/// The directives of all lines. `None` if a line ends within quotes: caches may read such a line in different ways.
 fn directives<'h>(lines: &[&'h str]) -> Option<Vec<Directive<'h>>> {
     let mut found = Vec::new();
     for line in lines {

@@ -55,8 +55,8 @@ pin_project! {
     }
 }
 
-/// A waiting request. Boxed, because every future would otherwise have room for a request. `None` once the backend has answered:
-/// dropped before that, the request is abandoned.
+/// A waiting request. Boxed, because every future would otherwise have room for a request. `None` once the backend has answered: if
+/// it is dropped before that, the request is abandoned.
 struct Unanswered<S, RequestBody>(Option<Box<Waiting<S, RequestBody>>>);
 
 impl<S, RequestBody> Drop for Unanswered<S, RequestBody> {

@@ -1,4 +1,4 @@
-//! A body at whose end something is left to do: its bytes are charged, and places of requests in flight are freed.
+//! A body at whose end its bytes are charged, and places of requests in flight are freed.
 
 use std::{
     pin::Pin,
@@ -106,7 +106,7 @@ impl Meter {
         self.bytes = self.bytes.saturating_add(bytes as u64);
     }
 
-    /// Whether the body has ended as its reader sees it, if the inner body has. Frees the places then, before the reader knows it.
+    /// Whether the reader of the body sees its end; `has_ended` is whether the inner body has ended. If so, frees the places first.
     fn is_at_end(&self, has_ended: bool) -> bool {
         let is_at_end = has_ended && (self.is_charged || self.bytes == 0);
         if is_at_end {

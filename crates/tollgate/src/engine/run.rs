@@ -81,7 +81,7 @@ impl Engine {
     }
 
     /// Counts a failed attempt if the request was dropped while gate number `at` verified its credential. Otherwise a caller that
-    /// never waits for an answer could have credentials verified without end.
+    /// never waits for an answer could try any number of credentials.
     pub(super) fn abandon<B>(&self, at: usize, request: &mut Request<B>) {
         if self.stations.get(at).is_some_and(Station::is_authenticating) {
             let mut context = RequestContext::take(request.extensions_mut());
@@ -89,7 +89,7 @@ impl Engine {
         }
     }
 
-    /// Takes the context out of the request and puts it back: the only place that does while gates run.
+    /// Takes the context out of the request and puts it back. While gates run, no other code does this.
     #[inline]
     fn with_context<B>(
         &self,

@@ -30,7 +30,7 @@ pub(super) fn only_selected_events(page: &mut Page<KeyEvent>, query: &HistoryQue
     });
 }
 
-/// Whether this is what a query asks for. `wanted` is `None` if it does not matter.
+/// Whether this value matches the query. A `wanted` of `None` matches every value.
 fn is_wanted(wanted: Option<&str>, found: Option<&str>) -> bool {
     wanted.is_none() || wanted == found
 }

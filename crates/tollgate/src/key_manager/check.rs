@@ -1,4 +1,4 @@
-//! Validates requests by the rules of a manager. What every key must keep to is in
+//! Validates requests by the rules of a manager. The rules for every key are in
 //! [`Command::check`](tollgate_core::manage::Command::check). Each error says what to do.
 
 use std::time::{Duration, SystemTime};

@@ -8,8 +8,8 @@
 //! | the counters cannot be reached | 503 | |
 //!
 //! An attempt has failed if the request was refused for its credential: missing, empty, malformed, repeated or conflicting;
-//! unknown, revoked, expired, of another environment, or used from a network that it does not allow. Other refusals do not count, and no response shows how many attempts are
-//! left. The log has the address in the refusal's field `detail`.
+//! unknown, revoked, expired, of another environment, or used from a network that it does not allow. Other refusals do not count,
+//! and no response shows how many attempts are left. The log has the address in the refusal's field `detail`.
 //!
 //! # Where it stands
 //!
@@ -51,10 +51,10 @@
 //! Keys of 128 random bits cannot be guessed. This layer bounds the work that attempts cost, and protects weaker keys. Many
 //! callers may share an address, so choose a generous quota: an address that fails too often is refused with valid keys, too.
 //!
-//! Attempts are counted when they have failed. Concurrent attempts therefore all pass if one unit is left. In a
-//! [built stack](crate::Tollgate), an attempt that is cut off while its credential is being verified, by its caller or by a
-//! timeout, counts as failed: its caller learns nothing, but the work was done. So choose timeouts outside that are longer than
-//! the verifier's own. A layer that stands alone does not know what layers inside it wait for, and counts no such attempt.
+//! Attempts are counted when they have failed. Concurrent attempts therefore all pass if one unit is left. In a [built
+//! stack](crate::Tollgate), an attempt that is cut off while its credential is being verified, by its caller or by a timeout, counts
+//! as failed: its caller learns nothing, but the verifier has done the work. So a timeout outside the stack must be longer than the
+//! verifier's own. A layer that stands alone does not know what layers inside it wait for, and counts no such attempt.
 //!
 //! A request without a known address passes on to be verified, and the log says at the level `ERROR` what to do: the limit must
 //! not refuse all callers because the server was started in another way.

@@ -30,8 +30,7 @@
 //!
 //! let layer = CredentialLayer::new();
 //! ```
-//!
-//! Keys as other services take them: `Authorization: Token <key>`, and `https://any-user:<key>@api.example.com/`:
+//! Keys in forms that other services use: `Authorization: Token <key>`, and `https://any-user:<key>@api.example.com/`:
 //!
 //! ```
 //! use tollgate::{CredentialLayer, verify::CredentialSource};
@@ -113,7 +112,7 @@ impl CredentialLayer {
     /// Reads these places, in this order. If two of them hold the same credential, the first one counts as its source.
     ///
     /// # Errors
-    /// If there is no source, or one that no request can meet.
+    /// If there is no source, or one in which no request can have a credential.
     pub fn from_sources(
         sources: impl IntoIterator<Item = CredentialSource>,
     ) -> Result<Self, ConfigurationError> {
@@ -157,7 +156,7 @@ impl CredentialLayer {
     /// Removes credentials from the request, so that no inner service, such as a proxied upstream, sees them. Inner layers find
     /// the credential in the [`RequestContext`](crate::RequestContext); a second `CredentialLayer` does not.
     ///
-    /// A host may keep a copy of the request's target, which holds a credential in the query, too: see
+    /// A host may keep a copy of the request's target, which contains a credential in the query as well: see
     /// [`with_removal_from`](Self::with_removal_from).
     pub fn with_removal(mut self) -> Self {
         self.gate.is_removed = true;

@@ -1,4 +1,4 @@
-//! Admits or refuses requests by a check of the application's own.
+//! Admits or refuses requests by the application's own check.
 //!
 //! # What is refused
 //!
@@ -64,8 +64,8 @@
 //! # Security
 //!
 //! A guard sees each request once, before the body has arrived. After a wait, a principal that has ended meanwhile is refused
-//! whatever the guard answers. In report-only mode of an outer layer, a caller that it would have refused is refused here with
-//! 401: the guard is not asked.
+//! whatever the guard answers. If an outer layer in report-only mode has waived the refusal of a credential, the caller is refused
+//! here with 401, and the guard is not asked.
 
 use std::{fmt, sync::Arc};
 
@@ -76,7 +76,7 @@ use tollgate_core::{
 
 use crate::engine::{Caller, Cx, Flow, Settings, impl_layer};
 
-/// Admits or refuses requests by a check of the application's own. See the [module](self).
+/// Admits or refuses requests by the application's own check. See the [module](self).
 ///
 /// ```
 /// use tollgate::{
@@ -131,7 +131,7 @@ impl GuardGate {
         self.name
     }
 
-    // Not inlined: few stacks have one, and the gates share one loop.
+    // Not inlined: few stacks have one, and all gates run in one loop.
     #[inline(never)]
     pub(crate) fn check<B>(&self, cx: &mut Cx<'_, B>) -> Result<Flow, Denial> {
         let context = &*cx.context;

@@ -7,9 +7,9 @@
 //! | the subject has as many requests in flight as it may | 429 | `too_many_in_flight` |
 //! | counted by key or tenant, and no `VerifyLayer` outside | 500 | `misconfigured` |
 //!
-//! The refusal has no `Retry-After`: when one of the caller's requests ends is not known. In report-only mode, a request that would be
-//! refused takes no place. Anonymous requests are not counted by key
-//! or tenant; a built stack that accepts them needs a limit by address or by a function. CORS preflights are not counted.
+//! The refusal has no `Retry-After`, because nothing tells when one of the caller's requests ends. In report-only mode, a request
+//! that would be refused takes no place. Anonymous requests are not counted by key or tenant; a built stack that accepts them needs a
+//! limit by address or by a function. CORS preflights are not counted.
 //!
 //! # When a place is free again
 //!
@@ -22,9 +22,9 @@
 //! A response that streams, such as server-sent events, holds its place as long as it streams. The response to an upgrade has no
 //! body: a WebSocket holds its place until the handshake is answered, and **is not counted while it is open**.
 //!
-//! A body frees the place before it says that it has ended, so a caller that waits for the end of a response finds the place free. Only
-//! a body that does not know its end, such as a stream with a `Content-Length`, frees the place when the server drops it, which may be
-//! a moment after the last byte.
+//! A body frees the place before it says that it has ended, so a caller that waits for the end of a response finds the place free. A
+//! body that does not know its end, such as a stream whose length is only in the header `Content-Length`, frees the place when the
+//! server drops it. That may be a moment after the last byte.
 //!
 //! # Where it stands
 //!
@@ -50,13 +50,14 @@
 //! # Memory
 //!
 //! The counts are in this process. There is one entry of about 24 bytes for each subject that has a request in flight, and none for
-//! any other: the requests in flight, which the server bounds, are the bound. After a flood of subjects the tables shrink.
+//! other subjects. So the number of entries is bounded by the requests in flight, which the server limits. After a flood of subjects
+//! the tables shrink.
 //!
 //! # Security
 //!
-//! A place is never given twice, and none is lost: it is freed when what holds it is dropped. With several processes, each one
-//! admits the whole number. A caller that reads a response slowly holds its place, and no other caller's, until the server has taken the
-//! whole body: give the server a time limit for writing, because it keeps what a caller does not read.
+//! A place is never given twice, and none is lost: it is freed when the future or the body that holds it is dropped. With several
+//! processes, each one admits the whole number. A caller that reads a response slowly holds only places of its own subject, until the
+//! server has taken the whole body: give the server a time limit for writing, because it keeps what a caller does not read.
 
 use std::{fmt, sync::Arc};
 
@@ -128,7 +129,7 @@ pub(crate) struct InFlightLimitGate {
 }
 
 impl InFlightLimitGate {
-    // Not inlined: few stacks have one, and the gates share one loop.
+    // Not inlined: few stacks have one, and all gates run in one loop.
     #[inline(never)]
     pub(crate) fn check<B>(&self, cx: &mut Cx<'_, B>) -> Result<Flow, Denial> {
         let context = &*cx.context;
@@ -146,7 +147,7 @@ impl InFlightLimitGate {
         }
     }
 
-    /// Whether the request is counted, as far as its caller says.
+    /// Whether a request by this caller is counted.
     fn counts(&self, context: &RequestContext) -> Result<bool, Denial> {
         match context.caller {
             Caller::Preflight => Ok(false),
@@ -180,7 +181,7 @@ impl InFlightLimitGate {
     }
 }
 
-/// Why anonymous callers and a limit by principal do not go together.
+/// The error of a stack that accepts anonymous callers and counts only principals.
 pub(crate) const ANONYMOUS_UNCOUNTED: &str = "no InFlightLimitLayer counts anonymous requests, which \
     CredentialLayer::with_anonymous accepts: add one by Subject::Address or Subject::custom";
 

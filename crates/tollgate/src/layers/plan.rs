@@ -1,4 +1,4 @@
-//! Looks up the caller's plan, and requires none.
+//! Looks up the caller's plan. A caller without a plan passes.
 //!
 //! # What is refused
 //!
@@ -28,8 +28,8 @@
 //! # Ok::<(), tollgate::ConfigurationError>(())
 //! ```
 //!
-//! From a service that is asked at each request. If it does not answer, all callers have the lowest limits, where they would
-//! otherwise be refused:
+//! From a service that is asked at each request. If it does not answer, this example gives all callers the lowest limits instead of
+//! refusing them:
 //!
 //! ```
 //! use std::sync::Arc;
@@ -49,7 +49,8 @@
 //!
 //! # Security
 //!
-//! What is found replaces the plan of the principal, also if nothing is found. Fails closed: without an answer no request passes.
+//! The result of the lookup replaces the principal's plan, even if the result is no plan. Fails closed: without an answer no request
+//! passes.
 
 use std::{fmt, sync::Arc};
 

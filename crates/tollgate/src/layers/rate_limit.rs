@@ -17,11 +17,11 @@
 //! replaced. `-Remaining` is in units of cost. On a refusal it is 0, even if a cheaper request would still fit, so that a caller
 //! that tests it does not repeat the refused request.
 //!
-//! A caller that waits for `Retry-After` seconds (rounded up) is admitted with the same request. A caller whose requests cost 1, and
-//! that waits for the reset when nothing is left, is never refused. Both hold if no other caller shares its counters. A request
+//! A caller that waits for `Retry-After` seconds (rounded up) is admitted with the same request. A caller whose requests cost 1,
+//! and that waits for the reset when nothing is left, is never refused. Both hold if no other caller shares its counters. A request
 //! that is never admitted, because it costs more than the limit or the limit is 0, is refused without `Retry-After`, and the log
-//! says why. This holds for one layer. Of stacked layers the outer one has counted what the inner one refuses; each writes its headers where there are none yet, or where its own
-//! window is tighter. Put policies that belong together into one layer.
+//! says why. This holds for one layer. Of stacked layers the outer one has counted what the inner one refuses; each writes its
+//! headers where there are none yet, or where its own window is tighter. Put policies that belong together into one layer.
 //!
 //! # Where it stands
 //!
@@ -89,8 +89,8 @@
 //! window of any policy; one that an inner guard refuses has been counted. A policy's name is part of its counters' identity, its
 //! quota is not: a caller that changes its plan keeps its count.
 //!
-//! No header shows what an [address](Subject::Address) has left: strangers share it. A [subject of your own](Subject::custom) is shown
-//! to each caller that is counted under it, also before authentication.
+//! No header shows what an [address](Subject::Address) has left, because strangers share an address. A [subject of your
+//! own](Subject::custom) is shown to each caller that is counted under it, also before authentication.
 //!
 //! Without [`with_limiter`](RateLimitLayer::with_limiter) counters live in this process: each process admits the whole quota.
 //!
@@ -246,10 +246,9 @@ impl RateLimitLayer {
     /// # let _ = guard;
     /// ```
     ///
-    /// The decision has each policy by key or tenant, with the quota of the principal or of its plan. It leaves out what depends on
-    /// a request: policies by address or by a [function](Subject::custom), and policies with a
-    /// [quota by request](Policy::with_quota_by). A plan that a `PlanLayer` would look up is not known here: give it to
-    /// the principal.
+    /// The decision has each policy by key or tenant, with the quota of the principal or of its plan. It leaves out what depends on a
+    /// request: policies by address or by a [function](Subject::custom), and policies with a [quota by
+    /// request](Policy::with_quota_by). A plan that a `PlanLayer` would look up is not known here: give it to the principal.
     ///
     /// # Errors
     /// [`Unavailable`] if the counters cannot be reached.

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | the principal lacks a required scope | 403 | `Bearer error="insufficient_scope", scope=".."` |
 //! | the path is not in the [map](ScopeMap), and unlisted routes are denied | 404 | |
-//! | the path is in the map, but not for this method; `Allow` lists those that are | 405 | |
+//! | the path is in the map, but not for this method; `Allow` lists the methods of the path | 405 | |
 //! | anonymous, where a scope is required or the route is not in the map | 401 | `Bearer realm=".."` |
 //! | no `VerifyLayer` outside | 500 | |
 //!

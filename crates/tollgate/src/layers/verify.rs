@@ -10,7 +10,7 @@
 //! | no `CredentialLayer` outside | 500 | |
 //! | a key is restricted to networks, and the client's address is not known | 500 | |
 //!
-//! The first row's cases get the same response; the log tells them apart. Their times may differ, as SECURITY.md says.
+//! All cases of the first row get the same response; the log shows the reason. Their response times may differ, as SECURITY.md says.
 //!
 //! # Where it stands
 //!
@@ -87,10 +87,10 @@
 //!
 //! # Security
 //!
-//! Fails closed: without an answer no request passes. Whatever a verifier answers, a principal that has expired or that its store
-//! has ended is refused; after a wait, by the new instant. A principal that is restricted to networks is refused anywhere else, and
-//! everywhere if the client's address is not known. Elsewhere nothing shows that its key exists, not even that its tenant is
-//! suspended.
+//! Fails closed: without an answer no request passes. Whatever a verifier answers, a principal that has expired or that its store has
+//! ended is refused; after a wait, by the new instant. A principal that is restricted to networks is refused from other addresses,
+//! and from every address if the client's address is not known. A refusal from another address does not show that the key exists, nor
+//! that its tenant is suspended.
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
@@ -171,7 +171,7 @@ impl VerifyGate {
         cx.when_answered(answer, move |found, context| {
             let principal = found?;
             let own = principal.environment();
-            // First, and while the caller is not known: elsewhere nothing about the key may show.
+            // First, and while the caller is not known: a refusal from another address must not show that the key exists.
             check_networks(&principal, client)?;
             context.set_principal(principal);
             context.check_not_ended()?;
@@ -182,7 +182,7 @@ impl VerifyGate {
         })
     }
 
-    /// The client, for a principal that is restricted to networks. Read before a wait, since the head is not at hand after it.
+    /// The client, for a principal that is restricted to networks. Read before a wait, since the head is not available after it.
     #[inline]
     fn client(&self, answer: &Verified, head: RequestHead<'_>) -> Client {
         match (&self.client_address, answer) {

@@ -21,8 +21,8 @@ use super::{
 /// A lookup that has been in progress for longer is not joined: its answer may have been lost, and the backend may be back.
 const MAX_AGE: Duration = Duration::from_secs(1);
 
-/// The lookups in progress, each of which is answered with a `T` or an `E`. One that no request waits for any more is cancelled, so
-/// that it does not delay others in the queues of the backend. A probe is not cancelled: its answer closes the circuit breaker.
+/// The lookups in progress, each of which is answered with a `T` or an `E`. A lookup that no request waits for any more is cancelled,
+/// so that it does not delay others in the queues of the backend. A probe is not cancelled: its answer closes the circuit breaker.
 pub(crate) struct SingleFlight<T, E>(Mutex<Lookups<T, E>>);
 
 struct Lookups<T, E> {
@@ -129,7 +129,7 @@ struct Ticket<T, E> {
 }
 
 impl<T, E> Ticket<T, E> {
-    /// Runs a lookup until it is answered, or until nothing waits for its answer.
+    /// Runs a lookup until it is answered, or until no waiter is left.
     async fn run(self, mut lookup: Pending<Result<T, E>>, answer: Sender<T, E>) {
         loop {
             let mut abandoned = pin!(answer.closed());
@@ -149,7 +149,7 @@ impl<T, E> Ticket<T, E> {
         }
     }
 
-    /// Removes the lookup if nothing waits for its answer. Returns whether it did: no request can join it any more.
+    /// Removes the lookup if no waiter is left, so that no request can join it any more. Returns whether it did.
     fn ends_abandoned(&self, answer: &Sender<T, E>) -> bool {
         let mut lookups = self.single_flight.lock();
         // Under the lock, because a request may have joined just now.

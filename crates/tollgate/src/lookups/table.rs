@@ -28,7 +28,7 @@ const MAX_USES: u8 = 3;
 
 /// An answer that a table holds.
 pub(crate) trait Cached: Clone {
-    /// Whose key it is about, if it is about one.
+    /// The principal that the answer is about, if there is one.
     fn principal(&self) -> Option<&Principal>;
 
     /// The generation of the key's record, if it has one.

@@ -43,8 +43,8 @@ use super::{MemoryUsage, lock};
 /// ```
 ///
 /// These methods are shortcuts for principals that are written in code. A [`KeyManager`](crate::manage::KeyManager) manages the same
-/// keys, as it does those of any other store. The history holds the last 1,000
-/// events of each tenant, and of the keys without a tenant; the last 100,000 of all of them.
+/// keys, as it does those of any other store. The history holds the last 1,000 events of each tenant, the last 1,000 of keys without
+/// a tenant, and the last 100,000 of all.
 #[derive(Clone, Default)]
 pub struct MemoryKeys(Arc<Inner>);
 

@@ -12,8 +12,8 @@ use super::Problem;
 /// Answers gRPC requests with a gRPC status as *Trailers-Only* (gRPC over HTTP/2, "Responses"): HTTP 200, an empty body, and the
 /// status in the headers. gRPC clients misread plain HTTP refusals: they treat a 429 as `UNAVAILABLE` and retry immediately.
 ///
-/// All other requests are answered by another responder. A stack is told by this responder that it serves gRPC. Without it, no
-/// refusal has status 200, whatever a request says about itself: programs that read statuses would count it as a success.
+/// Another responder answers all other requests. A stack refuses with a gRPC status only if it has this responder, even if a request
+/// claims to be gRPC: programs that read HTTP statuses would count such a refusal, whose status is 200, as a success.
 ///
 /// ```
 /// use tollgate::{RateLimitLayer, PerWindow, respond::Grpc};

@@ -37,7 +37,7 @@ pub(super) fn add_challenges(
     for scheme in schemes.map_or(&[BEARER][..], |schemes| &schemes.0) {
         let challenge = match *scheme {
             BEARER => bearer(denial, status, realm),
-            // Other schemes have no parameter for an error, so that only a 401 says something by them.
+            // Other schemes have no parameter for an error: their challenges belong only into a 401.
             other => (status == StatusCode::UNAUTHORIZED).then(|| written(other, realm, None, None)),
         };
         if let Some(challenge) = challenge {

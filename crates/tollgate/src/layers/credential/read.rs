@@ -96,8 +96,8 @@ impl Found {
         }
     }
 
-    /// Reads an `Authorization` header, if it belongs to this place. One that belongs to no place is malformed: a request that
-    /// means to authenticate is never anonymous.
+    /// Reads an `Authorization` header, if it belongs to this place. A header that belongs to no place is malformed: a request with
+    /// `Authorization` is never anonymous.
     #[cold]
     fn read_authorization(
         &mut self,

@@ -17,7 +17,7 @@ use crate::engine::{Cx, Schemes};
 /// Where a host keeps a copy of the request's target.
 pub(super) type UriCopy = fn(&mut Extensions) -> Option<&mut Uri>;
 
-/// Why no request could meet a source, if so.
+/// Why no request can have a credential in this source; `None` if one can.
 pub(super) fn error_of(place: &CredentialSource) -> Option<String> {
     match place {
         CredentialSource::Scheme(name)

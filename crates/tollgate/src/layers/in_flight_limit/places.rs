@@ -18,8 +18,8 @@ const SHARDS: usize = 64;
 /// A table of this capacity is not shrunk.
 const SMALL: usize = 64;
 
-/// The number of requests in flight, by subject. It has an entry only for a subject that has one, so its size is bounded by the
-/// number of requests in flight.
+/// The number of requests in flight, by subject. It has an entry only for a subject with a request in flight, so its size is bounded
+/// by the number of these requests.
 pub(super) struct Places {
     fingerprinter: Fingerprinter,
     shards: [Mutex<Counts>; SHARDS],
@@ -51,7 +51,7 @@ impl Places {
             Some(taken) if *taken > 1 => *taken -= 1,
             _ => {
                 counts.remove(&of);
-                // What a flood of subjects has allocated is returned.
+                // Returns the memory that a flood of subjects has allocated.
                 if counts.capacity() > SMALL && counts.len() < counts.capacity() / 8 {
                     let twice = counts.len() * 2;
                     counts.shrink_to(twice.max(SMALL));

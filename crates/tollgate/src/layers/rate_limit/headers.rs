@@ -104,17 +104,17 @@ impl RateLimitHeaders {
         self
     }
 
-    /// Adds three headers for each window, named after it: `X-RateLimit-Remaining-Minute`, or `-900s` for a window without a
-    /// name. A month is `-Month`, whatever its first day. If several policies have the same window, the tightest is shown. A token bucket's window is the time it takes to
-    /// fill.
+    /// Adds three headers for each window, named after it: `X-RateLimit-Remaining-Minute`, or `-900s` for a window without a name.
+    /// A month is `-Month`, whatever its first day. If several policies have the same window, the tightest is shown. A token
+    /// bucket's window is the time it takes to fill.
     pub const fn with_each_window(mut self) -> Self {
         self.has_each_window = true;
         self
     }
 
-    /// Adds `RateLimit-Policy` and `RateLimit` by draft-ietf-httpapi-ratelimit-headers-10, with an entry for every window of
-    /// every policy that callers may see. The length of a month is that of the one that ends at the reset. An entry is named after the window, and after the policy if its name is not the default. A later draft
-    /// will be another option.
+    /// Adds `RateLimit-Policy` and `RateLimit` by draft-ietf-httpapi-ratelimit-headers-10, with an entry for every window of every
+    /// policy that callers may see. The length of a month is that of the one that ends at the reset. An entry is named after the
+    /// window, and after the policy if its name is not the default. A later draft will be another option.
     pub const fn with_ietf_draft_10(mut self) -> Self {
         self.has_draft_10 = true;
         self

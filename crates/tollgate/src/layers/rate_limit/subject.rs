@@ -53,7 +53,7 @@ impl Subject {
         Self::Custom(CustomSubject(Arc::new(name)))
     }
 
-    /// Whether it is the principal's key or tenant, which an anonymous request has not.
+    /// Whether it is the principal's key or tenant. An anonymous request has neither.
     #[inline]
     pub(crate) fn is_of_principal(&self) -> bool {
         matches!(self, Self::Key | Self::Tenant)

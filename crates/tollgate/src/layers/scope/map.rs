@@ -15,8 +15,8 @@ use crate::ConfigurationError;
 /// Which scopes a route requires, by method and path pattern.
 ///
 /// Patterns have axum's syntax: `/jobs/{id}` matches one segment, `/files/{*path}` all that follow. Of several patterns that match,
-/// the most specific one counts. Routes that are not listed are denied: to an authenticated caller, a path that is not listed does
-/// not exist (404), and a path that is listed for other methods does not have this one (405, with `Allow`).
+/// the most specific one counts. Routes that are not listed are denied: an authenticated caller gets 404 for a path that is not
+/// listed, and 405 with `Allow` for a path that is listed for other methods only.
 ///
 /// A method's own entry comes first, then `GET`'s for `HEAD`, then that of [`any`](Self::any), then `GET`'s for the `CONNECT` that
 /// opens a WebSocket over HTTP/2 (RFC 8441).
@@ -112,7 +112,7 @@ impl ScopeMap {
 #[derive(Debug)]
 pub(super) struct CompiledMap {
     router: matchit::Router<Route>,
-    // Refusals of routes that are not listed are written once, because they come in floods.
+    // Refusals of routes that are not listed are made once, because scanners cause many of them.
     unlisted: Denial,
     allows_unlisted: bool,
 }

@@ -92,8 +92,8 @@ impl Shard {
     }
 
     /// The windows of a subject, for a charge of `cost`. A new subject that is charged starts with what its shared counter has used,
-    /// if there is one: otherwise a subject counted there would start again at zero. A new subject that is not charged, now or
-    /// before, has used nothing: what others have used must not refuse it.
+    /// if there is one: otherwise a subject counted there would start again at zero. A new subject that is charged neither now nor
+    /// before has used nothing, so the use by others must not refuse it.
     pub(super) fn windows(&mut self, name: Name<'_>, cost: u64, second: u64) -> Windows {
         let own = self.windows_of(name.own);
         if own.is_none() && second < self.shared_until && (cost > 0 || self.newcomers.include(name.own)) {
