@@ -1,4 +1,4 @@
-//! The peers combined: `tower-http`'s request IDs, its validation with a look-up, entitlement and scope, and `tower_governor` by the
+//! The peers combined: `tower-http`'s request IDs, its validation with a lookup, entitlement and scope, and `tower_governor` by the
 //! key that was found.
 
 use std::sync::Arc;

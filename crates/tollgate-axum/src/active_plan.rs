@@ -8,7 +8,7 @@ use tollgate::{Denial, DenialKind, Plan, RequestContext};
 
 use crate::Rejection;
 
-/// The caller's active [`Plan`]: what an `EntitlementLayer` has found, else the principal's own.
+/// The caller's active [`Plan`]: the one that a `PlanLayer` has found, else the principal's own.
 ///
 /// | condition | status |
 /// |---|---|

@@ -11,7 +11,8 @@
 //! | `DELETE /{id}` | deletes a key and its record | 204 |
 //! | `GET /{id}/history` | lists the events of a key, latest first, even if the key is deleted: `limit`, `after` | 200 `{"items": […], "next": …}` |
 //!
-//! A key has this form. Timestamps are RFC 3339, in UTC, and before the year 9999. The status is `active`, `expired`, `revoked` or `suspended`:
+//! A key has this form. Timestamps are RFC 3339, in UTC, and before the year 9999. The status is `active`, `expired`, `revoked` or
+//! `suspended`:
 //!
 //! ```json
 //! {
@@ -136,8 +137,8 @@
 //! - **Pages of other sites.** A body must be JSON by its `Content-Type`, which no HTML form can send. A change is refused if the browser
 //!   reports (`Sec-Fetch-Site`, or else `Origin`) that a page of another origin sends it. Clients that are not browsers send
 //!   neither header and are accepted. Nevertheless, set `HttpOnly`, `Secure` and `SameSite=Lax` on the session cookie.
-//! - **Memory.** What a caller can have stored is [bounded](tollgate::bounds), and so is a page of a list. The number of keys is not:
-//!   your authorization can count them before it permits [`Action::Create`].
+//! - **Memory.** What a caller can have stored is [bounded](tollgate::bounds), and so is a page of a list. The number of keys is not
+//!   bounded: your authorization can count them before it permits [`Action::Create`].
 //! - **Secrets.** They are never in the log or in the history.
 //!
 //! The application must provide the session itself, limits for attempts and for issued keys, and TLS. An API key is not a session:
@@ -224,15 +225,15 @@ impl KeyRouter {
     /// [known scopes](KeyManager::with_known_scopes) of the manager without wildcards; none if it has no known scopes. The manager
     /// must know them as well.
     ///
-    /// This restricts what a body asks for. The manager's default scopes, and what [`Grant::with_new_key`] sets, are the
-    /// application's choice.
+    /// This restricts the scopes in request bodies. It does not restrict the manager's default scopes, nor the scopes that
+    /// [`Grant::with_new_key`] sets.
     pub fn with_scopes(mut self, scopes: Scopes) -> Self {
         self.scopes = Choice::Listed(scopes);
         self
     }
 
-    /// Allows callers to choose every scope that the manager allows, also wildcards. If the manager has no
-    /// [known scopes](KeyManager::with_known_scopes), a caller can issue a key with the scope `*`.
+    /// Allows callers to choose every scope that the manager allows, including wildcards. If the manager has no [known
+    /// scopes](KeyManager::with_known_scopes), a caller can issue a key with the scope `*`.
     pub fn dangerous_any_scope(mut self) -> Self {
         self.scopes = Choice::Any;
         self

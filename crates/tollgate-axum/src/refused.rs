@@ -206,7 +206,7 @@ impl<F> fmt::Debug for RefusalFuture<F> {
     }
 }
 
-/// What a refusal needs to know of its request.
+/// What a refusal needs to know about its request.
 #[derive(Clone)]
 struct Refusing {
     name: &'static str,
@@ -214,13 +214,13 @@ struct Refusing {
 }
 
 thread_local! {
-    /// The request whose handler runs now. A handler's result becomes a response while its future is polled, so no other request's
-    /// can be meant.
+    /// The request whose handler runs now. A handler's result becomes a response while its future is polled, so this is the right
+    /// request.
     static CURRENT: RefCell<Option<Refusing>> = const { RefCell::new(None) };
 }
 
 impl Refusing {
-    /// The request whose handler runs now. Outside a [`RefusalLayer`], one of which nothing is known.
+    /// The request whose handler runs now. Outside a [`RefusalLayer`], an empty request.
     fn current() -> Self {
         let current = CURRENT.try_with(|current| current.borrow().clone());
         current.ok().flatten().unwrap_or_else(|| {
@@ -230,7 +230,7 @@ impl Refusing {
     }
 }
 
-/// A request is the current one while this exists. Then the one before is the current one again, also after a panic.
+/// Makes a request the current one while this exists. After that, and after a panic, the previous one is the current one again.
 struct Entered<'f>(&'f mut Option<Refusing>);
 
 impl<'f> Entered<'f> {

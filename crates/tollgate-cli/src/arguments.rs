@@ -135,9 +135,8 @@ pub(crate) enum Tenants {
         tenant: String,
     },
 
-    /// Sets the plan of a tenant: that of all its keys, except those with a plan of their own.
-    ///
-    /// Also for keys that are created later. The tenant may have no keys yet.
+    /// Sets the plan of a tenant. All its keys have this plan, except keys with a plan of their own. Keys that are created later have
+    /// it, too. The tenant need not have keys yet.
     #[command(override_usage = "tollgate tenants plan [OPTIONS] <TENANT> <TIER|--none>")]
     Plan {
         /// The tenant.

@@ -18,9 +18,9 @@
 //!
 //! # Tables
 //!
-//! `tollgate keys create` creates the tables in a new file or an empty database, and every command updates older ones. To keep that separate, run
-//! `tollgate migrate`, or apply what `tollgate schema --database-kind postgres` prints with a tool of your own, and run the other
-//! commands with `--no-migrate`.
+//! `tollgate keys create` creates the tables in a new file or an empty database, and every command updates older ones. To keep that
+//! separate, run `tollgate migrate`, or apply what `tollgate schema --database-kind postgres` prints with a tool of your own, and run
+//! the other commands with `--no-migrate`.
 //!
 //! # Secrets
 //!
@@ -110,7 +110,7 @@ fn run(arguments: Arguments) -> Result<Exit, Failure> {
     outcome
 }
 
-/// Waits for a signal that ends the program. Without that, the signal would leave a terminal without echo behind.
+/// Waits for a signal that ends the program. Otherwise the signal would leave the terminal without echo.
 #[cfg(unix)]
 async fn interruption() -> Exit {
     use tokio::signal::unix::{SignalKind, signal};

@@ -31,7 +31,8 @@ impl Store {
 /// What to do if there are no tables yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum IfMissing {
-    /// Creates them in a new file, and in an empty database. Not beside the tables of another program: the URL may be mistyped.
+    /// Creates them in a new file, and in an empty database. They are not added to a database of another program, because the URL may
+    /// be mistyped.
     Create,
     /// Creates neither a file nor tables: a mistyped URL must not look like an empty store.
     Fail,

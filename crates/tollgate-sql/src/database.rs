@@ -39,10 +39,10 @@ pub(crate) enum Pools {
 /// The steps that run on a connection.
 pub(crate) type Steps<'c, T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send + 'c>>;
 
-/// How urgent a transaction is. SQLite has one writer at a time, and those that wait for it ask again and again.
+/// How urgent a transaction is. SQLite has one writer at a time, and processes that wait for the lock try again and again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Urgency {
-    /// A change, which gets the write lock before those that can wait.
+    /// A change. It gets the write lock before transactions that can wait.
     Now,
     /// A part of a larger work. Leave a [`PAUSE`] before the next one.
     CanWait,
@@ -117,8 +117,8 @@ impl Database {
         let deadline = Instant::now() + limit;
         let work = async { self.begin(deadline, urgency).await?.run(steps).await };
         if self.is_local() {
-            // SQLite's only unbounded wait is for another writer, and `begin` limits it. To give up on a commit to a local file
-            // would leave its outcome unknown.
+            // SQLite's only unbounded wait is for another writer, and `begin` limits it. After a deadline for the commit to a local
+            // file, its outcome would be unknown.
             return work.await;
         }
         timeout_at(deadline, work).await.unwrap_or_else(|_| Err(Fault::TimedOut.into()))
@@ -137,7 +137,7 @@ impl Database {
                 Ok(()) => return Ok(transaction),
                 // The server has restarted since the connection was used last. Nothing was changed yet.
                 Err(fault) if fault.is_connection_lost() && !has_retried => has_retried = true,
-                // Others of this process may try in the meantime.
+                // Other writers of this process may try in the meantime.
                 Err(fault) if fault.is_busy() && Instant::now() < deadline => {
                     transaction.was_not_begun();
                     locked = Some(fault);
@@ -167,7 +167,7 @@ impl Database {
         }
     }
 
-    /// Prepares the database for use as a key store. Only if it is known to be one, or is to become one.
+    /// Prepares the database for use as a key store. Call this only if the database is one, or is to become one.
     #[cfg_attr(not(feature = "sqlite"), expect(unused_variables, reason = "PostgreSQL needs no preparation"))]
     pub(crate) async fn take_over(&self, limit: Duration) -> Result<(), Fault> {
         match &self.pools {

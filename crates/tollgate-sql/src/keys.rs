@@ -69,9 +69,9 @@ impl SqlKeys {
 
     /// Deletes entries of the history and usage that are older than `retention` says. Returns how many.
     ///
-    /// It deletes in short transactions of at most 500 rows, with pauses, so that it delays no change of a key for long. If the future
-    /// is dropped or fails, what was deleted stays deleted: call it again. Changes that other processes have not read yet take effect
-    /// there all the same.
+    /// It deletes in short transactions of at most 500 rows, with pauses, so that it delays no change of a key for long. If the
+    /// future is dropped or fails, what was deleted stays deleted: call it again. Changes that other processes have not read yet
+    /// still take effect there.
     ///
     /// # Errors
     /// [`Unavailable`] if the database does not answer.

@@ -88,25 +88,25 @@
 //! | the caller of a change drops its future | the change is made, and listeners are notified |
 //! | two programs start at the same time | one creates the tables, the other waits |
 //! | a newer program has updated the tables | [`ConnectError::NewerSchema`]; nothing is changed |
-//! | the SQLite file is replaced by a backup | the store opens it anew, and all principals end. Over a pool of the application's, the store is `Unavailable` until the program is restarted |
+//! | the SQLite file is replaced by a backup | the store opens new connections, and all principals end. Over an application's pool, the store is `Unavailable` until the program is restarted |
 //!
 //! # Retention
 //!
-//! The history and the usage grow for as long as nothing deletes them: [`SqlKeys::prune`] does, and `tollgate prune`. Run one of them
-//! now and then. Both keep what a [`Retention`] says, and delete in short transactions. A process that has not read an entry of the
-//! history before it was deleted notices that, and reads its keys again.
+//! The history and the usage grow until [`SqlKeys::prune`] or `tollgate prune` deletes old entries: run one of them regularly. Both
+//! keep what a [`Retention`] says, and delete in short transactions. A process that has not read an entry of the history before it
+//! was deleted notices that, and reads its keys again.
 //!
 //! # Databases
 //!
-//! SQLite uses a write-ahead log and `synchronous=FULL`: a committed revocation survives a power failure. The file must be on a
-//! local disk, as SQLite requires for write-ahead logs. A new file can only be read by its owner (mode 0600). Usage is added in small
-//! transactions, so that a revocation waits for none of them longer than some milliseconds.
+//! SQLite uses a write-ahead log and `synchronous=FULL`: a committed revocation survives a power failure. The file must be on a local
+//! disk, as SQLite requires for write-ahead logs. A new file can only be read by its owner (mode 0600). Usage is added in small
+//! transactions, so that a revocation waits for some milliseconds at most.
 //!
 //! To restore a backup, move the file to the place of the former one, after removing the files `-wal` and `-shm` beside it; or use
 //! `.restore` of the program `sqlite3`.
 //!
-//! PostgreSQL must be version 10 or later, and its round trip shorter than the [deadline](SqlKeysBuilder::with_deadline). A pooler in transaction mode does not deliver notifications: the store does not open
-//! through one ([`ConnectError::NoNotifications`]).
+//! PostgreSQL must be version 10 or later, and its round trip shorter than the [deadline](SqlKeysBuilder::with_deadline). A pooler in
+//! transaction mode does not deliver notifications: the store does not open through one ([`ConnectError::NoNotifications`]).
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]

@@ -122,8 +122,8 @@ impl Statement {
         }
     }
 
-    /// Reads a page in this order, and one more row, which says whether another page follows. Returns the size of the page as well:
-    /// less than `size` if the texts of the rows, whose lengths are added up by `texts`, are too long together.
+    /// Reads a page in this order, and one more row, which says whether another page follows. Also returns the size of the page. It
+    /// is less than `size` if the texts of the rows are too long together; `texts` adds up the lengths of a row.
     async fn page(
         self,
         shared: &Shared,

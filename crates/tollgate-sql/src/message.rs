@@ -1,7 +1,7 @@
 //! The payloads of PostgreSQL notifications.
 //!
-//! Every login of the database can send notifications. So a payload only says where to look in the history, and ends nothing by
-//! itself.
+//! Every login of the database can send notifications. So a payload only names an entry of the history, and by itself ends no
+//! principal.
 
 /// What a payload says.
 #[cfg(feature = "postgres")]
@@ -11,7 +11,7 @@ pub(crate) enum Message {
     Change(i64),
     /// A test whether notifications arrive.
     Probe,
-    /// Of a newer version, or of another program.
+    /// From a newer version, or from another program.
     Unknown,
 }
 

@@ -19,10 +19,10 @@ use crate::{
 /// The rows of one step. The statements below contain this number.
 const STEP: usize = 500;
 
-/// Younger entries of the history are kept in any case: a running process may not have read them yet.
+/// Younger entries of the history are always kept: a running process may not have read them yet.
 const MIN_HISTORY_AGE: Duration = Duration::from_hours(24);
 
-/// What [`SqlKeys::prune`](crate::SqlKeys::prune) keeps. Everything, unless told otherwise.
+/// What [`SqlKeys::prune`](crate::SqlKeys::prune) keeps. [`everything`](Self::everything) keeps all; the other methods restrict it.
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
@@ -77,7 +77,7 @@ pub struct Pruned {
     pub usage: u64,
 }
 
-/// Deletes what is not to be kept, or only counts it.
+/// Deletes what the retention does not keep, or only counts it.
 pub(crate) async fn prune(shared: &Shared, retention: Retention, deletes: bool) -> Result<Pruned, Fault> {
     const HOUR: Duration = Duration::from_hours(1);
     let mut pruned = Pruned::default();
@@ -103,7 +103,7 @@ impl Table {
     /// Selects the rows of a step after a position. The second column is the age of a row.
     fn select(self) -> &'static str {
         match self {
-            // The latest entry stays: from it, another process that has not read the entries before it notices that they are missing.
+            // The latest entry stays: it shows another process that earlier entries are missing, if it has not read them.
             Self::History => {
                 "SELECT generation, at FROM tollgate_history WHERE generation > $1 \
                  AND generation < (SELECT MAX(generation) FROM tollgate_history) ORDER BY generation LIMIT 500"

@@ -53,7 +53,7 @@ struct Count {
 /// Counts by key and hour: each once and in order, so that two writers never deadlock.
 type Counts = BTreeMap<(Box<str>, i64), Count>;
 
-/// Adds a batch in parts, except for the parts that were added before. Between two parts, changes of keys get their turn.
+/// Adds a batch in parts, except for the parts that were added before. Changes of keys can run between two parts.
 pub(crate) async fn add(shared: &Shared, batch: UsageBatch) -> Result<(), Unavailable> {
     let Ok(number) = i64::try_from(batch.number) else {
         return Err(Unavailable::new("the batch number is too large"));
@@ -87,7 +87,7 @@ enum Progress {
 /// The writer of a batch.
 ///
 /// `tollgate_usage_writers` has a row with its identifier and the number of its last complete batch. While a batch is added, there is
-/// another row: `<identifier>+<key>`, with the number of the batch, whose counts were added for all keys up to this one.
+/// a second row, `<identifier>+<key>`, with the number of the batch. The batch's counts of all keys up to this one were added.
 struct Writer {
     id: String,
     number: i64,

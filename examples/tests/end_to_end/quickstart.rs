@@ -68,7 +68,7 @@ async fn printed_curl_commands(service: &mut Service) -> Vec<String> {
     curl_lines
 }
 
-/// Runs a command. Repeats it if the key look-up timed out, which can happen on a busy machine.
+/// Runs a command. Repeats it if the key lookup timed out, which can happen on a busy machine.
 async fn run(line: &str) -> String {
     for _ in 0..10 {
         let output = Command::new("sh").args(["-c", line]).output().await.unwrap();

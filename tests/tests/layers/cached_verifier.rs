@@ -202,7 +202,7 @@ async fn invalidation_by_hand_takes_effect_at_once() {
     world.verifier.invalidate_principal("ada");
     assert_eq!(world.ask("ada").await, (200, 5));
     assert_eq!(world.ask("bob").await, (200, 5), "others stay");
-    assert_eq!(world.ask("unknown").await, (401, 6), "a refusal may be about anybody");
+    assert_eq!(world.ask("unknown").await, (401, 6), "a refusal may be about any principal");
     world.verifier.invalidate_tenant("acme");
     for (token, questions) in [("ada", 7), ("bob", 8), ("cyd", 8)] {
         assert_eq!(world.ask(token).await, (200, questions), "{token}");
@@ -214,14 +214,14 @@ async fn invalidation_by_hand_takes_effect_at_once() {
 }
 
 #[tokio::test]
-async fn a_look_up_that_an_invalidation_overtakes_is_not_cached() {
+async fn a_lookup_that_an_invalidation_overtakes_is_not_cached() {
     // The two lookups end in either order.
     for _ in 0..20 {
-        an_invalidation_overtakes_a_look_up().await;
+        an_invalidation_overtakes_a_lookup().await;
     }
 }
 
-async fn an_invalidation_overtakes_a_look_up() {
+async fn an_invalidation_overtakes_a_lookup() {
     let mut world = World::new();
     world.remote.hold();
     let early = tokio::spawn(world.stack.clone().oneshot(get("/", &[("x-api-key", "ada")])));
@@ -254,7 +254,7 @@ async fn a_principal_whose_signal_was_sent_is_asked_about_again() {
 }
 
 #[tokio::test]
-async fn concurrent_requests_share_one_look_up_and_survive_the_one_that_began_it() {
+async fn concurrent_requests_share_one_lookup_and_survive_the_one_that_began_it() {
     let world = World::new();
     world.remote.hold();
     let mut requests: Vec<_> = (0..50)

@@ -32,7 +32,7 @@ struct Inside {
     secrets: HashMap<&'static str, &'static str>,
     store: MemoryKeys,
     looked_up: AtomicUsize,
-    // The key that another request upgrades just before the next look-up.
+    // The key that another request upgrades just before the next lookup.
     upgraded_by_another: Mutex<Option<&'static str>>,
     upgrading: AtomicUsize,
     upgrades: Backend,

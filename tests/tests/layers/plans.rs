@@ -75,7 +75,7 @@ fn plans() -> impl Entitlements {
 }
 
 #[tokio::test]
-async fn a_plan_is_looked_up_before_limits_and_not_demanded() {
+async fn a_plan_is_looked_up_before_limits_and_not_required() {
     let api = Api::new();
     let acme = api.issue(Principal::new("ada").with_tenant("acme"));
     // What is looked up replaces the principal's plan, also if nothing is found.
@@ -92,7 +92,7 @@ async fn a_plan_is_looked_up_before_limits_and_not_demanded() {
 }
 
 #[tokio::test]
-async fn an_entitlement_layer_demands_the_plan_that_was_looked_up() {
+async fn an_entitlement_layer_requires_the_plan_that_was_looked_up() {
     let api = Api::new();
     let acme = api.issue(Principal::new("ada").with_tenant("acme"));
     let umbrella = api.issue(Principal::new("bob").with_tenant("umbrella").with_plan(Plan::active("pro")));

@@ -63,7 +63,7 @@ pub(super) fn describe_page<T>(page: &Page<T>, describe: impl Fn(&T) -> Value) -
     Value::Object(Map::from_iter([("items".to_owned(), items.into()), ("next".to_owned(), json!(page.next))]))
 }
 
-/// An instant outside the calendar, which no key gets any more, is shown as the last one: not as `null`, which means never.
+/// An instant outside the calendar, from before the bound existed, is shown as the last one, and not as `null`, which means never.
 fn instant(instant: Option<SystemTime>) -> Option<String> {
     Some(Timestamp::try_from(instant?).unwrap_or(Timestamp::MAX).to_string())
 }

@@ -74,7 +74,7 @@ fn is_same_authority(scheme: &str, one: &str, other: &str) -> bool {
 
 /// `None` for a port that cannot exist. The port is `None` where it is absent and the scheme has no default.
 fn host_and_port<'t>(scheme: &str, authority: &'t str) -> Option<(&'t str, Option<u16>)> {
-    // What follows the last colon of an IPv6 address is no number, because of the bracket.
+    // The text after the last colon of an IPv6 address ends with a bracket, so it is no number.
     let with_port =
         authority.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
     let (host, port) = with_port.unwrap_or((authority, ""));
@@ -135,8 +135,8 @@ mod tests {
         }
     }
 
-    /// A client or a proxy that writes the port into `Host` was taken for a page of another site, and so was a trusted origin with
-    /// its port.
+    /// A request was refused as a page of another site if a client or a proxy had written the port into `Host`, or if a trusted
+    /// origin had a port.
     #[test]
     fn a_default_port_may_be_written_or_left_out() {
         for (host, origin, expected) in [

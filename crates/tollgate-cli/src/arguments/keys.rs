@@ -183,8 +183,8 @@ Examples:
 
 /// Changes the name, rights, quotas or expiry of a key.
 ///
-/// --scope, --quota and --network replace all scopes, all quotas and all networks of the key. Everything else stays as it is, including the secret. Open
-/// streams keep the expiry that they began with.
+/// --scope, --quota and --network replace all scopes, all quotas and all networks of the key. Everything else stays as it is,
+/// including the secret. Open streams keep the expiry that they began with.
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[derive(Debug, Args)]
 #[command(override_usage = "tollgate keys update [OPTIONS] <CHANGE>... <ID>", after_long_help = AFTER_UPDATE)]
@@ -204,7 +204,7 @@ pub(crate) struct Update {
     #[arg(long, conflicts_with = "scope")]
     pub(crate) no_scopes: bool,
 
-    /// Removes the key's own plan: that of its tenant applies.
+    /// Removes the key's own plan: the plan of its tenant applies.
     #[arg(long, conflicts_with = "plan")]
     pub(crate) no_plan: bool,
 

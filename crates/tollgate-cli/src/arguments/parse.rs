@@ -1,4 +1,4 @@
-//! Reads the command line. An error does not repeat what the user has written, which may be a secret in the wrong place.
+//! Reads the command line. An error does not repeat what the user has written, because it may be a secret in the wrong place.
 
 use clap::{
     Error, Parser as _,

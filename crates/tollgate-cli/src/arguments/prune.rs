@@ -11,10 +11,11 @@ Examples:
   tollgate prune --history-older-than 365d --usage-older-than 90d          says what would be deleted
   tollgate prune --history-older-than 365d --usage-older-than 90d --yes    deletes it";
 
-/// Deletes old entries of the history and old usage. Without --yes, only says how much that would be.
+/// Deletes old entries of the history and old usage. Without --yes, only says how much it would delete.
 ///
-/// Nothing else deletes them: run it now and then. Keys stay, also revoked and expired ones. It deletes in short transactions, so that
-/// services and other commands are not held up, and can be interrupted and repeated. The entries of the last 24 hours, and the latest one, are always kept.
+/// Nothing else deletes them, so run this command regularly. Keys stay, even revoked and expired ones. The command deletes in short
+/// transactions, so that it does not delay services and other commands. It can be interrupted and repeated. The entries of the last
+/// 24 hours, and the latest one, are always kept.
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("what").args(["history_older_than", "usage_older_than"]).required(true).multiple(true)))]
 #[command(override_usage = "tollgate prune [OPTIONS] <WHAT>...", after_long_help = AFTER_HELP)]

@@ -99,8 +99,8 @@ pub(crate) fn usage(id: &str, range: (SystemTime, SystemTime), hours: &[HourlyUs
     })
 }
 
-/// RFC 3339, in UTC. An instant outside the calendar, which no key gets any more, is shown as the last one: not as `null`, which means
-/// never.
+/// RFC 3339, in UTC. An instant outside the calendar, from before the bound existed, is shown as the last one, and not as `null`,
+/// which means never.
 pub(crate) fn instant(instant: Option<SystemTime>) -> Option<String> {
     Some(Timestamp::try_from(instant?).unwrap_or(Timestamp::MAX).to_string())
 }

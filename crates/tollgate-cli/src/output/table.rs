@@ -235,7 +235,7 @@ fn day(instant: Option<SystemTime>) -> String {
 }
 
 fn format(instant: Option<SystemTime>, format: &str) -> String {
-    // An instant outside the calendar, which no key gets any more, is shown as the last one: an empty cell means never.
+    // An instant outside the calendar, from before the bound existed, is shown as the last one: an empty cell means never.
     let instant = instant.map(|instant| Timestamp::try_from(instant).unwrap_or(Timestamp::MAX));
     instant.map_or(String::new(), |instant| instant.strftime(format).to_string())
 }

@@ -1,4 +1,4 @@
-//! Text of unknown origin, such as the names of keys: it must not control the terminal, and not look like other text.
+//! Shows text of unknown origin, such as the names of keys, so that it cannot control the terminal or imitate other text.
 
 use std::fmt::Write as _;
 

@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_that_ends_nothing_makes_a_look_up_stale_and_ends_no_principal() {
+    fn a_change_that_ends_nothing_makes_a_lookup_stale_and_ends_no_principal() {
         let signals = EndSignals::new();
         let held = signals.begin().finish(record("key", "acme", 1)).unwrap();
         let renamed = |id: &str| StoreEvent::Key { id: id.into(), generation: 2, end: None };

@@ -45,7 +45,7 @@ const PARAMETERS: [&str; 20] = [
 
 /// The connection options of a URL.
 pub(crate) fn options_of(url: &str) -> Result<PgConnectOptions, ConnectError> {
-    // No message repeats a part of the URL: with a `?`, `/` or `#` in the password, any part can be a part of the password.
+    // No message repeats a part of the URL: if the password contains `?`, `/` or `#`, each part may belong to the password.
     let malformed = || {
         ConnectError::InvalidUrl(
             "write `postgres://user:password@host:5432/database`; percent-encode characters other than letters, digits and \

@@ -35,7 +35,7 @@ pub(crate) struct Pools {
     is_owned: bool,
 }
 
-/// When the file was found to be replaced, the last time. Connections from before use the former file.
+/// When the file was last found to be replaced. Older connections use the former file.
 #[derive(Debug, Default)]
 struct Replacement(Mutex<Option<Instant>>);
 
@@ -126,8 +126,8 @@ impl Pools {
         Ok(Self { readers, writer, write_permit: write_permit(), file, replacement, is_owned: false })
     }
 
-    /// Switches the file to a write-ahead log, unless it has one. Only for a file that is known to be a key store, or is to become
-    /// one: the switch stays in the file.
+    /// Switches the file to a write-ahead log, unless it has one. Call this only if the file is a key store, or is to become one: the
+    /// switch is stored in the file.
     pub(super) async fn use_write_ahead_log(&self, limit: Duration) -> Result<(), Fault> {
         if self.file.is_none() || !self.is_owned {
             return Ok(());
@@ -164,7 +164,7 @@ impl Pools {
             connection.close().await
         };
         match attempt.await.map_err(Fault::from) {
-            // SQLite finds out first whether the file is read-only. So it is not, and another process writes.
+            // SQLite checks first whether the file is read-only. So the file is writable, and another process writes.
             Err(fault) if fault.is_busy() => Ok(()),
             outcome => outcome,
         }
@@ -197,7 +197,7 @@ impl Pools {
         FileIdentity::read(file).await.map_err(|_| Fault::FileReplaced)
     }
 
-    /// From now on, uses no connection that exists: the file was replaced since.
+    /// From now on, uses no existing connection, because the file was replaced.
     pub(crate) fn file_was_replaced(&self) {
         self.replacement.happens();
     }

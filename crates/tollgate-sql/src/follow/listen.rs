@@ -28,10 +28,10 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from
 /// How long an attempt to connect and to receive a notification may take, at least. It takes some 14 round trips.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(4);
 
-/// The least time between two looks into the history. In a flood of notifications, one look answers all that came meanwhile.
+/// The least time between two reads of the history. In a flood of notifications, one read answers all that have arrived meanwhile.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The most notifications that one look answers, and the most events that one statement reads.
+/// The most notifications that one read answers, and the most events that one statement reads.
 const BATCH: usize = 1_000;
 
 /// A connection on which notifications arrive.
@@ -108,7 +108,7 @@ async fn listen(shared: &Shared, pool: &Pool) -> Result<Listener, Fault> {
     });
     probe.await?;
     while receive(&mut connection).await? != Message::Probe {}
-    // Those that arrived before are of changes that the caller does not miss: it reads the tables after this.
+    // Earlier notifications are of changes that the caller sees anyway: it reads the tables after this.
     let last = shared.database.read(limit, |connection| {
         Box::pin(async move {
             let sql = "SELECT COALESCE(MAX(generation), 0) FROM tollgate_history";
@@ -125,7 +125,7 @@ async fn receive(connection: &mut PgListener) -> Result<Message, Fault> {
     }
 }
 
-/// Answers notifications until none would arrive any more, and returns why.
+/// Answers notifications until the connection fails, and returns the reason.
 async fn answer(shared: &Shared, pool: &Arc<Pool>, mut listener: Listener) -> Fault {
     let heartbeat = shared.settings.heartbeat;
     // The last quarter of the two heartbeats of `staleness_bound` is for the delays of a busy machine.
@@ -171,8 +171,8 @@ async fn answer(shared: &Shared, pool: &Arc<Pool>, mut listener: Listener) -> Fa
 }
 
 impl Listener {
-    /// Publishes the changes that this notification, and those that arrive until this instant, are about. If one of them is unknown,
-    /// or false, that costs no more than this look. It reads on the listener's own connection, so it waits for no other query.
+    /// Publishes the changes of this notification, and of those that arrive until this instant. An unknown or invented one costs no
+    /// more than this read. It reads on the listener's own connection, so that it waits for no other query.
     async fn look(&mut self, shared: &Shared, first: Message, not_before: Instant) -> Result<(), Fault> {
         let mut messages = vec![first];
         while messages.len() < BATCH {

@@ -121,7 +121,7 @@ impl Following {
     async fn resume(&mut self, shared: &Shared, pools: &Pools) -> Result<(), Fault> {
         let seen = Seen::open(pools).await?;
         if seen.file != self.file || !self.position.is_in(shared).await? {
-            // Another database, such as a backup. Its generations cannot be compared with those seen before.
+            // Another database, such as a backup. Its generations cannot be compared with the ones read before.
             self.position = last_position(shared).await?;
             self.file = seen.file;
             end_all(shared);
@@ -134,7 +134,7 @@ impl Following {
 }
 
 impl Position {
-    /// Whether the history contains this entry, or did before old entries were deleted. Otherwise it is another history.
+    /// Whether the history contains this entry, or contained it before old entries were deleted. Otherwise it is another history.
     async fn is_in(self, shared: &Shared) -> Result<bool, Fault> {
         let sql = "SELECT (SELECT seq FROM sqlite_sequence WHERE name = 'tollgate_history'), \
                    (SELECT at FROM tollgate_history WHERE generation = $1)";
@@ -154,7 +154,7 @@ impl Position {
             let events = shared.database.read(shared.settings.deadline, |connection| {
                 Box::pin(async move { events_since(connection, since).await })
             });
-            // SQLite leaves no number out. So entries are missing if they were pruned before this process has read them.
+            // SQLite's numbers have no gap. So a gap means that entries were pruned before this process has read them.
             let mut is_complete = true;
             for (event, position) in events.await? {
                 is_complete &= position.generation == self.generation.saturating_add(1);

@@ -118,7 +118,7 @@ fn a_flood_of_one_refused_key_asks_once_in_five_seconds() {
 }
 
 #[test]
-fn concurrent_requests_for_one_key_share_one_look_up() {
+fn concurrent_requests_for_one_key_share_one_lookup() {
     for answer in [active(1, 1), Ok(None), down()] {
         let (store, keys) = cached();
         let mut waiters: Vec<_> = (0..10).map(|millis| keys.request(1, millis)).collect();
@@ -153,7 +153,7 @@ fn the_other_requests_are_answered_if_the_first_is_dropped() {
 }
 
 #[test]
-fn a_look_up_is_cancelled_when_all_requests_are_dropped() {
+fn a_lookup_is_cancelled_when_all_requests_are_dropped() {
     let (store, keys) = cached();
     let (first, second) = (keys.request(1, 0), keys.request(1, 0));
     let lookup = store.oldest();
@@ -177,7 +177,7 @@ fn a_request_that_comes_when_all_others_were_dropped_joins_or_asks_anew() {
 }
 
 #[test]
-fn a_request_after_an_event_does_not_join_an_earlier_look_up() {
+fn a_request_after_an_event_does_not_join_an_earlier_lookup() {
     for change in [change_of(1, 2), change_of(9, 2), StoreEvent::Disconnected, StoreEvent::Connected] {
         let (store, keys) = cached();
         let mut before = keys.request(1, 0);
@@ -194,7 +194,7 @@ fn a_request_after_an_event_does_not_join_an_earlier_look_up() {
 }
 
 #[test]
-fn a_look_up_in_progress_during_an_event_is_not_cached() {
+fn a_lookup_in_progress_during_an_event_is_not_cached() {
     for answer in [active(1, 1), Ok(None), revoked(1, 1)] {
         let (store, keys) = cached();
         let mut before = keys.request(1, 0);

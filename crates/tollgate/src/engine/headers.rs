@@ -30,7 +30,7 @@ pub(crate) fn single_mut<'h>(
 
 #[inline]
 fn check_single(headers: &HeaderMap, name: &HeaderName) -> Result<(), Repeated> {
-    // In most requests no header has several lines, which two counters show without a look-up.
+    // In most requests no header has several lines, which two counters show without a lookup.
     let is_any_repeated = headers.len() > headers.keys_len();
     if is_any_repeated && headers.get_all(name).iter().nth(1).is_some() { Err(Repeated) } else { Ok(()) }
 }

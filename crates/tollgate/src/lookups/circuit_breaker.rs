@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn one_request_a_second_asks_until_a_look_up_succeeds() {
+    fn one_request_a_second_asks_until_a_lookup_succeeds() {
         let breaker = opened_at(0);
         assert_eq!(breaker.admit(at(999)), None);
         assert_eq!(breaker.admit(at(1_000)), Some(Admitted::AsProbe), "one request asks");

@@ -79,7 +79,7 @@ impl Caller {
     }
 
     /// Asks with a key that has ended until the answer is 401, and returns how long that took. After `bound`, no request may be
-    /// allowed. A 503 is not counted: on a busy machine, a look-up can exceed its deadline.
+    /// allowed. A 503 is not counted: on a busy machine, a lookup can exceed its deadline.
     pub(crate) async fn until_refused(&mut self, key: &str, bound: Duration) -> Duration {
         let ended = Instant::now();
         within(async {

@@ -63,7 +63,7 @@ impl Load {
             tasks.push(tokio::spawn(async move {
                 let mut answers = 0;
                 while !is_over.load(Ordering::Relaxed) {
-                    // On a busy machine, a look-up can exceed its deadline. A valid key is never refused as invalid.
+                    // On a busy machine, a lookup can exceed its deadline. A valid key is never refused as invalid.
                     match caller.status(secret(&key)).await {
                         StatusCode::OK => answers += 1,
                         other => assert_eq!(other, StatusCode::SERVICE_UNAVAILABLE),

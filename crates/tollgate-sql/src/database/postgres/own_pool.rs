@@ -16,7 +16,7 @@ use tokio::{
 use self::connector::{Connector, Setup};
 use crate::{connect_error::ConnectError, database::Query, fault::Fault, settings::Settings};
 
-/// The least time to connect. Eight times the deadline of a lookup, if that is more: to connect takes more round trips.
+/// The least deadline of a new connection. Eight times the deadline of a lookup, if that is more: connecting takes more round trips.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
 pub(super) struct OwnPool {
@@ -88,7 +88,7 @@ impl OwnPool {
         }
     }
 
-    /// Tests the connections that have not answered for some time, one after the other, so that lookups do not have to.
+    /// Tests the connections that have not answered for some time, one after the other, so that lookups need not test them.
     pub(super) async fn test_idle(&self, after: Duration) {
         let at_once = Timeouts { wait: Some(Duration::ZERO), ..Timeouts::default() };
         for _ in 0..self.pool.status().available {

@@ -33,14 +33,14 @@ impl FileIdentity {
         Self { device: metadata.dev(), inode: metadata.ino() }
     }
 
-    /// Other systems do not let a file be replaced that is open.
+    /// Other systems do not allow that an open file is replaced.
     #[cfg(not(unix))]
     fn of(_: &std::fs::Metadata) -> Self {
         Self {}
     }
 }
 
-/// Creates the file of these options, if they say so and it is missing, and returns options that create no file. Only its owner can
+/// Creates the file of these options if it is missing and the options say so. Returns options that create no file. Only its owner can
 /// read the new file, and SQLite gives the files beside it (`-wal`, `-shm`) the same mode.
 ///
 /// Connections that are opened later must not create a file: if the database was removed, an empty one would take its place.

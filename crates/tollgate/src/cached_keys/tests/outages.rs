@@ -73,7 +73,7 @@ fn a_stale_key_is_not_served_after_an_event_or_another_answer_about_it() {
 }
 
 #[test]
-fn a_stale_key_that_is_revoked_during_the_look_up_is_not_served() {
+fn a_stale_key_that_is_revoked_during_the_lookup_is_not_served() {
     let (store, keys) = stale_for_a_minute();
     keys.ask_of(&store, 1, 0, active(1, 1));
     let mut request = keys.request(1, 30_000);

@@ -1,7 +1,7 @@
 //! Makes the connections of the pool, each in a task of its own and within a deadline of its own.
 //!
-//! To connect takes some nine round trips, and a lookup takes one. So a lookup that waits for a new connection may give up. The
-//! connection is made all the same, and the next lookup gets it.
+//! Connecting takes some nine round trips, and a lookup takes one. So a lookup that waits for a new connection may give up. The
+//! connection is still made, and the next lookup gets it.
 
 use std::{
     collections::VecDeque,
@@ -28,7 +28,7 @@ const MAX_AGE: Duration = Duration::from_mins(30);
 /// How long a graceful close may take.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
-/// What each new connection is made with.
+/// How each new connection is made.
 pub(super) struct Setup {
     pub(super) options: PgConnectOptions,
     /// The statements that it runs first.
@@ -49,7 +49,7 @@ struct Inner {
     open: watch::Sender<()>,
 }
 
-/// There are never more connections underway and ready than callers were waiting. So the pool's size bounds all of them.
+/// There are never more connections underway and ready than callers have waited. So the pool's size bounds all of them.
 #[derive(Default)]
 struct State {
     waiting: VecDeque<oneshot::Sender<Result<Session, Fault>>>,
@@ -64,7 +64,7 @@ struct State {
 pub(super) struct Session {
     pub(super) connection: PgConnection,
     opened_at: Instant,
-    /// When the server has answered the last time.
+    /// When the server last answered.
     pub(super) answered_at: Instant,
     /// Whether it may be used again. `false` while it is in use.
     pub(super) is_ready: bool,
