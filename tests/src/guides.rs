@@ -31,7 +31,7 @@ impl Verify for OneKey {
     }
 }
 
-/// A stack that accepts [`KEY`], whose scope is `jobs:read`, a thousand times per hour, and that serves gRPC, too.
+/// A stack that accepts [`KEY`] a thousand times per hour, and that also serves gRPC. The scope of the key is `jobs:read`.
 pub fn tollgate() -> Tollgate {
     let scopes = Scopes::new(["jobs:read"]).expect("a valid scope");
     let principal = Principal::new("key_1").with_tenant("acme").with_scopes(scopes);

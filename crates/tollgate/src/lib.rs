@@ -58,7 +58,7 @@
 //! | [`RateLimitLayer`] | the principal and its plan, or what you choose | a [`Decision`](limit::Decision), `X-RateLimit-*` headers | 429 |
 //! | [`EntitlementLayer`] | the plan | | 403 |
 //! | [`ScopeLayer`] | the principal's [`Scopes`], the route | | 403, 404, 405 |
-//! | [`GuardLayer`] | the principal and its plan, the request's head | | what your [`Guard`](guard::Guard) says |
+//! | [`GuardLayer`] | the principal and its plan, the request's head | | what your [`Guard`](guard::Guard) returns |
 //! | [`UsageLayer`] | the principal | usage counts, to a [`UsageRecorder`](usage::UsageRecorder) | |
 //!
 //! The layers keep what they know about a request in one extension, the [`RequestContext`]. A refusal is a [`Denial`]; a

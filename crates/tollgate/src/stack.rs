@@ -56,8 +56,8 @@ impl<S> Layer<S> for Tollgate {
     }
 }
 
-/// Builds a [`Tollgate`]. The order of the calls does not matter. A request passes the layers in this order: request ID, attempt
-/// limit, credential, verify, plan, in-flight limits, rate limit, entitlement, scope, guards, usage.
+/// Builds a [`Tollgate`]. A request passes the layers in this order, whatever the order of the calls: request ID, attempt limit,
+/// credential, verify, plan, in-flight limits, rate limit, entitlement, scope, guards, usage.
 ///
 /// Responder, clock and realm are set here for all layers; [`build`](Self::build) refuses a layer that has its own. A layer in
 /// report-only mode stays so.

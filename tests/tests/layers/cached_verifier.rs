@@ -228,7 +228,7 @@ async fn an_invalidation_overtakes_a_lookup() {
     while world.remote.questions() == 0 {
         tokio::task::yield_now().await;
     }
-    // Revoked at the issuer, who tells us.
+    // The token is revoked at the issuer, which calls the application's webhook.
     world.remote.answers("ada", Err(Denial::new(DenialKind::KeyRevoked)));
     world.verifier.invalidate_principal("ada");
     let late = tokio::spawn(world.stack.clone().oneshot(get("/", &[("x-api-key", "ada")])));

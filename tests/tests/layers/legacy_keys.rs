@@ -208,7 +208,7 @@ async fn refuses_a_key_that_cannot_be_upgraded() {
     );
 }
 
-/// Regression: it was dropped with the request, perhaps between the change and its event.
+/// Regression: the upgrade was dropped with the request, perhaps between the change and its event.
 #[tokio::test]
 async fn an_upgrade_that_has_begun_is_completed_if_its_caller_hangs_up() {
     let latch = Latch::shut();

@@ -126,9 +126,9 @@ async fn a_forged_header_does_not_help() {
     assert_eq!(inner.calls(), 0);
 }
 
-/// Elsewhere nothing shows that the key exists, also if it has expired, is revoked, or its tenant is suspended.
+/// A refusal from another address does not show that the key exists, even if it has expired, is revoked, or its tenant is suspended.
 #[tokio::test]
-async fn elsewhere_it_looks_like_an_unknown_key() {
+async fn from_another_address_a_key_looks_like_an_unknown_key() {
     let api = Api::new();
     let key = api.issue(&["198.51.100.0/24"]);
     let (mut stack, _) = stack(api.builder());
@@ -167,7 +167,7 @@ async fn the_log_says_why() {
 
 /// A responder of the application's own may show what the context knows.
 #[tokio::test]
-async fn elsewhere_no_responder_learns_whose_key_it_is() {
+async fn from_another_address_no_responder_learns_whose_key_it_is() {
     let api = Api::new();
     let key = api.issue(&["198.51.100.0/24"]);
     let responder =
@@ -176,9 +176,9 @@ async fn elsewhere_no_responder_learns_whose_key_it_is() {
     assert_eq!(send(&mut stack, from(ELSEWHERE, &key)).await.json(), serde_json::Value::Null);
 }
 
-/// A thief uses a key elsewhere: its owner's quota stays, and the thief's address has failed to authenticate.
+/// A thief uses a key from another address: the owner's quota stays, and the thief's address has failed to authenticate.
 #[tokio::test]
-async fn elsewhere_it_uses_up_nothing_but_attempts() {
+async fn from_another_address_a_key_is_counted_only_as_a_failed_attempt() {
     let api = Api::new();
     let key = api.issue(&["198.51.100.0/24"]);
     let builder = api.builder().rate_limit(3.per_minute());

@@ -50,7 +50,7 @@ fn shown(limit: u64, remaining: u64) -> (String, String) {
     (limit.to_string(), remaining.to_string())
 }
 
-/// With a plan for each key, keys from before an upgrade had another limit than later ones, on the same counter.
+/// With a plan for each key, keys that were issued before an upgrade had another limit than later keys, on the same counter.
 #[tokio::test]
 async fn all_keys_of_a_tenant_have_one_limit_after_an_upgrade() {
     let api = Api::new();

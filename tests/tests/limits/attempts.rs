@@ -282,7 +282,7 @@ async fn a_request_that_is_abandoned_before_or_after_its_verification_is_no_atte
 }
 
 #[tokio::test]
-async fn an_abandoned_attempt_is_none_where_verification_is_in_report_only_mode() {
+async fn an_abandoned_attempt_is_not_counted_if_verification_is_in_report_only_mode() {
     let (verifier, latch) = (Verifier::new(), Latch::shut());
     let verify = VerifyLayer::new(verifier.clone()).with_report_only(&ReportOnly::new());
     let tollgate = Tollgate::builder().attempt_limit(attempts(1.per_minute())).verify(verify);

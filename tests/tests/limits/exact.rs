@@ -255,7 +255,7 @@ async fn a_flood_of_new_subjects_in_every_window_stays_bounded() {
 
 /// Two layers that shared a limiter and had no names of their own counted each request twice in one counter.
 #[test]
-fn a_limiter_of_ones_own_needs_a_named_policy() {
+fn a_limiter_of_the_application_needs_a_policy_with_a_name() {
     let error =
         RateLimitLayer::new(5.per_minute()).with_limiter(MemoryLimiter::new()).unwrap_err().to_string();
     assert!(error.contains("\"default\"") && error.contains("name the policy"), "{error}");

@@ -15,7 +15,7 @@ const BYTES_PER_SUBJECT: usize = 68;
 const BYTES_PER_WIDE_SUBJECT: usize = 260;
 
 /// What a full limiter remembers of new subjects: 1,024 fingerprints in each of 64 shards.
-const NEWCOMERS_BYTES: usize = 64 * 1_024 * 16;
+const NEW_SUBJECTS_BYTES: usize = 64 * 1_024 * 16;
 
 /// A customer sends one request after this many requests of the flood.
 const ONE_IN: usize = 1_000;
@@ -58,7 +58,7 @@ fn flood(invented: usize, capacity: usize, bytes: usize, quota: &Quota) {
     });
     let most = usize::try_from(measured.bytes_max).unwrap();
     let subjects = capacity + SHARED_COUNTERS;
-    assert!(most < subjects * bytes + NEWCOMERS_BYTES, "{most} bytes for {subjects} subjects");
+    assert!(most < subjects * bytes + NEW_SUBJECTS_BYTES, "{most} bytes for {subjects} subjects");
 
     // After its windows have passed, later requests remove the flood's counters.
     let limiter = limiter.unwrap();
@@ -87,7 +87,7 @@ fn a_flood_stays_under_the_cap_with_sliding_windows_and_token_buckets() {
 }
 
 #[test]
-fn newcomers_in_a_flood_share_counters_and_none_gets_more_than_its_quota() {
+fn new_subjects_in_a_flood_share_counters_and_none_gets_more_than_its_quota() {
     let (limiter, quota) = (MemoryLimiter::with_capacity(1_000), 5.per_minute());
     let passes = |subject: &str, seconds: u64| {
         (0..10).filter(|_| ask(&limiter, subject, &quota, at(seconds)).is_allowed()).count()
@@ -95,15 +95,15 @@ fn newcomers_in_a_flood_share_counters_and_none_gets_more_than_its_quota() {
     for number in 0..1_000 {
         assert_eq!(passes(&format!("known {number}"), 0), 5);
     }
-    let newcomers: usize = (0..5_000).map(|number| passes(&format!("newcomer {number}"), 1)).sum();
-    assert!(newcomers <= SHARED_COUNTERS * 5, "{newcomers} requests of newcomers passed");
-    assert!((0..5_000).all(|number| passes(&format!("newcomer {number}"), 2) <= 5));
+    let passed: usize = (0..5_000).map(|number| passes(&format!("new {number}"), 1)).sum();
+    assert!(passed <= SHARED_COUNTERS * 5, "{passed} requests of new subjects passed");
+    assert!((0..5_000).all(|number| passes(&format!("new {number}"), 2) <= 5));
     assert!((0..1_000).all(|number| passes(&format!("known {number}"), 3) == 0));
 
-    // In the next window most newcomers get their own counters again. The first ones arrive before the old counters are removed, and
+    // In the next window most new subjects get their own counters again. The first ones arrive before the old counters are removed, and
     // others share with them.
-    let with_quota = (0..500).filter(|number| passes(&format!("newcomer {number}"), 60) == 5).count();
-    assert!(with_quota > 450, "{with_quota} of 500 newcomers had their quota");
+    let with_quota = (0..500).filter(|number| passes(&format!("new {number}"), 60) == 5).count();
+    assert!(with_quota > 450, "{with_quota} of 500 new subjects had their quota");
 }
 
 #[test]

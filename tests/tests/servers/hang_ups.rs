@@ -57,7 +57,7 @@ async fn until_accepted(server: SocketAddr, key: &str, at_most: Duration) -> Dur
     let began = Instant::now();
     while status(server, key).await != StatusCode::OK {
         assert!(began.elapsed() < at_most, "a good key is refused after {:?}", began.elapsed());
-        // Rarer than the flood, which would win every place for a single request.
+        // Much less often than the flood: a request of this caller rarely is the one that the circuit breaker lets through.
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     began.elapsed()

@@ -321,7 +321,7 @@ async fn a_distant_database_can_be_used() {
     let distant = distant.connect(&relay.reroute(&url)).await.unwrap();
     let (one, two) = ([digest("key")], [digest("another"), digest("key")]);
     for digests in [&one[..], &two[..]] {
-        // A few attempts: this machine may be busy.
+        // Several attempts, because the machine may be busy.
         let mut attempts = 0;
         while !matches!(distant.find(&KeyLookup::new(digests, at(3))).await, Ok(Some(_))) {
             attempts += 1;

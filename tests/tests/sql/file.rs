@@ -139,7 +139,7 @@ async fn a_file_whose_write_lock_is_held_can_be_opened_and_read() {
     }
 }
 
-/// A file was switched to a write-ahead log before anything was known about it.
+/// A file was switched to a write-ahead log before it was known to be a key store.
 #[tokio::test]
 async fn a_file_that_is_not_a_key_store_stays_as_it_is() {
     let folder = Folder::new();
@@ -270,7 +270,7 @@ impl Restored {
     }
 }
 
-/// A key that is revoked in the new file was served for good.
+/// A key that is revoked in the new file was served without end.
 #[tokio::test]
 async fn a_file_that_is_replaced_is_noticed() {
     let restored = Restored::prepare(async |url| builder().connect(url).await.unwrap()).await;

@@ -54,7 +54,7 @@ async fn a_database_of_the_first_release_works() {
     .await;
 }
 
-/// What the first release has stored is as it was, and can have what it could not have then.
+/// Records of the first release stay unchanged, and the new columns can be set on them.
 #[tokio::test]
 async fn a_migration_keeps_the_keys_and_tenants_of_the_first_release() {
     on_each_shared(async |url| {
@@ -95,9 +95,9 @@ async fn a_migration_keeps_the_keys_and_tenants_of_the_first_release() {
     .await;
 }
 
-/// A restriction that cannot be read is not read as "anywhere".
+/// A restriction that cannot be read does not become "anywhere".
 #[tokio::test]
-async fn unreadable_networks_are_no_permission() {
+async fn a_key_with_unreadable_networks_is_refused() {
     on_each_shared(async |url| {
         let keys = builder().connect(&url).await.unwrap();
         issue(&keys, key("key", None)).await.unwrap();

@@ -85,7 +85,7 @@ impl KeyStore for Careless {
 const ALL: [Forgets; 3] = [Forgets::Actors, Forgets::TenantsOfKeys, Forgets::TenantsOfEvents];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn does_not_conform() {
+async fn the_suite_finds_a_store_that_does_not_keep_tenants_apart() {
     for forgets in ALL {
         let run = suite::key_admin(async || Careless::new(forgets));
         assert!(AssertUnwindSafe(run).catch_unwind().await.is_err(), "the suite passes: {forgets:?}");
@@ -93,7 +93,7 @@ async fn does_not_conform() {
 }
 
 #[tokio::test]
-async fn is_kept_from_harm_by_the_manager() {
+async fn the_manager_keeps_tenants_apart_even_if_the_store_does_not() {
     for forgets in ALL {
         let store = Careless::new(forgets);
         let manager = KeyManager::new(KeyFormat::new("sk").unwrap(), store);

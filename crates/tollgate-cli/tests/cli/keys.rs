@@ -239,7 +239,7 @@ fn an_update_changes_only_the_given_options() {
     assert_eq!(world.run_on(secret, &["verify"]).code, 0, "the secret stays");
 }
 
-/// `--scope a,b` made one scope, which granted neither.
+/// `--scope a,b` made one scope, which granted neither `a` nor `b`.
 #[test]
 fn scopes_can_be_separated_by_commas() {
     let world = World::new();
@@ -251,7 +251,7 @@ fn scopes_can_be_separated_by_commas() {
     assert_eq!(world.show(&id)["scopes"], json!(["jobs:create", "jobs:read"]));
 }
 
-/// A name could hide itself, or turn around what follows it.
+/// A name with such characters could hide itself on a terminal, or reverse the text after it.
 #[test]
 fn stored_text_is_shown_without_control_and_bidirectional_characters() {
     let world = World::new();

@@ -1,4 +1,4 @@
-//! What `prune` deletes, and what it says before.
+//! What `prune` deletes, and what it prints before.
 
 use std::time::{Duration, UNIX_EPOCH};
 

@@ -70,7 +70,7 @@ fn a_secret_as_an_argument_is_refused_and_not_repeated() {
     }
 }
 
-/// clap's messages repeat what they do not understand.
+/// clap's messages repeat arguments that it does not recognize.
 #[test]
 fn a_secret_in_place_of_a_word_is_not_repeated() {
     let world = World::new();

@@ -1,9 +1,9 @@
 //! A limiter that counts in this process.
 
 mod capacity;
+mod charged_subjects;
 mod fingerprint;
 mod large;
-mod newcomers;
 mod shard;
 mod subject;
 mod sync;

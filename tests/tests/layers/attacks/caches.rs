@@ -119,7 +119,7 @@ async fn a_response_to_an_api_key_header_is_private_even_if_the_service_says_oth
         (&["public"], OURS),
         (&["x-private, xno-store"], OURS),
         (&[""], OURS),
-        // Within quotes nothing is a directive, and an open quote makes all of them doubtful.
+        // Text within quotes is no directive. After an open quote, no directive is trusted.
         (&["max-age=60, ext=\"a, private, b\""], "private, max-age=60, ext=\"a, private, b\""),
         (&["ext=\"a, no-store, b\""], OURS),
         (&["private, ext=\"max-age=60"], OURS),
@@ -141,7 +141,7 @@ async fn a_response_to_an_api_key_header_is_private_even_if_the_service_says_oth
     }
 }
 
-/// A URL with a key in it must not lie in a cache, not even the caller's own.
+/// No cache may store a URL with a key in it, not even the caller's own.
 #[tokio::test]
 async fn a_response_to_a_key_in_the_query_is_not_stored() {
     for (line, expected) in

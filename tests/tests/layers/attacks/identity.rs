@@ -241,7 +241,7 @@ async fn with_removal_no_key_is_left_in_subprotocols_or_the_query() {
         ("/jobs?a=b&key=s3cr3t&c", "", ("/jobs?a=b&c", "")),
         ("/jobs?key=s3cr3t", "key.s3cr3t", ("/jobs", "")),
         ("https://api.example/jobs?key=s3cr3t&d=e", "", ("https://api.example/jobs?d=e", "")),
-        // A service decodes names and values, so a key that is written otherwise is the same key.
+        // A service decodes names and values, so a key that is encoded differently is the same key.
         ("/jobs?a=b&k%65y=s3cr3t", "", ("/jobs?a=b", "")),
         ("/jobs?key=%733cr3t&%6B%45%79=c", "", ("/jobs?%6B%45%79=c", "")),
         ("/jobs", "chat,, key.s3cr3t,", ("/jobs", "chat")),

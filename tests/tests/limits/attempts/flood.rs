@@ -33,8 +33,8 @@ async fn answered(
     answered
 }
 
-/// The attacker fails once from each of very many addresses, which used up the counters that new addresses share. Each address that
-/// was not counted yet was then refused, although it had a good key: it never fails, so it is never counted.
+/// The attacker failed once from each of very many addresses, which used up the counters that new addresses share. Each address that
+/// was not counted yet was then refused, even with a good key: such an address never fails, so it is never counted.
 #[tokio::test]
 async fn a_flood_from_many_addresses_refuses_no_fresh_address_with_a_good_key() {
     let mut stack = small_stack();
@@ -45,7 +45,7 @@ async fn a_flood_from_many_addresses_refuses_no_fresh_address_with_a_good_key() 
     }
 }
 
-/// The flood must not switch the limit off for those who fail.
+/// The flood must not switch the limit off for addresses that fail.
 #[tokio::test]
 async fn a_new_address_that_fails_is_refused_while_the_limiter_is_full() {
     let mut stack = small_stack();

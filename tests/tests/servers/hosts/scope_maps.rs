@@ -48,7 +48,7 @@ async fn a_map_around_the_outer_router_matches_whole_paths() {
 
 /// A caller with a good key was refused with 403 for a mistyped path, and for a method that the path does not have.
 #[tokio::test]
-async fn what_the_map_does_not_list_does_not_exist_for_a_caller_with_a_key() {
+async fn a_caller_with_a_key_gets_404_or_405_for_what_the_map_does_not_list() {
     let map = ScopeMap::new()
         .get("/jobs/{id}", scope("jobs:read"))
         .delete("/jobs/{id}", scope("jobs:delete"))
@@ -76,7 +76,7 @@ async fn what_the_map_does_not_list_does_not_exist_for_a_caller_with_a_key() {
                     assert_eq!(header(refused.headers(), "allow"), allow, "{method} {path}");
                     assert_eq!(header(refused.headers(), "www-authenticate"), "", "{method} {path}");
                 }
-                // Strangers learn nothing.
+                // Callers without a key learn nothing.
                 for key in [None, Some(&*api.unknown_key)] {
                     let refused = caller.send(request(method.clone(), path, key)).await;
                     assert_eq!(refused.status(), StatusCode::UNAUTHORIZED, "{method} {path}");

@@ -54,10 +54,10 @@ pub(super) async fn the_keys_of_a_suspended_tenant_are_refused_until_it_is_resum
 
     // Repeating a change changes nothing, and a tenant without keys can be suspended.
     setup.manager.resume_tenant("acme", &root()).await.unwrap();
-    setup.manager.suspend_tenant("newcomer", &root()).await.unwrap();
-    setup.manager.suspend_tenant("newcomer", &root()).await.unwrap();
-    let newcomer = setup.issue_for("newcomer", "a").await;
-    assert_eq!(setup.refusal(&newcomer).await, Some(DenialKind::TenantSuspended));
+    setup.manager.suspend_tenant("initech", &root()).await.unwrap();
+    setup.manager.suspend_tenant("initech", &root()).await.unwrap();
+    let key = setup.issue_for("initech", "a").await;
+    assert_eq!(setup.refusal(&key).await, Some(DenialKind::TenantSuspended));
     let events = async |tenant: &str| {
         let query = HistoryQuery::all().with_tenant(tenant);
         let history = setup.manager.history(query, &root()).await.unwrap().items;
@@ -65,7 +65,7 @@ pub(super) async fn the_keys_of_a_suspended_tenant_are_refused_until_it_is_resum
         of_tenant.map(|event| event.action.as_str()).collect::<Vec<_>>()
     };
     assert_eq!(events("acme").await, ["tenant_resumed", "tenant_suspended"]);
-    assert_eq!(events("newcomer").await, ["tenant_suspended"]);
+    assert_eq!(events("initech").await, ["tenant_suspended"]);
 }
 
 pub(super) async fn the_keys_of_a_tenant_have_its_plan_unless_they_have_their_own(setup: &Setup) {
@@ -125,9 +125,9 @@ pub(super) async fn the_keys_of_a_tenant_have_its_plan_unless_they_have_their_ow
     setup.manager.set_tenant_plan("acme", None, &root()).await.unwrap();
     assert_eq!(plans(&own).await, (None, None));
     setup.manager.set_tenant_plan("acme", None, &root()).await.unwrap();
-    let newcomer = setup.manager.set_tenant_plan("newcomer", Some(pro.clone()), &root()).await.unwrap();
-    assert_eq!(newcomer.plan, Some(pro.clone()), "a tenant without keys");
-    assert_eq!(plans(&setup.issue_for("newcomer", "a").await).await, (None, Some(pro)));
+    let tenant = setup.manager.set_tenant_plan("initech", Some(pro.clone()), &root()).await.unwrap();
+    assert_eq!(tenant.plan, Some(pro.clone()), "a tenant without keys");
+    assert_eq!(plans(&setup.issue_for("initech", "a").await).await, (None, Some(pro)));
 
     let history = setup.history(HistoryQuery::all().with_tenant("acme")).await;
     let of_tenant = history.iter().filter(|event| event.key.is_none());

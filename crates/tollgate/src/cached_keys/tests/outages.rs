@@ -164,7 +164,7 @@ fn a_lookup_that_takes_too_long_is_not_joined() {
     assert_eq!(keys.0.single_flight.len(), 0);
 }
 
-/// Regression: it was waited for without end.
+/// Regression: requests waited for it without end.
 #[test]
 fn a_store_that_never_answers_is_unavailable_after_the_deadline() {
     let (store, keys) = stale_for_a_minute();

@@ -4,9 +4,9 @@ use tollgate_core::limit::{Charge, FixedWindow};
 
 use super::{
     capacity::Capacity,
+    charged_subjects::ChargedSubjects,
     fingerprint::{Fingerprint, Fingerprinter},
     large::LargeSubjects,
-    newcomers::Newcomers,
     subject::{self, SLOTS, Shapes, Subject, Windows},
     table::Table,
 };
@@ -28,8 +28,8 @@ pub(super) struct Shard {
     large: Option<Box<LargeSubjects>>,
     // The second until which shared counters can be in use.
     shared_until: u64,
-    // The new subjects for which they were charged.
-    newcomers: Newcomers,
+    // The new subjects for which shared counters were charged.
+    charged: ChargedSubjects,
     // The end of the last sweep of this shard, and the number of times the next one is doubled.
     swept_to: usize,
     doublings: u32,
@@ -96,7 +96,7 @@ impl Shard {
     /// before has used nothing, so the use by others must not refuse it.
     pub(super) fn windows(&mut self, name: Name<'_>, cost: u64, second: u64) -> Windows {
         let own = self.windows_of(name.own);
-        if own.is_none() && second < self.shared_until && (cost > 0 || self.newcomers.include(name.own)) {
+        if own.is_none() && second < self.shared_until && (cost > 0 || self.charged.contains(name.own)) {
             return self.windows_of(name.shared_counter()).unwrap_or_default();
         }
         own.unwrap_or_default()
@@ -124,7 +124,7 @@ impl Shard {
             let shared = name.shared_counter();
             let idle_from = windows.iter().map(|(window, counter)| subject::idle_from(*window, *counter));
             self.shared_until = idle_from.fold(self.shared_until, u64::max);
-            self.newcomers.charge(name.own);
+            self.charged.remember(name.own);
             if self.knows(shared) {
                 self.keep(shared, &windows, second, capacity);
             } else {
@@ -198,7 +198,7 @@ impl Shard {
         self.doublings = if is_worth_more { (self.doublings + 2).min(MOST_DOUBLINGS) } else { 0 };
         self.subjects.shrink();
         if second >= self.shared_until {
-            self.newcomers.clear();
+            self.charged.clear();
         }
         // A smaller table has the same order, so the swept fraction stays the same.
         self.swept_to = swept.to * self.subjects.places() / all.max(1);

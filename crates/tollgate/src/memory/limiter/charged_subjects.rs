@@ -6,10 +6,10 @@ use super::fingerprint::Fingerprint;
 /// refuse before they are charged again.
 ///
 /// Its size is fixed, so that a flood of new subjects cannot make it grow. A newer subject replaces an older one with the same place,
-/// which then counts as never charged. A set that forgets nothing, such as a Bloom filter, would in a long flood confuse
-/// each subject with a charged one.
+/// which then counts as never charged. A set that never forgets, such as a Bloom filter, would take each subject for a charged one
+/// after a long flood.
 #[derive(Default)]
-pub(super) struct Newcomers {
+pub(super) struct ChargedSubjects {
     // Empty until a subject is charged.
     places: Box<[Fingerprint]>,
 }
@@ -17,9 +17,9 @@ pub(super) struct Newcomers {
 /// The number of subjects that are remembered in each shard.
 const PLACES: u64 = 1_024;
 
-impl Newcomers {
+impl ChargedSubjects {
     /// Remembers that a subject was charged.
-    pub(super) fn charge(&mut self, subject: Fingerprint) {
+    pub(super) fn remember(&mut self, subject: Fingerprint) {
         if self.places.is_empty() {
             self.places = (0..PLACES).map(|_| Fingerprint::ZERO).collect();
         }
@@ -29,7 +29,7 @@ impl Newcomers {
     }
 
     /// Whether a subject was charged, and no newer one has replaced it.
-    pub(super) fn include(&self, subject: Fingerprint) -> bool {
+    pub(super) fn contains(&self, subject: Fingerprint) -> bool {
         self.places.get(place_of(subject)) == Some(&subject)
     }
 
