@@ -26,7 +26,7 @@ use tokio::{
 pub struct Relay {
     upstream: SocketAddr,
     address: SocketAddr,
-    // Bound, but never listening: the port stays ours while nobody listens on it, and connections to it are refused.
+    // Bound, but never listening: the port stays reserved while the relay does not listen, and connections to it are refused.
     _port: TcpSocket,
     line: watch::Sender<Line>,
     // The listener and all connections, in one task, so that they end together. None while the line is cut.

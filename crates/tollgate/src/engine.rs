@@ -1,7 +1,7 @@
 //! The engine: what every layer of this crate runs on.
 //!
-//! A [`Gate`](crate::layers::Gate) is one decision about a request. The engine runs gates in order around an inner service. A layer is the engine
-//! with one gate; the built stack is the same engine with all of them, so it costs one future and one body.
+//! A [`Gate`](crate::layers::Gate) is one decision about a request. The engine runs gates in order around an inner service. A layer
+//! is the engine with one gate; the built stack is the same engine with all of them, so it costs one future and one body.
 //!
 //! ```text
 //! Gated::call ─► Engine::start ─► Gate::check, gate by gate ─► inner service ─► ResponseFuture::poll ─► Body

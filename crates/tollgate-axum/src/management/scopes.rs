@@ -34,6 +34,6 @@ impl Choice {
         }
         let allowed: Vec<_> = allowed.into_iter().map(|scope| format!("`{scope}`")).collect();
         let allowed = allowed.join(", ");
-        Err(Refused::invalid(format!("`scopes`: `{other}` cannot be chosen, choose of {allowed}")))
+        Err(Refused::invalid(format!("`scopes`: `{other}` cannot be chosen, choose from {allowed}")))
     }
 }

@@ -52,7 +52,7 @@ async fn maybe_tier(plan: Option<ActivePlan>) -> String {
 }
 
 async fn whole_context(context: Context) -> String {
-    format!("context={}", context.principal().map_or("nobody", |principal| principal.id()))
+    format!("context={}", context.principal().map_or("anonymous", |principal| principal.id()))
 }
 
 async fn maybe_context(context: Option<Context>) -> String {
@@ -208,7 +208,7 @@ async fn returns_the_whole_context() {
     let (app, key) = optional(whole_context);
     let address = serve(app).await;
     assert!(get(address, &[("x-api-key", &key)]).await.ends_with("context=key_1"));
-    assert!(get(address, &[]).await.ends_with("context=nobody"));
+    assert!(get(address, &[]).await.ends_with("context=anonymous"));
 }
 
 #[tokio::test]

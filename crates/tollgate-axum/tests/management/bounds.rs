@@ -32,7 +32,7 @@ async fn the_application_lists_the_scopes_that_callers_may_choose() {
         let answer = app.post("/", &json!({ "name": format!("{scopes}"), "scopes": scopes })).await;
         assert_eq!(answer.status, status, "{answer:?}");
         if status == 400 {
-            assert!(answer.detail().ends_with("choose of `jobs:read`, `results:*`."), "{answer:?}");
+            assert!(answer.detail().ends_with("choose from `jobs:read`, `results:*`."), "{answer:?}");
         }
     }
     let path = format!("/{}", app.issue("a").await.id);

@@ -29,7 +29,7 @@ pub(super) async fn run(command: Tenants, session: Session) -> Result<Exit, Fail
                 plan if plan.is_empty() => "no plan".to_owned(),
                 plan => format!("the plan {}", output::visible(&plan)),
             };
-            let what = format!("has {plan}: so have all its keys without a plan of their own");
+            let what = format!("has {plan}. This applies to all its keys without a plan of their own");
             report(&sentence(&changed, &what), &changed, &session)
         }
         Tenants::Suspend { tenant } => {

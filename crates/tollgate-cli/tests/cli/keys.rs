@@ -409,11 +409,11 @@ fn the_plan_of_a_tenant_is_that_of_its_keys() {
     let lapsed = world.run(&["tenants", "plan", "acme", "pro", "--lapsed"]);
     assert_eq!(
         lapsed.out,
-        "acme has the plan pro (lapsed): so have all its keys without a plan of their own.\n"
+        "acme has the plan pro (lapsed). This applies to all its keys without a plan of their own.\n"
     );
     assert_eq!(world.show(&plain)["plan"]["active"], json!(false));
     let none = world.run(&["tenants", "plan", "acme", "--none"]);
-    assert_eq!(none.out, "acme has no plan: so have all its keys without a plan of their own.\n");
+    assert_eq!(none.out, "acme has no plan. This applies to all its keys without a plan of their own.\n");
     assert_eq!(
         (&world.show(&plain)["plan"], &world.show(&plain)["plan_source"]),
         (&json!(null), &json!(null))

@@ -43,10 +43,10 @@ const DISPLAYED_RANDOM: usize = 4;
 /// - **Prefix and environment come first**, so that people, logs and secret scanners recognise the key.
 /// - **The random part** is 26 characters `[0-9A-Za-z]`, uniform and from the operating system: more than 154 bits.
 /// - **The version** is `1`, the only version so far.
-/// - **The checksum** is the CRC-32 (as in zlib) of everything before it, written as six base62 digits `0-9A-Za-z`
-///   with the most significant first, as in GitHub's tokens. It detects every single wrong character, and all but one in
-///   2^32 of other errors. This saves store lookups. **It is not security**: anyone can compute it. A key is valid only if
-///   the store knows its digest.
+/// - **The checksum** is the CRC-32 (as in zlib) of everything before it, written as six base62 digits `0-9A-Za-z` with
+///   the most significant first, as in GitHub's tokens. It detects every single wrong character, and all but one in 2^32
+///   of other errors. This saves store lookups. **It is not security**: computing it needs no secret. A key is valid only
+///   if the store knows its digest.
 ///
 /// A secret scanner can match such keys with `sk_(live|test)_[0-9A-Za-z]{22,64}1[0-9A-Za-z]{6}`.
 ///

@@ -66,7 +66,7 @@ impl<'r> Charge<'r> {
         Self { required: 1, cost: 0, ..self }
     }
 
-    /// The same, but callers must not see where the counters stand, because strangers share them: those of an address.
+    /// The same charge, but callers must not see where the counters stand: unrelated callers share the counters of an address.
     #[inline]
     pub fn hidden(self) -> Self {
         Self { is_hidden: true, ..self }

@@ -28,8 +28,8 @@
 //!
 //! # Where it stands
 //!
-//! Inside `VerifyLayer`, and outside `RateLimitLayer`: a refused request is counted in no quota. A limit by address may stand
-//! outside `CredentialLayer`, where it also limits the lookups that strangers cause. A stack may have several.
+//! Inside `VerifyLayer`, and outside `RateLimitLayer`: a refused request is counted in no quota. A limit by address may stand outside
+//! `CredentialLayer`, where it also limits the lookups that unknown callers cause. A stack may have several.
 //!
 //! # Examples
 //!

@@ -89,7 +89,7 @@
 //! window of any policy; one that an inner guard refuses has been counted. A policy's name is part of its counters' identity, its
 //! quota is not: a caller that changes its plan keeps its count.
 //!
-//! No header shows what an [address](Subject::Address) has left, because strangers share an address. A [subject of your
+//! No header shows what an [address](Subject::Address) has left, because unrelated callers share an address. A [subject of your
 //! own](Subject::custom) is shown to each caller that is counted under it, also before authentication.
 //!
 //! Without [`with_limiter`](RateLimitLayer::with_limiter) counters live in this process: each process admits the whole quota.
@@ -209,8 +209,8 @@ impl RateLimitLayer {
     pub fn with_limiter(mut self, limiter: impl Limiter) -> Result<Self, ConfigurationError> {
         if self.gate.policies.iter().any(|policy| *policy.name() == *DEFAULT_POLICY) {
             return Err(ConfigurationError::new(format!(
-                "RateLimitLayer counts in a limiter of its own under the name \"{DEFAULT_POLICY}\", which other layers of this limiter may \
-                 use, too: name the policy, as in RateLimitLayer::from_policies([Policy::new(\"api\", quota)])"
+                "RateLimitLayer::with_limiter: the policy has the default name \"{DEFAULT_POLICY}\", which other layers of this limiter may \
+                 have, too: name the policy, as in RateLimitLayer::from_policies([Policy::new(\"api\", quota)])"
             )));
         }
         self.gate.limiter = Arc::new(limiter);

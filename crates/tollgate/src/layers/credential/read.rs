@@ -215,7 +215,7 @@ pub(super) fn parameter(pair: &str, name: &str) -> Option<Zeroizing<Vec<u8>>> {
     is_own.then(|| Zeroizing::new(percent_decode_str(value).collect()))
 }
 
-/// The key among a user name and a password, if this place has it there.
+/// Of a user name and a password, the one that is the key in this place.
 fn basic_key<'d>(place: &CredentialSource, user: &'d [u8], password: &'d [u8]) -> Option<&'d [u8]> {
     match place {
         CredentialSource::BasicUser => password.is_empty().then_some(user),

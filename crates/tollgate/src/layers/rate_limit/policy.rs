@@ -138,7 +138,7 @@ impl Policy {
         let charge = Charge::new(self.name, subject, self.group(subject, context), quota);
         match (&self.subject, context.principal()) {
             (Subject::Key, Some(principal)) => charge.with_place(principal.counter_place()),
-            // Strangers share an address.
+            // Unrelated callers share an address.
             (Subject::Address(_), _) => charge.hidden(),
             _ => charge,
         }
