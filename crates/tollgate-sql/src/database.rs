@@ -48,7 +48,7 @@ pub(crate) enum Urgency {
     CanWait,
 }
 
-/// The pause between two transactions that can wait. In SQLite, those that cannot get the write lock meanwhile.
+/// The pause between two transactions that can wait. In SQLite, a change can get the write lock during this pause.
 pub(crate) const PAUSE: Duration = Duration::from_millis(10);
 
 impl Urgency {

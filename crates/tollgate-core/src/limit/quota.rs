@@ -268,8 +268,8 @@ pub trait PerWindow {
     fn per_week(self) -> Quota;
     /// This many per calendar month, from the first, midnight UTC.
     fn per_month(self) -> Quota;
-    /// This many per month from a day of its own on, such as a tenant's billing day: see [`Window::month_from`]. Quotas by tenant
-    /// come from a function of the policy, or from the key. Another day is another window, which starts at zero.
+    /// This many per month from the given day on, such as a tenant's billing day: see [`Window::month_from`]. Quotas by tenant come
+    /// from a function of the policy, or from the key. Another day is another window, which starts at zero.
     fn per_month_from(self, day: u8) -> Quota;
     /// This many per window of any length.
     fn per(self, window: Window) -> Quota;

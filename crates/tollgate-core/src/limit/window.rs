@@ -18,7 +18,7 @@ use std::{
 /// | any other | a whole number of lengths after the Unix epoch: a minute at second 0, a day at midnight |
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Window {
-    // Seconds, or above `LONGEST` the first day of a month. One number, because each request compares windows.
+    // The seconds, or `LONGEST` plus the first day of a month. One number, because each request compares windows.
     code: u32,
 }
 
@@ -52,8 +52,8 @@ impl Window {
     /// Every calendar month, from the first, midnight UTC.
     pub const MONTH: Self = Self { code: LONGEST + 1 };
 
-    /// Every month from a day of its own on, midnight UTC: a billing period. A month without this day begins on its last day, and
-    /// the next one on the day again: from the 31st on, months begin on January 31, February 28 (or 29), March 31 and April 30.
+    /// Every month from the given day on, midnight UTC: a billing period. A month without this day begins on its last day, and the
+    /// next one on the given day again. With 31, months begin on January 31, February 28 (or 29), March 31 and April 30.
     ///
     /// 0 is taken as 1, and a number above 31 as 31.
     ///

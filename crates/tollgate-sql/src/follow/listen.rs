@@ -29,7 +29,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(4);
 
 /// The least time between two reads of the history. In a flood of notifications, one read answers all that have arrived meanwhile.
-const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+const READ_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The most notifications that one read answers, and the most events that one statement reads.
 const BATCH: usize = 1_000;
@@ -132,7 +132,7 @@ async fn answer(shared: &Shared, pool: &Arc<Pool>, mut listener: Listener) -> Fa
     let limit = heartbeat.mul_f32(0.75);
     let mut beats = interval_at(Instant::now() + heartbeat, heartbeat);
     beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut next_look = Instant::now();
+    let mut next_read = Instant::now();
     let mut tests: Option<JoinHandle<()>> = None;
     loop {
         let received = tokio::select! {
@@ -154,18 +154,18 @@ async fn answer(shared: &Shared, pool: &Arc<Pool>, mut listener: Listener) -> Fa
                 }
             }
         };
-        let look = match received {
+        let read = match received {
             Ok(Message::Probe) => continue,
-            Ok(first) => listener.look(shared, first, next_look),
+            Ok(first) => listener.read_history(shared, first, next_read),
             Err(fault) => return fault,
         };
-        match timeout(limit, look).await {
+        match timeout(limit, read).await {
             Ok(Ok(())) => {}
             Ok(Err(fault)) => return fault,
             Err(_) => return Fault::TimedOut,
         }
-        next_look = Instant::now() + LOOK_INTERVAL;
-        // The look was an answer on this connection, as a beat is.
+        next_read = Instant::now() + READ_INTERVAL;
+        // The history was read on this connection: that is as good as a beat.
         beats.reset();
     }
 }
@@ -173,7 +173,12 @@ async fn answer(shared: &Shared, pool: &Arc<Pool>, mut listener: Listener) -> Fa
 impl Listener {
     /// Publishes the changes of this notification, and of those that arrive until this instant. An unknown or invented one costs no
     /// more than this read. It reads on the listener's own connection, so that it waits for no other query.
-    async fn look(&mut self, shared: &Shared, first: Message, not_before: Instant) -> Result<(), Fault> {
+    async fn read_history(
+        &mut self,
+        shared: &Shared,
+        first: Message,
+        not_before: Instant,
+    ) -> Result<(), Fault> {
         let mut messages = vec![first];
         while messages.len() < BATCH {
             tokio::select! {
@@ -196,7 +201,7 @@ impl Listener {
             if events.len() < BATCH {
                 return Ok(());
             }
-            // Those are read: there are no more of them than a batch has.
+            // The named events up to `last` are read: they come first, and are no more than `BATCH`. The others come after `last`.
             named.clear();
         }
     }

@@ -24,7 +24,7 @@ use crate::{
 /// How many events one statement reads.
 const BATCH: i64 = 1_000;
 
-/// What was seen of the file last.
+/// What the last poll has seen of the file.
 struct Seen {
     file: FileIdentity,
     /// `PRAGMA data_version` reports changes by other connections than the one that asks.

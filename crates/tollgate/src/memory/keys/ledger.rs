@@ -26,7 +26,7 @@ pub(super) struct Ledger {
     // In the order of lists.
     pub(super) by_age: BTreeSet<(SystemTime, Box<str>)>,
     names: HashMap<Name, Box<str>>,
-    // Those that were changed.
+    // The tenants that were changed.
     tenants: HashMap<Box<str>, TenantDetails>,
     pub(super) history: History,
     // The generation of the newest change of all keys, so that a key which is issued again after its deletion is newer than before.
@@ -45,7 +45,7 @@ pub(super) struct StoredKey {
     former: Option<Digest>,
 }
 
-/// The notifications of a change, to be sent when no lock is key.
+/// The notifications of a change, to be sent when no lock is held.
 #[derive(Default)]
 pub(super) struct Notifications {
     pub(super) ended: Vec<(EndSignal, EndReason)>,

@@ -56,7 +56,7 @@ struct State {
     underway: usize,
     /// Made for callers who have given up.
     ready: Vec<Session>,
-    /// How often all connections were dropped. Those that were underway then do not count.
+    /// How often all connections were dropped. Connections that were underway then are not counted in `underway`.
     round: u64,
     is_closed: bool,
 }
@@ -80,7 +80,7 @@ impl Connector {
         &self.0.setup
     }
 
-    /// Drops the connections that no caller has got yet, and waits no longer for those that are underway.
+    /// Drops the connections that are ready, and no longer counts those that are underway.
     pub(super) fn drop_ready(&self) {
         let mut state = self.0.state();
         state.ready.clear();
@@ -143,7 +143,7 @@ impl Inner {
         Err(made)
     }
 
-    /// Gives a connection, or why there is none, to the first caller who still waits.
+    /// Gives a connection, or the error, to the first caller that still waits.
     fn deliver(&self, mut made: Result<Session, Fault>, round: u64) {
         let mut state = self.state();
         if state.round == round {
