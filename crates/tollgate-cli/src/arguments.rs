@@ -135,8 +135,9 @@ pub(crate) enum Tenants {
         tenant: String,
     },
 
-    /// Sets the plan of a tenant. All its keys have this plan, except keys with a plan of their own. Keys that are created later have
-    /// it, too. The tenant need not have keys yet.
+    /// Sets the plan of a tenant. All its keys have this plan, except keys with a plan of their own.
+    ///
+    /// Keys that are created later have it, too. The tenant need not have keys yet.
     #[command(override_usage = "tollgate tenants plan [OPTIONS] <TENANT> <TIER|--none>")]
     Plan {
         /// The tenant.

@@ -71,8 +71,11 @@ pub struct SqlKeysBuilder(Settings);
 impl SqlKeysBuilder {
     /// How long a key lookup may take, including the wait for a connection. Then the lookup is
     /// [`Unavailable`](tollgate_core::denial::Unavailable), and the request is refused. Default: 250 ms. It must be longer than the
-    /// round trip to the database. A new connection has eight times this deadline, at least 2 s, but no more than the [admin
-    /// deadline](Self::with_admin_deadline). A lookup that gives up does not stop it. Idle connections are tested in the background.
+    /// round trip to the database.
+    ///
+    /// The deadline of a new connection is eight times as long, at least 2 s, but no longer than the
+    /// [admin deadline](Self::with_admin_deadline). A lookup that gives up does not stop it. Idle connections are tested in the
+    /// background.
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.0.deadline = deadline;
         self

@@ -30,6 +30,7 @@
 //!
 //! let layer = CredentialLayer::new();
 //! ```
+//!
 //! Keys in forms that other services use: `Authorization: Token <key>`, and `https://any-user:<key>@api.example.com/`:
 //!
 //! ```
