@@ -11,7 +11,7 @@ use crate::{
 
 /// Admits or refuses a request by the application's own rule. [`guard_fn`] makes one from a closure.
 ///
-/// A request waits for its answer without a time limit of Tollgate's: give remote calls a deadline.
+/// Tollgate does not limit how long a request waits for its answer: give remote calls a deadline.
 pub trait Guard: Send + Sync + 'static {
     /// Decides about a request whose caller is verified.
     ///

@@ -18,7 +18,7 @@ pub use verify_fn::{VerifyFn, VerifySyncFn, verify_fn, verify_sync_fn};
 
 /// Finds the principal that a credential belongs to. [`verify_fn`] makes one from a closure.
 ///
-/// A request waits for its answer without a time limit of Tollgate's: give remote calls a deadline, or put a `CachedVerifier` in front.
+/// Tollgate does not limit how long a request waits for its answer: give remote calls a deadline, or put a `CachedVerifier` in front.
 ///
 /// A verifier need not check whether the principal has ended or expired: the engine does, after the answer is ready.
 pub trait Verify: Send + Sync + 'static {

@@ -68,11 +68,12 @@ type Found = Result<Option<KeyRecord>, Unavailable>;
 ///
 /// # When the store is slow or down
 ///
-/// Concurrent requests for one key share one lookup, and its failure, too. If the request that began it is dropped, the others still
-/// get the answer. A lookup fails after [5 seconds](Self::with_deadline) at most. After the lookups of five different keys in a row
-/// have failed, a circuit breaker lets one request a second ask the store. The others are answered `Unavailable` at once, until a
-/// lookup succeeds. A lookup is cancelled when no request waits for it any more. The lookup that the circuit breaker lets through is
-/// never cancelled, so callers that hang up do not delay the recovery.
+/// Concurrent requests for one key share one lookup, and its failure, too. They do not join a lookup that has been in progress for a
+/// second, but begin a new one. If the request that began it is dropped, the others still get the answer. A lookup fails after [5
+/// seconds](Self::with_deadline) at most. After the lookups of five different keys in a row have failed, a circuit breaker lets one
+/// request a second ask the store. The others are answered `Unavailable` at once, until a lookup succeeds. A lookup is cancelled when
+/// no request waits for it any more. The lookup that the circuit breaker lets through is never cancelled, so callers that hang up do
+/// not delay the recovery.
 ///
 /// Lookups are tasks on tokio: a request that has to ask the store outside a tokio runtime is answered `Unavailable`. The runtime's
 /// timers must be enabled, as with `#[tokio::main]`.

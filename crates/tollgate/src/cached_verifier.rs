@@ -87,11 +87,12 @@ type Verified = Result<Arc<Principal>, Denial>;
 ///
 /// # When the verifier is slow or down
 ///
-/// Concurrent requests with one secret share one lookup, and its failure, too. If the request that began it is dropped, the others still
-/// get the answer. A lookup fails after [5 seconds](Self::with_deadline) at most. After the lookups of five different secrets in a
-/// row have failed, a circuit breaker lets one request a second ask the verifier. The others are refused with 503 at once, until a
-/// lookup succeeds. Cached principals work until their time is up. So answer `Unavailable` only for failures that do not depend on the
-/// credential: otherwise strangers can open the circuit breaker with credentials of their own.
+/// Concurrent requests with one secret share one lookup, and its failure, too. They do not join a lookup that has been in progress
+/// for a second, but begin a new one. If the request that began it is dropped, the others still get the answer. A lookup fails after
+/// [5 seconds](Self::with_deadline) at most. After the lookups of five different secrets in a row have failed, a circuit breaker lets
+/// one request a second ask the verifier. The others are refused with 503 at once, until a lookup succeeds. Cached principals work
+/// until their time is up. So answer `Unavailable` only for failures that do not depend on the credential: otherwise strangers can open
+/// the circuit breaker with credentials of their own.
 ///
 /// Lookups are tasks on tokio: a request that has to ask the verifier outside a tokio runtime is refused with 503. The runtime's
 /// timers must be enabled, as with `#[tokio::main]`.

@@ -81,7 +81,7 @@ async fn invented_notifications_end_nothing_and_interrupt_nothing() {
     let mut stranger = sqlx::PgConnection::connect(&url.replace("postgres@", "stranger@")).await.unwrap();
     let channel = "SELECT 'tollgate_' || relnamespace FROM pg_class WHERE oid = 'tollgate_keys'::regclass";
     let channel: String = sqlx::query_scalar(channel).fetch_one(&mut stranger).await.unwrap();
-    let looks = looks_into_the_history(&url).await;
+    let reads = reads_of_the_history(&url).await;
     for payload in [
         "",
         "garbage",
@@ -106,13 +106,13 @@ async fn invented_notifications_end_nothing_and_interrupt_nothing() {
     eventually("revoked", || reason(&held) == Some(EndReason::Revoked)).await;
     let interrupted = received.lock().unwrap().contains(&StoreEvent::Disconnected);
     assert!(!interrupted, "{:?}", received.lock().unwrap());
-    // 10,000 notifications, most of which named a change, are not 10,000 looks.
-    let looks = looks_into_the_history(&url).await - looks;
-    assert!(looks < 1_000, "{looks} looks");
+    // 10,000 notifications, most of which named a change, cause fewer than 1,000 reads.
+    let reads = reads_of_the_history(&url).await - reads;
+    assert!(reads < 1_000, "{reads} reads");
 }
 
 /// How often a statement has read the history, by PostgreSQL's own count.
-async fn looks_into_the_history(url: &str) -> i64 {
+async fn reads_of_the_history(url: &str) -> i64 {
     let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
     let count =
         "SELECT seq_scan + COALESCE(idx_scan, 0) FROM pg_stat_user_tables WHERE relname = 'tollgate_history'";

@@ -108,7 +108,7 @@ impl<'r> LimitRequest<'r> {
 /// in one step: behind a lock, in a transaction, or by compare and swap. A counter that is not found is a
 /// [new](crate::limit::Counter::new) one.
 ///
-/// A request waits for its answer without a time limit of Tollgate's: give remote calls a deadline.
+/// Tollgate does not limit how long a request waits for its answer: give remote calls a deadline.
 pub trait Limiter: Send + Sync + 'static {
     /// Evaluates all charges of a request and counts the request in all of them or in none, in one step.
     ///

@@ -10,7 +10,7 @@ use crate::{answer::Answer, denial::Unavailable, key::Digest};
 /// Legacy keys are looked up by text that was stored beside the hash: usually a prefix of the secret. When a secret matches the
 /// hash of a legacy key for the first time, the key is upgraded. From then on, the store finds it like any other.
 ///
-/// A request waits for its answer without a time limit of Tollgate's: give remote calls a deadline.
+/// Tollgate does not limit how long a request waits for its answer: give remote calls a deadline.
 ///
 /// The example `migration` in Tollgate's repository implements this on a table of its own.
 pub trait LegacyKeys: Send + Sync + 'static {

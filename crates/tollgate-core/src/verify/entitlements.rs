@@ -10,7 +10,7 @@ use crate::{
 
 /// Knows a principal's current plan, where the verifier does not. [`entitlements_fn`] makes one from a closure.
 ///
-/// A request waits for its answer without a time limit of Tollgate's: give remote calls a deadline.
+/// Tollgate does not limit how long a request waits for its answer: give remote calls a deadline.
 pub trait Entitlements: Send + Sync + 'static {
     /// The principal's plan; `None` if it has none.
     ///

@@ -11,22 +11,22 @@ use smallvec::SmallVec;
 /// shut out the others.
 const FAILURES: usize = 5;
 
-/// While the circuit breaker is open, one request may ask the store in each such interval.
+/// While the circuit breaker is open, one request may ask the backend in each such interval.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Opens after the lookups of five different keys in a row have failed. Then one request a second asks the store, until a lookup
-/// succeeds: the others do not wait for a likely failure, and a store that recovers is not overloaded.
+/// Opens after the lookups of five different keys in a row have failed. Then one request a second asks the backend, until a lookup
+/// succeeds: the others do not wait for a likely failure, and a backend that recovers is not overloaded.
 #[derive(Default)]
 pub(crate) struct CircuitBreaker(Mutex<State>);
 
 #[derive(Default)]
 struct State {
     failed: SmallVec<[u64; FAILURES]>,
-    // When the store was last asked, while the circuit breaker is open.
+    // When the backend was last asked, while the circuit breaker is open.
     asked_at: Option<SystemTime>,
 }
 
-/// How a request may ask the store.
+/// How a request may ask the backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admitted {
     /// The circuit breaker is closed.
@@ -37,7 +37,7 @@ pub(crate) enum Admitted {
 }
 
 impl CircuitBreaker {
-    /// Whether, and how, a request at `now` may ask the store.
+    /// Whether, and how, a request at `now` may ask the backend.
     pub(crate) fn admit(&self, now: SystemTime) -> Option<Admitted> {
         let mut state = self.lock();
         let Some(asked_at) = state.asked_at else { return Some(Admitted::Freely) };

@@ -12,7 +12,7 @@ pub(crate) struct EventCount(AtomicU64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct AsOf(u64);
 
-/// The lowest bit says whether the store is connected. The others count events.
+/// The lowest bit is set while the store is connected. The others count events.
 const CONNECTED: u64 = 1;
 const ONE_EVENT: u64 = 2;
 

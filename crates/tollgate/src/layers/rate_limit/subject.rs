@@ -31,8 +31,8 @@ const UNKNOWN_ADDRESS: &str = "unknown";
 type Namer = dyn for<'r> Fn(RequestHead<'r>, Option<&'r Principal>) -> Option<Cow<'r, str>> + Send + Sync;
 
 impl Subject {
-    /// A subject of your own, read from the request's head and its principal, if there is one. `None`: the policy does not
-    /// apply to this request. Rate-limit headers show each caller that is counted under it what remains, also before authentication.
+    /// A subject of your own, read from the request's head and its principal, if there is one. `None`: the policy does not apply to
+    /// this request. Each caller that is counted under it sees in rate-limit headers what remains, even before authentication.
     ///
     /// A subject that callers can choose, such as the value of a header, limits nothing: callers invent a new one.
     ///
