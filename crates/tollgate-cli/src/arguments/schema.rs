@@ -14,8 +14,8 @@ Examples:
 
 /// Prints the SQL migrations, to run them with another tool.
 ///
-/// Needs no database. Run each migration in one transaction; its last statement records its version in `tollgate_schema`. Then open the store with
-/// `without_migration`, and run commands with --no-migrate. `tollgate migrate` runs the migrations without
+/// Needs no database. Run each migration in one transaction; its last statement records its version in `tollgate_schema`. Then
+/// open the store with `without_migration`, and run commands with --no-migrate. `tollgate migrate` runs the migrations without
 /// another tool.
 ///
 /// With --json: `{"migrations": [{"version": …, "file_name": …, "sql": …}]}`.
