@@ -132,7 +132,7 @@
 //!   [listed](KeyRouter::with_scopes), by default the manager's [known](tollgate::manage::KeyManager::with_known_scopes) ones without
 //!   wildcards; but never plan, quotas, environment, role, metadata or tenant. Restrict them for some users with
 //!   [`Grant::with_new_key`]. An existing key can only be renamed, unless you enable
-//!   [more](KeyRouter::with_updates_of_rights). A caller who may rotate a key gets a secret with all of its rights, also those that
+//!   [more](KeyRouter::with_rights_updates). A caller who may rotate a key gets a secret with all of its rights, also those that
 //!   the caller could not choose for a new key: permit [`Action::Rotate`] for keys that are the caller's.
 //! - **Pages of other sites.** A body must be JSON by its `Content-Type`, which no HTML form can send. A change is refused if the browser
 //!   reports (`Sec-Fetch-Site`, or else `Origin`) that a page of another origin sends it. Clients that are not browsers send
@@ -242,7 +242,7 @@ impl KeyRouter {
     /// Allows `PATCH` to change `scopes`, `expires_at` and `allowed_networks` of existing keys, by the rules for new keys.
     /// `"expires_at": null` removes the expiry, and `"allowed_networks": []` the restriction to networks. To restrict this for some
     /// users, use [`Grant::with_update`].
-    pub fn with_updates_of_rights(mut self) -> Self {
+    pub fn with_rights_updates(mut self) -> Self {
         self.updates_all = true;
         self
     }

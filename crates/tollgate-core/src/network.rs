@@ -72,10 +72,10 @@ impl fmt::Display for Network {
 /// use tollgate_core::network::Networks;
 ///
 /// let networks = Networks::new(["198.51.100.0/24", "2001:db8::/32"])?;
-/// assert!(networks.allow("2001:db8::7".parse().unwrap()));
-/// assert!(!networks.allow("192.0.2.1".parse().unwrap()));
+/// assert!(networks.allows("2001:db8::7".parse().unwrap()));
+/// assert!(!networks.allows("192.0.2.1".parse().unwrap()));
 /// assert_eq!(networks.to_string(), "198.51.100.0/24 2001:db8::/32");
-/// assert!(Networks::anywhere().allow("192.0.2.1".parse().unwrap()));
+/// assert!(Networks::anywhere().allows("192.0.2.1".parse().unwrap()));
 /// # Ok::<(), tollgate_core::network::InvalidNetworks>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -110,7 +110,7 @@ impl Networks {
     }
 
     /// Whether a client with this address may use the key.
-    pub fn allow(&self, address: IpAddr) -> bool {
+    pub fn allows(&self, address: IpAddr) -> bool {
         self.is_anywhere() || self.iter().any(|network| network.contains(address))
     }
 
@@ -171,7 +171,7 @@ mod tests {
     }
 
     fn allow(list: &[&str], address: &str) -> bool {
-        networks(list).allow(address.parse().unwrap())
+        networks(list).allows(address.parse().unwrap())
     }
 
     #[test]

@@ -132,12 +132,12 @@ impl CachedKeys {
     }
 
     /// Caches at most this many refusals. Default: 10,000.
-    pub fn with_refused_capacity(self, refusals: usize) -> Self {
+    pub fn with_refusal_capacity(self, refusals: usize) -> Self {
         self.set(|settings| settings.refused_capacity = refusals)
     }
 
     /// How long a refusal is cached: a key that was issued without an event works after this time at most. Default: 5 seconds.
-    pub fn with_refused_ttl(self, ttl: Duration) -> Self {
+    pub fn with_refusal_ttl(self, ttl: Duration) -> Self {
         self.set(|settings| settings.refused_ttl = ttl)
     }
 

@@ -127,7 +127,7 @@ struct Inner {
 }
 
 impl CachedVerifier {
-    /// The maximum of [`with_ttl`](Self::with_ttl) and [`with_refused_ttl`](Self::with_refused_ttl): one hour.
+    /// The maximum of [`with_ttl`](Self::with_ttl) and [`with_refusal_ttl`](Self::with_refusal_ttl): one hour.
     pub const MAX_TTL: Duration = Duration::from_secs(3_600);
 
     /// A cache in front of `verifier`.
@@ -154,13 +154,13 @@ impl CachedVerifier {
     }
 
     /// Caches at most this many refusals. Default: 10,000.
-    pub fn with_refused_capacity(self, refusals: usize) -> Self {
+    pub fn with_refusal_capacity(self, refusals: usize) -> Self {
         self.set(|settings| settings.refused_capacity = refusals)
     }
 
     /// How long a refusal is cached: a credential that becomes valid works after this time at most. Default: 5 seconds. A longer time
     /// than [`MAX_TTL`](Self::MAX_TTL) is shortened to it.
-    pub fn with_refused_ttl(self, ttl: Duration) -> Self {
+    pub fn with_refusal_ttl(self, ttl: Duration) -> Self {
         self.set(|settings| settings.refused_ttl = ttl.min(Self::MAX_TTL))
     }
 

@@ -148,7 +148,7 @@ async fn a_time_is_bounded_by_the_expiry_and_by_the_maximum() {
 
 #[tokio::test]
 async fn refusals_are_cached_apart_and_for_a_shorter_time() {
-    let mut world = World::with(|verifier| verifier.with_refused_capacity(10));
+    let mut world = World::with(|verifier| verifier.with_refusal_capacity(10));
     assert_eq!(world.ask("ada").await, (200, 1));
     assert_eq!(world.ask("unknown").await, (401, 2));
     world.pass(4);

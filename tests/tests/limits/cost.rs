@@ -130,7 +130,7 @@ async fn a_caller_that_repeats_its_request_until_nothing_remains_is_refused_once
 
 /// 500 kilobytes are less of a day's 1,048,576 than 40 requests are of 60.
 #[tokio::test]
-async fn shows_the_limit_with_the_smallest_share_left_if_units_differ() {
+async fn shows_the_limit_with_the_smallest_remaining_share_if_units_differ() {
     let clock = ManualClock::at(at(0));
     let requests = || Policy::new("requests", 60.per_minute());
     let traffic = || {

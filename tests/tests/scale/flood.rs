@@ -95,8 +95,8 @@ fn new_subjects_in_a_flood_share_counters_and_none_gets_more_than_its_quota() {
     for number in 0..1_000 {
         assert_eq!(passes(&format!("known {number}"), 0), 5);
     }
-    let passed: usize = (0..5_000).map(|number| passes(&format!("new {number}"), 1)).sum();
-    assert!(passed <= SHARED_COUNTERS * 5, "{passed} requests of new subjects passed");
+    let admitted: usize = (0..5_000).map(|number| passes(&format!("new {number}"), 1)).sum();
+    assert!(admitted <= SHARED_COUNTERS * 5, "{admitted} requests of new subjects passed");
     assert!((0..5_000).all(|number| passes(&format!("new {number}"), 2) <= 5));
     assert!((0..1_000).all(|number| passes(&format!("known {number}"), 3) == 0));
 

@@ -22,7 +22,7 @@ async fn a_wildcard_and_an_unlisted_scope_are_refused_also_if_the_manager_allows
 #[tokio::test]
 async fn the_application_lists_the_scopes_that_callers_may_choose() {
     let listed = Scopes::new(["jobs:read", "results:*"]).unwrap();
-    let app = App::of_open_manager(|router| router.with_scopes(listed).with_updates_of_rights());
+    let app = App::of_open_manager(|router| router.with_scopes(listed).with_rights_updates());
     for (scopes, status) in [
         (json!(["jobs:read", "results:*"]), 201),
         (json!(["results:read"]), 400),

@@ -120,7 +120,7 @@ async fn rights_can_be_changed_only_if_enabled() {
     }
     assert_eq!(app.get(&path).await.json["name"], "build");
 
-    let app = App::with(KeyRouter::with_updates_of_rights);
+    let app = App::with(KeyRouter::with_rights_updates);
     let path = format!("/{}", app.issue("build").await.id);
     let changed =
         app.patch(&path, &json!({ "scopes": ["jobs:create"], "expires_at": "2027-01-31T00:00:00Z" })).await;

@@ -14,9 +14,9 @@ use crate::limit::PolicyName;
 ///
 /// let (limiter, policy) = (1, PolicyName::new("key"));
 /// let place = CounterPlace::new();
-/// assert_eq!(place.or_work_out(limiter, policy, || [7, 8, 9]), [7, 8, 9]);
-/// assert_eq!(place.or_work_out(limiter, policy, || unreachable!()), [7, 8, 9]);
-/// assert_eq!(place.or_work_out(2, policy, || [4, 5, 6]), [4, 5, 6]); // another limiter's place
+/// assert_eq!(place.get_or_compute(limiter, policy, || [7, 8, 9]), [7, 8, 9]);
+/// assert_eq!(place.get_or_compute(limiter, policy, || unreachable!()), [7, 8, 9]);
+/// assert_eq!(place.get_or_compute(2, policy, || [4, 5, 6]), [4, 5, 6]); // another limiter's place
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct CounterPlace(OnceLock<Known>);
@@ -36,7 +36,7 @@ impl CounterPlace {
 
     /// The place for this limiter, whose number is unique in the process, and this policy.
     #[inline]
-    pub fn or_work_out(
+    pub fn get_or_compute(
         &self,
         limiter: u64,
         policy: PolicyName,

@@ -1,6 +1,7 @@
 //! A limiter's decision, and its arithmetic.
 
 use std::{
+    cmp::Ordering,
     fmt,
     time::{Duration, SystemTime},
 };
@@ -73,11 +74,13 @@ impl WindowState {
         if self.is_violated { 0 } else { self.limit.saturating_sub(self.used) }
     }
 
-    /// The share of the limit that [remains](Self::remaining), between 0 and 1. It compares windows with different units, such as
-    /// requests and kilobytes.
-    #[expect(clippy::cast_precision_loss, reason = "a share has 53 exact bits")]
-    pub fn share_left(&self) -> f64 {
-        self.remaining() as f64 / self.limit.max(1) as f64
+    /// Orders windows by the share of the limit that [remains](Self::remaining), the smallest first, and of equals the one that resets
+    /// last. So windows with different units can be compared, such as requests and kilobytes.
+    pub fn cmp_tightness(&self, other: &Self) -> Ordering {
+        // Multiplied crosswise, the shares are compared exactly.
+        let product = |own: &Self, other: &Self| u128::from(own.remaining()) * u128::from(other.limit.max(1));
+        let by_share = product(self, other).cmp(&product(other, self));
+        by_share.then(other.reset_second.cmp(&self.reset_second))
     }
 }
 
@@ -267,8 +270,8 @@ impl Decision {
         self.windows.as_slice()
     }
 
-    /// The window whose values a caller should see: of a refusal the violated one that opens last, otherwise the one with the
-    /// smallest [share](WindowState::share_left) left (of equals, the one that resets last). `None` without any limit, and if that is
+    /// The window whose values a caller should see: of a refusal the violated one that opens last, otherwise the
+    /// [tightest](WindowState::cmp_tightness). `None` without any limit, and if that is
     /// a [hidden](WindowState::is_hidden) window.
     #[inline]
     pub fn tightest(&self) -> Option<&WindowState> {
@@ -282,10 +285,7 @@ impl Decision {
     #[inline(never)]
     fn tightest_of(windows: &[WindowState]) -> Option<&WindowState> {
         let shown = windows.iter().filter(|state| !state.is_hidden);
-        shown.rev().min_by(|one, other| {
-            let by_share = one.share_left().total_cmp(&other.share_left());
-            by_share.then(other.reset_second.cmp(&one.reset_second))
-        })
+        shown.rev().min_by(|one, other| one.cmp_tightness(other))
     }
 
     /// The violated window that opens last.
@@ -377,7 +377,7 @@ mod tests {
 
     /// 500 of 1,048,576 kilobytes are less than 40 of 60 requests.
     #[test]
-    fn the_tightest_window_has_the_smallest_share_left() {
+    fn the_tightest_window_has_the_smallest_remaining_share() {
         let now = at(0);
         let kilobytes = check(&1_048_576.per_day(), 1_048_075, 1, now);
         let decision = Decision::evaluate(now, [minute(19, 60, now), kilobytes]);

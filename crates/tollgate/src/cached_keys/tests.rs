@@ -79,7 +79,7 @@ fn entries_that_are_not_fresh_are_evicted_before_used_ones() {
 #[test]
 fn a_capacity_of_a_few_entries_or_none_is_kept() {
     for capacity in [0, 1, 3] {
-        let (store, keys) = cached_as(|keys| keys.with_capacity(capacity).with_refused_capacity(capacity));
+        let (store, keys) = cached_as(|keys| keys.with_capacity(capacity).with_refusal_capacity(capacity));
         for key in 0..50 {
             keys.ask_of(&store, key, 0, active(key, 1));
             keys.ask_of(&store, 1_000 + key, 0, Ok(None));
@@ -90,7 +90,7 @@ fn a_capacity_of_a_few_entries_or_none_is_kept() {
 
 #[test]
 fn neither_invented_nor_revoked_keys_evict_active_ones() {
-    let (store, keys) = cached_as(|keys| keys.with_capacity(100).with_refused_capacity(1_000));
+    let (store, keys) = cached_as(|keys| keys.with_capacity(100).with_refusal_capacity(1_000));
     for key in 0..100 {
         keys.ask_of(&store, key, 0, active(key, 1));
     }

@@ -64,7 +64,7 @@ impl<B: Body> Body for Metered<B> {
             Some(Ok(frame)) => {
                 this.meter.count(frame.data_ref().map_or(0, Buf::remaining));
                 // A server that sees the end of the body does not poll it again.
-                this.meter.is_at_end(this.body.is_end_stream());
+                this.meter.free_places_at_end(this.body.is_end_stream());
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => Poll::Ready(Some(Err(error))),
@@ -81,7 +81,7 @@ impl<B: Body> Body for Metered<B> {
     /// any bytes has ended at once all the same: over HTTP/2 the headers then end the stream, by which gRPC tells a status
     /// without a message from a lost one.
     fn is_end_stream(&self) -> bool {
-        self.meter.is_at_end(self.body.is_end_stream())
+        self.meter.free_places_at_end(self.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -106,8 +106,8 @@ impl Meter {
         self.bytes = self.bytes.saturating_add(bytes as u64);
     }
 
-    /// Whether the reader of the body sees its end; `has_ended` is whether the inner body has ended. If so, frees the places first.
-    fn is_at_end(&self, has_ended: bool) -> bool {
+    /// Frees the places if the reader of the body sees its end; returns whether it does. `has_ended`: whether the inner body has ended.
+    fn free_places_at_end(&self, has_ended: bool) -> bool {
         let is_at_end = has_ended && (self.is_charged || self.bytes == 0);
         if is_at_end {
             self.places.iter().for_each(|place| place.free());
@@ -139,7 +139,7 @@ impl Meter {
             pending.pop();
         }
         self.is_charged = true;
-        self.is_at_end(self.has_ended);
+        self.free_places_at_end(self.has_ended);
         Poll::Ready(())
     }
 }

@@ -211,7 +211,7 @@ fn check_networks(principal: &Principal, client: Client) -> Result<(), Denial> {
     let networks = principal.allowed_networks();
     match client {
         _ if networks.is_anywhere() => Ok(()),
-        Client::At(address) if networks.allow(address) => Ok(()),
+        Client::At(address) if networks.allows(address) => Ok(()),
         client => Err(outside(principal, client)),
     }
 }

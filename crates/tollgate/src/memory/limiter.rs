@@ -205,7 +205,7 @@ impl MemoryLimiter {
     #[inline]
     fn place(&self, charge: &Charge<'_>) -> Place {
         let Some(known) = charge.place else { return self.work_out_place(charge) };
-        known.or_work_out(self.number, charge.policy, || self.work_out_place(charge).into()).into()
+        known.get_or_compute(self.number, charge.policy, || self.work_out_place(charge).into()).into()
     }
 
     #[inline(never)]

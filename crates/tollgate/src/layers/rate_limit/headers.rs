@@ -170,7 +170,7 @@ fn each_window(reset: Reset, decision: &Decision, headers: &mut Vec<(HeaderName,
     for state in shown(decision) {
         let name = name_of(state.window);
         match windows.iter_mut().find(|(other, _)| *other == name) {
-            Some((_, other)) if state.share_left() < other.share_left() => *other = state,
+            Some((_, other)) if state.cmp_tightness(other).is_lt() => *other = state,
             Some(_) => {}
             None => windows.push((name, state)),
         }
