@@ -53,7 +53,7 @@
 //! | [`AttemptLimitLayer`] | the [client's address](ClientAddress) | | 429 |
 //! | [`CredentialLayer`] | headers, in a given order | the credential | 400, 401 |
 //! | [`VerifyLayer`] | the credential | the [`Principal`] | 401, 403 |
-//! | [`PlanLayer`] | the principal | the [`Plan`](verify::Plan) | |
+//! | [`PlanLayer`] | the principal | the [`Plan`] | |
 //! | [`InFlightLimitLayer`] | the principal and its plan, or what you choose | | 429 |
 //! | [`RateLimitLayer`] | the principal and its plan, or what you choose | a [`Decision`](limit::Decision), `X-RateLimit-*` headers | 429 |
 //! | [`EntitlementLayer`] | the plan | | 403 |
