@@ -46,7 +46,7 @@ pub(crate) fn quota(text: &str) -> Result<(String, Quota), String> {
     };
     read().ok_or_else(|| {
         "write a policy and its quota, such as default=60/minute or default=10/second,1000/hour; the units are second, minute, \
-         hour, day and month"
+         hour, day, week and month"
             .to_owned()
     })
 }
