@@ -9,7 +9,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::{runtime::Handle, time::timeout};
 use tollgate_core::{
     answer::Answer,
     denial::Unavailable,
@@ -17,7 +16,7 @@ use tollgate_core::{
     store::{KeyLookup, KeyRecord, KeyStatus, KeyStore, Listeners, StoreEvent, StoreListener, Subscription},
 };
 
-use crate::lookups::{AsOf, CircuitBreaker, Digests, Entry, EventCount, Hashes, SingleFlight, Table, Waiter};
+use crate::lookups::{AsOf, Digests, Entry, EventCount, Hashes, SharedLookups, Table, Waiter};
 
 /// The result of a lookup.
 type Found = Result<Option<KeyRecord>, Unavailable>;
@@ -102,8 +101,7 @@ struct Inner {
     active: Table<Option<KeyRecord>>,
     refused: Table<Option<KeyRecord>>,
     events: EventCount,
-    single_flight: Arc<SingleFlight<Option<KeyRecord>, Unavailable>>,
-    breaker: CircuitBreaker,
+    lookups: SharedLookups<Option<KeyRecord>, Unavailable>,
     listeners: Listeners,
 }
 
@@ -178,8 +176,7 @@ impl CachedKeys {
             refused: Table::new(settings.refused_capacity, hashes.clone()),
             hashes,
             events: EventCount::default(),
-            single_flight: Arc::default(),
-            breaker: CircuitBreaker::default(),
+            lookups: SharedLookups::new("key store", settings.deadline, Result::is_ok),
             listeners: Listeners::new(),
         });
         let listener: Weak<Inner> = Arc::downgrade(&inner);
@@ -244,27 +241,15 @@ impl Inner {
         lookup: &KeyLookup<'_>,
     ) -> Result<Waiter<Option<KeyRecord>, Unavailable>, Unavailable> {
         let KeyLookup { digests, now, .. } = *lookup;
-        let Ok(runtime) = Handle::try_current() else {
-            return Err(Unavailable::new(
-                "CachedKeys was used outside a tokio runtime: call it from a task on tokio",
-            ));
+        let (cache, owned) = (Arc::clone(self), Digests::from(digests));
+        let lookup = async move { cache.store.find(&KeyLookup::new(&owned, now)).await };
+        let (cache, owned) = (Arc::clone(self), Digests::from(digests));
+        let insert = move |found: &Found, as_of| {
+            if let Ok(record) = found {
+                cache.insert(hash, &owned, record.as_ref(), as_of, now);
+            }
         };
-        let Some(admitted) = self.breaker.admit(now) else {
-            return Err(Unavailable::new("key store circuit breaker is open"));
-        };
-        Ok(self.single_flight.join(digests, &self.events, admitted, now, &runtime, |as_of| {
-            let (cache, digests) = (Arc::clone(self), Digests::from(digests));
-            Box::pin(async move {
-                let deadline = cache.settings.deadline;
-                let found = timeout(deadline, cache.store.find(&KeyLookup::new(&digests, now))).await;
-                let found = found.unwrap_or_else(|_| Err(no_answer_within(deadline)));
-                cache.breaker.record(hash, found.is_ok(), now);
-                if let Ok(record) = &found {
-                    cache.insert(hash, &digests, record.as_ref(), as_of, now);
-                }
-                found
-            })
-        }))
+        self.lookups.join((hash, digests), now, &self.events, Box::pin(lookup), insert)
     }
 
     /// Caches the answer to a lookup of `now`, unless there was an event since `as_of`.
@@ -331,10 +316,6 @@ impl StoreListener for Inner {
     }
 }
 
-fn no_answer_within(deadline: Duration) -> Unavailable {
-    Unavailable::new(format!("no answer from the key store within {deadline:?}"))
-}
-
 fn is_active(record: &KeyRecord, now: SystemTime) -> bool {
     record.status() == KeyStatus::Active && record.principal().ended(now).is_none()
 }
@@ -348,7 +329,7 @@ impl fmt::Debug for CachedKeys {
         f.debug_struct("CachedKeys")
             .field("active", &self.0.active.len())
             .field("refused", &self.0.refused.len())
-            .field("in_progress", &self.0.single_flight.len())
+            .field("in_progress", &self.0.lookups.len())
             .finish_non_exhaustive()
     }
 }

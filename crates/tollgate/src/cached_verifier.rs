@@ -7,7 +7,6 @@ use std::{
 };
 
 use http::Request;
-use tokio::{runtime::Handle, time::timeout};
 use tollgate_core::{
     answer::Answer,
     denial::{Denial, Outcome},
@@ -17,7 +16,7 @@ use tollgate_core::{
     verify::{CredentialSource, Principal, Verify, VerifyRequest},
 };
 
-use crate::lookups::{AsOf, Cached, CircuitBreaker, Digests, Entry, EventCount, Hashes, SingleFlight, Table};
+use crate::lookups::{AsOf, Cached, Digests, Entry, EventCount, Hashes, SharedLookups, Table};
 
 /// A verifier's answer.
 type Verified = Result<Arc<Principal>, Denial>;
@@ -120,8 +119,7 @@ struct Inner {
     refused: Table<Verified>,
     // Counts the invalidations.
     events: EventCount,
-    single_flight: Arc<SingleFlight<Arc<Principal>, Denial>>,
-    breaker: CircuitBreaker,
+    lookups: SharedLookups<Arc<Principal>, Denial>,
     // What the verifier sees in place of a request.
     empty: Request<()>,
 }
@@ -200,8 +198,7 @@ impl CachedVerifier {
             refused: Table::new(settings.refused_capacity, hashes.clone()),
             hashes,
             events: EventCount::default(),
-            single_flight: Arc::default(),
-            breaker: CircuitBreaker::default(),
+            lookups: SharedLookups::new("verifier", settings.deadline, |found| !is_unavailable(found)),
             empty: Request::new(()),
         }))
     }
@@ -232,31 +229,18 @@ impl Inner {
     #[cold]
     fn ask(self: &Arc<Self>, hash: u64, digest: Digest, request: &VerifyRequest<'_>) -> Answer<Verified> {
         let now = request.now;
-        let Ok(runtime) = Handle::try_current() else {
-            return Answer::Now(Err(Denial::unavailable(
-                "CachedVerifier was used outside a tokio runtime: call it from a task on tokio",
-            )));
-        };
-        let Some(admitted) = self.breaker.admit(now) else {
-            return Answer::Now(Err(Denial::unavailable("verifier circuit breaker is open")));
-        };
         let credential = request.credential.clone().with_source(CredentialSource::Bearer);
-        let waiter = self.single_flight.join(&[digest], &self.events, admitted, now, &runtime, |as_of| {
-            let cache = Arc::clone(self);
-            // The verifier is asked when this is first polled: no lock is held by then.
-            Box::pin(async move {
-                let head = RequestHead::of(&cache.empty);
-                let answer = cache.verifier.verify(&VerifyRequest::new(&credential, head, now));
-                let deadline = cache.settings.deadline;
-                let found = timeout(deadline, answer).await.unwrap_or_else(|_| {
-                    Err(Denial::unavailable(format!("no answer from the verifier within {deadline:?}")))
-                });
-                cache.breaker.record(hash, !is_unavailable(&found), now);
-                cache.insert(hash, digest, &found, as_of, now);
-                found
-            })
-        });
-        Answer::later(waiter.answer())
+        let cache = Arc::clone(self);
+        let lookup = async move {
+            let head = RequestHead::of(&cache.empty);
+            cache.verifier.verify(&VerifyRequest::new(&credential, head, now)).await
+        };
+        let cache = Arc::clone(self);
+        let insert = move |found: &Verified, as_of| cache.insert(hash, digest, found, as_of, now);
+        match self.lookups.join((hash, &[digest]), now, &self.events, Box::pin(lookup), insert) {
+            Ok(waiter) => Answer::later(waiter.answer()),
+            Err(error) => Answer::Now(Err(error.into())),
+        }
     }
 
     /// Caches the answer to a lookup of `now`, unless there was an invalidation since `as_of`.
@@ -319,7 +303,7 @@ impl fmt::Debug for CachedVerifier {
         f.debug_struct("CachedVerifier")
             .field("verified", &self.0.verified.len())
             .field("refused", &self.0.refused.len())
-            .field("in_progress", &self.0.single_flight.len())
+            .field("in_progress", &self.0.lookups.len())
             .finish_non_exhaustive()
     }
 }

@@ -3,10 +3,11 @@
 
 mod circuit_breaker;
 mod event_count;
+mod shared_lookups;
 mod single_flight;
 mod table;
 
-pub(crate) use circuit_breaker::CircuitBreaker;
 pub(crate) use event_count::{AsOf, EventCount};
-pub(crate) use single_flight::{SingleFlight, Waiter};
+pub(crate) use shared_lookups::SharedLookups;
+pub(crate) use single_flight::Waiter;
 pub(crate) use table::{Cached, Digests, Entry, Hashes, Table};

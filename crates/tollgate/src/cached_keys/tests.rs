@@ -129,7 +129,7 @@ fn concurrent_requests_for_one_key_share_one_lookup() {
             let shared = request.poll().expect("all requests are answered");
             assert_eq!(format!("{shared:?}"), format!("{answer:?}"));
         }
-        assert_eq!(keys.0.single_flight.len(), 0);
+        assert_eq!(keys.0.lookups.len(), 0);
     }
 }
 
@@ -161,7 +161,7 @@ fn a_lookup_is_cancelled_when_all_requests_are_dropped() {
     assert!(!lookup.is_cancelled());
     drop(second);
     assert!(lookup.is_cancelled());
-    assert_eq!(keys.0.single_flight.len(), 0);
+    assert_eq!(keys.0.lookups.len(), 0);
     keys.ask_of(&store, 1, 0, active(1, 1));
 }
 
@@ -173,7 +173,7 @@ fn a_request_that_comes_when_all_others_were_dropped_joins_or_asks_anew() {
     let mut late = keys.request(1, 0);
     store.oldest().answer(active(1, 2));
     assert_eq!(late.generation(), Some(2));
-    assert_eq!(keys.0.single_flight.len(), 0);
+    assert_eq!(keys.0.lookups.len(), 0);
 }
 
 #[test]

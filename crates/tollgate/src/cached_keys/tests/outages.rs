@@ -131,7 +131,7 @@ fn a_probe_is_answered_although_its_request_was_dropped() {
     assert!(keys.request(22, 2_001).is_unavailable(), "one probe a second");
     store.oldest().answer(Ok(None));
     keys.ask_of(&store, 22, 2_001, active(22, 1));
-    assert_eq!(keys.0.single_flight.len(), 0);
+    assert_eq!(keys.0.lookups.len(), 0);
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn further_probes_do_not_wait_for_one_that_is_not_answered() {
     assert!(!stuck.is_cancelled());
     let_deadlines_pass();
     assert!(stuck.is_cancelled(), "it has failed");
-    assert_eq!(keys.0.single_flight.len(), 0);
+    assert_eq!(keys.0.lookups.len(), 0);
 }
 
 /// Regression: every request for the key joined the lookup, and failed when its deadline had passed, although the store was back.
@@ -161,7 +161,7 @@ fn a_lookup_that_takes_too_long_is_not_joined() {
     assert!(stuck.poll().is_none() && joined.poll().is_none());
     lost.answer(down());
     assert!(stuck.is_unavailable() && joined.is_unavailable());
-    assert_eq!(keys.0.single_flight.len(), 0);
+    assert_eq!(keys.0.lookups.len(), 0);
 }
 
 /// Regression: requests waited for it without end.
@@ -175,7 +175,7 @@ fn a_store_that_never_answers_is_unavailable_after_the_deadline() {
     let_deadlines_pass();
     assert_eq!(stale.generation(), Some(1));
     assert!(requests.iter_mut().all(Request::is_unavailable));
-    assert_eq!(keys.0.single_flight.len(), 0);
+    assert_eq!(keys.0.lookups.len(), 0);
     let asked = store.asked();
     assert!(keys.request(20, 30_000).is_unavailable(), "the breaker is open");
     assert_eq!(store.asked(), asked);
@@ -198,7 +198,7 @@ fn a_store_that_panics_is_unavailable_for_all_requests() {
     let keys = CachedKeys::new(Panics);
     let (mut one, mut two) = (keys.request(1, 0), keys.request(1, 0));
     assert!(one.is_unavailable() && two.is_unavailable());
-    assert_eq!(keys.0.single_flight.len(), 0);
+    assert_eq!(keys.0.lookups.len(), 0);
 }
 
 #[test]
