@@ -168,7 +168,10 @@ impl Database {
     }
 
     /// Prepares the database for use as a key store. Call this only if the database is one, or is to become one.
-    #[cfg_attr(not(feature = "sqlite"), expect(unused_variables, reason = "PostgreSQL needs no preparation"))]
+    #[cfg_attr(
+        not(feature = "sqlite"),
+        expect(unused_variables, clippy::unused_async, reason = "PostgreSQL needs no preparation")
+    )]
     pub(crate) async fn take_over(&self, limit: Duration) -> Result<(), Fault> {
         match &self.pools {
             #[cfg(feature = "sqlite")]

@@ -54,6 +54,12 @@ impl Notifier {
         }
     }
 
+    /// The latest change of this process that the database has not reported yet.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn latest_own(&self) -> Option<u64> {
+        self.published().iter().max().copied()
+    }
+
     fn published(&self) -> MutexGuard<'_, HashSet<u64>> {
         // Each use is one operation, so a panic elsewhere leaves the set whole.
         self.published.lock().unwrap_or_else(PoisonError::into_inner)

@@ -108,7 +108,10 @@ impl Following {
         }
         let data_version = data_version(&mut seen.connection).await?;
         if data_version != seen.data_version {
-            if !self.position.is_in(shared).await? {
+            // A change of this process may not have been polled yet. The database that it is in has its generation.
+            let own = shared.notifier.latest_own();
+            if !self.position.is_in(shared, own).await? {
+                self.position = Position::IN_NO_DATABASE;
                 return Err(Fault::FileReplaced);
             }
             self.position.publish_since(shared).await?;
@@ -120,7 +123,7 @@ impl Following {
     /// Follows again after an interruption.
     async fn resume(&mut self, shared: &Shared, pools: &Pools) -> Result<(), Fault> {
         let seen = Seen::open(pools).await?;
-        if seen.file != self.file || !self.position.is_in(shared).await? {
+        if seen.file != self.file || !self.position.is_in(shared, None).await? {
             // Another database, such as a backup. Its generations cannot be compared with the ones read before.
             self.position = last_position(shared).await?;
             self.file = seen.file;
@@ -134,8 +137,12 @@ impl Following {
 }
 
 impl Position {
-    /// Whether the history contains this entry, or contained it before old entries were deleted. Otherwise it is another history.
-    async fn is_in(self, shared: &Shared) -> Result<bool, Fault> {
+    /// After the last entry of any history.
+    const IN_NO_DATABASE: Self = Self { generation: i64::MAX, at: None };
+
+    /// Whether the history contains this entry, or contained it before old entries were deleted, and has reached the generation `own`.
+    /// Otherwise it is another history.
+    async fn is_in(self, shared: &Shared, own: Option<u64>) -> Result<bool, Fault> {
         let sql = "SELECT (SELECT seq FROM sqlite_sequence WHERE name = 'tollgate_history'), \
                    (SELECT at FROM tollgate_history WHERE generation = $1)";
         let read = shared.database.read(shared.settings.deadline, |connection| {
@@ -143,7 +150,8 @@ impl Position {
         });
         let row = read.await?.ok_or(Fault::Unreadable("the history"))?;
         let (last, at) = (row.optional_number(0)?.unwrap_or(0), row.optional_number(1)?);
-        Ok(last >= self.generation && (at.is_none() || at == self.at))
+        let has_own = own.is_none_or(|own| u64::try_from(last).is_ok_and(|last| last >= own));
+        Ok(has_own && last >= self.generation && (at.is_none() || at == self.at))
     }
 
     /// Publishes the events of the history after this entry. SQLite has one writer at a time, so a later commit has a higher
