@@ -57,7 +57,7 @@ Layers that limit by the client's address get the peer's address from [`peer_add
     doc = r"
 # Keys in the query
 
-A layer that removes keys in the query removes them from axum's `OriginalUri`, too, if it is told where that is: see
+A `CredentialLayer` that removes keys from the query removes them from axum's `OriginalUri`, too, if it is built with
 [`original_uri`]."
 )]
 #![cfg_attr(

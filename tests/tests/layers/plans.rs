@@ -112,7 +112,7 @@ async fn an_anonymous_caller_has_no_plan_and_passes() {
     assert_eq!(inner.calls(), 1);
 }
 
-/// The plan of the outer stack's principal was taken for that of another one, whom an inner layer verified.
+/// Regression: after an inner layer had verified another principal, the plan of the outer stack's principal still applied.
 #[tokio::test]
 async fn a_plan_that_was_found_belongs_to_its_principal_alone() {
     let outer = entitlements_sync_fn(|_: &Principal| Ok(Some(Plan::active("enterprise"))));

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tollgate::{Scopes, manage::KeyDetails};
 use tollgate_axum::management::KeyRouter;
 
-use crate::support::{self, App, Stub};
+use crate::support::{self, App, Stub, ada};
 
 /// A tenant's user asks for everything.
 #[tokio::test]
@@ -17,6 +17,17 @@ async fn a_wildcard_and_an_unlisted_scope_are_refused_also_if_the_manager_allows
         assert_eq!((answer.status, answer.code()), (400, "invalid_request"), "{scopes}: {answer:?}");
     }
     assert_eq!(app.issue("a").await.id.len(), "key_".len() + 32, "a key without scopes is issued");
+}
+
+/// By default callers choose from the manager's known scopes, which may have wildcards for keys that the application issues.
+#[tokio::test]
+async fn a_wildcard_is_refused_also_if_it_is_a_known_scope() {
+    let known = Scopes::new(["jobs:read", "jobs:*", "*"]).unwrap();
+    let app = App::of_manager(|manager| KeyRouter::new(manager.with_known_scopes(known), ada));
+    for (scopes, status) in [(json!(["jobs:read"]), 201), (json!(["jobs:*"]), 400), (json!(["*"]), 400)] {
+        let answer = app.post("/", &json!({ "name": format!("{scopes}"), "scopes": scopes })).await;
+        assert_eq!(answer.status, status, "{answer:?}");
+    }
 }
 
 #[tokio::test]

@@ -56,7 +56,7 @@ pub(crate) fn manager(store: &(impl KeyAdmin + Clone), clock: &ManualClock) -> K
         .with_default_scopes(Scopes::new(["jobs:read"]).unwrap())
 }
 
-async fn ada(_head: Parts, _action: Action) -> Result<Actor, Denial> {
+pub(crate) async fn ada(_head: Parts, _action: Action) -> Result<Actor, Denial> {
     Ok(Actor::of_tenant("ada", "acme"))
 }
 
@@ -72,10 +72,15 @@ impl App {
 
     /// A router whose manager allows every scope.
     pub(crate) fn of_open_manager(set: impl FnOnce(KeyRouter) -> KeyRouter) -> Self {
+        Self::of_manager(|manager| set(KeyRouter::new(manager, ada)))
+    }
+
+    /// A router of a manager with the default settings.
+    pub(crate) fn of_manager(router: impl FnOnce(KeyManager) -> KeyRouter) -> Self {
         let keys = MemoryKeys::new();
         let clock = ManualClock::at(now());
         let manager = KeyManager::new(KeyFormat::new("sk").unwrap(), keys.clone()).with_clock(clock.clone());
-        Self { router: set(KeyRouter::new(manager, ada)).into_router(), keys, clock }
+        Self { router: router(manager).into_router(), keys, clock }
     }
 
     pub(crate) fn of_store(store: &Stub) -> Self {

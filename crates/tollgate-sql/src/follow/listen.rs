@@ -165,8 +165,6 @@ async fn answer(shared: &Shared, pool: &Arc<Pool>, mut listener: Listener) -> Fa
             Err(_) => return Fault::TimedOut,
         }
         next_read = Instant::now() + READ_INTERVAL;
-        // The history was read on this connection: that is as good as a beat.
-        beats.reset();
     }
 }
 
