@@ -4,7 +4,10 @@ use std::{borrow::Cow, error::Error, fmt, sync::Arc, time::Duration};
 
 use http::StatusCode;
 
-use crate::limit::{Decision, decision::whole_seconds};
+use crate::{
+    credits::Shortage,
+    limit::{Decision, decision::whole_seconds},
+};
 
 mod kind;
 mod unavailable;
@@ -49,6 +52,7 @@ struct More {
     allowed_methods: Option<Cow<'static, str>>,
     retry_after: Option<Duration>,
     decision: Option<Decision>,
+    shortage: Option<Shortage>,
 }
 
 impl Denial {
@@ -70,6 +74,12 @@ impl Denial {
     /// Required scopes are missing. `scope` lists them, separated by spaces, for the challenge (RFC 6750 section 3).
     pub fn scope_missing(scope: impl Into<Cow<'static, str>>) -> Self {
         Self::with_more(DenialKind::ScopeMissing, More { scope: Some(scope.into()), ..More::default() })
+    }
+
+    /// The account has too few credits. The caller may see how many it has, and how many the request needs.
+    pub fn credits_exhausted(shortage: Shortage) -> Self {
+        let more = More { shortage: Some(shortage), ..More::default() };
+        Self::with_more(DenialKind::CreditsExhausted, more)
     }
 
     /// The path exists, but not for this method: 405. `allowed_methods` lists the methods that it has, separated by commas, for the
@@ -198,6 +208,11 @@ impl Denial {
         self.more()?.decision.as_ref()
     }
 
+    /// What the account has and what the request needs, if the credits are used up.
+    pub fn shortage(&self) -> Option<Shortage> {
+        self.more()?.shortage
+    }
+
     fn with_more(kind: DenialKind, more: More) -> Self {
         Self { kind, more: Some(Arc::new(more)) }
     }
@@ -258,6 +273,7 @@ mod tests {
             DenialKind::KeyUnknown,
             DenialKind::KeyRevoked,
             DenialKind::KeyExpired,
+            DenialKind::TokenInvalid,
             DenialKind::WrongEnvironment,
             DenialKind::NetworkNotAllowed,
         ];

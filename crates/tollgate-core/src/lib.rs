@@ -11,6 +11,7 @@
 //! | [`limit`] | how much a caller may do: [`Quota`](limit::Quota), [`Counter`](limit::Counter), [`Decision`](limit::Decision) | [`Limiter`](limit::Limiter) |
 //! | [`store`] | stored keys and their changes: [`KeyRecord`](store::KeyRecord), [`StoreEvent`](store::StoreEvent), [`EndSignal`](store::EndSignal) | [`KeyStore`](store::KeyStore), [`LegacyKeys`](store::LegacyKeys) |
 //! | [`manage`] | managed keys: [`KeyDetails`](manage::KeyDetails), [`KeyChange`](manage::KeyChange), [`KeyEvent`](manage::KeyEvent), [`Actor`](manage::Actor) | [`KeyAdmin`](manage::KeyAdmin) |
+//! | [`credits`] | what requests cost: [`Reservation`](credits::Reservation), [`Grant`](credits::Grant), [`LedgerEntry`](credits::LedgerEntry) | [`Credits`](credits::Credits), [`CreditAdmin`](credits::CreditAdmin) |
 //! | [`usage`] | how often keys are used | [`UsageSink`](usage::UsageSink), [`UsageStore`](usage::UsageStore) |
 //! | [`bounds`] | the upper bounds of what is stored of a key | |
 //! | [`guard`] | an application's own check: [`GuardRequest`](guard::GuardRequest) | [`Guard`](guard::Guard) |
@@ -28,6 +29,7 @@ pub mod answer;
 mod ascii;
 pub mod bounds;
 pub mod clock;
+pub mod credits;
 pub mod denial;
 pub mod guard;
 pub mod key;

@@ -21,7 +21,8 @@ pub enum Outcome {
 /// | `CredentialMissing`, `CredentialEmpty` | 401 | 16 | `missing_credential` |
 /// | `CredentialMalformed` | 401 | 16 | `invalid_credential` |
 /// | `CredentialRepeated`, `CredentialConflicting` | 400 | 16 | `invalid_request` |
-/// | `KeyUnknown`, `KeyRevoked`, `KeyExpired`, `WrongEnvironment`, `NetworkNotAllowed` | 401 | 16 | `invalid_credential` |
+/// | `KeyUnknown`, `KeyRevoked`, `KeyExpired`, `TokenInvalid`, `WrongEnvironment`, `NetworkNotAllowed` | 401 | 16 | `invalid_credential` |
+/// | `EnvironmentInvalid` | 400 | 3 | `invalid_environment` |
 /// | `TenantSuspended` | 403 | 7 | `tenant_suspended` |
 /// | `RateLimited` | 429 | 8 | `rate_limited` |
 /// | `TooManyInFlight` | 429 | 8 | `too_many_concurrent_requests` |
@@ -30,6 +31,9 @@ pub enum Outcome {
 /// | `ScopeMissing` | 403 | 7 | `insufficient_scope` |
 /// | `RouteUnlisted` | 404 | 12 | `not_found` |
 /// | `CreditsExhausted` | 402 | 8 | `insufficient_credits` |
+/// | `IdempotencyKeyInvalid` | 400 | 3 | `invalid_idempotency_key` |
+/// | `IdempotencyKeyReused` | 422 | 3 | `idempotency_key_reused` |
+/// | `RequestInProgress` | 409 | 10 | `request_in_progress` |
 /// | `Forbidden` | 403 | 7 | `forbidden` |
 /// | `Unavailable` | 503 | 14 | `unavailable` |
 /// | `Misconfigured` | 500 | 13 | `internal` |
@@ -52,8 +56,12 @@ pub enum DenialKind {
     KeyRevoked,
     /// The key has expired.
     KeyExpired,
+    /// The token is not valid: its form, its signature or one of its claims. An expired token is `KeyExpired`.
+    TokenInvalid,
     /// A test key where live keys are required, or the other way round.
     WrongEnvironment,
+    /// The request names an environment that does not exist.
+    EnvironmentInvalid,
     /// The key may not be used from the client's address.
     NetworkNotAllowed,
     /// The key is valid, but its tenant is suspended.
@@ -73,6 +81,12 @@ pub enum DenialKind {
     RouteUnlisted,
     /// The credits are used up.
     CreditsExhausted,
+    /// The idempotency key is empty, too long, not printable ASCII, or repeated.
+    IdempotencyKeyInvalid,
+    /// The idempotency key was used for another request.
+    IdempotencyKeyReused,
+    /// A request with the same idempotency key has not ended yet.
+    RequestInProgress,
     /// Refused for a reason of the application's own.
     Forbidden,
     /// A backend that the decision needs did not answer.
@@ -91,6 +105,8 @@ struct Row {
     challenge_error: Option<&'static str>,
 }
 
+const INVALID_ARGUMENT: u8 = 3;
+const ABORTED: u8 = 10;
 const UNAUTHENTICATED: u8 = 16;
 const PERMISSION_DENIED: u8 = 7;
 const RESOURCE_EXHAUSTED: u8 = 8;
@@ -134,7 +150,15 @@ impl DenialKind {
             Self::KeyUnknown => invalid("key_unknown"),
             Self::KeyRevoked => invalid("key_revoked"),
             Self::KeyExpired => invalid("key_expired"),
+            Self::TokenInvalid => invalid("token_invalid"),
             Self::WrongEnvironment => invalid("wrong_environment"),
+            Self::EnvironmentInvalid => rejected(
+                "environment_invalid",
+                StatusCode::BAD_REQUEST,
+                INVALID_ARGUMENT,
+                "invalid_environment",
+                "The environment is `live` or `test`.",
+            ),
             Self::NetworkNotAllowed => invalid("network_not_allowed"),
             Self::TenantSuspended => {
                 forbidden("tenant_suspended", "tenant_suspended", "The organization is suspended.")
@@ -177,6 +201,27 @@ impl DenialKind {
                 StatusCode::PAYMENT_REQUIRED,
                 "insufficient_credits",
                 "The credits are used up.",
+            ),
+            Self::IdempotencyKeyInvalid => rejected(
+                "idempotency_key_invalid",
+                StatusCode::BAD_REQUEST,
+                INVALID_ARGUMENT,
+                "invalid_idempotency_key",
+                "Send one Idempotency-Key of 1 to 255 printable ASCII characters.",
+            ),
+            Self::IdempotencyKeyReused => rejected(
+                "idempotency_key_reused",
+                StatusCode::UNPROCESSABLE_ENTITY,
+                INVALID_ARGUMENT,
+                "idempotency_key_reused",
+                "The Idempotency-Key was used for another request. Send a new one.",
+            ),
+            Self::RequestInProgress => rejected(
+                "request_in_progress",
+                StatusCode::CONFLICT,
+                ABORTED,
+                "request_in_progress",
+                "A request with this Idempotency-Key has not ended yet. Retry later.",
             ),
             Self::Forbidden => forbidden("forbidden", "forbidden", "This is not allowed."),
             Self::Unavailable => Row {
@@ -248,6 +293,16 @@ fn forbidden(reason: &'static str, code: &'static str, detail: &'static str) -> 
         detail,
         challenge_error: None,
     }
+}
+
+fn rejected(
+    reason: &'static str,
+    status: StatusCode,
+    grpc_code: u8,
+    code: &'static str,
+    detail: &'static str,
+) -> Row {
+    Row { reason, status, grpc_code, code, detail, challenge_error: None }
 }
 
 fn exhausted(reason: &'static str, status: StatusCode, code: &'static str, detail: &'static str) -> Row {

@@ -1,0 +1,116 @@
+//! Credits: what a tenant has bought in advance, and what its requests cost.
+//!
+//! An account has grants. A request first [reserves](Credits::reserve) an estimate of its cost. When its response is complete, the
+//! reservation is [settled](Credits::settle): the actual cost is charged, and the rest is available again. A request that failed is
+//! charged nothing.
+//!
+//! Amounts are whole numbers. If a request may cost a fraction of a credit, count in a smaller unit.
+
+mod grant;
+mod ledger;
+mod reservation;
+
+use std::{sync::Arc, time::SystemTime};
+
+use crate::{
+    answer::Answer,
+    denial::Unavailable,
+    manage::{Command, Page},
+};
+
+pub use grant::{CreditAdminError, Grant, GrantId, NewGrant, Refill, WithdrawGrant};
+pub use ledger::{EntryKind, LedgerCheck, LedgerEntry, LedgerQuery};
+pub use reservation::{
+    Balance, Excess, Idempotency, InvalidReservationId, Reservation, ReservationId, ReserveRequest, Reserved,
+    SettleAction, SettleRequest, Settlement, Shortage,
+};
+
+/// Accounts of credits: reserves and charges what requests cost.
+///
+/// # What a backend guarantees
+///
+/// - No credit is made or lost: at each moment, the available credits less the debt are the sum of the [ledger](LedgerEntry).
+/// - Available credits never go below zero. Of concurrent reservations, only those succeed for which there are enough credits.
+/// - The first settlement of a reservation wins. A repeated call returns the same settlement, so a caller that has lost the answer calls
+///   again.
+/// - A reservation that is not settled before [its time is up](ReserveRequest::expires_at) gives its credits back.
+/// - A change that has begun is completed even if its future is dropped.
+pub trait Credits: Send + Sync + 'static {
+    /// Reserves credits: they are not available to other requests until the reservation is settled.
+    ///
+    /// # Errors
+    /// [`Unavailable`] if the backend does not answer: the request is refused with 503. A reservation that was made all the same
+    /// expires.
+    fn reserve(&self, request: &ReserveRequest<'_>) -> Answer<Result<Reserved, Unavailable>>;
+
+    /// Charges or releases a reservation.
+    ///
+    /// # Errors
+    /// [`Unavailable`] if it is not known whether the reservation was settled: call again.
+    fn settle(&self, request: &SettleRequest<'_>) -> Answer<Result<Settlement, Unavailable>>;
+
+    /// What an account has. An account that was never granted anything has nothing.
+    ///
+    /// # Errors
+    /// [`Unavailable`] if the backend does not answer.
+    fn balance(&self, account: &str, now: SystemTime) -> Answer<Result<Balance, Unavailable>>;
+}
+
+impl<C: Credits + ?Sized> Credits for Arc<C> {
+    fn reserve(&self, request: &ReserveRequest<'_>) -> Answer<Result<Reserved, Unavailable>> {
+        (**self).reserve(request)
+    }
+
+    fn settle(&self, request: &SettleRequest<'_>) -> Answer<Result<Settlement, Unavailable>> {
+        (**self).settle(request)
+    }
+
+    fn balance(&self, account: &str, now: SystemTime) -> Answer<Result<Balance, Unavailable>> {
+        (**self).balance(account, now)
+    }
+}
+
+/// Grants credits, and keeps the ledger.
+///
+/// Each change is atomic, and completes even if its future is dropped. Only an [actor](crate::manage::Actor) that manages all tenants
+/// may change an account.
+pub trait CreditAdmin: Credits {
+    /// Grants credits to an account. A grant with an [identifier of its own](NewGrant::with_id) is made once: if the account has such a
+    /// grant, it is returned and nothing changes.
+    ///
+    /// # Errors
+    /// [`CreditAdminError`]. Nothing was changed, except for `Unavailable`: then the outcome is unknown.
+    fn grant(&self, command: Command<NewGrant>) -> Answer<Result<Grant, CreditAdminError>>;
+
+    /// Takes back what is left of a grant, and ends its refills. Reserved credits stay reserved.
+    ///
+    /// # Errors
+    /// Like [`grant`](Self::grant).
+    fn withdraw(&self, command: Command<WithdrawGrant>) -> Answer<Result<Grant, CreditAdminError>>;
+
+    /// The grants of an account that have not ended, in the order in which they are spent.
+    ///
+    /// # Errors
+    /// [`CreditAdminError::Unavailable`].
+    fn grants(&self, account: &str, now: SystemTime) -> Answer<Result<Vec<Grant>, CreditAdminError>>;
+
+    /// The ledger of an account, latest entry first.
+    ///
+    /// # Errors
+    /// [`CreditAdminError::InvalidCursor`] or [`CreditAdminError::Unavailable`].
+    fn ledger(&self, query: &LedgerQuery) -> Answer<Result<Page<LedgerEntry>, CreditAdminError>>;
+
+    /// Releases the expired reservations of all accounts, and ends the grants that have expired. Returns the number of reservations.
+    ///
+    /// It need not be called: each use of an account does this for the account.
+    ///
+    /// # Errors
+    /// [`CreditAdminError::Unavailable`].
+    fn sweep(&self, now: SystemTime) -> Answer<Result<u64, CreditAdminError>>;
+
+    /// Computes an account anew from its ledger, and compares.
+    ///
+    /// # Errors
+    /// [`CreditAdminError::Unavailable`].
+    fn check(&self, account: &str) -> Answer<Result<LedgerCheck, CreditAdminError>>;
+}

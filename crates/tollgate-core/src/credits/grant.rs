@@ -1,0 +1,165 @@
+//! Grants: where credits come from.
+
+use std::{error::Error, fmt, time::SystemTime};
+
+use crate::denial::Unavailable;
+
+/// The identifier of a grant: unique within its account.
+pub type GrantId = Box<str>;
+
+/// Credits to grant to an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NewGrant {
+    /// The account: usually a tenant.
+    pub account: Box<str>,
+    /// The granted amount: of each period, if the grant is refilled.
+    pub amount: u64,
+    /// An identifier of the application's own, such as that of an invoice. `None`: the store makes one.
+    pub id: Option<GrantId>,
+    /// Grants of a lower number are spent first. Of equal ones, the one that expires first, then the older one. Default: 0.
+    pub priority: i32,
+    /// The instant from which the grant has ended: what is left of it lapses. Default: never.
+    pub expires_at: Option<SystemTime>,
+    /// When the grant is filled up again. Default: never.
+    pub refill: Option<Refill>,
+    /// A note for the ledger, such as `invoice 17`. Default: empty.
+    pub note: Box<str>,
+}
+
+impl NewGrant {
+    /// Grants `amount` to `account`.
+    pub fn new(account: impl Into<Box<str>>, amount: u64) -> Self {
+        Self {
+            account: account.into(),
+            amount,
+            id: None,
+            priority: 0,
+            expires_at: None,
+            refill: None,
+            note: Box::default(),
+        }
+    }
+
+    /// An identifier of the application's own: a grant with the same identifier is made once.
+    pub fn with_id(self, id: impl Into<Box<str>>) -> Self {
+        Self { id: Some(id.into()), ..self }
+    }
+
+    /// Grants of a lower number are spent first.
+    pub fn with_priority(self, priority: i32) -> Self {
+        Self { priority, ..self }
+    }
+
+    /// The instant from which the grant has ended.
+    pub fn with_expiry(self, expires_at: SystemTime) -> Self {
+        Self { expires_at: Some(expires_at), ..self }
+    }
+
+    /// Fills the grant up again in each period. What is left of the period before lapses.
+    pub fn with_refill(self, refill: Refill) -> Self {
+        Self { refill: Some(refill), ..self }
+    }
+
+    /// A note for the ledger.
+    pub fn with_note(self, note: impl Into<Box<str>>) -> Self {
+        Self { note: note.into(), ..self }
+    }
+}
+
+/// When a grant is filled up again, in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Refill {
+    /// At the beginning of each day.
+    Daily,
+    /// At the beginning of this day of each month, from 1 to 31. In a shorter month: at the beginning of its last day.
+    Monthly {
+        /// The day of the month.
+        day: u8,
+    },
+}
+
+/// A grant of an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Grant {
+    /// Its identifier, unique within the account.
+    pub id: GrantId,
+    /// The account.
+    pub account: Box<str>,
+    /// The granted amount: of each period, if the grant is refilled.
+    pub amount: u64,
+    /// What is left and not reserved.
+    pub remaining: u64,
+    /// Grants of a lower number are spent first.
+    pub priority: i32,
+    /// When it was granted.
+    pub granted_at: SystemTime,
+    /// The instant from which the grant has ended.
+    pub expires_at: Option<SystemTime>,
+    /// When it is filled up again.
+    pub refill: Option<Refill>,
+    /// The note of the ledger.
+    pub note: Box<str>,
+}
+
+/// A grant to take back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WithdrawGrant {
+    /// The account.
+    pub account: Box<str>,
+    /// The grant's identifier.
+    pub id: GrantId,
+}
+
+impl WithdrawGrant {
+    /// Takes back what is left of a grant.
+    pub fn new(account: impl Into<Box<str>>, id: impl Into<Box<str>>) -> Self {
+        Self { account: account.into(), id: id.into() }
+    }
+}
+
+/// Why an account was not changed or read.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum CreditAdminError {
+    /// The account has no such grant.
+    NotFound,
+    /// The actor may not change accounts.
+    NotPermitted,
+    /// The command exceeds a bound, or names a day that no month has. The text says which, and what to do.
+    Invalid(Box<str>),
+    /// The cursor is not one that the store has given out.
+    InvalidCursor,
+    /// The store does not answer. For a change, the outcome is unknown.
+    Unavailable(Unavailable),
+}
+
+impl fmt::Display for CreditAdminError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound => f.write_str("the account has no such grant"),
+            Self::NotPermitted => f.write_str("the actor may not change accounts of credits"),
+            Self::Invalid(why) => f.write_str(why),
+            Self::InvalidCursor => f.write_str("the cursor is not valid: begin with the first page"),
+            Self::Unavailable(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Error for CreditAdminError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Unavailable(error) => error.source(),
+            _ => None,
+        }
+    }
+}
+
+impl From<Unavailable> for CreditAdminError {
+    fn from(error: Unavailable) -> Self {
+        Self::Unavailable(error)
+    }
+}
