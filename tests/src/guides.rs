@@ -9,13 +9,16 @@ use axum::{Router, body::Body, routing::get};
 use http::{Method, Request, Response};
 use http_body_util::BodyExt as _;
 use tollgate::{
-    Answer, ConfigurationError, Denial, DenialKind, KeyVerifier, PerWindow as _, Principal, Scopes, Tollgate,
+    Answer, ConfigurationError, Denial, DenialKind, Environment, KeyVerifier, PerWindow as _, Principal,
+    Scopes, Tollgate,
     clock::Clock,
     respond::Grpc,
     scope,
     verify::{Verify, VerifyRequest},
 };
 use tower::ServiceExt as _;
+
+use crate::suite::Directory;
 
 /// A key that [`tollgate()`] accepts.
 pub const KEY: &str = "a-key";
@@ -39,6 +42,19 @@ pub fn tollgate() -> Tollgate {
     builder.responder(Grpc::new()).build().expect("a valid stack")
 }
 
+/// A verifier of two keys without scopes: `live-key` and `test-key`.
+pub fn people() -> Directory {
+    let person = |environment| Principal::new("key_1").with_environment(environment);
+    Directory::default()
+        .with("live-key", person(Environment::Live))
+        .with("test-key", person(Environment::Test))
+}
+
+/// A stack that accepts both keys of [`people`].
+pub fn of_both_environments() -> Tollgate {
+    Tollgate::builder().verify(people()).build().expect("a valid stack")
+}
+
 /// The application of the guide on testing.
 ///
 /// # Errors
@@ -53,9 +69,20 @@ pub fn send(app: &Router, request: &str, key: Option<&str>) -> Response<Body> {
     send_request(app, self::request(request, key).body(Body::empty()).expect("a valid request"))
 }
 
+/// The status of the response to a request such as `GET /jobs` with this key.
+pub fn status(app: &Router, request: &str, key: &str) -> u16 {
+    send(app, request, Some(key)).status().as_u16()
+}
+
+/// The body of the response to a request such as `GET /jobs` with this key.
+pub fn body(app: &Router, request: &str, key: &str) -> String {
+    let body = block_on(send(app, request, Some(key)).into_body().collect()).expect("a body").to_bytes();
+    String::from_utf8_lossy(&body).into_owned()
+}
+
 /// The status of the response to a request such as `GET /jobs` with [`KEY`].
 pub fn with_key(app: &Router, request: &str) -> u16 {
-    send(app, request, Some(KEY)).status().as_u16()
+    status(app, request, KEY)
 }
 
 /// The status of the response to a request such as `GET /jobs` without a key.

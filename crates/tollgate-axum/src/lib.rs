@@ -36,6 +36,7 @@
 //! | [`ActivePlan`] | `VerifyLayer` | the caller's active [`Plan`](tollgate::Plan); 403 without one |
 //! | [`RequestId`] | `RequestIdLayer` | the request's identifier |
 //! | [`RateLimit`] | `RateLimitLayer` | the state of the caller's limits |
+//! | [`InEnvironment`] | `VerifyLayer`, a state [`ByEnvironment`] | the value for the caller's environment |
 //! | [`Context`] | any layer | the whole [`RequestContext`](tollgate::RequestContext) |
 //!
 //! If the layer is missing, the response is 500 and the log names the layer: a configuration error must not look like an
@@ -159,6 +160,7 @@ mod context;
 pub mod management;
 #[cfg(feature = "original-uri")]
 mod original_uri;
+mod by_environment;
 mod rate_limit;
 mod refused;
 mod rejection;
@@ -175,6 +177,7 @@ pub use rate_limit::RateLimit;
 pub use refused::{RefusalFuture, RefusalLayer, RefusalService, Refused};
 pub use rejection::Rejection;
 pub use request_id::RequestId;
+pub use by_environment::{ByEnvironment, ByEnvironmentFuture, InEnvironment};
 
 #[cfg(feature = "ws")]
 pub use tollgate::respond::{WebSocketClose, is_websocket};

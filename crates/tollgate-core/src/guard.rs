@@ -5,6 +5,7 @@ use std::{fmt, future::Future, sync::Arc, time::SystemTime};
 use crate::{
     answer::Answer,
     denial::{Denial, DenialKind},
+    key::Environment,
     request::RequestHead,
     verify::{Plan, Principal},
 };
@@ -119,6 +120,24 @@ where
     F: Fn(&GuardRequest<'_>) -> Result<(), Denial> + Send + Sync + 'static,
 {
     GuardSyncFn(check)
+}
+
+/// A guard for routes of one environment: a test key does not reach what is live only. Any other principal is refused with 401, also
+/// one that has no environment, and gets the same response as an unknown key
+/// ([`WrongEnvironment`](DenialKind::WrongEnvironment)).
+///
+/// ```
+/// use tollgate_core::{guard::only_environment, key::Environment};
+///
+/// let guard = only_environment(Environment::Live);
+/// # fn is_guard(_: impl tollgate_core::guard::Guard) {}
+/// # is_guard(guard);
+/// ```
+pub fn only_environment(environment: Environment) -> impl Guard + Copy + fmt::Debug {
+    guard_sync_fn(move |request: &GuardRequest<'_>| match request.authenticated()?.environment() {
+        Some(own) if own == environment => Ok(()),
+        _ => Err(Denial::new(DenialKind::WrongEnvironment)),
+    })
 }
 
 /// What [`guard_fn`] returns.

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::SystemTime};
 use tollgate_core::{
     answer::Answer,
     denial::{Denial, DenialKind, Unavailable},
-    key::{KeyFormat, MalformedKey, Peppers},
+    key::{Environment, KeyFormat, MalformedKey, Peppers},
     store::{EndReason, EndSignal, KeyLookup, KeyRecord, KeyStatus, KeyStore},
     verify::{Principal, Verify, VerifyRequest},
 };
@@ -23,6 +23,15 @@ use crate::store::LegacyHashes;
 ///     .with_format(KeyFormat::new("old")?.without_checksum()); // older keys
 /// # Ok::<(), tollgate::key::InvalidKeyFormat>(())
 /// ```
+///
+/// # Environments
+///
+/// A key's environment is that of its record. If the key names one, too, as `sk_live_` does, the two must agree: otherwise it is refused
+/// with [`WrongEnvironment`](DenialKind::WrongEnvironment), which looks like an unknown key. A key whose format has no environment,
+/// and a legacy key, have that of their record. A record without an environment admits a key of any: its principal has no environment,
+/// and is refused where one is required.
+///
+/// # Databases
 ///
 /// A store that answers later, such as a database, needs a cache in front of it:
 ///
@@ -74,14 +83,33 @@ impl KeyVerifier {
         self
     }
 
-    /// Checks the secret against all formats.
-    fn check_format(&self, secret: &[u8]) -> Result<(), MalformedKey> {
-        let Err(error) = self.format.parse(secret) else { return Ok(()) };
-        // The error is that of the first format.
-        let has_another = self.more_formats.iter().any(|format| format.parse(secret).is_ok());
-        #[cfg(feature = "legacy")]
-        let has_another = has_another || self.legacy.as_ref().is_some_and(|legacy| legacy.accepts(secret));
-        if has_another { Ok(()) } else { Err(error) }
+    /// Checks the secret against all formats. Returns the environment that it names.
+    fn check_format(&self, secret: &[u8]) -> Result<Option<Environment>, MalformedKey> {
+        let first = self.format.parse(secret).map(|parsed| parsed.environment());
+        if self.more_formats.is_empty() && first.is_ok() {
+            return first;
+        }
+        self.check_more_formats(secret, first)
+    }
+
+    fn check_more_formats(
+        &self,
+        secret: &[u8],
+        first: Result<Option<Environment>, MalformedKey>,
+    ) -> Result<Option<Environment>, MalformedKey> {
+        if let Ok(Some(_)) = first {
+            return first;
+        }
+        let others = self.more_formats.iter().filter_map(|format| format.parse(secret).ok());
+        let named = others.map(|parsed| parsed.environment());
+        // A format that names an environment says more about the key than one that does not.
+        match named.reduce(Option::or) {
+            Some(environment) => Ok(environment),
+            #[cfg(feature = "legacy")]
+            None if self.legacy.as_ref().is_some_and(|legacy| legacy.accepts(secret)) => Ok(None),
+            // The error is that of the first format.
+            None => first,
+        }
     }
 }
 
@@ -116,10 +144,13 @@ impl KeyVerifier {
 impl Verify for KeyVerifier {
     fn verify(&self, request: &VerifyRequest<'_>) -> Answer<Result<Arc<Principal>, Denial>> {
         let secret = request.credential.expose_secret_bytes();
-        if let Err(error) = self.check_format(secret) {
-            let denial = Denial::new(DenialKind::CredentialMalformed).with_log_detail(error.reason());
-            return Answer::Now(Err(denial));
-        }
+        let named = match self.check_format(secret) {
+            Ok(named) => named,
+            Err(error) => {
+                let denial = Denial::new(DenialKind::CredentialMalformed).with_log_detail(error.reason());
+                return Answer::Now(Err(denial));
+            }
+        };
         let now = request.now;
         let found = match self.peppers.only(secret) {
             Some(digest) => self.store.find(&KeyLookup::new(&[digest], now)),
@@ -128,19 +159,25 @@ impl Verify for KeyVerifier {
         #[cfg(feature = "legacy")]
         let found = self.ask_legacy(found, request);
         match found {
-            Answer::Now(found) => Answer::Now(to_principal(found, now)),
-            later @ Answer::Later(_) => later.map(move |found| to_principal(found, now)),
+            Answer::Now(found) => Answer::Now(to_principal(found, named, now)),
+            later @ Answer::Later(_) => later.map(move |found| to_principal(found, named, now)),
         }
     }
 }
 
-/// The principal of a record, or why its key is refused. An expiry precedes a suspension, which only the owner of a valid key may
+/// The principal of a record, or why its key, which names the environment `named`, is refused. An expiry precedes a suspension, which only the owner of a valid key may
 /// learn of.
 fn to_principal(
     found: Result<Option<KeyRecord>, Unavailable>,
+    named: Option<Environment>,
     now: SystemTime,
 ) -> Result<Arc<Principal>, Denial> {
     let Some(record) = found? else { return Err(Denial::new(DenialKind::KeyUnknown)) };
+    if let (Some(named), Some(own)) = (named, record.principal().environment())
+        && named != own
+    {
+        return Err(wrong_environment(named, own));
+    }
     match record.status() {
         KeyStatus::Active => Ok(record.into_principal()),
         KeyStatus::Revoked => Err(Denial::new(DenialKind::KeyRevoked)),
@@ -156,6 +193,12 @@ fn to_principal(
         // A status that this version does not know must not let a request through.
         _ => Err(Denial::new(DenialKind::KeyUnknown).with_log_detail("the key has an unknown status")),
     }
+}
+
+#[cold]
+fn wrong_environment(named: Environment, own: Environment) -> Denial {
+    Denial::new(DenialKind::WrongEnvironment)
+        .with_log_detail(format!("the key says {named}, and its record {own}: issue a new key"))
 }
 
 #[cold]

@@ -166,6 +166,8 @@ impl Verdict {
                 Some(tenant) => format!("its tenant {} is suspended", output::visible(tenant)),
                 None => "its tenant is suspended".to_owned(),
             },
+            // Its prefix and its record disagree.
+            DenialKind::WrongEnvironment if !denial.log_detail().is_empty() => denial.log_detail().to_owned(),
             DenialKind::WrongEnvironment => {
                 let own = details.map_or("another environment".to_owned(), |key| key.environment.to_string());
                 let asked_for =
