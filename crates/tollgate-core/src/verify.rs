@@ -3,6 +3,7 @@
 mod credential;
 mod entitlements;
 mod principal;
+mod refusal_text;
 mod verify_fn;
 
 use std::{sync::Arc, time::SystemTime};
@@ -14,6 +15,7 @@ pub use entitlements::{
     Entitlements, EntitlementsFn, EntitlementsSyncFn, entitlements_fn, entitlements_sync_fn,
 };
 pub use principal::{Plan, Principal};
+pub use refusal_text::RefusalText;
 pub use verify_fn::{VerifyFn, VerifySyncFn, verify_fn, verify_sync_fn};
 
 /// Finds the principal that a credential belongs to. [`verify_fn`] makes one from a closure.
@@ -28,11 +30,24 @@ pub trait Verify: Send + Sync + 'static {
     /// # Errors
     /// The denial that the request is refused with.
     fn verify(&self, request: &VerifyRequest<'_>) -> Answer<Result<Arc<Principal>, Denial>>;
+
+    /// The words in which refusals of this credential with 401 are written. They hold for every layer that refuses it, so that a key
+    /// that has expired is refused in the same words as an unknown one. Default: `None`, which are the words of the denial's kind.
+    ///
+    /// A verifier that asks another one returns that one's words.
+    fn refusal_text(&self, credential: &Credential) -> Option<Arc<RefusalText>> {
+        let _ = credential;
+        None
+    }
 }
 
 impl<V: Verify + ?Sized> Verify for Arc<V> {
     fn verify(&self, request: &VerifyRequest<'_>) -> Answer<Result<Arc<Principal>, Denial>> {
         (**self).verify(request)
+    }
+
+    fn refusal_text(&self, credential: &Credential) -> Option<Arc<RefusalText>> {
+        (**self).refusal_text(credential)
     }
 }
 

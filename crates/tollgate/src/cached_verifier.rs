@@ -13,7 +13,7 @@ use tollgate_core::{
     key::Digest,
     request::RequestHead,
     store::StoreEvent,
-    verify::{CredentialSource, Principal, Verify, VerifyRequest},
+    verify::{Credential, CredentialSource, Principal, RefusalText, Verify, VerifyRequest},
 };
 
 use crate::lookups::{AsOf, Cached, Digests, Entry, EventCount, Hashes, SharedLookups, Table};
@@ -212,6 +212,10 @@ impl Verify for CachedVerifier {
             Some(found) => Answer::Now(found),
             None => self.0.ask(hash, digest, request),
         }
+    }
+
+    fn refusal_text(&self, credential: &Credential) -> Option<Arc<RefusalText>> {
+        self.0.verifier.refusal_text(credential)
     }
 }
 

@@ -108,6 +108,7 @@ mod cached_keys;
 mod cached_verifier;
 mod client_address;
 mod configuration_error;
+mod dispatch;
 mod engine;
 mod key_manager;
 mod key_verifier;
@@ -149,6 +150,7 @@ pub mod verify {
 
     pub use crate::cached_verifier::CachedVerifier;
     pub use crate::key_verifier::KeyVerifier;
+    pub use crate::dispatch::{Branch, Dispatch};
 }
 
 /// Stored keys: how they are found, cached, and how their changes are published.

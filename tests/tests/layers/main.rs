@@ -5,6 +5,7 @@
 //! | `every_layer` | the properties of every layer and of the built stack |
 //! | `cached_verifier` | the cache in front of a verifier that answers later |
 //! | `credentials` | reading credentials from a request |
+//! | `dispatch` | several verifiers, of which one is asked |
 //! | `environments` | live and test keys, routes and routers |
 //! | `guards` | checks of the application's own |
 //! | `in_flight` | limits of requests in flight |
@@ -22,6 +23,7 @@ mod attacks;
 mod bodies;
 mod cached_verifier;
 mod credentials;
+mod dispatch;
 mod environments;
 mod every_layer;
 mod guards;

@@ -8,7 +8,7 @@ use tollgate_core::{
     limit::Decision,
     respond::Respond,
     store::EndReason,
-    verify::{Credential, Plan, Principal},
+    verify::{Credential, Plan, Principal, RefusalText},
 };
 
 use super::{ResponseParts, Schemes, settings::Inherited};
@@ -39,6 +39,8 @@ pub struct RequestContext {
     pub(crate) schemes: Option<Arc<Schemes>>,
     pub(crate) caller: Caller,
     pub(crate) credential: Option<Credential>,
+    // The words in which refusals of the credential are written, if the verifier has its own.
+    pub(crate) refusal_text: Option<Arc<RefusalText>>,
     pub(crate) request_id: Option<RequestId>,
     plan: FoundPlan,
     pub(crate) decision: Option<Decision>,
@@ -150,6 +152,7 @@ impl RequestContext {
     pub fn authenticate(extensions: &mut Extensions, principal: Arc<Principal>) {
         let mut context = Self::take(extensions);
         context.set_caller(Caller::Authenticated(principal), None);
+        context.refusal_text = None;
         context.put(extensions);
     }
 
@@ -186,6 +189,7 @@ impl RequestContext {
         schemes: None,
         caller: Caller::Unknown,
         credential: None,
+        refusal_text: None,
         request_id: None,
         plan: FoundPlan::NotAsked,
         decision: None,
@@ -233,6 +237,14 @@ impl RequestContext {
     /// The protection space that challenges name.
     pub(super) fn realm(&self) -> &'static str {
         self.inherited.as_ref().and_then(|inherited| inherited.realm).unwrap_or("api")
+    }
+
+    /// A denial in the words of the verifier, if it refuses the credential.
+    pub(super) fn in_verifiers_words(&self, denial: Denial) -> Denial {
+        match &self.refusal_text {
+            Some(text) => text.apply(denial),
+            None => denial,
+        }
     }
 
     /// Decides anew who is calling. What an outer stack has found out about the caller no longer holds.

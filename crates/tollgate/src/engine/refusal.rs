@@ -98,6 +98,7 @@ pub fn refuse<B: From<Bytes>>(
     denial: Denial,
     request: &mut request::Parts,
 ) -> Response<B> {
+    let denial = RequestContext::of_refused(request).in_verifiers_words(denial);
     let mut response = respond(layer, &denial, request);
     response.extensions_mut().insert(denial);
     response.map(B::from)
@@ -130,6 +131,7 @@ impl Refusal {
         let (mut request, _body) = request.into_parts();
         let mut context = RequestContext::take(&mut request.extensions);
         let mut parts = mem::take(&mut context.parts);
+        let denial = context.in_verifiers_words(denial);
         context.put(&mut request.extensions);
         let mut response = respond(layer, &denial, &mut request);
         if response.extensions().is_empty() {

@@ -206,6 +206,7 @@ impl Station {
         }
         if !cx.context.is_waived {
             report.count();
+            let denial = cx.context.in_verifiers_words(denial);
             let (layer, status) = (self.gate.layer(), denial.status());
             let event = refusal::Event { layer, denial: &denial, status, report_only: true };
             event.log(cx.head(), cx.context);

@@ -227,6 +227,8 @@ impl CredentialGate {
     #[inline]
     pub(crate) fn check<B>(&self, cx: &mut Cx<'_, B>) -> Result<Flow, Denial> {
         cx.context.schemes = self.sources.schemes();
+        // The words of an outer stack's verifier are not for the credential that is read here.
+        cx.context.refusal_text = None;
         let found = self.sources.read(cx, self.max_length);
         // Also where reading fails: in report-only mode the request goes on.
         if self.is_removed {

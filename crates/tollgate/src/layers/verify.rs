@@ -167,7 +167,10 @@ impl VerifyGate {
         // Whatever a layer in report-only mode has decided: a credential is verified.
         let Some(credential) = context.credential() else { return without_credential(&context.caller) };
         let answer = self.verifier.verify(&VerifyRequest::new(credential, cx.head(), context.instant()));
+        let text = self.verifier.refusal_text(credential);
         let (environment, client) = (self.environment, self.client(&answer, cx.head()));
+        // Before the answer: the words hold for whatever refuses this credential from here on.
+        cx.context.refusal_text = text;
         cx.when_answered(answer, move |found, context| {
             let principal = found?;
             let own = principal.environment();
