@@ -70,6 +70,13 @@ A `CredentialLayer` that removes keys from the query removes them from axum's `O
 application's session."
 )]
 #![cfg_attr(
+    feature = "oauth",
+    doc = r"
+# OAuth
+
+[`protected_resource`] serves the metadata by which clients, such as those of MCP servers, find the authorization server."
+)]
+#![cfg_attr(
     feature = "ws",
     doc = r#"
 # Refusing a WebSocket
@@ -153,6 +160,7 @@ an extractor, place that extractor *before* `WebSocketUpgrade`, which takes the 
 
 mod active_plan;
 mod authenticated;
+mod by_environment;
 #[cfg(feature = "connect-info")]
 mod connect_info;
 mod context;
@@ -160,7 +168,8 @@ mod context;
 pub mod management;
 #[cfg(feature = "original-uri")]
 mod original_uri;
-mod by_environment;
+#[cfg(feature = "oauth")]
+mod protected_resource;
 mod rate_limit;
 mod refused;
 mod rejection;
@@ -168,16 +177,18 @@ mod request_id;
 
 pub use active_plan::ActivePlan;
 pub use authenticated::Authenticated;
+pub use by_environment::{ByEnvironment, ByEnvironmentFuture, InEnvironment};
 #[cfg(feature = "connect-info")]
 pub use connect_info::peer_address;
 pub use context::Context;
 #[cfg(feature = "original-uri")]
 pub use original_uri::original_uri;
+#[cfg(feature = "oauth")]
+pub use protected_resource::protected_resource;
 pub use rate_limit::RateLimit;
 pub use refused::{RefusalFuture, RefusalLayer, RefusalService, Refused};
 pub use rejection::Rejection;
 pub use request_id::RequestId;
-pub use by_environment::{ByEnvironment, ByEnvironmentFuture, InEnvironment};
 
 #[cfg(feature = "ws")]
 pub use tollgate::respond::{WebSocketClose, is_websocket};

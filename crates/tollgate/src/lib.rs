@@ -69,7 +69,7 @@
 //!
 //! | trait | implementations | does |
 //! |---|---|---|
-//! | [`Verify`](verify::Verify) | [`KeyVerifier`]; [`CachedVerifier`](verify::CachedVerifier) in front of one that answers later | turns a credential into a principal |
+//! | [`Verify`](verify::Verify) | [`KeyVerifier`]; [`CachedVerifier`](verify::CachedVerifier) in front of one that answers later; [`Dispatch`](verify::Dispatch) to several | turns a credential into a principal |
 //! | [`KeyStore`](store::KeyStore) | [`MemoryKeys`], `tollgate_sql::SqlKeys`; [`CachedKeys`] in front of one | finds keys by their digest |
 //! | [`KeyAdmin`](manage::KeyAdmin) | [`MemoryKeys`], `tollgate_sql::SqlKeys` | issues and changes keys, for a [`KeyManager`](manage::KeyManager) |
 //! | [`Limiter`](limit::Limiter) | [`MemoryLimiter`](limit::MemoryLimiter) | counts requests |
@@ -118,6 +118,7 @@ mod legacy_hashes;
 mod lookups;
 mod memory;
 mod number_text;
+pub mod oauth;
 mod request_id;
 pub mod respond;
 mod response_head;
@@ -149,8 +150,8 @@ pub mod verify {
     pub use tollgate_core::verify::*;
 
     pub use crate::cached_verifier::CachedVerifier;
-    pub use crate::key_verifier::KeyVerifier;
     pub use crate::dispatch::{Branch, Dispatch};
+    pub use crate::key_verifier::KeyVerifier;
 }
 
 /// Stored keys: how they are found, cached, and how their changes are published.

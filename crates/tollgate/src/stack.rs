@@ -9,6 +9,7 @@ use crate::{
     PlanLayer, RateLimitLayer, RequestIdLayer, ScopeLayer, UsageLayer, VerifyLayer,
     engine::{Engine, GateLayer, Settings, Station},
     layers::{Gate, Gated, ReportOnly, in_flight_limit, rate_limit},
+    oauth::ProtectedResource,
 };
 
 /// The whole stack as one layer: one future, one body, one pass over the request.
@@ -59,7 +60,7 @@ impl<S> Layer<S> for Tollgate {
 /// Builds a [`Tollgate`]. A request passes the layers in this order, whatever the order of the calls: request ID, attempt limit,
 /// credential, verify, plan, in-flight limits, rate limit, entitlement, scope, guards, usage.
 ///
-/// Responder, clock and realm are set here for all layers; [`build`](Self::build) refuses a layer that has its own. A layer in
+/// Responder, clock, realm and protected resource are set here for all layers; [`build`](Self::build) refuses a layer that has its own. A layer in
 /// report-only mode stays so.
 #[derive(Clone, Debug, Default)]
 #[must_use = "a builder does nothing until it is built"]
@@ -201,6 +202,13 @@ impl TollgateBuilder {
         self
     }
 
+    /// Names the metadata of an OAuth [protected resource](crate::oauth::ProtectedResource) in Bearer challenges (RFC 9728 section
+    /// 5.1). Default: none.
+    pub fn protected_resource(mut self, resource: &ProtectedResource) -> Self {
+        self.settings.protected_resource = Some(Arc::new(resource.clone()));
+        self
+    }
+
     /// Refuses nothing: logs and counts what would have been refused, and lets it pass.
     pub fn report_only(mut self, report: &ReportOnly) -> Self {
         self.settings.report_only = Some(report.clone());
@@ -256,7 +264,7 @@ impl TollgateBuilder {
             }
             if own.has_shared() {
                 return Err(ConfigurationError::new(format!(
-                    "{layer} has a responder, a clock or a realm of its own: set them on Tollgate's builder, for all layers"
+                    "{layer} has a responder, a clock, a realm or a protected resource of its own: set them on Tollgate's builder, for all layers"
                 )));
             }
             let report_only = own.report_only.or_else(|| self.settings.report_only.clone());

@@ -6,6 +6,7 @@
 //! | `fleet` | several processes that share one database |
 //! | `hang_ups` | callers that hang up, while a key store is slow, down and back |
 //! | `in_flight` | limits of requests in flight, with callers that hang up |
+//! | `oauth` | what a client of an MCP server does |
 //! | `harness` | the database server and the network relay of the other tests |
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
@@ -14,3 +15,4 @@ mod hang_ups;
 mod harness;
 mod hosts;
 mod in_flight;
+mod oauth;

@@ -12,7 +12,7 @@ use tollgate_core::{
 };
 
 use super::{ResponseParts, Schemes, settings::Inherited};
-use crate::request_id::RequestId;
+use crate::{oauth::ProtectedResource, request_id::RequestId};
 
 /// What the layers know about a request, filled layer by layer. It travels in the request's extensions; read it with
 /// [`of`](Self::of), and give it to a sub-request with [`copy`](Self::copy).
@@ -169,7 +169,7 @@ impl RequestContext {
     /// RequestContext::set_responder(request.extensions_mut(), Arc::new(responder));
     /// ```
     pub fn set_responder(extensions: &mut Extensions, responder: Arc<dyn Respond>) {
-        let inherited = Inherited { responder: Some(responder), clock: None, realm: None };
+        let inherited = Inherited { responder: Some(responder), ..Inherited::default() };
         let mut context = Self::take(extensions);
         Arc::new(inherited).add_to(&mut context);
         context.put(extensions);
@@ -237,6 +237,11 @@ impl RequestContext {
     /// The protection space that challenges name.
     pub(super) fn realm(&self) -> &'static str {
         self.inherited.as_ref().and_then(|inherited| inherited.realm).unwrap_or("api")
+    }
+
+    /// The protected resource whose metadata challenges name.
+    pub(super) fn protected_resource(&self) -> Option<&ProtectedResource> {
+        self.inherited.as_ref()?.protected_resource.as_deref()
     }
 
     /// A denial in the words of the verifier, if it refuses the credential.

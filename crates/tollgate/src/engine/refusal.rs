@@ -221,7 +221,7 @@ fn complete(response: &mut Response<Bytes>, denial: &Denial, context: &RequestCo
     // gRPC refuses inside a successful response, where the headers of HTTP errors have no meaning.
     if is_error(status) {
         if !headers.contains_key(WWW_AUTHENTICATE) {
-            add_challenges(headers, denial, status, context.realm(), context.schemes.as_deref());
+            add_challenges(headers, denial, status, context);
         }
         if status == StatusCode::METHOD_NOT_ALLOWED
             && let Some(methods) = denial.allowed_methods().and_then(|methods| methods.try_into().ok())

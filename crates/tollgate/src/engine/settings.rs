@@ -1,4 +1,4 @@
-//! The settings that all layers share: responder, clock, realm and report-only mode.
+//! The settings that all layers share: responder, clock, realm, protected resource and report-only mode.
 
 use std::{
     fmt,
@@ -15,7 +15,7 @@ use tollgate_core::{
 };
 
 use super::RequestContext;
-use crate::layers::Gate;
+use crate::{layers::Gate, oauth::ProtectedResource};
 
 /// Counts what layers in report-only mode would have refused. Clones share the count.
 ///
@@ -52,29 +52,39 @@ pub(crate) struct Settings {
     // Default: the machine's clock.
     pub(crate) clock: Option<Arc<dyn Clock>>,
     pub(crate) realm: Option<&'static str>,
+    pub(crate) protected_resource: Option<Arc<ProtectedResource>>,
     pub(crate) report_only: Option<ReportOnly>,
 }
 
 impl Settings {
     /// Whether there are settings that hold for a whole stack, not for one gate.
     pub(crate) fn has_shared(&self) -> bool {
-        self.responder.is_some() || self.clock.is_some() || self.realm.is_some()
+        self.responder.is_some()
+            || self.clock.is_some()
+            || self.realm.is_some()
+            || self.protected_resource.is_some()
     }
 
     /// What the layers inside this one inherit.
     pub(super) fn inherited(&self) -> Option<Arc<Inherited>> {
-        let Self { responder, clock, realm, .. } = self;
         self.has_shared().then(|| {
-            Arc::new(Inherited { responder: responder.clone(), clock: clock.clone(), realm: *realm })
+            Arc::new(Inherited {
+                responder: self.responder.clone(),
+                clock: self.clock.clone(),
+                realm: self.realm,
+                protected_resource: self.protected_resource.clone(),
+            })
         })
     }
 }
 
 /// What a layer sets for the layers inside it. Shared, because every request's context carries it.
+#[derive(Default)]
 pub(super) struct Inherited {
     pub(super) responder: Option<Arc<dyn Respond>>,
     pub(super) clock: Option<Arc<dyn Clock>>,
     pub(super) realm: Option<&'static str>,
+    pub(super) protected_resource: Option<Arc<ProtectedResource>>,
 }
 
 impl Inherited {
@@ -98,6 +108,7 @@ impl Inherited {
             responder: self.responder.clone().or_else(|| outer.responder.clone()),
             clock: self.clock.clone().or_else(|| outer.clock.clone()),
             realm: self.realm.or(outer.realm),
+            protected_resource: self.protected_resource.clone().or_else(|| outer.protected_resource.clone()),
         }
     }
 }
@@ -145,6 +156,13 @@ macro_rules! impl_layer {
             /// Default: `api`.
             pub fn with_realm(mut self, realm: &'static str) -> Self {
                 self.settings.realm = Some(realm);
+                self
+            }
+
+            /// Names the metadata of an OAuth [protected resource](crate::oauth::ProtectedResource) in Bearer challenges (RFC 9728
+            /// section 5.1), for this layer and those inside it. Default: none.
+            pub fn with_protected_resource(mut self, resource: &$crate::oauth::ProtectedResource) -> Self {
+                self.settings.protected_resource = Some(std::sync::Arc::new(resource.clone()));
                 self
             }
 

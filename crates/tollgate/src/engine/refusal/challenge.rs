@@ -5,6 +5,9 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, StatusCode, header::WWW_AUTHENTICATE};
 use tollgate_core::denial::Denial;
 
+use super::RequestContext;
+use crate::oauth::ProtectedResource;
+
 /// The authentication schemes that challenges offer.
 #[derive(Debug)]
 pub(crate) struct Schemes(Vec<&'static str>);
@@ -31,14 +34,14 @@ pub(super) fn add_challenges(
     headers: &mut HeaderMap,
     denial: &Denial,
     status: StatusCode,
-    realm: &str,
-    schemes: Option<&Schemes>,
+    context: &RequestContext,
 ) {
-    for scheme in schemes.map_or(&[BEARER][..], |schemes| &schemes.0) {
+    let realm = context.realm();
+    for scheme in context.schemes.as_ref().map_or(&[BEARER][..], |schemes| &schemes.0) {
         let challenge = match *scheme {
-            BEARER => bearer(denial, status, realm),
+            BEARER => bearer(denial, status, realm, context.protected_resource()),
             // Other schemes have no parameter for an error: their challenges belong only into a 401.
-            other => (status == StatusCode::UNAUTHORIZED).then(|| written(other, realm, None, None)),
+            other => (status == StatusCode::UNAUTHORIZED).then(|| written(other, realm, &[])),
         };
         if let Some(challenge) = challenge {
             // A full map has no place for it.
@@ -51,27 +54,45 @@ pub(super) fn add_challenges(
 const MISSING: HeaderValue = HeaderValue::from_static(r#"Bearer realm="api""#);
 const INVALID: HeaderValue = HeaderValue::from_static(r#"Bearer realm="api",error="invalid_token""#);
 
-/// The challenge of RFC 6750 section 3.
-fn bearer(denial: &Denial, status: StatusCode, realm: &str) -> Option<HeaderValue> {
+/// The challenge of RFC 6750 section 3, with the parameter of RFC 9728 section 5.1.
+fn bearer(
+    denial: &Denial,
+    status: StatusCode,
+    realm: &str,
+    resource: Option<&ProtectedResource>,
+) -> Option<HeaderValue> {
     let error = denial.kind().challenge_error();
-    if error.is_none() && status != StatusCode::UNAUTHORIZED {
+    let is_unauthorized = status == StatusCode::UNAUTHORIZED;
+    if error.is_none() && !is_unauthorized {
         return None;
     }
-    Some(match (realm, error, denial.scope()) {
-        ("api", None, None) => MISSING,
-        ("api", Some("invalid_token"), None) => INVALID,
-        (realm, error, scope) => written(BEARER, realm, error, scope),
+    // Which scopes to ask for: a 401 comes before the layer that knows the requirement of the route.
+    let needed = || resource.filter(|_| is_unauthorized).and_then(ProtectedResource::needed_scope);
+    let scope = denial.scope().or_else(needed);
+    Some(match (realm, error, scope, resource) {
+        ("api", None, None, None) => MISSING,
+        ("api", Some("invalid_token"), None, None) => INVALID,
+        _ => {
+            let metadata = resource.map(ProtectedResource::metadata_url);
+            let parameters = [("error", error), ("scope", scope), ("resource_metadata", metadata)];
+            written(BEARER, realm, &parameters)
+        }
     })
 }
 
-fn written(scheme: &str, realm: &str, error: Option<&str>, scope: Option<&str>) -> HeaderValue {
-    let parameters = [(r#" realm=""#, Some(realm)), (r#"",error=""#, error), (r#"",scope=""#, scope)];
-    let length = parameters.iter().map(|(name, text)| name.len() + text.map_or(0, str::len)).sum::<usize>();
-    let mut challenge = String::with_capacity(scheme.len() + length + 1);
+/// A challenge with a realm, and those of the other parameters that have a value.
+fn written(scheme: &str, realm: &str, others: &[(&str, Option<&str>)]) -> HeaderValue {
+    let lengths = others.iter().map(|(name, text)| text.map_or(0, |text| name.len() + text.len() + 4));
+    let length = scheme.len() + realm.len() + r#" realm="""#.len() + lengths.sum::<usize>();
+    let mut challenge = String::with_capacity(length);
     challenge.push_str(scheme);
-    for (name, text) in parameters {
+    challenge.push_str(r#" realm=""#);
+    push_quoted(&mut challenge, realm);
+    for (name, text) in others {
         let Some(text) = text else { continue };
+        challenge.push_str(r#"","#);
         challenge.push_str(name);
+        challenge.push_str(r#"=""#);
         push_quoted(&mut challenge, text);
     }
     challenge.push('"');
@@ -132,15 +153,28 @@ mod tests {
                 DenialKind::KeyUnknown,
                 DenialKind::ScopeMissing,
             ]),
+            path in proptest::option::of("(/[a-z0-9]{1,5}){0,3}"),
+            needed in proptest::option::of("[!#-Z]{1,8}"),
         ) {
-            let mut expected = vec![("realm".to_owned(), realm.clone())];
-            expected.extend(kind.challenge_error().map(|error| ("error".to_owned(), error.to_owned())));
+            let mut expected = vec![("realm", realm.clone())];
+            expected.extend(kind.challenge_error().map(|error| ("error", error.to_owned())));
             let denial = match &scope {
                 Some(scope) if kind == DenialKind::ScopeMissing => Denial::scope_missing(scope.clone()),
                 _ => Denial::new(kind),
             };
-            expected.extend(denial.scope().map(|scope| ("scope".to_owned(), scope.to_owned())));
-            let challenge = bearer(&denial, denial.status(), &realm).unwrap();
+            let resource = path.as_ref().map(|path| {
+                let resource = format!("https://api.example.com{path}");
+                let resource = ProtectedResource::new(&resource, ["https://auth.example.com"]).unwrap();
+                resource.with_needed_scopes(needed.clone()).unwrap()
+            });
+            let needed = needed.filter(|_| resource.is_some() && denial.status() == 401);
+            expected.extend(denial.scope().map(str::to_owned).or(needed).map(|scope| ("scope", scope)));
+            expected.extend(path.map(|path| {
+                let url = format!("https://api.example.com/.well-known/oauth-protected-resource{path}");
+                ("resource_metadata", url)
+            }));
+            let challenge = bearer(&denial, denial.status(), &realm, resource.as_ref()).unwrap();
+            let expected: Vec<_> = expected.into_iter().map(|(name, text)| (name.to_owned(), text)).collect();
             prop_assert_eq!(parameters(challenge.to_str().unwrap()), expected);
         }
     }
@@ -148,7 +182,15 @@ mod tests {
     #[test]
     fn what_no_header_can_hold_is_left_out_of_a_challenge() {
         let denial = Denial::new(DenialKind::KeyUnknown);
-        assert_eq!(bearer(&denial, denial.status(), "two\nlines").unwrap(), "Bearer");
-        assert_eq!(written("Token", "two\nlines", None, None), "Token");
+        assert_eq!(bearer(&denial, denial.status(), "two\nlines", None).unwrap(), "Bearer");
+        assert_eq!(written("Token", "two\nlines", &[]), "Token");
+    }
+
+    #[test]
+    fn a_403_that_no_scope_can_change_has_no_challenge() {
+        let resource =
+            ProtectedResource::new("https://api.example.com", ["https://auth.example.com"]).unwrap();
+        let denial = Denial::new(DenialKind::TenantSuspended);
+        assert_eq!(bearer(&denial, denial.status(), "api", Some(&resource)), None);
     }
 }
