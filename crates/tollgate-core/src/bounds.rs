@@ -1,4 +1,4 @@
-//! The bounds on what is stored and kept of keys, in one place.
+//! The bounds on what is stored and kept of keys and of credits, in one place.
 //!
 //! A command that exceeds a bound is refused with an error that names it, for every store: a `KeyManager` calls
 //! [`Command::check`](crate::manage::Command::check) before the store. A record that was stored before the bounds existed can still
@@ -62,6 +62,30 @@ pub const MAX_OVERLAP: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// Every instant of a key is before the year 9999: in seconds since 1970-01-01 UTC. Calendars end there, since a date has four
 /// digits for the year in any time zone.
 pub const END_OF_CALENDAR_SECONDS: u64 = 253_370_764_800;
+
+/// The amount of a grant, of a reservation and of a debt: 10^15 credits. The sums of an account then fit into 64 bits.
+pub const MAX_CREDITS: u64 = 1_000_000_000_000_000;
+
+/// The number of grants of an account that have not ended.
+pub const MAX_GRANTS: usize = 100;
+
+/// The identifier of a grant, in bytes.
+pub const MAX_GRANT_ID_BYTES: usize = 200;
+
+/// The note of a grant, in characters.
+pub const MAX_NOTE_CHARS: usize = 500;
+
+/// The number of reservations of an account that are not settled and have not expired. More requests are refused with 503.
+pub const MAX_OPEN_RESERVATIONS: u32 = 5_000;
+
+/// How long a reservation lasts at most: 7 days. A later expiry is brought forward.
+pub const MAX_HOLD: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// The idempotency key of a reservation, in bytes.
+pub const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;
+
+/// How long a reservation and its idempotency key are remembered after its settlement or its expiry: 24 hours.
+pub const SETTLEMENT_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The number of entries in a page of keys or events.
 pub const MAX_PAGE_ITEMS: u32 = 1_000;

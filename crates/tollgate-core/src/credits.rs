@@ -6,6 +6,8 @@
 //!
 //! Amounts are whole numbers. If a request may cost a fraction of a credit, count in a smaller unit.
 
+mod account;
+mod check;
 mod grant;
 mod ledger;
 mod reservation;
@@ -18,8 +20,9 @@ use crate::{
     manage::{Command, Page},
 };
 
+pub use account::{Account, AccountGrant, Changes, ReservationState, ReservedPart, StoredReservation};
 pub use grant::{CreditAdminError, Grant, GrantId, NewGrant, Refill, WithdrawGrant};
-pub use ledger::{EntryKind, LedgerCheck, LedgerEntry, LedgerQuery};
+pub use ledger::{EntryKind, LedgerChange, LedgerCheck, LedgerEntry, LedgerQuery};
 pub use reservation::{
     Balance, Excess, Idempotency, InvalidReservationId, Reservation, ReservationId, ReserveRequest, Reserved,
     SettleAction, SettleRequest, Settlement, Shortage,

@@ -145,6 +145,13 @@ pub mod limit {
     pub use crate::memory::MemoryLimiter;
 }
 
+/// Credits: what a tenant has bought in advance, and what its requests cost.
+pub mod credits {
+    pub use tollgate_core::credits::*;
+
+    pub use crate::memory::MemoryCredits;
+}
+
 /// Who a caller is: credentials, what verifies them, and principals with their plans.
 pub mod verify {
     pub use tollgate_core::verify::*;

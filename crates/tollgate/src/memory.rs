@@ -1,9 +1,11 @@
 //! The backends that live in this process: the reference for all others.
 
+mod credits;
 mod keys;
 mod limiter;
 mod usage;
 
+pub use credits::MemoryCredits;
 pub use keys::MemoryKeys;
 pub use limiter::MemoryLimiter;
 pub(crate) use limiter::{Fingerprint, Fingerprinter};

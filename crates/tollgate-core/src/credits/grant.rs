@@ -2,7 +2,13 @@
 
 use std::{error::Error, fmt, time::SystemTime};
 
-use crate::denial::Unavailable;
+use crate::{
+    denial::Unavailable,
+    limit::{
+        Window,
+        window::{instant_of, second_of},
+    },
+};
 
 /// The identifier of a grant: unique within its account.
 pub type GrantId = Box<str>;
@@ -65,6 +71,26 @@ impl NewGrant {
     pub fn with_note(self, note: impl Into<Box<str>>) -> Self {
         Self { note: note.into(), ..self }
     }
+
+    /// The identifier, or a random one: `grant_` and 32 hexadecimal digits. For backends.
+    ///
+    /// # Errors
+    /// If the operating system gives no random numbers.
+    pub fn id_or_random(&self) -> Result<GrantId, Unavailable> {
+        match &self.id {
+            Some(id) => Ok(id.clone()),
+            None => Ok(format!("grant_{:032x}", random()?).into()),
+        }
+    }
+}
+
+/// A random number of 128 bits.
+pub(super) fn random() -> Result<u128, Unavailable> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| {
+        Unavailable::new("the operating system gives no random numbers").with_source(error)
+    })?;
+    Ok(u128::from_be_bytes(bytes))
 }
 
 /// When a grant is filled up again, in UTC.
@@ -78,6 +104,25 @@ pub enum Refill {
         /// The day of the month.
         day: u8,
     },
+}
+
+impl Refill {
+    /// The start of the period that contains an instant, in seconds since the Unix epoch.
+    pub fn period_of(self, instant: SystemTime) -> u64 {
+        self.window().start_of(second_of(instant))
+    }
+
+    /// The end of a period that begins at this second, which is the start of the next one.
+    pub fn end_of_period(self, period: u64) -> SystemTime {
+        instant_of(self.window().end_after(period))
+    }
+
+    fn window(self) -> Window {
+        match self {
+            Self::Daily => Window::DAY,
+            Self::Monthly { day } => Window::month_from(day),
+        }
+    }
 }
 
 /// A grant of an account.
@@ -102,6 +147,15 @@ pub struct Grant {
     pub refill: Option<Refill>,
     /// The note of the ledger.
     pub note: Box<str>,
+}
+
+impl Grant {
+    /// A grant of which nothing is used yet.
+    pub fn new(id: impl Into<GrantId>, new: NewGrant, granted_at: SystemTime) -> Self {
+        let NewGrant { account, amount, priority, expires_at, refill, note, .. } = new;
+        let id = id.into();
+        Self { id, account, amount, remaining: amount, priority, granted_at, expires_at, refill, note }
+    }
 }
 
 /// A grant to take back.

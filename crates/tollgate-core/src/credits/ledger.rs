@@ -27,8 +27,43 @@ pub struct LedgerEntry {
     pub reservation: Option<ReservationId>,
     /// Who made the change, if a person or a program did. A request is recorded by its reservation.
     pub actor: Option<Box<str>>,
-    /// The note of the grant.
+    /// The note of the grant, where it was granted. Otherwise empty.
     pub note: Box<str>,
+}
+
+impl LedgerEntry {
+    /// The entry of a change: backends number the entries of an account.
+    pub fn new(number: u64, account: impl Into<Box<str>>, change: LedgerChange) -> Self {
+        let LedgerChange { at, kind, amount, grant, reservation, actor, note } = change;
+        Self { number, account: account.into(), at, kind, amount, grant, reservation, actor, note }
+    }
+}
+
+/// A [`LedgerEntry`] that has no number yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LedgerChange {
+    /// When it happened.
+    pub at: SystemTime,
+    /// What happened.
+    pub kind: EntryKind,
+    /// By how much the available credits of the grant changed, or the debt, negated.
+    pub amount: i64,
+    /// The grant; `None` for a change of the debt.
+    pub grant: Option<GrantId>,
+    /// The reservation, if one was made or settled.
+    pub reservation: Option<ReservationId>,
+    /// Who made the change, if a person or a program did.
+    pub actor: Option<Box<str>>,
+    /// The note of the grant, where it was granted. Otherwise empty.
+    pub note: Box<str>,
+}
+
+impl LedgerChange {
+    /// A change of the debt, without a reservation, an actor and a note.
+    pub fn new(at: SystemTime, kind: EntryKind, amount: i64) -> Self {
+        Self { at, kind, amount, grant: None, reservation: None, actor: None, note: Box::default() }
+    }
 }
 
 /// What a ledger entry records.

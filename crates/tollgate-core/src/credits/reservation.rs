@@ -13,7 +13,7 @@ pub struct ReserveRequest<'r> {
     /// The estimated cost.
     pub amount: u64,
     /// The instant from which the reservation has expired: its credits are available again. A settlement that comes later still charges,
-    /// up to what is available then.
+    /// up to what is available then, and a debt with [`Excess::Owe`].
     pub expires_at: SystemTime,
     /// By what the request is recognized if it is sent again.
     pub idempotency: Option<Idempotency<'r>>,
@@ -95,11 +95,7 @@ impl ReservationId {
     /// # Errors
     /// If the operating system gives no random numbers.
     pub fn random() -> Result<Self, crate::denial::Unavailable> {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).map_err(|error| {
-            crate::denial::Unavailable::new("the operating system gives no random numbers").with_source(error)
-        })?;
-        Ok(Self(u128::from_be_bytes(bytes)))
+        super::grant::random().map(Self)
     }
 
     /// The identifier with this number: for backends with identifiers of their own, and for tests.
