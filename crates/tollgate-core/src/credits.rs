@@ -104,6 +104,7 @@ pub trait CreditAdmin: Credits {
     fn ledger(&self, query: &LedgerQuery) -> Answer<Result<Page<LedgerEntry>, CreditAdminError>>;
 
     /// Releases the expired reservations of all accounts, and ends the grants that have expired. Returns the number of reservations.
+    /// It may fill up grants with a new period, and remove what is [forgotten](StoredReservation::forgotten_at).
     ///
     /// It need not be called: each use of an account does this for the account.
     ///

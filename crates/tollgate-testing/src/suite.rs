@@ -9,6 +9,7 @@
 //! | [`key_admin`] | [`KeyStore`](tollgate::store::KeyStore) and [`KeyAdmin`](tollgate::manage::KeyAdmin) |
 //! | [`key_usage`] | these and [`UsageStore`](tollgate::usage::UsageStore) |
 //! | [`usage_store`] | [`UsageStore`](tollgate::usage::UsageStore) |
+//! | [`credits`] | [`CreditAdmin`](tollgate::credits::CreditAdmin) |
 //! | [`limiter`] | [`Limiter`](tollgate::limit::Limiter) |
 //!
 //! # Failures
@@ -16,6 +17,7 @@
 //! A suite panics at the first failure. It writes the name of each case to the standard error before it runs it, so the last one
 //! is the case that failed. `cargo test` shows the standard error of a failed test.
 
+mod credits;
 mod key_admin;
 mod key_store;
 mod key_usage;
@@ -23,6 +25,7 @@ mod limiter;
 mod random;
 mod usage_store;
 
+pub use credits::credits;
 pub use key_admin::key_admin;
 pub use key_store::{KeyStoreFixture, key_store};
 pub use key_usage::key_usage;

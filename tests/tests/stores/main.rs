@@ -1,9 +1,10 @@
-//! Every key store passes the conformance suites: ours, and two on tables of an application's own.
+//! Every store of keys and of credits passes the conformance suites: ours, and two on tables of an application's own.
 //!
 //! | module | idea |
 //! |---|---|
 //! | `backends` | how each of our stores is opened |
 //! | `bounds` | the guide's table of bounds |
+//! | `credits` | the stores of credits |
 //! | `careless` | a store that does not keep tenants apart |
 //! | `own_table` | a store for reading on a table in SQLite, and one with events on a table in PostgreSQL |
 #![expect(clippy::unwrap_used, reason = "a failed assertion panics")]
@@ -11,6 +12,7 @@
 mod backends;
 mod bounds;
 mod careless;
+mod credits;
 mod own_table;
 
 use tests::suite::at;

@@ -63,7 +63,7 @@ impl Account {
         if let Some(mut earlier) = earlier {
             // The new reservation has the key from now on. An expired one that still charged would charge the key twice.
             earlier.idempotency = None;
-            if earlier.state == ReservationState::Expired {
+            if earlier.state == ReservationState::Expired && now < earlier.forgotten_at() {
                 earlier.state = ReservationState::Released { at: now };
             }
             self.store(earlier);
