@@ -1,6 +1,6 @@
 //! A model of an account in which each credit is a token with a place. It shares no code with any store.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use tollgate::credits::{Excess, Refill, ReservationId, SettleAction};
 
@@ -335,26 +335,18 @@ fn end_of(refill: Refill, second: u64) -> u64 {
 /// Whether a period begins at this midnight.
 fn begins_on(refill: Refill, midnight: u64) -> bool {
     let Refill::Monthly { day } = refill else { return true };
-    let (today, is_last) = date_of(midnight);
+    let (today, is_last) = CALENDAR[usize::try_from(midnight / DAY).unwrap()];
     today == day || (is_last && today < day)
 }
 
-/// The day of the month of a midnight, and whether it is the month's last day.
-fn date_of(midnight: u64) -> (u8, bool) {
-    let mut days = midnight / DAY;
-    let mut year = 1970;
-    let is_leap =
-        |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    while days >= 365 + u64::from(is_leap(year)) {
-        days -= 365 + u64::from(is_leap(year));
-        year += 1;
-    }
-    let february = 28 + u64::from(is_leap(year));
-    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
-        if days < length {
-            return (u8::try_from(days + 1).unwrap(), days + 1 == length);
+/// For each day of the years 1970 to 2199: the day of the month, and whether it is the month's last one.
+static CALENDAR: LazyLock<Vec<(u8, bool)>> = LazyLock::new(|| {
+    let mut days = Vec::new();
+    for year in 1970..2200 {
+        let is_leap = year % 4 == 0 && year % 100 != 0 || year % 400 == 0;
+        for length in [31, if is_leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
+            days.extend((1..=length).map(|day| (day, day == length)));
         }
-        days -= length;
     }
-    panic!("a year has twelve months")
-}
+    days
+});

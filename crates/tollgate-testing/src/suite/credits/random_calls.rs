@@ -14,15 +14,20 @@ use super::{
     model::{Expected, Model, ModelGrant},
     setup::{Setup, signed},
 };
-use crate::suite::{random::Random, steps};
+use crate::{
+    at,
+    suite::{random::Random, steps},
+};
 
-/// The calls of two accounts. Then two new accounts follow.
+/// The calls of two accounts. Then two new accounts follow, some days later than these began.
 const CALLS_OF_TWO: usize = 250;
+const DAYS_BETWEEN: u64 = 9;
 
 pub(super) async fn random_calls_have_the_same_results_as_in_the_model(setup: &Setup) {
     let mut random = Random::with_seed(5);
     let calls = steps(setup.random_calls, setup.random_calls * 10);
-    for first in (0..calls).step_by(CALLS_OF_TWO) {
+    for (round, first) in (0..calls).step_by(CALLS_OF_TWO).enumerate() {
+        setup.clock.set(at(round as u64 % 4_000 * DAYS_BETWEEN * 86_400));
         let mut accounts = ["a", "b"].map(|name| Account {
             name: format!("{name}{first}"),
             model: Model::default(),
@@ -31,7 +36,7 @@ pub(super) async fn random_calls_have_the_same_results_as_in_the_model(setup: &S
         for call in first..(first + CALLS_OF_TWO).min(calls) {
             let index = usize::from(random.one_in(2));
             let others = accounts[1 - index].held.clone();
-            if random.one_in(20) {
+            if random.one_in(100) {
                 sweep(setup, &mut accounts).await;
             } else {
                 accounts[index].call(setup, &mut random, &others).await;
