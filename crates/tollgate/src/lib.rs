@@ -73,6 +73,7 @@
 //! | [`KeyStore`](store::KeyStore) | [`MemoryKeys`], `tollgate_sql::SqlKeys`; [`CachedKeys`] in front of one | finds keys by their digest |
 //! | [`KeyAdmin`](manage::KeyAdmin) | [`MemoryKeys`], `tollgate_sql::SqlKeys` | issues and changes keys, for a [`KeyManager`](manage::KeyManager) |
 //! | [`Limiter`](limit::Limiter) | [`MemoryLimiter`](limit::MemoryLimiter) | counts requests |
+//! | [`CreditAdmin`](credits::CreditAdmin) | [`MemoryCredits`](credits::MemoryCredits) | reserves and charges credits |
 //! | [`Entitlements`](verify::Entitlements) | | looks plans up |
 //! | [`Guard`](guard::Guard) | | admits or refuses by a rule of your own |
 //! | [`UsageStore`](usage::UsageStore) | [`MemoryUsage`](usage::MemoryUsage), `tollgate_sql::SqlKeys` | stores usage counts |

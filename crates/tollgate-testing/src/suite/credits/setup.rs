@@ -107,6 +107,9 @@ impl Setup {
 
     /// What is available, reserved and owed. Also asserts that the ledger agrees.
     pub(super) async fn amounts(&self, account: &str) -> [u64; 3] {
+        // Before the balance, which is a use of the account, and would pay a debt that a call has left unpaid.
+        let stored = self.credits.check(account).await.unwrap();
+        assert!(stored.available == 0 || stored.owed == 0, "a debt was not paid: {stored:?}");
         let Balance { available, reserved, owed, .. } = self.balance(account).await;
         let check = self.credits.check(account).await.unwrap();
         assert!(check.agrees, "the account and its ledger differ: {check:?}");
