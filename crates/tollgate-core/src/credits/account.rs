@@ -226,3 +226,6 @@ fn amount_of(parts: &[ReservedPart]) -> u64 {
 fn signed(amount: u64) -> i64 {
     i64::try_from(amount).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -169,3 +169,6 @@ impl fmt::Debug for MemoryCredits {
         f.debug_struct("MemoryCredits").field("accounts", &accounts).finish()
     }
 }
+
+#[cfg(test)]
+mod tests;
