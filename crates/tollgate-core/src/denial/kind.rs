@@ -34,6 +34,7 @@ pub enum Outcome {
 /// | `IdempotencyKeyInvalid` | 400 | 3 | `invalid_idempotency_key` |
 /// | `IdempotencyKeyReused` | 422 | 3 | `idempotency_key_reused` |
 /// | `RequestInProgress` | 409 | 10 | `request_in_progress` |
+/// | `RequestRepeated` | 409 | 6 | `request_repeated` |
 /// | `Forbidden` | 403 | 7 | `forbidden` |
 /// | `Unavailable` | 503 | 14 | `unavailable` |
 /// | `Misconfigured` | 500 | 13 | `internal` |
@@ -87,6 +88,8 @@ pub enum DenialKind {
     IdempotencyKeyReused,
     /// A request with the same idempotency key has not ended yet.
     RequestInProgress,
+    /// A request with the same idempotency key was charged before.
+    RequestRepeated,
     /// Refused for a reason of the application's own.
     Forbidden,
     /// A backend that the decision needs did not answer.
@@ -106,6 +109,7 @@ struct Row {
 }
 
 const INVALID_ARGUMENT: u8 = 3;
+const ALREADY_EXISTS: u8 = 6;
 const ABORTED: u8 = 10;
 const UNAUTHENTICATED: u8 = 16;
 const PERMISSION_DENIED: u8 = 7;
@@ -116,6 +120,7 @@ const INTERNAL: u8 = 13;
 
 impl DenialKind {
     /// The table. Kinds that a caller must not be able to distinguish share one row, except for the reason.
+    #[expect(clippy::too_many_lines, reason = "one table")]
     fn row(self) -> Row {
         let missing = |reason| Row {
             reason,
@@ -222,6 +227,13 @@ impl DenialKind {
                 ABORTED,
                 "request_in_progress",
                 "A request with this Idempotency-Key has not ended yet. Retry later.",
+            ),
+            Self::RequestRepeated => rejected(
+                "request_repeated",
+                StatusCode::CONFLICT,
+                ALREADY_EXISTS,
+                "request_repeated",
+                "A request with this Idempotency-Key has succeeded before. For another request, send a new key.",
             ),
             Self::Forbidden => forbidden("forbidden", "forbidden", "This is not allowed."),
             Self::Unavailable => Row {
