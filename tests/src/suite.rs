@@ -4,11 +4,13 @@
 
 mod backend;
 mod case;
+mod credits;
 mod inner;
 mod log;
 
 pub use backend::{Backend, Directory, Latch, SlowEntitlements, SlowGuard, SlowLimiter, limit_by_key};
 pub use case::{Case, GOOD, Refusal, World, failing};
+pub use credits::{Call, FaultyCredits};
 pub use inner::{Failure, Inner};
 pub use log::{Entry, Log};
 

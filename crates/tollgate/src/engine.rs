@@ -43,4 +43,4 @@ pub(crate) use headers::{Repeated, set_header, single, single_mut};
 pub(crate) use refusal::Schemes;
 pub(crate) use response_parts::{ResponseParts, X_REQUEST_ID};
 pub(crate) use run::{Engine, Station};
-pub(crate) use settings::{GateLayer, Settings, impl_layer};
+pub(crate) use settings::{GateLayer, RequestClock, Settings, impl_layer};

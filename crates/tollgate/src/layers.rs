@@ -9,6 +9,7 @@ use crate::{
 
 pub mod attempt_limit;
 pub mod credential;
+pub mod credits;
 pub mod entitlement;
 pub(crate) mod exposed_headers;
 pub mod guard;
@@ -16,6 +17,7 @@ pub mod in_flight_limit;
 pub mod plan;
 pub mod rate_limit;
 pub mod request_id;
+pub(crate) mod route_map;
 pub mod scope;
 pub mod usage;
 pub mod verify;
@@ -38,6 +40,7 @@ pub(crate) enum Gate {
     Entitlement(entitlement::EntitlementGate),
     Scope(scope::ScopeGate),
     Guard(guard::GuardGate),
+    Credits(credits::CreditsGate),
     Usage(usage::UsageGate),
 }
 
@@ -55,6 +58,7 @@ impl Gate {
             Self::Entitlement(_) => entitlement::LAYER,
             Self::Scope(_) => scope::LAYER,
             Self::Guard(gate) => gate.name(),
+            Self::Credits(_) => credits::LAYER,
             Self::Usage(_) => usage::LAYER,
         }
     }
@@ -80,6 +84,7 @@ impl Gate {
             Self::Entitlement(gate) => gate.check(cx),
             Self::Scope(gate) => gate.check(cx),
             Self::Guard(gate) => gate.check(cx),
+            Self::Credits(gate) => gate.check(cx),
             Self::Usage(gate) => gate.check(cx),
         }
     }

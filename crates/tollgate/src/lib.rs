@@ -59,6 +59,7 @@
 //! | [`EntitlementLayer`] | the plan | | 403 |
 //! | [`ScopeLayer`] | the principal's [`Scopes`], the route | | 403, 404, 405 |
 //! | [`GuardLayer`] | the principal and its plan, the request's head | | what your [`Guard`](guard::Guard) returns |
+//! | [`CreditsLayer`] | the principal and its plan, the request's head | a [`CreditMeter`](credits::CreditMeter), `X-Credits-Remaining` | 402 |
 //! | [`UsageLayer`] | the principal | usage counts, to a [`UsageRecorder`](usage::UsageRecorder) | |
 //!
 //! The layers keep what they know about a request in one extension, the [`RequestContext`]. A refusal is a [`Denial`]; a
@@ -73,7 +74,7 @@
 //! | [`KeyStore`](store::KeyStore) | [`MemoryKeys`], `tollgate_sql::SqlKeys`; [`CachedKeys`] in front of one | finds keys by their digest |
 //! | [`KeyAdmin`](manage::KeyAdmin) | [`MemoryKeys`], `tollgate_sql::SqlKeys` | issues and changes keys, for a [`KeyManager`](manage::KeyManager) |
 //! | [`Limiter`](limit::Limiter) | [`MemoryLimiter`](limit::MemoryLimiter) | counts requests |
-//! | [`CreditAdmin`](credits::CreditAdmin) | [`MemoryCredits`](credits::MemoryCredits) | reserves and charges credits |
+//! | [`Credits`](credits::Credits), [`CreditAdmin`](credits::CreditAdmin) | [`MemoryCredits`](credits::MemoryCredits) | reserves and charges credits, grants them |
 //! | [`Entitlements`](verify::Entitlements) | | looks plans up |
 //! | [`Guard`](guard::Guard) | | admits or refuses by a rule of your own |
 //! | [`UsageStore`](usage::UsageStore) | [`MemoryUsage`](usage::MemoryUsage), `tollgate_sql::SqlKeys` | stores usage counts |
@@ -97,7 +98,8 @@
 //! | `report_only` | `true` if the request was let through in report-only mode |
 //!
 //! Other events with this target refuse no request. `WARN`: a deferred charge failed (`detail`), usage could not be flushed
-//! (`detail`), or usage was dropped (`uses`, `unconfirmed`). `ERROR`, at growing intervals: a limit by address has no effect, because
+//! (`detail`), usage was dropped (`uses`, `unconfirmed`), or a reservation was not settled and expires (`account`, `reservation`,
+//! `actual`, which is not charged, and `detail`). `ERROR`, at growing intervals: a limit by address has no effect, because
 //! the client's address is unknown (`layer`).
 //!
 //! The code inside a [`RequestIdLayer`] runs in a span `request` with the field `request_id`.
@@ -150,6 +152,7 @@ pub mod limit {
 pub mod credits {
     pub use tollgate_core::credits::*;
 
+    pub use crate::layers::credits::{CreditCost, CreditCosts, CreditMeter, RepeatedRequest};
     pub use crate::memory::MemoryCredits;
 }
 
@@ -203,9 +206,10 @@ pub use answer::Answer;
 pub use denial::{Denial, DenialKind};
 pub use key::{Environment, KeyFormat};
 pub use layers::{
-    attempt_limit::AttemptLimitLayer, credential::CredentialLayer, entitlement::EntitlementLayer,
-    guard::GuardLayer, in_flight_limit::InFlightLimitLayer, plan::PlanLayer, rate_limit::RateLimitLayer,
-    request_id::RequestIdLayer, scope::ScopeLayer, usage::UsageLayer, verify::VerifyLayer,
+    attempt_limit::AttemptLimitLayer, credential::CredentialLayer, credits::CreditsLayer,
+    entitlement::EntitlementLayer, guard::GuardLayer, in_flight_limit::InFlightLimitLayer, plan::PlanLayer,
+    rate_limit::RateLimitLayer, request_id::RequestIdLayer, scope::ScopeLayer, usage::UsageLayer,
+    verify::VerifyLayer,
 };
 pub use limit::{PerWindow, Policy, Quota};
 pub use request::{ClientAddress, RequestContext};

@@ -5,8 +5,8 @@ use std::{convert::Infallible, sync::Arc};
 use tower_layer::Layer;
 
 use crate::{
-    AttemptLimitLayer, ConfigurationError, CredentialLayer, EntitlementLayer, GuardLayer, InFlightLimitLayer,
-    PlanLayer, RateLimitLayer, RequestIdLayer, ScopeLayer, UsageLayer, VerifyLayer,
+    AttemptLimitLayer, ConfigurationError, CredentialLayer, CreditsLayer, EntitlementLayer, GuardLayer,
+    InFlightLimitLayer, PlanLayer, RateLimitLayer, RequestIdLayer, ScopeLayer, UsageLayer, VerifyLayer,
     engine::{Engine, GateLayer, Settings, Station},
     layers::{Gate, Gated, ReportOnly, in_flight_limit, rate_limit},
     oauth::ProtectedResource,
@@ -58,7 +58,7 @@ impl<S> Layer<S> for Tollgate {
 }
 
 /// Builds a [`Tollgate`]. A request passes the layers in this order, whatever the order of the calls: request ID, attempt limit,
-/// credential, verify, plan, in-flight limits, rate limit, entitlement, scope, guards, usage.
+/// credential, verify, plan, in-flight limits, rate limit, entitlement, scope, guards, credits, usage.
 ///
 /// Responder, clock, realm and protected resource are set here for all layers; [`build`](Self::build) refuses a layer that has its own. A layer in
 /// report-only mode stays so.
@@ -75,6 +75,7 @@ pub struct TollgateBuilder {
     entitlement: Slot,
     scope: Slot,
     guards: Slot,
+    credits: Slot,
     usage: Slot,
     settings: Settings,
     accepts_anonymous: bool,
@@ -178,6 +179,12 @@ impl TollgateBuilder {
         self
     }
 
+    /// What requests cost in credits. Default: nothing.
+    pub fn credits(mut self, layer: CreditsLayer) -> Self {
+        self.credits.push(layer.into_parts());
+        self
+    }
+
     /// What records usage: a recorder, another sink, or a layer made of one. Default: nothing.
     pub fn usage(mut self, layer: impl Into<UsageLayer>) -> Self {
         self.usage.push(layer.into().into_parts());
@@ -252,6 +259,7 @@ impl TollgateBuilder {
             self.entitlement,
             self.scope,
             self.guards,
+            self.credits,
             self.usage,
         ];
         let mut stations = Vec::new();

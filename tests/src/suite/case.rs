@@ -7,10 +7,11 @@ use std::{
 
 use http::{Request, StatusCode};
 use tollgate::{
-    AttemptLimitLayer, ClientAddress, CredentialLayer, DenialKind, EntitlementLayer, Environment, GuardLayer,
-    InFlightLimitLayer, PerWindow as _, Plan, PlanLayer, Principal, RateLimitLayer, RequestContext,
-    RequestIdLayer, ScopeLayer, Scopes, Tollgate, UsageLayer, VerifyLayer,
+    AttemptLimitLayer, ClientAddress, CredentialLayer, CreditsLayer, DenialKind, EntitlementLayer,
+    Environment, GuardLayer, InFlightLimitLayer, PerWindow as _, Plan, PlanLayer, Principal, RateLimitLayer,
+    RequestContext, RequestIdLayer, ScopeLayer, Scopes, Tollgate, UsageLayer, VerifyLayer,
     clock::ManualClock,
+    credits::CreditCost,
     layers::{Gated, ReportOnly},
     scope::{ScopeMap, scope},
     usage::{MemoryUsage, UsageRecorder},
@@ -18,8 +19,8 @@ use tollgate::{
 use tower::{Layer, Service, ServiceBuilder, limit::ConcurrencyLimit};
 
 use super::{
-    Backend, Directory, Failure, Inner, SlowEntitlements, SlowGuard, SlowLimiter, Stack, at, erase, get,
-    is_ready_now, limit_by_key, send, with_key,
+    Backend, Directory, Failure, Inner, SlowEntitlements, SlowGuard, SlowLimiter, Stack, at,
+    credits::SlowCredits, erase, get, is_ready_now, limit_by_key, send, with_key,
 };
 
 /// What a layer is built with.
@@ -107,6 +108,8 @@ const USED_UP: &str = "s3cr3t-of-bob";
 const LAPSED: &str = "s3cr3t-of-cyd";
 /// A key whose tier may have no request in flight.
 const BUSY: &str = "s3cr3t-of-eve";
+/// A key whose requests cost more credits than its account has.
+const COSTLY: &str = "s3cr3t-of-fay";
 /// A key without scopes and without a role.
 const POWERLESS: &str = "s3cr3t-of-dan";
 /// The address of a request's client, in place of a connection. Without it, the address is unknown.
@@ -129,6 +132,7 @@ fn directory(backend: &Backend) -> Directory {
         .with(USED_UP, principal("bob").with_quota("key", 0.per_minute()))
         .with(LAPSED, principal("cyd").with_plan(Plan::lapsed("pro")))
         .with(BUSY, principal("eve").with_plan(Plan::active("none")))
+        .with(COSTLY, principal("fay"))
         .with(POWERLESS, principal("dan").with_scopes(Scopes::none()))
 }
 
@@ -195,6 +199,14 @@ fn guard(world: &World) -> GuardLayer {
     in_world!(GuardLayer::new(SlowGuard(world.backend.clone())), world)
 }
 
+fn credits(world: &World) -> CreditsLayer {
+    let cost = CreditCost::by_request(|_head, principal, _plan| match principal.map(Principal::id) {
+        Some("fay") => 2_000_000,
+        _ => 1,
+    });
+    in_world!(CreditsLayer::new(SlowCredits::new(&world.backend), cost), world)
+}
+
 fn usage(world: &World) -> UsageLayer {
     in_world!(UsageLayer::new(UsageRecorder::new(MemoryUsage::new())), world)
 }
@@ -209,6 +221,7 @@ fn tollgate(world: &World) -> Tollgate {
         .entitlement(entitlement(inside))
         .scope(one_scope(inside))
         .guard(guard(inside))
+        .credits(credits(inside))
         .usage(usage(inside))
         .clock(world.clock.clone());
     let builder = match &world.report_only {
@@ -440,6 +453,23 @@ impl Case {
             is_proven: true,
         }),
         debug: |world, request| debug(&guard(world), request),
+        outside: proven,
+    };
+
+    /// Refuses a request that costs more credits than its account has.
+    pub const CREDITS: Self = Self {
+        layer: "CreditsLayer",
+        stack: |world, inner| guarding(world, credits(world), inner),
+        alone: |world, inner| identified(credits(world), inner),
+        needs: Some("VerifyLayer"),
+        has_backend: true,
+        refusal: Some(Refusal {
+            request: || with_key(COSTLY),
+            status: StatusCode::PAYMENT_REQUIRED,
+            kind: DenialKind::CreditsExhausted,
+            is_proven: true,
+        }),
+        debug: |world, request| debug(&credits(world), request),
         outside: proven,
     };
 

@@ -22,6 +22,7 @@ macro_rules! for_every_layer {
         for_every_layer!(@layer scope SCOPE $($module::$property,)*);
         for_every_layer!(@layer scope_map SCOPE_MAP $($module::$property,)*);
         for_every_layer!(@layer guard GUARD $($module::$property,)*);
+        for_every_layer!(@layer credits CREDITS $($module::$property,)*);
         for_every_layer!(@layer usage USAGE $($module::$property,)*);
         for_every_layer!(@layer tollgate TOLLGATE $($module::$property,)*);
         for_every_layer!(@layer tollgate_refusing_in_the_middle TOLLGATE_MIDST $($module::$property,)*);

@@ -5,6 +5,7 @@
 //! | `every_layer` | the properties of every layer and of the built stack |
 //! | `cached_verifier` | the cache in front of a verifier that answers later |
 //! | `credentials` | reading credentials from a request |
+//! | `credits` | charging requests in credits, and backends of credits that fail |
 //! | `dispatch` | several verifiers, of which one is asked |
 //! | `environments` | live and test keys, routes and routers |
 //! | `guards` | checks of the application's own |
@@ -23,6 +24,7 @@ mod attacks;
 mod bodies;
 mod cached_verifier;
 mod credentials;
+mod credits;
 mod dispatch;
 mod environments;
 mod every_layer;

@@ -48,20 +48,20 @@ async fn server() -> (SocketAddr, String) {
 }
 
 /// A request over a connection of its own, as far as the status of its response. Dropped, it hangs up.
-struct Http1 {
+pub(crate) struct Http1 {
     _connection: TcpStream,
-    status: String,
+    pub(crate) status: String,
 }
 
 impl Http1 {
-    async fn send(address: SocketAddr, path: &str, key: &str) -> TcpStream {
+    pub(crate) async fn send(address: SocketAddr, path: &str, key: &str) -> TcpStream {
         let mut connection = within(TcpStream::connect(address)).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nx-api-key: {key}\r\n\r\n");
         connection.write_all(request.as_bytes()).await.unwrap();
         connection
     }
 
-    async fn get(address: SocketAddr, path: &str, key: &str) -> Self {
+    pub(crate) async fn get(address: SocketAddr, path: &str, key: &str) -> Self {
         let mut connection = Self::send(address, path, key).await;
         let mut status = [0; 12];
         within(connection.read_exact(&mut status)).await.unwrap();
@@ -107,14 +107,14 @@ async fn http_1_callers_that_hang_up_lose_no_place() {
     expect_exactly_the_limit(address, &key).await;
 }
 
-async fn http2(address: SocketAddr) -> http2::SendRequest<Empty<Bytes>> {
+pub(crate) async fn http2(address: SocketAddr) -> http2::SendRequest<Empty<Bytes>> {
     let stream = TokioIo::new(within(TcpStream::connect(address)).await.unwrap());
     let (sender, connection) = within(http2::handshake(TokioExecutor::new(), stream)).await.unwrap();
     tokio::spawn(connection);
     sender
 }
 
-async fn http2_get(
+pub(crate) async fn http2_get(
     sender: &mut http2::SendRequest<Empty<Bytes>>,
     path: &str,
     key: &str,

@@ -2,6 +2,7 @@
 //!
 //! | module | tests |
 //! |---|---|
+//! | `credits` | requests that are charged in credits, with callers that hang up |
 //! | `hosts` | axum, hyper and tonic with the layers |
 //! | `fleet` | several processes that share one database |
 //! | `hang_ups` | callers that hang up, while a key store is slow, down and back |
@@ -10,6 +11,7 @@
 //! | `harness` | the database server and the network relay of the other tests |
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
+mod credits;
 mod fleet;
 mod hang_ups;
 mod harness;

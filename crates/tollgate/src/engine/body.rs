@@ -32,7 +32,7 @@ pin_project! {
             #[pin]
             body: B,
         },
-        // The inner body, whose bytes are charged, or which holds a place. Boxed, because a body behind several layers would otherwise
+        // The inner body, whose bytes are charged, or which holds a place or credits. Boxed, because a body behind several layers would otherwise
         // have room for as many meters.
         Metered { body: Pin<Box<Metered<B>>> },
         // Empty once the bytes are given out.
@@ -65,7 +65,7 @@ impl<B> Body<B> {
         if charges.is_empty() {
             return Self::refusal(bytes);
         }
-        let body = Box::pin(Metered::new(Body::refusal(bytes), UntilEnd { charges, places: Vec::new() }));
+        let body = Box::pin(Metered::new(Body::refusal(bytes), UntilEnd { charges, ..UntilEnd::default() }));
         Self { kind: Kind::MeteredRefusal { body } }
     }
 }

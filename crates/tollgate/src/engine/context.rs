@@ -11,8 +11,11 @@ use tollgate_core::{
     verify::{Credential, Plan, Principal, RefusalText},
 };
 
-use super::{ResponseParts, Schemes, settings::Inherited};
-use crate::{oauth::ProtectedResource, request_id::RequestId};
+use super::{
+    ResponseParts, Schemes,
+    settings::{Inherited, RequestClock},
+};
+use crate::{layers::credits::CreditMeter, oauth::ProtectedResource, request_id::RequestId};
 
 /// What the layers know about a request, filled layer by layer. It travels in the request's extensions; read it with
 /// [`of`](Self::of), and give it to a sub-request with [`copy`](Self::copy).
@@ -44,6 +47,7 @@ pub struct RequestContext {
     pub(crate) request_id: Option<RequestId>,
     plan: FoundPlan,
     pub(crate) decision: Option<Decision>,
+    pub(crate) credits: Option<CreditMeter>,
     /// What the gates of the present layer add to the response.
     pub(crate) parts: ResponseParts,
 }
@@ -128,6 +132,11 @@ impl RequestContext {
         self.decision.as_ref()
     }
 
+    /// By what a handler reports the actual cost of the request, if a `CreditsLayer` has run; of stacked ones the innermost.
+    pub fn credits(&self) -> Option<&CreditMeter> {
+        self.credits.as_ref()
+    }
+
     /// The instant of the request, as the innermost layer has it. It is read anew after each wait.
     pub fn now(&self) -> Option<SystemTime> {
         self.now
@@ -193,6 +202,7 @@ impl RequestContext {
         request_id: None,
         plan: FoundPlan::NotAsked,
         decision: None,
+        credits: None,
         parts: ResponseParts::NONE,
     };
 
@@ -232,6 +242,11 @@ impl RequestContext {
     #[inline(never)]
     fn clock_time(&self) -> SystemTime {
         Inherited::now(self.inherited.as_deref())
+    }
+
+    /// The clock of the request, for what outlasts it.
+    pub(crate) fn clock(&self) -> RequestClock {
+        RequestClock(self.inherited.clone())
     }
 
     /// The protection space that challenges name.

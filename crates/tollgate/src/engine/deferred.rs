@@ -13,7 +13,7 @@ use tollgate_core::{
     limit::{Charge, Decision, LimitRequest, Limiter, PolicyName, Quota},
 };
 
-use super::{RequestContext, ResponseParts, metered::UntilEnd, settings::Inherited};
+use super::{RequestContext, ResponseParts, metered::UntilEnd, settings::RequestClock};
 use crate::respond::ResponseHead;
 
 /// What one layer still has to charge a request for.
@@ -21,8 +21,7 @@ use crate::respond::ResponseHead;
 pub(crate) struct DeferredCharge {
     limiter: Arc<dyn Limiter>,
     items: Vec<DeferredItem>,
-    // Holds the clock.
-    inherited: Option<Arc<Inherited>>,
+    clock: RequestClock,
     // Whether rate-limit headers show these counters.
     is_shown: bool,
 }
@@ -78,7 +77,7 @@ impl DeferredCharge {
         items: Vec<DeferredItem>,
         context: &RequestContext,
     ) -> Self {
-        Self { limiter: Arc::clone(limiter), items, inherited: context.inherited.clone(), is_shown: true }
+        Self { limiter: Arc::clone(limiter), items, clock: context.clock(), is_shown: true }
     }
 
     /// The same, but no header shows it.
@@ -114,10 +113,7 @@ impl DeferredCharge {
                 charges.push(item.charge(cost));
             }
         }
-        (!charges.is_empty()).then(|| {
-            let now = Inherited::now(self.inherited.as_deref());
-            self.limiter.acquire(&LimitRequest::new(&charges, now))
-        })
+        (!charges.is_empty()).then(|| self.limiter.acquire(&LimitRequest::new(&charges, self.clock.now())))
     }
 }
 
@@ -158,7 +154,7 @@ impl Charging {
 
     /// Completes the response, and gives what waits for the end of its body.
     pub(super) fn finish<B>(&mut self, response: &mut Response<B>) -> UntilEnd {
-        let until_end = self.parts.take_until_end();
+        let until_end = self.parts.take_until_end(ResponseHead::of(response));
         self.parts.apply(response);
         until_end
     }

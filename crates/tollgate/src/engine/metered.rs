@@ -1,4 +1,4 @@
-//! A body at whose end its bytes are charged, and places of requests in flight are freed.
+//! A body at whose end its bytes are charged, credits are settled, and places of requests in flight are freed.
 
 use std::{
     pin::Pin,
@@ -12,24 +12,25 @@ use pin_project_lite::pin_project;
 use tollgate_core::answer::{Answer, Pending};
 
 use super::deferred::{DeferredCharge, log_failure};
-use crate::layers::in_flight_limit::Place;
+use crate::layers::{credits::HeldUntilEnd, in_flight_limit::Place};
 
 /// What waits for the end of a body.
 #[derive(Default)]
 pub(super) struct UntilEnd {
     pub(super) charges: Vec<DeferredCharge>,
     pub(super) places: Vec<Arc<Place>>,
+    pub(super) credits: Option<HeldUntilEnd>,
 }
 
 impl UntilEnd {
     pub(super) fn is_empty(&self) -> bool {
-        self.charges.is_empty() && self.places.is_empty()
+        self.charges.is_empty() && self.places.is_empty() && self.credits.is_none()
     }
 }
 
 pin_project! {
-    /// A body whose bytes are counted. They are charged, and its places are freed, when it has ended, or when it is dropped before
-    /// its end.
+    /// A body whose bytes are counted. They are charged, its credits are settled, and its places are freed, when it has ended, or when it
+    /// is dropped before its end.
     pub(super) struct Metered<B> {
         #[pin]
         body: B,
@@ -39,10 +40,17 @@ pin_project! {
 
 impl<B> Metered<B> {
     pub(super) fn new(body: B, until_end: UntilEnd) -> Self {
-        let UntilEnd { charges, places } = until_end;
+        let UntilEnd { charges, places, credits } = until_end;
         let is_charged = charges.is_empty();
-        let meter =
-            Meter { bytes: 0, charges, pending: Mutex::default(), is_charged, has_ended: false, places };
+        let meter = Meter {
+            bytes: 0,
+            charges,
+            pending: Mutex::default(),
+            is_charged,
+            has_ended: false,
+            places,
+            credits,
+        };
         Self { body, meter }
     }
 }
@@ -63,13 +71,22 @@ impl<B: Body> Body for Metered<B> {
         match ready!(this.body.as_mut().poll_frame(cx)) {
             Some(Ok(frame)) => {
                 this.meter.count(frame.data_ref().map_or(0, Buf::remaining));
+                if let Some(credits) = &mut this.meter.credits {
+                    credits.see(&frame, this.body.size_hint().exact() == Some(0));
+                }
                 // A server that sees the end of the body does not poll it again.
-                this.meter.free_places_at_end(this.body.is_end_stream());
+                this.meter.reach_end(this.body.is_end_stream());
                 Poll::Ready(Some(Ok(frame)))
             }
-            Some(Err(error)) => Poll::Ready(Some(Err(error))),
+            Some(Err(error)) => {
+                if let Some(credits) = &this.meter.credits {
+                    credits.break_off();
+                }
+                Poll::Ready(Some(Err(error)))
+            }
             None => {
                 this.meter.has_ended = true;
+                this.meter.settle_credits();
                 this.meter.charge();
                 ready!(this.meter.poll_charged(cx));
                 Poll::Ready(None)
@@ -81,7 +98,7 @@ impl<B: Body> Body for Metered<B> {
     /// any bytes has ended at once all the same: over HTTP/2 the headers then end the stream, by which gRPC tells a status
     /// without a message from a lost one.
     fn is_end_stream(&self) -> bool {
-        self.meter.free_places_at_end(self.body.is_end_stream())
+        self.meter.reach_end(self.body.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -99,6 +116,7 @@ struct Meter {
     // Whether the body was read to its end.
     has_ended: bool,
     places: Vec<Arc<Place>>,
+    credits: Option<HeldUntilEnd>,
 }
 
 impl Meter {
@@ -106,13 +124,24 @@ impl Meter {
         self.bytes = self.bytes.saturating_add(bytes as u64);
     }
 
-    /// Frees the places if the reader of the body sees its end; returns whether it does. `has_ended`: whether the inner body has ended.
-    fn free_places_at_end(&self, has_ended: bool) -> bool {
+    /// Settles credits if the inner body has ended, and frees the places if the reader of the body sees its end. Returns whether the reader
+    /// does.
+    fn reach_end(&self, has_ended: bool) -> bool {
+        if has_ended {
+            self.settle_credits();
+        }
         let is_at_end = has_ended && (self.is_charged || self.bytes == 0);
         if is_at_end {
             self.places.iter().for_each(|place| place.free());
         }
         is_at_end
+    }
+
+    /// Settles credits at the end of the inner body. They wait for no limiter: what a limiter answers does not change their cost.
+    fn settle_credits(&self) {
+        if let Some(credits) = &self.credits {
+            credits.complete();
+        }
     }
 
     /// Charges the bytes that were read.
@@ -139,7 +168,7 @@ impl Meter {
             pending.pop();
         }
         self.is_charged = true;
-        self.free_places_at_end(self.has_ended);
+        self.reach_end(self.has_ended);
         Poll::Ready(())
     }
 }

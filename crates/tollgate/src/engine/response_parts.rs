@@ -11,9 +11,14 @@ use super::{
     headers::{set_header, set_header_default},
     metered::UntilEnd,
 };
-use crate::layers::{
-    in_flight_limit::Place,
-    rate_limit::{RateLimitHeaders, RateLimitValues},
+use crate::{
+    layers::{
+        credits::Hold,
+        in_flight_limit::Place,
+        rate_limit::{RateLimitHeaders, RateLimitValues},
+    },
+    number_text::number_text,
+    respond::ResponseHead,
 };
 
 /// What the gates add to a response. Small, because the future of every admitted request holds it.
@@ -42,11 +47,17 @@ struct RareParts {
     deferred: Vec<DeferredCharge>,
     // The request's places among those in flight.
     places: Vec<Arc<Place>>,
+    // The request's reservation of credits.
+    credits: Option<Arc<Hold>>,
+    // What `X-Credits-Remaining` shows.
+    credits_remaining: Option<u64>,
 }
 
 /// What a limit layer shows on a response. An outer limit layer reads it from the response's extensions.
 #[derive(Clone, Copy)]
 struct ShownLimit(RateLimitValues);
+
+static X_CREDITS_REMAINING: HeaderName = HeaderName::from_static("x-credits-remaining");
 
 /// The default header of a request's identifier.
 pub(crate) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -86,10 +97,24 @@ impl ResponseParts {
         self.rare_mut().places.push(place);
     }
 
-    /// Whether charges wait for the response, or places for the end of its body.
+    /// Holds a reservation of credits until the body of the response has ended.
+    #[cold]
+    pub(crate) fn hold_credits(&mut self, hold: Arc<Hold>) {
+        self.rare_mut().credits = Some(hold);
+    }
+
+    /// Shows how many credits the caller's account has left.
+    #[cold]
+    pub(crate) fn show_credits(&mut self, remaining: u64) {
+        self.rare_mut().credits_remaining = Some(remaining);
+    }
+
+    /// Whether charges wait for the response, or places and credits for the end of its body.
     #[inline]
     pub(super) fn outlast_head(&self) -> bool {
-        self.rare.as_ref().is_some_and(|rare| !rare.deferred.is_empty() || !rare.places.is_empty())
+        self.rare.as_ref().is_some_and(|rare| {
+            !rare.deferred.is_empty() || !rare.places.is_empty() || rare.credits.is_some()
+        })
     }
 
     /// Whether charges wait for the response.
@@ -107,10 +132,12 @@ impl ResponseParts {
         self.rare.as_mut().map(|rare| mem::take(&mut rare.deferred)).unwrap_or_default()
     }
 
-    /// Takes what waits for the end of the body.
-    pub(super) fn take_until_end(&mut self) -> UntilEnd {
-        let places = self.rare.as_mut().map(|rare| mem::take(&mut rare.places)).unwrap_or_default();
-        UntilEnd { charges: self.take_deferred(), places }
+    /// Takes what waits for the end of the body of a response with this head.
+    pub(super) fn take_until_end(&mut self, head: ResponseHead<'_>) -> UntilEnd {
+        let charges = self.take_deferred();
+        let Some(rare) = &mut self.rare else { return UntilEnd { charges, ..UntilEnd::default() } };
+        let credits = rare.credits.take().and_then(|hold| hold.at_head(head));
+        UntilEnd { charges, places: mem::take(&mut rare.places), credits }
     }
 
     /// Takes over a limiter's answer to a deferred charge.
@@ -182,6 +209,9 @@ impl ResponseParts {
             }
         } else if inner.is_some_and(|inner| inner.is_usual || inner.is_refusal) {
             limit = None;
+        }
+        if let Some(remaining) = rare.credits_remaining {
+            set_header(response.headers_mut(), &X_CREDITS_REMAINING, number_text(remaining));
         }
         if let Some(header) = rare.request_id_header
             && let Some(request_id) = request_id.take()

@@ -113,6 +113,16 @@ impl Inherited {
     }
 }
 
+/// The clock of a request, for what outlasts the request.
+#[derive(Clone)]
+pub(crate) struct RequestClock(pub(super) Option<Arc<Inherited>>);
+
+impl RequestClock {
+    pub(crate) fn now(&self) -> SystemTime {
+        Inherited::now(self.0.as_deref())
+    }
+}
+
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")

@@ -17,7 +17,7 @@ pub fn exposed_headers() -> Vec<HeaderName> {
     NAMES.into_iter().map(HeaderName::from_static).collect()
 }
 
-const NAMES: [&str; 20] = [
+const NAMES: [&str; 21] = [
     "x-request-id",
     "x-ratelimit-limit",
     "x-ratelimit-remaining",
@@ -36,6 +36,7 @@ const NAMES: [&str; 20] = [
     "x-ratelimit-reset-day",
     "ratelimit-policy",
     "ratelimit",
+    "x-credits-remaining",
     "retry-after",
     "www-authenticate",
 ];

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use http::{HeaderValue, Response, header::CONTENT_TYPE, request};
 use tollgate_core::{
+    credits::Shortage,
     denial::{Denial, DenialKind},
     respond::Respond,
 };
@@ -12,7 +13,8 @@ use tollgate_core::{
 use crate::{RequestContext, request::RequestId};
 
 /// Answers with an RFC 9457 problem: `application/problem+json` with `type`, `title`, `status`, `detail`, the stable `code`,
-/// and the request's identifier as `request_id`.
+/// and the request's identifier as `request_id`. If the credits are used up, `balance` and `needed` tell how many the account has, and
+/// how many the request needs.
 ///
 /// The `type` is `about:blank`, whose title is the status phrase (section 4.2.1). Rate limits have a registered type.
 /// [`with_type_base`](Self::with_type_base) sets a page of your own for each code.
@@ -72,10 +74,19 @@ struct Frame {
 impl Frame {
     fn new(type_base: Option<&str>, denial: &Denial) -> Self {
         let mut text = Vec::with_capacity(256);
-        text.extend_from_slice(br#"{"code":"#);
+        text.push(b'{');
+        let shortage = denial.shortage();
+        if let Some(Shortage { available, .. }) = shortage {
+            write_number(&mut text, r#""balance":"#, available);
+            text.push(b',');
+        }
+        text.extend_from_slice(br#""code":"#);
         write_text(&mut text, &[denial.code()]);
         text.extend_from_slice(br#","detail":"#);
         write_text(&mut text, &[denial.detail()]);
+        if let Some(Shortage { needed, .. }) = shortage {
+            write_number(&mut text, r#","needed":"#, needed);
+        }
         let place = text.len();
 
         let status = denial.status();
@@ -103,7 +114,8 @@ impl Frame {
         let kind = denial.kind();
         let is_plain = denial.status() == kind.status()
             && denial.code() == kind.code()
-            && denial.detail() == kind.detail();
+            && denial.detail() == kind.detail()
+            && denial.shortage().is_none();
         let frame = FRAMES.get(kind as usize).filter(|_| is_plain)?;
         Some(frame.get_or_init(|| Self::new(None, denial)))
     }
@@ -124,6 +136,11 @@ impl Frame {
         problem.extend_from_slice(after);
         Bytes::from(problem)
     }
+}
+
+fn write_number(json: &mut Vec<u8>, name: &str, number: u64) {
+    json.extend_from_slice(name.as_bytes());
+    json.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// Writes a text, given in parts. Few texts need escaping, and the check is cheap.
@@ -218,6 +235,23 @@ mod tests {
                 prop_assert_eq!(json!(request_id.as_str()).to_string(), format!("\"{request_id}\""));
             }
         }
+    }
+
+    #[test]
+    fn a_problem_of_used_up_credits_has_the_balance_and_what_is_needed() {
+        let denial = Denial::credits_exhausted(Shortage::new(3, 5));
+        let response = Problem::new().respond(&denial, &mut head_of_request(Some("r1")));
+        let expected = json!({
+            "balance": 3,
+            "code": "insufficient_credits",
+            "detail": "The credits are used up.",
+            "needed": 5,
+            "request_id": "r1",
+            "status": 402,
+            "title": "Payment Required",
+            "type": "about:blank",
+        });
+        assert_eq!(response.body(), expected.to_string().as_bytes());
     }
 
     #[test]

@@ -1,8 +1,6 @@
 //! Which scopes a route requires.
 
-use std::collections::BTreeMap;
-
-use http::{Method, Version};
+use http::Method;
 use tollgate_core::{
     denial::{Denial, DenialKind},
     request::RequestHead,
@@ -10,7 +8,10 @@ use tollgate_core::{
 };
 
 use super::Required;
-use crate::ConfigurationError;
+use crate::{
+    ConfigurationError,
+    layers::route_map::{Methods, RouteMap, find},
+};
 
 /// Which scopes a route requires, by method and path pattern.
 ///
@@ -22,7 +23,7 @@ use crate::ConfigurationError;
 /// opens a WebSocket over HTTP/2 (RFC 8441).
 #[derive(Clone, Debug, Default)]
 pub struct ScopeMap {
-    routes: BTreeMap<String, Vec<(Option<Method>, Requirement)>>,
+    routes: RouteMap<Requirement>,
     allows_unlisted: bool,
 }
 
@@ -76,33 +77,20 @@ impl ScopeMap {
     }
 
     fn insert(mut self, method: Option<Method>, path: String, requirement: Requirement) -> Self {
-        self.routes.entry(path).or_default().push((method, requirement));
+        self.routes.insert(method, path, requirement);
         self
     }
 
     pub(super) fn compile(self) -> Result<CompiledMap, ConfigurationError> {
-        let mut router = matchit::Router::new();
-        for (path, methods) in self.routes {
-            if !path.starts_with('/') || path.split('/').any(|segment| segment.starts_with([':', '*'])) {
-                return Err(ConfigurationError::new(format!(
-                    "ScopeMap, path {path}: a path begins with / and writes its parameters as {{name}} or {{*rest}}"
-                )));
-            }
-            for (at, (method, requirement)) in methods.iter().enumerate() {
+        let router = self.routes.compile("ScopeMap", |path, methods| {
+            for (method, requirement) in &methods {
                 let name = method.as_ref().map_or("any method", Method::as_str);
-                if methods.iter().take(at).any(|(earlier, _)| earlier == method) {
-                    return Err(ConfigurationError::new(format!(
-                        "ScopeMap lists {name} {path} twice: keep one"
-                    )));
-                }
                 requirement
                     .validate()
                     .map_err(|error| ConfigurationError::new(format!("ScopeMap, {name} {path}: {error}")))?;
             }
-            router
-                .insert(&path, Route::new(methods))
-                .map_err(|error| ConfigurationError::new(format!("ScopeMap, path {path}: {error}")))?;
-        }
+            Ok(Route::new(methods))
+        })?;
         let unlisted = Denial::new(DenialKind::RouteUnlisted)
             .with_log_detail("the path is not in the ScopeMap; within a nested router it lacks the prefix");
         Ok(CompiledMap { router, unlisted, allows_unlisted: self.allows_unlisted })
@@ -120,13 +108,13 @@ pub(super) struct CompiledMap {
 /// What a map lists for a path.
 #[derive(Debug)]
 struct Route {
-    methods: Vec<(Option<Method>, Required)>,
+    methods: Methods<Required>,
     // The refusal of every other method.
     other_method: Denial,
 }
 
 impl Route {
-    fn new(methods: Vec<(Option<Method>, Requirement)>) -> Self {
+    fn new(methods: Methods<Requirement>) -> Self {
         let listed: Vec<_> = methods.iter().filter_map(|(method, _)| method.as_ref()).collect();
         // `HEAD` has the entry of `GET`.
         let has_head_by_get = listed.contains(&&Method::GET) && !listed.contains(&&Method::HEAD);
@@ -136,20 +124,6 @@ impl Route {
             .with_log_detail("the ScopeMap lists the path, but not for this method");
         let methods = methods.into_iter().map(|(method, requirement)| (method, Required::new(requirement)));
         Self { methods: methods.collect(), other_method }
-    }
-
-    /// What the method of a request requires, if it is listed.
-    fn find(&self, head: RequestHead<'_>) -> Option<&Required> {
-        let entry = |wanted: Option<&Method>| {
-            let (_, required) = self.methods.iter().find(|(method, _)| method.as_ref() == wanted)?;
-            Some(required)
-        };
-        let is = |method| *head.method == method;
-        let opens_websocket = is(Method::CONNECT) && head.version == Version::HTTP_2;
-        entry(Some(head.method))
-            .or_else(|| entry(is(Method::HEAD).then_some(Some(&Method::GET))?))
-            .or_else(|| entry(None))
-            .or_else(|| entry(opens_websocket.then_some(Some(&Method::GET))?))
     }
 }
 
@@ -163,7 +137,7 @@ pub(super) enum Listed<'m> {
 impl CompiledMap {
     pub(super) fn find(&self, head: RequestHead<'_>) -> Listed<'_> {
         let route = self.router.at(head.uri.path()).ok().map(|found| found.value);
-        match (route, route.and_then(|route| route.find(head))) {
+        match (route, route.and_then(|route| find(&route.methods, head))) {
             (_, Some(required)) => Listed::Requires(required),
             (_, None) if self.allows_unlisted => Listed::Allowed,
             (Some(route), None) => Listed::Denied(&route.other_method),
@@ -174,7 +148,7 @@ impl CompiledMap {
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
+    use http::{Request, Version};
     use tollgate_core::scope::scope;
 
     use super::*;

@@ -1,0 +1,156 @@
+//! The reservation of one request, from the gate to the end of the response's body.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use bytes::Buf;
+use http::{
+    HeaderMap, StatusCode,
+    header::{CONTENT_LENGTH, HeaderName},
+};
+use http_body::Frame;
+use tollgate_core::credits::{ReservationId, SettleAction};
+
+use super::{CreditMeter, settle::Payer};
+use crate::respond::ResponseHead;
+
+/// A reservation that its request holds. It is settled once: as [complete](Self::complete), [broken off](Self::break_off) or released. It
+/// is released when it is dropped.
+pub(crate) struct Hold {
+    payer: Arc<Payer>,
+    id: ReservationId,
+    meter: CreditMeter,
+    // Whether the request is `HEAD`: the body of its response is not read.
+    is_head: bool,
+    is_settled: AtomicBool,
+}
+
+impl Hold {
+    pub(super) fn new(payer: Arc<Payer>, id: ReservationId, meter: CreditMeter, is_head: bool) -> Self {
+        Self { payer, id, meter, is_head, is_settled: AtomicBool::new(false) }
+    }
+
+    pub(super) fn meter(&self) -> &CreditMeter {
+        &self.meter
+    }
+
+    /// Settles what the response's head decides; otherwise returns what the body decides.
+    pub(crate) fn at_head(self: Arc<Self>, head: ResponseHead<'_>) -> Option<HeldUntilEnd> {
+        if head.denial().is_some() || head.status.as_u16() >= 400 || has_failed(head.headers) {
+            self.release();
+            return None;
+        }
+        if let Some(actual) = self.payer.actual(head) {
+            self.meter.set(actual);
+        }
+        // RFC 9112 section 6.3: such a response ends with its head.
+        let has_no_body = head.status.is_informational()
+            || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if self.is_head || has_no_body {
+            self.complete();
+            return None;
+        }
+        Some(HeldUntilEnd {
+            content_length: content_length(head.headers),
+            bytes: 0,
+            has_all: false,
+            hold: self,
+        })
+    }
+
+    /// The request has succeeded: charges what its handler has reported, else the estimate.
+    fn complete(&self) {
+        let actual = self.meter.reported().unwrap_or_else(|| self.meter.reserved());
+        self.settle(self.payer.commit(actual));
+    }
+
+    /// The response was not read to its end: charges what its handler has reported, else nothing.
+    fn break_off(&self) {
+        let action = self.meter.reported().map_or(SettleAction::Release, |actual| self.payer.commit(actual));
+        self.settle(action);
+    }
+
+    fn release(&self) {
+        self.settle(SettleAction::Release);
+    }
+
+    fn settle(&self, action: SettleAction) {
+        if !self.is_settled.swap(true, Ordering::AcqRel) {
+            self.payer.settle(self.id, action);
+        }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// A reservation that waits for the end of a body. If it is dropped before that, it is broken off.
+pub(crate) struct HeldUntilEnd {
+    hold: Arc<Hold>,
+    content_length: Option<u64>,
+    bytes: u64,
+    // Whether a server has no more bytes to read.
+    has_all: bool,
+}
+
+impl HeldUntilEnd {
+    /// Sees a frame of the body. `is_last`: whether the body says that no bytes follow.
+    pub(crate) fn see<D: Buf>(&mut self, frame: &Frame<D>, is_last: bool) {
+        if let Some(data) = frame.data_ref() {
+            self.bytes = self.bytes.saturating_add(data.remaining() as u64);
+            // Over HTTP/1, a server that has written as many bytes drops the body. Trailers may still follow, so it is not settled yet.
+            self.has_all = is_last || self.content_length.is_some_and(|length| self.bytes >= length);
+        } else if let Some(trailers) = frame.trailers_ref() {
+            if has_failed(trailers) {
+                self.hold.break_off();
+            } else {
+                self.hold.complete();
+            }
+        }
+    }
+
+    /// The body has ended.
+    pub(crate) fn complete(&self) {
+        self.hold.complete();
+    }
+
+    /// The body has failed.
+    pub(crate) fn break_off(&self) {
+        self.hold.break_off();
+    }
+}
+
+impl Drop for HeldUntilEnd {
+    fn drop(&mut self) {
+        if self.has_all || self.content_length == Some(0) {
+            self.hold.complete();
+        } else {
+            self.hold.break_off();
+        }
+    }
+}
+
+/// Whether a gRPC status other than 0 is among these headers or trailers.
+fn has_failed(headers: &HeaderMap) -> bool {
+    static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+    headers.get(&GRPC_STATUS).is_some_and(|status| status.as_bytes() != b"0")
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+impl fmt::Debug for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hold").field("id", &self.id).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,202 @@
+//! Asks the backend: reserves within a deadline, and repeats a settlement until the backend confirms it.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    runtime::Handle,
+    sync::oneshot,
+    time::{Instant, sleep, timeout},
+};
+use tollgate_core::{
+    answer::{Answer, Pending},
+    credits::{
+        Credits, Excess, Idempotency, Reservation, ReservationId, ReserveRequest, Reserved, SettleAction,
+        SettleRequest, Settlement,
+    },
+    denial::Unavailable,
+};
+
+use super::{CreditMeter, hold::Hold};
+use crate::{engine::RequestClock, respond::ResponseHead};
+
+/// How long a settlement is repeated, and how long the task of a reservation waits for an answer whose request is gone.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The pause before the second try of a settlement. Each further one is twice as long, up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// The backend, and how a layer uses it.
+#[derive(Clone)]
+pub(super) struct Backend {
+    pub(super) credits: Arc<dyn Credits>,
+    pub(super) excess: Excess,
+    pub(super) reservation_time: Duration,
+    pub(super) deadline: Duration,
+    pub(super) actual: Option<Arc<ActualCost>>,
+}
+
+/// The actual cost by the response's head. `None`: the head does not say it.
+pub(super) type ActualCost = dyn for<'r> Fn(ResponseHead<'r>) -> Option<u64> + Send + Sync;
+
+/// Who pays for a request.
+pub(super) struct Payer {
+    backend: Arc<Backend>,
+    name: Box<str>,
+    clock: RequestClock,
+}
+
+/// A backend's answer to the reservation of a request.
+pub(super) enum Answered {
+    /// Credits are held, and so many others are available.
+    Held(Arc<Hold>, u64),
+    /// Nothing is held.
+    Other(Reserved),
+}
+
+impl Payer {
+    pub(super) fn new(backend: &Arc<Backend>, name: &str, clock: RequestClock) -> Arc<Self> {
+        Arc::new(Self { backend: Arc::clone(backend), name: name.into(), clock })
+    }
+
+    /// Reserves the estimated cost of a request. A backend that answers later is asked in a task of its own, which releases what was
+    /// reserved if the request is gone by then.
+    pub(super) fn reserve(
+        self: &Arc<Self>,
+        estimate: u64,
+        idempotency: Option<Idempotency<'_>>,
+        is_head: bool,
+        now: SystemTime,
+    ) -> Answer<Result<Answered, Unavailable>> {
+        let Backend { reservation_time, deadline, .. } = *self.backend;
+        let expires_at = now.checked_add(reservation_time).unwrap_or(now);
+        let mut request = ReserveRequest::new(&self.name, estimate, expires_at, now);
+        request.idempotency = idempotency;
+        let payer = Arc::clone(self);
+        let answer =
+            self.backend.credits.reserve(&request).map(move |reserved| Ok(payer.hold(reserved?, is_head)));
+        match answer {
+            Answer::Now(answered) => Answer::Now(answered),
+            Answer::Later(pending) => match Handle::try_current() {
+                Ok(runtime) => Answer::Later(in_task(&runtime, pending, deadline)),
+                Err(_) => Answer::Now(Err(Unavailable::new(
+                    "CreditsLayer was used outside a tokio runtime, with a backend that answers later: call it from a task on tokio",
+                ))),
+            },
+        }
+    }
+
+    fn hold(self: Arc<Self>, reserved: Reserved, is_head: bool) -> Answered {
+        match reserved {
+            Reserved::Held(Reservation { id, amount, available, .. }) => {
+                let meter = CreditMeter::new(id, amount);
+                Answered::Held(Arc::new(Hold::new(self, id, meter, is_head)), available)
+            }
+            other => Answered::Other(other),
+        }
+    }
+
+    /// The actual cost that the response's head shows.
+    pub(super) fn actual(&self, head: ResponseHead<'_>) -> Option<u64> {
+        self.backend.actual.as_ref()?(head)
+    }
+
+    pub(super) fn commit(&self, actual: u64) -> SettleAction {
+        SettleAction::Commit { actual, excess: self.backend.excess }
+    }
+
+    /// Settles a reservation. If the backend does not confirm it at once, a task does the rest. The response does not wait for it: its
+    /// caller does not see the settlement, and the credits stay reserved until then.
+    pub(super) fn settle(self: &Arc<Self>, id: ReservationId, action: SettleAction) {
+        let settling = Settling { payer: Arc::clone(self), id, action };
+        match settling.ask() {
+            Answer::Now(Ok(_)) => {}
+            unconfirmed => match Handle::try_current() {
+                Ok(runtime) => drop(runtime.spawn(settling.until_confirmed(unconfirmed))),
+                Err(_) => settling
+                    .log_failure(&Unavailable::new("the response was dropped outside a tokio runtime")),
+            },
+        }
+    }
+}
+
+/// Waits for an answer in a task, which goes on if the returned future is dropped.
+fn in_task(
+    runtime: &Handle,
+    pending: Pending<Result<Answered, Unavailable>>,
+    deadline: Duration,
+) -> Pending<Result<Answered, Unavailable>> {
+    let (sender, receiver) = oneshot::channel();
+    runtime.spawn(async move {
+        if let Ok(answered) = timeout(PATIENCE.max(deadline), pending).await {
+            // If the request is gone, the answer is dropped here, which releases what it holds.
+            let _ = sender.send(answered);
+        }
+    });
+    Box::pin(async move {
+        match timeout(deadline, receiver).await {
+            Ok(Ok(answered)) => answered,
+            Ok(Err(_)) => Err(Unavailable::new(
+                "a reservation ended without an answer: its backend has panicked, or the tokio runtime was shut down",
+            )),
+            Err(_) => Err(no_answer(deadline)),
+        }
+    })
+}
+
+fn no_answer(deadline: Duration) -> Unavailable {
+    Unavailable::new(format!("no answer from the backend of credits within {deadline:?}"))
+}
+
+/// A settlement that may have to be repeated. The backend charges it once, however often it is asked.
+struct Settling {
+    payer: Arc<Payer>,
+    id: ReservationId,
+    action: SettleAction,
+}
+
+impl Settling {
+    fn ask(&self) -> Answer<Result<Settlement, Unavailable>> {
+        let Payer { backend, name, clock } = &*self.payer;
+        backend.credits.settle(&SettleRequest::new(name, self.id, self.action, clock.now()))
+    }
+
+    async fn until_confirmed(self, first: Answer<Result<Settlement, Unavailable>>) {
+        let deadline = self.payer.backend.deadline;
+        let until = Instant::now() + PATIENCE;
+        let mut answer = first;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let error = match timeout(deadline, answer).await {
+                Ok(Ok(_)) => return,
+                Ok(Err(error)) => error,
+                Err(_) => no_answer(deadline),
+            };
+            if Instant::now() + pause > until {
+                return self.log_failure(&error);
+            }
+            sleep(pause).await;
+            pause = LONGEST_PAUSE.min(pause * 2);
+            answer = self.ask();
+        }
+    }
+
+    /// Logs that a settlement was given up: its reservation expires, and its cost is not charged.
+    fn log_failure(&self, error: &Unavailable) {
+        let actual = match self.action {
+            SettleAction::Commit { actual, .. } => actual,
+            _ => 0,
+        };
+        tracing::warn!(
+            target: "tollgate",
+            account = &*self.payer.name,
+            reservation = %self.id,
+            actual,
+            detail = %format_args!("{error:#}"),
+            "reservation not settled"
+        );
+    }
+}

@@ -1,0 +1,71 @@
+//! A map of routes, in axum's path syntax.
+
+use std::collections::BTreeMap;
+
+use http::{Method, Version};
+use tollgate_core::request::RequestHead;
+
+use crate::ConfigurationError;
+
+/// What is listed for each path and method.
+#[derive(Clone, Debug)]
+pub(crate) struct RouteMap<T>(BTreeMap<String, Methods<T>>);
+
+/// What is listed for the methods of a path. `None` is every method without an entry of its own.
+pub(crate) type Methods<T> = Vec<(Option<Method>, T)>;
+
+impl<T> Default for RouteMap<T> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<T> RouteMap<T> {
+    pub(crate) fn insert(&mut self, method: Option<Method>, path: String, value: T) {
+        self.0.entry(path).or_default().push((method, value));
+    }
+
+    /// Makes a router of the paths. `name`: the map's type, as errors name it. `route`: what the router holds for a path.
+    pub(crate) fn compile<R>(
+        self,
+        name: &'static str,
+        route: impl Fn(&str, Methods<T>) -> Result<R, ConfigurationError>,
+    ) -> Result<matchit::Router<R>, ConfigurationError> {
+        let mut router = matchit::Router::new();
+        for (path, methods) in self.0 {
+            if !path.starts_with('/') || path.split('/').any(|segment| segment.starts_with([':', '*'])) {
+                return Err(ConfigurationError::new(format!(
+                    "{name}, path {path}: a path begins with / and writes its parameters as {{name}} or {{*rest}}"
+                )));
+            }
+            for (at, (method, _)) in methods.iter().enumerate() {
+                if methods.iter().take(at).any(|(earlier, _)| earlier == method) {
+                    let method = method.as_ref().map_or("any method", Method::as_str);
+                    return Err(ConfigurationError::new(format!(
+                        "{name} lists {method} {path} twice: keep one"
+                    )));
+                }
+            }
+            let route = route(&path, methods)?;
+            router
+                .insert(&path, route)
+                .map_err(|error| ConfigurationError::new(format!("{name}, path {path}: {error}")))?;
+        }
+        Ok(router)
+    }
+}
+
+/// What is listed for the method of a request. The method's own entry comes first, then `GET`'s for `HEAD`, then that of every method,
+/// then `GET`'s for the `CONNECT` that opens a WebSocket over HTTP/2 (RFC 8441).
+pub(crate) fn find<'m, T>(methods: &'m Methods<T>, head: RequestHead<'_>) -> Option<&'m T> {
+    let entry = |wanted: Option<&Method>| {
+        let (_, value) = methods.iter().find(|(method, _)| method.as_ref() == wanted)?;
+        Some(value)
+    };
+    let is = |method| *head.method == method;
+    let opens_websocket = is(Method::CONNECT) && head.version == Version::HTTP_2;
+    entry(Some(head.method))
+        .or_else(|| entry(is(Method::HEAD).then_some(Some(&Method::GET))?))
+        .or_else(|| entry(None))
+        .or_else(|| entry(opens_websocket.then_some(Some(&Method::GET))?))
+}
