@@ -37,6 +37,7 @@
 //! | [`RequestId`] | `RequestIdLayer` | the request's identifier |
 //! | [`RateLimit`] | `RateLimitLayer` | the state of the caller's limits |
 //! | [`InEnvironment`] | `VerifyLayer`, a state [`ByEnvironment`] | the value for the caller's environment |
+//! | [`Credits`] | `CreditsLayer` | the [`CreditMeter`](tollgate::credits::CreditMeter), to which the handler reports what the request has cost |
 //! | [`Context`] | any layer | the whole [`RequestContext`](tollgate::RequestContext) |
 //!
 //! If the layer is missing, the response is 500 and the log names the layer: a configuration error must not look like an
@@ -164,6 +165,7 @@ mod by_environment;
 #[cfg(feature = "connect-info")]
 mod connect_info;
 mod context;
+mod credits;
 #[cfg(feature = "management")]
 pub mod management;
 #[cfg(feature = "original-uri")]
@@ -181,6 +183,7 @@ pub use by_environment::{ByEnvironment, ByEnvironmentFuture, InEnvironment};
 #[cfg(feature = "connect-info")]
 pub use connect_info::peer_address;
 pub use context::Context;
+pub use credits::Credits;
 #[cfg(feature = "original-uri")]
 pub use original_uri::original_uri;
 #[cfg(feature = "oauth")]

@@ -8,15 +8,20 @@ mod refused;
 use std::{
     io,
     sync::{Arc, Mutex},
+    time::SystemTime,
 };
 
 use axum::{Router, body::Body, handler::Handler, routing::get as on_get};
 use common::{get, serve, verifier};
 use tollgate::{
-    CredentialLayer, Denial, DenialKind, PerWindow, Plan, Policy, Principal, RateLimitLayer, RequestContext,
-    RequestIdLayer, Tollgate, VerifyLayer, limit::Subject, respond::Json,
+    CredentialLayer, CreditsLayer, Denial, DenialKind, PerWindow, Plan, Policy, Principal, RateLimitLayer,
+    RequestContext, RequestIdLayer, Tollgate, VerifyLayer,
+    credits::{CreditAdmin as _, Credits as _, MemoryCredits, NewGrant},
+    limit::Subject,
+    manage::{Actor, Command},
+    respond::Json,
 };
-use tollgate_axum::{ActivePlan, Authenticated, Context, RateLimit, Rejection, RequestId};
+use tollgate_axum::{ActivePlan, Authenticated, Context, Credits, RateLimit, Rejection, RequestId};
 use tower::ServiceBuilder;
 
 async fn whoami(caller: Authenticated) -> String {
@@ -49,6 +54,15 @@ async fn tier(plan: ActivePlan) -> String {
 
 async fn maybe_tier(plan: Option<ActivePlan>) -> String {
     format!("tier={}", plan.as_ref().map_or("none", |plan| plan.tier()))
+}
+
+async fn charged(credits: Credits) -> String {
+    credits.set(3);
+    format!("reserved={}", credits.reserved())
+}
+
+async fn maybe_charged(credits: Option<Credits>) -> String {
+    format!("charged={}", credits.is_some())
 }
 
 async fn whole_context(context: Context) -> String {
@@ -158,6 +172,8 @@ async fn a_missing_layer_is_a_500_and_the_log_names_it() {
         (app(request_id).layer(CredentialLayer::new()), "RequestId", "RequestIdLayer"),
         (app(tier), "ActivePlan", "VerifyLayer"),
         (app(maybe_tier).layer(CredentialLayer::new()), "ActivePlan", "VerifyLayer"),
+        (app(charged), "Credits", "CreditsLayer"),
+        (app(charged).layer(tollgate.clone()), "Credits", "CreditsLayer"),
         (app(limits), "RateLimit", "RateLimitLayer"),
         (app(limits).layer(tollgate), "RateLimit", "RateLimitLayer"),
     ] {
@@ -177,6 +193,23 @@ async fn a_missing_layer_is_a_500_and_the_log_names_it() {
             "{log}"
         );
         assert!(!log.contains(&key), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_handler_reports_what_its_request_has_cost() {
+    let (verifier, key) = verifier();
+    let (credits, now) = (MemoryCredits::new(), SystemTime::now());
+    credits.grant(Command::new(NewGrant::new("acme", 100), Actor::new("billing"), now)).await.unwrap();
+    let layer = CreditsLayer::new(credits.clone(), 10);
+    let tollgate = Tollgate::builder().verify(verifier).credits(layer).build().unwrap();
+    let response = get(serve(app(charged).layer(tollgate.clone())).await, &[("x-api-key", &key)]).await;
+    assert!(response.ends_with("reserved=10"), "{response}");
+    assert_eq!(credits.balance("acme", now).await.unwrap().available, 97);
+    for (app, expected) in
+        [(app(maybe_charged).layer(tollgate), "charged=true"), (app(maybe_charged), "charged=false")]
+    {
+        assert!(get(serve(app).await, &[("x-api-key", &key)]).await.ends_with(expected));
     }
 }
 
