@@ -12,7 +12,7 @@ use std::{
 
 use crate::{answer::Answer, denial::Unavailable, key::Digest, verify::Principal};
 
-pub use end::{EndReason, EndSignal};
+pub use end::{EndReason, EndSignal, WeakEndSignal};
 pub use end_signals::{ChangedDuringLookup, EndSignals, LookupInProgress};
 pub use events::{Listeners, StoreEvent, StoreListener, Subscription};
 pub use legacy_keys::{LegacyKey, LegacyKeys};

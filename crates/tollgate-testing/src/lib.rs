@@ -9,11 +9,15 @@
 )]
 
 mod assert;
+#[cfg(feature = "jwt")]
+mod authority;
 mod keys;
 mod request;
 pub mod suite;
 
 pub use assert::{assert_allowed, assert_denied};
+#[cfg(feature = "jwt")]
+pub use authority::{KeySetAnswer, TestAuthority, hs256_token};
 pub use keys::{TestKeys, bearer};
 pub use request::authenticated;
 pub use tollgate::clock::ManualClock;

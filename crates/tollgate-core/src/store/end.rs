@@ -70,7 +70,7 @@ impl EndSignal {
     }
 
     /// A reference that does not keep the signal alive.
-    pub(crate) fn downgrade(&self) -> WeakEndSignal {
+    pub fn downgrade(&self) -> WeakEndSignal {
         WeakEndSignal(Arc::downgrade(&self.0))
     }
 
@@ -91,16 +91,18 @@ impl EndSignal {
     }
 }
 
-/// A signal that may be gone.
-pub(crate) struct WeakEndSignal(Weak<Inner>);
+/// A reference to an [`EndSignal`] that does not keep it alive: for backends that end principals which others hold.
+#[derive(Clone)]
+pub struct WeakEndSignal(Weak<Inner>);
 
 impl WeakEndSignal {
-    pub(crate) fn upgrade(&self) -> Option<EndSignal> {
+    /// The signal, if anything still holds it.
+    pub fn upgrade(&self) -> Option<EndSignal> {
         self.0.upgrade().map(EndSignal)
     }
 
     /// Whether anything still holds the signal.
-    pub(crate) fn is_held(&self) -> bool {
+    pub fn is_held(&self) -> bool {
         self.0.strong_count() > 0
     }
 }
@@ -119,6 +121,12 @@ fn from_code(code: u8) -> Option<EndReason> {
         2 => Some(EndReason::Expired),
         3 => Some(EndReason::TenantSuspended),
         _ => None,
+    }
+}
+
+impl fmt::Debug for WeakEndSignal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WeakEndSignal").field("is_held", &self.is_held()).finish()
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::store::{EndReason, EndSignal, KeyRecord, StoreEvent, end::WeakEndSignal};
+use crate::store::{EndReason, EndSignal, KeyRecord, StoreEvent, WeakEndSignal};
 
 /// Tracks the [signals](EndSignal) of the principals that a store has returned, for as long as anything holds them, so that the
 /// store can end them. A [`KeyStore`](crate::store::KeyStore) with events keeps one of these beside its
