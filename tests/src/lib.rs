@@ -46,6 +46,9 @@ mod documents {
     #[doc = include_str!("../../docs/guides/testing.md")]
     struct TestingGuide;
 
+    #[doc = include_str!("../../docs/guides/jwt.md")]
+    struct JwtGuide;
+
     #[doc = include_str!("../../docs/guides/own-key-store.md")]
     struct OwnKeyStoreGuide;
 }

@@ -12,6 +12,14 @@ pub(crate) fn is_word(text: &[u8]) -> bool {
     all(text, |byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
+/// Whether a text consists of the characters of a `b64token` (RFC 6750 section 2.1), as JSON Web Tokens do.
+#[inline]
+pub(crate) fn is_b64token(text: &[u8]) -> bool {
+    all(text, |byte| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/' | b'=')
+    })
+}
+
 /// Whether every byte is allowed. The last sixteen bytes may overlap those before them: to check a byte twice changes nothing.
 #[inline]
 fn all(text: &[u8], is_allowed: impl Fn(u8) -> bool) -> bool {
@@ -48,6 +56,8 @@ mod tests {
             prop_assert_eq!(is_alphanumeric(&bytes), bytes.iter().all(u8::is_ascii_alphanumeric));
             let is_model_word = bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
             prop_assert_eq!(is_word(&bytes), is_model_word);
+            let is_model_b64token = bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(byte));
+            prop_assert_eq!(is_b64token(&bytes), is_model_b64token);
         }
     }
 
@@ -59,6 +69,8 @@ mod tests {
                 bytes[at] = byte;
                 assert_eq!(is_alphanumeric(&bytes), byte.is_ascii_alphanumeric(), "{byte} at {at}");
                 assert_eq!(is_word(&bytes), byte.is_ascii_alphanumeric() || byte == b'_', "{byte} at {at}");
+                let is_model_b64token = byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
+                assert_eq!(is_b64token(&bytes), is_model_b64token, "{byte} at {at}");
             }
         }
     }

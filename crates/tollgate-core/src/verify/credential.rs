@@ -55,7 +55,7 @@ impl Credential {
     #[inline]
     pub fn is_b64token(text: &[u8]) -> bool {
         // Most keys are words.
-        ascii::is_word(text) || is_any_b64token(text)
+        ascii::is_word(text) || ascii::is_b64token(text)
     }
 
     /// Where in the request it was found.
@@ -63,13 +63,6 @@ impl Credential {
     pub fn source(&self) -> &CredentialSource {
         &self.source
     }
-}
-
-#[cold]
-fn is_any_b64token(text: &[u8]) -> bool {
-    text.iter().all(|byte| {
-        byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/' | b'=')
-    })
 }
 
 impl fmt::Debug for Credential {

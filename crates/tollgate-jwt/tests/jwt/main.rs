@@ -5,6 +5,7 @@ mod caching;
 mod claims;
 mod environments;
 mod key_sets;
+mod openssl;
 mod profiles;
 mod provider;
 mod revocations;
