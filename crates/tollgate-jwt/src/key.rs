@@ -27,7 +27,7 @@ const RSA: [Algorithm; 6] = [
 pub(crate) struct Key {
     kid: Option<Box<str>>,
     algorithms: Vec<Algorithm>,
-    key: DecodingKey,
+    decoding: DecodingKey,
     /// What the key is made of, to find it again in a newer set. Empty for a secret.
     material: Box<[u8]>,
     // Whether a newer set does not have the key.
@@ -76,7 +76,7 @@ impl Key {
     }
 
     fn new(kid: Option<Box<str>>, algorithms: Vec<Algorithm>, key: DecodingKey, material: Box<[u8]>) -> Self {
-        Self { kid, algorithms, key, material, is_retired: AtomicBool::new(false) }
+        Self { kid, algorithms, decoding: key, material, is_retired: AtomicBool::new(false) }
     }
 
     pub(crate) fn kid(&self) -> Option<&str> {
@@ -110,7 +110,7 @@ impl Key {
     /// The backend is named here. `jsonwebtoken::decode` asks the process-wide provider instead, which panics if some other crate
     /// enables a second backend, or which another crate may have replaced.
     fn verifier(&self, algorithm: Algorithm) -> Option<Box<dyn jsonwebtoken::crypto::JwtVerifier>> {
-        (DEFAULT_PROVIDER.verifier_factory)(&algorithm, &self.key).ok()
+        (DEFAULT_PROVIDER.verifier_factory)(&algorithm, &self.decoding).ok()
     }
 }
 

@@ -1,4 +1,11 @@
 //! Tests of the verifier with a real issuer: its keys come over HTTP.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod attacks;
 mod caching;
