@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use futures_util::future::join_all;
+use futures_util::{FutureExt as _, future::join_all};
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant};
 use tollgate_core::{
@@ -312,7 +312,7 @@ async fn a_caller_that_hangs_up_does_not_cancel_the_fetch() {
     let token = setup.authority.mint(user());
     let answer = setup.verify(&token);
     // Polled once, and dropped.
-    assert!(tokio::time::timeout(Duration::ZERO, answer).await.is_err());
+    assert!(answer.now_or_never().is_none());
     eventually(|| setup.authority.requests() == 1).await;
     assert!(setup.verify(&setup.authority.mint(user())).await.is_ok());
     assert_eq!(setup.authority.requests(), 1, "the first fetch was used");

@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, Weak},
 };
 
+use futures_util::FutureExt as _;
 use serde_json::json;
 use tokio::sync::Notify;
 use tollgate_core::{
@@ -171,8 +172,8 @@ async fn concurrent_requests_share_a_lookup_that_survives_callers_who_hang_up() 
     let slow = Arc::new(Notify::new());
     *database.0.slow.lock().unwrap() = Some(Arc::clone(&slow));
     for _ in 0..5 {
-        let answer = setup.verify(&token);
-        assert!(tokio::time::timeout(std::time::Duration::ZERO, answer).await.is_err());
+        // Polled once, and dropped.
+        assert!(setup.verify(&token).now_or_never().is_none());
     }
     crate::support::eventually(|| database.lookups() == 1).await;
     slow.notify_one();
