@@ -79,8 +79,13 @@ impl Key {
         Self { kid, algorithms, decoding: key, material, is_retired: AtomicBool::new(false) }
     }
 
-    pub(crate) fn kid(&self) -> Option<&str> {
-        self.kid.as_deref()
+    /// Whether a token whose header has this `kid` may mean this key. A secret has no name, and there is only one.
+    pub(crate) fn is_named(&self, kid: Option<&str>) -> bool {
+        kid.is_none() || self.is_secret() || self.kid.as_deref() == kid
+    }
+
+    fn is_secret(&self) -> bool {
+        self.algorithms == [Algorithm::HS256]
     }
 
     pub(crate) fn fits(&self, algorithm: Algorithm) -> bool {

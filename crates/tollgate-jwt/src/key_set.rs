@@ -101,9 +101,8 @@ impl KeySet {
 
     /// The key that a header names.
     pub(crate) fn find(&self, header: &Header) -> Found {
-        let mut fitting = self.keys.iter().filter(|key| {
-            key.fits(header.algorithm) && (header.kid.is_none() || key.kid() == header.kid.as_deref())
-        });
+        let fits = |key: &&Arc<Key>| key.fits(header.algorithm) && key.is_named(header.kid.as_deref());
+        let mut fitting = self.keys.iter().filter(fits);
         match (fitting.next(), fitting.next()) {
             (Some(key), None) => Found::Key(Arc::clone(key)),
             (Some(_), Some(_)) => Found::Ambiguous,

@@ -220,6 +220,9 @@ async fn verifies_hs256_by_a_secret_and_nothing_else() {
     let minted =
         |secret: &[u8], algorithm| hs256_token(secret, &json!({"alg": algorithm, "typ": "JWT"}), &claims);
     assert_eq!(verify(&verifier, &minted(secret, "HS256"), midnight()).await.unwrap().id(), "u");
+    // Supabase names its secret.
+    let named = hs256_token(secret, &json!({"alg": "HS256", "kid": "any"}), &claims);
+    assert!(verify(&verifier, &named, midnight()).await.is_ok());
     for (secret, algorithm) in
         [(&secret[..], "HS512"), (&secret[..], "none"), (&secret[..], "ES256"), (&[7; 32][..], "HS256")]
     {
