@@ -87,7 +87,7 @@ mod tests {
             }
         }
         assert!(seen.insert(Digester::new(200).digest(&text).unwrap()), "another key");
-        assert_eq!(digester.digest(&text), digester.digest(&text));
+        assert!(digester.digest(&text) == digester.digest(&text), "the same");
         assert!(digester.digest(&[b'a'; 201]).is_none());
     }
 

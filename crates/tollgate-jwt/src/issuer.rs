@@ -199,6 +199,9 @@ impl Issuer {
     }
 
     /// How long after a fetch because of an unknown `kid` no other one is made for that reason. Default: 30 seconds.
+    ///
+    /// While strangers send tokens with invented `kid`s, a new key may be refused for this time, unless the issuer has published it
+    /// before its first use and for at least the [TTL](Self::with_key_ttl).
     pub fn with_key_cool_down(mut self, time: Duration) -> Self {
         self.key_settings.cool_down = time;
         self

@@ -156,7 +156,6 @@ impl KeyRing {
             Some(age) if age < self.settings.ttl || (has_failed && age < self.settings.stale_for) => {
                 if let Some(found) = state.find(header) {
                     if age >= self.refresh_age() && may_retry {
-                        drop(state);
                         let _in_progress = self.fetch(source, now);
                     }
                     return Next::Now(found);
@@ -174,8 +173,10 @@ impl KeyRing {
             _ if round > 0 || !may_retry => return Next::Now(self.answer(&state, header, now)),
             _ => {}
         }
+        // Under the lock: the next request with the same key must find this fetch, or it would be refused by the cool-down.
+        let fetch = self.fetch(source, now);
         drop(state);
-        self.fetch(source, now)
+        fetch
     }
 
     /// The answer without a further fetch.
