@@ -8,7 +8,6 @@ mod refused;
 use std::{
     io,
     sync::{Arc, Mutex},
-    time::SystemTime,
 };
 
 use axum::{Router, body::Body, handler::Handler, routing::get as on_get};
@@ -16,6 +15,7 @@ use common::{get, serve, verifier};
 use tollgate::{
     CredentialLayer, CreditsLayer, Denial, DenialKind, PerWindow, Plan, Policy, Principal, RateLimitLayer,
     RequestContext, RequestIdLayer, Tollgate, VerifyLayer,
+    clock::{Clock as _, SystemClock},
     credits::{CreditAdmin as _, Credits as _, MemoryCredits, NewGrant},
     limit::Subject,
     manage::{Actor, Command},
@@ -199,7 +199,7 @@ async fn a_missing_layer_is_a_500_and_the_log_names_it() {
 #[tokio::test]
 async fn a_handler_reports_what_its_request_has_cost() {
     let (verifier, key) = verifier();
-    let (credits, now) = (MemoryCredits::new(), SystemTime::now());
+    let (credits, now) = (MemoryCredits::new(), SystemClock.now());
     credits.grant(Command::new(NewGrant::new("acme", 100), Actor::new("billing"), now)).await.unwrap();
     let layer = CreditsLayer::new(credits.clone(), 10);
     let tollgate = Tollgate::builder().verify(verifier).credits(layer).build().unwrap();
