@@ -26,6 +26,7 @@ use axum::{
     response::Response,
     routing::get,
 };
+use support::clock::ServiceClock;
 use tollgate::{
     AttemptLimitLayer, ConfigurationError, CredentialLayer, Denial, DenialKind, Environment, KeyFormat,
     KeyVerifier, MemoryKeys, Principal, RequestContext, Tollgate, manage::Actor, verify::CredentialSource,
@@ -35,7 +36,6 @@ use tollgate_axum::management::{Action, KeyRouter};
 use crate::{
     Credentials,
     api_usage::{self, ApiUsage},
-    clock::ServiceClock,
     error, tiers,
 };
 

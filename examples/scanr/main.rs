@@ -13,7 +13,6 @@
 //! | `market.rs` | sample data |
 //! | `body.rs` | request bodies: any JSON object |
 //! | `error.rs` | the contract's statuses, and the body of an error |
-//! | `clock.rs` | the clock, which can be moved to see a limit reset |
 //!
 //! To see a limit reset: stop the clock with `-- --now 2026-03-01T22:58:30Z`, send requests with the token `tiny` until the
 //! answer is 429, and move the clock by the seconds in `Retry-After`:
@@ -25,7 +24,6 @@
 mod account;
 mod api_usage;
 mod body;
-mod clock;
 mod error;
 mod market;
 mod routes;
@@ -37,14 +35,17 @@ use std::error::Error;
 
 use clap::Args;
 use jiff::Timestamp;
-use support::Host;
+use support::{
+    Host,
+    clock::{self, ServiceClock},
+};
 use tollgate::{
     AttemptLimitLayer, CachedKeys, ClientAddress, EntitlementLayer, KeyFormat, KeyVerifier, PerWindow,
     RateLimitLayer, Tollgate, key::ApiKey, usage::UsageRecorder,
 };
 use tollgate_axum::peer_address;
 
-use crate::{api_usage::ApiUsage, clock::ServiceClock};
+use crate::api_usage::ApiUsage;
 
 /// Credentials to try, by name.
 type Credentials = Vec<(String, ApiKey)>;
@@ -90,7 +91,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let app = routes::router(clock.clone())?
         .layer(tollgate)
         .merge(account::router(api_usage, sessions, attempts, clock.clone())?)
-        .merge(clock::router(clock));
+        .merge(clock::router(clock, error::response));
 
     let flushing = usage.spawn()?;
     host.serve(app, &credentials).await?;

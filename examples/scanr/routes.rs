@@ -7,11 +7,11 @@ use axum::{
     routing::{delete, get, post, put},
 };
 use serde_json::{Map, Value};
+use support::clock::ServiceClock;
 use tollgate::{ConfigurationError, ScopeLayer, scope};
 
 use crate::{
     body::JsonObject,
-    clock::ServiceClock,
     error, market,
     scans::{self, Accounts},
     tiers,

@@ -2,6 +2,7 @@
 
 use std::{error::Error, time::Duration};
 
+use support::clock::ServiceClock;
 use tollgate::{
     KeyFormat, Scopes,
     clock::{Clock, ManualClock},
@@ -10,7 +11,7 @@ use tollgate::{
 };
 use tollgate_sql::{ConnectError, SqlKeys};
 
-use crate::{Credentials, clock::ServiceClock, tiers};
+use crate::{Credentials, tiers};
 
 const A_MONTH: Duration = Duration::from_hours(30 * 24);
 

@@ -1,5 +1,8 @@
-//! Shared by the examples: the command line, the log, the ready line, and a graceful shutdown with a deadline.
+//! Shared by the examples: the command line, the log, the ready line, a graceful shutdown with a deadline, and a clock that can be
+//! moved.
 #![forbid(unsafe_code)]
+
+pub mod clock;
 
 use std::{
     error::Error,
@@ -144,6 +147,13 @@ impl Secret for ApiKey {
 
 /// A legacy secret, which is not an [`ApiKey`].
 impl Secret for &str {
+    fn expose_secret(&self) -> &str {
+        self
+    }
+}
+
+/// An access token.
+impl Secret for String {
     fn expose_secret(&self) -> &str {
         self
     }

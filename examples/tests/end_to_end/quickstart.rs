@@ -59,11 +59,14 @@ async fn printed_curl_commands(service: &mut Service) -> Vec<String> {
     let mut curl_lines = Vec::new();
     while curl_lines.len() < 4 {
         let mut line = String::new();
-        assert!(service.stderr.read_line(&mut line).await.unwrap() > 0, "fewer than four curl commands");
+        assert!(
+            service.stderr.as_mut().unwrap().read_line(&mut line).await.unwrap() > 0,
+            "fewer than four curl commands"
+        );
         curl_lines.extend(line.starts_with("curl").then_some(line));
     }
     let mut closing = String::new();
-    service.stderr.read_line(&mut closing).await.unwrap();
+    service.stderr.as_mut().unwrap().read_line(&mut closing).await.unwrap();
     assert_eq!(closing, "\n", "no more than four curl commands");
     curl_lines
 }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     process::{Child, ChildStderr, Command},
+    task::JoinHandle,
     time::timeout,
 };
 
@@ -19,7 +20,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 /// A running example. Killed when dropped.
 pub(crate) struct Service {
     child: Child,
-    pub(crate) stderr: BufReader<ChildStderr>,
+    /// `None` if the log was taken.
+    pub(crate) stderr: Option<BufReader<ChildStderr>>,
     ready: Value,
 }
 
@@ -31,15 +33,20 @@ impl Service {
 
     /// Like [`start`](Self::start), with arguments.
     pub(crate) async fn start_with(name: &str, arguments: &[&str]) -> Self {
+        Self::start_logging(name, arguments, "warn").await
+    }
+
+    /// Like [`start_with`](Self::start_with), with a filter for the log: see [`log`](Self::log).
+    pub(crate) async fn start_logging(name: &str, arguments: &[&str], filter: &str) -> Self {
         let mut child = command(name)
             .args(arguments)
-            .env("RUST_LOG", "warn")
+            .env("RUST_LOG", filter)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let stderr = child.stderr.take().map(BufReader::new);
         let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = timeout(PATIENCE, stdout.next_line()).await.expect("no ready line").unwrap().unwrap();
         let ready = serde_json::from_str(&line).unwrap();
@@ -66,9 +73,22 @@ impl Service {
     pub(crate) async fn ended(mut self) {
         let status = timeout(PATIENCE, self.child.wait()).await.expect("it did not end").unwrap();
         let mut stderr = String::new();
-        self.stderr.read_to_string(&mut stderr).await.unwrap();
+        if let Some(mut reader) = self.stderr {
+            reader.read_to_string(&mut stderr).await.unwrap();
+        }
         assert_eq!(status.code(), Some(0), "{stderr}");
         assert_eq!(stderr, "", "stderr is empty");
+    }
+
+    /// Takes the log, which is complete when the service has ended. It is read from now on, so that a long log does not stop the
+    /// service.
+    pub(crate) fn log(&mut self) -> JoinHandle<String> {
+        let mut stderr = self.stderr.take().unwrap();
+        tokio::spawn(async move {
+            let mut log = String::new();
+            stderr.read_to_string(&mut log).await.unwrap();
+            log
+        })
     }
 
     pub(crate) async fn end(self) {

@@ -13,26 +13,34 @@ use std::{
 
 use axum::{
     Json, Router,
-    extract::State,
+    body::Bytes,
+    extract::{State, rejection::BytesRejection},
     response::{IntoResponse, Response},
     routing::post,
 };
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tollgate::clock::{Clock, ManualClock, SystemClock};
 
-use crate::{body::JsonObject, error};
-
-#[derive(Clone)]
-pub(crate) enum ServiceClock {
+/// The clock of an example. Clones share their state.
+#[derive(Clone, Debug)]
+pub enum ServiceClock {
+    /// The system clock.
     Running,
+    /// A clock that moves only by request.
     Stopped(ManualClock),
 }
 
+/// Makes the service's response to an error from a status, a code and a message.
+pub type ErrorResponse = fn(StatusCode, &str, &str) -> Response;
+
 impl ServiceClock {
     /// Stopped at `now`, or the system clock.
-    pub(crate) fn new(now: Option<Timestamp>) -> Result<Self, Box<dyn Error>> {
+    ///
+    /// # Errors
+    /// If the instant is out of the range of [`SystemTime`].
+    pub fn new(now: Option<Timestamp>) -> Result<Self, Box<dyn Error>> {
         match now {
             Some(now) => Ok(Self::Stopped(ManualClock::at(now.try_into()?))),
             None => Ok(Self::Running),
@@ -40,7 +48,7 @@ impl ServiceClock {
     }
 
     /// The current time for display. The Unix epoch if it is out of range.
-    pub(crate) fn timestamp(&self) -> Timestamp {
+    pub fn timestamp(&self) -> Timestamp {
         timestamp(self.now())
     }
 }
@@ -55,7 +63,10 @@ impl Clock for ServiceClock {
 }
 
 /// Parses an instant from the command line.
-pub(crate) fn parse(text: &str) -> Result<Timestamp, String> {
+///
+/// # Errors
+/// If it is not an instant, or not one from 1970 to 9999.
+pub fn parse(text: &str) -> Result<Timestamp, String> {
     let instant: Result<Timestamp, _> = text.parse();
     instant
         .ok()
@@ -63,28 +74,38 @@ pub(crate) fn parse(text: &str) -> Result<Timestamp, String> {
         .ok_or_else(|| "expected an instant from 1970 to 9999, such as 2026-03-01T22:58:30Z".to_owned())
 }
 
-pub(crate) fn router(clock: ServiceClock) -> Router {
-    let method = post(move_clock).fallback(async || error::method_not_allowed());
-    Router::new().route("/_demo/clock", method).with_state(clock)
+/// The route that moves the clock.
+pub fn router(clock: ServiceClock, error: ErrorResponse) -> Router {
+    let method = post(move_clock).fallback(async move || {
+        let message = "This path has other methods: see the Allow header.";
+        error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+    });
+    Router::new().route("/_demo/clock", method).with_state((clock, error))
 }
 
-async fn move_clock(State(clock): State<ServiceClock>, body: Result<JsonObject, Response>) -> Response {
+async fn move_clock(
+    State((clock, error)): State<(ServiceClock, ErrorResponse)>,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
     let ServiceClock::Stopped(clock) = clock else {
         let message = "The machine's clock runs by itself. To have one that can be moved, start the service with \
             --now 2026-03-01T22:58:30Z, or another instant.";
-        return error::response(StatusCode::CONFLICT, "clock_runs", message);
+        return error(StatusCode::CONFLICT, "clock_runs", message);
     };
-    let JsonObject(body) = match body {
+    let body = match body {
         Ok(body) => body,
-        Err(refusal) => return refusal,
+        Err(rejection) => return error(rejection.status(), "unreadable_body", &rejection.body_text()),
+    };
+    let Ok(body) = serde_json::from_slice::<Map<String, Value>>(&body) else {
+        return error(StatusCode::BAD_REQUEST, "malformed_body", "The body must be a JSON object.");
     };
     let Some(seconds) = body.get("advance_s").and_then(Value::as_i64) else {
         let message = r#"Send {"advance_s": N}, with a whole number of seconds, which may be negative."#;
-        return error::response(StatusCode::BAD_REQUEST, "malformed_body", message);
+        return error(StatusCode::BAD_REQUEST, "malformed_body", message);
     };
     let Some(now) = advance(&clock, seconds) else {
         let message = "The clock shows instants from 1970 to 9999. It was left as it is.";
-        return error::response(StatusCode::BAD_REQUEST, "out_of_range", message);
+        return error(StatusCode::BAD_REQUEST, "out_of_range", message);
     };
     tracing::info!(%now, "clock moved");
     Json(json!({ "now": now.to_string() })).into_response()
