@@ -19,7 +19,8 @@ pub fn cases(short: u32, long: u32) -> u32 {
 /// A store that takes its time, as tests share a machine: what its deadlines do is tested where they are set.
 pub fn patient_store() -> SqlKeysBuilder {
     const PATIENCE: Duration = Duration::from_secs(20);
-    SqlKeys::builder().with_deadline(PATIENCE).with_admin_deadline(PATIENCE).with_heartbeat(PATIENCE)
+    let builder = SqlKeys::builder().with_deadline(PATIENCE).with_credit_deadline(PATIENCE);
+    builder.with_admin_deadline(PATIENCE).with_heartbeat(PATIENCE)
 }
 
 /// The examples of the READMEs and the guides are tests.

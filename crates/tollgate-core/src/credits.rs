@@ -21,7 +21,7 @@ use crate::{
 };
 
 pub use account::{Account, AccountGrant, Changes, ReservationState, ReservedPart, StoredReservation};
-pub use grant::{CreditAdminError, Grant, GrantId, NewGrant, Refill, WithdrawGrant};
+pub use grant::{CreditAdminError, Grant, GrantId, InvalidRefill, NewGrant, Refill, WithdrawGrant};
 pub use ledger::{EntryKind, LedgerChange, LedgerCheck, LedgerEntry, LedgerQuery};
 pub use reservation::{
     Balance, Excess, Idempotency, InvalidReservationId, Reservation, ReservationId, ReserveRequest, Reserved,

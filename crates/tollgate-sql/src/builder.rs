@@ -81,6 +81,14 @@ impl SqlKeysBuilder {
         self
     }
 
+    /// How long it may take to change an account of credits, or to read its balance, including the wait for other requests of the same
+    /// account and for a connection. Then the call is [`Unavailable`](tollgate_core::denial::Unavailable). Default: 2 s, since
+    /// requests of one account queue, and each writes to the disk.
+    pub fn with_credit_deadline(mut self, deadline: Duration) -> Self {
+        self.0.credit_deadline = deadline;
+        self
+    }
+
     /// How long every other operation may take: to open the store, to change and list keys, to add and read usage. Default:
     /// 5 s.
     pub fn with_admin_deadline(mut self, deadline: Duration) -> Self {

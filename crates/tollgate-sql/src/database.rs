@@ -124,6 +124,44 @@ impl Database {
         timeout_at(deadline, work).await.unwrap_or_else(|_| Err(Fault::TimedOut.into()))
     }
 
+    /// Runs read-only steps that all see the same state of the database. The limit includes the wait for the connection.
+    ///
+    /// Not cancel-safe: if the future is dropped, a SQLite connection is closed, and a database in memory with it.
+    pub(crate) async fn snapshot<T: 'static, E: From<Fault> + 'static>(
+        &self,
+        limit: Duration,
+        steps: impl for<'c> FnOnce(&'c mut Connection) -> Steps<'c, T, E>,
+    ) -> Result<T, E> {
+        let deadline = Instant::now() + limit;
+        let work = async {
+            self.begin_snapshot(deadline)
+                .await?
+                .run(|connection| {
+                    let steps = steps(connection);
+                    Box::pin(async move { steps.await.map(Done::RollBack) })
+                })
+                .await
+        };
+        if self.is_local() {
+            // Readers do not wait for the writer.
+            return work.await;
+        }
+        timeout_at(deadline, work).await.unwrap_or_else(|_| Err(Fault::TimedOut.into()))
+    }
+
+    async fn begin_snapshot(&self, deadline: Instant) -> Result<Transaction, Fault> {
+        let mut has_retried = false;
+        loop {
+            let mut transaction = Transaction(Some(self.acquire(Purpose::Read, deadline).await?));
+            match transaction.begin_snapshot().await {
+                Ok(()) => return Ok(transaction),
+                // The server has restarted since the connection was used last.
+                Err(fault) if fault.is_connection_lost() && !has_retried => has_retried = true,
+                Err(fault) => return Err(fault),
+            }
+        }
+    }
+
     async fn begin(&self, deadline: Instant, urgency: Urgency) -> Result<Transaction, Fault> {
         let (mut has_retried, mut locked) = (false, None);
         loop {
@@ -245,6 +283,10 @@ struct Transaction(Option<Connection>);
 impl Transaction {
     async fn begin(&mut self) -> Result<(), Fault> {
         self.0.as_mut().ok_or(Fault::Stopped)?.begin().await
+    }
+
+    async fn begin_snapshot(&mut self) -> Result<(), Fault> {
+        self.0.as_mut().ok_or(Fault::Stopped)?.begin_snapshot().await
     }
 
     /// Returns the connection to its pool.

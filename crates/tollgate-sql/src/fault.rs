@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use tollgate_core::{denial::Unavailable, manage::KeyAdminError};
+use tollgate_core::{credits::CreditAdminError, denial::Unavailable, manage::KeyAdminError};
 
 /// A failed operation on the database.
 #[derive(Debug)]
@@ -124,5 +124,11 @@ impl From<Fault> for KeyAdminError {
             Some("54000") => Self::Invalid("a text is too long for the database: shorten it".into()),
             _ => Self::Unavailable(fault.into()),
         }
+    }
+}
+
+impl From<Fault> for CreditAdminError {
+    fn from(fault: Fault) -> Self {
+        Self::Unavailable(fault.into())
     }
 }

@@ -72,7 +72,7 @@ async fn read(
 /// Lookups as those of a verifier without peppers or with one, and of a verifier with two, or with one and without.
 #[cfg(feature = "postgres")]
 pub(crate) fn warm_up() -> Vec<Query> {
-    let nothing = [Value::Bytes(Vec::new()), Value::from(0_i64)];
+    let nothing = [Value::Bytes(Some(Vec::new())), Value::from(0_i64)];
     let query = |digests| Query {
         sql: statement(digests),
         values: [Value::from(0_i64)].into_iter().chain((0..digests).flat_map(|_| nothing.clone())).collect(),

@@ -28,6 +28,7 @@ use crate::{
     list, migrations,
     notifier::Notifier,
     prune::{self, Pruned, Retention},
+    queues::Queues,
     settings::Settings,
     shared::Shared,
     tenant, usage,
@@ -38,11 +39,11 @@ use crate::{
 /// Clones share one store. Its background task ends when the last clone is dropped, or when the store is
 /// [closed](Self::close).
 #[derive(Clone)]
-pub struct SqlKeys(Arc<Handle>);
+pub struct SqlKeys(pub(crate) Arc<Handle>);
 
 /// What the clones of a store share. The background task holds `Shared` alone, so it does not keep this alive.
-struct Handle {
-    shared: Arc<Shared>,
+pub(crate) struct Handle {
+    pub(crate) shared: Arc<Shared>,
     /// Dropped, it stops the background task.
     stop: Mutex<Option<watch::Sender<()>>>,
     task: Mutex<Option<JoinHandle<()>>>,
@@ -67,7 +68,8 @@ impl SqlKeys {
         }
     }
 
-    /// Deletes entries of the history and usage that are older than `retention` says. Returns how many.
+    /// Deletes entries of the history and usage that are older than `retention` says, and reservations of credits that are
+    /// [forgotten](tollgate_core::credits::StoredReservation::forgotten_at). Returns how many.
     ///
     /// It deletes in short transactions of at most 500 rows, with pauses, so that it delays no change of a key for long. If the
     /// future is dropped or fails, what was deleted stays deleted: call it again. Changes that other processes have not read yet
@@ -117,20 +119,23 @@ impl SqlKeys {
         let channel = database.read(limit, |connection| Box::pin(channel(connection)));
         let channel = channel.await.map_err(refused)?;
         let (notifier, runtime) = (Notifier::default(), Runtime::current());
-        let shared = Arc::new(Shared { database, notifier, settings, channel, runtime });
+        let queues = Queues::default();
+        let shared = Arc::new(Shared { database, notifier, settings, channel, queues, runtime });
         let (stop, stopped) = watch::channel(());
         let task = follow::follow(&shared, stopped).await?;
         let handle = Handle { shared, stop: Mutex::new(Some(stop)), task: Mutex::new(task) };
         Ok(Self(Arc::new(handle)))
     }
+}
 
+impl Handle {
     /// Runs work that must not stop halfway when its caller gives up: otherwise a key could be revoked in the database, and
-    /// stay valid in this process.
-    fn spawn_to_completion<T: Send + 'static, E: From<Fault> + Send + 'static>(
+    /// stay valid in this process; and a SQLite connection that is dropped in a transaction is lost.
+    pub(crate) fn spawn_to_completion<T: Send + 'static, E: From<Fault> + Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, E>> + Send + 'static,
     ) -> Answer<Result<T, E>> {
-        let runtime = self.0.shared.runtime.clone();
+        let runtime = self.shared.runtime.clone();
         Answer::later(async move { runtime.spawn(work).await.unwrap_or_else(|_| Err(Fault::Stopped.into())) })
     }
 }
@@ -165,12 +170,12 @@ impl KeyStore for SqlKeys {
 impl KeyAdmin for SqlKeys {
     fn change(&self, command: Command<KeyChange>) -> Answer<Result<KeyDetails, KeyAdminError>> {
         let shared = Arc::clone(&self.0.shared);
-        self.spawn_to_completion(async move { change::change(&shared, command).await })
+        self.0.spawn_to_completion(async move { change::change(&shared, command).await })
     }
 
     fn change_tenant(&self, command: Command<TenantChange>) -> Answer<Result<TenantDetails, KeyAdminError>> {
         let shared = Arc::clone(&self.0.shared);
-        self.spawn_to_completion(async move { change::change_tenant(&shared, command).await })
+        self.0.spawn_to_completion(async move { change::change_tenant(&shared, command).await })
     }
 
     fn tenant(&self, tenant: &str) -> Answer<Result<TenantDetails, KeyAdminError>> {
@@ -192,7 +197,7 @@ impl KeyAdmin for SqlKeys {
 impl UsageStore for SqlKeys {
     fn add(&self, batch: UsageBatch) -> Answer<Result<(), Unavailable>> {
         let shared = Arc::clone(&self.0.shared);
-        self.spawn_to_completion(async move { usage::add(&shared, batch).await })
+        self.0.spawn_to_completion(async move { usage::add(&shared, batch).await })
     }
 
     fn usage(&self, query: &UsageQuery<'_>) -> Answer<Result<StoredUsage, Unavailable>> {

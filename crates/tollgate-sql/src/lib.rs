@@ -1,8 +1,10 @@
-//! API keys, their history and their usage in SQLite or PostgreSQL, for the Tollgate middleware family.
+//! API keys, their history, their usage, and credits in SQLite or PostgreSQL, for the Tollgate middleware family.
 //!
 //! [`SqlKeys`] implements [`KeyStore`](tollgate_core::store::KeyStore), by which a `KeyVerifier` finds keys;
 //! [`KeyAdmin`](tollgate_core::manage::KeyAdmin), which issues, changes, revokes and lists them; and
 //! [`UsageStore`](tollgate_core::usage::UsageStore). The database contains digests and display prefixes of keys, and no secrets.
+//! [`SqlCredits`] implements [`Credits`](tollgate_core::credits::Credits) and
+//! [`CreditAdmin`](tollgate_core::credits::CreditAdmin) in the same database.
 //!
 //! ```
 //! use std::time::SystemTime;
@@ -92,7 +94,7 @@
 //!
 //! # Retention
 //!
-//! The history and the usage grow until [`SqlKeys::prune`] or `tollgate prune` deletes old entries: run one of them regularly. Both
+//! The history, the usage and the reservations of credits grow until [`SqlKeys::prune`] or `tollgate prune` deletes old entries: run one of them regularly. Both
 //! keep what a [`Retention`] says, and delete in short transactions. A process that has not read an entry of the history before it
 //! was deleted notices that, and reads its keys again.
 //!
@@ -115,19 +117,21 @@
 // Each group of modules uses the groups below it, never one above.
 
 mod builder; // opens a store
+mod credits; // credits beside the keys
 mod keys; // the store, and the backend traits that it implements
 
 mod change; // changes of keys and tenants
 mod find; // key lookups
 mod follow; // changes by other processes
 mod list; // pages of keys and of the history
-mod prune; // deletes old entries of the history and old usage
+mod prune; // deletes old entries of the history, old usage, and forgotten reservations
 mod usage; // counts by key and hour
 
 mod shared; // what these operations share
 
 mod migrations; // the SQL files, and how they run
-mod notifier; // listeners, and the ends of principals
+mod notifier;
+mod queues; // the order of changes of accounts of credits // listeners, and the ends of principals
 
 mod event; // a change, as the history has it
 mod message; // a change, as PostgreSQL's notifications have it
@@ -147,6 +151,7 @@ pub use sqlx;
 
 pub use builder::SqlKeysBuilder;
 pub use connect_error::ConnectError;
+pub use credits::SqlCredits;
 pub use keys::SqlKeys;
 pub use kind::{DatabaseKind, UnknownDatabaseKind};
 pub use migrations::{Migrated, Migration, migrations};

@@ -49,14 +49,16 @@ macro_rules! migration {
 const SQLITE: &[Migration] = &[
     migration!("sqlite", 1, "0001_keys.sql"),
     migration!("sqlite", 2, "0002_tenant_plans_and_networks.sql"),
+    migration!("sqlite", 3, "0003_credits.sql"),
 ];
 const POSTGRES: &[Migration] = &[
     migration!("postgres", 1, "0001_keys.sql"),
     migration!("postgres", 2, "0002_tenant_plans_and_networks.sql"),
+    migration!("postgres", 3, "0003_credits.sql"),
 ];
 
 /// The schema version that this program needs. Both databases have the same versions.
-const EXPECTED: i64 = 2;
+const EXPECTED: i64 = 3;
 
 /// Serializes migrations by several processes. The number is arbitrary, and must not be used for anything else.
 const MIGRATION_LOCK: &str = "SELECT pg_advisory_xact_lock(7739914128)";

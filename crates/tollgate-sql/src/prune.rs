@@ -1,4 +1,4 @@
-//! Deletes old entries of the history and old usage.
+//! Deletes old entries of the history, old usage, and reservations of credits that are forgotten.
 //!
 //! A prune walks through a table in the order of its primary key, without an index by age, which each change would have to maintain.
 //! Each step reads a few rows, and deletes the old ones among them in a short transaction, so that a revocation waits for no more
@@ -13,6 +13,7 @@ use crate::{
     database::{Done, PAUSE, Row, Urgency, Value},
     fault::Fault,
     instant::to_micros,
+    kind::DatabaseKind,
     shared::Shared,
 };
 
@@ -22,7 +23,9 @@ const STEP: usize = 500;
 /// Younger entries of the history are always kept: a running process may not have read them yet.
 const MIN_HISTORY_AGE: Duration = Duration::from_hours(24);
 
-/// What [`SqlKeys::prune`](crate::SqlKeys::prune) keeps. [`everything`](Self::everything) keeps all; the other methods restrict it.
+/// What [`SqlKeys::prune`](crate::SqlKeys::prune) keeps. [`everything`](Self::everything) keeps the whole history and all usage; the other methods restrict it.
+///
+/// Reservations of credits that have no effect any more are deleted in any case. The ledger is never deleted.
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
@@ -48,7 +51,7 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// Keeps everything.
+    /// Keeps the whole history and all usage.
     pub fn everything() -> Self {
         Self::default()
     }
@@ -75,12 +78,16 @@ pub struct Pruned {
     pub history: u64,
     /// Hours of usage: one for each key that was used in an hour.
     pub usage: u64,
+    /// Reservations of credits that ended more than [24 hours](tollgate_core::bounds::SETTLEMENT_KEPT) ago.
+    pub reservations: u64,
 }
 
 /// Deletes what the retention does not keep, or only counts it.
 pub(crate) async fn prune(shared: &Shared, retention: Retention, deletes: bool) -> Result<Pruned, Fault> {
     const HOUR: Duration = Duration::from_hours(1);
     let mut pruned = Pruned::default();
+    let now = to_micros(SystemClock.now());
+    pruned.reservations = Table::Reservations.prune(shared, now.saturating_add(1), deletes).await?;
     if let Some(since) = retention.history_since {
         let latest = SystemClock.now().checked_sub(MIN_HISTORY_AGE).unwrap_or(SystemTime::UNIX_EPOCH);
         pruned.history = Table::History.prune(shared, to_micros(since.min(latest)), deletes).await?;
@@ -97,6 +104,7 @@ pub(crate) async fn prune(shared: &Shared, retention: Retention, deletes: bool) 
 enum Table {
     History,
     Usage,
+    Reservations,
 }
 
 impl Table {
@@ -112,11 +120,16 @@ impl Table {
                 "SELECT key_id, hour FROM tollgate_usage WHERE (key_id, hour) > ($1, $2) \
                  ORDER BY key_id, hour LIMIT 500"
             }
+            // An open reservation stays, whatever its age.
+            Self::Reservations => {
+                "SELECT id, CASE state WHEN 'held' THEN 9223372036854775807 ELSE forgotten_at END \
+                 FROM tollgate_credit_reservations WHERE id > $1 ORDER BY id LIMIT 500"
+            }
         }
     }
 
     /// Deletes the old rows after a position, up to another position.
-    fn delete(self) -> &'static str {
+    fn delete(self, kind: DatabaseKind) -> &'static str {
         match self {
             Self::History => {
                 "DELETE FROM tollgate_history WHERE generation > $1 AND generation <= $2 AND at < $3"
@@ -125,6 +138,16 @@ impl Table {
                 "DELETE FROM tollgate_usage WHERE (key_id, hour) > ($1, $2) AND (key_id, hour) <= ($3, $4) \
                  AND hour < $5"
             }
+            Self::Reservations => match kind {
+                DatabaseKind::Sqlite => {
+                    "DELETE FROM tollgate_credit_reservations WHERE id > $1 AND id <= $2 AND state <> 'held' AND forgotten_at < $3"
+                }
+                // Changes of accounts delete such rows as well, in another order: to wait for one of them could be a deadlock.
+                DatabaseKind::Postgres => {
+                    "DELETE FROM tollgate_credit_reservations WHERE id IN (SELECT id FROM tollgate_credit_reservations \
+                     WHERE id > $1 AND id <= $2 AND state <> 'held' AND forgotten_at < $3 FOR UPDATE SKIP LOCKED)"
+                }
+            },
         }
     }
 
@@ -133,6 +156,7 @@ impl Table {
         match self {
             Self::History => vec![i64::MIN.into()],
             Self::Usage => vec!["".into(), i64::MIN.into()],
+            Self::Reservations => vec!["".into()],
         }
     }
 
@@ -140,6 +164,7 @@ impl Table {
         Ok(match self {
             Self::History => vec![row.number(0)?.into()],
             Self::Usage => vec![(&*row.text(0)?).into(), row.number(1)?.into()],
+            Self::Reservations => vec![(&*row.text(0)?).into()],
         })
     }
 
@@ -160,7 +185,8 @@ impl Table {
             if old > 0 && deletes {
                 let range = [from, to.clone(), vec![before.into()]].concat();
                 let step = shared.database.transact(limit, Urgency::CanWait, |connection| {
-                    Box::pin(async move { Ok(Done::Commit(connection.execute(self.delete(), range).await?)) })
+                    let sql = self.delete(connection.kind());
+                    Box::pin(async move { Ok(Done::Commit(connection.execute(sql, range).await?)) })
                 });
                 let removed: Result<u64, Fault> = step.await;
                 old = removed?;

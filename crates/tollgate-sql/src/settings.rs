@@ -13,6 +13,7 @@ const MAX_CONNECTIONS: u32 = 10_000;
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) deadline: Duration,
+    pub(crate) credit_deadline: Duration,
     pub(crate) admin_deadline: Duration,
     pub(crate) connections: u32,
     pub(crate) heartbeat: Duration,
@@ -24,6 +25,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             deadline: Duration::from_millis(250),
+            credit_deadline: Duration::from_secs(2),
             admin_deadline: Duration::from_secs(5),
             connections: 10,
             heartbeat: Duration::from_secs(1),
@@ -37,6 +39,7 @@ impl Settings {
     pub(crate) fn check(&self) -> Result<(), ConnectError> {
         for (name, time) in [
             ("deadline", self.deadline),
+            ("credit deadline", self.credit_deadline),
             ("admin deadline", self.admin_deadline),
             ("heartbeat", self.heartbeat),
             ("poll interval", self.poll_interval),

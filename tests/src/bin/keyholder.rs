@@ -1,6 +1,8 @@
 //! A process that holds keys: tests of several processes start it, and kill it.
 //!
 //! - `keyholder serve DATABASE`: a service behind cached verification; prints where it listens.
+//! - `keyholder spend DATABASE ACCOUNT ESTIMATE ACTUAL`: makes requests that cost credits, four at a time, until there are not
+//!   enough. It prints each charge after it is made, and `spent` at the end.
 //! - `keyholder change DATABASE SEED`: issues, rotates and revokes keys and records usage without end. It prints each change
 //!   before and after it is made, so that the test that kills it knows what must be stored.
 #![expect(clippy::expect_used, reason = "whatever goes wrong fails the test that started it")]
@@ -14,6 +16,7 @@ use axum::{Router, routing::get};
 use tollgate::{
     CachedKeys, KeyFormat, KeyVerifier, Principal, Tollgate,
     clock::{Clock as _, SystemClock},
+    credits::{Credits as _, Excess, ReserveRequest, Reserved, SettleAction, SettleRequest},
     manage::{Actor, KeyManager, NewKey},
     usage::{Usage, UsageRecorder, UsageSink as _},
 };
@@ -26,7 +29,11 @@ async fn main() {
     match *arguments {
         ["serve", database] => serve(database).await,
         ["change", database, seed] => change(database, seed.parse().expect("a number")).await,
-        _ => eprintln!("keyholder serve DATABASE, or keyholder change DATABASE SEED"),
+        ["spend", database, account, estimate, actual] => {
+            let number = |text: &str| text.parse().expect("a number");
+            spend(database, account, number(estimate), number(actual)).await;
+        }
+        _ => eprintln!("keyholder serve DATABASE, or see the documentation of this program"),
     }
 }
 
@@ -41,6 +48,24 @@ async fn serve(database: &str) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     say(&format!("listening {}", listener.local_addr().expect("its address")));
     axum::serve(listener, app).await.expect("served");
+}
+
+/// What must be stored: see `tests/servers/fleet/credits.rs`, which reads it.
+async fn spend(database: &str, account: &str, estimate: u64, actual: u64) {
+    let store = tests::patient_store().connect(database).await.expect("the store");
+    let requests = async || {
+        let credits = store.credits();
+        loop {
+            let now = SystemClock.now();
+            let request = ReserveRequest::new(account, estimate, now + Duration::from_hours(1), now);
+            let Reserved::Held(held) = credits.reserve(&request).await.expect("an answer") else { return };
+            let commit = SettleAction::Commit { actual, excess: Excess::Cap };
+            let settlement = credits.settle(&SettleRequest::new(account, held.id, commit, now)).await;
+            say(&format!("charged {}", settlement.expect("an answer").charged));
+        }
+    };
+    tokio::join!(requests(), requests(), requests(), requests());
+    say("spent");
 }
 
 /// What a killer must find: see `tests/servers/fleet/crashes.rs`, which reads it.

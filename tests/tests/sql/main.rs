@@ -1,9 +1,10 @@
-//! Keys in SQLite and PostgreSQL, beyond what the suite of all stores tests: tables, URLs, pools, other processes, and network
+//! Keys and credits in SQLite and PostgreSQL, beyond what the suite of all stores tests: tables, URLs, pools, other processes, and network
 //! failures.
 //!
 //! | module | tests |
 //! |---|---|
 //! | `admin` | changes, lists and the history |
+//! | `credits` | credits: several stores, deadlines, lost connections, and what is stored |
 //! | `find` | lookups, and the ends of principals |
 //! | `events` | notifications between processes, and failures of the network |
 //! | `file` | a SQLite file: its one writer, files of other programs, and a file that is replaced |
@@ -15,6 +16,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
 mod admin;
+mod credits;
 mod events;
 mod file;
 mod find;

@@ -1,6 +1,6 @@
 //! Grants: where credits come from.
 
-use std::{error::Error, fmt, time::SystemTime};
+use std::{error::Error, fmt, str::FromStr, time::SystemTime};
 
 use crate::{
     denial::Unavailable,
@@ -125,6 +125,41 @@ impl Refill {
     }
 }
 
+/// As text: `daily`, or `monthly:` and the day.
+impl fmt::Display for Refill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Daily => f.write_str("daily"),
+            Self::Monthly { day } => write!(f, "monthly:{day}"),
+        }
+    }
+}
+
+impl FromStr for Refill {
+    type Err = InvalidRefill;
+
+    fn from_str(text: &str) -> Result<Self, InvalidRefill> {
+        if text == "daily" {
+            return Ok(Self::Daily);
+        }
+        let day = text.strip_prefix("monthly:").and_then(|day| day.parse().ok());
+        let day = day.filter(|day| (1..=31).contains(day)).ok_or(InvalidRefill(()))?;
+        Ok(Self::Monthly { day })
+    }
+}
+
+/// A text is no refill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidRefill(());
+
+impl fmt::Display for InvalidRefill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a refill is `daily`, or `monthly:` and a day from 1 to 31")
+    }
+}
+
+impl Error for InvalidRefill {}
+
 /// A grant of an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -215,5 +250,20 @@ impl Error for CreditAdminError {
 impl From<Unavailable> for CreditAdminError {
     fn from(error: Unavailable) -> Self {
         Self::Unavailable(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refill_is_read_as_it_is_written() {
+        for refill in [Refill::Daily, Refill::Monthly { day: 1 }, Refill::Monthly { day: 31 }] {
+            assert_eq!(refill.to_string().parse(), Ok(refill));
+        }
+        for text in ["", "monthly", "monthly:", "monthly:0", "monthly:32", "monthly:1.5", "weekly"] {
+            assert!(text.parse::<Refill>().is_err(), "{text}");
+        }
     }
 }

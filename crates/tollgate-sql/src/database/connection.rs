@@ -25,7 +25,7 @@ pub(crate) enum Connection {
 pub(crate) enum Value {
     Number(Option<i64>),
     Text(Option<Box<str>>),
-    Bytes(Vec<u8>),
+    Bytes(Option<Vec<u8>>),
 }
 
 /// A row of a result.
@@ -173,6 +173,20 @@ impl Connection {
         }
     }
 
+    /// Begins a transaction that only reads, and that sees the database as it is at its first statement.
+    pub(super) async fn begin_snapshot(&mut self) -> Result<(), Fault> {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(_) => self.script("BEGIN").await,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(lease) => {
+                let begin = lease.begin_transaction();
+                let sql = format!("{begin}; SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY");
+                self.script(AssertSqlSafe(sql)).await
+            }
+        }
+    }
+
     /// Ends the transaction by `COMMIT` or `ROLLBACK`.
     pub(super) async fn end(&mut self, sql: &'static str) -> Result<(), Fault> {
         self.script(sql).await?;
@@ -233,6 +247,10 @@ impl Row {
     pub(crate) fn bytes(&self, column: usize) -> Result<Vec<u8>, Fault> {
         Ok(for_either!(self, row => row.try_get(column)?))
     }
+
+    pub(crate) fn optional_bytes(&self, column: usize) -> Result<Option<Vec<u8>>, Fault> {
+        Ok(for_either!(self, row => row.try_get(column)?))
+    }
 }
 
 impl From<i64> for Value {
@@ -267,6 +285,12 @@ impl From<Option<&str>> for Value {
 
 impl From<&[u8]> for Value {
     fn from(bytes: &[u8]) -> Self {
-        Self::Bytes(bytes.into())
+        Self::Bytes(Some(bytes.into()))
+    }
+}
+
+impl From<Option<Vec<u8>>> for Value {
+    fn from(bytes: Option<Vec<u8>>) -> Self {
+        Self::Bytes(bytes)
     }
 }

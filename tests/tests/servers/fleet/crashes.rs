@@ -152,7 +152,7 @@ async fn counted(store: &SqlKeys, key: &str) -> u64 {
 }
 
 /// Waits until the server has executed what the killed process has sent.
-async fn until_its_sessions_have_ended(database: &str) {
+pub(super) async fn until_its_sessions_have_ended(database: &str) {
     if !database.starts_with("postgres") {
         return;
     }
