@@ -1,5 +1,6 @@
 //! The command line. The doc comments here are the program's help.
 
+pub(crate) mod credits;
 pub(crate) mod keys;
 mod parse;
 mod prune;
@@ -12,16 +13,18 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-pub(crate) use self::{keys::Keys, parse::parse, prune::Prune, schema::Schema, verify::Verify};
+pub(crate) use self::{
+    credits::Credits, keys::Keys, parse::parse, prune::Prune, schema::Schema, verify::Verify,
+};
 
 const GLOBAL: &str = "Global options";
 
 const AFTER_HELP: &str = "\
 Exit codes:
   0    success; `verify`: the key is valid
-  1    `verify`: the key is invalid; `keys delete`: not confirmed
+  1    `verify`: the key is invalid; `credits check`: the ledger differs; any command: not confirmed
   2    invalid command line
-  3    key not found
+  3    key or grant not found
   4    conflict: the name is taken, or the key is revoked and cannot be changed
   5    database error: cannot be opened, does not answer, is locked, or has another schema version
   6    invalid value: an unknown scope, an expiry in the past, a name that is too long, no key to verify
@@ -36,6 +39,8 @@ Examples:
   tollgate keys rotate key_0199… --overlap 24h
   tollgate keys revoke key_0199…
   tollgate tenants plan acme pro
+  tollgate credits grant acme 500 --id invoice_17 --note \"invoice 17\"
+  tollgate credits show acme
   printf %s \"$KEY\" | tollgate verify
   tollgate --json keys list --all | jq -r '.items[].id'
   tollgate prune --history-older-than 365d --usage-older-than 90d
@@ -46,7 +51,7 @@ error. So this works: KEY=$(tollgate keys create --name deploy)
 
 With --json, each command writes one JSON document on one line. An error is always one line on standard error.";
 
-/// Manages the API keys of services that use Tollgate.
+/// Manages the API keys, and the credits, of services that use Tollgate.
 ///
 /// A command changes everything or nothing. The history of a key records each change with your name.
 #[derive(Debug, Parser)]
@@ -103,6 +108,10 @@ pub(crate) enum Command {
     /// Shows, suspends and resumes tenants, and sets their plans.
     #[command(subcommand)]
     Tenants(Tenants),
+
+    /// Grants credits to tenants, and shows their balances and ledgers.
+    #[command(subcommand)]
+    Credits(Credits),
 
     Verify(Verify),
 

@@ -1,5 +1,6 @@
 //! One function for each command, over the backend traits of a store.
 
+mod credits;
 mod keys;
 mod prune;
 mod schema;
@@ -83,6 +84,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let outcome = match command {
         Command::Keys(command) => keys::run(command, session).await,
         Command::Tenants(command) => tenants::run(command, session).await,
+        Command::Credits(command) => credits::run(command, session).await,
         Command::Prune(command) => prune::run(command, &database, session.is_json).await,
         Command::Verify(command) => verify::run(command, &secret, session).await,
         Command::Migrate | Command::Schema(_) | Command::Completions { .. } => Ok(Exit::Done),

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use tollgate::{denial::Unavailable, manage::KeyAdminError};
+use tollgate::{credits::CreditAdminError, denial::Unavailable, manage::KeyAdminError};
 
 use crate::output::visible;
 
@@ -10,7 +10,7 @@ use crate::output::visible;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     Done = 0,
-    /// The key is invalid, or the user has not confirmed.
+    /// The key is invalid, a ledger differs, or the user has not confirmed.
     No = 1,
     /// An invalid command line. clap uses the same code.
     Usage = 2,
@@ -65,6 +65,17 @@ impl From<KeyAdminError> for Failure {
             KeyAdminError::NotFound => Exit::NotFound,
             KeyAdminError::NameTaken | KeyAdminError::KeyTaken | KeyAdminError::Revoked => Exit::Conflict,
             KeyAdminError::Unavailable(_) => Exit::Database,
+            _ => Exit::Refused,
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
+impl From<CreditAdminError> for Failure {
+    fn from(error: CreditAdminError) -> Self {
+        let exit = match error {
+            CreditAdminError::NotFound => Exit::NotFound,
+            CreditAdminError::Unavailable(_) => Exit::Database,
             _ => Exit::Refused,
         };
         Self::new(exit, error.to_string())

@@ -70,7 +70,7 @@ pub(crate) async fn confirm(question: &str) -> Result<bool, Failure> {
     if !io::stdin().is_terminal() {
         return Err(Failure::new(
             Exit::Usage,
-            "cannot ask for confirmation, as standard input is not a terminal: pass --yes to delete without confirmation",
+            "cannot ask for confirmation, as standard input is not a terminal: pass --yes to go on without it",
         ));
     }
     output::ask(&format!("{question} [y/N] "));

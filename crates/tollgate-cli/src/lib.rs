@@ -1,4 +1,4 @@
-//! `tollgate`, a command line tool that manages API keys. This is a program, not a library to build on.
+//! `tollgate`, a command line tool that manages API keys and credits. This is a program, not a library to build on.
 //!
 //! ```sh
 //! cargo install tollgate-cli
@@ -10,6 +10,7 @@
 //! tollgate keys update key_0199… --plan pro --no-expiry
 //! tollgate keys rotate key_0199… --overlap 24h
 //! tollgate keys revoke key_0199…
+//! tollgate credits grant acme 500 --id invoice_17
 //! ```
 //!
 //! It uses the tables that services verify keys against ([`tollgate_sql`]), and the rules of
@@ -39,9 +40,9 @@
 //! | code | meaning |
 //! |---|---|
 //! | 0 | success; `verify`: the key is valid |
-//! | 1 | `verify`: the key is invalid; `keys delete`: not confirmed |
+//! | 1 | `verify`: the key is invalid; `credits check`: the ledger differs; any command: not confirmed |
 //! | 2 | invalid command line |
-//! | 3 | key not found |
+//! | 3 | key or grant not found |
 //! | 4 | conflict: the name is taken, or the key is revoked and cannot be changed |
 //! | 5 | database error: cannot be opened, does not answer, is locked, or has another schema version |
 //! | 6 | invalid value: an unknown scope, an expiry in the past, a name that is too long, no key to verify |

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tollgate::{manage::KeyAdmin, store::KeyStore, usage::UsageStore};
+use tollgate::{credits::CreditAdmin, manage::KeyAdmin, store::KeyStore, usage::UsageStore};
 use tollgate_sql::{ConnectError, Migrated, SqlKeys, SqlKeysBuilder};
 
 use crate::{
@@ -20,11 +20,17 @@ pub(crate) struct Store {
     pub(crate) admin: Arc<dyn KeyAdmin>,
     pub(crate) keys: Arc<dyn KeyStore>,
     pub(crate) usage: Arc<dyn UsageStore>,
+    pub(crate) credits: Arc<dyn CreditAdmin>,
 }
 
 impl Store {
-    pub(crate) fn of(store: impl KeyAdmin + KeyStore + UsageStore + Clone) -> Self {
-        Self { admin: Arc::new(store.clone()), keys: Arc::new(store.clone()), usage: Arc::new(store) }
+    pub(crate) fn of(store: SqlKeys) -> Self {
+        Self {
+            admin: Arc::new(store.clone()),
+            keys: Arc::new(store.clone()),
+            credits: Arc::new(store.credits()),
+            usage: Arc::new(store),
+        }
     }
 }
 
@@ -90,7 +96,8 @@ pub(crate) async fn migrate(url: &str, global: &Global) -> Result<Migrated, Fail
 fn builder(global: &Global) -> SqlKeysBuilder {
     // A command runs one query at a time.
     let limit = global.timeout;
-    SqlKeys::builder().with_deadline(limit).with_admin_deadline(limit).with_connections(1)
+    let builder = SqlKeys::builder().with_deadline(limit).with_credit_deadline(limit);
+    builder.with_admin_deadline(limit).with_connections(1)
 }
 
 fn failure(error: &ConnectError) -> Failure {

@@ -5,6 +5,7 @@
 mod management;
 
 use std::{
+    fmt::Write as _,
     io::Write as _,
     process::{Command, Stdio},
 };
@@ -135,6 +136,51 @@ async fn every_command_works_on_postgres() {
     }
     json(url, &["keys", "delete", &id, "--yes"]).await;
     assert_eq!(run(url, &["keys", "show", &id]).await.code, Some(3));
+}
+
+/// The same commands have the same output on both databases, except for instants and random identifiers.
+#[tokio::test(flavor = "multi_thread")]
+async fn credits_are_shown_alike_on_postgres_and_sqlite() {
+    let (postgres, folder) = (Postgres::start().await, tempfile::tempdir().unwrap());
+    let urls =
+        [postgres.fresh_database().await, format!("sqlite://{}", folder.path().join("keys.db").display())];
+    let mut outputs = Vec::new();
+    for url in &urls {
+        let mut output = String::new();
+        json(url, &["migrate"]).await;
+        for line in [
+            "grant acme 100 --id invoice_17 --note invoice",
+            "grant acme 100 --id invoice_17",
+            "grant acme 20 --id monthly --refill monthly:31 --priority -1",
+            "show acme",
+            "withdraw acme monthly --yes",
+            "withdraw acme gone --yes",
+            "history acme --limit 2",
+            "history acme --all",
+            "check acme",
+            "sweep",
+            "show nobody",
+            "grant acme 0",
+        ] {
+            let arguments: Vec<_> = ["credits"].into_iter().chain(line.split(' ')).collect();
+            let run = run(url, &arguments).await;
+            write!(output, "> {line}\n{:?}\n{}{}", run.code, run.out, run.err).unwrap();
+        }
+        outputs.push(without_instants(&output));
+    }
+    assert_eq!(outputs[0], outputs[1]);
+    assert!(outputs[0].contains("\nGranted 100 credits to acme as invoice_17.\n"), "{}", outputs[0]);
+}
+
+/// Replaces all digits of instants.
+fn without_instants(output: &str) -> String {
+    let is_of_instant = |word: &str| {
+        word.len() > 7 && word.chars().all(|letter| letter.is_ascii_digit() || "-:.TZ\"".contains(letter))
+    };
+    let words = output.split_inclusive([' ', '\n', ',']);
+    words
+        .map(|word| if is_of_instant(word.trim_end_matches([' ', '\n', ','])) { "INSTANT " } else { word })
+        .collect()
 }
 
 /// The rows of the tables about keys.

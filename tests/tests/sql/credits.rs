@@ -19,12 +19,12 @@ use tollgate::{
     key::Digest,
     manage::{Actor, Command},
 };
-use tollgate_sql::{Retention, SqlCredits};
+use tollgate_sql::{Retention, SqlCredits, SqlKeys};
 
 use super::{Folder, ada, at, builder, execute, find, issue, key, on_each, on_each_shared};
 
 /// How long the reservations of these tests last.
-const HOLD: Duration = Duration::from_secs(60);
+const HOLD: Duration = Duration::from_mins(1);
 
 async fn grant(credits: &SqlCredits, account: &str, amount: u64) {
     credits.grant(Command::new(NewGrant::new(account, amount), ada(), at(0))).await.unwrap();
@@ -61,7 +61,7 @@ async fn commit(
 async fn two_stores_on_one_database_never_oversell_a_credit() {
     on_each_shared(async |url| {
         let stores = [builder().connect(&url).await.unwrap(), builder().connect(&url).await.unwrap()];
-        let credits = stores.each_ref().map(|store| store.credits());
+        let credits = stores.each_ref().map(SqlKeys::credits);
         for round in 0..2 {
             let account = &format!("acme {round}");
             grant(&credits[0], account, 50).await;

@@ -15,7 +15,8 @@ Examples:
 ///
 /// Nothing else deletes them, so run this command regularly. Keys stay, even revoked and expired ones. The command deletes in short
 /// transactions, so that it does not delay services and other commands. It can be interrupted and repeated. The entries of the last
-/// 24 hours, and the latest one, are always kept.
+/// 24 hours, and the latest one, are always kept. Reservations of credits that ended more than 24 hours ago are deleted, too. The
+/// ledger is never deleted.
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("what").args(["history_older_than", "usage_older_than"]).required(true).multiple(true)))]
 #[command(override_usage = "tollgate prune [OPTIONS] <WHAT>...", after_long_help = AFTER_HELP)]

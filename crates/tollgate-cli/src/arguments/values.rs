@@ -4,7 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use jiff::{Span, SpanRelativeTo, Timestamp, civil::Date};
 use tollgate::{
-    KeyFormat, Quota, Scopes, bounds::END_OF_CALENDAR_SECONDS, manage::Metadata, network::Network,
+    KeyFormat, Quota, Scopes, bounds::END_OF_CALENDAR_SECONDS, credits::Refill, manage::Metadata,
+    network::Network,
 };
 
 /// An instant in the format of RFC 3339, before the year 9999.
@@ -36,6 +37,11 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     read().ok_or_else(|| {
         "write a duration such as 30d, 12h or 1h30m: months and years have no fixed length".into()
     })
+}
+
+/// When a grant of credits is filled up again.
+pub(crate) fn refill(text: &str) -> Result<Refill, String> {
+    text.parse().map_err(|_| "write `daily`, or `monthly:` and a day from 1 to 31, such as monthly:1".into())
 }
 
 /// A quota, and the policy whose quota it replaces: `default=60/minute,1000/hour`.

@@ -40,14 +40,27 @@ pub(super) async fn run(prune: Prune, store: &SqlKeys, is_json: bool) -> Result<
             )
         };
         let [history, usage] = parts.map(|(_, since, rows)| part(since, rows));
-        output::json(&json!({ "history": history, "usage": usage, "deleted": prune.yes }))?;
+        let reservations = json!({ "rows": pruned.reservations });
+        output::json(&json!({
+            "history": history,
+            "usage": usage,
+            "reservations": reservations,
+            "deleted": prune.yes,
+        }))?;
         return Ok(Exit::Done);
     }
     let verb = if prune.yes { "Deleted" } else { "Would delete" };
     let lines = parts.into_iter().filter_map(|(what, since, rows)| {
         Some(format!("{verb} {rows} {what} from before {}.", table::instant(Some(since?))))
     });
-    output::result(&lines.collect::<Vec<_>>().join("\n"))?;
+    let mut lines: Vec<_> = lines.collect();
+    if pruned.reservations > 0 {
+        lines.push(format!(
+            "{verb} {} reservations of credits that have no effect any more.",
+            pruned.reservations
+        ));
+    }
+    output::result(&lines.join("\n"))?;
     if !prune.yes {
         output::note("Nothing was deleted: pass --yes to delete.");
     }

@@ -1,4 +1,4 @@
-//! Keys, events and usage as JSON, in the format of the management routes.
+//! Keys, events, usage and credits as JSON. Keys and events have the format of the management routes.
 
 use std::time::SystemTime;
 
@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tollgate::{
     Plan,
+    credits::{Balance, Grant, LedgerCheck, LedgerEntry},
     manage::{IssuedKey, KeyDetails, KeyEvent, TenantDetails},
     usage::HourlyUsage,
 };
@@ -96,6 +97,57 @@ pub(crate) fn usage(id: &str, range: (SystemTime, SystemTime), hours: &[HourlyUs
         "until": instant(Some(range.1)),
         "total": total,
         "hours": hours.collect::<Vec<_>>(),
+    })
+}
+
+/// The credits of a tenant, and its grants in the order in which they are spent.
+pub(crate) fn credits(tenant: &str, balance: &Balance, grants: &[Grant]) -> Value {
+    json!({
+        "tenant": tenant,
+        "available": balance.available,
+        "reserved": balance.reserved,
+        "owed": balance.owed,
+        "grants": grants.iter().map(grant).collect::<Vec<_>>(),
+    })
+}
+
+/// A grant of credits.
+pub(crate) fn grant(grant: &Grant) -> Value {
+    json!({
+        "id": grant.id,
+        "tenant": grant.account,
+        "amount": grant.amount,
+        "remaining": grant.remaining,
+        "priority": grant.priority,
+        "granted_at": instant(Some(grant.granted_at)),
+        "expires_at": instant(grant.expires_at),
+        "refill": grant.refill.map(|refill| refill.to_string()),
+        "note": grant.note,
+    })
+}
+
+/// An entry of a ledger.
+pub(crate) fn ledger_entry(entry: &LedgerEntry) -> Value {
+    json!({
+        "number": entry.number,
+        "at": instant(Some(entry.at)),
+        "action": entry.kind.as_str(),
+        "amount": entry.amount,
+        "grant": entry.grant,
+        "reservation": entry.reservation.map(|id| id.to_string()),
+        "operator": entry.actor,
+        "note": entry.note,
+    })
+}
+
+/// The credits of a tenant, compared with its ledger.
+pub(crate) fn ledger_check(tenant: &str, check: &LedgerCheck) -> Value {
+    json!({
+        "tenant": tenant,
+        "agrees": check.agrees,
+        "available": check.available,
+        "owed": check.owed,
+        "net_by_ledger": check.net_by_ledger,
     })
 }
 

@@ -1,12 +1,16 @@
 //! Tables for terminals.
 
+mod credits;
+
 use std::{
     env,
     io::{self, IsTerminal as _},
     time::SystemTime,
 };
 
-use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, presets};
+use comfy_table::{
+    Attribute, Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, presets,
+};
 use jiff::Timestamp;
 use tollgate::{
     Plan,
@@ -14,6 +18,7 @@ use tollgate::{
     usage::HourlyUsage,
 };
 
+pub(crate) use self::credits::{balance, grants, ledger};
 use super::visible;
 
 /// The output stream of a table. A terminal limits its width and allows colours.
@@ -25,31 +30,23 @@ pub(crate) enum Stream {
 
 /// Keys, one on a line, without empty columns.
 pub(crate) fn keys(keys: &[KeyDetails], now: SystemTime, stream: Stream) -> String {
-    let mut columns: Vec<(&str, Vec<Cell>)> = Vec::new();
-    let mut add = |name, text: &dyn Fn(&KeyDetails) -> String| {
-        let texts: Vec<_> = keys.iter().map(text).collect();
-        if texts.iter().any(|text| !text.is_empty()) {
-            columns.push((name, texts.iter().map(cell).collect()));
-        }
-    };
-    add("ID", &|key| key.id.to_string());
-    add("NAME", &|key| key.name.to_string());
-    add("PREFIX", &|key| key.display_prefix.to_string());
-    add("TENANT", &|key| key.tenant.as_deref().unwrap_or_default().to_owned());
-    add("SCOPES", &|key| key.scopes.to_string());
-    add("PLAN", &|key| plan(key.effective_plan()));
-    add("CREATED", &|key| day(Some(key.created_at)));
-    add("EXPIRES", &|key| day(key.expires_at));
-    add("LAST USED", &|key| day(key.last_used_at));
+    let mut columns = filled(
+        keys,
+        &[
+            ("ID", &|key| key.id.to_string()),
+            ("NAME", &|key| key.name.to_string()),
+            ("PREFIX", &|key| key.display_prefix.to_string()),
+            ("TENANT", &|key| key.tenant.as_deref().unwrap_or_default().to_owned()),
+            ("SCOPES", &|key| key.scopes.to_string()),
+            ("PLAN", &|key| plan(key.effective_plan())),
+            ("CREATED", &|key| day(Some(key.created_at))),
+            ("EXPIRES", &|key| day(key.expires_at)),
+            ("LAST USED", &|key| day(key.last_used_at)),
+        ],
+    );
     let statuses = keys.iter().map(|key| status(key.state(now), stream)).collect();
     columns.push(("STATUS", statuses));
-
-    let mut table = empty(stream);
-    table.set_header(columns.iter().map(|(name, _)| heading(name, stream)));
-    let mut cells: Vec<_> = columns.into_iter().map(|(_, cells)| cells.into_iter()).collect();
-    for _ in keys {
-        table.add_row(cells.iter_mut().filter_map(Iterator::next));
-    }
+    let mut table = of_columns(columns, stream);
     // Users copy identifiers, so they are not wrapped.
     keep_whole(&mut table, 0);
     finished(table)
@@ -147,7 +144,7 @@ pub(crate) fn usage(hours: &[HourlyUsage], stream: Stream) -> String {
 }
 
 fn number(number: u64) -> Cell {
-    cell(number.to_string()).set_alignment(comfy_table::CellAlignment::Right)
+    cell(number.to_string()).set_alignment(CellAlignment::Right)
 }
 
 /// A plan, or an empty text.
@@ -173,6 +170,33 @@ fn status(state: KeyState, stream: Stream) -> Cell {
 fn heading(name: &str, stream: Stream) -> Cell {
     let heading = Cell::new(name);
     if has_colours(stream) { heading.add_attribute(Attribute::Bold) } else { heading }
+}
+
+/// A column: its name, and its text for an item.
+type Column<'c, T> = (&'static str, &'c dyn Fn(&T) -> String);
+
+/// The columns that have text for at least one of the items.
+fn filled<T>(items: &[T], columns: &[Column<'_, T>]) -> Vec<(&'static str, Vec<Cell>)> {
+    let mut filled = Vec::new();
+    for (name, text) in columns {
+        let texts: Vec<_> = items.iter().map(text).collect();
+        if texts.iter().any(|text| !text.is_empty()) {
+            filled.push((*name, texts.iter().map(cell).collect()));
+        }
+    }
+    filled
+}
+
+/// A table of columns of equal length.
+fn of_columns(columns: Vec<(&str, Vec<Cell>)>, stream: Stream) -> Table {
+    let mut table = empty(stream);
+    table.set_header(columns.iter().map(|(name, _)| heading(name, stream)));
+    let rows = columns.first().map_or(0, |(_, cells)| cells.len());
+    let mut cells: Vec<_> = columns.into_iter().map(|(_, cells)| cells.into_iter()).collect();
+    for _ in 0..rows {
+        table.add_row(cells.iter_mut().filter_map(Iterator::next));
+    }
+    table
 }
 
 /// A cell with text of unknown origin.
@@ -203,6 +227,12 @@ fn finished(mut table: Table) -> String {
 fn keep_whole(table: &mut Table, column: usize) {
     if let Some(column) = table.column_mut(column) {
         column.set_constraint(ColumnConstraint::ContentWidth);
+    }
+}
+
+fn align_right(table: &mut Table, column: usize) {
+    if let Some(column) = table.column_mut(column) {
+        column.set_cell_alignment(CellAlignment::Right);
     }
 }
 

@@ -98,6 +98,8 @@ fn a_secret_in_place_of_a_word_is_not_repeated() {
             &["keys", "create", "--name=a", "--scope", &format!("{word}\\")],
             &["keys", "create", "--name=a", "--prefix", &format!("{word}-")],
             &["keys", "usage", "--from", word, "key_1"],
+            &["credits", "grant", "acme", word],
+            &["credits", "grant", "acme", "1", "--refill", word],
             &["completions", word],
             &["schema", "--database-kind", word],
         ] {
@@ -133,6 +135,9 @@ fn a_secret_in_place_of_a_name_is_not_stored() {
         &["keys", "update", &id, "--name"],
         &["keys", "list", "--operator"],
         &["tenants", "suspend"],
+        &["credits", "grant", "acme", "1", "--id"],
+        &["credits", "grant", "acme", "1", "--note"],
+        &["credits", "show"],
     ] {
         let run = world.run(&[arguments, &[&secret]].concat());
         assert_eq!(run.code, 2, "{run:?}");
