@@ -3,6 +3,10 @@
 
 mod client;
 mod migration;
+mod oplive;
+mod oplive_credits;
+mod oplive_dashboard;
+mod oplive_limits;
 mod quickstart;
 mod scanr;
 mod scanr_account;
