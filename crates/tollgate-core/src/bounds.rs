@@ -75,11 +75,11 @@ pub const MAX_GRANT_ID_BYTES: usize = 200;
 /// The note of a grant, in characters.
 pub const MAX_NOTE_CHARS: usize = 500;
 
-/// The number of reservations of an account that are not settled and have not expired. More requests are refused with 503.
+/// The number of reservations of an account that are not settled and have not expired. More requests are refused with 429.
 pub const MAX_OPEN_RESERVATIONS: u32 = 5_000;
 
 /// How long a reservation lasts at most: 7 days. A later expiry is brought forward.
-pub const MAX_HOLD: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+pub const MAX_RESERVATION_TIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// The idempotency key of a reservation, in bytes.
 pub const MAX_IDEMPOTENCY_KEY_BYTES: usize = 255;

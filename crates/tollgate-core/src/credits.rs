@@ -36,7 +36,8 @@ pub use reservation::{
 /// - Available credits never go below zero. Of concurrent reservations, only those succeed for which there are enough credits.
 /// - The first settlement of a reservation wins. A repeated call returns the same settlement, so a caller that has lost the answer calls
 ///   again.
-/// - A reservation that is not settled before [its time is up](ReserveRequest::expires_at) gives its credits back.
+/// - A reservation that is not settled before [its time is up](ReserveRequest::expires_at) gives its credits back. A settlement within 24
+///   hours after that charges what was reserved all the same: what is not available by then becomes a debt.
 /// - A change that has begun is completed even if its future is dropped.
 pub trait Credits: Send + Sync + 'static {
     /// Reserves credits: they are not available to other requests until the reservation is settled.
@@ -46,7 +47,7 @@ pub trait Credits: Send + Sync + 'static {
     /// expires.
     fn reserve(&self, request: &ReserveRequest<'_>) -> Answer<Result<Reserved, Unavailable>>;
 
-    /// Charges or releases a reservation.
+    /// Charges or releases a reservation. It must not panic: it is called when a response is dropped.
     ///
     /// # Errors
     /// [`Unavailable`] if it is not known whether the reservation was settled: call again.

@@ -5,7 +5,7 @@ use std::{borrow::Cow, error::Error, fmt, sync::Arc, time::Duration};
 use http::StatusCode;
 
 use crate::{
-    credits::Shortage,
+    credits::{Settlement, Shortage},
     limit::{Decision, decision::whole_seconds},
 };
 
@@ -53,6 +53,7 @@ struct More {
     retry_after: Option<Duration>,
     decision: Option<Decision>,
     shortage: Option<Shortage>,
+    settlement: Option<Settlement>,
 }
 
 impl Denial {
@@ -80,6 +81,12 @@ impl Denial {
     pub fn credits_exhausted(shortage: Shortage) -> Self {
         let more = More { shortage: Some(shortage), ..More::default() };
         Self::with_more(DenialKind::CreditsExhausted, more)
+    }
+
+    /// A request with the same idempotency key was charged before. The caller may see how.
+    pub fn request_repeated(settlement: Settlement) -> Self {
+        let more = More { settlement: Some(settlement), ..More::default() };
+        Self::with_more(DenialKind::RequestRepeated, more)
     }
 
     /// The path exists, but not for this method: 405. `allowed_methods` lists the methods that it has, separated by commas, for the
@@ -211,6 +218,11 @@ impl Denial {
     /// What the account has and what the request needs, if the credits are used up.
     pub fn shortage(&self) -> Option<Shortage> {
         self.more()?.shortage
+    }
+
+    /// How the earlier request was settled, if the request is repeated.
+    pub fn settlement(&self) -> Option<Settlement> {
+        self.more()?.settlement
     }
 
     fn with_more(kind: DenialKind, more: More) -> Self {

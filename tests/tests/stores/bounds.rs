@@ -66,7 +66,7 @@ fn the_guide_has_the_bounds_of_the_code() {
         MAX_GRANT_ID_BYTES,
         MAX_NOTE_CHARS,
         MAX_OPEN_RESERVATIONS,
-        MAX_HOLD,
+        MAX_RESERVATION_TIME,
         MAX_IDEMPOTENCY_KEY_BYTES,
         SETTLEMENT_KEPT,
         MAX_PAGE_ITEMS,

@@ -143,11 +143,13 @@ impl Account {
         self.grants.push(grant);
     }
 
-    /// Compares the account with its ledger: the sums of the amounts by grant, and the sum of those without a grant.
+    /// Compares the account with its ledger: the sums of the amounts by grant, and the sum of those without a grant. A grant whose sum is
+    /// given twice does not agree.
     pub fn check(&self, sums: impl IntoIterator<Item = (Option<GrantId>, i64)>) -> LedgerCheck {
         let mut net = 0_i64;
         let mut owed_agrees = self.owed == 0;
-        let mut unmatched = self.grants.iter().filter(|grant| grant.grant.remaining > 0).count();
+        let mut unmatched: Vec<_> =
+            self.grants.iter().map(|grant| &grant.grant).filter(|grant| grant.remaining > 0).collect();
         let mut grants_agree = true;
         for (id, sum) in sums {
             net = net.saturating_add(sum);
@@ -155,12 +157,11 @@ impl Account {
                 owed_agrees = sum.checked_neg().and_then(|owed| u64::try_from(owed).ok()) == Some(self.owed);
                 continue;
             };
-            let grant = self.grants.iter().find(|grant| grant.grant.id == id);
-            let remaining = grant.map_or(0, |grant| grant.grant.remaining);
+            let place = unmatched.iter().position(|grant| grant.id == id);
+            let remaining = place.map_or(0, |place| unmatched.swap_remove(place).remaining);
             grants_agree &= u64::try_from(sum) == Ok(remaining);
-            unmatched -= usize::from(remaining > 0);
         }
-        let agrees = owed_agrees && grants_agree && unmatched == 0;
+        let agrees = owed_agrees && grants_agree && unmatched.is_empty();
         LedgerCheck::new(self.available(), self.owed, net, agrees)
     }
 

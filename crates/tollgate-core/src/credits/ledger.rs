@@ -131,7 +131,7 @@ impl EntryKind {
 pub struct LedgerQuery {
     /// The account.
     pub account: Box<str>,
-    /// The number of entries on a page: 1 to 100. Default: 100.
+    /// The number of entries on a page that is wished for. Default: 100. Stores use [`page_size`](Self::page_size).
     pub limit: u32,
     /// The cursor of the page before.
     pub after: Option<Box<str>>,
@@ -145,7 +145,12 @@ impl LedgerQuery {
 
     /// At most this many entries: 1 to 100. Other numbers are brought into this range.
     pub fn with_limit(self, limit: u32) -> Self {
-        Self { limit: limit.clamp(1, 100), ..self }
+        Self { limit, ..self }
+    }
+
+    /// The number of entries on a page: 1 to 100.
+    pub fn page_size(&self) -> u32 {
+        self.limit.clamp(1, 100)
     }
 
     /// Continues behind the page whose [`next`](crate::manage::Page) this is.

@@ -12,8 +12,8 @@ pub struct ReserveRequest<'r> {
     pub account: &'r str,
     /// The estimated cost.
     pub amount: u64,
-    /// The instant from which the reservation has expired: its credits are available again. A settlement that comes later still charges,
-    /// up to what is available then, and a debt with [`Excess::Owe`].
+    /// The instant from which the reservation has expired: its credits are available again. A settlement that comes later still charges
+    /// what was reserved, and what is not available by then becomes a debt.
     pub expires_at: SystemTime,
     /// By what the request is recognized if it is sent again.
     pub idempotency: Option<Idempotency<'r>>,
@@ -64,6 +64,8 @@ pub enum Reserved {
     InProgress,
     /// The idempotency key was used for a request with another fingerprint.
     KeyReused,
+    /// The account has [`MAX_OPEN_RESERVATIONS`](crate::bounds::MAX_OPEN_RESERVATIONS). Nothing is reserved.
+    TooManyOpen,
 }
 
 /// Credits that are reserved for a request.
@@ -133,7 +135,7 @@ impl fmt::Display for InvalidReservationId {
 
 impl std::error::Error for InvalidReservationId {}
 
-/// Too few credits.
+/// Too few credits, or a debt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Shortage {
@@ -141,12 +143,19 @@ pub struct Shortage {
     pub available: u64,
     /// What the request needs.
     pub needed: u64,
+    /// The debt. The next grants pay it first, so an account that needs `needed` has to be granted both.
+    pub owed: u64,
 }
 
 impl Shortage {
-    /// `available` is less than `needed`, or the account has a debt.
+    /// `available` is less than `needed`, and the account has no debt.
     pub fn new(available: u64, needed: u64) -> Self {
-        Self { available, needed }
+        Self { available, needed, owed: 0 }
+    }
+
+    /// The account has a debt.
+    pub fn with_debt(self, owed: u64) -> Self {
+        Self { owed, ..self }
     }
 }
 
@@ -186,7 +195,8 @@ pub enum SettleAction {
     Release,
 }
 
-/// What happens if a request costs more than was reserved for it.
+/// What happens if a request costs more than was reserved for it. What was reserved is charged in any case: if the reservation has expired
+/// and its credits are used, it becomes a debt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Excess {

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::{Account, AccountGrant, Cause, ReservationState, StoredReservation, amount_of, signed};
 use crate::{
-    bounds::{MAX_CREDITS, MAX_HOLD, MAX_IDEMPOTENCY_KEY_BYTES, MAX_OPEN_RESERVATIONS},
+    bounds::{MAX_CREDITS, MAX_IDEMPOTENCY_KEY_BYTES, MAX_OPEN_RESERVATIONS, MAX_RESERVATION_TIME},
     credits::{
         EntryKind, Excess, Reservation, ReservationId, ReserveRequest, Reserved, SettleAction, SettleRequest,
         Settlement, Shortage,
@@ -16,12 +16,14 @@ impl Account {
     /// Reserves credits. `id` is the identifier of the new reservation. `earlier` is the stored reservation of the account that has
     /// the idempotency key of the request.
     ///
-    /// An account with a debt cannot reserve anything, not even 0: a request without an estimate could increase the debt. A
-    /// reservation lasts for at most [`MAX_HOLD`].
+    /// An account with a debt cannot reserve anything, not even 0: a request without an estimate could increase the debt. An account
+    /// has at most [`MAX_OPEN_RESERVATIONS`], and a reservation lasts for at most [`MAX_RESERVATION_TIME`].
+    ///
+    /// If `earlier` was released or has expired, the new reservation has its key from now on. An expired one can still be charged: its
+    /// request may be at work.
     ///
     /// # Errors
-    /// [`Unavailable`] if the account has [`MAX_OPEN_RESERVATIONS`], or if the idempotency key is longer than
-    /// [`MAX_IDEMPOTENCY_KEY_BYTES`].
+    /// [`Unavailable`] if the idempotency key is longer than [`MAX_IDEMPOTENCY_KEY_BYTES`].
     pub fn reserve(
         &mut self,
         request: &ReserveRequest<'_>,
@@ -52,25 +54,20 @@ impl Account {
         }
         let available = self.available();
         if self.owed > 0 || request.amount > available.min(MAX_CREDITS) {
-            return Ok(Reserved::Insufficient(Shortage::new(available, request.amount)));
+            let shortage = Shortage::new(available, request.amount).with_debt(self.owed);
+            return Ok(Reserved::Insufficient(shortage));
         }
         if self.open_reservations >= MAX_OPEN_RESERVATIONS {
-            return Err(Unavailable::new(
-                "the account has the maximum number of open reservations: settle them, or let them expire sooner",
-            ));
+            return Ok(Reserved::TooManyOpen);
         }
 
         if let Some(mut earlier) = earlier {
-            // The new reservation has the key from now on. An expired one that still charged would charge the key twice.
             earlier.idempotency = None;
-            if earlier.state == ReservationState::Expired && now < earlier.forgotten_at() {
-                earlier.state = ReservationState::Released { at: now };
-            }
             self.store(earlier);
         }
         let cause = Cause { at: now, kind: EntryKind::Reserved, reservation: Some(id) };
         let parts = self.take(request.amount, cause);
-        let latest_end = now.checked_add(MAX_HOLD).unwrap_or(now);
+        let latest_end = now.checked_add(MAX_RESERVATION_TIME).unwrap_or(now);
         let idempotency = request.idempotency.map(|asked| (asked.key.into(), asked.fingerprint));
         let held = StoredReservation::new(
             id,
@@ -88,23 +85,24 @@ impl Account {
 
     /// Charges or releases a reservation. `found` is the stored reservation of the account with the identifier of the request.
     ///
-    /// A reservation that is settled already keeps its settlement. One that has expired charges what is available, and the rest
-    /// becomes a debt if [`Excess::Owe`] says so. One that is not found, or is [forgotten](StoredReservation::forgotten_at), charges
-    /// nothing and returns nothing: it may have been settled before.
+    /// A reservation that is settled already keeps its settlement; a commit after a release is uncharged. One that has expired charges
+    /// the actual cost up to the reserved amount in full: what is not available becomes a debt, whatever [`Excess`] says, since it was
+    /// promised when it was reserved. One that is not found, or is [forgotten](StoredReservation::forgotten_at), charges nothing and
+    /// returns nothing: it may have been settled before.
     pub fn settle(&mut self, request: &SettleRequest<'_>, found: Option<StoredReservation>) -> Settlement {
+        let nothing = || match request.action {
+            SettleAction::Commit { actual, .. } => Settlement::new(request.id, 0, storable(actual)),
+            SettleAction::Release => Settlement::new(request.id, 0, 0),
+        };
         let found = found.map(|found| self.latest(found, request.now));
         let Some(mut reservation) = found.filter(|found| request.now < found.forgotten_at()) else {
-            let uncharged = match request.action {
-                SettleAction::Commit { actual, .. } => actual,
-                SettleAction::Release => 0,
-            };
-            return Settlement::new(request.id, 0, uncharged);
+            return nothing();
         };
         match reservation.state {
             ReservationState::Committed { charged, uncharged, .. } => {
                 return Settlement::new(reservation.id, charged, uncharged);
             }
-            ReservationState::Released { .. } => return Settlement::new(reservation.id, 0, 0),
+            ReservationState::Released { .. } => return nothing(),
             ReservationState::Held => self.close(&reservation),
             ReservationState::Expired => {}
         }
@@ -135,7 +133,7 @@ impl Account {
         StoredReservation { parts: Vec::new(), state: ReservationState::Expired, ..held }
     }
 
-    /// Charges the actual cost: from what is reserved, then from what is available, then as a debt.
+    /// Charges the actual cost: from what is reserved, then from what is available, then as a debt. A debt is at most [`MAX_CREDITS`].
     fn charge(
         &mut self,
         reservation: &StoredReservation,
@@ -145,21 +143,22 @@ impl Account {
     ) -> Settlement {
         let from_parts = actual.min(amount_of(&reservation.parts));
         self.put_back(reservation, from_parts, at);
-        // Nothing of an expired reservation is reserved any more, so all of it is charged as an excess is.
-        let wanted = if excess == Excess::Cap { actual.min(reservation.amount) } else { actual };
-        let wanted = wanted - from_parts;
+        // What was promised, and is not reserved any more since the reservation has expired.
+        let promised = actual.min(reservation.amount).saturating_sub(from_parts);
+        let beyond = if excess == Excess::Cap { 0 } else { actual.saturating_sub(reservation.amount) };
         let cause = |kind| Cause { at, kind, reservation: Some(reservation.id) };
-        let from_grants = amount_of(&self.take(wanted, cause(EntryKind::Charged)));
+        let from_grants = amount_of(&self.take(promised.saturating_add(beyond), cause(EntryKind::Charged)));
+        let promised_left = promised.saturating_sub(from_grants);
+        let beyond_left = beyond - from_grants.saturating_sub(promised).min(beyond);
         let most_owed = if let Excess::Owe(most) = excess { most.min(MAX_CREDITS) } else { 0 };
-        let as_debt = (wanted - from_grants).min(most_owed.saturating_sub(self.owed));
+        let as_debt = promised_left.min(MAX_CREDITS.saturating_sub(self.owed));
+        let as_debt = as_debt + beyond_left.min(most_owed.saturating_sub(self.owed + as_debt));
         if as_debt > 0 {
             self.owed += as_debt;
             self.changes.record(cause(EntryKind::Owed), -signed(as_debt), None);
         }
         let charged = from_parts + from_grants + as_debt;
-        // Databases have signed numbers.
-        let uncharged = (actual - charged).min(i64::MAX.unsigned_abs());
-        Settlement::new(reservation.id, charged, uncharged)
+        Settlement::new(reservation.id, charged, storable(actual - charged))
     }
 
     /// Returns what is reserved, except for the first `kept` credits. What cannot return to its grant lapses.
@@ -213,4 +212,9 @@ impl Account {
             reservations.push(reservation);
         }
     }
+}
+
+/// Databases have signed numbers.
+fn storable(uncharged: u64) -> u64 {
+    uncharged.min(i64::MAX.unsigned_abs())
 }

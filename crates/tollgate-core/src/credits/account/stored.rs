@@ -90,7 +90,7 @@ impl ReservedPart {
 pub enum ReservationState {
     /// Its credits are reserved.
     Held,
-    /// It was not settled in time, and its credits were given back. It can still be settled: then it charges what is available.
+    /// It was not settled in time, and its credits were given back. It can still be settled: then what is not available becomes a debt.
     Expired,
     /// It was charged.
     Committed {

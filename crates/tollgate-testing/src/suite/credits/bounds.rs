@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use tollgate::{
-    bounds::{MAX_CREDITS, MAX_GRANTS, MAX_HOLD},
+    bounds::{MAX_CREDITS, MAX_GRANTS, MAX_RESERVATION_TIME},
     credits::{CreditAdminError, Excess, NewGrant, Refill, ReserveRequest, Reserved, Shortage},
 };
 
@@ -69,6 +69,6 @@ pub(super) async fn extreme_amounts_and_instants_change_nothing_by_mistake(setup
         let reserved = if is_open { 4 } else { 0 };
         assert_eq!(setup.amounts("other").await, [10 - reserved, reserved, 0]);
     }
-    setup.clock.set(now + MAX_HOLD);
+    setup.clock.set(now + MAX_RESERVATION_TIME);
     assert_eq!(setup.amounts("other").await, [10, 0, 0], "no reservation lasts longer than this");
 }

@@ -70,6 +70,16 @@ pub(super) async fn pages_show_every_entry_once_the_latest_first(setup: &Setup) 
     }
     assert_eq!(amounts, (1..=25).rev().collect::<Vec<_>>());
     assert_eq!(sizes, [10, 10, 5]);
+
+    for _ in 0..50 {
+        let id = setup.hold("acme", 1).await;
+        setup.release("acme", id).await;
+    }
+    let mut query = LedgerQuery::new("acme");
+    for (limit, size) in [(0, 1), (100, 100), (101, 100), (u32::MAX, 100)] {
+        query.limit = limit;
+        assert_eq!(setup.credits.ledger(&query).await.unwrap().items.len(), size, "{limit}");
+    }
 }
 
 pub(super) async fn an_invalid_cursor_is_no_outage(setup: &Setup) {

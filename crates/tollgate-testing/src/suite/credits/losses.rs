@@ -1,6 +1,6 @@
 //! The losses of credits that other services have had, each as a test.
 
-use tollgate::credits::{EntryKind, Excess, NewGrant, Reserved, SettleAction, Settlement};
+use tollgate::credits::{EntryKind, Excess, NewGrant, Reserved, SettleAction, Settlement, Shortage};
 
 use super::setup::{Setup, held};
 
@@ -64,6 +64,24 @@ pub(super) async fn a_charge_that_failed_is_no_refund(setup: &Setup) {
     assert!(matches!(setup.reserve("acme", 1).await, Reserved::Insufficient(_)));
     let changes = setup.changes("acme").await;
     assert_eq!(changes, [(EntryKind::Granted, 10), (EntryKind::Reserved, -10)]);
+}
+
+/// Requests were slower than their reservations, whose credits were reserved again, and the late settlements found none to charge.
+pub(super) async fn requests_that_outlive_their_reservations_spend_no_credit_twice(setup: &Setup) {
+    setup.grant(NewGrant::new("acme", 10)).await;
+    let mut slow = Vec::new();
+    for _ in 0..5 {
+        slow.push(setup.hold("acme", 10).await);
+        setup.advance(60);
+    }
+    for (number, id) in slow.into_iter().enumerate() {
+        assert_eq!(setup.commit("acme", id, 10).await, (10, 0));
+        assert_eq!(setup.amounts("acme").await, [0, 0, 10 * number as u64]);
+    }
+    let refused = Reserved::Insufficient(Shortage::new(0, 1).with_debt(40));
+    assert_eq!(setup.reserve("acme", 1).await, refused);
+    setup.grant(NewGrant::new("acme", 45)).await;
+    assert_eq!(setup.amounts("acme").await, [5, 0, 0]);
 }
 
 /// Keys were looked up without the tenant, so a request was answered and charged as another tenant's.

@@ -169,16 +169,11 @@ impl Model {
         amount: u64,
         expires_at: u64,
         key: Option<(String, String)>,
-        now: u64,
     ) {
         if let Some((key, _)) = &key
             && let Some((earlier, _)) = self.user_of(key)
         {
-            let earlier = self.reservations.get_mut(&earlier).unwrap();
-            earlier.key = None;
-            if earlier.state == State::Expired && earlier.is_remembered(now) {
-                earlier.state = State::Settled { at: now, outcome: (0, 0), is_charged: false };
-            }
+            self.reservations.get_mut(&earlier).unwrap().key = None;
         }
         for _ in 0..amount {
             let next = self.next_available().unwrap();
@@ -196,8 +191,10 @@ impl Model {
         let actual = if let SettleAction::Commit { actual, .. } = action { actual } else { 0 };
         let found = self.reservations.get(&id).filter(|found| found.is_remembered(now));
         let Some(found) = found else { return (0, actual) };
-        if let State::Settled { outcome, .. } = found.state {
-            return outcome;
+        match found.state {
+            State::Settled { outcome, is_charged: true, .. } => return outcome,
+            State::Settled { is_charged: false, .. } => return (0, actual),
+            State::Held | State::Expired => {}
         }
         let reserved = found.amount;
         let mut charged = 0;
@@ -214,10 +211,8 @@ impl Model {
                 self.spent += 1;
                 charged += 1;
             }
-            while let Excess::Owe(limit) = excess
-                && charged < most
-                && self.owed < limit
-            {
+            let limit = if let Excess::Owe(limit) = excess { limit } else { 0 };
+            while charged < most && (charged < reserved || self.owed < limit) {
                 self.owed += 1;
                 charged += 1;
             }

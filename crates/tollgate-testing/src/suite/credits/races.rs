@@ -87,7 +87,11 @@ pub(super) async fn concurrent_settlements_of_a_reservation_have_the_same_result
             credits.settle(&SettleRequest::new("acme", id, action, now)).await.unwrap()
         });
         let settlements: Vec<Settlement> = settlements.await;
-        assert!(settlements.iter().all(|settlement| *settlement == settlements[0]), "{settlements:?}");
+        // If a release was first, each commit reports its own cost as uncharged.
+        let first = settlements[0].charged;
+        assert!(settlements.iter().all(|settlement| settlement.charged == first), "{settlements:?}");
+        let same = settlements.iter().all(|settlement| settlement.uncharged == settlements[0].uncharged);
+        assert!(same || first == 0, "{settlements:?}");
         available -= settlements[0].charged;
         assert_eq!(setup.amounts("acme").await, [available, 0, 0]);
     }

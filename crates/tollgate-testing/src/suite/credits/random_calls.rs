@@ -132,7 +132,7 @@ impl Account {
                 (Reserved::Held(held), Expected::Held { available }) => {
                     assert_eq!((held.amount, held.available), (amount, available));
                     self.held.push(held.id);
-                    self.model.hold(held.id, amount, expires_at, key.clone(), now);
+                    self.model.hold(held.id, amount, expires_at, key.clone());
                 }
                 (Reserved::Insufficient(shortage), Expected::Insufficient { available }) => {
                     assert_eq!((shortage.available, shortage.needed), (available, amount));

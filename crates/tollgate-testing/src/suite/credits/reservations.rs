@@ -33,7 +33,7 @@ pub(super) async fn the_first_settlement_wins(setup: &Setup) {
 
     let id = setup.hold("acme", 10).await;
     assert_eq!(setup.release("acme", id).await, (0, 0));
-    assert_eq!(setup.commit("acme", id, 10).await, (0, 0), "a released reservation cannot be charged");
+    assert_eq!(setup.commit("acme", id, 10).await, (0, 10), "a released reservation cannot be charged");
     assert_eq!(setup.amounts("acme").await, [90, 0, 0]);
 }
 
@@ -63,7 +63,7 @@ pub(super) async fn a_debt_has_a_limit_and_is_paid_first(setup: &Setup) {
     );
     assert_eq!(setup.amounts("acme").await, [0, 4, 7]);
     for amount in [0, 1] {
-        let refused = Reserved::Insufficient(Shortage::new(0, amount));
+        let refused = Reserved::Insufficient(Shortage::new(0, amount).with_debt(7));
         assert_eq!(setup.reserve("acme", amount).await, refused, "an account with a debt cannot reserve");
     }
     setup.release("acme", three).await;
@@ -92,14 +92,20 @@ pub(super) async fn an_expired_reservation_gives_back_and_still_charges(setup: &
         assert_eq!(setup.amounts(account).await, amounts, "{account}");
     }
 
-    for (account, excess, expected, amounts) in
-        [("used, cap", Excess::Cap, (4, 4), [0, 6, 0]), ("used, owe 3", Excess::Owe(3), (7, 1), [0, 6, 3])]
-    {
+    // What was reserved is charged although others have spent it: 8. The excess is charged as its caller chose.
+    for (account, actual, excess, expected, amounts) in [
+        ("used, less", 5, Excess::Cap, (5, 0), [0, 6, 1]),
+        ("used, cap", 11, Excess::Cap, (8, 3), [0, 6, 4]),
+        ("used, take", 11, Excess::TakeAvailable, (8, 3), [0, 6, 4]),
+        ("used, owe 3", 11, Excess::Owe(3), (8, 3), [0, 6, 4]),
+        ("used, owe 6", 11, Excess::Owe(6), (10, 1), [0, 6, 6]),
+        ("used, owe 9", 11, Excess::Owe(9), (11, 0), [0, 6, 7]),
+    ] {
         setup.grant(NewGrant::new(account, 10)).await;
         let late = setup.hold(account, 8).await;
         setup.advance(60);
         setup.hold(account, 6).await;
-        assert_eq!(setup.commit_with(account, late, 8, excess).await, expected, "{account}");
+        assert_eq!(setup.commit_with(account, late, actual, excess).await, expected, "{account}");
         assert_eq!(setup.amounts(account).await, amounts, "what others hold is not charged: {account}");
     }
 

@@ -46,7 +46,7 @@ impl Ledger {
 
     /// The entries with a lower number than `before`, the latest first.
     pub(super) fn page(&self, query: &LedgerQuery, before: Option<u64>) -> Page<LedgerEntry> {
-        let size = usize::try_from(query.limit).unwrap_or(usize::MAX).max(1);
+        let size = usize::try_from(query.page_size()).unwrap_or(1);
         let end = before.map_or(u64::MAX, |number| number.saturating_sub(self.dropped + 1));
         let end = usize::try_from(end).unwrap_or(usize::MAX).min(self.entries.len());
         let start = end.saturating_sub(size);
