@@ -99,7 +99,8 @@
 //!
 //! Other events with this target refuse no request. `WARN`: a deferred charge failed (`detail`), usage could not be flushed
 //! (`detail`), usage was dropped (`uses`, `unconfirmed`), or a reservation was not settled and expires (`account`, `reservation`,
-//! `actual`, which is not charged, and `detail`). `ERROR`, at growing intervals: a limit by address has no effect, because
+//! `actual`, which is not charged, and `detail`). `INFO`, `credits not charged`: a settlement did not charge the whole actual cost
+//! (`account`, `reservation`, `charged`, `uncharged`). `ERROR`, at growing intervals: a limit by address has no effect, because
 //! the client's address is unknown (`layer`).
 //!
 //! The code inside a [`RequestIdLayer`] runs in a span `request` with the field `request_id`.

@@ -36,6 +36,8 @@ pub enum Call {
     LosesAnswer,
     /// It is done, and never answered.
     Hangs,
+    /// It is not done, and never answered.
+    HangsUndone,
 }
 
 /// Credits whose calls go as the test says. Clones are the same backend.
@@ -195,6 +197,7 @@ fn go<T: Send + 'static>(
             drop(act());
             Answer::Later(Box::pin(std::future::pending()) as Pending<_>)
         }
+        Call::HangsUndone => Answer::Later(Box::pin(std::future::pending()) as Pending<_>),
         Call::Slow(time) => {
             // As in a database, a change that has begun is completed.
             let done = tokio::spawn(async move {

@@ -1,4 +1,4 @@
-//! Charging requests in credits: what is refused, what is charged, and what is lost if a backend or a caller fails: nothing.
+//! Charging requests in credits: what is refused, what is charged, and what remains if a backend or a caller fails.
 
 mod charged;
 mod faults;
@@ -127,6 +127,7 @@ async fn answer(how: &str, report: Report) -> Result<Response<Body>, &'static st
         "empty" => ok(Empty::new().map_err(infallible).boxed_unsync()),
         "redirect" => with_status(StatusCode::SEE_OTHER),
         "not-modified" => with_status(StatusCode::NOT_MODIFIED),
+        "switching" => with_status(StatusCode::SWITCHING_PROTOCOLS),
         "error" => with_status(StatusCode::INTERNAL_SERVER_ERROR),
         "missing" => with_status(StatusCode::NOT_FOUND),
         "grpc-refused" => Ok(Response::builder().header("grpc-status", "7").body(full()).unwrap()),

@@ -113,6 +113,16 @@ where
     }
 }
 
+/// Dropped only if the inner service panics: such a request is charged nothing.
+struct InPanic<'p>(&'p mut ResponseParts);
+
+impl Drop for InPanic<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        self.0.release_credits();
+    }
+}
+
 impl<S, RequestBody> Waiting<S, RequestBody>
 where
     S: Service<Request<RequestBody>>,
@@ -163,17 +173,23 @@ where
         let StateProjection::Inner { future, parts, span } = self.as_mut().project() else {
             return self.poll_other(cx);
         };
+        let panic = InPanic(parts);
         // The response stays where it is until it is given out: responses are large.
         let mut polled = match span {
             None => future.poll(cx),
             Some(span) => span.in_scope(|| future.poll(cx)),
         };
-        if let Poll::Ready(Ok(response)) = &mut polled {
-            if parts.outlast_head() {
-                let parts = mem::take(parts);
-                return self.charge(parts, polled, cx);
+        mem::forget(panic);
+        match &mut polled {
+            Poll::Ready(Ok(response)) => {
+                if parts.outlast_head() {
+                    let parts = mem::take(parts);
+                    return self.charge(parts, polled, cx);
+                }
+                parts.apply(response);
             }
-            parts.apply(response);
+            Poll::Ready(Err(_)) => parts.release_credits(),
+            Poll::Pending => {}
         }
         polled.map_ok(|response| response.map(Body::inner))
     }

@@ -103,6 +103,18 @@ impl ResponseParts {
         self.rare_mut().credits = Some(hold);
     }
 
+    /// Releases the reservation of credits: the request has failed.
+    pub(super) fn release_credits(&mut self) {
+        if let Some(hold) = self.rare.as_mut().and_then(|rare| rare.credits.take()) {
+            hold.release();
+        }
+    }
+
+    /// The request's places among those in flight, for a task that outlives the request.
+    pub(crate) fn places(&self) -> Vec<Arc<Place>> {
+        self.rare.as_ref().map(|rare| rare.places.clone()).unwrap_or_default()
+    }
+
     /// Shows how many credits the caller's account has left.
     #[cold]
     pub(crate) fn show_credits(&mut self, remaining: u64) {

@@ -4,7 +4,8 @@
 //!
 //! | condition | status | log reason |
 //! |---|---|---|
-//! | the account has fewer credits than the request is estimated to cost, or a debt | 402 | `credits_exhausted` |
+//! | the account has fewer credits than the request is estimated to cost, or a debt, or [`with_account`](CreditsLayer::with_account) names none | 402 | `credits_exhausted` |
+//! | the account has 5,000 open reservations | 429 | `too_many_in_flight` |
 //! | the backend does not answer within 5 s | 503 | `unavailable` |
 //! | anonymous, and the request is not free | 401 | `credential_missing` |
 //! | no `VerifyLayer` outside | 500 | `misconfigured` |
@@ -16,25 +17,29 @@
 //! | `Idempotency-Key` is repeated, empty, longer than 255 bytes or not printable ASCII | 400 | `idempotency_key_invalid` |
 //! | a request with this key has not ended yet; `Retry-After` is 1 | 409 | `request_in_progress` |
 //! | a request with this key was charged before | 409, or passes uncharged | `request_repeated` |
-//! | the key was used with another method, target or estimate | 422 | `idempotency_key_reused` |
+//! | the key was used with another method, target, estimate or environment | 422 | `idempotency_key_reused` |
 //!
-//! The problem of a 402 has the members `balance` and `needed`. A CORS preflight is not charged. In report-only mode, a request that
+//! The problem of a 402 has the members `balance` and `needed`. If the account has a debt, it also has the member `owed`: the next grants pay
+//! the debt first, so the account needs both. The problem of a repeated request has the members `reservation` and `charged`. A CORS preflight is not charged. In report-only mode, a request that
 //! would be refused passes without a reservation; all others are charged.
 //!
 //! # What is charged, and when
 //!
 //! The estimate is reserved before the inner service is called. The account is the principal's tenant; for a principal without a tenant,
-//! it is the principal's identifier. The reservation is settled once:
+//! it is the principal's identifier. [`with_account`](CreditsLayer::with_account) chooses another one: **by default, test keys and live keys of a
+//! tenant spend the same credits**. The reservation is settled once:
 //!
 //! | what happens | charged |
 //! |---|---|
 //! | a status below 400, and the body is read to its end | what the handler has reported, else the estimate |
 //! | a status below 400, and the body fails, is dropped before its end, or ends with a `grpc-status` other than 0 in its trailers | what the handler has reported so far, else nothing |
 //! | a status of 400 or higher, a `grpc-status` other than 0 in the headers, or a refusal by an inner layer | nothing |
-//! | the inner service fails or panics, or the caller hangs up before the response | nothing |
+//! | the caller hangs up before the response | what the handler has reported so far, else nothing |
+//! | the inner service fails or panics | nothing |
 //!
-//! A response without a body (to `HEAD`, or with the status 204 or 304) is complete with its head, and so is the response to an upgrade:
-//! a WebSocket is charged when the handshake is answered. A body that says that it has ended, or that has given as many bytes as
+//! A response without a body (to `HEAD`, or with the status 204 or 304) is complete with its head, and so is the response to an upgrade,
+//! over HTTP/2 too (`CONNECT`): a WebSocket is charged when the handshake is answered. A status that gRPC-Web writes into the body is not
+//! seen: such a response has succeeded. A body that says that it has ended, or that has given as many bytes as
 //! `Content-Length` says, is complete.
 //!
 //! Handlers report the actual cost to a [`CreditMeter`], for example the number of tokens while a body streams. **A handler whose
@@ -44,7 +49,11 @@
 //! The response does not wait for the settlement. If the backend does not confirm it at once, a task repeats it for a minute: the backend
 //! charges a repeated settlement once. After that the log has a `WARN`, and the reservation expires
 //! [10 minutes](CreditsLayer::with_reservation_time) after it was made. There is one such task for each request whose settlement is not
-//! confirmed yet.
+//! confirmed yet. A runtime that shuts down drops these tasks: call [`wait_until_settled`](CreditsLayer::wait_until_settled) before.
+//!
+//! A response that takes longer than the reservation time is charged all the same, up to the estimate: what is not available by then
+//! becomes a debt, whatever [`Excess`] says. A settlement that comes 24 hours after the expiry or later is not charged. Each amount that
+//! a settlement does not charge is one event in the log: `credits not charged`.
 //!
 //! # Where it stands
 //!
@@ -53,15 +62,29 @@
 //!
 //! # Examples
 //!
-//! One credit for each request:
+//! One credit for each request, of a tenant that has bought 1,000:
 //!
 //! ```
-//! use tollgate::{CreditsLayer, credits::MemoryCredits};
+//! use std::time::SystemTime;
 //!
-//! let layer = CreditsLayer::new(MemoryCredits::new(), 1);
+//! use tollgate::{
+//!     CreditsLayer,
+//!     credits::{CreditAdmin, MemoryCredits, NewGrant},
+//!     manage::{Actor, Command},
+//! };
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let credits = MemoryCredits::new(); // a clone stays with the code that grants
+//! let layer = CreditsLayer::new(credits.clone(), 1);
+//! let grant = NewGrant::new("acme", 1_000).with_id("invoice_17");
+//! credits.grant(Command::new(grant, Actor::new("billing"), SystemTime::now())).await?;
+//! # drop(layer);
+//! # Ok(())
+//! # }
 //! ```
 //!
-//! By route, where an account may owe up to 100 credits if requests cost more than their estimates, and callers may repeat requests:
+//! By route, where each number is the most that a request of the route costs, and an account may owe up to 100 credits if requests cost more than their estimates, and callers may repeat requests:
 //!
 //! ```
 //! use std::time::Duration;
@@ -89,16 +112,22 @@
 //! a tenant must not be the name of a tenant.
 //!
 //! This layer does not store responses. With [`RepeatedRequest::PassToHandler`] the handler must answer a repeated request with what it
-//! has stored: a handler that does the work again gives it away for the price of one request. The body is not part of what a key stands
+//! has stored: a handler that does the work again gives it away for the price of one request. A response that broke off is charged if its
+//! handler had reported a cost, and then its key counts as done: **a handler that has not stored the response must refuse the repetition**, or
+//! do the work again and charge it under another key. If a request outlives its reservation and its caller repeats it, both are at work, and
+//! both are charged. The body is not part of what a key stands
 //! for: compare it with the stored request. A request without the header is charged like any other.
 //!
 //! A route that [`CreditCosts::otherwise`] makes free is free under every spelling that is not listed. A layer around a *nested* axum
-//! router sees paths without the prefix of the nest.
+//! router sees paths without the prefix of the nest, and so does what an idempotency key stands for: a key that was used in one nest is the
+//! same key for the same path in another.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use http::Method;
+use tokio::sync::watch;
 use tollgate_core::{
+    bounds::{MAX_OPEN_RESERVATIONS, MAX_RESERVATION_TIME},
     credits::{Credits, Excess, Idempotency, Reserved, Shortage},
     denial::{Denial, DenialKind},
     verify::Principal,
@@ -153,10 +182,12 @@ impl CreditsLayer {
             reservation_time: Duration::from_secs(600),
             deadline: Duration::from_secs(5),
             actual: None,
+            unconfirmed: Arc::new(watch::Sender::new(0)),
         };
         let gate = CreditsGate {
             backend: Arc::new(backend),
             cost: cost.into(),
+            account: None,
             shows_remaining: false,
             repeated: None,
         };
@@ -184,9 +215,31 @@ impl CreditsLayer {
         self.set(|backend| backend.actual = Some(Arc::new(actual)))
     }
 
-    /// How long a reservation lasts if it is not settled: longer than any response takes. A settlement that comes later charges what is
-    /// available then. Default: 10 minutes.
+    /// The account that pays for a principal's requests. `None` refuses with 402, unless the request is free. Default: the principal's
+    /// tenant; for a principal without a tenant, its identifier.
+    ///
+    /// ```
+    /// use tollgate::{CreditsLayer, credits::MemoryCredits, key::Environment};
+    ///
+    /// // Test keys spend credits of their own.
+    /// let layer = CreditsLayer::new(MemoryCredits::new(), 1).with_account(|principal| {
+    ///     let tenant = principal.tenant()?;
+    ///     let is_test = principal.environment() == Some(Environment::Test);
+    ///     Some(if is_test { format!("{tenant}/test").into() } else { tenant.into() })
+    /// });
+    /// ```
+    pub fn with_account(
+        mut self,
+        account: impl Fn(&Principal) -> Option<Cow<'_, str>> + Send + Sync + 'static,
+    ) -> Self {
+        self.gate.account = Some(Arc::new(account));
+        self
+    }
+
+    /// How long a reservation lasts if it is not settled: longer than any response takes. A settlement that comes later is charged up to
+    /// the estimate, if need be as a debt. 1 second to 7 days: other times are brought into this range. Default: 10 minutes.
     pub fn with_reservation_time(self, time: Duration) -> Self {
+        let time = time.clamp(Duration::from_secs(1), MAX_RESERVATION_TIME);
         self.set(|backend| backend.reservation_time = time)
     }
 
@@ -196,18 +249,39 @@ impl CreditsLayer {
         self.set(|backend| backend.deadline = deadline)
     }
 
-    /// Charges requests of an account with the same `Idempotency-Key` once (draft-ietf-httpapi-idempotency-key-header). The key is free
-    /// again if its request was not charged. Default: the header is not read.
+    /// Charges requests of an account with the same `Idempotency-Key` once (draft-ietf-httpapi-idempotency-key-header). If a request was
+    /// charged nothing, the same request with its key is a first one again. Default: the header is not read.
     pub fn with_idempotency_key(mut self, repeated: RepeatedRequest) -> Self {
         self.gate.repeated = Some(repeated);
         self
     }
 
-    /// Adds `X-Credits-Remaining` to responses to requests that are not free, and to 402: what the account has after the reservation.
-    /// Default: no header.
+    /// Adds `X-Credits-Remaining` to responses for which credits were reserved, and to 402: what the account has after the reservation.
+    /// Free and repeated requests, other refusals of this layer, and refusals by outer layers have no such header. Default: no header.
     pub fn with_remaining_header(mut self) -> Self {
         self.gate.shows_remaining = true;
         self
+    }
+
+    /// Waits until no settlement of this layer and its clones waits for the backend: for use after the server has ended, and before the
+    /// runtime is shut down. Each settlement is confirmed or given up after about a minute.
+    ///
+    /// ```
+    /// use tollgate::{CreditsLayer, Tollgate, credits::MemoryCredits};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let credits = CreditsLayer::new(MemoryCredits::new(), 1);
+    /// let stack = Tollgate::builder().credits(credits.clone());
+    /// // The server runs, and ends.
+    /// credits.wait_until_settled().await;
+    /// # drop(stack);
+    /// # }
+    /// ```
+    pub async fn wait_until_settled(&self) {
+        let mut unconfirmed = self.gate.backend.unconfirmed.subscribe();
+        // Fails only if the sender is gone, which `self` holds.
+        let _ = unconfirmed.wait_for(|count| *count == 0).await;
     }
 
     fn set(mut self, change: impl FnOnce(&mut Backend)) -> Self {
@@ -224,10 +298,14 @@ pub(crate) const LAYER: &str = "CreditsLayer";
 pub(crate) struct CreditsGate {
     backend: Arc<Backend>,
     cost: CreditCost,
+    // `None`: the tenant, else the principal's identifier.
+    account: Option<Arc<AccountOf>>,
     shows_remaining: bool,
     // `None`: the header is not read.
     repeated: Option<RepeatedRequest>,
 }
+
+type AccountOf = dyn Fn(&Principal) -> Option<Cow<'_, str>> + Send + Sync;
 
 impl CreditsGate {
     // Not inlined: few stacks have one, and all gates run in one loop.
@@ -237,7 +315,8 @@ impl CreditsGate {
         cx.context.credits = Some(CreditMeter::UNCHARGED);
         let (context, head) = (&*cx.context, cx.head());
         let principal = match context.caller {
-            Caller::Anonymous => None,
+            // Refused below, unless the request is free.
+            Caller::Anonymous | Caller::Waived => None,
             _ => match context.guarded(LAYER)? {
                 Some(principal) => Some(principal),
                 // A CORS preflight.
@@ -250,20 +329,30 @@ impl CreditsGate {
             return Ok(Flow::Continue);
         }
         let principal = principal.ok_or(DenialKind::CredentialMissing)?;
+        let account = self.account_of(principal).ok_or_else(|| {
+            Denial::credits_exhausted(Shortage::new(0, estimate))
+                .with_log_detail("the function of with_account names no account for the principal")
+        })?;
         let key = if self.repeated.is_some() { idempotency::key(head)? } else { None };
-        let idempotency = key.map(|key| Idempotency::new(key, idempotency::fingerprint(head, estimate)));
-        let payer = Payer::new(&self.backend, account_of(principal), context.clock());
-        let answer = payer.reserve(estimate, idempotency, *head.method == Method::HEAD, context.instant());
+        let idempotency = key.map(|key| {
+            Idempotency::new(key, idempotency::fingerprint(head, estimate, principal.environment()))
+        });
+        let payer = Payer::new(&self.backend, &account, context.clock());
+        // A server does not read the body of a response to these methods: RFC 9110 sections 9.3.2 and 9.3.6.
+        let ends_with_head = matches!(*head.method, Method::HEAD | Method::CONNECT);
+        let answer = payer.reserve(estimate, idempotency, ends_with_head, context);
         let Self { shows_remaining, repeated, .. } = *self;
         cx.when_answered(answer, move |answered, context| {
             decide(answered?, context, shows_remaining, repeated)
         })
     }
-}
 
-/// The account that pays for a principal's requests.
-fn account_of(principal: &Principal) -> &str {
-    principal.tenant().unwrap_or_else(|| principal.id())
+    fn account_of<'p>(&self, principal: &'p Principal) -> Option<Cow<'p, str>> {
+        match &self.account {
+            Some(account) => account(principal),
+            None => Some(principal.tenant().unwrap_or_else(|| principal.id()).into()),
+        }
+    }
 }
 
 fn decide(
@@ -292,13 +381,15 @@ fn decide(
             context.credits = Some(CreditMeter::repeated(settlement));
             match repeated {
                 Some(RepeatedRequest::PassToHandler) => Ok(()),
-                _ => Err(DenialKind::RequestRepeated.into()),
+                _ => Err(Denial::request_repeated(settlement)),
             }
         }
         Answered::Other(Reserved::InProgress) => {
             Err(Denial::new(DenialKind::RequestInProgress).with_retry_after(Duration::from_secs(1)))
         }
         Answered::Other(Reserved::KeyReused) => Err(DenialKind::IdempotencyKeyReused.into()),
+        Answered::Other(Reserved::TooManyOpen) => Err(Denial::new(DenialKind::TooManyInFlight)
+            .with_log_detail(format!("the account has {MAX_OPEN_RESERVATIONS} open reservations"))),
         Answered::Other(_) => {
             Err(Denial::unavailable("the backend of credits gave an answer that this version does not know"))
         }
@@ -307,9 +398,13 @@ fn decide(
 
 #[cold]
 fn exhausted(shortage: Shortage) -> Denial {
-    let Shortage { available, needed, .. } = shortage;
-    Denial::credits_exhausted(shortage)
-        .with_log_detail(format!("needs {needed} credits, {available} are available"))
+    let Shortage { available, needed, owed, .. } = shortage;
+    let detail = if owed > 0 {
+        format!("needs {needed} credits, and the account owes {owed}")
+    } else {
+        format!("needs {needed} credits, {available} are available")
+    };
+    Denial::credits_exhausted(shortage).with_log_detail(detail)
 }
 
 impl fmt::Debug for CreditsGate {

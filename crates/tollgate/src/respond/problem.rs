@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use http::{HeaderValue, Response, header::CONTENT_TYPE, request};
 use tollgate_core::{
-    credits::Shortage,
+    credits::{Settlement, Shortage},
     denial::{Denial, DenialKind},
     respond::Respond,
 };
@@ -80,14 +80,26 @@ impl Frame {
             write_number(&mut text, r#""balance":"#, available);
             text.push(b',');
         }
+        let settlement = denial.settlement();
+        if let Some(Settlement { charged, .. }) = settlement {
+            write_number(&mut text, r#""charged":"#, charged);
+            text.push(b',');
+        }
         text.extend_from_slice(br#""code":"#);
         write_text(&mut text, &[denial.code()]);
         text.extend_from_slice(br#","detail":"#);
         write_text(&mut text, &[denial.detail()]);
-        if let Some(Shortage { needed, .. }) = shortage {
+        if let Some(Shortage { needed, owed, .. }) = shortage {
             write_number(&mut text, r#","needed":"#, needed);
+            if owed > 0 {
+                write_number(&mut text, r#","owed":"#, owed);
+            }
         }
         let place = text.len();
+        if let Some(Settlement { id, .. }) = settlement {
+            text.extend_from_slice(br#","reservation":"#);
+            write_text(&mut text, &[&id.to_string()]);
+        }
 
         let status = denial.status();
         text.extend_from_slice(br#","status":"#);
@@ -115,7 +127,8 @@ impl Frame {
         let is_plain = denial.status() == kind.status()
             && denial.code() == kind.code()
             && denial.detail() == kind.detail()
-            && denial.shortage().is_none();
+            && denial.shortage().is_none()
+            && denial.settlement().is_none();
         let frame = FRAMES.get(kind as usize).filter(|_| is_plain)?;
         Some(frame.get_or_init(|| Self::new(None, denial)))
     }
@@ -169,6 +182,7 @@ mod tests {
     use http::StatusCode;
     use proptest::prelude::*;
     use serde_json::json;
+    use tollgate_core::credits::ReservationId;
 
     use super::*;
 
@@ -252,6 +266,21 @@ mod tests {
             "type": "about:blank",
         });
         assert_eq!(response.body(), expected.to_string().as_bytes());
+    }
+
+    #[test]
+    fn a_problem_shows_a_debt_and_the_settlement_of_a_repeated_request() {
+        let members = |denial: &Denial| {
+            let body = Problem::new().respond(denial, &mut head_of_request(Some("r1"))).into_body();
+            let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(body, problem.to_string().as_bytes(), "the members are sorted");
+            ["balance", "needed", "owed", "charged", "reservation"].map(|name| problem[name].clone())
+        };
+        let denial = Denial::credits_exhausted(Shortage::new(0, 5).with_debt(7));
+        assert_eq!(members(&denial), [json!(0), json!(5), json!(7), json!(null), json!(null)]);
+        let denial = Denial::request_repeated(Settlement::new(ReservationId::from_number(17), 3, 0));
+        let id = "res_00000000000000000000000000000011";
+        assert_eq!(members(&denial), [json!(null), json!(null), json!(null), json!(3), json!(id)]);
     }
 
     #[test]

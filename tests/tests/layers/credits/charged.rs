@@ -5,7 +5,7 @@ use std::{panic::AssertUnwindSafe, pin::pin, time::Duration};
 use futures_util::FutureExt as _;
 use http::Method;
 use http_body::Body as _;
-use tests::suite::is_pending;
+use tests::suite::{Log, is_pending};
 use tollgate::{RateLimitLayer, credits::Excess, limit::Cost};
 
 use super::*;
@@ -69,6 +69,9 @@ async fn what_is_charged_depends_on_how_the_response_ends() {
         // Responses without a body.
         ("/not-modified", Frames(0), ESTIMATE),
         ("/not-modified/3", Frames(0), 3),
+        // An upgrade over HTTP/1, such as to a WebSocket.
+        ("/switching", Frames(0), ESTIMATE),
+        ("/switching/3", Frames(0), 3),
         // Failures.
         ("/error", ToTheEnd, 0),
         ("/error/3", ToTheEnd, 0),
@@ -92,6 +95,15 @@ async fn a_response_to_head_is_charged_although_its_body_is_not_read() {
     assert_eq!(cost_of(Method::HEAD, "/missing", Frames(0)).await, 0);
 }
 
+/// A WebSocket over HTTP/2 (RFC 8441): the server drops the body unread.
+#[tokio::test]
+async fn a_tunnel_is_charged_when_its_handshake_is_answered() {
+    assert_eq!(cost_of(Method::CONNECT, "/empty", Frames(0)).await, ESTIMATE);
+    assert_eq!(cost_of(Method::CONNECT, "/full", Frames(0)).await, ESTIMATE);
+    assert_eq!(cost_of(Method::CONNECT, "/full/3", Frames(0)).await, 3);
+    assert_eq!(cost_of(Method::CONNECT, "/missing", Frames(0)).await, 0);
+}
+
 #[tokio::test]
 async fn a_failed_request_is_charged_nothing() {
     let credits = FaultyCredits::granted("acme", 1_000);
@@ -108,7 +120,7 @@ async fn credits_are_reserved_until_the_body_has_ended() {
     let credits = FaultyCredits::granted("acme", 25);
     let service = charging(&credits);
     {
-        let mut waiting = pin!(service.clone().oneshot(by("ada", "/never/3")));
+        let mut waiting = pin!(service.clone().oneshot(by("ada", "/never")));
         assert!(is_pending(waiting.as_mut()));
         assert_eq!(credits.account("acme"), (15, 10, 0));
     }
@@ -121,6 +133,20 @@ async fn credits_are_reserved_until_the_body_has_ended() {
     assert_eq!(credits.account("acme"), (15, 0, 0), "the body has ended, but is not dropped yet");
     drop(body);
     assert_eq!((credits.account("acme"), credits.settlements()), ((15, 0, 0), 2), "it is settled once");
+}
+
+/// The handler has worked before its response begins.
+#[tokio::test]
+async fn a_caller_that_hangs_up_before_the_response_pays_what_was_reported() {
+    for (path, cost) in [("/never/3", 3), ("/never/0", 0), ("/never", 0)] {
+        let credits = FaultyCredits::granted("acme", 25);
+        let service = charging(&credits);
+        {
+            let mut waiting = pin!(service.clone().oneshot(by("ada", path)));
+            assert!(is_pending(waiting.as_mut()));
+        }
+        assert_eq!((credits.account("acme"), credits.settlements()), ((25 - cost, 0, 0), 1), "{path}");
+    }
 }
 
 #[tokio::test]
@@ -216,6 +242,69 @@ async fn a_reservation_that_expired_before_its_settlement_is_charged_all_the_sam
     assert_eq!(credits.account_at("acme", at(120)), (1_000, 0, 0));
     while let Some(Ok(_)) = body.frame().await {}
     assert_eq!(credits.account_at("acme", at(120)), (990, 0, 0));
+}
+
+/// Without spare credits: each request reserves the same ones, after the reservation of the one before has expired.
+#[tokio::test]
+async fn stalled_streams_get_no_work_for_nothing() {
+    let credits = FaultyCredits::granted("acme", ESTIMATE);
+    let clock = ManualClock::at(at(0));
+    let service = service(builder(&credits).clock(clock.clone()));
+    let mut stalled = Vec::new();
+    for _ in 0..5 {
+        let mut body = begin(&service, by("ada", "/stream")).await.into_body();
+        body.frame().await.unwrap().unwrap();
+        stalled.push(body);
+        clock.advance(Duration::from_mins(10));
+    }
+    for mut body in stalled {
+        while let Some(Ok(_)) = body.frame().await {}
+    }
+    assert_eq!(credits.account_at("acme", at(3_000)), (0, 0, 4 * ESTIMATE));
+    let refused = finish(&service, by("ada", "/full")).await;
+    assert_eq!(refused.status(), StatusCode::PAYMENT_REQUIRED);
+    let problem: serde_json::Value = serde_json::from_slice(refused.body()).unwrap();
+    assert_eq!((&problem["needed"], &problem["owed"]), (&10.into(), &40.into()));
+}
+
+#[tokio::test]
+async fn an_extreme_reservation_time_is_brought_into_its_range() {
+    for (time, seconds) in [(Duration::ZERO, 1), (Duration::MAX, 7 * 24 * 3_600)] {
+        let credits = FaultyCredits::granted("acme", 1_000);
+        let layer = CreditsLayer::new(credits.clone(), ESTIMATE).with_reservation_time(time);
+        let _body = begin(&service(builder_with(layer)), by("ada", "/stream")).await;
+        assert_eq!(credits.account_at("acme", at(seconds - 1)), (990, 10, 0), "{time:?}");
+        assert_eq!(credits.account_at("acme", at(seconds)), (1_000, 0, 0), "{time:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_charged_is_logged() {
+    let credits = FaultyCredits::granted("acme", 1_000);
+    let log = Log::start();
+    finish(&charging(&credits), by("ada", "/full/3")).await;
+    assert!(log.entries().is_empty(), "nothing is uncharged");
+    finish(&charging(&credits), by("ada", "/full/25")).await;
+    let events = log.entries();
+    let [event] = &*events else { panic!("{events:#?}") };
+    assert_eq!((&*event.target, event.level), ("tollgate", tracing::Level::INFO));
+    assert_eq!(event.field("message"), Some("credits not charged"));
+    assert_eq!((event.field("account"), event.field("charged")), (Some("acme"), Some("10")));
+    assert_eq!(event.field("uncharged"), Some("15"));
+    assert!(event.field("reservation").is_some_and(|id| id.starts_with("res_")));
+}
+
+#[tokio::test]
+async fn the_application_may_choose_the_account() {
+    let credits = FaultyCredits::granted("wallet", 1_000);
+    let layer = CreditsLayer::new(credits.clone(), ESTIMATE)
+        .with_account(|principal| principal.tenant().map(|_| "wallet".into()));
+    let service = service(builder_with(layer));
+    assert_eq!(finish(&service, by("ada", "/full")).await.status(), StatusCode::OK);
+    assert_eq!(credits.account("wallet"), (990, 0, 0));
+    let refused = finish(&service, by("dan", "/full")).await;
+    assert_eq!(refused.status(), StatusCode::PAYMENT_REQUIRED, "no account is named");
+    assert_eq!(credits.account("wallet"), (990, 0, 0));
 }
 
 #[tokio::test]

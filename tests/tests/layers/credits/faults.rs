@@ -4,7 +4,7 @@ use std::{panic::AssertUnwindSafe, pin::pin, time::Duration};
 
 use futures_util::FutureExt as _;
 use tests::suite::{
-    Call::{self, Fails, FailsLater, Hangs, LosesAnswer, Prompt, Slow},
+    Call::{self, Fails, FailsLater, Hangs, HangsUndone, LosesAnswer, Prompt, Slow},
     Log, is_pending,
 };
 use tokio::time::{Instant, sleep};
@@ -21,13 +21,14 @@ async fn settled() {
 }
 
 /// The next settlements go so, and the ones after them are prompt.
-const SETTLEMENTS: [&[Call]; 7] = [
+const SETTLEMENTS: [&[Call]; 8] = [
     &[],
     &[Slow(MOMENT)],
     &[Fails],
     &[FailsLater, FailsLater],
     &[LosesAnswer],
     &[Hangs],
+    &[HangsUndone],
     &[Hangs, Slow(Duration::from_mins(10)), LosesAnswer, Fails],
 ];
 
@@ -108,7 +109,7 @@ async fn a_settlement_whose_answer_was_lost_is_charged_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_settlement_that_fails_three_times_is_charged_once() {
-    for failure in [Fails, FailsLater, Hangs] {
+    for failure in [Fails, FailsLater, Hangs, HangsUndone] {
         let credits = FaultyCredits::granted("acme", 1_000).settling_next([failure; 3]);
         let service = charging(&credits);
         let begun = Instant::now();
@@ -139,6 +140,61 @@ async fn a_settlement_that_is_never_confirmed_is_given_up_and_logged() {
     assert!(event.field("reservation").is_some_and(|id| id.starts_with("res_")));
     assert_eq!(credits.account_at("acme", at(599)), (990, 10, 0));
     assert_eq!(credits.account_at("acme", at(600)), (1_000, 0, 0), "the reservation has expired");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_application_may_wait_for_its_settlements_before_it_ends() {
+    let credits = FaultyCredits::granted("acme", 1_000).settling_next([Hangs, FailsLater, Slow(MOMENT)]);
+    let layer = CreditsLayer::new(credits.clone(), ESTIMATE);
+    layer.wait_until_settled().await;
+    finish(&service(builder_with(layer.clone())), by("ada", "/full")).await;
+    let begun = Instant::now();
+    layer.wait_until_settled().await;
+    assert!(begun.elapsed() > Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!((credits.account("acme"), credits.settlements()), ((990, 0, 0), 3));
+    let credits = credits.settling(HangsUndone);
+    finish(&service(builder_with(layer.clone())), by("ada", "/full")).await;
+    layer.wait_until_settled().await;
+    assert_eq!(credits.account("acme"), (980, 10, 0), "given up");
+}
+
+/// A runtime that is shut down drops the tasks that repeat settlements.
+#[test]
+fn a_settlement_that_is_dropped_or_has_no_runtime_is_logged() {
+    let credits = FaultyCredits::granted("acme", 1_000).settling(HangsUndone);
+    let log = Log::start();
+    let new_runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = new_runtime();
+    runtime.block_on(finish(&charging(&credits), by("ada", "/full/7")));
+    drop(runtime);
+    let runtime = new_runtime();
+    let response = runtime.block_on(begin(&charging(&credits), by("ada", "/full/8")));
+    drop(runtime);
+    drop(response);
+    let events = log.entries();
+    let seen: Vec<_> =
+        events.iter().map(|event| (event.level, event.field("message"), event.field("actual"))).collect();
+    let unsettled = |actual| (Level::WARN, Some("reservation not settled"), Some(actual));
+    assert_eq!(seen, [unsettled("7"), unsettled("8")]);
+    assert!(events[0].field("detail").unwrap().contains("the tokio runtime was shut down"));
+    assert_eq!(events[1].field("detail"), Some("the response was dropped outside a tokio runtime"));
+}
+
+/// Tasks of callers that hang up hold the places of their requests.
+#[tokio::test(start_paused = true)]
+async fn callers_that_hang_up_begin_no_more_reservations_than_they_have_places() {
+    use tollgate::InFlightLimitLayer;
+
+    let credits = FaultyCredits::granted("acme", 1_000).reserving(HangsUndone);
+    let service = service(builder(&credits).in_flight_limit(InFlightLimitLayer::new(3)));
+    for number in 0..10 {
+        let mut request = pin!(service.clone().oneshot(by("ada", "/full")));
+        assert_eq!(is_pending(request.as_mut()), number < 3, "{number}");
+    }
+    assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 3);
+    settled().await;
+    let mut request = pin!(service.clone().oneshot(by("ada", "/full")));
+    assert!(is_pending(request.as_mut()), "the places are free again");
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,10 +3,12 @@
 use std::pin::pin;
 
 use http::header::RETRY_AFTER;
-use tests::suite::is_pending;
+use tests::suite::{Call, is_pending};
 use tollgate::{
     Denial, DenialKind,
     credits::RepeatedRequest::{self, PassToHandler, Refuse},
+    key::Environment,
+    layers::ReportOnly,
 };
 
 use super::*;
@@ -34,6 +36,9 @@ async fn a_repeated_request_is_refused_and_not_charged() {
             (refused.status(), kind(&refused)),
             (StatusCode::CONFLICT, Some(DenialKind::RequestRepeated))
         );
+        let problem: serde_json::Value = serde_json::from_slice(refused.body()).unwrap();
+        assert_eq!(problem["charged"], ESTIMATE);
+        assert!(problem["reservation"].as_str().is_some_and(|id| id.starts_with("res_")));
     }
     assert_eq!(credits.account("acme"), (990, 0, 0));
     assert_eq!(finish(&service, with_idempotency_key("ada", "/full", "k2")).await.status(), StatusCode::OK);
@@ -125,6 +130,70 @@ async fn the_same_key_of_another_tenant_is_another_key() {
     let repeated: Vec<_> = seen.lock().unwrap().iter().map(CreditMeter::is_repeated).collect();
     assert_eq!(repeated, [false, false, true], "bob is of the tenant of ada");
     assert_eq!((credits.account("acme").0, credits.account("globex").0), (990, 990));
+}
+
+/// A handler that has not stored its response must refuse the repetition, or it works for nothing.
+#[tokio::test]
+async fn a_stream_that_broke_off_after_a_report_counts_as_done() {
+    let credits = FaultyCredits::granted("acme", 1_000);
+    let service = service(keyed(&credits, Refuse));
+    let mut begun = begin(&service, with_idempotency_key("ada", "/stream/1", "k1")).await.into_body();
+    begun.frame().await.unwrap().unwrap();
+    drop(begun);
+    assert_eq!(credits.account("acme"), (999, 0, 0));
+    let repeated = finish(&service, with_idempotency_key("ada", "/stream/1", "k1")).await;
+    assert_eq!(kind(&repeated), Some(DenialKind::RequestRepeated));
+    assert_eq!(repeated.extensions().get::<Denial>().unwrap().settlement().unwrap().charged, 1);
+    assert_eq!(credits.account("acme"), (999, 0, 0));
+}
+
+#[tokio::test]
+async fn the_same_key_in_another_environment_is_another_request() {
+    let credits = FaultyCredits::granted("acme", 1_000);
+    let of = |environment| Principal::new("ada").with_tenant("acme").with_environment(environment);
+    let directory = Directory::new(&World::new().backend)
+        .with("live", of(Environment::Live))
+        .with("test", of(Environment::Test));
+    let layer = CreditsLayer::new(credits.clone(), ESTIMATE).with_idempotency_key(PassToHandler);
+    let tollgate = Tollgate::builder().verify(directory).credits(layer).clock(ManualClock::at(at(0)));
+    let service = service(tollgate);
+    finish(&service, with_idempotency_key("test", "/full", "k1")).await;
+    let refused = finish(&service, with_idempotency_key("live", "/full", "k1")).await;
+    assert_eq!(kind(&refused), Some(DenialKind::IdempotencyKeyReused));
+    assert_eq!(credits.account("acme"), (990, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_backend_charges_a_repeated_request_once() {
+    let slow = Call::Slow(std::time::Duration::from_millis(20));
+    let credits = FaultyCredits::granted("acme", 1_000).reserving(slow).settling(slow);
+    let service = service(keyed(&credits, Refuse));
+    let both = futures_util::future::join(
+        finish(&service, with_idempotency_key("ada", "/full", "k1")),
+        finish(&service, with_idempotency_key("ada", "/full", "k1")),
+    );
+    let (first, second) = both.await;
+    assert_eq!((first.status(), kind(&second)), (StatusCode::OK, Some(DenialKind::RequestInProgress)));
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    let repeated = finish(&service, with_idempotency_key("ada", "/full", "k1")).await;
+    assert_eq!(kind(&repeated), Some(DenialKind::RequestRepeated));
+    assert_eq!(credits.account("acme"), (990, 0, 0));
+}
+
+#[tokio::test]
+async fn report_only_passes_a_repeated_request_and_does_not_charge_it() {
+    let credits = FaultyCredits::granted("acme", 1_000);
+    let (report, seen) = (ReportOnly::new(), Seen::default());
+    let layer = CreditsLayer::new(credits.clone(), ESTIMATE).with_idempotency_key(Refuse);
+    let service: Gated<Handler> =
+        builder_with(layer.with_report_only(&report)).build().unwrap().layer(watching(&seen));
+    for refusals in [0, 1, 2] {
+        let response = finish(&service, with_idempotency_key("ada", "/full", "k1")).await;
+        assert_eq!((response.status(), report.refusals()), (StatusCode::OK, refusals));
+    }
+    assert_eq!(credits.account("acme"), (990, 0, 0));
+    let repeated: Vec<_> = seen.lock().unwrap().iter().map(CreditMeter::is_repeated).collect();
+    assert_eq!(repeated, [false, true, true]);
 }
 
 #[tokio::test]

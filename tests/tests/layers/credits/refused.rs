@@ -145,6 +145,43 @@ async fn a_free_route_needs_no_credits_and_no_caller() {
     }
 }
 
+/// A caller whose verification was waived is not authenticated: it gets what is free, and nothing else.
+#[tokio::test]
+async fn a_waived_caller_passes_on_a_free_route_only() {
+    let credits = FaultyCredits::granted("acme", 1_000);
+    let costs = CreditCosts::new().get("/full", 1).otherwise(0).unwrap();
+    let report = ReportOnly::new();
+    let layers = tower::ServiceBuilder::new()
+        .layer(CredentialLayer::new().with_report_only(&report))
+        .layer(CreditsLayer::new(credits.clone(), costs).with_clock(ManualClock::at(at(0))));
+    let service = layers.service(handler());
+    for (path, status) in [("/redirect", 303), ("/full", 401)] {
+        let response = service.clone().oneshot(get(path, &[])).await.unwrap();
+        assert_eq!(response.status(), status, "{path}");
+    }
+    assert_eq!((report.refusals(), credits.account("acme")), (2, (1_000, 0, 0)));
+}
+
+#[tokio::test]
+async fn an_account_with_too_many_open_reservations_is_refused_with_429() {
+    let credits = FaultyCredits::granted("acme", 1_000_000);
+    let service = service(builder_with(CreditsLayer::new(credits.clone(), 1)));
+    let log = Log::start();
+    let mut open = Vec::new();
+    for _ in 0..tollgate::bounds::MAX_OPEN_RESERVATIONS {
+        open.push(begin(&service, by("ada", "/stream")).await);
+    }
+    let refused = finish(&service, by("ada", "/full")).await;
+    assert_eq!(
+        (refused.status(), kind(&refused)),
+        (StatusCode::TOO_MANY_REQUESTS, Some(DenialKind::TooManyInFlight))
+    );
+    assert_eq!(log.refusals()[0].field("detail"), Some("the account has 5000 open reservations"));
+    assert!(log.entries().iter().all(|event| event.level > tracing::Level::WARN));
+    open.pop();
+    assert_eq!(finish(&service, by("ada", "/full")).await.status(), StatusCode::OK);
+}
+
 #[tokio::test]
 async fn a_preflight_is_not_charged() {
     let credits = FaultyCredits::default();

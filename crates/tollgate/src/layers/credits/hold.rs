@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
 };
 
 use bytes::Buf;
@@ -20,19 +21,19 @@ use super::{CreditMeter, settle::Payer};
 use crate::respond::ResponseHead;
 
 /// A reservation that its request holds. It is settled once: as [complete](Self::complete), [broken off](Self::break_off) or released. It
-/// is released when it is dropped.
+/// is broken off when it is dropped: the caller has hung up.
 pub(crate) struct Hold {
     payer: Arc<Payer>,
     id: ReservationId,
     meter: CreditMeter,
-    // Whether the request is `HEAD`: the body of its response is not read.
-    is_head: bool,
+    // Whether the body of a successful response is not read.
+    ends_with_head: bool,
     is_settled: AtomicBool,
 }
 
 impl Hold {
-    pub(super) fn new(payer: Arc<Payer>, id: ReservationId, meter: CreditMeter, is_head: bool) -> Self {
-        Self { payer, id, meter, is_head, is_settled: AtomicBool::new(false) }
+    pub(super) fn new(payer: Arc<Payer>, id: ReservationId, meter: CreditMeter, ends_with_head: bool) -> Self {
+        Self { payer, id, meter, ends_with_head, is_settled: AtomicBool::new(false) }
     }
 
     pub(super) fn meter(&self) -> &CreditMeter {
@@ -51,7 +52,7 @@ impl Hold {
         // RFC 9112 section 6.3: such a response ends with its head.
         let has_no_body = head.status.is_informational()
             || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        if self.is_head || has_no_body {
+        if self.ends_with_head || has_no_body {
             self.complete();
             return None;
         }
@@ -75,7 +76,8 @@ impl Hold {
         self.settle(action);
     }
 
-    fn release(&self) {
+    /// The request has failed: charges nothing.
+    pub(crate) fn release(&self) {
         self.settle(SettleAction::Release);
     }
 
@@ -88,7 +90,12 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.release();
+        // A service that panics when it is called takes the hold with it.
+        if thread::panicking() {
+            self.release();
+        } else {
+            self.break_off();
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use http::header::HeaderName;
 use tollgate_core::{
     bounds::MAX_IDEMPOTENCY_KEY_BYTES,
     denial::{Denial, DenialKind},
-    key::Digest,
+    key::{Digest, Environment},
     request::RequestHead,
 };
 
@@ -35,10 +35,15 @@ pub(super) fn key(head: RequestHead<'_>) -> Result<Option<&str>, Denial> {
     key.map(Some).ok_or_else(invalid)
 }
 
-/// What a key stands for: the method, the target and the estimated cost. Neither a method nor a target contains a space.
-pub(super) fn fingerprint(head: RequestHead<'_>, estimate: u64) -> Digest {
+/// What a key stands for: the method, the target, the estimated cost and the environment. None of them contains a space.
+pub(super) fn fingerprint(
+    head: RequestHead<'_>,
+    estimate: u64,
+    environment: Option<Environment>,
+) -> Digest {
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
-    Digest::of(format!("{} {target} {estimate}", head.method))
+    let environment = environment.map_or("", Environment::as_str);
+    Digest::of(format!("{} {target} {estimate} {environment}", head.method))
 }
 
 #[cfg(test)]
@@ -79,11 +84,12 @@ mod tests {
     }
 
     #[test]
-    fn the_fingerprint_depends_on_method_target_and_estimate() {
-        let fingerprint = |method: &str, uri: &str, estimate| {
+    fn the_fingerprint_depends_on_method_target_estimate_and_environment() {
+        let of = |method: &str, uri: &str, estimate, environment| {
             let request = Request::builder().method(method).uri(uri).body(()).unwrap();
-            fingerprint(RequestHead::of(&request), estimate)
+            fingerprint(RequestHead::of(&request), estimate, environment)
         };
+        let fingerprint = |method: &str, uri: &str, estimate| of(method, uri, estimate, None);
         let first = fingerprint("POST", "/scan?depth=1", 5);
         assert_eq!(fingerprint("POST", "/scan?depth=1", 5), first);
         for other in [
@@ -91,6 +97,8 @@ mod tests {
             fingerprint("POST", "/scan?depth=2", 5),
             fingerprint("POST", "/scan", 5),
             fingerprint("POST", "/scan?depth=1", 6),
+            of("POST", "/scan?depth=1", 5, Some(Environment::Live)),
+            of("POST", "/scan?depth=1", 5, Some(Environment::Test)),
         ] {
             assert_ne!(other, first);
         }

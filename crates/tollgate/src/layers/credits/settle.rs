@@ -2,12 +2,12 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tokio::{
     runtime::Handle,
-    sync::oneshot,
+    sync::{oneshot, watch},
     time::{Instant, sleep, timeout},
 };
 use tollgate_core::{
@@ -20,10 +20,10 @@ use tollgate_core::{
 };
 
 use super::{CreditMeter, hold::Hold};
-use crate::{engine::RequestClock, respond::ResponseHead};
+use crate::{RequestContext, engine::RequestClock, layers::in_flight_limit::Place, respond::ResponseHead};
 
 /// How long a settlement is repeated, and how long the task of a reservation waits for an answer whose request is gone.
-const PATIENCE: Duration = Duration::from_secs(60);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// The pause before the second try of a settlement. Each further one is twice as long, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -37,6 +37,8 @@ pub(super) struct Backend {
     pub(super) reservation_time: Duration,
     pub(super) deadline: Duration,
     pub(super) actual: Option<Arc<ActualCost>>,
+    // The number of tasks whose settlement is not confirmed.
+    pub(super) unconfirmed: Arc<watch::Sender<usize>>,
 }
 
 /// The actual cost by the response's head. `None`: the head does not say it.
@@ -63,25 +65,26 @@ impl Payer {
     }
 
     /// Reserves the estimated cost of a request. A backend that answers later is asked in a task of its own, which releases what was
-    /// reserved if the request is gone by then.
+    /// reserved if the request is gone by then. Until then the task holds the request's places, so that they bound the number of tasks.
     pub(super) fn reserve(
         self: &Arc<Self>,
         estimate: u64,
         idempotency: Option<Idempotency<'_>>,
-        is_head: bool,
-        now: SystemTime,
+        ends_with_head: bool,
+        context: &RequestContext,
     ) -> Answer<Result<Answered, Unavailable>> {
         let Backend { reservation_time, deadline, .. } = *self.backend;
+        let now = context.instant();
         let expires_at = now.checked_add(reservation_time).unwrap_or(now);
         let mut request = ReserveRequest::new(&self.name, estimate, expires_at, now);
         request.idempotency = idempotency;
         let payer = Arc::clone(self);
         let answer =
-            self.backend.credits.reserve(&request).map(move |reserved| Ok(payer.hold(reserved?, is_head)));
+            self.backend.credits.reserve(&request).map(move |reserved| Ok(payer.hold(reserved?, ends_with_head)));
         match answer {
             Answer::Now(answered) => Answer::Now(answered),
             Answer::Later(pending) => match Handle::try_current() {
-                Ok(runtime) => Answer::Later(in_task(&runtime, pending, deadline)),
+                Ok(runtime) => Answer::Later(in_task(&runtime, pending, deadline, context.parts.places())),
                 Err(_) => Answer::Now(Err(Unavailable::new(
                     "CreditsLayer was used outside a tokio runtime, with a backend that answers later: call it from a task on tokio",
                 ))),
@@ -89,11 +92,11 @@ impl Payer {
         }
     }
 
-    fn hold(self: Arc<Self>, reserved: Reserved, is_head: bool) -> Answered {
+    fn hold(self: Arc<Self>, reserved: Reserved, ends_with_head: bool) -> Answered {
         match reserved {
             Reserved::Held(Reservation { id, amount, available, .. }) => {
                 let meter = CreditMeter::new(id, amount);
-                Answered::Held(Arc::new(Hold::new(self, id, meter, is_head)), available)
+                Answered::Held(Arc::new(Hold::new(self, id, meter, ends_with_head)), available)
             }
             other => Answered::Other(other),
         }
@@ -111,13 +114,17 @@ impl Payer {
     /// Settles a reservation. If the backend does not confirm it at once, a task does the rest. The response does not wait for it: its
     /// caller does not see the settlement, and the credits stay reserved until then.
     pub(super) fn settle(self: &Arc<Self>, id: ReservationId, action: SettleAction) {
-        let settling = Settling { payer: Arc::clone(self), id, action };
+        let settling = Settling { payer: Arc::clone(self), id, action, is_over: false };
         match settling.ask() {
-            Answer::Now(Ok(_)) => {}
+            Answer::Now(Ok(settlement)) => settling.confirmed(settlement),
             unconfirmed => match Handle::try_current() {
-                Ok(runtime) => drop(runtime.spawn(settling.until_confirmed(unconfirmed))),
-                Err(_) => settling
-                    .log_failure(&Unavailable::new("the response was dropped outside a tokio runtime")),
+                Ok(runtime) => {
+                    let counted = Unconfirmed::new(&self.backend.unconfirmed);
+                    drop(runtime.spawn(settling.until_confirmed(unconfirmed, counted)));
+                }
+                Err(_) => {
+                    settling.given_up(&Unavailable::new("the response was dropped outside a tokio runtime"));
+                }
             },
         }
     }
@@ -128,13 +135,15 @@ fn in_task(
     runtime: &Handle,
     pending: Pending<Result<Answered, Unavailable>>,
     deadline: Duration,
+    places: Vec<Arc<Place>>,
 ) -> Pending<Result<Answered, Unavailable>> {
     let (sender, receiver) = oneshot::channel();
     runtime.spawn(async move {
-        if let Ok(answered) = timeout(PATIENCE.max(deadline), pending).await {
+        if let Ok(answered) = timeout(LONGEST_WAIT.max(deadline), pending).await {
             // If the request is gone, the answer is dropped here, which releases what it holds.
             let _ = sender.send(answered);
         }
+        drop(places);
     });
     Box::pin(async move {
         match timeout(deadline, receiver).await {
@@ -151,11 +160,29 @@ fn no_answer(deadline: Duration) -> Unavailable {
     Unavailable::new(format!("no answer from the backend of credits within {deadline:?}"))
 }
 
+/// Counts a task whose settlement is not confirmed.
+struct Unconfirmed(Arc<watch::Sender<usize>>);
+
+impl Unconfirmed {
+    fn new(count: &Arc<watch::Sender<usize>>) -> Self {
+        count.send_modify(|count| *count += 1);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Unconfirmed {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
 /// A settlement that may have to be repeated. The backend charges it once, however often it is asked.
 struct Settling {
     payer: Arc<Payer>,
     id: ReservationId,
     action: SettleAction,
+    // Whether it was confirmed or given up.
+    is_over: bool,
 }
 
 impl Settling {
@@ -164,24 +191,45 @@ impl Settling {
         backend.credits.settle(&SettleRequest::new(name, self.id, self.action, clock.now()))
     }
 
-    async fn until_confirmed(self, first: Answer<Result<Settlement, Unavailable>>) {
+    async fn until_confirmed(self, first: Answer<Result<Settlement, Unavailable>>, _counted: Unconfirmed) {
         let deadline = self.payer.backend.deadline;
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + LONGEST_WAIT;
         let mut answer = first;
         let mut pause = FIRST_PAUSE;
         loop {
             let error = match timeout(deadline, answer).await {
-                Ok(Ok(_)) => return,
+                Ok(Ok(settlement)) => return self.confirmed(settlement),
                 Ok(Err(error)) => error,
                 Err(_) => no_answer(deadline),
             };
             if Instant::now() + pause > until {
-                return self.log_failure(&error);
+                return self.given_up(&error);
             }
             sleep(pause).await;
             pause = LONGEST_PAUSE.min(pause * 2);
             answer = self.ask();
         }
+    }
+
+    /// The backend has confirmed the settlement. Logs what it did not charge.
+    fn confirmed(mut self, settlement: Settlement) {
+        self.is_over = true;
+        let Settlement { charged, uncharged, .. } = settlement;
+        if uncharged > 0 {
+            tracing::info!(
+                target: "tollgate",
+                account = &*self.payer.name,
+                reservation = %self.id,
+                charged,
+                uncharged,
+                "credits not charged"
+            );
+        }
+    }
+
+    fn given_up(mut self, error: &Unavailable) {
+        self.is_over = true;
+        self.log_failure(error);
     }
 
     /// Logs that a settlement was given up: its reservation expires, and its cost is not charged.
@@ -198,5 +246,15 @@ impl Settling {
             detail = %format_args!("{error:#}"),
             "reservation not settled"
         );
+    }
+}
+
+impl Drop for Settling {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.log_failure(&Unavailable::new(
+                "the settlement ended without an answer: its backend has panicked, or the tokio runtime was shut down",
+            ));
+        }
     }
 }
