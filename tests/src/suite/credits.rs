@@ -115,6 +115,14 @@ impl FaultyCredits {
         self
     }
 
+    /// How often a reservation was asked for.
+    ///
+    /// # Panics
+    /// If another thread has panicked during a call.
+    pub fn reservations(&self) -> usize {
+        self.reserve.lock().unwrap().calls
+    }
+
     /// How often a settlement was asked for.
     ///
     /// # Panics

@@ -20,8 +20,8 @@
 //! | the key was used with another method, target, estimate or environment | 422 | `idempotency_key_reused` |
 //!
 //! The problem of a 402 has the members `balance` and `needed`. If the account has a debt, it also has the member `owed`: the next grants pay
-//! the debt first, so the account needs both. The problem of a repeated request has the members `reservation` and `charged`. A CORS preflight is not charged. In report-only mode, a request that
-//! would be refused passes without a reservation; all others are charged.
+//! the debt first, so the account needs both. The problem of a repeated request has the members `reservation` and `charged`. A CORS
+//! preflight is not charged. In report-only mode, a request that would be refused passes without a reservation; all others are charged.
 //!
 //! # What is charged, and when
 //!
@@ -84,7 +84,8 @@
 //! # }
 //! ```
 //!
-//! By route, where each number is the most that a request of the route costs, and an account may owe up to 100 credits if requests cost more than their estimates, and callers may repeat requests:
+//! By route, where each number is the most that a request of the route usually costs. An account may owe up to 100 credits if requests cost
+//! more than that, and callers may repeat requests:
 //!
 //! ```
 //! use std::time::Duration;
@@ -94,8 +95,9 @@
 //!     credits::{CreditCosts, Excess, MemoryCredits, RepeatedRequest},
 //! };
 //!
+//! let credits = MemoryCredits::new();
 //! let costs = CreditCosts::new().post("/scan", 1).post("/batch", 5).otherwise(0)?;
-//! let layer = CreditsLayer::new(MemoryCredits::new(), costs)
+//! let layer = CreditsLayer::new(credits.clone(), costs)
 //!     .with_excess(Excess::Owe(100))
 //!     .with_reservation_time(Duration::from_secs(120))
 //!     .with_idempotency_key(RepeatedRequest::Refuse)
@@ -113,10 +115,9 @@
 //!
 //! This layer does not store responses. With [`RepeatedRequest::PassToHandler`] the handler must answer a repeated request with what it
 //! has stored: a handler that does the work again gives it away for the price of one request. A response that broke off is charged if its
-//! handler had reported a cost, and then its key counts as done: **a handler that has not stored the response must refuse the repetition**, or
-//! do the work again and charge it under another key. If a request outlives its reservation and its caller repeats it, both are at work, and
-//! both are charged. The body is not part of what a key stands
-//! for: compare it with the stored request. A request without the header is charged like any other.
+//! handler had reported a cost, and then its key counts as done: **a handler that has not stored the response must refuse the repetition**.
+//! If a request outlives its reservation and its caller repeats it, both are at work, and both are charged. The body is not part of what a
+//! key stands for: compare it with the stored request. A request without the header is charged like any other.
 //!
 //! A route that [`CreditCosts::otherwise`] makes free is free under every spelling that is not listed. A layer around a *nested* axum
 //! router sees paths without the prefix of the nest, and so does what an idempotency key stands for: a key that was used in one nest is the
@@ -159,9 +160,10 @@ use settle::{Answered, Backend, Payer};
 ///     credits::{CreditCosts, MemoryCredits},
 /// };
 ///
-/// let one_each = CreditsLayer::new(MemoryCredits::new(), 1);
+/// let credits = MemoryCredits::new(); // a clone stays with the code that grants
+/// let one_each = CreditsLayer::new(credits.clone(), 1);
 /// let by_route = CreditsLayer::new(
-///     MemoryCredits::new(),
+///     credits.clone(),
 ///     CreditCosts::new().post("/scan", 1).post("/batch", 5).otherwise(0)?,
 /// )
 /// .with_remaining_header();
@@ -249,8 +251,9 @@ impl CreditsLayer {
         self.set(|backend| backend.deadline = deadline)
     }
 
-    /// Charges requests of an account with the same `Idempotency-Key` once (draft-ietf-httpapi-idempotency-key-header). If a request was
-    /// charged nothing, the same request with its key is a first one again. Default: the header is not read.
+    /// Charges requests of an account with the same `Idempotency-Key` once (draft-ietf-httpapi-idempotency-key-header). If a request
+    /// has failed, or broke off before its handler reported a cost, the same request with its key is a first one again. Default: the header
+    /// is not read.
     pub fn with_idempotency_key(mut self, repeated: RepeatedRequest) -> Self {
         self.gate.repeated = Some(repeated);
         self

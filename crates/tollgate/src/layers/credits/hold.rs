@@ -32,7 +32,12 @@ pub(crate) struct Hold {
 }
 
 impl Hold {
-    pub(super) fn new(payer: Arc<Payer>, id: ReservationId, meter: CreditMeter, ends_with_head: bool) -> Self {
+    pub(super) fn new(
+        payer: Arc<Payer>,
+        id: ReservationId,
+        meter: CreditMeter,
+        ends_with_head: bool,
+    ) -> Self {
         Self { payer, id, meter, ends_with_head, is_settled: AtomicBool::new(false) }
     }
 

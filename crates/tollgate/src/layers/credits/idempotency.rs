@@ -36,11 +36,7 @@ pub(super) fn key(head: RequestHead<'_>) -> Result<Option<&str>, Denial> {
 }
 
 /// What a key stands for: the method, the target, the estimated cost and the environment. None of them contains a space.
-pub(super) fn fingerprint(
-    head: RequestHead<'_>,
-    estimate: u64,
-    environment: Option<Environment>,
-) -> Digest {
+pub(super) fn fingerprint(head: RequestHead<'_>, estimate: u64, environment: Option<Environment>) -> Digest {
     let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
     let environment = environment.map_or("", Environment::as_str);
     Digest::of(format!("{} {target} {estimate} {environment}", head.method))

@@ -1,9 +1,6 @@
 //! Asks the backend: reserves within a deadline, and repeats a settlement until the backend confirms it.
 
-use std::{
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     runtime::Handle,
@@ -79,8 +76,11 @@ impl Payer {
         let mut request = ReserveRequest::new(&self.name, estimate, expires_at, now);
         request.idempotency = idempotency;
         let payer = Arc::clone(self);
-        let answer =
-            self.backend.credits.reserve(&request).map(move |reserved| Ok(payer.hold(reserved?, ends_with_head)));
+        let answer = self
+            .backend
+            .credits
+            .reserve(&request)
+            .map(move |reserved| Ok(payer.hold(reserved?, ends_with_head)));
         match answer {
             Answer::Now(answered) => Answer::Now(answered),
             Answer::Later(pending) => match Handle::try_current() {
