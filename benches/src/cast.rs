@@ -2,7 +2,9 @@
 
 use std::{sync::LazyLock, time::Duration};
 
-use tollgate::{Environment, KeyFormat, PerWindow, Quota, limit::Window};
+use tollgate::{Environment, KeyFormat, PerWindow, Plan, Principal, Quota, Scopes, limit::Window};
+
+use crate::tokens;
 
 /// The scope that the service requires.
 pub const SCOPE: &str = "jobs:read";
@@ -40,6 +42,19 @@ fn issue() -> Vec<String> {
     (0..CALLERS).map(|_| generate()).collect()
 }
 
+/// The principal of the caller with this number.
+pub fn principal(number: usize, scenario: Scenario) -> Principal {
+    Principal::new(format!("key_{number}"))
+        .with_tenant(tenant(number))
+        .with_plan(Plan::active("pro"))
+        .with_scopes(Scopes::new(scenario.scopes()).unwrap())
+}
+
+/// The tenant of the caller with this number.
+pub fn tenant(number: usize) -> String {
+    format!("tenant_{number}")
+}
+
 /// What happens to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scenario {
@@ -53,11 +68,25 @@ pub enum Scenario {
     MissingScope,
     /// It is allowed, as one of millions of requests of the same caller.
     Flood,
+    /// It is allowed. Its key is in a cache in front of a store that answers later.
+    CachedKey,
+    /// It is allowed. Its credential is a token that was verified before.
+    CachedToken,
 }
 
 impl Scenario {
     /// The scenarios that are measured without a network. The callers take turns.
-    pub const ALL: [Self; 4] = [Self::Allowed, Self::UnknownKey, Self::OverLimit, Self::MissingScope];
+    pub const ALL: [Self; 6] = [
+        Self::Allowed,
+        Self::UnknownKey,
+        Self::OverLimit,
+        Self::MissingScope,
+        Self::CachedKey,
+        Self::CachedToken,
+    ];
+
+    /// Those of every stack that does the whole job.
+    pub const WHOLE: [Self; 4] = [Self::Allowed, Self::UnknownKey, Self::OverLimit, Self::MissingScope];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
@@ -67,22 +96,33 @@ impl Scenario {
             Self::OverLimit => "over-limit",
             Self::MissingScope => "missing-scope",
             Self::Flood => "flood",
+            Self::CachedKey => "cached-key",
+            Self::CachedToken => "cached-token",
         }
     }
 
     /// The expected status.
     pub fn status(self) -> http::StatusCode {
         match self {
-            Self::Allowed | Self::Flood => http::StatusCode::OK,
+            Self::Allowed | Self::Flood | Self::CachedKey | Self::CachedToken => http::StatusCode::OK,
             Self::UnknownKey => http::StatusCode::UNAUTHORIZED,
             Self::OverLimit => http::StatusCode::TOO_MANY_REQUESTS,
             Self::MissingScope => http::StatusCode::FORBIDDEN,
         }
     }
 
-    /// The keys that its requests carry.
+    /// Whether its requests are allowed.
+    pub fn is_allowed(self) -> bool {
+        self.status().is_success()
+    }
+
+    /// The credentials that its requests carry.
     pub fn presented(self) -> &'static [String] {
-        if self == Self::UnknownKey { unknown_keys() } else { keys() }
+        match self {
+            Self::UnknownKey => unknown_keys(),
+            Self::CachedToken => tokens::all(),
+            _ => keys(),
+        }
     }
 
     /// The scopes that its callers hold.

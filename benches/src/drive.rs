@@ -133,13 +133,13 @@ pub const PATH: &str = "/v1/jobs/17";
 /// `count` requests for `scenario`. The callers take turns, from a random one on.
 pub fn requests(scenario: Scenario, has_id: bool, count: usize) -> Vec<Request<Body>> {
     let first = usize::try_from(random::next() % cast::CALLERS as u64).unwrap();
-    let keys = scenario.presented().iter().cycle().skip(first);
-    keys.take(count).map(|key| request(key, has_id)).collect()
+    let credentials = scenario.presented().iter().cycle().skip(first);
+    credentials.take(count).map(|credential| request(credential, has_id)).collect()
 }
 
 /// A request as hyper delivers it: ten headers with parsed names, and values that are slices of one shared buffer.
-fn request(key: &str, has_id: bool) -> Request<Body> {
-    let bearer = format!("Bearer {key}");
+fn request(credential: &str, has_id: bool) -> Request<Body> {
+    let bearer = format!("Bearer {credential}");
     let trace = if has_id {
         ("x-request-id", "0192a3b4-c5d6-7e8f-9012-3456789abcde")
     } else {

@@ -6,10 +6,13 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use benches::measure::{
-    instructions,
-    lines::{Lines, Touched},
-    time::Case,
+use benches::{
+    cast::Scenario,
+    measure::{
+        instructions,
+        lines::{Lines, Touched},
+        time::Case,
+    },
 };
 use serde_json::{Value, json};
 
@@ -27,9 +30,12 @@ const FLOOR_MAY_ALLOCATE: [(&str, f64); 2] = [("floor", 2.0), ("floor-3", 2.0)];
 const FLOOR_MAY_TAKE: [(&str, f64); 2] = [("floor", 2_400.0), ("floor-3", 2_600.0)];
 
 /// The names of the recorded figures, and their requests.
-fn held() -> [(&'static str, Case); 4] {
+fn held() -> [(&'static str, Case); 7] {
     let (built, separate) = (Case::allowed("built"), Case::allowed("separate"));
     [
+        ("cached_key", built.when(Scenario::CachedKey)),
+        ("cached_token", built.when(Scenario::CachedToken)),
+        ("credits", Case::allowed("credits")),
         ("built", built),
         ("built_no_id", built.without_id()),
         ("separate", separate),

@@ -2,7 +2,7 @@
 //!
 //! | to learn about | read |
 //! |---|---|
-//! | the requests and the services | [`drive`], [`cast`] |
+//! | the requests and the services | [`drive`], [`cast`], [`tokens`] |
 //! | the stacks | [`stacks`] |
 //! | the measurements | [`measure`] |
 //!
@@ -14,3 +14,4 @@ pub mod drive;
 pub mod measure;
 pub mod random;
 pub mod stacks;
+pub mod tokens;

@@ -27,7 +27,8 @@ Usage: cargo run --release -p benches -- COMMAND
                        on a router, beside its instructions and allocations (needs valgrind; three minutes)
   picture              the time, allocations and instructions of the allowed path, as docs/performance.svg
   loopback             the processor's time that stacks add to a request of a real server (needs wrk; two minutes)
-  profile STACK        the instructions of one stack, by function (needs valgrind)
+  profile STACK [SCENARIO]
+                       the instructions of one stack, by function (needs valgrind)
   record               writes the figures that are the same on every run to benches/recorded.json
   check                fails if the allowed path allocates more often than recorded, takes over 3 % more instructions or
                        touches over 5 % more cache lines, or if the floor costs more than a floor may
@@ -44,10 +45,8 @@ fn main() -> ExitCode {
         ["instructions"] => tables::instructions(),
         ["lines"] => tables::lines(),
         ["picture"] => picture::write(),
-        ["profile", name] => match stacks::named(name) {
-            Some(known) => tables::profile(Case::allowed(known.name)),
-            None => return usage(),
-        },
+        ["profile", stack] => return profile(stack, "allowed"),
+        ["profile", stack, scenario] => return profile(stack, scenario),
         ["record"] => guard::record(),
         ["check"] => return guard::check(),
         // What `instructions` runs under valgrind.
@@ -76,6 +75,12 @@ fn usage() -> ExitCode {
     let names: Vec<_> = stacks::ALL.iter().map(|known| known.name).collect();
     eprint!("{USAGE}\nStacks: {}\n", names.join(", "));
     ExitCode::from(2)
+}
+
+fn profile(stack: &str, scenario: &str) -> ExitCode {
+    let Some(case) = case(stack, scenario, "id") else { return usage() };
+    tables::profile(case);
+    ExitCode::SUCCESS
 }
 
 fn case(stack: &str, scenario: &str, id: &str) -> Option<Case> {

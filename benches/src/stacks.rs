@@ -6,6 +6,7 @@ use crate::{
 };
 
 mod built;
+mod credits;
 mod empty;
 mod floor;
 mod governor;
@@ -14,6 +15,7 @@ mod layers;
 mod peers;
 mod router;
 mod separate;
+mod verifiers;
 
 pub use router::{SERVED, served};
 
@@ -28,8 +30,8 @@ pub struct Known {
     pub floor: &'static str,
     /// The number of windows.
     pub windows: usize,
-    /// Whether it does the whole job, so that it can refuse.
-    pub is_whole: bool,
+    /// The scenarios that it can be in.
+    pub scenarios: &'static [Scenario],
     make: fn(Scenario, usize) -> Box<dyn Stack>,
 }
 
@@ -41,8 +43,14 @@ impl Known {
 }
 
 /// What most of those have in common that do the whole job.
-const WHOLE: Known =
-    Known { name: "", base: "empty", floor: "floor", windows: 1, is_whole: true, make: empty::build::<Bare> };
+const WHOLE: Known = Known {
+    name: "",
+    base: "empty",
+    floor: "floor",
+    windows: 1,
+    scenarios: &Scenario::WHOLE,
+    make: empty::build::<Bare>,
+};
 
 /// And those with three windows.
 const THREE: Known = Known { floor: "floor-3", windows: 3, ..WHOLE };
@@ -54,25 +62,38 @@ const JSON: Known = Known { base: "json-empty", floor: "json-floor", ..WHOLE };
 const ROUTER: Known = Known { base: "router-empty", floor: "router-floor", ..WHOLE };
 
 /// And those that do a part of the job.
-const PART: Known = Known { is_whole: false, ..WHOLE };
+const PART: Known = Known { scenarios: ADMITS, ..WHOLE };
+
+/// The scenario of a stack that does not refuse.
+const ADMITS: &[Scenario] = &[Scenario::Allowed];
+
+/// The two kinds of credential.
+const CREDENTIALS: &[Scenario] = &[Scenario::CachedKey, Scenario::CachedToken];
 
 /// All stacks. A number in a name is the number of windows. Default: one.
 pub static ALL: &[Known] = &[
     Known { name: "empty", ..PART },
     Known { name: "floor", make: floor::build::<Bare>, ..WHOLE },
     Known { name: "floor-3", make: floor::build::<Bare>, ..THREE },
-    Known { name: "built", make: built::build::<Bare>, ..WHOLE },
+    Known { name: "built", scenarios: &Scenario::ALL, make: built::build::<Bare>, ..WHOLE },
     Known { name: "built-3", make: built::build::<Bare>, ..THREE },
+    Known {
+        name: "dispatch",
+        scenarios: CREDENTIALS,
+        make: |scenario, _| built::dispatch(scenario),
+        ..WHOLE
+    },
+    Known { name: "credits", scenarios: ADMITS, make: |scenario, _| credits::build(scenario), ..WHOLE },
     Known { name: "separate", make: separate::build::<Bare>, ..WHOLE },
     Known { name: "separate-3", make: separate::build::<Bare>, ..THREE },
     Known { name: "handwritten", make: |scenario, _| handwritten::build(scenario), ..WHOLE },
     Known { name: "peers", make: |scenario, _| peers::build(scenario), ..WHOLE },
     Known { name: "governor", make: |scenario, _| governor::build(scenario), ..PART },
-    Known { name: "json-empty", is_whole: false, make: empty::build::<Json>, ..JSON },
+    Known { name: "json-empty", scenarios: ADMITS, make: empty::build::<Json>, ..JSON },
     Known { name: "json-floor", make: floor::build::<Json>, ..JSON },
     Known { name: "json-built", make: built::build::<Json>, ..JSON },
     Known { name: "json-separate", make: separate::build::<Json>, ..JSON },
-    Known { name: "router-empty", is_whole: false, make: |_, _| router::empty(), ..ROUTER },
+    Known { name: "router-empty", scenarios: ADMITS, make: |_, _| router::empty(), ..ROUTER },
     Known { name: "router-floor", make: |scenario, _| router::build(floor::on, scenario), ..ROUTER },
     Known { name: "router-built", make: |scenario, _| router::build(built::on, scenario), ..ROUTER },
     Known { name: "router-separate", make: |scenario, _| router::build(separate::on, scenario), ..ROUTER },
@@ -85,7 +106,13 @@ pub static ALL: &[Known] = &[
     Known { name: "request-id", make: |scenario, _| layers::request_id(scenario), ..PART },
     Known { name: "credential", make: |scenario, _| layers::credential(scenario), ..PART },
     // These need what the layers before them learn, and so their own cost is what they add to those.
-    Known { name: "verify", base: "credential", make: |scenario, _| layers::verify(scenario), ..PART },
+    Known {
+        name: "verify",
+        base: "credential",
+        scenarios: &[Scenario::Allowed, Scenario::CachedKey, Scenario::CachedToken],
+        make: |scenario, _| layers::verify(scenario),
+        ..PART
+    },
     Known { name: "rate-limit", base: "verify", make: |scenario, _| layers::rate_limit(scenario), ..PART },
     Known { name: "entitlement", base: "verify", make: |scenario, _| layers::entitlement(scenario), ..PART },
     Known { name: "scope", base: "verify", make: |scenario, _| layers::scope(scenario), ..PART },
@@ -107,8 +134,7 @@ mod tests {
     #[test]
     fn every_stack_answers_as_its_scenario_says() {
         for known in ALL {
-            let scenarios = if known.is_whole { &Scenario::ALL[..] } else { &[Scenario::Allowed] };
-            for &scenario in scenarios {
+            for &scenario in known.scenarios {
                 for has_id in [true, false] {
                     drive::warm_up(&mut *known.build(scenario), scenario, has_id);
                 }
@@ -130,8 +156,8 @@ mod tests {
     /// A shorter refusal would be cheaper than Tollgate's.
     #[test]
     fn every_whole_stack_refuses_with_a_full_problem() {
-        for known in ALL.iter().filter(|known| known.is_whole) {
-            for scenario in Scenario::ALL.into_iter().filter(|&scenario| scenario != Scenario::Allowed) {
+        for known in ALL {
+            for &scenario in known.scenarios.iter().filter(|scenario| !scenario.is_allowed()) {
                 let mut stack = known.build(scenario);
                 drive::warm_up(&mut *stack, scenario, true);
                 let response = stack.answer(drive::requests(scenario, true, 1).remove(0));
@@ -165,7 +191,7 @@ mod tests {
     /// The headers of the handler must not be lost when a stack adds its own.
     #[test]
     fn every_whole_stack_adds_its_headers_to_those_of_the_handler() {
-        for known in ALL.iter().filter(|known| known.is_whole && known.base == "json-empty") {
+        for known in ALL.iter().filter(|known| known.base == "json-empty" && known.name != known.base) {
             let mut stack = known.build(Scenario::Allowed);
             let response = stack.answer(drive::requests(Scenario::Allowed, true, 1).remove(0));
             let headers = response.headers();

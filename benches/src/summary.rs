@@ -37,6 +37,7 @@ impl fmt::Display for Figures {
 pub(crate) fn line() -> Figures {
     let mut figures = Figures::default();
     time(&mut figures);
+    time_of_credits_and_tokens(&mut figures);
     threads(&mut figures);
     allocations(&mut figures);
     if instructions::is_available() {
@@ -54,6 +55,22 @@ const OURS: [(&str, &str); 2] = [("built", ""), ("separate", "_separate")];
 
 /// With an ID and without, and the suffixes of the figures.
 const IDS: [(bool, &str); 2] = [(true, ""), (false, "_no_id")];
+
+/// A key and a token, both seen before.
+const CREDENTIALS: [Scenario; 2] = [Scenario::CachedKey, Scenario::CachedToken];
+
+/// Credits and the kinds of credential, and the suffixes of their figures.
+fn credits_and_tokens() -> [(Case, &'static str); 5] {
+    let [built, dispatch] = ["built", "dispatch"].map(Case::allowed);
+    let [key, token] = CREDENTIALS;
+    [
+        (Case::allowed("credits"), "_credits"),
+        (built.when(key), "_cached_key"),
+        (built.when(token), "_cached_token"),
+        (dispatch.when(key), "_dispatched_key"),
+        (dispatch.when(token), "_dispatched_token"),
+    ]
+}
 
 const ROUNDS: usize = 3_000;
 
@@ -96,6 +113,25 @@ fn time(figures: &mut Figures) {
     }
 }
 
+/// The built stack with credits, with a token in place of a key, and with both kinds of credential. The names say over what.
+fn time_of_credits_and_tokens(figures: &mut Figures) {
+    let [built, credits] = ["built", "credits"].map(Case::allowed);
+    let times = Times::measure(&[built, credits], ROUNDS);
+    figures.add("credits_over_built", times.ratio(credits, built));
+
+    let [key, token] = CREDENTIALS.map(|scenario| built.when(scenario));
+    let [dispatched_key, dispatched_token] =
+        CREDENTIALS.map(|scenario| Case::allowed("dispatch").when(scenario));
+    let times = Times::measure(&[key, token, dispatched_key, dispatched_token], ROUNDS);
+    figures.add("token_over_key", times.ratio(token, key));
+    figures.add("dispatched_key_over_key", times.ratio(dispatched_key, key));
+    figures.add("dispatched_token_over_token", times.ratio(dispatched_token, token));
+
+    let [key, token] = CREDENTIALS.map(|scenario| Case::allowed("verify").when(scenario));
+    let times = Times::measure(&[key, token], ROUNDS);
+    figures.add("verify_token_over_key", times.ratio(token, key));
+}
+
 fn threads(figures: &mut Figures) {
     for (name, ratio) in two_threads_over_one() {
         figures.add(format!("{name}_2_threads_over_1"), ratio);
@@ -121,6 +157,9 @@ fn allocations(figures: &mut Figures) {
             figures.add(format!("allocations{no_id}{suffix}"), count);
         }
     }
+    for (case, suffix) in credits_and_tokens() {
+        figures.add(format!("allocations{suffix}"), allocations.of(case));
+    }
 }
 
 fn count_instructions(figures: &mut Figures) {
@@ -134,6 +173,9 @@ fn count_instructions(figures: &mut Figures) {
     ]);
     for (stack, suffix) in stacks {
         figures.add(format!("instructions{suffix}"), instructions::own(Case::allowed(stack)));
+    }
+    for (case, suffix) in credits_and_tokens() {
+        figures.add(format!("instructions{suffix}"), instructions::own(case));
     }
 }
 

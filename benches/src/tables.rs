@@ -16,8 +16,7 @@ use crate::heap::Allocations;
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for known in stacks::ALL {
-        let scenarios = if known.is_whole { &Scenario::ALL[..] } else { &[Scenario::Allowed] };
-        for &scenario in scenarios {
+        for &scenario in known.scenarios {
             let case = Case::allowed(known.name).when(scenario);
             cases.extend([case, case.without_id()]);
         }
@@ -51,7 +50,7 @@ pub(crate) fn allocations() {
 
 pub(crate) fn instructions() {
     println!("{:<32} {:>12}", "stack", "instructions");
-    for case in cases().into_iter().filter(|case| case.scenario == Scenario::Allowed) {
+    for case in cases().into_iter().filter(|case| case.scenario.is_allowed()) {
         println!("{:<32} {:>12.0}", case.to_string(), instructions::own(case));
     }
 }

@@ -2,14 +2,14 @@
 
 use axum::Router;
 use tollgate::{
-    CredentialLayer, EntitlementLayer, KeyVerifier, MemoryKeys, Plan, Principal, RequestIdLayer, Scopes,
-    Tollgate, scope,
+    CredentialLayer, EntitlementLayer, RequestIdLayer, Tollgate, VerifyLayer, layers::TollgateBuilder, scope,
 };
 use tower::Layer;
 
+use super::verifiers;
 use crate::{
     cast::{self, Scenario},
-    drive::{Answers, Driven, Handler, Stack},
+    drive::{Answers, Bare, Driven, Handler, Stack},
 };
 
 pub(super) fn build<A: Answers>(scenario: Scenario, windows: usize) -> Box<dyn Stack> {
@@ -20,26 +20,22 @@ pub(super) fn on(router: Router, scenario: Scenario) -> Router {
     router.layer(layer(scenario, 1))
 }
 
+/// The same, where a `Dispatch` tells keys and tokens apart.
+pub(super) fn dispatch(scenario: Scenario) -> Box<dyn Stack> {
+    let layer = builder(verifiers::dispatch(), scenario, 1).build().unwrap();
+    Box::new(Driven(layer.layer(Handler::<Bare>::new())))
+}
+
 fn layer(scenario: Scenario, windows: usize) -> Tollgate {
+    builder(verifiers::of(scenario), scenario, windows).build().unwrap()
+}
+
+pub(super) fn builder(verify: VerifyLayer, scenario: Scenario, windows: usize) -> TollgateBuilder {
     Tollgate::builder()
         .request_id(RequestIdLayer::new().with_uuids_only())
         .credential(CredentialLayer::new())
-        .verify(verifier(scenario))
+        .verify(verify)
         .rate_limit(scenario.quota(windows))
         .entitlement(EntitlementLayer::new())
         .scope(scope(cast::SCOPE))
-        .build()
-        .unwrap()
-}
-
-pub(super) fn verifier(scenario: Scenario) -> KeyVerifier {
-    let keys = MemoryKeys::new();
-    for (number, key) in cast::keys().iter().enumerate() {
-        let principal = Principal::new(format!("key_{number}"))
-            .with_tenant(format!("tenant_{number}"))
-            .with_plan(Plan::active("pro"))
-            .with_scopes(Scopes::new(scenario.scopes()).unwrap());
-        keys.import(key, principal);
-    }
-    KeyVerifier::new(cast::format(), keys)
 }

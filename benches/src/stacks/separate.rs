@@ -1,12 +1,10 @@
 //! Tollgate's six layers, each by itself.
 
 use axum::Router;
-use tollgate::{
-    CredentialLayer, EntitlementLayer, RateLimitLayer, RequestIdLayer, ScopeLayer, VerifyLayer, scope,
-};
+use tollgate::{CredentialLayer, EntitlementLayer, RateLimitLayer, RequestIdLayer, ScopeLayer, scope};
 use tower::ServiceBuilder;
 
-use super::built::verifier;
+use super::verifiers;
 use crate::{
     cast::{self, Scenario},
     drive::{Answers, Driven, Handler, Stack},
@@ -18,7 +16,7 @@ macro_rules! layers {
         ServiceBuilder::new()
             .layer(RequestIdLayer::new().with_uuids_only())
             .layer(CredentialLayer::new())
-            .layer(VerifyLayer::new(verifier($scenario)))
+            .layer(verifiers::of($scenario))
             .layer(RateLimitLayer::new($scenario.quota($windows)))
             .layer(EntitlementLayer::new())
             .layer(ScopeLayer::new(scope(cast::SCOPE)).unwrap())

@@ -52,7 +52,7 @@ use crate::ConfigurationError;
 /// | the credential | is verified by |
 /// |---|---|
 /// | begins with a prefix | the verifier of that [prefix](Self::with_prefix) |
-/// | looks like a JWT: three parts of base64url, separated by dots, of which the first begins with `eyJ` (`{"`), and only the signature may be empty | the verifier of [tokens](Self::with_jwt) |
+/// | looks like a JWT: begins with `eyJ` (`{"` in base64url), and has three parts, separated by dots | the verifier of [tokens](Self::with_jwt) |
 /// | is any other | the [default](Self::with_default); if there is none, it is refused with [`CredentialMalformed`](DenialKind::CredentialMalformed): 401 |
 ///
 /// Exactly one verifier is asked, and its answer is final: a token that is refused is not tried as a key. A credential cannot match
@@ -139,18 +139,15 @@ impl Dispatch {
 /// How a JWT begins: its header is a JSON object, and these are the first two bytes of one, `{"`, and some bits of the third.
 const JWT_START: &str = "eyJ";
 
+/// Reads a token as little as it can, since every request with one comes here: the verifier of tokens checks the rest.
 fn looks_like_jwt(secret: &[u8]) -> bool {
-    if !secret.starts_with(JWT_START.as_bytes()) {
-        return false;
-    }
-    let is_base64url = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    let mut parts = secret.split(|byte| *byte == b'.');
-    let [Some(header), Some(claims), Some(signature), None] = [(); 4].map(|()| parts.next()) else {
-        return false;
-    };
-    !header.is_empty()
-        && !claims.is_empty()
-        && [header, claims, signature].into_iter().flatten().all(is_base64url)
+    secret.starts_with(JWT_START.as_bytes()) && dots(secret) == 2
+}
+
+/// The number of dots. Counted in a byte, for as many bytes as cannot overflow it, so that the compiler uses vector instructions.
+fn dots(text: &[u8]) -> usize {
+    let of_part = |part: &[u8]| part.iter().map(|byte| u8::from(*byte == b'.')).sum::<u8>();
+    text.chunks(u8::MAX.into()).map(|part| usize::from(of_part(part))).sum()
 }
 
 /// Whether a text can begin with both prefixes.
@@ -247,18 +244,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_jwt_has_three_parts_of_base64url_and_begins_with_an_object() {
+    fn a_jwt_has_three_parts_and_begins_with_an_object() {
+        let long = "a".repeat(300);
         for (text, is_jwt) in [
             ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhZGEifQ.c2lnbmF0dXJl", true),
             ("eyJhbGciOiJub25lIn0.eyJzdWIiOiJhZGEifQ.", true),
-            ("eyJ.a.-_", true),
+            (&format!("eyJ{long}.{long}.{long}"), true),
+            (&format!("eyJ{long}.{long}.{long}.{long}"), false),
+            (&format!("eyJ{}", ".".repeat(258)), false),
             ("eyJ", false),
             ("eyJ.a", false),
-            ("eyJ..c", false),
             ("eyJ.a.b.c", false),
             ("eyJ.a.b.c.d", false),
-            ("eyJ.a.b=", false),
-            ("eyJ.a+b.c", false),
             ("EyJ.a.b", false),
             (" eyJ.a.b", false),
             ("", false),

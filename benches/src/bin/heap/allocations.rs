@@ -1,19 +1,13 @@
 //! The allocations and bytes of a stack per request. A vector that grows counts as one more allocation.
 
-use benches::{
-    cast::{CALLERS, Scenario},
-    drive,
-    measure::time::Case,
-    stacks,
-};
+use benches::{cast::CALLERS, drive, measure::time::Case, stacks};
 use serde_json::{Value, json};
 
 /// Own allocations and bytes a request, by the case's name.
 pub(crate) fn figures() -> Value {
     let mut figures = serde_json::Map::new();
     for known in stacks::ALL {
-        let scenarios = if known.is_whole { &Scenario::ALL[..] } else { &[Scenario::Allowed] };
-        for &scenario in scenarios {
+        for &scenario in known.scenarios {
             for has_id in [true, false] {
                 let case = Case { stack: known.name, scenario, has_id };
                 let (count, bytes) = of(case);
