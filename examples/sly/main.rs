@@ -113,7 +113,7 @@ fn api(store: &SqlKeys, sessions: JwtVerifier, clock: ServiceClock) -> Result<Ro
             "eyJ",
             Branch::new(sessions).with_refusal_text("invalid_session", error::INVALID_SESSION),
         )?
-        .with_default(Branch::new(keys).with_refusal_text("invalid_key", error::INVALID_KEY));
+        .with_default(Branch::new(keys).with_refusal_text("invalid_key", error::INVALID_KEY))?;
     // A session token contains the user's metadata, and may be longer than the default of 4 KiB.
     let bearer = CredentialLayer::from_sources([CredentialSource::Bearer])?.with_max_length(16 * 1024);
     let tollgate = Tollgate::builder()

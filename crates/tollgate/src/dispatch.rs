@@ -40,10 +40,10 @@ use crate::ConfigurationError;
 ///     tokens: impl Verify,
 ///     sessions: impl Verify,
 /// ) -> Result<Dispatch, tollgate::ConfigurationError> {
-///     Ok(Dispatch::new()
+///     Dispatch::new()
 ///         .with_prefix("psk_", Branch::new(keys).with_refusal_text("invalid_api_key", "Invalid API key"))?
 ///         .with_jwt(Branch::new(tokens).with_refusal_text("invalid_token", "Invalid or expired token"))?
-///         .with_default(sessions))
+///         .with_default(sessions)
 /// }
 /// ```
 ///
@@ -122,9 +122,17 @@ impl Dispatch {
     }
 
     /// Asks this verifier about all other credentials. Default: they are refused.
-    pub fn with_default(mut self, to: impl Into<Branch>) -> Self {
+    ///
+    /// # Errors
+    /// If they have a verifier already.
+    pub fn with_default(mut self, to: impl Into<Branch>) -> Result<Self, ConfigurationError> {
+        if self.default.is_some() {
+            return Err(ConfigurationError::new(
+                "Dispatch: two default verifiers: call Dispatch::with_default once, and tell other credentials apart by prefixes",
+            ));
+        }
         self.default = Some(to.into());
-        self
+        Ok(self)
     }
 
     /// The one branch for this credential.

@@ -60,7 +60,7 @@ async fn asks_exactly_one_verifier() {
     let tokens = Counted::knowing(JWT, "token");
     let others = Counted::knowing("session", "session");
     let verifier = Dispatch::new().with_prefix("psk_", keys.clone()).unwrap();
-    let verifier = verifier.with_jwt(tokens.clone()).unwrap().with_default(others.clone());
+    let verifier = verifier.with_jwt(tokens.clone()).unwrap().with_default(others.clone()).unwrap();
     let mut stack = stack(verifier);
     let forged = JWT.replace("c2ln", "AAAA");
     for (credential, status, asked) in [
@@ -107,6 +107,7 @@ fn credentials_that_could_match_twice_are_a_configuration_error() {
         assert!(Dispatch::new().with_prefix(prefix, new()).is_ok());
     }
     assert!(Dispatch::new().with_jwt(new()).unwrap().with_jwt(new()).is_err());
+    assert!(Dispatch::new().with_default(new()).unwrap().with_default(new()).is_err());
     for prefix in ["", "p sk", "schlüssel_"] {
         assert!(Dispatch::new().with_prefix(prefix, new()).is_err(), "{prefix:?}");
     }
@@ -203,7 +204,7 @@ async fn a_key_that_ends_behind_the_verifier_is_refused_in_the_same_words() {
 async fn words_pass_through_a_cache_and_through_a_nested_dispatch() {
     let keys = Branch::new(Directory::default()).with_refusal_text("no_key", "No");
     let inner = Dispatch::new().with_prefix("psk_", keys).unwrap();
-    let verifier = Dispatch::new().with_default(CachedVerifier::new(inner));
+    let verifier = Dispatch::new().with_default(CachedVerifier::new(inner)).unwrap();
     let reply = send(&mut stack(verifier), with_key("psk_1")).await;
     assert_eq!(seen(&reply).1, "no_key");
 }
