@@ -108,8 +108,13 @@ impl Claims {
 
     /// The principal if nothing else is chosen: its identifier is `sub`, and its scopes are [`scopes`](Self::scopes).
     ///
-    /// If the verifier has several issuers, the identifier is `iss`, a space, and `sub`, since two issuers may use the same `sub` for
+    /// If the verifier has issuers of several names, the identifier is `iss`, a space, and `sub`, since two issuers may use the same `sub` for
     /// different callers.
+    ///
+    /// # Beside keys
+    /// Requests and usage are counted by identifiers. Those of a `KeyManager`'s keys are `key_` and a random number, so no `sub` equals one by
+    /// chance. If your issuer lets users choose their `sub`, or if your keys have other identifiers, give the principal an identifier that no key
+    /// has: `Principal::new(format!("user:{sub}"))` in [`with_principal`](crate::JwtVerifier::with_principal).
     ///
     /// # Errors
     /// A denial with 401 if the token has no `sub`, or one of more than 256 bytes.

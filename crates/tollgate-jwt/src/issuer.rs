@@ -54,10 +54,15 @@ use crate::{
 /// |---|---|
 /// | at first | when [`JwtVerifier::connect`](crate::JwtVerifier::connect) or the first token asks for them; concurrent requests share one fetch |
 /// | again | after [5 minutes](Self::with_key_ttl); from 4 minutes on beside the requests, so that none waits |
-/// | for an unknown `kid` | once, and not again within [30 seconds](Self::with_key_cool_down) |
+/// | for an unknown `kid` | once, and not again within [30 seconds](Self::with_key_cool_down), unless that fetch has failed |
 /// | a fetch takes at most | [5 seconds](Self::with_key_deadline), and so does a request that waits for it |
-/// | after a failure | not within 2 seconds; the last keys stay in use until they are [1 hour](Self::with_stale_keys_for) old |
+/// | after a failure | at the next request, but not within 2 seconds of its end; the last keys stay in use until they are [1 hour](Self::with_stale_keys_for) old |
 /// | a set has at most | 256 KiB and 100 keys |
+///
+/// An issuer must give a new key a new `kid`. A key that replaces another one under the same name, or without a name, is noticed when the
+/// keys are fetched again: tokens of the new key are refused until then. A wrong signature causes no fetch.
+///
+/// Deadlines need the timers of the tokio runtime: with a `Builder` of your own, call `enable_all`.
 ///
 /// An answer that is no key set, is too long, or has no usable key is a failure: the last keys stay in use. While keys are not known,
 /// requests are refused with 503.
@@ -165,7 +170,7 @@ impl Issuer {
     /// The only algorithms that tokens may be signed with. Default: RS256, ES256 and `EdDSA`. A key limits them further: its type and
     /// its own `alg` must fit. Ignored for [`hs256`](Self::hs256).
     pub fn with_algorithms(mut self, algorithms: impl IntoIterator<Item = Algorithm>) -> Self {
-        if self.algorithms != [Name::HS256] {
+        if !self.is_hs256() {
             self.algorithms = algorithms.into_iter().map(Algorithm::name).collect();
         }
         self
@@ -219,6 +224,11 @@ impl Issuer {
 
     pub(crate) fn algorithms(&self) -> &[Name] {
         &self.algorithms
+    }
+
+    /// Whether it signs with a secret.
+    pub(crate) fn is_hs256(&self) -> bool {
+        self.algorithms == [Name::HS256]
     }
 
     pub(crate) fn key_ring(&self) -> KeyRing {

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tollgate_core::{
     answer::{Answer, Pending},
     denial::{Denial, Unavailable},
@@ -19,14 +19,14 @@ use crate::{
     fetch_keys::FetchKeys,
     key::Key,
     key_set::{Found, InvalidKeySet, KeySet},
-    single_flight::{SingleFlight, Waiter},
+    shared_tasks::{ENDED, SharedTasks, Waiter},
     token::Header,
 };
 
-/// How long after a failure the source is not asked again.
+/// How long after the end of a failed fetch the source is not asked again.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// How much earlier than its fetch a set may be used.
+/// How much earlier a request may have begun than what it compares its time with. More means that the clock was set back.
 const MAX_SET_BACK: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy)]
@@ -45,7 +45,7 @@ pub(crate) struct KeyRing {
     source: Option<Arc<dyn FetchKeys>>,
     settings: KeySettings,
     state: Mutex<State>,
-    fetches: SingleFlight<(), Result<(), KeysError>>,
+    fetches: SharedTasks<(), Result<(), KeysError>>,
     /// Until when a token may be verified by its key alone, without a look at the state: milliseconds since 1970.
     fresh_until: AtomicU64,
 }
@@ -55,9 +55,9 @@ struct State {
     set: Option<Arc<KeySet>>,
     /// When the fetch of this set began.
     fetched_at: Option<SystemTime>,
-    /// When the last fetch began, if it has failed, and its error.
+    /// When the last fetch ended, if it has failed, and its error.
     failed: Option<(SystemTime, KeysError)>,
-    /// When the set was last fetched because of an unknown key.
+    /// When a fetch because of an unknown key last began, unless it has failed.
     missed_at: Option<SystemTime>,
 }
 
@@ -95,7 +95,7 @@ impl KeyRing {
             source,
             settings,
             state: Mutex::new(state),
-            fetches: SingleFlight::default(),
+            fetches: SharedTasks::default(),
             fresh_until: AtomicU64::new(fresh_until),
         }
     }
@@ -119,8 +119,8 @@ impl KeyRing {
         let (ring, header) = (Arc::clone(self), header.clone());
         Answer::later(async move {
             let found = timeout(ring.settings.deadline, ring.find_by_fetch(waiter, &header, now)).await;
-            // Some other request's fetch may have begun earlier and failed, so that this request began a second one.
-            found.unwrap_or_else(|_| ring.final_answer(&header, now))
+            let late = || format!("no answer within {:?}", ring.settings.deadline);
+            found.unwrap_or_else(|_| ring.answer_without_fetch(&header, now, &late()))
         })
     }
 
@@ -132,14 +132,18 @@ impl KeyRing {
     ) -> Result<Arc<Key>, Denial> {
         // A fetch that this request has joined may have begun before its key was published: then it begins another one.
         for round in 1..=2 {
-            waiter.result().await;
+            if waiter.result().await.is_none() {
+                return self.answer_without_fetch(header, now, ENDED);
+            }
             match self.next(header, now, round) {
                 Next::Now(found) => return found,
                 Next::Wait(next) => waiter = next,
             }
         }
-        waiter.result().await;
-        self.final_answer(header, now)
+        match waiter.result().await {
+            Some(_) => self.answer(&self.lock(), header, now),
+            None => self.answer_without_fetch(header, now, ENDED),
+        }
     }
 
     /// The key, or the fetch to wait for.
@@ -155,15 +159,17 @@ impl KeyRing {
             // Known, and not too old. A set that is due is fetched beside the request.
             Some(age) if age < self.settings.ttl || (has_failed && age < self.settings.stale_for) => {
                 if let Some(found) = state.find(header) {
-                    if age >= self.refresh_age() && may_retry {
+                    if may_retry && (has_failed || age >= self.refresh_age()) {
                         let _in_progress = self.fetch(source, now);
                     }
                     return Next::Now(found);
                 }
-                // A fetch in progress may have begun before the key was published, so it does not count as the one for this key.
-                let joins = round == 0 && self.fetches.is_in_progress(&());
-                if !joins {
-                    if !state.missed_at.is_none_or(|at| has_passed(at, self.settings.cool_down, now)) {
+                // A fetch in progress may have begun before the key was published. Then this request may cause a second one, which
+                // others may have begun by then: a fetch that is in progress after the first one began later than this request.
+                if !self.fetches.is_in_progress(&()) {
+                    let is_cool =
+                        state.missed_at.is_none_or(|at| has_passed(at, self.settings.cool_down, now));
+                    if !is_cool || !may_retry {
                         return Next::Now(self.answer(&state, header, now));
                     }
                     state.missed_at = Some(now);
@@ -179,26 +185,36 @@ impl KeyRing {
         fetch
     }
 
-    /// The answer without a further fetch.
-    fn final_answer(&self, header: &Header, now: SystemTime) -> Result<Arc<Key>, Denial> {
-        self.answer(&self.lock(), header, now)
-    }
-
+    /// The answer after a fetch.
     fn answer(&self, state: &State, header: &Header, now: SystemTime) -> Result<Arc<Key>, Denial> {
-        let is_usable =
-            state.age(now).is_some_and(|age| age < self.settings.stale_for.max(self.settings.ttl));
-        if let Some(found) = state.find(header).filter(|_| is_usable) {
+        if let Some(found) = self.usable(state, header, now) {
             return found;
         }
-        // After a failure, an unknown key may be a new one.
-        if is_usable && state.failed.is_none() {
-            return Err(unknown());
+        match &state.failed {
+            // After a failure, an unknown key may be a new one.
+            Some((_, error)) => Err(self.unavailable(error)),
+            None if self.is_usable(state, now) => Err(unknown()),
+            None => Err(self.unavailable(&"they are too old, or the clock was set back")),
         }
-        let error = state
-            .failed
-            .as_ref()
-            .map_or("no answer within the deadline".to_owned(), |(_, error)| error.to_string());
-        Err(Denial::unavailable(format!("the keys of the issuer {} are not known: {error}", self.issuer)))
+    }
+
+    /// The answer if a fetch was not finished: an unknown key may be a new one.
+    #[cold]
+    fn answer_without_fetch(&self, header: &Header, now: SystemTime, why: &str) -> Result<Arc<Key>, Denial> {
+        self.usable(&self.lock(), header, now).unwrap_or_else(|| Err(self.unavailable(&why)))
+    }
+
+    /// `None` if the key is not known, or if the set is too old.
+    fn usable(&self, state: &State, header: &Header, now: SystemTime) -> Option<Result<Arc<Key>, Denial>> {
+        if self.is_usable(state, now) { state.find(header) } else { None }
+    }
+
+    fn is_usable(&self, state: &State, now: SystemTime) -> bool {
+        state.age(now).is_some_and(|age| age < self.settings.stale_for.max(self.settings.ttl))
+    }
+
+    fn unavailable(&self, error: &dyn std::fmt::Display) -> Denial {
+        Denial::unavailable(format!("the keys of the issuer {} are not known: {error}", self.issuer))
     }
 
     /// Fetches the keys at the start of the program.
@@ -208,12 +224,7 @@ impl KeyRing {
                 Next::Wait(waiter) => waiter.result().await,
                 Next::Now(_) => None,
             };
-            let ended = || {
-                KeysError::Unavailable(Unavailable::new(
-                    "the fetch ended without an answer: it has panicked, or there is no tokio runtime",
-                ))
-            };
-            result.unwrap_or_else(|| Err(ended()))?;
+            result.unwrap_or_else(|| Err(KeysError::Unavailable(Unavailable::new(ENDED))))?;
         }
         Ok(self.lock().set.clone().unwrap_or_default())
     }
@@ -222,24 +233,29 @@ impl KeyRing {
         let begin = || -> Pending<_> {
             let (ring, source) = (Arc::clone(self), Arc::clone(source));
             Box::pin(async move {
-                let deadline = ring.settings.deadline;
+                let (began, deadline) = (Instant::now(), ring.settings.deadline);
                 let fetched = timeout(deadline, async { source.fetch().await }).await;
                 let fetched = fetched
                     .unwrap_or_else(|_| Err(Unavailable::new(format!("no answer within {deadline:?}"))));
                 let fetched = fetched
                     .map_err(KeysError::Unavailable)
                     .and_then(|text| KeySet::parse_without_secrets(&text).map_err(KeysError::Invalid));
-                ring.store(fetched, now)
+                ring.store(fetched, now, now.checked_add(began.elapsed()).unwrap_or(now))
             })
         };
-        match self.fetches.join((), begin) {
+        match self.fetches.join((), Duration::MAX, begin) {
             Ok(waiter) => Next::Wait(waiter),
             Err(error) => Next::Now(Err(error.into())),
         }
     }
 
-    /// Takes over the result of a fetch that began at `now`.
-    fn store(&self, fetched: Result<KeySet, KeysError>, now: SystemTime) -> Result<(), KeysError> {
+    /// Takes over the result of a fetch.
+    fn store(
+        &self,
+        fetched: Result<KeySet, KeysError>,
+        began: SystemTime,
+        ended: SystemTime,
+    ) -> Result<(), KeysError> {
         let mut state = self.lock();
         match fetched {
             Ok(set) => {
@@ -254,19 +270,21 @@ impl KeyRing {
                     None => set,
                 };
                 state.set = Some(Arc::new(set));
-                state.fetched_at = Some(now);
+                state.fetched_at = Some(began);
                 state.failed = None;
-                self.set_fresh_until(now.checked_add(self.refresh_age()));
+                self.set_fresh_until(began.checked_add(self.refresh_age()));
                 Ok(())
             }
             Err(error) => {
                 tracing::warn!(issuer = &*self.issuer, error = %error, "the key set of an issuer could not be fetched");
-                state.failed = Some((now, error.clone()));
+                state.failed = Some((ended, error.clone()));
+                // The cool-down is for sets that lack a key. A set that was not fetched says nothing about keys.
+                state.missed_at = None;
                 // Only while the last set is not too old: `find` decides.
                 let end = state
                     .fetched_at
                     .and_then(|at| at.checked_add(self.settings.stale_for.max(self.settings.ttl)));
-                let next = now.checked_add(RETRY_AFTER);
+                let next = ended.checked_add(RETRY_AFTER);
                 self.set_fresh_until(end.zip(next).map(|(end, next)| end.min(next)));
                 Err(error)
             }
@@ -279,7 +297,7 @@ impl KeyRing {
 
     /// The age at which a set is fetched again beside the requests, so that none of them waits.
     fn refresh_age(&self) -> Duration {
-        self.settings.ttl * 4 / 5
+        self.settings.ttl / 5 * 4
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -315,9 +333,13 @@ fn unknown() -> Denial {
     invalid("the issuer has no key with this `kid` for this algorithm")
 }
 
-/// Whether `time` has passed since `instant`, or the clock was set back behind it.
+/// Whether `time` has passed since `instant`, or the clock was set back far behind it.
 fn has_passed(instant: SystemTime, time: Duration, now: SystemTime) -> bool {
-    now.duration_since(instant).map_or(true, |passed| passed >= time)
+    match now.duration_since(instant) {
+        Ok(passed) => passed >= time,
+        // A request that began before `instant`, and has waited meanwhile.
+        Err(error) => error.duration() >= MAX_SET_BACK,
+    }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "for 584 million years")]

@@ -4,6 +4,7 @@
 #![deny(missing_docs)]
 
 mod algorithm;
+mod circuit_breaker;
 mod claims;
 mod digest;
 mod fetch_keys;
@@ -15,8 +16,9 @@ mod key;
 mod key_ring;
 mod key_set;
 mod profiles;
+mod recent_events;
 mod revocations;
-mod single_flight;
+mod shared_tasks;
 mod token;
 mod token_cache;
 mod verifier;
@@ -30,4 +32,4 @@ pub use issuer::{Issuer, WeakSecret};
 pub use key_set::{InvalidKeySet, KeySet};
 pub use profiles::{Profiles, ProfilesFn, profiles_fn};
 pub use revocations::{Revocations, RevocationsFull};
-pub use verifier::{ConnectError, JwtVerifier};
+pub use verifier::{ConnectError, DuplicateIssuer, JwtVerifier};

@@ -9,9 +9,14 @@ use crate::claims::Claims;
 /// Makes a principal from a verified token and from what is stored about its subject: tenant, role, plan, and whether the tenant is
 /// suspended. [`profiles_fn`] makes one from a closure.
 ///
-/// It is called in a task of its own, which is dropped after the [deadline](crate::JwtVerifier::with_profile_deadline).
+/// It is called in a task of its own, which is dropped after the [deadline](crate::JwtVerifier::with_profile_deadline). Requests with one
+/// token share a task that is at most 1 second old. After the lookups of five different tokens in a row have ended with 503, requests are
+/// refused with 503 at once for 1 second; then one request a second asks, until a lookup succeeds.
 pub trait Profiles: Send + Sync + 'static {
     /// The principal, or why there is none: for example [`DenialKind::TenantSuspended`](tollgate_core::denial::DenialKind::TenantSuspended).
+    ///
+    /// That denial reaches callers outside the principal's allowed networks, too. If principals have networks, return one whose
+    /// [signal](tollgate_core::store::EndSignal) has ended with `TenantSuspended` instead: `VerifyLayer` checks the networks first.
     ///
     /// # Errors
     /// The denial that the request is refused with. It is not cached.

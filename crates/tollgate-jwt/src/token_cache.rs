@@ -2,10 +2,7 @@
 
 use std::{
     hash::RandomState,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
@@ -16,6 +13,7 @@ use crate::{
     digest::{Digester, TokenDigest},
     key::Key,
     key_ring::KeyRing,
+    recent_events::{AsOf, RecentEvents},
     token::Header,
 };
 
@@ -26,8 +24,8 @@ pub(crate) type Slot = (TokenDigest, Option<Environment>);
 pub(crate) struct TokenCache {
     digester: Digester,
     entries: Cache<Slot, Arc<Entry>, UnitWeighter, RandomState>,
-    // Counts the events that make answers outdated. The lowest bit is set while entries may be kept.
-    events: AtomicU64,
+    // Entries are kept while the store is connected.
+    events: Mutex<RecentEvents>,
 }
 
 /// A token that was verified, and its principal.
@@ -41,13 +39,6 @@ pub(crate) struct Entry {
     pub(crate) fresh_until: SystemTime,
 }
 
-/// A moment: equal to another if there was no event in between.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct AsOf(u64);
-
-const CONNECTED: u64 = 1;
-const ONE_EVENT: u64 = 2;
-
 impl TokenCache {
     pub(crate) fn new(capacity: usize, max_token_bytes: usize, is_connected: bool) -> Self {
         let weight = capacity.try_into().unwrap_or(u64::MAX);
@@ -60,7 +51,7 @@ impl TokenCache {
                 RandomState::new(),
                 <_>::default(),
             ),
-            events: AtomicU64::new(if is_connected { CONNECTED } else { 0 }),
+            events: Mutex::new(RecentEvents::new(is_connected)),
         }
     }
 
@@ -76,20 +67,24 @@ impl TokenCache {
         self.entries.get(slot).filter(|entry| entry.is_valid(now))
     }
 
-    /// Inserts an entry, unless there was an event since `as_of`.
-    pub(crate) fn insert(&self, slot: Slot, entry: Entry, as_of: AsOf) {
-        if self.as_of_now() != as_of || !as_of.is_connected() {
-            return;
+    /// Whether this is the entry for the token now.
+    pub(crate) fn has(&self, slot: &Slot, entry: &Arc<Entry>, now: SystemTime) -> bool {
+        self.find(slot, now).is_some_and(|found| Arc::ptr_eq(&found, entry))
+    }
+
+    /// Inserts an entry, unless there was an event about its tenant, or about all, since `as_of`. Returns whether there was none.
+    pub(crate) fn insert(&self, slot: Slot, entry: Entry, as_of: AsOf) -> bool {
+        // Held during the insertion: an event is recorded before its entries are removed, so this one is refused or removed.
+        let events = self.lock();
+        let is_current = !events.has_changed(entry.principal.tenant(), as_of);
+        if is_current && events.is_connected() {
+            self.entries.insert(slot, Arc::new(entry));
         }
-        self.entries.insert(slot, Arc::new(entry));
-        // An event may have removed its entries before this one was inserted.
-        if self.as_of_now() != as_of {
-            self.entries.remove(&slot);
-        }
+        is_current
     }
 
     pub(crate) fn as_of_now(&self) -> AsOf {
-        AsOf(self.events.load(Ordering::Acquire))
+        self.lock().now()
     }
 
     /// Removes what an event makes outdated. Events of keys are not about tokens.
@@ -97,28 +92,32 @@ impl TokenCache {
         match event {
             StoreEvent::Key { .. } => {}
             StoreEvent::Tenant { tenant, .. } => self.forget_tenant(tenant),
-            StoreEvent::Disconnected => self.forget_all(|state| state & !CONNECTED),
-            StoreEvent::Connected => self.forget_all(|state| state | CONNECTED),
+            StoreEvent::Disconnected => {
+                self.lock().record_connected(false);
+                self.entries.clear();
+            }
+            StoreEvent::Connected => {
+                self.lock().record_connected(true);
+                self.entries.clear();
+            }
             // An event that this version does not know may be about anything.
-            _ => self.forget_all(|state| state),
+            _ => self.forget_all(),
         }
     }
 
     pub(crate) fn forget_tenant(&self, tenant: &str) {
-        self.count(|state| state);
+        self.lock().record_tenant(tenant);
         self.entries.retain(|_, entry| entry.principal.tenant() != Some(tenant));
     }
 
-    pub(crate) fn forget_all(&self, state: impl Fn(u64) -> u64) {
-        self.count(state);
+    pub(crate) fn forget_all(&self) {
+        self.lock().record_all();
         self.entries.clear();
     }
 
-    /// Counted before anything is removed: an entry that is inserted from here on is newer.
-    fn count(&self, next: impl Fn(u64) -> u64) {
-        let next = |state: u64| Some(next(state.wrapping_add(ONE_EVENT)));
-        // Cannot fail, since the closure always returns a state.
-        let _ = self.events.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
+    fn lock(&self) -> MutexGuard<'_, RecentEvents> {
+        // No code panics between two related changes, so a panic on another thread leaves the value valid.
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -137,11 +136,5 @@ impl Entry {
     #[inline]
     pub(crate) fn has_fresh_key(&self, now: SystemTime) -> bool {
         self.ring.is_fresh(now) && !self.key.is_retired()
-    }
-}
-
-impl AsOf {
-    pub(crate) fn is_connected(self) -> bool {
-        self.0 & CONNECTED != 0
     }
 }

@@ -5,7 +5,7 @@ mod verification;
 use std::{
     fmt,
     sync::{Arc, OnceLock, Weak},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use http::HeaderName;
@@ -19,13 +19,14 @@ use tollgate_core::{
 };
 
 use crate::{
-    claims::Claims,
+    circuit_breaker::CircuitBreaker,
+    claims::{Claims, invalid},
     issuer::Issuer,
     key_ring::{KeyRing, KeysError},
     key_set::{Fault, InvalidKeySet},
     profiles::Profiles,
     revocations::Revocations,
-    single_flight::SingleFlight,
+    shared_tasks::SharedTasks,
     token_cache::TokenCache,
 };
 use verification::Inner;
@@ -77,7 +78,8 @@ type Verified = Result<Arc<Principal>, Denial>;
 /// | `aud` or `exp` missing or of the wrong type; another audience; `nbf` in the future; a claim `cnf` | 401 | `token_invalid` |
 /// | an expired token | 401 | `key_expired` |
 /// | a [revoked](Revocations) token or session | 401 | `key_revoked` |
-/// | a header that names no environment, of a caller whose token is valid | 400 | `environment_invalid` |
+/// | a header that names no environment, of a caller whose token is valid anywhere | 400 | `environment_invalid` |
+/// | a header that names another environment than the principal's own | 401 | `wrong_environment` |
 /// | the keys of the issuer are not known; a profile cannot be looked up | 503 | `unavailable` |
 ///
 /// Callers cannot distinguish the refusals with 401. The log says which check has failed, and shows nothing of the token.
@@ -90,6 +92,8 @@ type Verified = Result<Arc<Principal>, Denial>;
 /// cached key. An entry ends with its token, with the key that signed it, with a revocation, with an
 /// [event](Self::with_store_events) about its tenant, and, with [profiles](Self::with_profiles), after 30 seconds. It is found by a keyed
 /// digest of the token, and does not hold the token. Refusals are not cached.
+///
+/// It must be used in a tokio runtime whose timers are enabled.
 ///
 /// Clones share their state. Each `with_*` method returns a verifier with an empty cache, so call them first.
 ///
@@ -113,6 +117,15 @@ struct Settings {
     max_token_bytes: usize,
 }
 
+impl Settings {
+    /// Whether all issuers are one: then `sub` alone identifies a caller.
+    fn has_one_name(&self) -> bool {
+        let mut names = self.issuers.iter().map(|(issuer, _)| issuer.name());
+        let first = names.next();
+        names.all(|name| Some(name) == first)
+    }
+}
+
 type ToPrincipal = dyn Fn(&Claims) -> Result<Principal, Denial> + Send + Sync;
 
 /// What makes the principal of a token.
@@ -123,6 +136,9 @@ enum Principals {
 }
 
 impl JwtVerifier {
+    /// The largest limit of a token's length: 1 MiB. The verifier keeps a key of this length for the digests of tokens.
+    pub const MAX_TOKEN_BYTES: usize = 1024 * 1024;
+
     /// Verifies the tokens of one issuer.
     pub fn new(issuer: Issuer) -> Self {
         let ring = Arc::new(issuer.key_ring());
@@ -142,16 +158,27 @@ impl JwtVerifier {
     /// Verifies the tokens of another issuer as well. A token is verified by the keys, algorithms and audiences of the issuer that it names,
     /// and by no others.
     ///
-    /// A later issuer of the same name replaces the earlier one.
-    pub fn with_issuer(self, issuer: Issuer) -> Self {
-        self.set(|settings| {
-            settings.issuers.retain(|(other, _)| other.name() != issuer.name());
+    /// Two may have the same name if one of them is [`Issuer::hs256`] and the other one has key pairs: the token's algorithm chooses, for an
+    /// issuer in transition from a secret to key pairs.
+    ///
+    /// # Errors
+    /// [`DuplicateIssuer`] if the verifier has an issuer of this name and kind.
+    pub fn with_issuer(self, issuer: Issuer) -> Result<Self, DuplicateIssuer> {
+        let is_same = |other: &Issuer| other.name() == issuer.name() && other.is_hs256() == issuer.is_hs256();
+        if self.0.settings.issuers.iter().any(|(other, _)| is_same(other)) {
+            return Err(DuplicateIssuer { name: issuer.name().into() });
+        }
+        Ok(self.set(|settings| {
             let ring = Arc::new(issuer.key_ring());
             settings.issuers.push((issuer, ring));
-        })
+        }))
     }
 
     /// Makes principals from claims. Default: [`Claims::to_principal`].
+    ///
+    /// The end of a token does not end other tokens, even if their principals are clones of one: each principal gets an
+    /// [`EndSignal`](tollgate_core::store::EndSignal) of its own. If the application's signal has ended already, so has the new one. The
+    /// application cannot end the principal by its signal later: use [`Revocations`].
     ///
     /// It is called once for a token, and its answer is cached until the token expires. Use [profiles](Self::with_profiles) if it depends on
     /// anything but the claims.
@@ -182,7 +209,8 @@ impl JwtVerifier {
     /// principals of the tenant are forgotten, and if it was suspended, open streams of its principals end. While the store is disconnected,
     /// nothing is cached.
     ///
-    /// A suspended tenant is refused only if your [profiles](Self::with_profiles) refuse it. Profiles must not be older than the event: read
+    /// It needs [profiles](Self::with_profiles): a suspended tenant is refused only if they refuse it. Without them,
+    /// [`connect`](Self::connect) fails and each request is refused with 500. Profiles must not be older than the event: read
     /// them from the store's database, and not from a replica that lags behind.
     ///
     /// A suspension that happens while the store is disconnected does not end streams of tokens that are open at that time. They end when their
@@ -197,7 +225,12 @@ impl JwtVerifier {
     }
 
     /// Reads the environment of a request from a header, whose value is `live` or `test` in lower case. Without the header, it is `default`.
-    /// Another value, or the header twice, is refused with 400. Default: the environment is that of the principal, if it has one.
+    /// Another value, or the header twice, is refused with 400; with 401, if the principal has allowed networks, since the caller may be
+    /// outside them. A principal that has another environment already is refused with
+    /// [`WrongEnvironment`](DenialKind::WrongEnvironment): 401. Default: the environment is that of the principal, if it has one.
+    ///
+    /// Do not put a `CachedVerifier` in front: it finds principals by the credential alone, and would return one of the other environment.
+    /// This verifier has a cache of its own.
     pub fn with_environment_header(self, name: HeaderName, default: Environment) -> Self {
         self.set(|settings| settings.environment = Some((name, default)))
     }
@@ -207,20 +240,34 @@ impl JwtVerifier {
         self.set(|settings| settings.capacity = tokens)
     }
 
-    /// Refuses longer tokens before anything else is done with them. Default: 16 KiB.
+    /// Refuses longer tokens before anything else is done with them. Default: 16 KiB. At most [1 MiB](Self::MAX_TOKEN_BYTES).
+    ///
+    /// A `CredentialLayer` in front of the verifier refuses credentials of more than 4,096 bytes: raise its `with_max_length`, too.
     pub fn with_max_token_bytes(self, bytes: usize) -> Self {
-        self.set(|settings| settings.max_token_bytes = bytes)
+        self.set(|settings| settings.max_token_bytes = bytes.min(Self::MAX_TOKEN_BYTES))
     }
 
     /// Fetches the keys of all issuers, so that a mistake is found at the start of the program, and the first request need not wait. Without
     /// it, keys are fetched when a token asks for them.
     ///
     /// # Errors
-    /// [`ConnectError`] names the first issuer whose keys cannot be fetched, are none, do not fit its algorithms, or contain a secret.
+    /// [`ConnectError`] names the first issuer whose keys cannot be fetched, are none, do not fit its algorithms, or contain a secret. It
+    /// is also returned for [store events](Self::with_store_events) without profiles.
     pub async fn connect(&self) -> Result<(), ConnectError> {
+        self.connect_at(SystemClock.now()).await
+    }
+
+    /// As [`connect`](Self::connect), at this instant: for stacks whose clock is not the machine's.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn connect_at(&self, now: SystemTime) -> Result<(), ConnectError> {
+        if self.0.settings.store.is_some() && matches!(self.0.settings.principals, Principals::Claims(_)) {
+            return Err(ConnectError(ConnectFault::NoProfiles));
+        }
         for (issuer, ring) in &self.0.settings.issuers {
-            let error = |error| ConnectError { issuer: issuer.name().into(), error };
-            let keys = ring.connect(SystemClock.now()).await.map_err(error)?;
+            let error = |error| ConnectError(ConnectFault::Keys { issuer: issuer.name().into(), error });
+            let keys = ring.connect(now).await.map_err(error)?;
             let invalid = |fault| Err(error(KeysError::Invalid(InvalidKeySet(fault))));
             if keys.has_secrets() {
                 return invalid(Fault::Symmetric);
@@ -239,7 +286,7 @@ impl JwtVerifier {
 
     /// Forgets all cached principals.
     pub fn invalidate_all(&self) {
-        self.0.cache.forget_all(|state| state);
+        self.0.cache.forget_all();
     }
 
     fn set(self, change: impl FnOnce(&mut Settings)) -> Self {
@@ -252,7 +299,8 @@ impl JwtVerifier {
         let inner = Arc::new(Inner {
             cache: TokenCache::new(settings.capacity, settings.max_token_bytes, settings.store.is_none()),
             trusted_for: OnceLock::new(),
-            lookups: SingleFlight::default(),
+            lookups: SharedTasks::default(),
+            breaker: CircuitBreaker::default(),
             settings,
         });
         if let Some(store) = &inner.settings.store {
@@ -270,9 +318,14 @@ impl Verify for JwtVerifier {
     fn verify(&self, request: &VerifyRequest<'_>) -> Answer<Verified> {
         let environment = self.0.environment(request.head);
         let Ok(environment) = environment else {
-            // Only the owner of a valid token may learn more about the request.
-            let verified = self.0.verify(request, None);
-            return verified.map(|verified| verified.and(Err(Denial::new(DenialKind::EnvironmentInvalid))));
+            // Only the owner of a valid token may learn more about the request, and only where the token may be used.
+            return self.0.verify(request, None).map(|verified| {
+                Err(if verified?.allowed_networks().is_anywhere() {
+                    Denial::new(DenialKind::EnvironmentInvalid)
+                } else {
+                    invalid("the request's header names no environment; its caller has allowed networks, so it is not told")
+                })
+            });
         };
         self.0.verify(request, environment)
     }
@@ -288,17 +341,47 @@ impl fmt::Debug for JwtVerifier {
     }
 }
 
-/// The keys of an issuer cannot be used: returned by [`JwtVerifier::connect`]. The message names the issuer and says what to do.
+/// The keys of an issuer cannot be used, or a setting is missing: returned by [`JwtVerifier::connect`]. The message names the issuer or the
+/// setting, and says what to do.
 #[derive(Clone, Debug)]
-pub struct ConnectError {
-    issuer: Box<str>,
-    error: KeysError,
+pub struct ConnectError(ConnectFault);
+
+#[derive(Clone, Debug)]
+enum ConnectFault {
+    Keys { issuer: Box<str>, error: KeysError },
+    NoProfiles,
 }
+
+/// Events about tenants without anything that refuses a suspended one.
+const NO_PROFILES: &str = "JwtVerifier::with_store_events has no effect without profiles that refuse suspended tenants: add with_profiles";
 
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the keys of the issuer {} cannot be used: {}", self.issuer, self.error)
+        match &self.0 {
+            ConnectFault::Keys { issuer, error } => {
+                write!(f, "the keys of the issuer {issuer} cannot be used: {error}")
+            }
+            ConnectFault::NoProfiles => f.write_str(NO_PROFILES),
+        }
     }
 }
 
 impl std::error::Error for ConnectError {}
+
+/// A verifier has an issuer of this name already: returned by [`JwtVerifier::with_issuer`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DuplicateIssuer {
+    name: Box<str>,
+}
+
+impl fmt::Display for DuplicateIssuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "two issuers have the name {}: use one, or Issuer::hs256 beside one with key pairs; for more audiences, use Issuer::with_audience",
+            self.name
+        )
+    }
+}
+
+impl std::error::Error for DuplicateIssuer {}

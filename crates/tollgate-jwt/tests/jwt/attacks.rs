@@ -236,7 +236,8 @@ async fn verifies_hs256_by_a_secret_and_nothing_else() {
 #[tokio::test]
 async fn keeps_issuers_apart_even_if_their_keys_have_one_name() {
     let (one, other) = (TestAuthority::start().await, TestAuthority::start().await);
-    let verifier = JwtVerifier::new(issuer(&one)).with_issuer(issuer(&other).with_audience("only-here"));
+    let verifier =
+        JwtVerifier::new(issuer(&one)).with_issuer(issuer(&other).with_audience("only-here")).unwrap();
     let now = std::time::UNIX_EPOCH + seconds(1_000);
     let exp = json!(2_000);
     let minted = |authority: &TestAuthority, iss: &str, aud: &str| {

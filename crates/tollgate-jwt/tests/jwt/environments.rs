@@ -2,7 +2,7 @@
 
 use http::HeaderName;
 use serde_json::json;
-use tollgate_core::{denial::DenialKind, key::Environment};
+use tollgate_core::{denial::DenialKind, key::Environment, network::Networks};
 use tollgate_testing::midnight;
 
 use crate::support::{Setup, verify_with};
@@ -63,4 +63,41 @@ async fn without_the_setting_the_application_decides() {
     let token = setup.authority.mint(json!({"sub": "user_1"}));
     let principal = verify_with(&setup.verifier, &token, &[(NAME, "live")], midnight()).await.unwrap();
     assert_eq!(principal.environment(), Some(Environment::Test));
+}
+
+#[tokio::test]
+async fn a_header_does_not_replace_the_environment_of_a_principal() {
+    let setup = Setup::with(|verifier| {
+        verifier
+            .with_principal(|claims| Ok(claims.to_principal()?.with_environment(Environment::Test)))
+            .with_environment_header(HeaderName::from_static(NAME), Environment::Live)
+    })
+    .await;
+    let token = setup.authority.mint(json!({"sub": "user_1"}));
+    let principal = verify_with(&setup.verifier, &token, &[(NAME, "test")], midnight()).await.unwrap();
+    assert_eq!(principal.environment(), Some(Environment::Test));
+    for headers in [&[(NAME, "live")][..], &[]] {
+        let denial = verify_with(&setup.verifier, &token, headers, midnight()).await.unwrap_err();
+        assert_eq!((denial.kind(), denial.status().as_u16()), (DenialKind::WrongEnvironment, 401));
+    }
+}
+
+/// The caller may be outside the networks, and must not learn that the token is valid there.
+#[tokio::test]
+async fn an_invalid_header_of_a_principal_with_networks_looks_like_an_unknown_token() {
+    let setup = Setup::with(|verifier| {
+        verifier
+            .with_principal(|claims| {
+                let networks = Networks::new(["10.0.0.0/8"]).unwrap();
+                Ok(claims.to_principal()?.with_allowed_networks(networks))
+            })
+            .with_environment_header(HeaderName::from_static(NAME), Environment::Live)
+    })
+    .await;
+    let token = setup.authority.mint(json!({"sub": "user_1"}));
+    assert!(verify_with(&setup.verifier, &token, &[(NAME, "live")], midnight()).await.is_ok());
+    let denial = verify_with(&setup.verifier, &token, &[(NAME, "LIVE")], midnight()).await.unwrap_err();
+    let unknown = verify_with(&setup.verifier, "eyJ.a.b", &[(NAME, "LIVE")], midnight()).await.unwrap_err();
+    assert_eq!(denial.kind(), DenialKind::TokenInvalid);
+    assert_eq!((denial.code(), denial.detail()), (unknown.code(), unknown.detail()));
 }

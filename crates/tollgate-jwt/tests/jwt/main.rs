@@ -11,6 +11,8 @@ mod attacks;
 mod caching;
 mod claims;
 mod environments;
+mod fetches;
+mod issuers;
 mod key_sets;
 mod openssl;
 mod profiles;

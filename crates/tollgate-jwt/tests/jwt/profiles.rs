@@ -2,20 +2,26 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, Weak},
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
 use futures_util::FutureExt as _;
 use serde_json::json;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::advance};
 use tollgate_core::{
     answer::Answer,
     denial::{Denial, DenialKind, Unavailable},
-    store::{EndReason, KeyLookup, KeyRecord, KeyStore, Listeners, StoreEvent, StoreListener, Subscription},
+    store::{
+        EndReason, EndSignal, KeyLookup, KeyRecord, KeyStore, Listeners, StoreEvent, StoreListener,
+        Subscription,
+    },
     verify::{Plan, Principal},
 };
-use tollgate_jwt::{Claims, JwtVerifier, Profiles, profiles_fn};
-use tollgate_testing::midnight;
+use tollgate_jwt::{Claims, Issuer, JwtVerifier, Profiles, Revocations, profiles_fn};
+use tollgate_testing::{hs256_token, midnight};
 
 use crate::support::{Setup, seconds, verify};
 
@@ -221,4 +227,163 @@ async fn a_store_without_events_limits_the_time() {
         setup.verify(&token).await.unwrap();
         assert_eq!(database.lookups(), lookups);
     }
+}
+
+/// Reads a profile slowly while `change` happens. Returns what the request gets.
+async fn during_a_lookup(
+    setup: &Setup,
+    database: &Database,
+    change: impl FnOnce(),
+) -> Result<Arc<Principal>, Denial> {
+    setup.verifier.connect_at(midnight()).await.unwrap();
+    let slow = Arc::new(Notify::new());
+    *database.0.slow.lock().unwrap() = Some(Arc::clone(&slow));
+    let token = setup.authority.mint(json!({"sub": "u", "tenant": "acme", "jti": "1"}));
+    let mut request = Box::pin(setup.verify(&token));
+    assert!(request.as_mut().now_or_never().is_none());
+    crate::support::eventually(|| database.lookups() == 1).await;
+    change();
+    *database.0.slow.lock().unwrap() = None;
+    slow.notify_one();
+    let verified = request.await;
+    drop(setup.verify(&token).await);
+    verified
+}
+
+#[tokio::test]
+async fn changes_of_other_tenants_during_a_lookup_cost_nothing() {
+    let (setup, database) = setup().await;
+    let verified = during_a_lookup(&setup, &database, || {
+        for number in 0..100 {
+            database.set(&format!("other-{number}"), "pro", None);
+        }
+    });
+    assert!(verified.await.is_ok());
+    assert_eq!(database.lookups(), 1, "it is not repeated, and cached");
+}
+
+#[tokio::test]
+async fn a_lookup_is_repeated_if_the_store_was_disconnected_during_it() {
+    let (setup, database) = setup().await;
+    let verified = during_a_lookup(&setup, &database, || {
+        database.0.listeners.notify(&StoreEvent::Disconnected);
+        database.0.plans.lock().unwrap().insert("acme".to_owned(), "pro");
+        database.0.listeners.notify(&StoreEvent::Connected);
+    });
+    assert_eq!(tier(&verified.await.unwrap()), "pro");
+    assert_eq!(database.lookups(), 2);
+}
+
+#[tokio::test]
+async fn a_token_that_is_revoked_during_a_lookup_is_refused() {
+    let (setup, database) = setup().await;
+    let revocations = Revocations::new();
+    let setup = Setup { verifier: setup.verifier.clone().with_revocations(&revocations), ..setup };
+    let verified = during_a_lookup(&setup, &database, || {
+        revocations.revoke_token("1", midnight() + seconds(3_700)).unwrap();
+    });
+    assert_eq!(verified.await.unwrap_err().kind(), DenialKind::KeyRevoked);
+}
+
+const SECRET: &[u8] = b"a secret of 32 bytes for a test..";
+
+/// A verifier without sockets, so that a test may advance the time.
+fn local(profiles: impl Profiles) -> JwtVerifier {
+    JwtVerifier::new(Issuer::hs256("i", "a", SECRET).unwrap()).with_profiles(profiles)
+}
+
+fn local_token(sub: usize) -> String {
+    let claims = json!({"iss": "i", "aud": "a", "sub": sub.to_string(), "exp": 2_000_077_200_u64});
+    hs256_token(SECRET, &json!({"alg": "HS256"}), &claims)
+}
+
+#[tokio::test(start_paused = true)]
+async fn five_failed_lookups_open_the_circuit_breaker_for_a_second() {
+    let (calls, fails) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(true)));
+    let (counted, is_down) = (Arc::clone(&calls), Arc::clone(&fails));
+    let verifier = local(profiles_fn(move |claims: Arc<Claims>| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        let is_down = is_down.load(Ordering::SeqCst);
+        async move { if is_down { Err(Denial::unavailable("no database")) } else { claims.to_principal() } }
+    }));
+    let request = async |sub| verify(&verifier, &local_token(sub), midnight()).await;
+    let calls = || calls.load(Ordering::SeqCst);
+    for _ in 0..10 {
+        assert!(request(0).await.is_err());
+    }
+    assert_eq!(calls(), 10, "one user whose profile is broken does not open it");
+    for sub in 1..5 {
+        assert!(request(sub).await.is_err());
+    }
+    for sub in 5..10 {
+        let denial = request(sub).await.unwrap_err();
+        assert!(denial.kind() == DenialKind::Unavailable && denial.log_detail().contains("circuit breaker"));
+    }
+    assert_eq!(calls(), 14);
+    advance(seconds(1)).await;
+    assert!(request(20).await.is_err() && request(21).await.is_err());
+    assert_eq!(calls(), 15, "one asks, and fails");
+    fails.store(false, Ordering::SeqCst);
+    assert!(request(22).await.is_err(), "for another second");
+    advance(seconds(1)).await;
+    assert!(request(23).await.is_ok() && request(24).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lookup_that_hangs_is_not_joined_after_a_second() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let verifier = local(profiles_fn(move |claims: Arc<Claims>| {
+        let call = counted.fetch_add(1, Ordering::SeqCst);
+        async move { if call == 0 { std::future::pending().await } else { claims.to_principal() } }
+    }));
+    let token = local_token(1);
+    let mut first = Box::pin(verify(&verifier, &token, midnight()));
+    assert!(first.as_mut().now_or_never().is_none());
+    advance(std::time::Duration::from_millis(1_001)).await;
+    assert!(verify(&verifier, &token, midnight()).await.is_ok());
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
+    assert_eq!(first.await.unwrap_err().kind(), DenialKind::Unavailable);
+}
+
+#[tokio::test]
+async fn store_events_without_profiles_are_a_clear_error() {
+    let setup = Setup::with(|verifier| verifier.with_store_events(Database::default())).await;
+    let error = setup.verifier.connect_at(midnight()).await.unwrap_err().to_string();
+    assert!(error.contains("with_store_events") && error.contains("with_profiles"), "{error}");
+    let (kind, detail) = setup.refusal(&setup.authority.mint(json!({"sub": "u"}))).await;
+    assert!(kind == DenialKind::Misconfigured && detail.contains("with_profiles"), "{detail}");
+}
+
+/// An application may keep a principal for each user, and return clones of it for all tokens of the user.
+#[tokio::test]
+async fn the_end_of_one_token_does_not_end_another_one_of_the_same_principal() {
+    let shared = Principal::new("user_1");
+    let revocations = Revocations::new();
+    let setup = Setup::with(|verifier| {
+        verifier.with_principal(move |_| Ok(shared.clone())).with_revocations(&revocations)
+    })
+    .await;
+    let tokens = ["1", "2"].map(|jti| setup.authority.mint(json!({"sub": "user_1", "jti": jti})));
+    let one = setup.verify(&tokens[0]).await.unwrap();
+    let two = setup.verify(&tokens[1]).await.unwrap();
+    revocations.revoke_token("1", midnight() + seconds(3_700)).unwrap();
+    assert_eq!(one.end_signal().reason(), Some(EndReason::Revoked));
+    assert_eq!(two.end_signal().reason(), None);
+    assert!(setup.verify(&tokens[1]).await.is_ok());
+}
+
+/// A profile with allowed networks says so without a denial: `VerifyLayer` checks the networks first.
+#[tokio::test]
+async fn a_principal_that_has_ended_already_stays_ended() {
+    let setup = Setup::with(|verifier| {
+        verifier.with_principal(|claims| {
+            let signal = EndSignal::new();
+            signal.end(EndReason::TenantSuspended);
+            Ok(claims.to_principal()?.with_end_signal(signal))
+        })
+    })
+    .await;
+    let principal = setup.verify(&setup.authority.mint(json!({"sub": "u"}))).await.unwrap();
+    assert_eq!(principal.end_signal().reason(), Some(EndReason::TenantSuspended));
 }

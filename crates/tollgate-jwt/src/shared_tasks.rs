@@ -4,47 +4,65 @@ use std::{
     collections::HashMap,
     hash::Hash,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use tokio::{runtime::Handle, sync::watch};
+use tokio::{runtime::Handle, sync::watch, time::Instant};
 use tollgate_core::{answer::Pending, denial::Unavailable};
+
+/// Why a [`Waiter`] has no result.
+pub(crate) const ENDED: &str = "the task ended without an answer: the application's code has panicked, or the tokio runtime was shut down";
 
 /// Tasks in progress, by what they are about. A task runs to its end, also if no request waits for it any more: so it must have a time
 /// limit of its own.
-pub(crate) struct SingleFlight<K, T>(Arc<Mutex<Tasks<K, T>>>);
+pub(crate) struct SharedTasks<K, T>(Arc<Mutex<Tasks<K, T>>>);
 
 struct Tasks<K, T> {
-    by_key: HashMap<K, (u64, watch::Receiver<Option<T>>)>,
+    by_key: HashMap<K, Task<T>>,
     next: u64,
+}
+
+struct Task<T> {
+    number: u64,
+    began: Instant,
+    result: watch::Receiver<Option<T>>,
 }
 
 /// A request's share in a task.
 pub(crate) struct Waiter<T>(watch::Receiver<Option<T>>);
 
-impl<K, T> Default for SingleFlight<K, T> {
+impl<K, T> Default for SharedTasks<K, T> {
     fn default() -> Self {
         Self(Arc::new(Mutex::new(Tasks { by_key: HashMap::new(), next: 0 })))
     }
 }
 
-impl<K, T> SingleFlight<K, T>
+impl<K, T> SharedTasks<K, T>
 where
     K: Clone + Eq + Hash + Send + 'static,
     T: Clone + Send + Sync + 'static,
 {
-    /// Joins the task that is in progress, or begins it.
-    pub(crate) fn join(&self, key: K, begin: impl FnOnce() -> Pending<T>) -> Result<Waiter<T>, Unavailable> {
+    /// Joins the task that is in progress, or begins it. A task that is older than `max_age` is not joined.
+    pub(crate) fn join(
+        &self,
+        key: K,
+        max_age: Duration,
+        begin: impl FnOnce() -> Pending<T>,
+    ) -> Result<Waiter<T>, Unavailable> {
         let runtime = Handle::try_current().map_err(|_| {
             Unavailable::new("a JWT verifier was used outside a tokio runtime: call it from a task on tokio")
         })?;
         let mut tasks = lock(&self.0);
-        if let Some((_, receiver)) = tasks.by_key.get(&key) {
-            return Ok(Waiter(receiver.clone()));
+        let now = Instant::now();
+        if let Some(task) = tasks.by_key.get(&key)
+            && now.duration_since(task.began) <= max_age
+        {
+            return Ok(Waiter(task.result.clone()));
         }
         tasks.next += 1;
         let (sender, receiver) = watch::channel(None);
         let number = tasks.next;
-        tasks.by_key.insert(key.clone(), (number, receiver.clone()));
+        tasks.by_key.insert(key.clone(), Task { number, began: now, result: receiver.clone() });
         let ticket = Ticket { tasks: Arc::clone(&self.0), key, number };
         // A runtime that is shutting down drops a new task at once, and its ticket takes the lock.
         drop(tasks);
@@ -81,7 +99,7 @@ struct Ticket<K: Eq + Hash, T> {
 impl<K: Eq + Hash, T> Drop for Ticket<K, T> {
     fn drop(&mut self) {
         let mut tasks = lock(&self.tasks);
-        if tasks.by_key.get(&self.key).is_some_and(|(number, _)| *number == self.number) {
+        if tasks.by_key.get(&self.key).is_some_and(|task| task.number == self.number) {
             tasks.by_key.remove(&self.key);
         }
     }
