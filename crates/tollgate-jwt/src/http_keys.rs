@@ -12,7 +12,11 @@ use tokio::{
 };
 use tokio_rustls::{
     TlsConnector,
-    rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName},
+    rustls::{
+        ClientConfig, RootCertStore,
+        crypto::ring,
+        pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+    },
 };
 use tollgate_core::{answer::Answer, denial::Unavailable};
 
@@ -30,13 +34,16 @@ use crate::{fetch_keys::FetchKeys, key_set::KeySet};
 ///
 /// An answer other than 200, or of more than 256 KiB, is an error. Redirects are not followed, since they could lead to another host: give the
 /// final URL. Proxies are not used: see [`fetch_keys_fn`](crate::fetch_keys_fn) for a client of your own.
+///
+/// A private certificate authority is trusted [in addition](Self::with_root_certificate). Errors and logs show the URL without its query,
+/// which may hold an API key.
 #[derive(Clone)]
 pub struct HttpKeys {
     uri: Uri,
     host: Box<str>,
     port: u16,
     // `None`: plain HTTP.
-    tls: Option<TlsConnector>,
+    roots: Option<Arc<RootCertStore>>,
 }
 
 impl HttpKeys {
@@ -46,7 +53,7 @@ impl HttpKeys {
     /// [`InvalidKeysUrl`] for any other text, and if the operating system has no root certificates.
     pub fn new(url: impl AsRef<str>) -> Result<Self, InvalidKeysUrl> {
         let keys = Self::parse(url.as_ref())?;
-        if keys.tls.is_none() && !is_loopback(&keys.host) {
+        if keys.roots.is_none() && !is_loopback(&keys.host) {
             return Err(InvalidKeysUrl(
                 "plain http is allowed on this machine only: use https, or HttpKeys::dangerous_over_http",
             ));
@@ -66,6 +73,19 @@ impl HttpKeys {
         Self::parse(url.as_ref())
     }
 
+    /// Trusts this root certificate as well, in PEM: that of a private certificate authority. Has no effect on plain HTTP.
+    ///
+    /// # Errors
+    /// [`InvalidRootCertificate`] if the text has no certificate in PEM, or one that cannot be read. Only the first one is used.
+    pub fn with_root_certificate(mut self, pem: impl AsRef<[u8]>) -> Result<Self, InvalidRootCertificate> {
+        let certificate =
+            CertificateDer::from_pem_slice(pem.as_ref()).map_err(|_| InvalidRootCertificate(()))?;
+        if let Some(roots) = &mut self.roots {
+            Arc::make_mut(roots).add(certificate).map_err(|_| InvalidRootCertificate(()))?;
+        }
+        Ok(self)
+    }
+
     fn parse(url: &str) -> Result<Self, InvalidKeysUrl> {
         let uri: Uri = url.parse().map_err(|_| InvalidKeysUrl("this is no URL"))?;
         let authority = uri.authority().ok_or(InvalidKeysUrl("the URL has no host: begin with https://"))?;
@@ -73,22 +93,29 @@ impl HttpKeys {
             return Err(InvalidKeysUrl("the URL must not have a user name or password"));
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-        let (tls, port) = match uri.scheme_str() {
-            Some("https") => (Some(tls(host)?), 443),
+        let (roots, port) = match uri.scheme_str() {
+            Some("https") => (Some(Arc::new(roots(host)?)), 443),
             Some("http") => (None, 80),
             _ => return Err(InvalidKeysUrl("the URL must begin with https://")),
         };
         let port = authority.port_u16().unwrap_or(port);
-        Ok(Self { host: host.into(), port, tls, uri })
+        Ok(Self { host: host.into(), port, roots, uri })
+    }
+
+    /// The URL without its query.
+    fn shown(&self) -> String {
+        let scheme = self.uri.scheme_str().unwrap_or_default();
+        let authority = self.uri.authority().map_or("", |authority| authority.as_str());
+        format!("{scheme}://{authority}{}", self.uri.path())
     }
 
     async fn get(self) -> Result<Vec<u8>, Failure> {
         let stream = TcpStream::connect((&*self.host, self.port)).await?;
-        match &self.tls {
+        match &self.roots {
             None => self.get_over(stream).await,
-            Some(tls) => {
+            Some(roots) => {
                 let name = ServerName::try_from(self.host.to_string())?;
-                self.get_over(tls.connect(name, stream).await?).await
+                self.get_over(tls(roots)?.connect(name, stream).await?).await
             }
         }
     }
@@ -132,14 +159,14 @@ impl FetchKeys for HttpKeys {
     fn fetch(&self) -> Answer<Result<Vec<u8>, Unavailable>> {
         let keys = self.clone();
         Answer::later(async move {
-            let url = keys.uri.clone();
-            keys.get().await.map_err(|error| Unavailable::new(format!("GET {url} failed")).with_source(error))
+            let failed = format!("GET {} failed", keys.shown());
+            keys.get().await.map_err(|error| Unavailable::new(failed).with_source(error))
         })
     }
 }
 
-/// The backend is named here: the process-wide one may be missing, or may be replaced by another crate.
-fn tls(host: &str) -> Result<TlsConnector, InvalidKeysUrl> {
+/// The root certificates of the operating system.
+fn roots(host: &str) -> Result<RootCertStore, InvalidKeysUrl> {
     ServerName::try_from(host).map_err(|_| InvalidKeysUrl("the URL's host is no host name"))?;
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -148,10 +175,15 @@ fn tls(host: &str) -> Result<TlsConnector, InvalidKeysUrl> {
             "the operating system has no root certificates: install the package ca-certificates",
         ));
     }
+    Ok(roots)
+}
+
+/// The backend is named here: the process-wide one may be missing, or may be replaced by another crate.
+fn tls(roots: &Arc<RootCertStore>) -> Result<TlsConnector, Failure> {
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|_| InvalidKeysUrl("TLS is not available"))?;
-    Ok(TlsConnector::from(Arc::new(config.with_root_certificates(roots).with_no_client_auth())))
+        .with_safe_default_protocol_versions()?;
+    let config = config.with_root_certificates(Arc::clone(roots)).with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -160,7 +192,7 @@ fn is_loopback(host: &str) -> bool {
 
 impl fmt::Debug for HttpKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("HttpKeys").field(&self.uri).finish()
+        f.debug_tuple("HttpKeys").field(&self.shown()).finish()
     }
 }
 
@@ -175,6 +207,18 @@ impl fmt::Display for InvalidKeysUrl {
 }
 
 impl std::error::Error for InvalidKeysUrl {}
+
+/// A text has no root certificate: returned by [`HttpKeys::with_root_certificate`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidRootCertificate(());
+
+impl fmt::Display for InvalidRootCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("this is no root certificate in PEM: expected -----BEGIN CERTIFICATE-----")
+    }
+}
+
+impl std::error::Error for InvalidRootCertificate {}
 
 #[cfg(test)]
 mod tests {

@@ -27,7 +27,7 @@ pub use algorithm::Algorithm;
 pub use claims::Claims;
 pub use fetch_keys::{FetchKeys, FetchKeysFn, fetch_keys_fn};
 #[cfg(feature = "http")]
-pub use http_keys::{HttpKeys, InvalidKeysUrl};
+pub use http_keys::{HttpKeys, InvalidKeysUrl, InvalidRootCertificate};
 pub use issuer::{Issuer, WeakSecret};
 pub use key_set::{InvalidKeySet, KeySet};
 pub use profiles::{Profiles, ProfilesFn, profiles_fn};

@@ -148,7 +148,7 @@ impl CredentialLayer {
     }
 
     /// Refuses credentials longer than this, in bytes, before anything is computed over them. Default: 4096, which
-    /// leaves room for JWTs.
+    /// leaves room for most JWTs. The verifier of `tollgate-jwt` accepts up to 16 KiB: for longer tokens, raise this as well.
     pub fn with_max_length(mut self, bytes: usize) -> Self {
         self.gate.max_length = bytes;
         self
