@@ -6,7 +6,8 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 /// The members of a JSON object. A repeated name is an error: parsers disagree about which of the two counts (RFC 7515 section 4,
-/// RFC 7519 section 4). Objects within it are not checked, since no decision depends on their members.
+/// RFC 7519 section 4). Objects within it are not checked: in a token, no decision depends on them, and a key set is written by the issuer
+/// alone.
 pub(crate) fn object(text: &[u8]) -> Result<Map<String, Value>, serde_json::Error> {
     serde_json::from_slice::<Object>(text).map(|object| object.0)
 }

@@ -176,12 +176,12 @@ impl JwtVerifier {
 
     /// Makes principals from claims. Default: [`Claims::to_principal`].
     ///
+    /// It is called once for a token, and its answer is cached until the token expires. Use [profiles](Self::with_profiles) if it depends on
+    /// anything but the claims.
+    ///
     /// The end of a token does not end other tokens, even if their principals are clones of one: each principal gets an
     /// [`EndSignal`](tollgate_core::store::EndSignal) of its own. If the application's signal has ended already, so has the new one. The
     /// application cannot end the principal by its signal later: use [`Revocations`].
-    ///
-    /// It is called once for a token, and its answer is cached until the token expires. Use [profiles](Self::with_profiles) if it depends on
-    /// anything but the claims.
     pub fn with_principal<F>(self, to_principal: F) -> Self
     where
         F: Fn(&Claims) -> Result<Principal, Denial> + Send + Sync + 'static,
