@@ -1,6 +1,8 @@
 //! Charges whose cost depends on the response: made when its head has arrived, or when its body has ended.
 
 use std::{
+    future::Future as _,
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
@@ -14,7 +16,10 @@ use tollgate_core::{
 };
 
 use super::{RequestContext, ResponseParts, metered::UntilEnd, settings::RequestClock};
-use crate::respond::ResponseHead;
+use crate::{
+    layers::credits::{AtHead, FirstTry, HeldUntilEnd},
+    respond::ResponseHead,
+};
 
 /// What one layer still has to charge a request for.
 #[derive(Clone)]
@@ -121,10 +126,14 @@ impl DeferredCharge {
 pub(super) struct Charging {
     parts: ResponseParts,
     pending: Option<Pending<Vec<(bool, Charged)>>>,
+    // Credits that the head has settled, until the backend has answered.
+    settling: Option<FirstTry>,
+    // Credits that wait for the end of the body.
+    credits: Option<HeldUntilEnd>,
 }
 
 impl Charging {
-    /// Makes the charges that depend on the response's head.
+    /// Makes the charges that depend on the response's head, and settles the credits that it decides.
     pub(super) fn start(mut parts: ResponseParts, response: ResponseHead<'_>) -> Self {
         let mut pending = Vec::new();
         for deferred in parts.take_deferred() {
@@ -137,11 +146,20 @@ impl Charging {
                 parts.keep_deferred(deferred);
             }
         }
-        Self { parts, pending: (!pending.is_empty()).then(|| all(pending)) }
+        let (settling, credits) = match parts.take_credits().map(|hold| hold.at_head(response)) {
+            None => (None, None),
+            Some(AtHead::Settled(settling)) => (settling, None),
+            Some(AtHead::Open(credits)) => (None, Some(credits)),
+        };
+        Self { parts, pending: (!pending.is_empty()).then(|| all(pending)), settling, credits }
     }
 
-    /// Waits for limiters that answer later.
+    /// Waits for limiters that answer later, and for the first try to settle credits.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(settling) = &mut self.settling {
+            ready!(Pin::new(settling).poll(cx));
+            self.settling = None;
+        }
         if let Some(pending) = &mut self.pending {
             let charged = ready!(pending.as_mut().poll(cx));
             self.pending = None;
@@ -154,7 +172,7 @@ impl Charging {
 
     /// Completes the response, and gives what waits for the end of its body.
     pub(super) fn finish<B>(&mut self, response: &mut Response<B>) -> UntilEnd {
-        let until_end = self.parts.take_until_end(ResponseHead::of(response));
+        let until_end = self.parts.take_until_end(self.credits.take());
         self.parts.apply(response);
         until_end
     }

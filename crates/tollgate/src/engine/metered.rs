@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tollgate_core::answer::{Answer, Pending};
@@ -35,6 +35,8 @@ pin_project! {
         #[pin]
         body: B,
         meter: Meter,
+        // The frame that ends the body, while it waits for the settlement of its credits.
+        last: Option<Frame<Bytes>>,
     }
 }
 
@@ -51,11 +53,15 @@ impl<B> Metered<B> {
             places,
             credits,
         };
-        Self { body, meter }
+        Self { body, meter, last: None }
     }
 }
 
-impl<B: Body> Body for Metered<B> {
+impl<B> Body for Metered<B>
+where
+    B: Body,
+    B::Data: From<Bytes>,
+{
     type Data = B::Data;
     type Error = B::Error;
 
@@ -64,6 +70,10 @@ impl<B: Body> Body for Metered<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
         let mut this = self.project();
+        ready!(this.meter.poll_settled(cx));
+        if let Some(last) = this.last.take() {
+            return Poll::Ready(Some(Ok(last.map_data(Into::into))));
+        }
         if this.meter.has_ended {
             ready!(this.meter.poll_charged(cx));
             return Poll::Ready(None);
@@ -76,6 +86,10 @@ impl<B: Body> Body for Metered<B> {
                 }
                 // A server that sees the end of the body does not poll it again.
                 this.meter.reach_end(this.body.is_end_stream());
+                if this.meter.poll_settled(cx).is_pending() {
+                    *this.last = Some(frame.map_data(|mut data| data.copy_to_bytes(data.remaining())));
+                    return Poll::Pending;
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
@@ -88,6 +102,7 @@ impl<B: Body> Body for Metered<B> {
                 this.meter.has_ended = true;
                 this.meter.settle_credits();
                 this.meter.charge();
+                ready!(this.meter.poll_settled(cx));
                 ready!(this.meter.poll_charged(cx));
                 Poll::Ready(None)
             }
@@ -98,11 +113,14 @@ impl<B: Body> Body for Metered<B> {
     /// any bytes has ended at once all the same: over HTTP/2 the headers then end the stream, by which gRPC tells a status
     /// without a message from a lost one.
     fn is_end_stream(&self) -> bool {
-        self.meter.reach_end(self.body.is_end_stream())
+        self.meter.reach_end(self.body.is_end_stream()) && self.last.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match &self.last {
+            Some(last) => SizeHint::with_exact(last.data_ref().map_or(0, Buf::remaining) as u64),
+            None => self.body.size_hint(),
+        }
     }
 }
 
@@ -141,6 +159,14 @@ impl Meter {
     fn settle_credits(&self) {
         if let Some(credits) = &self.credits {
             credits.complete();
+        }
+    }
+
+    /// Waits for the first try to settle credits, if they are being settled.
+    fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.credits {
+            Some(credits) => credits.poll_settled(cx),
+            None => Poll::Ready(()),
         }
     }
 

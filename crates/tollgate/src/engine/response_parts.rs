@@ -13,12 +13,11 @@ use super::{
 };
 use crate::{
     layers::{
-        credits::Hold,
+        credits::{HeldUntilEnd, Hold},
         in_flight_limit::Place,
         rate_limit::{RateLimitHeaders, RateLimitValues},
     },
     number_text::number_text,
-    respond::ResponseHead,
 };
 
 /// What the gates add to a response. Small, because the future of every admitted request holds it.
@@ -105,7 +104,7 @@ impl ResponseParts {
 
     /// Releases the reservation of credits: the request has failed.
     pub(super) fn release_credits(&mut self) {
-        if let Some(hold) = self.rare.as_mut().and_then(|rare| rare.credits.take()) {
+        if let Some(hold) = self.take_credits() {
             hold.release();
         }
     }
@@ -144,12 +143,15 @@ impl ResponseParts {
         self.rare.as_mut().map(|rare| mem::take(&mut rare.deferred)).unwrap_or_default()
     }
 
-    /// Takes what waits for the end of the body of a response with this head.
-    pub(super) fn take_until_end(&mut self, head: ResponseHead<'_>) -> UntilEnd {
-        let charges = self.take_deferred();
-        let Some(rare) = &mut self.rare else { return UntilEnd { charges, ..UntilEnd::default() } };
-        let credits = rare.credits.take().and_then(|hold| hold.at_head(head));
-        UntilEnd { charges, places: mem::take(&mut rare.places), credits }
+    /// Takes the reservation of credits.
+    pub(super) fn take_credits(&mut self) -> Option<Arc<Hold>> {
+        self.rare.as_mut()?.credits.take()
+    }
+
+    /// Takes what waits for the end of the body, beside these credits.
+    pub(super) fn take_until_end(&mut self, credits: Option<HeldUntilEnd>) -> UntilEnd {
+        let places = self.rare.as_mut().map(|rare| mem::take(&mut rare.places)).unwrap_or_default();
+        UntilEnd { charges: self.take_deferred(), places, credits }
     }
 
     /// Takes over a limiter's answer to a deferred charge.

@@ -46,8 +46,9 @@
 //! work is done before the body begins reports before it returns**: otherwise a caller that hangs up in the body gets the work for nothing.
 //! If the actual cost is more than the estimate, [`Excess`] says what is charged.
 //!
-//! The response does not wait for the settlement. If the backend does not confirm it at once, a task repeats it for a minute: the backend
-//! charges a repeated settlement once. After that the log has a `WARN`, and the reservation expires
+//! The end of the response waits for the first try to settle, for at most [5 seconds](CreditsLayer::with_deadline): a caller that has read the
+//! response, and then its balance, sees what it was charged, and may repeat its request. If the backend does not confirm the settlement,
+//! a task repeats it for a minute: the backend charges a repeated settlement once. After that the log has a `WARN`, and the reservation expires
 //! [10 minutes](CreditsLayer::with_reservation_time) after it was made. There is one such task for each request whose settlement is not
 //! confirmed yet. A runtime that shuts down drops these tasks: call [`wait_until_settled`](CreditsLayer::wait_until_settled) before.
 //!
@@ -147,9 +148,10 @@ mod meter;
 mod settle;
 
 pub use cost::{CreditCost, CreditCosts};
-pub(crate) use hold::{HeldUntilEnd, Hold};
+pub(crate) use hold::{AtHead, HeldUntilEnd, Hold};
 pub use idempotency::RepeatedRequest;
 pub use meter::CreditMeter;
+pub(crate) use settle::FirstTry;
 use settle::{Answered, Backend, Payer};
 
 /// Charges requests in credits. See the [module](self).

@@ -2,10 +2,13 @@
 
 use std::{
     fmt,
+    future::Future as _,
+    pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    task::{Context, Poll, ready},
     thread,
 };
 
@@ -17,7 +20,10 @@ use http::{
 use http_body::Frame;
 use tollgate_core::credits::{ReservationId, SettleAction};
 
-use super::{CreditMeter, settle::Payer};
+use super::{
+    CreditMeter,
+    settle::{FirstTry, Payer},
+};
 use crate::respond::ResponseHead;
 
 /// A reservation that its request holds. It is settled once: as [complete](Self::complete), [broken off](Self::break_off) or released. It
@@ -29,6 +35,16 @@ pub(crate) struct Hold {
     // Whether the body of a successful response is not read.
     ends_with_head: bool,
     is_settled: AtomicBool,
+    // The settlement, until the response waits for it.
+    first_try: Mutex<Option<FirstTry>>,
+}
+
+/// What the head of a response decides about a reservation.
+pub(crate) enum AtHead {
+    /// It is settled. The response waits for the first try, if the backend has not answered at once.
+    Settled(Option<FirstTry>),
+    /// The body decides.
+    Open(HeldUntilEnd),
 }
 
 impl Hold {
@@ -38,18 +54,25 @@ impl Hold {
         meter: CreditMeter,
         ends_with_head: bool,
     ) -> Self {
-        Self { payer, id, meter, ends_with_head, is_settled: AtomicBool::new(false) }
+        Self {
+            payer,
+            id,
+            meter,
+            ends_with_head,
+            is_settled: AtomicBool::new(false),
+            first_try: Mutex::default(),
+        }
     }
 
     pub(super) fn meter(&self) -> &CreditMeter {
         &self.meter
     }
 
-    /// Settles what the response's head decides; otherwise returns what the body decides.
-    pub(crate) fn at_head(self: Arc<Self>, head: ResponseHead<'_>) -> Option<HeldUntilEnd> {
+    /// Settles what the response's head decides.
+    pub(crate) fn at_head(self: Arc<Self>, head: ResponseHead<'_>) -> AtHead {
         if head.denial().is_some() || head.status.as_u16() >= 400 || has_failed(head.headers) {
             self.release();
-            return None;
+            return AtHead::Settled(self.take_first_try());
         }
         if let Some(actual) = self.payer.actual(head) {
             self.meter.set(actual);
@@ -57,16 +80,12 @@ impl Hold {
         // RFC 9112 section 6.3: such a response ends with its head.
         let has_no_body = head.status.is_informational()
             || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        if self.ends_with_head || has_no_body {
+        let content_length = content_length(head.headers);
+        if self.ends_with_head || has_no_body || content_length == Some(0) {
             self.complete();
-            return None;
+            return AtHead::Settled(self.take_first_try());
         }
-        Some(HeldUntilEnd {
-            content_length: content_length(head.headers),
-            bytes: 0,
-            has_all: false,
-            hold: self,
-        })
+        AtHead::Open(HeldUntilEnd { content_length, bytes: 0, has_all: false, first_try: None, hold: self })
     }
 
     /// The request has succeeded: charges what its handler has reported, else the estimate.
@@ -88,8 +107,13 @@ impl Hold {
 
     fn settle(&self, action: SettleAction) {
         if !self.is_settled.swap(true, Ordering::AcqRel) {
-            self.payer.settle(self.id, action);
+            *self.first_try.lock().unwrap_or_else(PoisonError::into_inner) =
+                self.payer.settle(self.id, action);
         }
+    }
+
+    fn take_first_try(&self) -> Option<FirstTry> {
+        self.first_try.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -111,6 +135,8 @@ pub(crate) struct HeldUntilEnd {
     bytes: u64,
     // Whether a server has no more bytes to read.
     has_all: bool,
+    // The settlement, while the body waits for it.
+    first_try: Option<FirstTry>,
 }
 
 impl HeldUntilEnd {
@@ -138,11 +164,21 @@ impl HeldUntilEnd {
     pub(crate) fn break_off(&self) {
         self.hold.break_off();
     }
+
+    /// Waits for the first try to settle, if it has begun.
+    pub(crate) fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.first_try = self.first_try.take().or_else(|| self.hold.take_first_try());
+        if let Some(first_try) = &mut self.first_try {
+            ready!(Pin::new(first_try).poll(cx));
+            self.first_try = None;
+        }
+        Poll::Ready(())
+    }
 }
 
 impl Drop for HeldUntilEnd {
     fn drop(&mut self) {
-        if self.has_all || self.content_length == Some(0) {
+        if self.has_all {
             self.hold.complete();
         } else {
             self.hold.break_off();

@@ -1,6 +1,12 @@
 //! Asks the backend: reserves within a deadline, and repeats a settlement until the backend confirms it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use tokio::{
     runtime::Handle,
@@ -111,22 +117,36 @@ impl Payer {
         SettleAction::Commit { actual, excess: self.backend.excess }
     }
 
-    /// Settles a reservation. If the backend does not confirm it at once, a task does the rest. The response does not wait for it: its
-    /// caller does not see the settlement, and the credits stay reserved until then.
-    pub(super) fn settle(self: &Arc<Self>, id: ReservationId, action: SettleAction) {
+    /// Settles a reservation. If the backend does not confirm it at once, a task does the rest, and the first try is returned.
+    pub(super) fn settle(self: &Arc<Self>, id: ReservationId, action: SettleAction) -> Option<FirstTry> {
         let settling = Settling { payer: Arc::clone(self), id, action, is_over: false };
         match settling.ask() {
             Answer::Now(Ok(settlement)) => settling.confirmed(settlement),
             unconfirmed => match Handle::try_current() {
                 Ok(runtime) => {
                     let counted = Unconfirmed::new(&self.backend.unconfirmed);
-                    drop(runtime.spawn(settling.until_confirmed(unconfirmed, counted)));
+                    let (tried, first_try) = oneshot::channel();
+                    drop(runtime.spawn(settling.until_confirmed(unconfirmed, tried, counted)));
+                    return Some(FirstTry(first_try));
                 }
                 Err(_) => {
                     settling.given_up(&Unavailable::new("the response was dropped outside a tokio runtime"));
                 }
             },
         }
+        None
+    }
+}
+
+/// The first try to settle a reservation: ready when it has succeeded or failed, after the deadline of a try at most. The end of a
+/// response waits for it, so that its caller finds the credits settled.
+pub(crate) struct FirstTry(oneshot::Receiver<()>);
+
+impl Future for FirstTry {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.0).poll(cx).map(|_| ())
     }
 }
 
@@ -191,17 +211,25 @@ impl Settling {
         backend.credits.settle(&SettleRequest::new(name, self.id, self.action, clock.now()))
     }
 
-    async fn until_confirmed(self, first: Answer<Result<Settlement, Unavailable>>, _counted: Unconfirmed) {
+    async fn until_confirmed(
+        self,
+        first: Answer<Result<Settlement, Unavailable>>,
+        tried: oneshot::Sender<()>,
+        _counted: Unconfirmed,
+    ) {
         let deadline = self.payer.backend.deadline;
         let until = Instant::now() + LONGEST_WAIT;
         let mut answer = first;
         let mut pause = FIRST_PAUSE;
+        let mut tried = Some(tried);
         loop {
             let error = match timeout(deadline, answer).await {
                 Ok(Ok(settlement)) => return self.confirmed(settlement),
                 Ok(Err(error)) => error,
                 Err(_) => no_answer(deadline),
             };
+            // The response waits no longer.
+            drop(tried.take());
             if Instant::now() + pause > until {
                 return self.given_up(&error);
             }
