@@ -82,10 +82,10 @@ mod tests {
     }
 
     fn held() -> (Held, impl FnOnce() + Send + 'static) {
-        let (begin, begun) = mpsc::channel();
+        let (started, begun) = mpsc::channel();
         let (finish, finished) = mpsc::channel();
         let hash = move || {
-            begin.send(()).unwrap();
+            started.send(()).unwrap();
             let _ = finished.recv();
         };
         (Held { begun, finish }, hash)

@@ -9,7 +9,7 @@ use axum::{
 use http::{Request, StatusCode};
 use tokio::task::JoinSet;
 use tollgate::{
-    clock::{Clock as _, ManualClock},
+    clock::{Clock as _, ManualClock, SystemClock},
     manage::{Actor, KeyManager},
 };
 use tower::ServiceExt as _;
@@ -114,7 +114,7 @@ struct Service {
 
 impl Service {
     async fn start() -> Self {
-        let manual = ManualClock::at(std::time::SystemTime::now());
+        let manual = ManualClock::at(SystemClock.now());
         let clock = ServiceClock::Stopped(manual.clone());
         let store = keys::store().await.unwrap();
         let manager = keys::manager(store.clone(), clock.clone()).unwrap();
