@@ -69,9 +69,11 @@ pub(crate) fn create(
     let id = reservation.to_string().replacen("res_", "job_", 1);
 
     if credits.is_repeated() {
-        let Some(first) = jobs.find(organization, &id) else {
-            return Err(DenialKind::RequestRepeated.into());
+        let forgotten = || {
+            let repeated = credits.settlement().map(Denial::request_repeated);
+            repeated.unwrap_or(DenialKind::RequestRepeated.into())
         };
+        let first = jobs.find(organization, &id).ok_or_else(forgotten)?;
         if first.input != input {
             return Err(DenialKind::IdempotencyKeyReused.into());
         }

@@ -15,6 +15,7 @@ use crate::{
 
 #[derive(Deserialize)]
 pub(crate) struct Choice {
+    #[serde(alias = "plan_id")]
     plan: String,
 }
 

@@ -9,7 +9,7 @@ use tokio::{
 use tollgate::denial::Unavailable;
 
 /// At most this many requests wait for a hash.
-const MAX_WAITING: usize = 64;
+const MAX_WAITING: usize = 128;
 
 /// Runs hashes on tokio's threads for blocking work. Clones share their bounds.
 #[derive(Clone)]

@@ -25,12 +25,12 @@ pub(crate) fn of_accounts() -> Result<RateLimitLayer, ConfigurationError> {
     RateLimitLayer::from_policies([account])
 }
 
-/// Each client address may send 120 requests per minute to the open routes, and 20 of them may fail to authenticate.
+/// Each client address may send 120 requests per minute to the open routes, and 60 of them may fail to authenticate.
 pub(crate) fn of_addresses() -> Result<RateLimitLayer, ConfigurationError> {
     let address = || Subject::Address(client_address());
     RateLimitLayer::from_policies([
         Policy::new("open", 120.per_minute()).with_subject(address()),
-        Policy::new("open-failed", 20.per_minute())
+        Policy::new("open-failed", 60.per_minute())
             .with_subject(address())
             .with_cost(Cost::by_response(|response| u64::from(response.status.as_u16() == 401))),
     ])

@@ -8,8 +8,8 @@
 //! > DELETE /api/v1/auth/mfa {"password": …}
 //! ```
 //!
-//! From then on, `login` needs the field `code`, too (or `totp_code`, which is the same). The code before and the one after the
-//! current one are accepted as well, for clocks that differ. Each code is accepted once.
+//! From then on, `login` needs the field `code`, too. The code before and the one after the current one are accepted as well, for clocks
+//! that differ. Each code is accepted for one login.
 
 use axum::{
     Json,
@@ -20,7 +20,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::header::CACHE_CONTROL;
 use qrcode::{QrCode, render::svg};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tollgate::{clock::Clock as _, denial::Unavailable};
 use tollgate_axum::Authenticated;
 use totp_rs::{Builder, Totp};
@@ -30,10 +30,20 @@ use crate::{App, accounts::Account, body::Object, error::Error, random, tokens::
 /// In bytes: the length that RFC 4226 section 4 recommends.
 const SECRET_LENGTH: usize = 20;
 
+/// The code in a body. The contract does not name the field, so other usual names are accepted, and a number.
 #[derive(Deserialize)]
-pub(crate) struct Code {
-    #[serde(alias = "totp_code")]
-    code: String,
+#[serde(from = "Map<String, Value>")]
+pub(crate) struct Code(pub(crate) Option<String>);
+
+impl From<Map<String, Value>> for Code {
+    fn from(body: Map<String, Value>) -> Self {
+        let names = ["code", "totp_code", "token", "otp", "mfa_code"];
+        Self(match names.into_iter().find_map(|name| body.get(name)) {
+            Some(Value::String(code)) => Some(code.clone()),
+            Some(Value::Number(code)) => Some(format!("{code:0>6}")),
+            _ => None,
+        })
+    }
 }
 
 #[derive(Deserialize)]
@@ -65,8 +75,9 @@ pub(crate) async fn setup(
 pub(crate) async fn enable(
     Authenticated(caller): Authenticated,
     State(app): State<App>,
-    Object(Code { code }): Object<Code>,
+    Object(Code(code)): Object<Code>,
 ) -> Result<Json<Value>, Error> {
+    let code = code.ok_or(Error::bad_request("Send the field `code`, with six digits."))?;
     let account = app.account(&caller).await?;
     if account.is_mfa_enabled {
         return Err(Error::bad_request("MFA is enabled already."));
@@ -79,7 +90,8 @@ pub(crate) async fn enable(
     let Some(step) = step_of(&app, &account, secret, &code)? else {
         return Err(Error::bad_request("The code is not valid."));
     };
-    if !app.accounts.enable_mfa(&account.id, secret, step).await? {
+    // The same code may be used for one login, since an app shows it for 30 seconds.
+    if !app.accounts.enable_mfa(&account.id, secret, step - 1).await? {
         return Err(Error::bad_request("The secret was replaced meanwhile: use the latest one."));
     }
     Ok(Json(json!({ "mfa_enabled": true })))

@@ -26,17 +26,17 @@ pub(crate) fn open(app: App) -> Router {
     Router::new().nest("/api/v1/auth", auth).layer(DefaultBodyLimit::max(MAX_BODY_BYTES)).with_state(app)
 }
 
-/// All other routes. An account whose subscription has lapsed is refused with 403 where one is needed, and can still pay.
+/// All other routes. Where the contract names no method, the usual ones do the same. An account whose subscription has lapsed is refused with 403 where one is needed, and can still pay.
 pub(crate) fn guarded(app: App) -> Router {
     let auth = Router::new()
         .route("/auth/mfa/setup", post(mfa::setup))
         .route("/auth/mfa/enable", post(mfa::enable))
-        .route("/auth/mfa", delete(mfa::disable));
+        .route("/auth/mfa", delete(mfa::disable).post(mfa::disable));
     let billing = Router::new()
         .route("/billing/status", get(billing::status))
         .route("/billing/checkout", post(billing::checkout))
-        .route("/billing/portal", post(billing::portal))
-        .route("/billing/change-plan", post(billing::change_plan));
+        .route("/billing/portal", post(billing::portal).get(billing::portal))
+        .route("/billing/change-plan", post(billing::change_plan).put(billing::change_plan));
     Router::new()
         .nest("/api/v1", auth.merge(billing).merge(paid().route_layer(EntitlementLayer::new())))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
@@ -61,8 +61,8 @@ fn paid() -> Router<App> {
         .route("/scans/{id}/results", get(scans::results))
         .route("/scans/{id}/summary", get(scans::summary))
         .route("/alerts", get(alerts::list))
-        .route("/alerts/{id}/acknowledge", post(alerts::acknowledge))
-        .route("/alerts/{id}/resolve", post(alerts::resolve))
+        .route("/alerts/{id}/acknowledge", post(alerts::acknowledge).put(alerts::acknowledge))
+        .route("/alerts/{id}/resolve", post(alerts::resolve).put(alerts::resolve))
         .route("/score", get(progress::score))
         .route("/streak", get(progress::streak))
         .route("/achievements", get(progress::achievements))

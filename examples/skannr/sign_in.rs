@@ -25,7 +25,8 @@ use crate::{
     accounts::{Account, NotCreated},
     body::Object,
     error::{Error, NOT_FOUND},
-    limits, mfa,
+    limits,
+    mfa::{self, Code},
     passwords::MIN_LENGTH,
     random,
     sessions::{Refusal, TokenPair},
@@ -47,8 +48,8 @@ pub(crate) struct Registration {
 pub(crate) struct Login {
     email: String,
     password: String,
-    #[serde(alias = "totp_code")]
-    code: Option<String>,
+    #[serde(flatten)]
+    code: Code,
 }
 
 #[derive(Deserialize)]
@@ -103,7 +104,7 @@ pub(crate) async fn login(State(app): State<App>, Object(login): Object<Login>) 
         return Err(Error::unauthorized("The e-mail or the password is wrong.", "wrong e-mail or password"));
     };
     if account.is_mfa_enabled {
-        mfa::require_code(&app, &account, login.code.as_deref()).await?;
+        mfa::require_code(&app, &account, login.code.0.as_deref()).await?;
     }
     let pair = app.sessions.begin(&account.id).await?;
     answer(&app, pair, account.plan).await

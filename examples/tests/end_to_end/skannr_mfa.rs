@@ -83,7 +83,8 @@ async fn a_code_is_accepted_once_and_one_step_early_or_late() {
     let mut user = User::new(&service).await;
     let setup = user.setup().await.json();
     assert_eq!(user.enable(&code(&setup, 0)).await.status, 200);
-    assert_eq!(user.login(Some(&code(&setup, 0))).await.status, 401, "enabling has used it");
+    assert_eq!(user.login(Some(&code(&setup, 0))).await.status, 200, "the code that has enabled it");
+    assert_eq!(user.login(Some(&code(&setup, 0))).await.status, 401, "again");
     user.api.advance(10 * STEP).await;
     for (step, status) in [
         (8, 401),
@@ -96,8 +97,12 @@ async fn a_code_is_accepted_once_and_one_step_early_or_late() {
         assert_eq!(user.login(Some(&code(&setup, step * STEP))).await.status, status, "step {step}");
     }
     user.api.advance(STEP).await;
-    // The other name of the field.
+    // Other names of the field, and a number.
     let login = json!({ "email": EMAIL, "password": PASSWORD, "totp_code": code(&setup, 12 * STEP) });
+    assert_eq!(user.api.post(LOGIN, &login).await.status, 200);
+    user.api.advance(STEP).await;
+    let number: u64 = code(&setup, 13 * STEP).parse().unwrap();
+    let login = json!({ "email": EMAIL, "password": PASSWORD, "token": "wrong", "code": number });
     assert_eq!(user.api.post(LOGIN, &login).await.status, 200);
     service.end().await;
 }

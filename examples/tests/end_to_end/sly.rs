@@ -161,8 +161,7 @@ async fn answers_401_to_anything_but_one_valid_bearer_credential() {
 async fn a_session_ends_after_15_minutes() {
     let service = Service::start_with("sly", &["--now", NOW]).await;
     let mut jwt = Caller::connect(&service, "jwt").await;
-    // The issuer's clock may differ by 5 seconds.
-    for (after, status) in [(0, 200), (15 * 60 - 1, 200), (1 + 4, 200), (1, 401), (3_600, 401)] {
+    for (after, status) in [(0, 200), (15 * 60 - 1, 200), (1, 401), (3_600, 401)] {
         advance(&mut jwt.client, after).await;
         let answer = jwt.get(BALANCE).await;
         assert_eq!(answer.status, status, "{after} s later: {answer:?}");

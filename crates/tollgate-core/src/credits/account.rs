@@ -19,7 +19,7 @@ pub use stored::{AccountGrant, ReservationState, ReservedPart, StoredReservation
 /// 2. [`advance`](Self::advance) it to the instant of the call, with the open reservations whose time is up.
 /// 3. [`reserve`](Self::reserve), [`settle`](Self::settle), [`grant`](Self::grant) or [`withdraw`](Self::withdraw), with the stored
 ///    reservation that the call is about.
-/// 4. Store the [changed grants](Self::changed_grants), the [changes](Self::take_changes), and [what is owed](Self::owed),
+/// 4. Store the [changed grants](Self::take_changed_grants), the [changes](Self::take_changes), and [what is owed](Self::owed),
 ///    [reserved](Self::reserved) and [open](Self::open_reservations).
 ///
 /// A call that only reads does steps 1 and 2, and may leave out step 4: the next call makes the same changes.
@@ -123,9 +123,14 @@ impl Account {
         self.open_reservations
     }
 
-    /// The grants that were added or changed since the account was loaded.
-    pub fn changed_grants(&self) -> impl Iterator<Item = &AccountGrant> {
-        self.grants.iter().filter(|grant| grant.is_changed)
+    /// The grants that were added or changed since the account was loaded, or since the last time.
+    pub fn take_changed_grants(&mut self) -> Vec<AccountGrant> {
+        let changed = self.grants.iter_mut().filter(|grant| grant.is_changed);
+        let take = |grant: &mut AccountGrant| {
+            grant.is_changed = false;
+            grant.clone()
+        };
+        changed.map(take).collect()
     }
 
     /// The entries and reservations of the calls since the last time.

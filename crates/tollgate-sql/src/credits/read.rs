@@ -29,7 +29,7 @@ pub(super) async fn account(shared: &Shared, name: Box<str>, now: SystemTime) ->
     let (mut account, due) = stored_with_due(shared, name.clone(), now).await?;
     account.advance(now, due);
     let has_changed =
-        account.take_changes() != Changes::default() || account.changed_grants().next().is_some();
+        account.take_changes() != Changes::default() || !account.take_changed_grants().is_empty();
     if has_changed {
         transaction::run(shared, Arc::new(ExpireCall { account: name, now }), Urgency::Now).await?;
     }
@@ -97,7 +97,7 @@ pub(super) async fn ledger(
             .ok_or(CreditAdminError::InvalidCursor)?,
         None => i64::MAX,
     };
-    let (size, account) = (query.limit.clamp(1, 100), query.account);
+    let (size, account) = (query.page_size(), query.account);
     if account.contains('\0') {
         return Ok(Page::new(Vec::new(), None));
     }

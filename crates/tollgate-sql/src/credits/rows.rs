@@ -93,8 +93,8 @@ impl<'n> Books<'n> {
     ) -> Result<bool, Fault> {
         let changes = self.account.take_changes();
         let mut has_changed = !changes.entries.is_empty() || !changes.reservations.is_empty();
-        for grant in self.account.changed_grants() {
-            grants::store(connection, self.name, grant).await?;
+        for grant in self.account.take_changed_grants() {
+            grants::store(connection, self.name, &grant).await?;
             has_changed = true;
         }
         for reservation in &changes.reservations {

@@ -71,6 +71,17 @@ fn a_reservation_that_is_loaded_twice_is_returned_once() {
     assert_eq!(stored.state, ReservationState::Released { at: later() });
 }
 
+/// A backend may keep accounts loaded.
+#[test]
+fn a_changed_grant_is_returned_once() {
+    let mut account = account(10);
+    let changed: Vec<_> = account.take_changed_grants().into_iter().map(|one| one.grant.remaining).collect();
+    assert_eq!(changed, [10]);
+    assert!(account.take_changed_grants().is_empty());
+    reserve(&mut account, 1);
+    assert_eq!(account.take_changed_grants().len(), 1);
+}
+
 #[test]
 fn a_check_finds_every_difference() {
     let mut account = account(10);
