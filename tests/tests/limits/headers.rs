@@ -10,10 +10,11 @@ use tests::{
     suite::{Inner, Reply, at, send},
 };
 use tollgate::{
-    PerWindow as _, Policy, Quota, RateLimitLayer, Tollgate,
+    CreditsLayer, PerWindow as _, Policy, Quota, RateLimitLayer, Tollgate,
     clock::ManualClock,
+    credits::MemoryCredits,
     limit::{Cost, DEFAULT_POLICY, RateLimitHeaders, Window, exposed_headers},
-    scope,
+    scope::{Requirement, ScopeMap, scope},
 };
 use tower_http::cors::CorsLayer;
 
@@ -359,7 +360,8 @@ async fn serve_across_origins() -> std::net::SocketAddr {
     let tollgate = Tollgate::builder()
         .verify(Honest)
         .rate_limit(RateLimitLayer::new(quota).with_headers(headers))
-        .scope(scope("none"))
+        .scope(ScopeMap::new().get("/jobs", scope("none")).get("/paid", Requirement::none()))
+        .credits(CreditsLayer::new(MemoryCredits::new(), 1).with_remaining_header())
         .clock(clock());
     let cors = CorsLayer::new().allow_origin(tower_http::cors::Any).expose_headers(exposed_headers());
     let router = Router::new().route("/jobs", get(async || "jobs"));
@@ -367,8 +369,8 @@ async fn serve_across_origins() -> std::net::SocketAddr {
 }
 
 /// A request by a page of another origin.
-fn from_a_page(key: Option<&str>) -> Request<Full<bytes::Bytes>> {
-    let mut request = tests::hosts::request(Method::GET, "/jobs", key);
+fn from_a_page(path: &str, key: Option<&str>) -> Request<Full<bytes::Bytes>> {
+    let mut request = tests::hosts::request(Method::GET, path, key);
     request.headers_mut().insert("origin", "https://page.example".parse().unwrap());
     request
 }
@@ -388,7 +390,7 @@ async fn a_page_of_another_origin_may_read_the_headers_of_the_layers() {
     let others = ["date", "vary", "access-control-allow-origin", "access-control-expose-headers"];
     let mut statuses = Vec::new();
     for key in [None, Some("ada"), Some("ada"), Some("ada"), Some("ada")] {
-        let response = caller.send(from_a_page(key)).await;
+        let response = caller.send(from_a_page("/jobs", key)).await;
         let readable = readable(response.headers());
         for name in response.headers().keys().map(http::HeaderName::as_str) {
             assert!(others.contains(&name) || readable.iter().any(|known| known == name), "{name}");
@@ -403,8 +405,9 @@ async fn every_exposed_header_is_one_that_the_layers_set() {
     let server = serve_across_origins().await;
     let mut caller = Connection::http1(server).await;
     let mut seen = Vec::new();
-    for key in [None, Some("ada"), Some("ada"), Some("ada"), Some("ada")] {
-        let response = caller.send(from_a_page(key)).await;
+    let ada = Some("ada");
+    for (path, key) in [("/jobs", None), ("/paid", ada), ("/jobs", ada), ("/jobs", ada), ("/jobs", ada)] {
+        let response = caller.send(from_a_page(path, key)).await;
         seen.extend(response.headers().keys().cloned());
     }
     for name in exposed_headers() {
