@@ -173,40 +173,42 @@ where
         let StateProjection::Inner { future, parts, span } = self.as_mut().project() else {
             return self.poll_other(cx);
         };
-        let panic = InPanic(parts);
+        if parts.outlast_head() {
+            return self.poll_outlasting(cx);
+        }
         // The response stays where it is until it is given out: responses are large.
-        let mut polled = match span {
-            None => future.poll(cx),
-            Some(span) => span.in_scope(|| future.poll(cx)),
-        };
-        mem::forget(panic);
-        match &mut polled {
-            Poll::Ready(Ok(response)) => {
-                if parts.outlast_head() {
-                    let parts = mem::take(parts);
-                    return self.charge(parts, polled, cx);
-                }
-                parts.apply(response);
-            }
-            Poll::Ready(Err(_)) => parts.release_credits(),
-            Poll::Pending => {}
+        let mut polled = poll_in(span.as_deref(), future, cx);
+        if let Poll::Ready(Ok(response)) = &mut polled {
+            parts.apply(response);
         }
         polled.map_ok(|response| response.map(Body::inner))
     }
 
-    /// Makes the charges by the response's head, and waits for limiters that answer later.
+    /// Polls the inner service of a request with charges, places or credits. Then it makes the charges by the response's head, and waits
+    /// for backends that answer later.
     #[cold]
     #[inline(never)]
-    fn charge(
+    fn poll_outlasting(
         mut self: Pin<&mut Self>,
-        parts: ResponseParts,
-        polled: Poll<Result<Response<ResponseBody>, S::Error>>,
         cx: &mut Context<'_>,
     ) -> Poll<Output<S, ResponseBody, RequestBody>> {
-        let response = ready!(polled)?;
-        let charging = Charging::start(parts, ResponseHead::of(&response));
-        self.set(Self::Charging { response: Some(response), charging });
-        self.poll_other(cx)
+        let StateProjection::Inner { future, parts, span } = self.as_mut().project() else {
+            return self.poll_other(cx);
+        };
+        let panic = InPanic(parts);
+        let polled = poll_in(span.as_deref(), future, cx);
+        mem::forget(panic);
+        match ready!(polled) {
+            Ok(response) => {
+                let charging = Charging::start(mem::take(parts), ResponseHead::of(&response));
+                self.set(Self::Charging { response: Some(response), charging });
+                self.poll_other(cx)
+            }
+            Err(error) => {
+                parts.release_credits();
+                Poll::Ready(Err(error))
+            }
+        }
     }
 
     /// Polls in every other state, until the usual one is reached. After the response is given out, these states stay pending.
@@ -244,6 +246,15 @@ where
                 }
             }
         }
+    }
+}
+
+/// Polls the inner service in its span.
+#[inline]
+fn poll_in<F: Future>(span: Option<&Span>, future: Pin<&mut F>, cx: &mut Context<'_>) -> Poll<F::Output> {
+    match span {
+        None => future.poll(cx),
+        Some(span) => span.in_scope(|| future.poll(cx)),
     }
 }
 
