@@ -142,7 +142,7 @@ impl Kind {
     /// Sample data.
     fn results(self) -> Value {
         match self {
-            Self::Classify => json!({ "category": "news", "confidence": "0.97" }),
+            Self::Classify => json!({ "category": "sports", "confidence": "0.97" }),
             Self::Scan => json!({ "findings": [] }),
             Self::DeepScan => {
                 json!({ "findings": [{ "severity": "low", "title": "A cookie is not Secure" }] })

@@ -323,7 +323,7 @@ impl Verify for JwtVerifier {
                 Err(if verified?.allowed_networks().is_anywhere() {
                     Denial::new(DenialKind::EnvironmentInvalid)
                 } else {
-                    invalid("the request's header names no environment; its caller has allowed networks, so it is not told")
+                    invalid("the request's header names no environment. The principal has allowed networks, so the caller gets 401")
                 })
             });
         };

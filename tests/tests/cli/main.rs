@@ -159,7 +159,7 @@ async fn credits_are_shown_alike_on_postgres_and_sqlite() {
             "history acme --all",
             "check acme",
             "sweep",
-            "show nobody",
+            "show unknown",
             "grant acme 0",
         ] {
             let arguments: Vec<_> = ["credits"].into_iter().chain(line.split(' ')).collect();

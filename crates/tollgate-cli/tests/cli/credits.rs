@@ -143,7 +143,7 @@ async fn a_ledger_that_differs_is_1() {
     let expected =
         json!({ "tenant": "acme", "agrees": false, "available": 101, "owed": 0, "net_by_ledger": 100 });
     assert_eq!((run.code, run.json()), (1, expected));
-    assert_eq!(world.run(&["credits", "check", "nobody"]).code, 0, "a tenant without credits agrees");
+    assert_eq!(world.run(&["credits", "check", "unknown"]).code, 0, "a tenant without credits agrees");
 }
 
 #[tokio::test]
@@ -189,7 +189,7 @@ fn the_ledger_has_pages() {
     assert_eq!(numbers, [5, 4, 3, 2, 1]);
     let all = world.json(&["credits", "history", "acme", "--all"]);
     assert_eq!((all["items"].as_array().unwrap().len(), &all["next"]), (5, &Value::Null));
-    let none = world.run(&["credits", "history", "nobody"]);
+    let none = world.run(&["credits", "history", "unknown"]);
     assert_eq!((none.out.as_str(), none.err.as_str()), ("", "No entries found.\n"));
 }
 

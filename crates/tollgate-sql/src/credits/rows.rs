@@ -41,7 +41,7 @@ pub(super) struct Found {
 }
 
 /// An account in a transaction that has locked it.
-pub(super) struct Books<'n> {
+pub(super) struct LockedAccount<'n> {
     name: &'n str,
     pub(super) account: Account,
     totals: Totals,
@@ -56,7 +56,7 @@ pub(super) struct Totals {
     entries: i64,
 }
 
-impl<'n> Books<'n> {
+impl<'n> LockedAccount<'n> {
     /// Locks an account until the end of the transaction. Inserts it if it is missing.
     pub(super) async fn lock(connection: &mut Connection, name: &'n str) -> Result<Self, Fault> {
         let mut locked = totals(connection, name, "FOR UPDATE").await?;

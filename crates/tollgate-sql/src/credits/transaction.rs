@@ -8,7 +8,7 @@ use std::{sync::Arc, time::SystemTime};
 use tokio::time::{Instant, timeout_at};
 use tollgate_core::credits::{Account, ReservationId, StoredReservation};
 
-use super::rows::{self, Books, MAX_DUE, Wanted};
+use super::rows::{self, LockedAccount, MAX_DUE, Wanted};
 use crate::{
     database::{Connection, Done, Urgency},
     fault::Fault,
@@ -84,12 +84,12 @@ async fn change<C: Call>(
     call: Arc<C>,
 ) -> Result<Done<(u64, Option<C::Answer>)>, C::Error> {
     let (name, now) = (call.account(), call.now());
-    let mut books = Books::lock(connection, name).await?;
-    let found = books.load(connection, now, call.wanted()).await?;
+    let mut locked = LockedAccount::lock(connection, name).await?;
+    let found = locked.load(connection, now, call.wanted()).await?;
     let expired = found.due.len();
-    books.account.advance(now, found.due);
-    let answer = if expired < MAX_DUE { Some(call.apply(&mut books.account, found.wanted)?) } else { None };
-    let has_changed = books.store(connection, call.new_reservation()).await?;
+    locked.account.advance(now, found.due);
+    let answer = if expired < MAX_DUE { Some(call.apply(&mut locked.account, found.wanted)?) } else { None };
+    let has_changed = locked.store(connection, call.new_reservation()).await?;
     if found.has_forgotten {
         rows::delete_forgotten(connection, name, now).await?;
     }

@@ -17,7 +17,7 @@ use tollgate_core::{
 
 use super::{RequestContext, ResponseParts, metered::UntilEnd, settings::RequestClock};
 use crate::{
-    layers::credits::{AtHead, FirstTry, HeldUntilEnd},
+    layers::credits::{AtHead, FirstTry, OpenUntilEnd},
     respond::ResponseHead,
 };
 
@@ -129,7 +129,7 @@ pub(super) struct Charging {
     // Credits that the head has settled, until the backend has answered.
     settling: Option<FirstTry>,
     // Credits that wait for the end of the body.
-    credits: Option<HeldUntilEnd>,
+    credits: Option<OpenUntilEnd>,
 }
 
 impl Charging {
@@ -146,7 +146,7 @@ impl Charging {
                 parts.keep_deferred(deferred);
             }
         }
-        let (settling, credits) = match parts.take_credits().map(|hold| hold.at_head(response)) {
+        let (settling, credits) = match parts.take_reservation().map(|open| open.at_head(response)) {
             None => (None, None),
             Some(AtHead::Settled(settling)) => (settling, None),
             Some(AtHead::Open(credits)) => (None, Some(credits)),

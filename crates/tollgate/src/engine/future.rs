@@ -119,7 +119,7 @@ struct InPanic<'p>(&'p mut ResponseParts);
 impl Drop for InPanic<'_> {
     #[cold]
     fn drop(&mut self) {
-        self.0.release_credits();
+        self.0.release_reservation();
     }
 }
 
@@ -205,7 +205,7 @@ where
                 self.poll_other(cx)
             }
             Err(error) => {
-                parts.release_credits();
+                parts.release_reservation();
                 Poll::Ready(Err(error))
             }
         }

@@ -12,14 +12,14 @@ use pin_project_lite::pin_project;
 use tollgate_core::answer::{Answer, Pending};
 
 use super::deferred::{DeferredCharge, log_failure};
-use crate::layers::{credits::HeldUntilEnd, in_flight_limit::Place};
+use crate::layers::{credits::OpenUntilEnd, in_flight_limit::Place};
 
 /// What waits for the end of a body.
 #[derive(Default)]
 pub(super) struct UntilEnd {
     pub(super) charges: Vec<DeferredCharge>,
     pub(super) places: Vec<Arc<Place>>,
-    pub(super) credits: Option<HeldUntilEnd>,
+    pub(super) credits: Option<OpenUntilEnd>,
 }
 
 impl UntilEnd {
@@ -134,7 +134,7 @@ struct Meter {
     // Whether the body was read to its end.
     has_ended: bool,
     places: Vec<Arc<Place>>,
-    credits: Option<HeldUntilEnd>,
+    credits: Option<OpenUntilEnd>,
 }
 
 impl Meter {

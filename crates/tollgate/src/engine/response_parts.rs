@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     layers::{
-        credits::{HeldUntilEnd, Hold},
+        credits::{OpenReservation, OpenUntilEnd},
         in_flight_limit::Place,
         rate_limit::{RateLimitHeaders, RateLimitValues},
     },
@@ -47,7 +47,7 @@ struct RareParts {
     // The request's places among those in flight.
     places: Vec<Arc<Place>>,
     // The request's reservation of credits.
-    credits: Option<Arc<Hold>>,
+    credits: Option<Arc<OpenReservation>>,
     // What `X-Credits-Remaining` shows.
     credits_remaining: Option<u64>,
 }
@@ -96,16 +96,16 @@ impl ResponseParts {
         self.rare_mut().places.push(place);
     }
 
-    /// Holds a reservation of credits until the body of the response has ended.
+    /// Keeps a reservation of credits until the body of the response has ended.
     #[cold]
-    pub(crate) fn hold_credits(&mut self, hold: Arc<Hold>) {
-        self.rare_mut().credits = Some(hold);
+    pub(crate) fn keep_reservation(&mut self, reservation: Arc<OpenReservation>) {
+        self.rare_mut().credits = Some(reservation);
     }
 
     /// Releases the reservation of credits: the request has failed.
-    pub(super) fn release_credits(&mut self) {
-        if let Some(hold) = self.take_credits() {
-            hold.release();
+    pub(super) fn release_reservation(&mut self) {
+        if let Some(reservation) = self.take_reservation() {
+            reservation.release();
         }
     }
 
@@ -144,12 +144,12 @@ impl ResponseParts {
     }
 
     /// Takes the reservation of credits.
-    pub(super) fn take_credits(&mut self) -> Option<Arc<Hold>> {
+    pub(super) fn take_reservation(&mut self) -> Option<Arc<OpenReservation>> {
         self.rare.as_mut()?.credits.take()
     }
 
     /// Takes what waits for the end of the body, beside these credits.
-    pub(super) fn take_until_end(&mut self, credits: Option<HeldUntilEnd>) -> UntilEnd {
+    pub(super) fn take_until_end(&mut self, credits: Option<OpenUntilEnd>) -> UntilEnd {
         let places = self.rare.as_mut().map(|rare| mem::take(&mut rare.places)).unwrap_or_default();
         UntilEnd { charges: self.take_deferred(), places, credits }
     }

@@ -142,17 +142,17 @@ use crate::{
 };
 
 mod cost;
-mod hold;
 mod idempotency;
 mod meter;
+mod open_reservation;
 mod settle;
 
 pub use cost::{CreditCost, CreditCosts};
-pub(crate) use hold::{AtHead, HeldUntilEnd, Hold};
 pub use idempotency::RepeatedRequest;
 pub use meter::CreditMeter;
+pub(crate) use open_reservation::{AtHead, OpenReservation, OpenUntilEnd};
 pub(crate) use settle::FirstTry;
-use settle::{Answered, Backend, Payer};
+use settle::{Answered, Backend, PayingAccount};
 
 /// Charges requests in credits. See the [module](self).
 ///
@@ -342,7 +342,7 @@ impl CreditsGate {
         let idempotency = key.map(|key| {
             Idempotency::new(key, idempotency::fingerprint(head, estimate, principal.environment()))
         });
-        let payer = Payer::new(&self.backend, &account, context.clock());
+        let payer = PayingAccount::new(&self.backend, &account, context.clock());
         // A server does not read the body of a response to these methods: RFC 9110 sections 9.3.2 and 9.3.6.
         let ends_with_head = matches!(*head.method, Method::HEAD | Method::CONNECT);
         let answer = payer.reserve(estimate, idempotency, ends_with_head, context);
@@ -372,9 +372,9 @@ fn decide(
         }
     };
     match answered {
-        Answered::Held(hold, available) => {
-            context.credits = Some(hold.meter().clone());
-            context.parts.hold_credits(hold);
+        Answered::Held(reservation, available) => {
+            context.credits = Some(reservation.meter().clone());
+            context.parts.keep_reservation(reservation);
             show(context, available);
             Ok(())
         }

@@ -1,7 +1,7 @@
 //! Credits in this process.
 
-mod books;
 mod ledger;
+mod stored_account;
 
 use std::{
     collections::HashMap,
@@ -21,7 +21,7 @@ use tollgate_core::{
     manage::{Command, Page},
 };
 
-use self::books::Books;
+use self::stored_account::StoredAccount;
 use super::lock;
 
 /// Credits in memory: for tests and demonstrations, and for services whose credits come from elsewhere at start-up. All accounts are
@@ -68,7 +68,7 @@ pub struct MemoryCredits(Arc<Inner>);
 
 struct Inner {
     // An account is in one shard, behind one lock.
-    shards: [Mutex<HashMap<Box<str>, Books>>; SHARDS],
+    shards: [Mutex<HashMap<Box<str>, StoredAccount>>; SHARDS],
     hasher: RandomState,
 }
 
@@ -82,22 +82,22 @@ impl MemoryCredits {
         Self(Arc::new(Inner { shards, hasher: RandomState::new() }))
     }
 
-    /// Uses the books of an account. Books in which nothing is recorded are not kept.
-    fn with_books<T>(&self, account: &str, use_books: impl FnOnce(&mut Books) -> T) -> T {
-        let mut shard = lock(self.shard(account));
-        if let Some(books) = shard.get_mut(account) {
-            return use_books(books);
+    /// Uses what is stored of an account. An account without records is not kept.
+    fn with_account<T>(&self, name: &str, use_account: impl FnOnce(&mut StoredAccount) -> T) -> T {
+        let mut shard = lock(self.shard(name));
+        if let Some(account) = shard.get_mut(name) {
+            return use_account(account);
         }
-        let mut books = Books::default();
-        let outcome = use_books(&mut books);
-        if !books.is_empty() {
-            shard.insert(account.into(), books);
+        let mut account = StoredAccount::default();
+        let outcome = use_account(&mut account);
+        if !account.is_empty() {
+            shard.insert(name.into(), account);
         }
         outcome
     }
 
     #[expect(clippy::indexing_slicing, reason = "the index is below SHARDS")]
-    fn shard(&self, account: &str) -> &Mutex<HashMap<Box<str>, Books>> {
+    fn shard(&self, account: &str) -> &Mutex<HashMap<Box<str>, StoredAccount>> {
         let hash = self.0.hasher.hash_one(account);
         // Cannot fail: it is below SHARDS.
         &self.0.shards[usize::try_from(hash % SHARDS as u64).unwrap_or(0)]
@@ -108,52 +108,52 @@ impl Credits for MemoryCredits {
     fn reserve(&self, request: &ReserveRequest<'_>) -> Answer<Result<Reserved, Unavailable>> {
         Answer::Now(
             ReservationId::random()
-                .and_then(|id| self.with_books(request.account, |books| books.reserve(request, id))),
+                .and_then(|id| self.with_account(request.account, |account| account.reserve(request, id))),
         )
     }
 
     fn settle(&self, request: &SettleRequest<'_>) -> Answer<Result<Settlement, Unavailable>> {
-        Answer::Now(Ok(self.with_books(request.account, |books| books.settle(request))))
+        Answer::Now(Ok(self.with_account(request.account, |account| account.settle(request))))
     }
 
     fn balance(&self, account: &str, now: SystemTime) -> Answer<Result<Balance, Unavailable>> {
-        Answer::Now(Ok(self.with_books(account, |books| books.balance(now))))
+        Answer::Now(Ok(self.with_account(account, |account| account.balance(now))))
     }
 }
 
 impl CreditAdmin for MemoryCredits {
     fn grant(&self, command: Command<NewGrant>) -> Answer<Result<Grant, CreditAdminError>> {
-        Answer::Now(self.with_books(&command.change.account, |books| books.grant(&command)))
+        Answer::Now(self.with_account(&command.change.account, |account| account.grant(&command)))
     }
 
     fn withdraw(&self, command: Command<WithdrawGrant>) -> Answer<Result<Grant, CreditAdminError>> {
-        Answer::Now(self.with_books(&command.change.account, |books| books.withdraw(&command)))
+        Answer::Now(self.with_account(&command.change.account, |account| account.withdraw(&command)))
     }
 
     fn grants(&self, account: &str, now: SystemTime) -> Answer<Result<Vec<Grant>, CreditAdminError>> {
-        Answer::Now(Ok(self.with_books(account, |books| books.grants(now))))
+        Answer::Now(Ok(self.with_account(account, |account| account.grants(now))))
     }
 
     fn ledger(&self, query: &LedgerQuery) -> Answer<Result<Page<LedgerEntry>, CreditAdminError>> {
         let Ok(before) = query.after.as_deref().map(str::parse).transpose() else {
             return Answer::Now(Err(CreditAdminError::InvalidCursor));
         };
-        Answer::Now(Ok(self.with_books(&query.account, |books| books.ledger().page(query, before))))
+        Answer::Now(Ok(self.with_account(&query.account, |account| account.ledger().page(query, before))))
     }
 
     fn sweep(&self, now: SystemTime) -> Answer<Result<u64, CreditAdminError>> {
         let mut released = 0;
         for shard in &self.0.shards {
-            lock(shard).retain(|_, books| {
-                released += books.advance(now);
-                !books.is_empty()
+            lock(shard).retain(|_, account| {
+                released += account.advance(now);
+                !account.is_empty()
             });
         }
         Answer::Now(Ok(released))
     }
 
     fn check(&self, account: &str) -> Answer<Result<LedgerCheck, CreditAdminError>> {
-        Answer::Now(Ok(self.with_books(account, |books| books.check())))
+        Answer::Now(Ok(self.with_account(account, |account| account.check())))
     }
 }
 

@@ -33,12 +33,12 @@ pub struct CreditMeter(Kind);
 #[derive(Clone, Debug)]
 enum Kind {
     Uncharged,
-    Reserved(Arc<Metered>),
+    Reserved(Arc<Estimated>),
     Repeated(Arc<Settlement>),
 }
 
 #[derive(Debug)]
-struct Metered {
+struct Estimated {
     id: ReservationId,
     reserved: u64,
     reported: Mutex<Option<u64>>,
@@ -49,7 +49,7 @@ impl CreditMeter {
     pub(super) const UNCHARGED: Self = Self(Kind::Uncharged);
 
     pub(super) fn new(id: ReservationId, reserved: u64) -> Self {
-        Self(Kind::Reserved(Arc::new(Metered { id, reserved, reported: Mutex::default() })))
+        Self(Kind::Reserved(Arc::new(Estimated { id, reserved, reported: Mutex::default() })))
     }
 
     pub(super) fn repeated(settlement: Settlement) -> Self {
@@ -58,12 +58,12 @@ impl CreditMeter {
 
     /// How many credits are reserved for the request: its estimate. 0 if it is not charged.
     pub fn reserved(&self) -> u64 {
-        self.metered().map_or(0, |metered| metered.reserved)
+        self.estimated().map_or(0, |estimated| estimated.reserved)
     }
 
     /// The reservation. `None` if the request is not charged.
     pub fn reservation(&self) -> Option<ReservationId> {
-        self.metered().map(|metered| metered.id)
+        self.estimated().map(|estimated| estimated.id)
     }
 
     /// Adds to the actual cost, which begins at 0: for each token, row or page. The first report replaces the estimate. If the request is
@@ -79,7 +79,7 @@ impl CreditMeter {
 
     /// The actual cost that was reported so far. `None` without a report.
     pub fn reported(&self) -> Option<u64> {
-        *lock(&self.metered()?.reported)
+        *lock(&self.estimated()?.reported)
     }
 
     /// Whether a request with the same `Idempotency-Key` was charged before. This one is not charged: answer it with the stored response
@@ -96,16 +96,16 @@ impl CreditMeter {
         }
     }
 
-    fn metered(&self) -> Option<&Metered> {
+    fn estimated(&self) -> Option<&Estimated> {
         match &self.0 {
-            Kind::Reserved(metered) => Some(metered),
+            Kind::Reserved(estimated) => Some(estimated),
             Kind::Uncharged | Kind::Repeated(_) => None,
         }
     }
 
     fn report(&self, total: impl FnOnce(Option<u64>) -> u64) {
-        if let Some(metered) = self.metered() {
-            let mut reported = lock(&metered.reported);
+        if let Some(estimated) = self.estimated() {
+            let mut reported = lock(&estimated.reported);
             *reported = Some(total(*reported));
         }
     }

@@ -22,7 +22,7 @@ use tollgate_core::{
     denial::Unavailable,
 };
 
-use super::{CreditMeter, hold::Hold};
+use super::{CreditMeter, open_reservation::OpenReservation};
 use crate::{RequestContext, engine::RequestClock, layers::in_flight_limit::Place, respond::ResponseHead};
 
 /// How long a settlement is repeated, and how long the task of a reservation waits for an answer whose request is gone.
@@ -47,8 +47,8 @@ pub(super) struct Backend {
 /// The actual cost by the response's head. `None`: the head does not say it.
 pub(super) type ActualCost = dyn for<'r> Fn(ResponseHead<'r>) -> Option<u64> + Send + Sync;
 
-/// Who pays for a request.
-pub(super) struct Payer {
+/// The account that pays for a request, and its backend.
+pub(super) struct PayingAccount {
     backend: Arc<Backend>,
     name: Box<str>,
     clock: RequestClock,
@@ -57,12 +57,12 @@ pub(super) struct Payer {
 /// A backend's answer to the reservation of a request.
 pub(super) enum Answered {
     /// Credits are held, and so many others are available.
-    Held(Arc<Hold>, u64),
+    Held(Arc<OpenReservation>, u64),
     /// Nothing is held.
     Other(Reserved),
 }
 
-impl Payer {
+impl PayingAccount {
     pub(super) fn new(backend: &Arc<Backend>, name: &str, clock: RequestClock) -> Arc<Self> {
         Arc::new(Self { backend: Arc::clone(backend), name: name.into(), clock })
     }
@@ -86,7 +86,7 @@ impl Payer {
             .backend
             .credits
             .reserve(&request)
-            .map(move |reserved| Ok(payer.hold(reserved?, ends_with_head)));
+            .map(move |reserved| Ok(payer.opened(reserved?, ends_with_head)));
         match answer {
             Answer::Now(answered) => Answer::Now(answered),
             Answer::Later(pending) => match Handle::try_current() {
@@ -98,11 +98,11 @@ impl Payer {
         }
     }
 
-    fn hold(self: Arc<Self>, reserved: Reserved, ends_with_head: bool) -> Answered {
+    fn opened(self: Arc<Self>, reserved: Reserved, ends_with_head: bool) -> Answered {
         match reserved {
             Reserved::Held(Reservation { id, amount, available, .. }) => {
                 let meter = CreditMeter::new(id, amount);
-                Answered::Held(Arc::new(Hold::new(self, id, meter, ends_with_head)), available)
+                Answered::Held(Arc::new(OpenReservation::new(self, id, meter, ends_with_head)), available)
             }
             other => Answered::Other(other),
         }
@@ -198,7 +198,7 @@ impl Drop for Unconfirmed {
 
 /// A settlement that may have to be repeated. The backend charges it once, however often it is asked.
 struct Settling {
-    payer: Arc<Payer>,
+    payer: Arc<PayingAccount>,
     id: ReservationId,
     action: SettleAction,
     // Whether it was confirmed or given up.
@@ -207,7 +207,7 @@ struct Settling {
 
 impl Settling {
     fn ask(&self) -> Answer<Result<Settlement, Unavailable>> {
-        let Payer { backend, name, clock } = &*self.payer;
+        let PayingAccount { backend, name, clock } = &*self.payer;
         backend.credits.settle(&SettleRequest::new(name, self.id, self.action, clock.now()))
     }
 

@@ -22,14 +22,14 @@ use tollgate_core::credits::{ReservationId, SettleAction};
 
 use super::{
     CreditMeter,
-    settle::{FirstTry, Payer},
+    settle::{FirstTry, PayingAccount},
 };
 use crate::respond::ResponseHead;
 
 /// A reservation that its request holds. It is settled once: as [complete](Self::complete), [broken off](Self::break_off) or released. It
 /// is broken off when it is dropped: the caller has hung up.
-pub(crate) struct Hold {
-    payer: Arc<Payer>,
+pub(crate) struct OpenReservation {
+    payer: Arc<PayingAccount>,
     id: ReservationId,
     meter: CreditMeter,
     // Whether the body of a successful response is not read.
@@ -44,12 +44,12 @@ pub(crate) enum AtHead {
     /// It is settled. The response waits for the first try, if the backend has not answered at once.
     Settled(Option<FirstTry>),
     /// The body decides.
-    Open(HeldUntilEnd),
+    Open(OpenUntilEnd),
 }
 
-impl Hold {
+impl OpenReservation {
     pub(super) fn new(
-        payer: Arc<Payer>,
+        payer: Arc<PayingAccount>,
         id: ReservationId,
         meter: CreditMeter,
         ends_with_head: bool,
@@ -85,7 +85,7 @@ impl Hold {
             self.complete();
             return AtHead::Settled(self.take_first_try());
         }
-        AtHead::Open(HeldUntilEnd { content_length, bytes: 0, has_all: false, first_try: None, hold: self })
+        AtHead::Open(OpenUntilEnd { content_length, bytes: 0, has_all: false, first_try: None, hold: self })
     }
 
     /// The request has succeeded: charges what its handler has reported, else the estimate.
@@ -117,7 +117,7 @@ impl Hold {
     }
 }
 
-impl Drop for Hold {
+impl Drop for OpenReservation {
     fn drop(&mut self) {
         // A service that panics when it is called takes the hold with it.
         if thread::panicking() {
@@ -129,8 +129,8 @@ impl Drop for Hold {
 }
 
 /// A reservation that waits for the end of a body. If it is dropped before that, it is broken off.
-pub(crate) struct HeldUntilEnd {
-    hold: Arc<Hold>,
+pub(crate) struct OpenUntilEnd {
+    hold: Arc<OpenReservation>,
     content_length: Option<u64>,
     bytes: u64,
     // Whether a server has no more bytes to read.
@@ -139,7 +139,7 @@ pub(crate) struct HeldUntilEnd {
     first_try: Option<FirstTry>,
 }
 
-impl HeldUntilEnd {
+impl OpenUntilEnd {
     /// Sees a frame of the body. `is_last`: whether the body says that no bytes follow.
     pub(crate) fn see<D: Buf>(&mut self, frame: &Frame<D>, is_last: bool) {
         if let Some(data) = frame.data_ref() {
@@ -176,7 +176,7 @@ impl HeldUntilEnd {
     }
 }
 
-impl Drop for HeldUntilEnd {
+impl Drop for OpenUntilEnd {
     fn drop(&mut self) {
         if self.has_all {
             self.hold.complete();
@@ -197,8 +197,8 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-impl fmt::Debug for Hold {
+impl fmt::Debug for OpenReservation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hold").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("OpenReservation").field("id", &self.id).finish_non_exhaustive()
     }
 }

@@ -24,7 +24,7 @@ const MAX_ENDED_GRANTS: usize = 1_000;
 const MAX_ENDED_RESERVATIONS: usize = 100_000;
 
 #[derive(Default)]
-pub(super) struct Books {
+pub(super) struct StoredAccount {
     account: Account,
     // The one that ended first is the first one.
     ended_grants: VecDeque<AccountGrant>,
@@ -37,7 +37,7 @@ pub(super) struct Books {
     ledger: Ledger,
 }
 
-impl Books {
+impl StoredAccount {
     pub(super) fn reserve(
         &mut self,
         request: &ReserveRequest<'_>,
