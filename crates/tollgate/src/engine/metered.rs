@@ -82,7 +82,7 @@ where
             Some(Ok(frame)) => {
                 this.meter.count(frame.data_ref().map_or(0, Buf::remaining));
                 if let Some(credits) = &mut this.meter.credits {
-                    credits.see(&frame, this.body.size_hint().exact() == Some(0));
+                    credits.see(&frame, this.meter.bytes, this.body.size_hint().exact() == Some(0));
                 }
                 // A server that sees the end of the body does not poll it again.
                 this.meter.reach_end(this.body.is_end_stream());

@@ -131,6 +131,19 @@ async fn a_stream_that_fails_releases_its_reservation() {
     assert_eq!(credits.account("acme"), (1_000, 0, 0), "before the body is dropped");
 }
 
+#[tokio::test]
+async fn a_service_that_panics_when_it_is_called_is_charged_nothing() {
+    let credits = FaultyCredits::granted("acme", 1_000);
+    let panics = service_fn(|request: Request<String>| {
+        let meter = RequestContext::of(request.extensions()).and_then(RequestContext::credits);
+        meter.unwrap().set(7);
+        panic!("the service panicked") as std::future::Ready<Result<Response<Body>, &'static str>>
+    });
+    let service = builder(&credits).build().unwrap().layer(panics);
+    assert!(AssertUnwindSafe(service.oneshot(by("ada", "/"))).catch_unwind().await.is_err());
+    assert_eq!(credits.account("acme"), (1_000, 0, 0));
+}
+
 /// A known loss: the answer to a commit was lost, and the repeated commit was paid again.
 #[tokio::test(start_paused = true)]
 async fn a_settlement_whose_answer_was_lost_is_charged_once() {

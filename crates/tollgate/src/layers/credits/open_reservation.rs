@@ -12,7 +12,6 @@ use std::{
     thread,
 };
 
-use bytes::Buf;
 use http::{
     HeaderMap, StatusCode,
     header::{CONTENT_LENGTH, HeaderName},
@@ -85,7 +84,7 @@ impl OpenReservation {
             self.complete();
             return AtHead::Settled(self.take_first_try());
         }
-        AtHead::Open(OpenUntilEnd { content_length, bytes: 0, has_all: false, first_try: None, hold: self })
+        AtHead::Open(OpenUntilEnd { content_length, has_all: false, first_try: None, hold: self })
     }
 
     /// The request has succeeded: charges what its handler has reported, else the estimate.
@@ -132,7 +131,6 @@ impl Drop for OpenReservation {
 pub(crate) struct OpenUntilEnd {
     hold: Arc<OpenReservation>,
     content_length: Option<u64>,
-    bytes: u64,
     // Whether a server has no more bytes to read.
     has_all: bool,
     // The settlement, while the body waits for it.
@@ -140,12 +138,11 @@ pub(crate) struct OpenUntilEnd {
 }
 
 impl OpenUntilEnd {
-    /// Sees a frame of the body. `is_last`: whether the body says that no bytes follow.
-    pub(crate) fn see<D: Buf>(&mut self, frame: &Frame<D>, is_last: bool) {
-        if let Some(data) = frame.data_ref() {
-            self.bytes = self.bytes.saturating_add(data.remaining() as u64);
+    /// Sees a frame of the body. `bytes`: of all frames so far. `is_last`: whether the body says that no bytes follow.
+    pub(crate) fn see<D>(&mut self, frame: &Frame<D>, bytes: u64, is_last: bool) {
+        if frame.is_data() {
             // Over HTTP/1, a server that has written as many bytes drops the body. Trailers may still follow, so it is not settled yet.
-            self.has_all = is_last || self.content_length.is_some_and(|length| self.bytes >= length);
+            self.has_all = is_last || self.content_length.is_some_and(|length| bytes >= length);
         } else if let Some(trailers) = frame.trailers_ref() {
             if has_failed(trailers) {
                 self.hold.break_off();
