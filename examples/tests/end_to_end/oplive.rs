@@ -1,11 +1,8 @@
 //! `oplive`: its published contract row by row. What each key may do, and how refusals look. `oplive_limits`, `oplive_credits` and
 //! `oplive_dashboard` test the rest.
 
-use std::time::Duration;
-
 use http::Method;
 use serde_json::{Value, json};
-use tokio::time::sleep;
 
 use crate::{
     client::{Answer, Client},
@@ -338,19 +335,13 @@ impl Caller {
         self.client.send_body(method.clone(), path, &headers, body).await
     }
 
-    /// The balance when all jobs are settled: a response does not wait for the settlement.
+    /// The balance. A response that was read to its end is settled, so nothing is reserved.
     pub(crate) async fn balance(&mut self) -> u64 {
-        for attempt in 0..15 {
-            let answer = self.get(CREDITS).await;
-            assert_eq!(answer.status, 200, "{answer:?}");
-            let credits = answer.json();
-            assert_eq!(credits.as_object().unwrap().len(), 2, "{credits}");
-            if credits["reserved"] == 0 {
-                return credits["balance"].as_u64().unwrap();
-            }
-            sleep(Duration::from_millis(50 * attempt)).await;
-        }
-        panic!("a job is not settled");
+        let answer = self.get(CREDITS).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let credits = answer.json();
+        assert_eq!((credits.as_object().unwrap().len(), &credits["reserved"]), (2, &json!(0)), "{credits}");
+        credits["balance"].as_u64().unwrap()
     }
 }
 

@@ -129,14 +129,13 @@ async fn a_repeated_request_gets_the_same_job_and_is_charged_once() {
     let mut other_org = Caller::connect(&service, "other_org").await;
     let first = full.post_once(SCAN, "k-1", r#"{"a":1}"#).await;
     assert_eq!(first.status, 201);
-    // A key can be repeated when its request is settled.
-    assert_eq!(full.balance().await, 195);
-    // The key belongs to the organization, like the job.
+    // At once, and the key belongs to the organization, like the job.
     for caller in [&mut full, &mut sibling] {
         let again = caller.post_once(SCAN, "k-1", r#"{ "a": 1 }"#).await;
         assert_eq!((again.status.as_u16(), &again.body), (201, &first.body));
         assert_eq!(again.header("location"), first.header("location"));
     }
+    assert_eq!(full.balance().await, 195);
     let theirs = other_org.post_once(SCAN, "k-1", r#"{"a":1}"#).await;
     assert_eq!(theirs.status, 201);
     assert_ne!(theirs.body, first.body);

@@ -364,19 +364,6 @@ impl Caller {
         assert_eq!(body.len(), 1, "{body:?}");
         body["balance"].as_u64().unwrap()
     }
-
-    /// Waits for this balance: a response does not wait until the credits that it does not cost are free again.
-    pub(crate) async fn assert_balance(&mut self, expected: u64) {
-        let mut balance = self.balance().await;
-        for attempt in 0..15 {
-            if balance == expected {
-                return;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(50 * attempt)).await;
-            balance = self.balance().await;
-        }
-        assert_eq!(balance, expected);
-    }
 }
 
 pub(crate) fn assert_answer(answer: &Answer, status: u16, body: &str, case: &str) {
