@@ -1,0 +1,2 @@
+//! A tonic service behind Tollgate.
+fn main() {}
