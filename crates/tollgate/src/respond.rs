@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`Problem`] | an RFC 9457 problem: the default |
 //! | [`Json`] | JSON in your own format |
-//! | [`Grpc`] | gRPC requests with a gRPC status, Trailers-Only, and all others by another responder |
+//! | [`Grpc`] | gRPC and gRPC-Web requests with a gRPC status, and all others by another responder |
 #![cfg_attr(
     feature = "websocket",
     doc = "| [`WebSocketClose`] | a WebSocket that closes immediately, with a code that browsers can read |"
@@ -19,7 +19,7 @@ mod problem;
 mod websocket;
 
 pub use by_request::ByRequest;
-pub use grpc::{Grpc, is_grpc};
+pub use grpc::{Grpc, GrpcKind, StatusDetails, is_grpc};
 pub use json::Json;
 pub use problem::Problem;
 #[cfg(feature = "websocket")]

@@ -4,6 +4,9 @@ use http::HeaderName;
 
 /// The headers of Tollgate's that a browser's scripts can read across origins only where a CORS layer exposes them.
 ///
+/// Those of a gRPC status are among them: clients of gRPC-Web find a status there if a translating layer, such as tonic-web's, is
+/// outside the stack.
+///
 /// Headers that bear names of a service's own are not among them: those of [windows](crate::limit::RateLimitHeaders::with_each_window)
 /// other than the second, the minute, the hour and the day, and a request's identifier in another header than `x-request-id`.
 ///
@@ -17,7 +20,7 @@ pub fn exposed_headers() -> Vec<HeaderName> {
     NAMES.into_iter().map(HeaderName::from_static).collect()
 }
 
-const NAMES: [&str; 21] = [
+const NAMES: [&str; 25] = [
     "x-request-id",
     "x-ratelimit-limit",
     "x-ratelimit-remaining",
@@ -39,4 +42,8 @@ const NAMES: [&str; 21] = [
     "x-credits-remaining",
     "retry-after",
     "www-authenticate",
+    "grpc-status",
+    "grpc-message",
+    "grpc-status-details-bin",
+    "grpc-retry-pushback-ms",
 ];
