@@ -1,6 +1,10 @@
 //! Which protocol of gRPC a message speaks.
 
-use http::{HeaderMap, HeaderValue, Method, Version, header::CONTENT_TYPE, request};
+use http::{
+    HeaderMap, HeaderValue, Method, Version,
+    header::{CONTENT_TYPE, TE},
+    request,
+};
 
 /// The protocols of gRPC: what a request speaks, and so how a status is written into its response.
 ///
@@ -26,10 +30,14 @@ pub enum GrpcKind {
 impl GrpcKind {
     /// What a request speaks; `None` for any other request.
     ///
-    /// It is a POST with the content type of gRPC or gRPC-Web. gRPC needs HTTP/2 as well, gRPC-Web works over every version of HTTP.
+    /// It is a POST with the content type of gRPC or gRPC-Web. gRPC-Web works over every version of HTTP. gRPC needs HTTP/2 as well, or
+    /// `TE: trailers`: so a layer that translates gRPC-Web, such as tonic-web's, marks a request that came over HTTP/1.
     pub fn of(request: &request::Parts) -> Option<Self> {
         let kind = Self::of_content_type(&request.headers)?;
-        let is_possible = kind != Self::Grpc || request.version == Version::HTTP_2;
+        let has_trailers = || {
+            request.version == Version::HTTP_2 || request.headers.get(TE).is_some_and(|te| te == "trailers")
+        };
+        let is_possible = kind != Self::Grpc || has_trailers();
         (is_possible && request.method == Method::POST).then_some(kind)
     }
 
@@ -53,10 +61,7 @@ impl GrpcKind {
     }
 }
 
-/// Whether a request is gRPC (gRPC over HTTP/2, "Requests"): a POST over HTTP/2 with the content type of gRPC, not of gRPC-Web. The
-/// content type alone is not enough: any caller could then turn a plain refusal into a response with status 200.
-///
-/// [`GrpcKind::of`] recognizes gRPC-Web, too.
+/// Whether a request is gRPC (gRPC over HTTP/2, "Requests"), and not gRPC-Web: see [`GrpcKind::of`], which recognizes both.
 pub fn is_grpc(request: &request::Parts) -> bool {
     GrpcKind::of(request) == Some(GrpcKind::Grpc)
 }
@@ -106,6 +111,9 @@ mod tests {
             web.method = Method::GET;
             assert_eq!(GrpcKind::of(&web), None);
         }
+        let mut translated = head(Version::HTTP_11, "application/grpc");
+        translated.headers.insert(TE, HeaderValue::from_static("trailers"));
+        assert!(is_grpc(&translated));
         let mut get = head(Version::HTTP_2, "application/grpc");
         get.method = Method::GET;
         assert!(!is_grpc(&get));

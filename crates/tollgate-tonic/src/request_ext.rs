@@ -1,0 +1,198 @@
+//! What the layers know about a request, for handlers and interceptors.
+
+use std::{fmt, sync::Arc};
+
+use http::Extensions;
+use tollgate::{
+    Denial, DenialKind, Plan, Principal, RequestContext, credits::CreditMeter, limit::Decision,
+    request::RequestId,
+};
+use tonic::Status;
+
+use crate::status;
+
+/// Reads what the layers know about a request, and refuses as they do: for [`tonic::Request`], in handlers and interceptors, for its
+/// [`Extensions`] after `into_parts`, and for a [`Caller`], which outlives the request.
+///
+/// ```
+/// use tollgate_tonic::RequestExt;
+/// use tonic::{Request, Response, Status};
+///
+/// async fn get_price(request: Request<String>) -> Result<Response<u64>, Status> {
+///     let tenant = request.principal()?.tenant().unwrap_or("no tenant");
+///     Ok(Response::new(if tenant == "acme" { 42 } else { 43 }))
+/// }
+/// ```
+///
+/// If a layer is missing, the status is `INTERNAL`, and the log names the layer: a configuration error must not look like an anonymous
+/// request. What may be missing is in the [`RequestContext`]: `RequestContext::of(request.extensions())`.
+pub trait RequestExt {
+    /// The extensions of the request, in which the layers keep the context.
+    fn context_extensions(&self) -> &Extensions;
+
+    /// The authenticated caller.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` for an anonymous request, `INTERNAL` without an outer `VerifyLayer`.
+    fn principal(&self) -> Result<&Arc<Principal>, Status> {
+        self.optional_principal()?.ok_or_else(|| refused_by_this(self, DenialKind::CredentialMissing.into()))
+    }
+
+    /// The authenticated caller; `None` for an anonymous request.
+    ///
+    /// # Errors
+    /// `INTERNAL` without an outer `VerifyLayer`.
+    fn optional_principal(&self) -> Result<Option<&Arc<Principal>>, Status> {
+        match context(self) {
+            Some(context) if context.is_identified() => Ok(context.principal()),
+            _ => Err(missing(
+                self,
+                "RequestExt::principal requires a VerifyLayer: \
+                 put a CredentialLayer and a VerifyLayer, or a Tollgate, around the service",
+            )),
+        }
+    }
+
+    /// The caller's active plan: the one that a `PlanLayer` has found, else the principal's own.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED` for a caller without a plan or with a lapsed one, `UNAUTHENTICATED` for an anonymous request, `INTERNAL` without
+    /// an outer `VerifyLayer`.
+    fn plan(&self) -> Result<&Arc<Plan>, Status> {
+        self.principal()?;
+        let plan = context(self).and_then(RequestContext::plan).filter(|plan| plan.is_active());
+        plan.ok_or_else(|| refused_by_this(self, DenialKind::EntitlementInactive.into()))
+    }
+
+    /// The request's identifier.
+    ///
+    /// # Errors
+    /// `INTERNAL` without an outer `RequestIdLayer`.
+    fn request_id(&self) -> Result<&RequestId, Status> {
+        context(self).and_then(RequestContext::request_id).ok_or_else(|| {
+            missing(
+                self,
+                "RequestExt::request_id requires a RequestIdLayer: put a RequestIdLayer, or a Tollgate, around the service",
+            )
+        })
+    }
+
+    /// Where the caller's limits stand.
+    ///
+    /// # Errors
+    /// `INTERNAL` without an outer `RateLimitLayer` that counts the request.
+    fn decision(&self) -> Result<&Decision, Status> {
+        context(self).and_then(RequestContext::decision).ok_or_else(|| {
+            missing(
+                self,
+                "RequestExt::decision requires a RateLimitLayer that counts the request: \
+                 put a RateLimitLayer with a policy that applies to the method around the service",
+            )
+        })
+    }
+
+    /// By what the handler reports the actual cost of the request, in credits.
+    ///
+    /// # Errors
+    /// `INTERNAL` without an outer `CreditsLayer`.
+    fn credits(&self) -> Result<&CreditMeter, Status> {
+        context(self).and_then(RequestContext::credits).ok_or_else(|| {
+            missing(
+                self,
+                "RequestExt::credits requires a CreditsLayer: put a CreditsLayer around the service",
+            )
+        })
+    }
+
+    /// A status that refuses the request as the layers do: from the same responder, with its details and its metadata, and with the same
+    /// event in the log, whose field `layer` is `handler`. The denial is the source of the status.
+    ///
+    /// The event has the path `/`, because tonic does not give handlers the path: the request's identifier says which request it is. Without
+    /// a responder for gRPC, the status has no details.
+    ///
+    /// ```
+    /// use tollgate::{Denial, DenialKind};
+    /// use tollgate_tonic::RequestExt;
+    /// use tonic::{Request, Status};
+    ///
+    /// fn check<T>(request: &Request<T>, symbol: &str) -> Result<(), Status> {
+    ///     if symbol == "BTCUSD" {
+    ///         return Ok(());
+    ///     }
+    ///     Err(request.refuse(Denial::new(DenialKind::Forbidden).with_detail("This key may see BTCUSD only.")))
+    /// }
+    /// assert_eq!(check(&Request::new(()), "ETHUSD").unwrap_err().code(), tonic::Code::PermissionDenied);
+    /// ```
+    fn refuse(&self, denial: impl Into<Denial>) -> Status {
+        status::refuse("handler", denial.into(), self.context_extensions())
+    }
+
+    /// What the layers know about the request, to keep after the request is consumed: in the task of a stream, for example.
+    fn caller(&self) -> Caller {
+        let mut extensions = Extensions::new();
+        RequestContext::copy(self.context_extensions(), &mut extensions);
+        Caller { extensions: Arc::new(extensions) }
+    }
+}
+
+impl<T> RequestExt for tonic::Request<T> {
+    fn context_extensions(&self) -> &Extensions {
+        self.extensions()
+    }
+}
+
+impl RequestExt for Extensions {
+    fn context_extensions(&self) -> &Extensions {
+        self
+    }
+}
+
+/// What the layers know about a request, after the request is consumed: see [`RequestExt::caller`]. A clone is cheap.
+///
+/// ```
+/// use tollgate::DenialKind;
+/// use tollgate_tonic::RequestExt;
+/// use tonic::{Request, Status, Streaming};
+///
+/// async fn chat(request: Request<Streaming<String>>) -> Result<(), Status> {
+///     let caller = request.caller();
+///     let mut messages = request.into_inner();
+///     while let Some(message) = messages.message().await? {
+///         if message == "secret" {
+///             return Err(caller.refuse(DenialKind::Forbidden));
+///         }
+///     }
+///     Ok(())
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Caller {
+    extensions: Arc<Extensions>,
+}
+
+impl RequestExt for Caller {
+    fn context_extensions(&self) -> &Extensions {
+        &self.extensions
+    }
+}
+
+impl fmt::Debug for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Caller").field("context", &RequestContext::of(&self.extensions)).finish()
+    }
+}
+
+fn context<R: RequestExt + ?Sized>(request: &R) -> Option<&RequestContext> {
+    RequestContext::of(request.context_extensions())
+}
+
+/// A layer is missing. `log_detail` names it.
+#[cold]
+fn missing<R: RequestExt + ?Sized>(request: &R, log_detail: &'static str) -> Status {
+    refused_by_this(request, Denial::misconfigured(log_detail))
+}
+
+#[cold]
+fn refused_by_this<R: RequestExt + ?Sized>(request: &R, denial: Denial) -> Status {
+    status::refuse("RequestExt", denial, request.context_extensions())
+}
