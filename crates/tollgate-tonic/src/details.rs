@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tollgate::{
     Denial, DenialKind,
     credits::{Settlement, Shortage},
-    limit::WindowState,
+    limit::{Decision, WindowState},
     respond::{Grpc, StatusDetails},
 };
 use tonic::{Code, Status};
@@ -123,7 +123,7 @@ fn metadata(denial: &Denial) -> HashMap<String, String> {
     if let Some(scope) = denial.scope() {
         add("scope", scope.to_owned());
     }
-    if let Some(window) = denial.decision().and_then(|decision| decision.tightest()) {
+    if let Some(window) = denial.decision().and_then(Decision::tightest) {
         add("limit", window.limit.to_string());
         add("remaining", window.remaining().to_string());
         add("reset", seconds_of(window.resets_at()).to_string());
@@ -151,7 +151,7 @@ fn add_violations(details: &mut ErrorDetails, denial: &Denial) {
     // The kind is not shown: all kinds with one code have the same violations.
     match denial.kind() {
         DenialKind::RateLimited => {
-            let windows = denial.decision().map(|decision| decision.windows()).unwrap_or_default();
+            let windows = denial.decision().map(Decision::windows).unwrap_or_default();
             let shown = windows.iter().filter(|window| window.is_violated && !window.is_hidden);
             let violations: Vec<_> = shown.map(quota_violation).collect();
             if !violations.is_empty() {

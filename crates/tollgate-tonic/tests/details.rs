@@ -1,4 +1,5 @@
 //! What a status says for each kind of denial, read by tonic-types and by hand.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, where a panic is the failure")]
 
 use std::{
     collections::BTreeMap,
@@ -70,8 +71,9 @@ fn details(status: &Status) -> String {
     if let Some(info) = details.error_info() {
         assert_eq!(info.domain, DOMAIN);
         let metadata: BTreeMap<_, _> = info.metadata.iter().collect();
-        let metadata: String = metadata.iter().map(|(name, value)| format!(" {name}={value}")).collect();
-        lines.push(format!("{}{metadata}", info.reason));
+        let mut words = vec![info.reason.clone()];
+        words.extend(metadata.iter().map(|(name, value)| format!("{name}={value}")));
+        lines.push(words.join(" "));
     }
     if let Some(retry) = details.retry_info() {
         lines.push(format!("retry after {:?}", retry.retry_delay.unwrap()));
@@ -303,6 +305,8 @@ fn a_long_message_is_the_same_in_the_details_and_details_that_are_too_long_are_l
 }
 
 proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
     /// Whatever an application writes, a client decodes a status that agrees with its own details.
     #[test]
     fn any_text_decodes(detail in "(\\PC|[\u{0}-\u{1f}% ]){0,3000}", code in "\\PC{0,40}", scope in "[ -~]{0,3000}") {

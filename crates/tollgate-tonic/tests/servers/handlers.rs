@@ -5,7 +5,10 @@ use std::error::Error as _;
 use http::Extensions;
 use tollgate::{Denial, DenialKind, Principal, RequestContext, Tollgate, respond::Grpc};
 use tollgate_tonic::RequestExt;
-use tonic::{Code, Request, Response, Status, service::interceptor::InterceptedService, transport::Server};
+use tonic::{
+    Code, Request, Response, Status, metadata::MetadataMap, service::interceptor::InterceptedService,
+    transport::Server,
+};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_types::StatusExt as _;
 
@@ -150,7 +153,7 @@ fn authenticated() -> Extensions {
 
 #[test]
 fn a_caller_outlives_its_request() {
-    let caller = Request::from_parts(Default::default(), authenticated(), ()).caller();
+    let caller = Request::from_parts(MetadataMap::default(), authenticated(), ()).caller();
     let thread = std::thread::spawn(move || caller.clone().principal().unwrap().id().to_owned());
     assert_eq!(thread.join().unwrap(), "key_1");
 }
@@ -186,4 +189,41 @@ fn the_responder_of_the_stack_answers() {
     let details = |_: &Denial| Some(bytes::Bytes::from_static(b"its own"));
     RequestContext::set_responder(&mut extensions, std::sync::Arc::new(Grpc::new().with_details(details)));
     assert_eq!(extensions.refuse(DenialKind::Forbidden).details(), b"its own");
+}
+
+/// Where a subscriber writes its events.
+#[derive(Clone, Default)]
+struct Log(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(text);
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_refusal_is_logged_like_those_of_the_layers() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    tracing::subscriber::with_default(subscriber, || {
+        let denial = Denial::new(DenialKind::Forbidden).with_log_detail("not in the pilot");
+        authenticated().refuse(denial);
+        authenticated().request_id().unwrap_err();
+    });
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let [refusal, missing] = log.lines().collect::<Vec<_>>()[..] else { panic!("two events: {log}") };
+    for expected in
+        ["INFO", "layer=\"handler\"", "reason=\"forbidden\"", "not in the pilot", "principal=\"key_1\""]
+    {
+        assert!(refusal.contains(expected), "{refusal}");
+    }
+    for expected in ["ERROR", "layer=\"RequestExt\"", "reason=\"misconfigured\"", "RequestIdLayer"] {
+        assert!(missing.contains(expected), "{missing}");
+    }
 }

@@ -1,4 +1,11 @@
 //! tonic's server and client with a stack between them, over real sockets.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "helpers of tests, where a panic is the failure"
+)]
 
 mod handlers;
 mod readiness;

@@ -77,7 +77,7 @@ fn decode_text(text: &[u8]) -> Bytes {
             };
             bits = bits << 6 | u32::from(value);
         }
-        let padding = chunk.iter().filter(|&&character| character == b'=').count();
+        let padding = chunk.iter().rev().take_while(|&&character| character == b'=').count();
         decoded.extend_from_slice(&bits.to_be_bytes()[1..4 - padding]);
     }
     decoded.into()

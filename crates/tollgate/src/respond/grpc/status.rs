@@ -215,6 +215,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         /// Any text that an application writes becomes a valid status within the bound, and decodes to the text.
         #[test]
         fn any_text_is_a_valid_status(
