@@ -172,15 +172,16 @@ mod tests {
         request.body(()).unwrap().into_parts().0
     }
 
-    fn details(_: &Denial) -> Option<Bytes> {
-        Some(Bytes::from_static(b"\x08\x10"))
+    /// Answers with the same details for each denial.
+    fn with_details() -> Grpc {
+        Grpc::new().with_details(|_: &Denial| Some(Bytes::from_static(b"\x08\x10")))
     }
 
     #[test]
     fn a_grpc_request_is_answered_trailers_only() {
         let denial = Denial::new(DenialKind::CreditsExhausted).with_detail("100 % used.");
         let mut request = head(Version::HTTP_2, "application/grpc");
-        let response = Grpc::new().with_details(details).respond(&denial, &mut request);
+        let response = with_details().respond(&denial, &mut request);
         assert_eq!(response.status(), 200);
         let headers = response.headers();
         assert_eq!(headers[CONTENT_TYPE], "application/grpc");
@@ -200,7 +201,7 @@ mod tests {
         let denial = Denial::new(DenialKind::KeyUnknown);
         for version in [Version::HTTP_11, Version::HTTP_2] {
             let mut request = head(version, "application/grpc-web+proto");
-            let response = Grpc::new().with_details(details).respond(&denial, &mut request);
+            let response = with_details().respond(&denial, &mut request);
             assert_eq!(response.status(), 200);
             assert_eq!(response.headers()[CONTENT_TYPE], "application/grpc-web+proto");
             assert_eq!(response.headers().len(), 1, "the status is in the body alone");
@@ -216,8 +217,7 @@ mod tests {
         for (version, content_type) in
             [(Version::HTTP_11, "application/grpc"), (Version::HTTP_2, "application/json")]
         {
-            let response =
-                Grpc::new().with_details(details).respond(&denial, &mut head(version, content_type));
+            let response = with_details().respond(&denial, &mut head(version, content_type));
             assert_eq!(response.status(), 401);
             assert_eq!(response.headers()[CONTENT_TYPE], "application/problem+json");
         }
