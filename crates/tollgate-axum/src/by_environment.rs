@@ -51,7 +51,7 @@ use crate::Rejection;
 ///
 /// | condition | status |
 /// |---|---|
-/// | anonymous request, in optional mode or as a CORS preflight | 401 |
+/// | anonymous request, in optional mode, for a public route, or as a CORS preflight | 401 |
 /// | the principal has no environment | 500 |
 /// | no outer `VerifyLayer` | 500 |
 ///

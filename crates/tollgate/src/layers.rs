@@ -99,6 +99,16 @@ impl Gate {
         matches!(self, Self::Credential(_) | Self::Verify(_))
     }
 
+    /// Tells the stack's public routes to the gates that decide by them.
+    pub(crate) fn set_public(&mut self, routes: &credential::CompiledRoutes) {
+        let public = match self {
+            Self::Credential(gate) => &mut gate.public,
+            Self::AttemptLimit(gate) => &mut gate.public,
+            _ => return,
+        };
+        *public = Some(routes.clone());
+    }
+
     /// The span in which the inner service runs.
     pub(crate) fn span(&self, context: &RequestContext) -> Option<tracing::Span> {
         match self {

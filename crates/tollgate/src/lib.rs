@@ -144,7 +144,7 @@ pub mod limit {
 
     pub use crate::layers::exposed_headers::exposed_headers;
     pub use crate::layers::rate_limit::{
-        Cost, CustomSubject, DEFAULT_POLICY, Policy, RateLimitHeaders, Subject,
+        Cost, Costs, CustomSubject, DEFAULT_POLICY, Policy, RateLimitHeaders, Subject,
     };
     pub use crate::memory::MemoryLimiter;
 }
@@ -164,6 +164,7 @@ pub mod verify {
     pub use crate::cached_verifier::CachedVerifier;
     pub use crate::dispatch::{Branch, Dispatch};
     pub use crate::key_verifier::KeyVerifier;
+    pub use crate::layers::credential::PublicRoutes;
 }
 
 /// Stored keys: how they are found, cached, and how their changes are published.

@@ -8,8 +8,9 @@ use crate::{
     AttemptLimitLayer, ConfigurationError, CredentialLayer, CreditsLayer, EntitlementLayer, GuardLayer,
     InFlightLimitLayer, PlanLayer, RateLimitLayer, RequestIdLayer, ScopeLayer, UsageLayer, VerifyLayer,
     engine::{Engine, GateLayer, Settings, Station},
-    layers::{Gate, Gated, ReportOnly, in_flight_limit, rate_limit},
+    layers::{Gate, Gated, ReportOnly, credential::CompiledRoutes, in_flight_limit, rate_limit},
     oauth::ProtectedResource,
+    verify::PublicRoutes,
 };
 
 /// The whole stack as one layer: one future, one body, one pass over the request.
@@ -78,6 +79,9 @@ pub struct TollgateBuilder {
     credits: Slot,
     usage: Slot,
     settings: Settings,
+    public: Option<PublicRoutes>,
+    // Those that were given to the credential's layer.
+    credential_public: Option<CompiledRoutes>,
     accepts_anonymous: bool,
     counts_only_principals: bool,
     // Of all in-flight limits.
@@ -105,7 +109,15 @@ impl TollgateBuilder {
     /// Where credentials are found. Default: [`CredentialLayer::new`].
     pub fn credential(mut self, layer: CredentialLayer) -> Self {
         self.accepts_anonymous = layer.gate.accepts_anonymous;
+        self.credential_public = layer.gate.public.clone();
         self.credential.push(layer.into_parts());
+        self
+    }
+
+    /// Which routes are open to everyone, past all guards and limits. May be called several times: all these routes are public.
+    /// Default: none.
+    pub fn public(mut self, routes: PublicRoutes) -> Self {
+        self.public = Some(self.public.take().unwrap_or_default().and(routes));
         self
     }
 
@@ -248,6 +260,14 @@ impl TollgateBuilder {
         if self.credential.is_empty() {
             self.credential.push(CredentialLayer::new().into_parts());
         }
+        let public = match (self.public, self.credential_public) {
+            (Some(_), Some(_)) => {
+                return Err(ConfigurationError::new(
+                    "CredentialLayer has public routes of its own: give all of them to Tollgate's builder, by .public(..)",
+                ));
+            }
+            (routes, compiled) => routes.map(PublicRoutes::compile).transpose()?.or(compiled),
+        };
         let slots = [
             self.request_id,
             self.attempt_limit,
@@ -263,7 +283,7 @@ impl TollgateBuilder {
             self.usage,
         ];
         let mut stations = Vec::new();
-        for (number, (gate, own)) in slots.into_iter().flat_map(|slot| slot.into_iter().enumerate()) {
+        for (number, (mut gate, own)) in slots.into_iter().flat_map(|slot| slot.into_iter().enumerate()) {
             let layer = gate.layer();
             if number > 0 && !gate.may_repeat() {
                 return Err(ConfigurationError::new(format!(
@@ -274,6 +294,9 @@ impl TollgateBuilder {
                 return Err(ConfigurationError::new(format!(
                     "{layer} has a responder, a clock, a realm or a protected resource of its own: set them on Tollgate's builder, for all layers"
                 )));
+            }
+            if let Some(public) = &public {
+                gate.set_public(public);
             }
             let report_only = own.report_only.or_else(|| self.settings.report_only.clone());
             stations.push(Station::new(gate, report_only));

@@ -56,14 +56,28 @@ enum Node {
     Scope(Scope),
     /// Never met. Kept so that `validate` can report it.
     Invalid(InvalidScope),
+    /// Met by every principal, and by no anonymous caller.
+    Authenticated,
     All(Vec<Node>),
     Any(Vec<Node>),
 }
 
 impl Requirement {
-    /// Requires nothing: always met, even by [`Scopes::none`].
+    /// Requires nothing: always met, even by [`Scopes::none`], and by an anonymous caller.
     pub fn none() -> Self {
         Self(Node::All(Vec::new()))
+    }
+
+    /// Requires a principal, whatever its scopes: met by every [`Scopes`], but not by an anonymous caller.
+    ///
+    /// ```
+    /// # use tollgate_core::scope::{Requirement, Scopes};
+    /// assert!(Requirement::authenticated().is_met_by(&Scopes::none()));
+    /// assert!(!Requirement::authenticated().admits_anonymous());
+    /// assert!(Requirement::none().admits_anonymous());
+    /// ```
+    pub fn authenticated() -> Self {
+        Self(Node::Authenticated)
     }
 
     /// Requires all of these. An empty list requires nothing, like [`Requirement::none`].
@@ -112,6 +126,12 @@ impl Requirement {
         self.0.is_met_by(granted)
     }
 
+    /// Whether a caller without a principal meets the requirement: it requires nothing.
+    #[must_use]
+    pub fn admits_anonymous(&self) -> bool {
+        self.0.admits_anonymous()
+    }
+
     /// Reports the first invalid name, so that a service can fail at start-up instead of refusing every request.
     ///
     /// An empty [`any_of`](Self::any_of) is valid: it deliberately admits no request.
@@ -138,14 +158,23 @@ impl Node {
         match self {
             Self::Scope(scope) => granted.covers(scope.as_str()),
             Self::Invalid(_) => false,
+            Self::Authenticated => true,
             Self::All(members) => members.iter().all(|member| member.is_met_by(granted)),
             Self::Any(members) => members.iter().any(|member| member.is_met_by(granted)),
         }
     }
 
+    fn admits_anonymous(&self) -> bool {
+        match self {
+            Self::Scope(_) | Self::Invalid(_) | Self::Authenticated => false,
+            Self::All(members) => members.iter().all(Self::admits_anonymous),
+            Self::Any(members) => members.iter().any(Self::admits_anonymous),
+        }
+    }
+
     fn validate(&self) -> Result<(), InvalidScope> {
         match self {
-            Self::Scope(_) => Ok(()),
+            Self::Scope(_) | Self::Authenticated => Ok(()),
             Self::Invalid(invalid) => Err(invalid.clone()),
             Self::All(members) | Self::Any(members) => members.iter().try_for_each(Self::validate),
         }
@@ -155,7 +184,7 @@ impl Node {
         match self {
             Self::Scope(scope) if names.contains(&scope.as_str()) => {}
             Self::Scope(scope) => names.push(scope.as_str()),
-            Self::Invalid(_) => {}
+            Self::Invalid(_) | Self::Authenticated => {}
             Self::All(members) | Self::Any(members) => {
                 for member in members {
                     member.collect_names(names);
@@ -207,6 +236,7 @@ impl fmt::Display for Node {
         let (members, word) = match self {
             Self::Scope(scope) => return scope.fmt(f),
             Self::Invalid(invalid) => return write!(f, "<invalid scope {:?}>", invalid.name),
+            Self::Authenticated => return f.write_str("<any principal>"),
             Self::All(members) if members.is_empty() => return f.write_str("<nothing>"),
             Self::Any(members) if members.is_empty() => return f.write_str("<never met>"),
             Self::All(members) => (members, " and "),
@@ -364,7 +394,7 @@ mod tests {
     /// Whether no group is directly within a group of its kind, and none has a single member.
     fn is_flat(node: &Node) -> bool {
         match node {
-            Node::Scope(_) | Node::Invalid(_) => true,
+            Node::Scope(_) | Node::Invalid(_) | Node::Authenticated => true,
             Node::All(members) => {
                 members.len() != 1 && members.iter().all(|m| !matches!(m, Node::All(_)) && is_flat(m))
             }

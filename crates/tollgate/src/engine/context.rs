@@ -75,8 +75,9 @@ pub(crate) enum Caller {
     Authenticated(Arc<Principal>),
     /// The caller presented no credential, and need not.
     Anonymous,
-    /// A CORS preflight, which cannot carry a credential.
-    Preflight,
+    /// The request needs no principal, and passes all guards and limits: it is for a public route, or it is a CORS preflight, which
+    /// cannot carry a credential.
+    Exempt,
     /// A layer in report-only mode would have refused the caller. A waived refusal does not authenticate.
     Waived,
 }
@@ -113,8 +114,8 @@ impl RequestContext {
         }
     }
 
-    /// Whether the layers have decided who is calling: the caller is authenticated, anonymous by permission, or would have
-    /// been refused by a layer in report-only mode.
+    /// Whether the layers have decided who is calling: the caller is authenticated, anonymous by permission, need not be known
+    /// (for a public route, or as a CORS preflight), or would have been refused by a layer in report-only mode.
     pub fn is_identified(&self) -> bool {
         !matches!(self.caller, Caller::Unknown | Caller::Presented)
     }
@@ -300,7 +301,7 @@ impl RequestContext {
         }
     }
 
-    /// The principal that `layer` guards by. `None` for a CORS preflight, which no guard refuses.
+    /// The principal that `layer` guards by. `None` for an exempt request, which no guard refuses.
     #[inline]
     pub(crate) fn guarded(&self, layer: &'static str) -> Result<Option<&Arc<Principal>>, Denial> {
         match &self.caller {
@@ -323,7 +324,7 @@ impl Caller {
     #[cold]
     fn without_principal(&self, layer: &'static str) -> Result<(), Denial> {
         match self {
-            Self::Preflight => Ok(()),
+            Self::Exempt => Ok(()),
             Self::Anonymous | Self::Waived => Err(Denial::new(DenialKind::CredentialMissing)),
             _ => Err(Denial::misconfigured(format!(
                 "{layer} ran before any VerifyLayer: put a CredentialLayer and a VerifyLayer outside it \

@@ -14,7 +14,8 @@
 //! # Where it stands
 //!
 //! Outside `CredentialLayer`: an address that has failed too often is refused before its credential is read, so that neither the
-//! store nor the cache has to look it up.
+//! store nor the cache has to look it up. In a built stack, a request for a [public route](crate::verify::PublicRoutes) passes all the
+//! same: a health check must not fail because another client behind its address has the wrong key.
 //!
 //! # Examples
 //!
@@ -69,6 +70,7 @@ use tollgate_core::{
 use crate::{
     ClientAddress,
     engine::{Cx, DeferredCharge, DeferredCost, DeferredItem, Flow, Settings, impl_layer},
+    layers::credential::CompiledRoutes,
     limit::MemoryLimiter,
     respond::ResponseHead,
 };
@@ -96,7 +98,8 @@ impl AttemptLimitLayer {
     /// Each address may fail this often. Counts in this process.
     pub fn new(quota: Quota, address: ClientAddress) -> Self {
         let cost = DeferredCost::Response(Arc::new(cost_of));
-        let gate = AttemptLimitGate { limiter: Arc::new(MemoryLimiter::new()), quota, address, cost };
+        let limiter = Arc::new(MemoryLimiter::new());
+        let gate = AttemptLimitGate { limiter, quota, address, cost, public: None };
         Self { gate, settings: Settings::default() }
     }
 
@@ -120,12 +123,17 @@ pub(crate) struct AttemptLimitGate {
     quota: Quota,
     address: ClientAddress,
     cost: DeferredCost,
+    // The public routes of the stack, which this gate decides about before the credential's does.
+    pub(crate) public: Option<CompiledRoutes>,
 }
 
 impl AttemptLimitGate {
     /// Admits an address that has not failed too often, and defers a charge for the case that it fails now.
     #[cold]
     pub(crate) fn check<B>(&self, cx: &mut Cx<'_, B>) -> Result<Flow, Denial> {
+        if self.public.as_ref().is_some_and(|routes| routes.contain(cx.head())) {
+            return Ok(Flow::Continue);
+        }
         let Some(address) = self.address.subject(cx.head(), LAYER) else { return Ok(Flow::Continue) };
         let context = &*cx.context;
         let charge = Charge::new(POLICY, &address, &address, &self.quota).with_deferred_cost();

@@ -14,6 +14,8 @@
 //! `Token realm=".."`. curl, wget and browsers send a Basic credential only after such a challenge, and browsers ask their user
 //! for it. Without a source in `Authorization`, the challenge is `Bearer`.
 //!
+//! A request for one of the [public routes](CredentialLayer::with_public) is never refused.
+//!
 //! The same credential in two places is one credential. [With anonymous callers](CredentialLayer::with_anonymous) a request
 //! without any credential passes; everything else in the table is refused all the same.
 //!
@@ -83,8 +85,12 @@ use crate::{
     engine::{Caching, Caller, Cx, Flow, Settings, impl_layer},
 };
 
+mod public_routes;
 mod read;
 mod sources;
+
+pub(crate) use public_routes::CompiledRoutes;
+pub use public_routes::PublicRoutes;
 
 use sources::{Sources, UriCopy, error_of};
 
@@ -135,6 +141,7 @@ impl CredentialLayer {
             max_length: 4096,
             accepts_anonymous: false,
             passes_preflights: false,
+            public: None,
             is_removed: false,
             uri_copies: Vec::new(),
         };
@@ -192,6 +199,23 @@ impl CredentialLayer {
         self
     }
 
+    /// Lets requests for these routes pass, whatever credential they have or lack: see [`PublicRoutes`]. For a stack there is
+    /// [`TollgateBuilder::public`](crate::layers::TollgateBuilder::public).
+    ///
+    /// ```
+    /// use tollgate::{CredentialLayer, verify::PublicRoutes};
+    ///
+    /// let layer = CredentialLayer::new().with_public(PublicRoutes::new().get("/health"))?;
+    /// # Ok::<(), tollgate::ConfigurationError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If a path pattern is malformed or conflicts with another, or a route is listed twice.
+    pub fn with_public(mut self, routes: PublicRoutes) -> Result<Self, ConfigurationError> {
+        self.gate.public = Some(routes.compile()?);
+        Ok(self)
+    }
+
     /// Lets CORS preflights pass, which cannot carry a credential: `OPTIONS` with `Origin` and
     /// `Access-Control-Request-Method`. They reach the inner service without a principal, past all guards and limits.
     ///
@@ -219,6 +243,7 @@ pub(crate) struct CredentialGate {
     max_length: usize,
     pub(crate) accepts_anonymous: bool,
     passes_preflights: bool,
+    pub(crate) public: Option<CompiledRoutes>,
     is_removed: bool,
     uri_copies: Vec<UriCopy>,
 }
@@ -229,6 +254,12 @@ impl CredentialGate {
         cx.context.schemes = self.sources.schemes();
         // The words of an outer stack's verifier are not for the credential that is read here.
         cx.context.refusal_text = None;
+        if let Some(public) = &self.public
+            && public.contain(cx.head())
+        {
+            self.exempt(cx);
+            return Ok(Flow::Continue);
+        }
         let found = self.sources.read(cx, self.max_length);
         // Also where reading fails: in report-only mode the request goes on.
         if self.is_removed {
@@ -244,10 +275,21 @@ impl CredentialGate {
         Ok(Flow::Continue)
     }
 
+    /// Lets a request for a public route pass. What its caller presented is not read, because nothing will verify it.
+    #[cold]
+    fn exempt<B>(&self, cx: &mut Cx<'_, B>) {
+        self.sources.mark_sensitive(cx.headers_mut());
+        if self.is_removed {
+            self.sources.remove_from(cx, &self.uri_copies);
+        }
+        cx.context.parts.caching = Caching::Free;
+        cx.context.set_caller(Caller::Exempt, None);
+    }
+
     #[cold]
     fn without_credential(&self, head: RequestHead<'_>) -> Result<(Caller, Caching), Denial> {
         if self.passes_preflights && is_preflight(head) {
-            Ok((Caller::Preflight, Caching::Free))
+            Ok((Caller::Exempt, Caching::Free))
         } else if self.accepts_anonymous {
             Ok((Caller::Anonymous, Caching::Anonymous(self.sources.vary())))
         } else {

@@ -20,8 +20,8 @@
 //! | the key was used with another method, target, estimate or environment | 422 | `idempotency_key_reused` |
 //!
 //! The problem of a 402 has the members `balance` and `needed`. If the account has a debt, it also has the member `owed`: the next grants pay
-//! the debt first, so the account needs both. The problem of a repeated request has the members `reservation` and `charged`. A CORS
-//! preflight is not charged. In report-only mode, a request that would be refused passes without a reservation; all others are charged.
+//! the debt first, so the account needs both. The problem of a repeated request has the members `reservation` and `charged`. Requests for
+//! public routes and CORS preflights are not charged. In report-only mode, a request that would be refused passes without a reservation; all others are charged.
 //!
 //! # What is charged, and when
 //!
@@ -324,7 +324,7 @@ impl CreditsGate {
             Caller::Anonymous | Caller::Waived => None,
             _ => match context.guarded(LAYER)? {
                 Some(principal) => Some(principal),
-                // A CORS preflight.
+                // An exempt request.
                 None => return Ok(Flow::Continue),
             },
         };

@@ -8,7 +8,7 @@
 //! | the guard's backend does not answer | 503 |
 //! | no `VerifyLayer` outside | 500 |
 //!
-//! CORS preflights pass without a check. A guard decides about anonymous requests, too, where these are accepted.
+//! Requests for public routes and CORS preflights pass without a check. A guard decides about anonymous requests, too, where these are accepted.
 //!
 //! # Where it stands
 //!
@@ -139,7 +139,7 @@ impl GuardGate {
             Caller::Anonymous => None,
             _ => match context.guarded(self.name)? {
                 Some(principal) => Some(principal),
-                // A CORS preflight.
+                // An exempt request.
                 None => return Ok(Flow::Continue),
             },
         };

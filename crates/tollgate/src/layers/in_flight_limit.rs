@@ -9,7 +9,8 @@
 //!
 //! The refusal has no `Retry-After`, because nothing tells when one of the caller's requests ends. In report-only mode, a request
 //! that would be refused takes no place. Anonymous requests are not counted by key or tenant; a built stack that accepts them needs a
-//! limit by address or by a function. CORS preflights are not counted.
+//! limit by address or by a function. Public routes and CORS preflights are
+//! not counted.
 //!
 //! # When a place is free again
 //!
@@ -150,7 +151,7 @@ impl InFlightLimitGate {
     /// Whether a request by this caller is counted.
     fn counts(&self, context: &RequestContext) -> Result<bool, Denial> {
         match context.caller {
-            Caller::Preflight => Ok(false),
+            Caller::Exempt => Ok(false),
             Caller::Anonymous => Ok(self.counts_anonymous()),
             _ if self.counts_anonymous() => Ok(true),
             _ => context.guarded(LAYER).map(|principal| principal.is_some()),

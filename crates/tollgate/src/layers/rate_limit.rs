@@ -94,7 +94,7 @@
 //!
 //! Without [`with_limiter`](RateLimitLayer::with_limiter) counters live in this process: each process admits the whole quota.
 //!
-//! A CORS preflight is not counted.
+//! Public routes and CORS preflights are not counted.
 
 use std::{borrow::Cow, fmt, sync::Arc, time::SystemTime};
 
@@ -114,11 +114,13 @@ use crate::{
 };
 
 mod cost;
+mod costs;
 mod headers;
 mod policy;
 mod subject;
 
 pub use cost::Cost;
+pub use costs::Costs;
 pub use headers::RateLimitHeaders;
 pub(crate) use headers::RateLimitValues;
 pub use policy::Policy;
@@ -328,7 +330,7 @@ impl RateLimitGate {
                 let charges = [policy.charge(&subject, policy.quota(context), context)];
                 Some((self.limiter.acquire(&LimitRequest::new(&charges, context.instant())), None))
             }
-            _ if matches!(context.caller, Caller::Preflight) => None,
+            _ if matches!(context.caller, Caller::Exempt) => None,
             policies => self.acquire_all(policies, head, context),
         }
     }

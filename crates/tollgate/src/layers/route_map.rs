@@ -25,6 +25,16 @@ impl<T> RouteMap<T> {
         self.0.entry(path).or_default().push((method, value));
     }
 
+    pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
+        self.0.values().flatten().map(|(_, value)| value)
+    }
+
+    pub(crate) fn extend(&mut self, other: Self) {
+        for (path, methods) in other.0 {
+            self.0.entry(path).or_default().extend(methods);
+        }
+    }
+
     /// Makes a router of the paths. `name`: the map's type, as errors name it. `route`: what the router holds for a path.
     pub(crate) fn compile<R>(
         self,

@@ -7,7 +7,7 @@
 //! | the principal lacks a required scope | 403 | `Bearer error="insufficient_scope", scope=".."` |
 //! | the path is not in the [map](ScopeMap), and unlisted routes are denied | 404 | |
 //! | the path is in the map, but not for this method; `Allow` lists the methods of the path | 405 | |
-//! | anonymous, where a scope is required or the route is not in the map | 401 | `Bearer realm=".."` |
+//! | anonymous, where a scope or a [principal](Requirement::authenticated) is required, or the route is not in the map | 401 | `Bearer realm=".."` |
 //! | no `VerifyLayer` outside | 500 | |
 //!
 //! # Where it stands
@@ -52,7 +52,7 @@ use std::sync::Arc;
 use tollgate_core::{
     denial::{Denial, DenialKind},
     request::RequestHead,
-    scope::{Requirement, Scopes},
+    scope::Requirement,
 };
 
 use crate::{
@@ -186,7 +186,7 @@ impl Required {
     #[inline]
     fn check(&self, context: &RequestContext) -> Result<(), Denial> {
         // What requires nothing is open to anonymous callers, too.
-        if matches!(context.caller, Caller::Anonymous) && self.requirement.is_met_by(&Scopes::none()) {
+        if matches!(context.caller, Caller::Anonymous) && self.requirement.admits_anonymous() {
             return Ok(());
         }
         match context.guarded(LAYER)? {

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | no `VerifyLayer` outside | 500 |
 //!
-//! Anonymous requests and CORS preflights pass, and are not recorded.
+//! Anonymous requests, requests for public routes, and CORS preflights pass, and are not recorded.
 //!
 //! # Where it stands
 //!

@@ -243,7 +243,7 @@ fn outside(principal: &Principal, client: Client) -> Denial {
 #[cold]
 fn without_credential(caller: &Caller) -> Result<Flow, Denial> {
     match caller {
-        Caller::Anonymous | Caller::Preflight => Ok(Flow::Continue),
+        Caller::Anonymous | Caller::Exempt => Ok(Flow::Continue),
         Caller::Waived => Err(Denial::new(DenialKind::CredentialMissing)),
         _ => Err(Denial::misconfigured(
             "VerifyLayer ran before any CredentialLayer: put a CredentialLayer outside it \
