@@ -79,6 +79,8 @@
 #![deny(missing_docs)]
 
 mod details;
+#[cfg(feature = "policy")]
+pub mod policy;
 mod request_ext;
 mod status;
 

@@ -7,7 +7,8 @@ use std::{borrow::Cow, error::Error, fmt};
 pub struct ConfigurationError(Cow<'static, str>);
 
 impl ConfigurationError {
-    pub(crate) fn new(message: impl Into<Cow<'static, str>>) -> Self {
+    /// For start-up checks of your own. The message names what is wrong, and says what to change.
+    pub fn new(message: impl Into<Cow<'static, str>>) -> Self {
         Self(message.into())
     }
 }

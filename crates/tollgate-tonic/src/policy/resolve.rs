@@ -1,0 +1,261 @@
+//! Finds the policy of each RPC, and every mistake among the policies.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use http::Method;
+use prost_reflect::ServiceDescriptor;
+use tollgate::{ConfigurationError, ScopeLayer};
+
+use super::{
+    PolicyTable, RpcPolicies, RpcPolicy,
+    nearest::suggestion,
+    options::PolicyOptions,
+    table::{Route, any_method_of},
+};
+
+/// The table of all policies, or the first mistake.
+pub(super) fn resolve(policies: &RpcPolicies) -> Result<PolicyTable, ConfigurationError> {
+    let by_hand = ByHand {
+        methods: listed("method", &policies.methods)?,
+        services: listed("service", &policies.services)?,
+        packages: listed("package", &policies.packages)?,
+    };
+    let mut found = Found::default();
+    found.described(policies, &by_hand)?;
+    found.by_hand(policies, &by_hand)?;
+    found.public(policies, &by_hand)?;
+    if found.rpcs.is_empty() {
+        return Err(error("there is no RPC: give it a descriptor set, or policies by method or service"));
+    }
+    check(policies, &found.rpcs)?;
+    let mut routes = Vec::new();
+    for (name, policy) in &found.rpcs {
+        routes.push(Route { method: Method::POST, path: format!("/{name}"), policy: policy.clone() });
+    }
+    let mut table = PolicyTable { rpcs: found.rpcs, routes, services: found.services };
+    add_twins(&mut table, &policies.twins)?;
+    // All that the layers take from the table has routes of this map.
+    ScopeLayer::per_route(table.scope_map())?;
+    Ok(table)
+}
+
+fn error(sentence: impl AsRef<str>) -> ConfigurationError {
+    ConfigurationError::new(format!("RpcPolicies: {}", sentence.as_ref()))
+}
+
+/// Policies that were written in code, by name.
+struct ByHand<'p> {
+    methods: BTreeMap<&'p str, &'p RpcPolicy>,
+    services: BTreeMap<&'p str, &'p RpcPolicy>,
+    packages: BTreeMap<&'p str, &'p RpcPolicy>,
+}
+
+fn listed<'p>(
+    kind: &str,
+    policies: &'p [(String, RpcPolicy)],
+) -> Result<BTreeMap<&'p str, &'p RpcPolicy>, ConfigurationError> {
+    let mut by_name = BTreeMap::new();
+    for (name, policy) in policies {
+        // The path of an RPC is its name with a slash.
+        let name = name.strip_prefix('/').unwrap_or(name);
+        if !is_name_of(kind, name) {
+            return Err(error(format!(
+                "{name:?} cannot be the name of a {kind}: write pkg.Service/Method for a method, pkg.Service for a service, and pkg for a \
+                 package"
+            )));
+        }
+        if by_name.insert(name, policy).is_some() {
+            return Err(error(format!("the {kind} {name} has two policies: keep one")));
+        }
+    }
+    Ok(by_name)
+}
+
+/// Whether the name has the form of a full name of protobuf.
+fn is_name_of(kind: &str, name: &str) -> bool {
+    let is_identifier = |part: &str| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    let is_dotted = |name: &str| name.split('.').all(is_identifier);
+    match (kind, name.split_once('/')) {
+        ("method", Some((service, method))) => is_dotted(service) && is_identifier(method),
+        ("method", None) | (_, Some(_)) => false,
+        (_, None) => is_dotted(name),
+    }
+}
+
+/// The RPCs whose policy is found.
+#[derive(Default)]
+struct Found {
+    rpcs: BTreeMap<String, RpcPolicy>,
+    services: BTreeSet<String>,
+}
+
+impl Found {
+    /// Finds the policies of the RPCs that the descriptor sets describe.
+    fn described(&mut self, policies: &RpcPolicies, by_hand: &ByHand<'_>) -> Result<(), ConfigurationError> {
+        let options = PolicyOptions::new(&policies.pool)?;
+        let (mut missing, mut has_options) = (Vec::new(), false);
+        for service in policies.pool.services() {
+            let name = service.full_name().to_owned();
+            let written = options.of_service(&service.options());
+            let written =
+                written.map_err(|fault| error(format!("the policy of the service {name} {fault}")))?;
+            has_options |= written.is_some();
+            let default = default_of(&service, written, policies, by_hand)?;
+            for method in service.methods() {
+                let rpc = format!("{name}/{}", method.name());
+                let written = options.of_method(&method.options());
+                let written = written.map_err(|fault| error(format!("the policy of {rpc} {fault}")))?;
+                has_options |= written.is_some();
+                let in_code = by_hand.methods.get(rpc.as_str()).copied().cloned();
+                match one_of(&format!("the RPC {rpc}"), written, in_code)?.or_else(|| default.clone()) {
+                    Some(policy) => drop(self.rpcs.insert(rpc, policy)),
+                    None => missing.push(rpc),
+                }
+            }
+            self.services.insert(name);
+        }
+        if missing.is_empty() { Ok(()) } else { Err(without_policy(&missing, has_options, &options)) }
+    }
+
+    /// Adds the policies that were written in code, for what no descriptor set describes. With a descriptor set there must be none.
+    fn by_hand(&mut self, policies: &RpcPolicies, by_hand: &ByHand<'_>) -> Result<(), ConfigurationError> {
+        let has_descriptors = policies.pool.services().len() > 0;
+        for (&rpc, &policy) in &by_hand.methods {
+            if has_descriptors && !self.rpcs.contains_key(rpc) {
+                let names = self.rpcs.keys().map(String::as_str);
+                return Err(not_described("RPC", rpc, &suggestion(rpc, names)));
+            }
+            self.rpcs.insert(rpc.to_owned(), policy.clone());
+            self.services.extend(rpc.split_once('/').map(|(service, _)| service.to_owned()));
+        }
+        for (&service, &policy) in &by_hand.services {
+            if has_descriptors {
+                if !self.services.contains(service) {
+                    let names = self.services.iter().map(String::as_str);
+                    return Err(not_described("service", service, &suggestion(service, names)));
+                }
+            } else {
+                self.rpcs.insert(any_method_of(service), policy.clone());
+                self.services.insert(service.to_owned());
+            }
+        }
+        for &package in by_hand.packages.keys() {
+            let names: BTreeSet<_> =
+                policies.pool.services().map(|service| service.package_name().to_owned()).collect();
+            if !names.contains(package) {
+                let names = names.iter().map(String::as_str);
+                return Err(not_described("package", package, &suggestion(package, names)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the services that are public by one word, unless a descriptor set describes them.
+    fn public(&mut self, policies: &RpcPolicies, by_hand: &ByHand<'_>) -> Result<(), ConfigurationError> {
+        for &(service, methods) in &policies.public {
+            if policies.pool.get_service_by_name(service).is_some() {
+                continue;
+            }
+            let of_service = by_hand.services.get(service).copied();
+            one_of(&format!("the service {service}"), Some(RpcPolicy::public()), of_service.cloned())?;
+            for method in methods {
+                self.rpcs.entry(format!("{service}/{method}")).or_insert_with(RpcPolicy::public);
+            }
+            self.services.insert(service.to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// The policy of a service's methods that have none of their own.
+fn default_of(
+    service: &ServiceDescriptor,
+    written: Option<RpcPolicy>,
+    policies: &RpcPolicies,
+    by_hand: &ByHand<'_>,
+) -> Result<Option<RpcPolicy>, ConfigurationError> {
+    let name = service.full_name();
+    let is_public = policies.public.iter().any(|(public, _)| *public == name);
+    let in_code = by_hand.services.get(name).copied().cloned();
+    let title = format!("the service {name}");
+    let in_code = one_of(&title, is_public.then(RpcPolicy::public), in_code)?;
+    let of_service = one_of(&title, written, in_code)?;
+    Ok(of_service.or_else(|| by_hand.packages.get(service.package_name()).copied().cloned()))
+}
+
+/// The one policy that was written for `whom`.
+fn one_of(
+    whom: &str,
+    one: Option<RpcPolicy>,
+    other: Option<RpcPolicy>,
+) -> Result<Option<RpcPolicy>, ConfigurationError> {
+    match (one, other) {
+        (Some(_), Some(_)) => {
+            Err(error(format!("{whom} has two policies, in the proto or in code: keep one")))
+        }
+        (one, other) => Ok(one.or(other)),
+    }
+}
+
+fn without_policy(missing: &[String], has_options: bool, options: &PolicyOptions) -> ConfigurationError {
+    let (subject, each) = match missing {
+        [rpc] => (format!("the RPC {rpc} has"), "it"),
+        rpcs => (format!("the RPCs {} have", rpcs.join(", ")), "each"),
+    };
+    let hint = if !options.are_defined() {
+        "; the descriptor set does not contain tollgate/policy.proto"
+    } else if has_options {
+        ""
+    } else {
+        "; the descriptor set has no policy at all: prost-types drops options when it decodes a set"
+    };
+    error(format!(
+        "{subject} no policy: give {each} one by option (tollgate.policy) in the proto, or by RpcPolicies::method, service or \
+         package{hint}"
+    ))
+}
+
+fn not_described(kind: &str, name: &str, suggestion: &str) -> ConfigurationError {
+    error(format!(
+        "there is a policy for the {kind} {name}, but no descriptor set has it{suggestion}: correct the name, remove the policy, or add the \
+         descriptor set"
+    ))
+}
+
+/// Checks each policy by itself, and its scopes.
+fn check(policies: &RpcPolicies, rpcs: &BTreeMap<String, RpcPolicy>) -> Result<(), ConfigurationError> {
+    let known = policies.known_scopes.clone().transpose();
+    let known = known.map_err(|invalid| error(format!("with_known_scopes: {invalid}")))?;
+    for (rpc, policy) in rpcs {
+        if let Some(fault) = policy.error() {
+            return Err(error(format!("the policy of {rpc} {fault}")));
+        }
+        let Some(known) = &known else { continue };
+        let requirement = policy.requirement();
+        if let Some(unknown) = requirement.scopes().find(|scope| !known.grants(scope)) {
+            let suggestion = suggestion(unknown, known.iter().map(|scope| scope.as_str()));
+            return Err(error(format!(
+                "the policy of {rpc} requires the scope {unknown}, which nobody can have{suggestion}: correct it, or add it to \
+                 with_known_scopes"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Adds the routes of HTTP that have the policy of an RPC.
+fn add_twins(table: &mut PolicyTable, twins: &[(Method, String, String)]) -> Result<(), ConfigurationError> {
+    for (method, path, rpc) in twins {
+        let name = rpc.strip_prefix('/').unwrap_or(rpc);
+        let Some(policy) = table.policy(name).cloned() else {
+            let suggestion = suggestion(name, table.rpcs.keys().map(String::as_str));
+            return Err(error(format!(
+                "{method} {path} has the policy of the RPC {name}, which has none{suggestion}: correct the name"
+            )));
+        };
+        table.routes.push(Route { method: method.clone(), path: path.clone(), policy });
+    }
+    Ok(())
+}
