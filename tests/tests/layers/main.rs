@@ -14,6 +14,7 @@
 //! | `memory_keys` | the key store in memory, through a verifier |
 //! | `networks` | keys that may be used from some networks only |
 //! | `plans` | plans of tenants, and plans that are looked up before limits |
+//! | `public_routes` | routes that need no credential |
 //! | `refusals` | the responses to refused requests |
 //! | `request_id` | the request ID |
 //! | `bodies` | bodies of every kind, and other tower layers |
@@ -34,6 +35,7 @@ mod legacy_keys;
 mod memory_keys;
 mod networks;
 mod plans;
+mod public_routes;
 mod refusals;
 mod request_id;
 mod stacked_limits;
