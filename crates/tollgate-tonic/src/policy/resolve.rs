@@ -1,6 +1,9 @@
 //! Finds the policy of each RPC, and every mistake among the policies.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use http::Method;
 use prost_reflect::ServiceDescriptor;
@@ -16,9 +19,9 @@ use super::{
 /// The table of all policies, or the first mistake.
 pub(super) fn resolve(policies: &RpcPolicies) -> Result<PolicyTable, ConfigurationError> {
     let by_hand = ByHand {
-        methods: listed("method", &policies.methods)?,
-        services: listed("service", &policies.services)?,
-        packages: listed("package", &policies.packages)?,
+        methods: listed(Level::Method, &policies.methods)?,
+        services: listed(Level::Service, &policies.services)?,
+        packages: listed(Level::Package, &policies.packages)?,
     };
     let mut found = Found::default();
     found.described(policies, &by_hand)?;
@@ -51,36 +54,57 @@ struct ByHand<'p> {
 }
 
 fn listed<'p>(
-    kind: &str,
+    level: Level,
     policies: &'p [(String, RpcPolicy)],
 ) -> Result<BTreeMap<&'p str, &'p RpcPolicy>, ConfigurationError> {
     let mut by_name = BTreeMap::new();
     for (name, policy) in policies {
         // The path of an RPC is its name with a slash.
         let name = name.strip_prefix('/').unwrap_or(name);
-        if !is_name_of(kind, name) {
+        if !level.is_name(name) {
             return Err(error(format!(
-                "{name:?} cannot be the name of a {kind}: write pkg.Service/Method for a method, pkg.Service for a service, and pkg for a \
+                "{name:?} cannot be the name of a {level}: write pkg.Service/Method for a method, pkg.Service for a service, and pkg for a \
                  package"
             )));
         }
         if by_name.insert(name, policy).is_some() {
-            return Err(error(format!("the {kind} {name} has two policies: keep one")));
+            return Err(error(format!("the {level} {name} has two policies: keep one")));
         }
     }
     Ok(by_name)
 }
 
-/// Whether the name has the form of a full name of protobuf.
-fn is_name_of(kind: &str, name: &str) -> bool {
-    let is_identifier = |part: &str| {
-        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-    };
-    let is_dotted = |name: &str| name.split('.').all(is_identifier);
-    match (kind, name.split_once('/')) {
-        ("method", Some((service, method))) => is_dotted(service) && is_identifier(method),
-        ("method", None) | (_, Some(_)) => false,
-        (_, None) => is_dotted(name),
+/// What a policy in code is for.
+#[derive(Clone, Copy)]
+enum Level {
+    Method,
+    Service,
+    Package,
+}
+
+impl Level {
+    /// Whether the name has the form of a full name in protobuf.
+    fn is_name(self, name: &str) -> bool {
+        let is_identifier = |part: &str| {
+            !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        };
+        let is_dotted = |name: &str| name.split('.').all(is_identifier);
+        match self {
+            Self::Method => name
+                .split_once('/')
+                .is_some_and(|(service, method)| is_dotted(service) && is_identifier(method)),
+            Self::Service | Self::Package => is_dotted(name),
+        }
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Method => "method",
+            Self::Service => "service",
+            Self::Package => "package",
+        })
     }
 }
 
@@ -109,9 +133,11 @@ impl Found {
                 let written = written.map_err(|fault| error(format!("the policy of {rpc} {fault}")))?;
                 has_options |= written.is_some();
                 let in_code = by_hand.methods.get(rpc.as_str()).copied().cloned();
-                match one_of(&format!("the RPC {rpc}"), written, in_code)?.or_else(|| default.clone()) {
-                    Some(policy) => drop(self.rpcs.insert(rpc, policy)),
-                    None => missing.push(rpc),
+                let own = one_of(&format!("the RPC {rpc}"), written, in_code)?;
+                if let Some(policy) = own.or_else(|| default.clone()) {
+                    self.rpcs.insert(rpc, policy);
+                } else {
+                    missing.push(rpc);
                 }
             }
             self.services.insert(name);
