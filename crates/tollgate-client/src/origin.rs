@@ -99,9 +99,8 @@ impl Origin {
 
     fn is_named_by(&self, host: &[u8]) -> bool {
         let scheme = if self.is_https { Scheme::HTTPS } else { Scheme::HTTP };
-        Authority::try_from(host).is_ok_and(|authority| {
-            !authority.as_str().contains('@') && self.is(Some(&scheme), &authority)
-        })
+        Authority::try_from(host)
+            .is_ok_and(|authority| !authority.as_str().contains('@') && self.is(Some(&scheme), &authority))
     }
 
     fn is(&self, scheme: Option<&Scheme>, authority: &Authority) -> bool {

@@ -15,8 +15,8 @@ mod told;
 
 use attempts::Attempts;
 pub use future::ResponseFuture;
-pub use replay_body::ReplayBody;
 use replay_body::ReadBody;
+pub use replay_body::ReplayBody;
 
 /// Sends a request again if the server refuses it and says how long to wait, after that time.
 ///

@@ -90,7 +90,9 @@ fn only_a_fixed_service_receives_requests_without_an_authority() {
 fn host_headers_must_name_the_origin() {
     let origin = Origin::new("https://api.example.com").unwrap();
     for uri in ["https://api.example.com/", "/"] {
-        for hosts in [&["api.example.com"][..], &["API.example.com:443"], &["api.example.com", "api.example.com"]] {
+        for hosts in
+            [&["api.example.com"][..], &["API.example.com:443"], &["api.example.com", "api.example.com"]]
+        {
             assert!(with_host(&origin, uri, hosts), "{uri} {hosts:?}");
         }
         for hosts in [
@@ -109,7 +111,16 @@ fn host_headers_must_name_the_origin() {
 
 #[test]
 fn refuses_what_is_no_encrypted_origin() {
-    for uri in ["", "/", "api.example.com", "ftp://api.example.com", "https://", "unix:///run/api", "https://a:99999", "https://a:"] {
+    for uri in [
+        "",
+        "/",
+        "api.example.com",
+        "ftp://api.example.com",
+        "https://",
+        "unix:///run/api",
+        "https://a:99999",
+        "https://a:",
+    ] {
         let error = Origin::new(uri).unwrap_err().to_string();
         assert!(error.contains("such as https://api.example.com"), "{uri}: {error}");
         assert!(Origin::dangerous_allow_plaintext(uri).is_err(), "{uri}");

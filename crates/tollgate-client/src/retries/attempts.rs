@@ -5,11 +5,7 @@ use std::{
     time::Duration,
 };
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Response,
-    header::CONTENT_TYPE,
-    request::Parts,
-};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, header::CONTENT_TYPE, request::Parts};
 use tollgate_core::clock::Clock;
 
 use super::{deadline::Deadline, told::told_wait};

@@ -68,7 +68,14 @@ mod tests {
 
     #[test]
     fn reads_each_unit() {
-        for (text, seconds) in [("2H", 7200.0), ("3M", 180.0), ("5S", 5.0), ("5m", 0.005), ("5u", 0.000_005), ("5n", 0.000_000_005)] {
+        for (text, seconds) in [
+            ("2H", 7200.0),
+            ("3M", 180.0),
+            ("5S", 5.0),
+            ("5m", 0.005),
+            ("5u", 0.000_005),
+            ("5n", 0.000_000_005),
+        ] {
             assert_eq!(parsed(text), Some(Duration::from_secs_f64(seconds)), "{text}");
         }
         assert_eq!(parsed("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));

@@ -81,9 +81,9 @@ where
             let next = match (this.state.as_mut().project(), &mut *this.again) {
                 (StateProjection::Sent { response }, again) => {
                     let response = ready!(response.poll(cx))?;
-                    let wait = again.as_mut().and_then(|again| {
-                        again.request.attempts.next_after(&response, &*again.clock)
-                    });
+                    let wait = again
+                        .as_mut()
+                        .and_then(|again| again.request.attempts.next_after(&response, &*again.clock));
                     let Some(wait) = wait else { return Poll::Ready(Ok(response)) };
                     State::Waiting { sleep: tokio::time::sleep(wait) }
                 }

@@ -32,7 +32,8 @@ pub(super) fn told_wait(
         // Negative or not a number: the request is not to be sent again (gRPC proposal A6).
         Some(value) => Some(Duration::from_millis(digits(value)?)),
     };
-    let retry_after = headers.get_all(RETRY_AFTER).iter().filter_map(|value| retry_after(value, headers, &now));
+    let retry_after =
+        headers.get_all(RETRY_AFTER).iter().filter_map(|value| retry_after(value, headers, &now));
     pushback.into_iter().chain(retry_delay(headers)).chain(retry_after).max()
 }
 

@@ -55,7 +55,8 @@ fn waits_never_shorter_than_told_and_a_little_longer() {
         assert!(longest < most && longest > most * 99 / 100, "{longest:?}");
     }
     spread_of(Duration::MAX, u16::MAX);
-    let waits: std::collections::HashSet<_> = (0..20).map(|_| next(&mut attempts(2, 30, None), "2").unwrap()).collect();
+    let waits: std::collections::HashSet<_> =
+        (0..20).map(|_| next(&mut attempts(2, 30, None), "2").unwrap()).collect();
     assert!(waits.len() > 1, "spread: {waits:?}");
     assert!(waits.iter().all(|wait| (2_000..2_200).contains(&wait.as_millis())), "{waits:?}");
 }

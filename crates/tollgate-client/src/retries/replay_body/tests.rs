@@ -52,7 +52,8 @@ where
 
 #[tokio::test]
 async fn a_body_that_is_ready_is_sent_any_number_of_times() {
-    let (first, kept) = ReplayBody::read(Scripted::new([data("ab"), data("cd"), Ok(Frame::trailers(trailers()))], true), 64);
+    let (first, kept) =
+        ReplayBody::read(Scripted::new([data("ab"), data("cd"), Ok(Frame::trailers(trailers()))], true), 64);
     let kept = kept.unwrap();
     for body in [first, kept.replay(), kept.replay()] {
         assert_eq!(read(body).await, (Bytes::from_static(b"abcd"), Some(trailers())));

@@ -88,7 +88,10 @@ fn reads_retry_after() {
     ] {
         assert_eq!(told(429, &[("retry-after", value)], false), expected, "{value:?}");
     }
-    assert_eq!(told(429, &[("retry-after", "2"), ("retry-after", "3"), ("retry-after", "x")], false), seconds(3));
+    assert_eq!(
+        told(429, &[("retry-after", "2"), ("retry-after", "3"), ("retry-after", "x")], false),
+        seconds(3)
+    );
     let mut headers = HeaderMap::new();
     headers.insert(RETRY_AFTER, HeaderValue::from_bytes(b"\xff").unwrap());
     assert_eq!(told_wait(StatusCode::TOO_MANY_REQUESTS, &headers, false, || unreachable!()), None);
@@ -125,15 +128,20 @@ fn reads_retry_info() {
     assert_eq!(retry_info(&[(-1, 0)]), None);
     assert_eq!(retry_info(&[(1, -1)]), None);
     assert!(retry_info(&[(i64::MAX, i32::MAX)]) > seconds(u64::MAX / 2));
-    let padded = BASE64_STANDARD.encode(details(&[(2, 0)]));
+    let padded = BASE64_STANDARD.encode(details(&[(2, 1)]));
     assert!(padded.ends_with('='), "shows something: {padded}");
-    assert_eq!(told(200, &[("grpc-status", "8"), ("grpc-status-details-bin", &padded)], false), seconds(2));
+    let told = told(200, &[("grpc-status", "8"), ("grpc-status-details-bin", &padded)], false);
+    assert_eq!(told, Some(Duration::new(2, 1)));
 }
 
 #[test]
 fn ignores_details_that_cannot_be_read() {
     for text in ["", "!", "////", "AAAA", &BASE64_STANDARD.encode([0x1a, 0xff, 0xff, 0xff, 0xff, 0x0f])] {
-        assert_eq!(told(200, &[("grpc-status", "8"), ("grpc-status-details-bin", text)], false), None, "{text}");
+        assert_eq!(
+            told(200, &[("grpc-status", "8"), ("grpc-status-details-bin", text)], false),
+            None,
+            "{text}"
+        );
     }
 }
 

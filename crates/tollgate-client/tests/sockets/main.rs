@@ -1,0 +1,10 @@
+//! The layer in the clients that it is made for, over real sockets.
+
+mod hyper_client;
+mod reqwest_client;
+mod secrets;
+mod server;
+mod tonic_channel;
+
+/// The key of all tests, so that each can look for it where it must not be.
+const KEY: &str = "sk_live_a1B2c3D4e5F6";
