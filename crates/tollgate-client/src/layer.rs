@@ -12,17 +12,17 @@ use crate::{
     Client, ClientKey, ConfigurationError, Origin, Retries, client_key::sensitive, request_id::new_request_id,
 };
 
-/// Adds a key and a request ID to the requests of a client. Opt in to [retries](Self::with_retries), and it waits as the server says.
+/// Adds a key and a request ID to the requests of a client. With [`Retries`], it also waits as the server says.
 ///
-/// | request | key | request ID | retries |
+/// | request | key | request ID | sent again |
 /// |---|---|---|---|
-/// | to the origin | added; a credential header of the request is kept | added; one of the request is kept | if enabled |
-/// | to another scheme, host or port, or with a `Host` of another origin | not added | not added | never |
-/// | without scheme and authority | as to the origin, for [`for_channel`](Self::for_channel); otherwise as to another one | | |
+/// | to the origin | added, unless the request has the header | added, unless the request has one | if [enabled](Self::with_retries) |
+/// | to another scheme, host or port, or with another `Host` | not added | not added | never |
+/// | without scheme and authority | with [`for_channel`](Self::for_channel), as to the origin; otherwise not added | | |
 ///
-/// A request to another origin passes unchanged, without an error: the log has a `DEBUG` event, which names both origins. So a layer *outside* that
-/// follows redirects reaches other origins, but without the key. What is *inside* sees the key: turn off redirects there. `reqwest` removes
-/// `authorization` when a redirect leaves the origin, but not headers of other names.
+/// A request to another origin passes unchanged: that is not an error, and the log has a `DEBUG` event. A layer *outside* that follows redirects
+/// therefore reaches other origins without the key. A client that follows redirects is *inside*, and has the key: turn its redirects off. reqwest,
+/// for example, removes `authorization` when a redirect leaves the origin, but no other header.
 ///
 /// For several origins, use one layer for each.
 ///
@@ -33,11 +33,11 @@ use crate::{
 /// # use http_body_util::Full;
 /// # use bytes::Bytes;
 ///
-/// let https = legacy::Client::builder(TokioExecutor::new()).build_http(); // or a connector with TLS
-/// # let https: legacy::Client<_, Full<Bytes>> = https;
+/// let hyper = legacy::Client::builder(TokioExecutor::new()).build_http(); // in production: a connector with TLS
+/// # let hyper: legacy::Client<_, Full<Bytes>> = hyper;
 /// let client = ServiceBuilder::new()
 ///     .layer(ClientLayer::new("sk_live_a1B2c3D4", "https://api.example.com")?)
-///     .service(https);
+///     .service(hyper);
 /// # drop(client);
 /// # Ok::<(), tollgate_client::ConfigurationError>(())
 /// ```
@@ -60,8 +60,10 @@ use crate::{
 ///
 /// # Security
 ///
-/// The key is a sensitive header value: `Debug` of a request does not show it, and HPACK does not index it. All requests share one copy, which is
-/// wiped when the layer, its services and their requests are dropped. The buffers of connections are not wiped.
+/// The key is a sensitive header value: `Debug` of a request does not show it, and HPACK does not index it. All requests share its memory, which
+/// is wiped when the layer, its services and their requests have been dropped. The buffers of connections are not wiped.
+///
+/// If a request has a `Host` header that does not name the origin, it gets no key: proxies may pass it to another host.
 #[derive(Clone, Debug)]
 pub struct ClientLayer<R = NoRetries> {
     settings: Arc<Settings>,
@@ -85,9 +87,10 @@ impl ClientLayer {
         Self::build(key.into(), origin.try_into()?, false)
     }
 
-    /// As [`new`](Self::new), for an inner service that sends all requests to `origin`, such as tonic's `Channel` or one connection of hyper: requests
-    /// without scheme and authority get the key, too. Give it the URI that the channel connects to: it is trusted. If a channel balances over several
-    /// endpoints, each of them gets the key.
+    /// As [`new`](Self::new), for an inner service that sends all its requests to `origin`, such as tonic's `Channel` or one connection of hyper:
+    /// requests without scheme and authority get the key, too.
+    ///
+    /// The origin is the URI that the channel connects to. The layer cannot check it. Each endpoint of a channel that balances gets the key.
     ///
     /// ```
     /// use tollgate_client::ClientLayer;
@@ -179,9 +182,8 @@ impl<R> ClientLayer<R> {
         self.set(|settings| settings.clock = Arc::new(clock))
     }
 
-    /// Sends a request again if the server refuses it and says how long to wait: see [`Retries`]. Default: each request is sent once.
-    ///
-    /// The service inside must be `Clone`.
+    /// Sends a request again if the server refuses it and says how long to wait: see [`Retries`]. The inner service must be `Clone`.
+    /// Default: each request is sent once.
     pub fn with_retries<B: Body>(self, retries: Retries<B>) -> ClientLayer<Retries<B>> {
         ClientLayer { settings: self.settings, retries }
     }
@@ -234,7 +236,7 @@ impl Settings {
 
     #[cold]
     fn log_other_origin<B>(&self, request: &Request<B>) {
-        // Not the URI: its path, query and user information may hold secrets.
+        // Not the whole URI: path, query and user information may contain secrets.
         let uri = request.uri();
         tracing::debug!(
             target: "tollgate",
@@ -242,7 +244,7 @@ impl Settings {
             scheme = uri.scheme_str(),
             host = uri.host(),
             port = uri.port_u16(),
-            "request is not to the origin of the key, sent without it"
+            "request to another origin, sent without the key"
         );
     }
 }

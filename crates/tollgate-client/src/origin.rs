@@ -12,8 +12,7 @@ use crate::ConfigurationError;
 
 /// The scheme, host and port that receive a key (RFC 6454 section 4).
 ///
-/// Schemes and hosts are compared without regard to case, IPv6 addresses by their value, and a missing port is the default one of the scheme.
-/// A path and a query are ignored.
+/// Case does not matter. IPv6 addresses are compared by value. A missing port is the default port of the scheme. Path and query are ignored.
 ///
 /// ```
 /// use tollgate_client::Origin;
@@ -27,7 +26,7 @@ use crate::ConfigurationError;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Origin {
     is_https: bool,
-    // In lower case. An IPv6 address is in brackets, in its shortest form.
+    // In lower case; an IPv6 address in brackets, in its shortest form.
     host: Box<str>,
     port: u16,
 }
@@ -43,12 +42,13 @@ impl Origin {
             return Ok(origin);
         }
         Err(ConfigurationError::new(format!(
-            "{origin} is not encrypted, so everybody on the way could read the key: use https, or \
+            "{origin} is not encrypted: others on the network could read the key. Use https, or \
              Origin::dangerous_allow_plaintext if the network is your own"
         )))
     }
 
-    /// The origin of an `https` or `http` URI. With `http`, everybody on the way can read the key. Loopback addresses need this, too.
+    /// The origin of an `https` or `http` URI. With `http`, others on the network can read the key. Loopback addresses need this, too: any
+    /// local user may listen there.
     ///
     /// ```
     /// use tollgate_client::{ClientLayer, Origin};
@@ -74,7 +74,7 @@ impl Origin {
         let authority = uri.authority().ok_or_else(invalid)?;
         if authority.as_str().contains('@') {
             return Err(ConfigurationError::new(
-                "the origin of a key contains a user name: remove everything from the scheme to the @",
+                "the origin of a key contains a user name: remove the part before the @",
             ));
         }
         let target = Target::of(uri.scheme(), authority).ok_or_else(invalid)?;
@@ -93,7 +93,7 @@ impl Origin {
             (scheme, Some(authority)) => self.is(scheme, authority),
             (Some(_), None) => false,
         };
-        // Proxies choose the backend by `Host`, whatever the connection's host is.
+        // A proxy may choose the backend by `Host`, not by the host that the connection was made to.
         is_to_this && headers.get_all(HOST).iter().all(|host| self.is_named_by(host.as_bytes()))
     }
 

@@ -10,8 +10,8 @@ mod attempts;
 mod deadline;
 mod future;
 mod replay_body;
+mod requested_wait;
 mod retry_info;
-mod told;
 
 use attempts::Attempts;
 pub use future::ResponseFuture;
@@ -20,39 +20,42 @@ pub use replay_body::ReplayBody;
 
 /// Sends a request again if the server refuses it and says how long to wait, after that time.
 ///
-/// | response | is sent again | after |
+/// | response | sent again | wait |
 /// |---|---|---|
-/// | gRPC, with the status `RESOURCE_EXHAUSTED` in the headers (*Trailers-Only*) | yes | the longest of `grpc-retry-pushback-ms`, `RetryInfo` in `grpc-status-details-bin`, and `Retry-After` |
+/// | the gRPC status `RESOURCE_EXHAUSTED` in the headers (*Trailers-Only*) | yes | the longest of `grpc-retry-pushback-ms`, `RetryInfo` in `grpc-status-details-bin`, and `Retry-After` |
 /// | 429 | yes | `Retry-After` (RFC 9110 section 10.2.3), in seconds or as a date |
 /// | 503 | if the method is idempotent (RFC 9110 section 9.2.2) | `Retry-After` |
-/// | one of these that does not say how long to wait, or with a `grpc-retry-pushback-ms` that is negative or not a number | no | |
+/// | one of these without a wait, or with a `grpc-retry-pushback-ms` that is negative or not a number | no | |
 /// | any other, and errors of the inner service | no | |
 ///
-/// The last response is returned, whatever it is, if the [tries](Self::with_max_tries) are used up, if the server says to wait longer than the
-/// [time](Self::with_max_wait) that is left, or if the `grpc-timeout` of the request would pass while waiting. What the server says is a lower bound: a
-/// random part of at most a tenth of it, but at least 100 ms and at most 1 s, is added, so that clients that were refused together do not come back
-/// together.
+/// The refusal is returned at once, unchanged, if the [tries](Self::with_max_tries) are used up, if the server says to wait longer than the
+/// [time](Self::with_max_wait) that is left, or if the wait would not end before the `grpc-timeout` of the request.
+///
+/// A wait is never shorter than the server says. A random part of at most a tenth of it, but at least 100 ms and at most 1 s, is added: it
+/// spreads clients that were refused at the same time. The added part never exceeds the time that is left.
 ///
 /// A date is compared to the response's `Date`, so that it does not depend on the clock of this machine; without `Date`, to the
-/// [clock](crate::ClientLayer::with_clock). A date in the past means now.
+/// [clock](crate::ClientLayer::with_clock). A date in the past is a wait of 0.
 ///
 /// # Which requests
 ///
-/// Those to the origin of the key whose body can be sent again. [`Retries::new`] reads the body before the first try, for as long as it does not have to
-/// wait for data, and keeps at most [64 KiB](Self::with_max_body). If the body has not ended by then, the request is streamed, and sent once.
+/// Only requests to the origin of the key, and only if the body can be sent again. [`Retries::new`] reads the body before the first try,
+/// while it is ready, and keeps at most [64 KiB](Self::with_max_body). If the body has not ended by then, it is streamed, and the request is
+/// sent once.
 ///
-/// A refusal by a limit means that the request was not processed: so methods like `POST` are sent again, too. Do not enable retries for a server that
-/// answers 429 after it has done the work. Refusals for want of credits do not say how long to wait, so such requests are not sent again.
+/// A refusal by a limit means that the request was not processed, so methods such as `POST` are sent again, too. Do not enable retries for
+/// a server that answers 429 after it has done the work. A refusal for missing credits has no wait: such requests are not sent again.
 ///
-/// A try has the same request ID as the first one, because all are one request of the caller; the log of the server has one refusal for each try. A
-/// gRPC request that is sent again has a `grpc-timeout` of the time that is left, and a `grpc-previous-rpc-attempts`.
+/// All tries have the same request ID, because they are one request of the caller: the log of the server has one refusal for each try. A gRPC
+/// request that is sent again has the time that is left as its `grpc-timeout`, and the number of earlier tries as its
+/// `grpc-previous-rpc-attempts` (gRPC proposal A6).
 ///
 /// # While waiting
 ///
-/// No request of the inner service is held, and no readiness of it: it is polled ready again before each try. The body of the refused response is dropped
-/// without being read: hyper keeps an HTTP/1 connection if the rest of the body has already arrived, and an HTTP/2 connection always. Nothing is spawned: a
-/// dropped response future ends the wait. tokio's timers must be enabled. A timeout inside this layer, such as `Endpoint::timeout`, holds for
-/// one try; a timeout outside holds for all tries and waits.
+/// The layer holds no readiness of the inner service, and polls it ready again before each try. It drops the body of the refusal without
+/// reading it: hyper keeps an HTTP/1 connection if the rest of the body has already arrived, and always keeps an HTTP/2 connection. Nothing is
+/// spawned: to drop the response future is to end the request. tokio's timers must be enabled. A timeout inside this layer, such as tonic's
+/// `Endpoint::timeout`, applies to one try; a timeout outside applies to all tries and waits.
 ///
 /// # Examples
 ///
@@ -93,7 +96,8 @@ enum Replay<B: Body> {
 type Build<B> = dyn Fn(ReplayBody<B>) -> B + Send + Sync;
 
 impl<B: Body> Retries<B> {
-    /// For bodies that are read before the first try. `build` makes a body of what was read: usually the constructor of a boxed body.
+    /// For bodies that are read before the first try. `build` makes a body from what was read: usually the constructor of a boxed body. A
+    /// body that is not `Unpin` must be boxed.
     pub fn new(build: impl Fn(ReplayBody<B>) -> B + Send + Sync + 'static) -> Self {
         Self::with(Replay::Read(Arc::new(build)))
     }
@@ -116,13 +120,15 @@ impl<B: Body> Retries<B> {
         self
     }
 
-    /// How long one request waits at most, for all its tries together. If the server says to wait longer, its refusal is returned at once. Default: 30 s.
+    /// How long one request waits at most, for all its tries together. If the server says to wait longer, its refusal is returned at once.
+    /// Default: 30 s.
     pub fn with_max_wait(mut self, wait: Duration) -> Self {
         self.max_wait = wait;
         self
     }
 
-    /// How many bytes of a body are kept at most. A longer body is streamed, and sent once. No meaning for [`cloned`](Self::cloned) bodies. Default: 65,536.
+    /// How many bytes of a body are kept at most, in at most 1,024 frames. A longer body is streamed, and sent once. Ignored for
+    /// [`cloned`](Self::cloned) bodies. Default: 65,536.
     pub fn with_max_body(mut self, bytes: usize) -> Self {
         self.max_body = bytes;
         self

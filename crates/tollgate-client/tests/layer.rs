@@ -1,4 +1,5 @@
 //! The key and the request ID, and where they go. No sockets.
+#![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the failure")]
 
 use std::{
     convert::Infallible,
@@ -165,7 +166,7 @@ fn configuration_errors_say_what_to_do() {
     for (result, expected) in [
         (ClientLayer::new("", ORIGIN), "the key is empty"),
         (ClientLayer::new("sk_live_1\n", ORIGIN), "trim it"),
-        (ClientLayer::new(KEY, "http://api.example.com"), "use https"),
+        (ClientLayer::new(KEY, "http://api.example.com"), "Use https"),
         (ClientLayer::for_channel(KEY, "http://127.0.0.1:50051"), "Origin::dangerous_allow_plaintext"),
         (ClientLayer::new(KEY, "api.example.com"), "such as https://api.example.com"),
         (layer().with_scheme(""), "is not a token"),
@@ -184,7 +185,8 @@ fn takes_keys_and_origins_of_any_usual_type() -> Result<(), ConfigurationError> 
     let key = KeyFormat::new("sk").unwrap().generate(Environment::Live).unwrap();
     ClientLayer::new(&key, ORIGIN)?;
     ClientLayer::new(KEY.to_owned(), ORIGIN.to_owned())?;
-    ClientLayer::new(zeroize::Zeroizing::new(KEY.to_owned()), &ORIGIN.to_owned())?;
+    let text = ORIGIN.to_owned();
+    ClientLayer::new(zeroize::Zeroizing::new(KEY.to_owned()), &text)?;
     let uri = http::Uri::from_static(ORIGIN);
     ClientLayer::new(ClientKey::from(KEY), &uri)?;
     ClientLayer::for_channel(KEY, uri)?;

@@ -1,4 +1,9 @@
 //! Waiting and sending again, with paused time. No sockets.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests, where a panic is the failure"
+)]
 
 use std::{
     convert::Infallible,
@@ -118,14 +123,14 @@ async fn send(server: &Server, retries: Retries<Body>, request: Request<Body>) -
 }
 
 #[tokio::test(start_paused = true)]
-async fn waits_as_told_and_sends_the_same_request_again() {
+async fn waits_as_requested_and_sends_the_same_request_again() {
     let server = Server::answering([retry_after("7"), exhausted("grpc-retry-pushback-ms", "1500")]);
     let response = send(&server, retries(), post("data")).await;
     assert_eq!(response.status(), 200);
     assert_eq!(server.count(), 3);
-    for (index, told, most) in [(0, 7_000, 7_700), (1, 1_500, 1_650)] {
+    for (index, least, most) in [(0, 7_000, 7_700), (1, 1_500, 1_650)] {
         let waited = server.waited(index).as_millis();
-        assert!((told..=most + 1).contains(&waited), "{waited} ms"); // tokio's timers count in milliseconds
+        assert!((least..=most + 1).contains(&waited), "{waited} ms"); // tokio's timers count in milliseconds
     }
     let seen = server.0.seen.lock().unwrap();
     for again in &seen[1..] {

@@ -127,7 +127,7 @@ fn refuses_what_is_no_encrypted_origin() {
     }
     for uri in ["http://api.example.com", "http://localhost", "http://127.0.0.1:3000", "http://[::1]:3000"] {
         let error = Origin::new(uri).unwrap_err().to_string();
-        assert!(error.contains("not encrypted"), "{uri}: {error}");
+        assert!(error.contains("is not encrypted"), "{uri}: {error}");
         assert!(error.contains("Origin::dangerous_allow_plaintext"), "{uri}: {error}");
         assert!(Origin::dangerous_allow_plaintext(uri).is_ok(), "{uri}");
     }

@@ -8,7 +8,7 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, header::CONTENT_TYPE, request::Parts};
 use tollgate_core::clock::Clock;
 
-use super::{deadline::Deadline, told::told_wait};
+use super::{deadline::Deadline, requested_wait::requested_wait};
 
 /// The tries of one request.
 pub(super) struct Attempts {
@@ -43,9 +43,10 @@ impl Attempts {
         if self.made >= self.max {
             return None;
         }
-        let told = told_wait(response.status(), response.headers(), self.is_idempotent, || clock.now())?;
-        let spread = self.spread(told)?;
-        let wait = told.saturating_add(spread);
+        let requested =
+            requested_wait(response.status(), response.headers(), self.is_idempotent, || clock.now())?;
+        let spread = self.spread(requested)?;
+        let wait = requested.saturating_add(spread);
         self.made += 1;
         self.wait_left = self.wait_left.saturating_sub(wait);
         tracing::debug!(
@@ -59,14 +60,16 @@ impl Attempts {
     }
 
     /// What is added to the wait, at random. `None` if there is not enough time for the wait itself.
-    fn spread(&self, told: Duration) -> Option<Duration> {
-        let left = self.wait_left.checked_sub(told)?;
+    fn spread(&self, requested: Duration) -> Option<Duration> {
+        let left = self.wait_left.checked_sub(requested)?;
         let left = match self.deadline {
-            // A try that begins at the deadline comes too late.
-            Some(deadline) => left.min(deadline.left().checked_sub(told).filter(|left| !left.is_zero())? / 2),
+            // A try needs time, too: the server gets at least half of what is left.
+            Some(deadline) => {
+                left.min(deadline.left().checked_sub(requested).filter(|left| !left.is_zero())? / 2)
+            }
             None => left,
         };
-        Some(spread_of(told, random()).min(left))
+        Some(spread_of(requested, random()).min(left))
     }
 
     /// Marks the headers of a next try.
@@ -89,8 +92,8 @@ fn is_idempotent(method: &Method) -> bool {
 }
 
 /// At most a tenth of the wait, but at least 100 ms and at most 1 s, times `fraction / 65,536`.
-fn spread_of(told: Duration, fraction: u16) -> Duration {
-    let most = (told / 10).clamp(Duration::from_millis(100), Duration::from_secs(1));
+fn spread_of(requested: Duration, fraction: u16) -> Duration {
+    let most = (requested / 10).clamp(Duration::from_millis(100), Duration::from_secs(1));
     most * u32::from(fraction) / (u32::from(u16::MAX) + 1)
 }
 

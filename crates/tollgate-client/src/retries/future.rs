@@ -95,7 +95,7 @@ where
                     ready!(again.service.poll_ready(cx))?;
                     State::Sent { response: again.service.call(again.request.next()) }
                 }
-                // Only a request that is sent again waits.
+                // Does not happen: only a request that is sent again waits.
                 (StateProjection::Waited, None) => return Poll::Pending,
             };
             this.state.set(next);

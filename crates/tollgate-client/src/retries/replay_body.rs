@@ -42,13 +42,13 @@ pub(super) struct ReadBody<B> {
     body: PhantomData<fn() -> B>,
 }
 
-/// Ready frames without data must not be read for ever.
+/// A body that is always ready, with empty frames, must not be read forever.
 const MAX_PIECES: usize = 1024;
 
 impl<B: Body<Data = Bytes> + Unpin> ReplayBody<B> {
     /// Reads `body` while it is ready, up to `max_bytes`. The second value is what was read, if that is all.
     pub(super) fn read(mut body: B, max_bytes: usize) -> (Self, Option<ReadBody<B>>) {
-        // Nobody waits here. Whoever polls the rest of the body gives it a waker of its own.
+        // Nothing waits for this poll. The next poll, by the inner service, registers its own waker.
         let mut cx = Context::from_waker(Waker::noop());
         let is_sized = body.size_hint().exact().is_some();
         let mut pieces = Vec::new();

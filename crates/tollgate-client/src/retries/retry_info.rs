@@ -1,4 +1,4 @@
-//! The waiting time in the details of a gRPC status (google/rpc/status.proto, error_details.proto).
+//! The wait in the details of a gRPC status (`google.rpc.Status`, `google.rpc.RetryInfo`).
 
 use std::time::Duration;
 

@@ -70,10 +70,10 @@ async fn an_endless_refusal_costs_its_connection() {
             mut self: std::pin::Pin<&mut Self>,
             _: &mut std::task::Context<'_>,
         ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
-            match std::mem::replace(&mut self.0, true) {
-                false => std::task::Poll::Ready(Some(Ok(http_body::Frame::data("refused".into())))),
-                true => std::task::Poll::Pending,
+            if std::mem::replace(&mut self.0, true) {
+                return std::task::Poll::Pending;
             }
+            std::task::Poll::Ready(Some(Ok(http_body::Frame::data("refused".into()))))
         }
     }
     let refusal = retry_after("0", axum::body::Body::new(Endless(false)));

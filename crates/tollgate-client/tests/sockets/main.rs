@@ -1,4 +1,5 @@
 //! The layer in the clients that it is made for, over real sockets.
+#![expect(clippy::unwrap_used, reason = "helpers of tests, where a panic is the failure")]
 
 mod hyper_client;
 mod reqwest_client;

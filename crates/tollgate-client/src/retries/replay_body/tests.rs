@@ -33,8 +33,8 @@ impl Body for Scripted {
     }
 }
 
-fn data(text: &'static str) -> Result<Frame<Bytes>, &'static str> {
-    Ok(Frame::data(Bytes::from_static(text.as_bytes())))
+fn data(text: &'static str) -> Frame<Bytes> {
+    Frame::data(Bytes::from_static(text.as_bytes()))
 }
 
 fn trailers() -> HeaderMap {
@@ -52,8 +52,10 @@ where
 
 #[tokio::test]
 async fn a_body_that_is_ready_is_sent_any_number_of_times() {
-    let (first, kept) =
-        ReplayBody::read(Scripted::new([data("ab"), data("cd"), Ok(Frame::trailers(trailers()))], true), 64);
+    let (first, kept) = ReplayBody::read(
+        Scripted::new([Ok(data("ab")), Ok(data("cd")), Ok(Frame::trailers(trailers()))], true),
+        64,
+    );
     let kept = kept.unwrap();
     for body in [first, kept.replay(), kept.replay()] {
         assert_eq!(read(body).await, (Bytes::from_static(b"abcd"), Some(trailers())));
@@ -69,7 +71,7 @@ async fn known_lengths_stay_known_and_unknown_ones_unknown() {
         assert_eq!(body.size_hint().exact(), Some(0));
         assert!(body.is_end_stream());
     }
-    let (first, kept) = ReplayBody::read(Scripted::new([data("abcd")], true), 64);
+    let (first, kept) = ReplayBody::read(Scripted::new([Ok(data("abcd"))], true), 64);
     for body in [first, kept.unwrap().replay()] {
         assert_eq!((body.size_hint().exact(), body.size_hint().lower()), (None, 4));
         assert!(!body.is_end_stream());
@@ -81,7 +83,7 @@ async fn known_lengths_stay_known_and_unknown_ones_unknown() {
 
 #[tokio::test]
 async fn a_body_that_makes_wait_is_streamed() {
-    let (mut first, kept) = ReplayBody::read(Scripted::new([data("ab")], false), 64);
+    let (mut first, kept) = ReplayBody::read(Scripted::new([Ok(data("ab"))], false), 64);
     assert!(kept.is_none());
     assert!(!first.is_end_stream());
     assert_eq!(first.frame().await.unwrap().unwrap().into_data().unwrap(), "ab");
@@ -92,7 +94,7 @@ async fn a_body_that_makes_wait_is_streamed() {
 #[tokio::test]
 async fn a_body_past_the_bound_is_streamed_in_full() {
     for (max, is_kept) in [(4, true), (3, false), (0, false)] {
-        let (first, kept) = ReplayBody::read(Scripted::new([data("ab"), data("cd")], true), max);
+        let (first, kept) = ReplayBody::read(Scripted::new([Ok(data("ab")), Ok(data("cd"))], true), max);
         assert_eq!(kept.is_some(), is_kept, "{max}");
         assert_eq!(read(first).await.0, "abcd", "{max}");
 
@@ -123,7 +125,7 @@ async fn a_body_that_is_known_to_be_too_long_is_not_read() {
             SizeHint::with_exact(1000)
         }
     }
-    let body = Known(Scripted::new([data("ab")], true));
+    let body = Known(Scripted::new([Ok(data("ab"))], true));
     let polls = body.0.polls.clone();
     let (_, kept) = ReplayBody::read(body, 999);
     assert!(kept.is_none());
@@ -150,7 +152,7 @@ fn empty_frames_without_end_do_not_hold_the_caller() {
 
 #[tokio::test]
 async fn an_error_is_passed_on_once_after_what_came_before_it() {
-    let (mut first, kept) = ReplayBody::read(Scripted::new([data("ab"), Err("broken")], true), 64);
+    let (mut first, kept) = ReplayBody::read(Scripted::new([Ok(data("ab")), Err("broken")], true), 64);
     assert!(kept.is_none());
     assert!(first.frame().await.unwrap().is_ok());
     assert!(!first.is_end_stream());

@@ -10,7 +10,7 @@ use http::{
 use super::retry_info::retry_delay;
 
 /// How long the server says to wait before the request is sent again. `None` if it is not to be sent again.
-pub(super) fn told_wait(
+pub(super) fn requested_wait(
     status: StatusCode,
     headers: &HeaderMap,
     is_idempotent: bool,
