@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use http::{HeaderName, HeaderValue, Request, header::AUTHORIZATION};
+use http::{HeaderName, HeaderValue, Request, Uri, header::AUTHORIZATION};
 use http_body::Body;
 use tollgate_core::clock::{Clock, SystemClock};
 use tower_layer::Layer;
@@ -18,7 +18,7 @@ use crate::{
 /// |---|---|---|---|
 /// | to the origin | added, unless the request has the header | added, unless the request has one | if [enabled](Self::with_retries) |
 /// | to another scheme, host or port, or with another `Host` | not added | not added | never |
-/// | without scheme and authority | with [`for_channel`](Self::for_channel), as to the origin; otherwise not added | | |
+/// | without scheme and authority | with [`for_channel`](Self::for_channel), as to the origin; otherwise not added, and the log has a `WARN` | | |
 ///
 /// A request to another origin passes unchanged: that is not an error, and the log has a `DEBUG` event. A layer *outside* that follows redirects
 /// therefore reaches other origins without the key. A client that follows redirects is *inside*, and has the key: turn its redirects off. reqwest,
@@ -156,9 +156,10 @@ impl<R> ClientLayer<R> {
     pub fn with_scheme(self, scheme: &str) -> Result<Self, ConfigurationError> {
         let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
         if scheme.is_empty() || !scheme.bytes().all(is_token) {
-            return Err(ConfigurationError::new(format!(
-                "the authentication scheme {scheme:?} is not a token, such as Bearer"
-            )));
+            // Does not show it: it may be a whole header value, with the key.
+            return Err(ConfigurationError::new(
+                "the authentication scheme is empty or contains a space or a separator: give its name only, such as Bearer",
+            ));
         }
         let key = self.settings.key.to_str().unwrap_or_default();
         let mut text = Zeroizing::new(String::with_capacity(scheme.len() + 1 + key.len()));
@@ -221,7 +222,7 @@ impl Settings {
     /// Adds the key and the request ID, if `request` is to the origin: returns whether it is.
     pub(crate) fn prepare<B>(&self, request: &mut Request<B>) -> bool {
         if !self.origin.receives(request.uri(), request.headers(), self.is_fixed) {
-            self.log_other_origin(request);
+            self.log_without_key(request.uri());
             return false;
         }
         let headers = request.headers_mut();
@@ -235,9 +236,16 @@ impl Settings {
     }
 
     #[cold]
-    fn log_other_origin<B>(&self, request: &Request<B>) {
+    fn log_without_key(&self, uri: &Uri) {
+        if uri.scheme().is_none() && uri.authority().is_none() && !self.is_fixed {
+            tracing::warn!(
+                target: "tollgate",
+                origin = %self.origin,
+                "request without scheme and authority, sent without the key: use ClientLayer::for_channel for a channel"
+            );
+            return;
+        }
         // Not the whole URI: path, query and user information may contain secrets.
-        let uri = request.uri();
         tracing::debug!(
             target: "tollgate",
             origin = %self.origin,

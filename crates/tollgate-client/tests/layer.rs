@@ -169,8 +169,9 @@ fn configuration_errors_say_what_to_do() {
         (ClientLayer::new(KEY, "http://api.example.com"), "Use https"),
         (ClientLayer::for_channel(KEY, "http://127.0.0.1:50051"), "Origin::dangerous_allow_plaintext"),
         (ClientLayer::new(KEY, "api.example.com"), "such as https://api.example.com"),
-        (layer().with_scheme(""), "is not a token"),
-        (layer().with_scheme("Bearer "), "is not a token"),
+        (layer().with_scheme(""), "such as Bearer"),
+        (layer().with_scheme("Bearer sk_live_1"), "such as Bearer"),
+        (ClientLayer::new(ORIGIN, "sk_live_1"), "such as https://api.example.com"),
     ] {
         let error = result.unwrap_err();
         for text in [error.to_string(), format!("{error:?}")] {

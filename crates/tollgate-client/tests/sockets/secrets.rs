@@ -60,9 +60,15 @@ async fn the_key_is_in_no_log_and_no_error() {
     let status =
         HealthClient::new(layer.layer(channel)).check(HealthCheckRequest::default()).await.unwrap_err();
 
+    // A usual mistake: a channel behind a layer for absolute URIs.
+    let layer = ClientLayer::new(KEY, server.origin()).unwrap();
+    let channel = tonic::transport::Endpoint::from_shared(server.uri("")).unwrap().connect_lazy();
+    HealthClient::new(layer.layer(channel)).check(HealthCheckRequest::default()).await.unwrap_err();
+
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert!(log.contains("request refused, will be sent again"), "the log of the layer");
     assert!(log.contains("request to another origin, sent without the key"), "the log of the layer");
+    assert!(log.contains("use ClientLayer::for_channel"), "the log of the layer");
     assert!(log.contains(" TRACE hyper"), "the log of hyper");
     for text in [&*log, &format!("{error:?} {error}"), &format!("{status:?} {status}")] {
         assert!(!text.contains(KEY) && !text.contains(&KEY[8..]), "{text}");
