@@ -20,9 +20,9 @@ use crate::{
 /// | to another scheme, host or port, or with another `Host` | not added | not added | never |
 /// | without scheme and authority | with [`for_channel`](Self::for_channel), as to the origin; otherwise not added, and the log has a `WARN` | | |
 ///
-/// A request to another origin passes unchanged: that is not an error, and the log has a `DEBUG` event. A layer *outside* that follows redirects
-/// therefore reaches other origins without the key. A client that follows redirects is *inside*, and has the key: turn its redirects off. reqwest,
-/// for example, removes `authorization` when a redirect leaves the origin, but no other header.
+/// A request to another origin passes unchanged: that is not an error, and the log has a `DEBUG` event. A layer *outside* that follows
+/// redirects therefore reaches other origins without the key. A client that follows redirects is *inside*, and has the key: turn its
+/// redirects off. reqwest, for example, removes `authorization` when a redirect leaves the origin, but not `x-api-key`.
 ///
 /// For several origins, use one layer for each.
 ///
@@ -60,8 +60,8 @@ use crate::{
 ///
 /// # Security
 ///
-/// The key is a sensitive header value: `Debug` of a request does not show it, and HPACK does not index it. All requests share its memory, which
-/// is wiped when the layer, its services and their requests have been dropped. The buffers of connections are not wiped.
+/// The key is a sensitive header value: `Debug` of a request does not show it, and HPACK does not index it. All requests share its
+/// memory, which is wiped when the layer, its services and their requests have been dropped. The buffers of connections are not wiped.
 ///
 /// If a request has a `Host` header that does not name the origin, it gets no key: proxies may pass it to another host.
 #[derive(Clone, Debug)]
@@ -87,10 +87,11 @@ impl ClientLayer {
         Self::build(key.into(), origin.try_into()?, false)
     }
 
-    /// As [`new`](Self::new), for an inner service that sends all its requests to `origin`, such as tonic's `Channel` or one connection of hyper:
-    /// requests without scheme and authority get the key, too.
+    /// As [`new`](Self::new), for an inner service that sends all its requests to `origin`, such as tonic's `Channel` or one connection
+    /// of hyper: requests without scheme and authority get the key, too.
     ///
-    /// The origin is the URI that the channel connects to. The layer cannot check it. Each endpoint of a channel that balances gets the key.
+    /// The origin is the URI that the channel connects to. The layer cannot check it. Each endpoint of a channel that balances gets the
+    /// key.
     ///
     /// ```
     /// use tollgate_client::ClientLayer;

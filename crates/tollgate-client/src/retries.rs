@@ -40,22 +40,22 @@ pub use replay_body::ReplayBody;
 /// # Which requests
 ///
 /// Only requests to the origin of the key, and only if the body can be sent again. [`Retries::new`] reads the body before the first try,
-/// while it is ready, and keeps at most [64 KiB](Self::with_max_body). If the body has not ended by then, it is streamed, and the request is
-/// sent once.
+/// while it is ready, and keeps at most [64 KiB](Self::with_max_body). If the body has not ended by then, it is streamed, and the request
+/// is sent once.
 ///
 /// A refusal by a limit means that the request was not processed, so methods such as `POST` are sent again, too. Do not enable retries for
 /// a server that answers 429 after it has done the work. A refusal for missing credits has no wait: such requests are not sent again.
 ///
-/// All tries have the same request ID, because they are one request of the caller: the log of the server has one refusal for each try. A gRPC
-/// request that is sent again has the time that is left as its `grpc-timeout`, and the number of earlier tries as its
+/// All tries have the same request ID, because they are one request of the caller: the log of the server has one refusal for each try. A
+/// gRPC request that is sent again has the time that is left as its `grpc-timeout`, and the number of earlier tries as its
 /// `grpc-previous-rpc-attempts` (gRPC proposal A6).
 ///
 /// # While waiting
 ///
 /// The layer holds no readiness of the inner service, and polls it ready again before each try. It drops the body of the refusal without
-/// reading it: hyper keeps an HTTP/1 connection if the rest of the body has already arrived, and always keeps an HTTP/2 connection. Nothing is
-/// spawned: to drop the response future is to end the request. tokio's timers must be enabled. A timeout inside this layer, such as tonic's
-/// `Endpoint::timeout`, applies to one try; a timeout outside applies to all tries and waits.
+/// reading it: hyper keeps an HTTP/1 connection if the rest of the body has already arrived, and always keeps an HTTP/2 connection.
+/// Nothing is spawned: to drop the response future is to end the request. tokio's timers must be enabled. A timeout inside this layer,
+/// such as tonic's `Endpoint::timeout`, applies to one try; a timeout outside applies to all tries and waits.
 ///
 /// # Examples
 ///

@@ -368,7 +368,8 @@ async fn errors_pass_unchanged() {
     assert_eq!(layer(retries()).layer(service).oneshot(post("")).await.unwrap_err(), "broken");
 }
 
-/// A caller that hangs up: while the response is awaited, while waiting, and while the service is not ready. Nothing goes on, and nothing is kept.
+/// A caller that hangs up while the response is awaited, while its request waits, or while the service is not ready: nothing goes on, and
+/// nothing is kept.
 #[tokio::test(start_paused = true)]
 async fn a_dropped_future_ends_everything() {
     #[derive(Clone)]
