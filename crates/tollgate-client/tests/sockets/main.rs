@@ -5,6 +5,7 @@ mod hyper_client;
 mod reqwest_client;
 mod secrets;
 mod server;
+mod tollgate_grpc;
 mod tonic_channel;
 
 /// The key of all tests, so that each can look for it where it must not be.
