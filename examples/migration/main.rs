@@ -23,13 +23,12 @@ mod tests;
 
 use std::error::Error;
 
-use axum::Router;
 use support::Host;
 use tollgate::{
     AttemptLimitLayer, CachedKeys, ClientAddress, KeyFormat, KeyVerifier, PerWindow, ScopeLayer, Tollgate,
     store::LegacyHashes,
 };
-use tollgate_axum::peer_address;
+use tollgate_axum::{RecordedRouter, peer_address};
 
 use crate::table::TokenTable;
 
@@ -50,7 +49,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn app(format: KeyFormat, table: TokenTable) -> Result<Router, Box<dyn Error>> {
+fn app(format: KeyFormat, table: TokenTable) -> Result<RecordedRouter, Box<dyn Error>> {
     // A token without a digest in the table is checked against the legacy hashes.
     let legacy = LegacyHashes::new(table.clone()).with_prefix(legacy_table::prefix);
     let verifier = KeyVerifier::new(format, CachedKeys::new(table.clone())).with_legacy(legacy);

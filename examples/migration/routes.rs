@@ -1,14 +1,14 @@
 //! The endpoints: the customers' invoices, and the routes where operators list and revoke tokens.
 
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, State},
     routing::{delete, get},
 };
 use http::{StatusCode, request::Parts};
 use serde_json::{Value, json};
 use tollgate::scope::{ScopeMap, scope};
-use tollgate_axum::{Authenticated, Rejection};
+use tollgate_axum::{Authenticated, RecordedRouter, Rejection};
 
 use crate::table::{Token, TokenTable};
 
@@ -20,8 +20,8 @@ pub(crate) fn scopes() -> ScopeMap {
         .delete("/admin/tokens/{id}", scope("tokens:manage"))
 }
 
-pub(crate) fn router(table: TokenTable) -> Router {
-    Router::new()
+pub(crate) fn router(table: TokenTable) -> RecordedRouter {
+    RecordedRouter::new()
         .route("/invoices", get(invoices).post(async || StatusCode::CREATED))
         .route("/admin/tokens", get(tokens))
         .route("/admin/tokens/{id}", delete(revoke))

@@ -1,11 +1,11 @@
-//! A legacy token is hashed once, and an upgrade or a change that fails half way leaves nothing wrong.
+//! No route is open, a legacy token is hashed once, and an upgrade or a change that fails half way leaves nothing wrong.
 
 use std::{
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
-use axum::body::Body;
+use axum::{Router, body::Body};
 use futures_util::FutureExt as _;
 use http::{Request, StatusCode};
 use sqlx::{SqlitePool, raw_sql};
@@ -14,12 +14,21 @@ use tollgate::{
     key::Digest,
     store::{EndReason, KeyLookup, KeyRecord, KeyStore as _, LegacyKeys as _, StoreEvent, StoreListener},
 };
+use tollgate_testing::coverage::Coverage;
 use tower::ServiceExt as _;
 
 use super::*;
 
 const OK: StatusCode = StatusCode::OK;
 const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+
+#[tokio::test]
+async fn every_route_needs_a_token() {
+    let database = legacy_table::database().await.unwrap();
+    let app = app(KeyFormat::new("acme").unwrap(), TokenTable::new(database)).unwrap();
+    let (router, routes) = app.into_parts();
+    Coverage::of(router, routes).await.assert_only_open([]);
+}
 
 #[tokio::test]
 async fn checks_a_legacy_hash_only_once() {
@@ -89,7 +98,7 @@ async fn upgraded(table: &TokenTable) -> KeyRecord {
 }
 
 fn service(database: &SqlitePool) -> Router {
-    app(KeyFormat::new("acme").unwrap(), TokenTable::new(database.clone())).unwrap()
+    app(KeyFormat::new("acme").unwrap(), TokenTable::new(database.clone())).unwrap().into_router()
 }
 
 async fn ask(service: &Router, name: &str) -> StatusCode {

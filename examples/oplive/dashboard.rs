@@ -17,7 +17,7 @@
 
 use std::error::Error;
 
-use axum::{Router, http::request::Parts};
+use axum::http::request::Parts;
 use support::clock::ServiceClock;
 use tollgate::{
     AttemptLimitLayer, ConfigurationError, CredentialLayer, Denial, Environment, KeyFormat, KeyVerifier,
@@ -26,7 +26,10 @@ use tollgate::{
     manage::{Actor, KeyManager},
     verify::CredentialSource,
 };
-use tollgate_axum::management::{Action, KeyRouter};
+use tollgate_axum::{
+    RecordedRouter,
+    management::{Action, KeyRouter},
+};
 
 use crate::{error, keys};
 
@@ -35,7 +38,7 @@ pub(crate) fn router(
     sessions: KeyVerifier,
     attempts: AttemptLimitLayer,
     clock: ServiceClock,
-) -> Result<Router, ConfigurationError> {
+) -> Result<RecordedRouter, ConfigurationError> {
     let tollgate = Tollgate::builder()
         .attempt_limit(attempts)
         .credential(CredentialLayer::from_sources([CredentialSource::Bearer])?)
@@ -44,9 +47,9 @@ pub(crate) fn router(
         .clock(clock)
         .realm("oplive dashboard")
         .build()?;
-    let keys = KeyRouter::new(manager, authorize).into_router();
-    let pages = Router::new().nest("/api-keys", keys).fallback(async || error::not_found()).layer(tollgate);
-    Ok(Router::new().nest("/dashboard", pages))
+    let keys = KeyRouter::new(manager, authorize).into_recorded_router();
+    let pages = RecordedRouter::new().nest("/api-keys", keys).fallback(async || error::not_found()).layer(tollgate);
+    Ok(RecordedRouter::new().nest("/dashboard", pages))
 }
 
 /// A session may manage the keys of its organization.

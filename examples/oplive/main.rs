@@ -39,7 +39,6 @@ mod webhooks;
 
 use std::error::Error;
 
-use axum::Router;
 use clap::Args;
 use jiff::Timestamp;
 use support::{
@@ -49,9 +48,9 @@ use support::{
 use tollgate::{
     AttemptLimitLayer, CachedKeys, ClientAddress, CredentialLayer, CreditsLayer, KeyFormat, KeyVerifier,
     PerWindow, Policy, RateLimitLayer, ScopeLayer, Tollgate, credits::RepeatedRequest, key::ApiKey,
-    limit::Subject, verify::CredentialSource,
+    limit::Subject, manage::KeyManager, verify::CredentialSource,
 };
-use tollgate_axum::peer_address;
+use tollgate_axum::{RecordedRouter, peer_address};
 use tollgate_sql::SqlKeys;
 
 /// Credentials to try, by name.
@@ -77,14 +76,24 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (sessions, dashboard) = dashboard::sign_in()?;
     credentials.push(("dashboard".to_owned(), dashboard));
 
-    // Failed attempts on keys and on sessions count together.
-    let attempts = AttemptLimitLayer::new(3_000.per_minute(), ClientAddress::of_peer(peer_address));
-    let app = api(format, &store, attempts.clone(), clock.clone())?
-        .merge(dashboard::router(manager, sessions, attempts, clock.clone())?)
-        .merge(clock::router(clock, error::response));
-    host.serve(app, &credentials).await?;
+    host.serve(app(format, &store, manager, sessions, clock)?, &credentials).await?;
     store.close().await;
     Ok(())
+}
+
+/// The API, and beside it the dashboard and the clock.
+fn app(
+    format: KeyFormat,
+    store: &SqlKeys,
+    manager: KeyManager,
+    sessions: KeyVerifier,
+    clock: ServiceClock,
+) -> Result<RecordedRouter, Box<dyn Error>> {
+    // Failed attempts on keys and on sessions count together.
+    let attempts = AttemptLimitLayer::new(3_000.per_minute(), ClientAddress::of_peer(peer_address));
+    Ok(api(format, store, attempts.clone(), clock.clone())?
+        .merge(dashboard::router(manager, sessions, attempts, clock.clone())?)
+        .merge(clock::router(clock, error::response)))
 }
 
 /// The API behind its gate, which checks the key, the limit of its organization, and the permission, and then reserves credits: a
@@ -94,7 +103,7 @@ fn api(
     store: &SqlKeys,
     attempts: AttemptLimitLayer,
     clock: ServiceClock,
-) -> Result<Router, Box<dyn Error>> {
+) -> Result<RecordedRouter, Box<dyn Error>> {
     // Counted by organization: its keys share the limit, and one more key gives it no more requests.
     let limit = Policy::new("organization", 30.per_minute()).with_subject(Subject::Tenant);
     // A job's answer is stored, so a request that is repeated with its `Idempotency-Key` reaches the handler, and costs nothing.

@@ -1,7 +1,6 @@
 //! The endpoints: the permission and the cost of each.
 
 use axum::{
-    Router,
     extract::{DefaultBodyLimit, State},
     routing::{MethodRouter, get, post},
 };
@@ -11,7 +10,7 @@ use tollgate::{
     credits::{CreditCost, CreditCosts},
     scope::{ScopeMap, scope},
 };
-use tollgate_axum::{Credits, RefusalLayer};
+use tollgate_axum::{Credits, RecordedRouter, RefusalLayer};
 use tollgate_sql::SqlCredits;
 
 use crate::{
@@ -45,20 +44,20 @@ pub(crate) fn costs() -> Result<CreditCost, ConfigurationError> {
     CreditCosts::new().post("/v1/classify", 1).post("/v1/scan", 5).post("/v1/deep-scan", 20).otherwise(0)
 }
 
-pub(crate) fn router(credits: SqlCredits, clock: ServiceClock) -> Router {
-    let jobs = Router::new()
+pub(crate) fn router(credits: SqlCredits, clock: ServiceClock) -> RecordedRouter {
+    let jobs = RecordedRouter::new()
         .route("/v1/classify", create(Kind::Classify))
         .route("/v1/scan", create(Kind::Scan))
         .route("/v1/deep-scan", create(Kind::DeepScan))
         .route("/v1/jobs/{id}", get(jobs::show))
         .route("/v1/jobs/{id}/results", get(jobs::results))
         .with_state(Jobs::new(clock.clone()));
-    let webhooks = Router::new()
+    let webhooks = RecordedRouter::new()
         .route("/v1/webhooks", post(webhooks::create))
         .route("/v1/webhooks/{id}/test", post(webhooks::test))
         .with_state(Webhooks::default());
-    let credits = Router::new().route("/v1/credits", get(credits::balance)).with_state((credits, clock));
-    Router::new()
+    let credits = RecordedRouter::new().route("/v1/credits", get(credits::balance)).with_state((credits, clock));
+    RecordedRouter::new()
         .merge(jobs)
         .merge(webhooks)
         .merge(credits)

@@ -1,8 +1,9 @@
-//! What cannot be seen from outside: an organization is suspended, a caller hangs up, the service restarts.
+//! What cannot be seen from outside: which routes are open, an organization is suspended, a caller hangs up, the service restarts.
 
 use std::{io, net::SocketAddr, sync::Arc, task::Poll, time::Duration};
 
 use axum::{
+    Router,
     body::{Body, Bytes, to_bytes},
     extract::connect_info::MockConnectInfo,
 };
@@ -10,10 +11,22 @@ use futures_util::stream::poll_fn;
 use http::{Request, StatusCode};
 use serde_json::Value;
 use tokio::{sync::Notify, time::sleep};
-use tollgate::manage::{Actor, KeyManager};
+use tollgate::manage::Actor;
+use tollgate_testing::coverage::Coverage;
 use tower::ServiceExt;
 
 use super::*;
+
+#[tokio::test]
+async fn only_the_clock_needs_no_credential() {
+    let store = keys::store().await.unwrap();
+    let manager = keys::manager(format(), store.clone(), ServiceClock::Running).unwrap();
+    let (sessions, _) = dashboard::sign_in().unwrap();
+    let app = app(format(), &store, manager, sessions, ServiceClock::Running).unwrap();
+
+    let (router, routes) = app.into_parts();
+    Coverage::of(router, routes).await.assert_only_open(["POST /_demo/clock"]);
+}
 
 #[tokio::test]
 async fn refuses_the_keys_of_an_organization_while_it_is_suspended() {
@@ -143,5 +156,5 @@ fn format() -> KeyFormat {
 fn served(store: &SqlKeys) -> Router {
     let attempts = AttemptLimitLayer::new(100.per_minute(), ClientAddress::of_peer(peer_address));
     let api = api(format(), store, attempts, ServiceClock::Running).unwrap();
-    api.layer(MockConnectInfo(SocketAddr::from(([127, 0, 0, 1], 4711))))
+    api.into_router().layer(MockConnectInfo(SocketAddr::from(([127, 0, 0, 1], 4711))))
 }

@@ -19,7 +19,6 @@
 use std::error::Error;
 
 use axum::{
-    Router,
     extract::{Request, State},
     http::request::Parts,
     middleware::{Next, from_fn_with_state},
@@ -31,7 +30,10 @@ use tollgate::{
     AttemptLimitLayer, ConfigurationError, CredentialLayer, Denial, DenialKind, Environment, KeyFormat,
     KeyVerifier, MemoryKeys, Principal, RequestContext, Tollgate, manage::Actor, verify::CredentialSource,
 };
-use tollgate_axum::management::{Action, KeyRouter};
+use tollgate_axum::{
+    RecordedRouter,
+    management::{Action, KeyRouter},
+};
 
 use crate::{
     Credentials,
@@ -44,7 +46,7 @@ pub(crate) fn router(
     sessions: KeyVerifier,
     attempts: AttemptLimitLayer,
     clock: ServiceClock,
-) -> Result<Router, ConfigurationError> {
+) -> Result<RecordedRouter, ConfigurationError> {
     let tollgate = Tollgate::builder()
         .attempt_limit(attempts)
         .credential(CredentialLayer::from_sources([CredentialSource::Bearer])?)
@@ -53,8 +55,8 @@ pub(crate) fn router(
         .clock(clock)
         .realm("scanr account")
         .build()?;
-    let tokens = KeyRouter::new(api_usage.manager.clone(), authorize).into_router();
-    let pages = Router::new()
+    let tokens = KeyRouter::new(api_usage.manager.clone(), authorize).into_recorded_router();
+    let pages = RecordedRouter::new()
         .nest("/api-tokens", tokens)
         .route("/api-usage", get(api_usage::show))
         .fallback(async || error::not_found())
@@ -62,7 +64,7 @@ pub(crate) fn router(
         .layer(from_fn_with_state(api_usage.clone(), flush_first))
         .layer(tollgate)
         .with_state(api_usage);
-    Ok(Router::new().nest("/account", pages))
+    Ok(RecordedRouter::new().nest("/account", pages))
 }
 
 /// Writes pending usage first, so that the response shows the latest use of each token. That costs one write a request, and

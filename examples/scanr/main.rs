@@ -28,6 +28,8 @@ mod error;
 mod market;
 mod routes;
 mod scans;
+#[cfg(test)]
+mod tests;
 mod tiers;
 mod tokens;
 
@@ -41,9 +43,10 @@ use support::{
 };
 use tollgate::{
     AttemptLimitLayer, CachedKeys, ClientAddress, EntitlementLayer, KeyFormat, KeyVerifier, PerWindow,
-    RateLimitLayer, Tollgate, key::ApiKey, usage::UsageRecorder,
+    RateLimitLayer, Tollgate, key::ApiKey, manage::KeyManager, usage::UsageRecorder,
 };
-use tollgate_axum::peer_address;
+use tollgate_axum::{RecordedRouter, peer_address};
+use tollgate_sql::SqlKeys;
 
 use crate::api_usage::ApiUsage;
 
@@ -68,16 +71,33 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut credentials = tokens::issue(&manager, &clock).await?;
     let (sessions, signed_in) = account::sign_in()?;
     credentials.extend(signed_in);
+    let usage = UsageRecorder::new(store.clone());
+    let app = app(format, store.clone(), manager, sessions, usage.clone(), clock)?;
 
+    let flushing = usage.spawn()?;
+    host.serve(app, &credentials).await?;
+    flushing.shutdown().await?;
+    store.close().await;
+    Ok(())
+}
+
+/// The API behind its gate, and beside it the account routes and the clock.
+fn app(
+    format: KeyFormat,
+    store: SqlKeys,
+    manager: KeyManager,
+    sessions: KeyVerifier,
+    usage: UsageRecorder,
+    clock: ServiceClock,
+) -> Result<RecordedRouter, Box<dyn Error>> {
     // Clones share their counters: the account routes show what the gate counts, and failed attempts on tokens and on sessions
     // count together.
     let limits = RateLimitLayer::from_policies([tiers::limits()])?;
-    let usage = UsageRecorder::new(store.clone());
     let attempts = AttemptLimitLayer::new(3_000.per_minute(), ClientAddress::of_peer(peer_address));
 
     let tollgate = Tollgate::builder()
         .attempt_limit(attempts.clone())
-        .verify(KeyVerifier::new(format, CachedKeys::new(store.clone())))
+        .verify(KeyVerifier::new(format, CachedKeys::new(store)))
         .rate_limit(limits.clone())
         .entitlement(EntitlementLayer::new())
         .usage(usage.clone())
@@ -85,17 +105,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .clock(clock.clone())
         .realm("scanr")
         .build()?;
-    let api_usage = ApiUsage { manager, limits, usage: usage.clone() };
+    let api_usage = ApiUsage { manager, limits, usage };
     // The gate checks the token, its limits and its subscription. Each route checks the scope and the tier itself. Routes merged
     // after the layer are outside the gate: moving the clock needs no token.
-    let app = routes::router(clock.clone())?
+    Ok(routes::router(clock.clone())?
         .layer(tollgate)
         .merge(account::router(api_usage, sessions, attempts, clock.clone())?)
-        .merge(clock::router(clock, error::response));
-
-    let flushing = usage.spawn()?;
-    host.serve(app, &credentials).await?;
-    flushing.shutdown().await?;
-    store.close().await;
-    Ok(())
+        .merge(clock::router(clock, error::response)))
 }

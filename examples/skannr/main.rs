@@ -47,6 +47,8 @@ mod scans;
 mod sessions;
 mod sign_in;
 mod targets;
+#[cfg(test)]
+mod tests;
 mod tokens;
 
 use std::{error::Error, time::Duration};
@@ -61,7 +63,7 @@ use tollgate::{
     AttemptLimitLayer, CredentialLayer, PerWindow, Plan, Principal, RateLimitLayer, RequestIdLayer, Tollgate,
     clock::Clock as _, verify::CredentialSource,
 };
-use tollgate_axum::RefusalLayer;
+use tollgate_axum::{RecordedRouter, RefusalLayer};
 
 use crate::{
     accounts::{Account, Accounts},
@@ -101,25 +103,31 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let clock = ServiceClock::new(now)?;
     let database = database::open().await?;
     let tokens = Tokens::new(clock.clone())?;
-    // Clones share their counters: a sign-in shows what the gate counts.
-    let limits = limits::of_accounts()?;
     let app = App {
         accounts: Accounts::new(database.clone()),
         sessions: Sessions::new(database.clone(), tokens.clone(), clock.clone()),
         passwords: Passwords::new()?,
         guesses: Guesses::new(),
-        limits: limits.clone(),
+        limits: limits::of_accounts()?,
         inventory: Inventory::default(),
-        clock: clock.clone(),
+        clock,
     };
     let credentials = app.issue_credentials(&tokens).await?;
+    host.serve(service(app, &tokens)?, &credentials).await?;
+    database.close().await;
+    Ok(())
+}
 
+/// The routes behind the gate, and the open ones beside it.
+fn service(app: App, tokens: &Tokens) -> Result<RecordedRouter, Box<dyn Error>> {
+    let clock = app.clock.clone();
     let tollgate = Tollgate::builder()
         .attempt_limit(AttemptLimitLayer::new(3_000.per_minute(), limits::client_address()))
         .credential(CredentialLayer::from_sources([CredentialSource::Bearer])?)
         .verify(tokens.verifier())
         .plan(app.accounts.clone())
-        .rate_limit(limits)
+        // Clones share their counters: a sign-in shows what the gate counts.
+        .rate_limit(app.limits.clone())
         .responder(error::responder())
         .clock(clock.clone())
         .realm(REALM)
@@ -131,11 +139,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // The fallback is inside the gate, too: without a token, every other path is answered with 401.
     let guarded = routes::guarded(app.clone()).layer(RefusalLayer::new()).layer(tollgate);
     let open = routes::open(app).layer(RefusalLayer::new()).layer(of_addresses).layer(RequestIdLayer::new());
-    let service = guarded.merge(open).merge(clock::router(clock, error::response));
-
-    host.serve(service, &credentials).await?;
-    database.close().await;
-    Ok(())
+    Ok(guarded.merge(open).merge(clock::router(clock, error::response)))
 }
 
 impl App {

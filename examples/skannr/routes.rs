@@ -1,11 +1,11 @@
 //! The endpoints.
 
 use axum::{
-    Router,
     extract::DefaultBodyLimit,
     routing::{delete, get, post},
 };
 use tollgate::EntitlementLayer;
+use tollgate_axum::RecordedRouter;
 
 use crate::{
     App, alerts, billing,
@@ -17,27 +17,27 @@ use crate::{
 pub(crate) const MAX_BODY_BYTES: usize = 16 * 1024;
 
 /// The routes that need no access token.
-pub(crate) fn open(app: App) -> Router {
-    let auth = Router::new()
+pub(crate) fn open(app: App) -> RecordedRouter {
+    let auth = RecordedRouter::new()
         .route("/register", post(sign_in::register))
         .route("/login", post(sign_in::login))
         .route("/token/refresh", post(sign_in::refresh))
         .method_not_allowed_fallback(async || METHOD_NOT_ALLOWED);
-    Router::new().nest("/api/v1/auth", auth).layer(DefaultBodyLimit::max(MAX_BODY_BYTES)).with_state(app)
+    RecordedRouter::new().nest("/api/v1/auth", auth).layer(DefaultBodyLimit::max(MAX_BODY_BYTES)).with_state(app)
 }
 
 /// All other routes. Where the contract names no method, the usual ones do the same. An account whose subscription has lapsed is refused with 403 where one is needed, and can still pay.
-pub(crate) fn guarded(app: App) -> Router {
-    let auth = Router::new()
+pub(crate) fn guarded(app: App) -> RecordedRouter {
+    let auth = RecordedRouter::new()
         .route("/auth/mfa/setup", post(mfa::setup))
         .route("/auth/mfa/enable", post(mfa::enable))
         .route("/auth/mfa", delete(mfa::disable).post(mfa::disable));
-    let billing = Router::new()
+    let billing = RecordedRouter::new()
         .route("/billing/status", get(billing::status))
         .route("/billing/checkout", post(billing::checkout))
         .route("/billing/portal", post(billing::portal).get(billing::portal))
         .route("/billing/change-plan", post(billing::change_plan).put(billing::change_plan));
-    Router::new()
+    RecordedRouter::new()
         .nest("/api/v1", auth.merge(billing).merge(paid().route_layer(EntitlementLayer::new())))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(app)
@@ -46,8 +46,8 @@ pub(crate) fn guarded(app: App) -> Router {
 }
 
 /// The routes that need an active subscription.
-fn paid() -> Router<App> {
-    Router::new()
+fn paid() -> RecordedRouter<App> {
+    RecordedRouter::new()
         .route("/targets", get(targets::list).post(targets::add))
         // The contract names no method for an update. PUT and PATCH do the same: they change the fields that are sent.
         .route(

@@ -54,7 +54,6 @@ mod users;
 
 use std::error::Error;
 
-use axum::Router;
 use clap::Args;
 use jiff::Timestamp;
 use support::{
@@ -66,7 +65,7 @@ use tollgate::{
     Policy, RateLimitLayer, RequestIdLayer, ScopeLayer, Tollgate,
     verify::{Branch, CredentialSource, Dispatch},
 };
-use tollgate_axum::peer_address;
+use tollgate_axum::{RecordedRouter, peer_address};
 use tollgate_jwt::JwtVerifier;
 use tollgate_sql::SqlKeys;
 
@@ -97,15 +96,28 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // If the issuer's keys cannot be fetched, the service ends here, and not with the first request.
     sessions.connect().await?;
 
-    let demo = clock::router(clock.clone(), |status, _code, message| error::response(status, message));
-    host.serve(api(&store, sessions, clock)?.merge(demo), &credentials).await?;
+    host.serve(app(&store, sessions, clock)?, &credentials).await?;
     store.close().await;
     Ok(())
 }
 
+/// The API, and beside it the clock.
+fn app(
+    store: &SqlKeys,
+    sessions: JwtVerifier,
+    clock: ServiceClock,
+) -> Result<RecordedRouter, Box<dyn Error>> {
+    let demo = clock::router(clock.clone(), |status, _code, message| error::response(status, message));
+    Ok(api(store, sessions, clock)?.merge(demo))
+}
+
 /// The API behind its gate, which checks the credential, the rate limit and the scope, and then reserves credits: a request that is
 /// refused costs nothing.
-fn api(store: &SqlKeys, sessions: JwtVerifier, clock: ServiceClock) -> Result<Router, Box<dyn Error>> {
+fn api(
+    store: &SqlKeys,
+    sessions: JwtVerifier,
+    clock: ServiceClock,
+) -> Result<RecordedRouter, Box<dyn Error>> {
     let keys = KeyVerifier::new(keys::format()?, CachedKeys::new(store.clone()));
     // A credential has one verifier, and one text for every reason why it is invalid.
     let verifier = Dispatch::new()

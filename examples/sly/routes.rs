@@ -3,7 +3,6 @@
 use std::error::Error;
 
 use axum::{
-    Router,
     extract::DefaultBodyLimit,
     routing::{get, post},
 };
@@ -13,7 +12,7 @@ use tollgate::{
     credits::{CreditCost, CreditCosts},
     scope::{Requirement, ScopeMap, scope},
 };
-use tollgate_axum::RefusalLayer;
+use tollgate_axum::{RecordedRouter, RefusalLayer};
 use tollgate_sql::SqlKeys;
 
 use crate::{corpus, credits, error, keys, rotation};
@@ -43,20 +42,20 @@ pub(crate) fn costs() -> Result<CreditCost, ConfigurationError> {
     CreditCosts::new().post("/v1/scanner/scan", 1).post("/v1/scanner/batch", 5).otherwise(0)
 }
 
-pub(crate) fn router(store: &SqlKeys, clock: ServiceClock) -> Result<Router, Box<dyn Error>> {
-    let scans = Router::new()
+pub(crate) fn router(store: &SqlKeys, clock: ServiceClock) -> Result<RecordedRouter, Box<dyn Error>> {
+    let scans = RecordedRouter::new()
         .route("/v1/scanner/scan", corpus::create("scan"))
         .route("/v1/scanner/batch", corpus::create("batch"))
         .route("/v1/scanner/tests", corpus::create("test"))
         .route("/v1/scanner/scans/{id}", get(corpus::show))
         .with_state(corpus::by_environment());
-    let balance = Router::new()
+    let balance = RecordedRouter::new()
         .route("/v1/scanner/credits/balance", get(credits::balance))
         .with_state((store.credits(), clock.clone()));
-    let rotation = Router::new()
+    let rotation = RecordedRouter::new()
         .route("/v1/scanner/keys/rotate", post(rotation::rotate))
         .with_state(rotation::Rotations::new(keys::manager(store.clone(), clock)?));
-    Ok(Router::new()
+    Ok(RecordedRouter::new()
         .merge(scans)
         .merge(balance)
         .merge(rotation)

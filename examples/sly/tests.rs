@@ -1,8 +1,9 @@
-//! What cannot be seen from outside: an organization is suspended, a user has no profile, the issuer rotates its keys.
+//! What cannot be seen from outside: which routes are open, an organization is suspended, a user has no profile, the issuer rotates its keys.
 
 use std::net::SocketAddr;
 
 use axum::{
+    Router,
     body::{Body, to_bytes},
     extract::connect_info::MockConnectInfo,
 };
@@ -12,6 +13,7 @@ use tollgate::{
     clock::{Clock as _, ManualClock, SystemClock},
     manage::{Actor, KeyManager},
 };
+use tollgate_testing::coverage::Coverage;
 use tower::ServiceExt as _;
 
 use super::*;
@@ -27,6 +29,17 @@ fn admitted(balance: u64) -> (u16, String) {
 
 fn refused(status: u16, text: &str) -> (u16, String) {
     (status, format!(r#"{{"error":"{text}"}}"#))
+}
+
+#[tokio::test]
+async fn only_the_clock_needs_no_credential() {
+    let store = keys::store().await.unwrap();
+    let supabase = Supabase::start(ServiceClock::Running).await;
+    let users = Users::open(store.clone()).await.unwrap();
+    let sessions = users::verifier(supabase.issuer().unwrap(), users, store.clone());
+
+    let (router, routes) = app(&store, sessions, ServiceClock::Running).unwrap().into_parts();
+    Coverage::of(router, routes).await.assert_only_open(["POST /_demo/clock"]);
 }
 
 #[tokio::test]
@@ -125,7 +138,7 @@ impl Service {
         let users = Users::open(store.clone()).await.unwrap();
         let sessions = users::verifier(supabase.issuer().unwrap(), users, store.clone());
         sessions.connect().await.unwrap();
-        let api = api(&store, sessions, clock).unwrap();
+        let api = api(&store, sessions, clock).unwrap().into_router();
         let api = api.layer(MockConnectInfo(SocketAddr::from(([127, 0, 0, 1], 4711))));
         Self { api, manager, supabase, credentials, clock: manual }
     }

@@ -19,13 +19,12 @@ mod tests;
 
 use std::error::Error;
 
-use axum::Router;
 use support::{Host, Shutdown};
 use tollgate::{
     AttemptLimitLayer, CachedKeys, ClientAddress, EntitlementLayer, KeyFormat, KeyVerifier, PerWindow,
     ScopeLayer, Tollgate,
 };
-use tollgate_axum::peer_address;
+use tollgate_axum::{RecordedRouter, peer_address};
 use tollgate_sql::SqlKeys;
 
 #[tokio::main]
@@ -41,7 +40,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// The API behind its gate, which checks the key, then the subscription, then the scope.
-fn app(format: KeyFormat, store: SqlKeys, shutdown: Shutdown) -> Result<Router, Box<dyn Error>> {
+fn app(format: KeyFormat, store: SqlKeys, shutdown: Shutdown) -> Result<RecordedRouter, Box<dyn Error>> {
     let tollgate = Tollgate::builder()
         .attempt_limit(AttemptLimitLayer::new(3_000.per_minute(), ClientAddress::of_peer(peer_address)))
         // The store notifies the cache of a revocation, and ends the streams of the key.

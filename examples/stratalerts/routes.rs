@@ -1,7 +1,7 @@
 //! The REST endpoints, and the scope of each.
 
 use axum::{
-    Json, Router,
+    Json,
     extract::{Path, rejection::PathRejection},
     response::{IntoResponse, Response},
     routing::{any, get},
@@ -10,6 +10,7 @@ use http::StatusCode;
 use serde_json::Value;
 use support::Shutdown;
 use tollgate::scope::{ScopeMap, scope};
+use tollgate_axum::RecordedRouter;
 
 use crate::{
     error,
@@ -34,8 +35,8 @@ pub(crate) fn scopes() -> ScopeMap {
         .any(socket::PATH, scope("ws:connect"))
 }
 
-pub(crate) fn router(shutdown: Shutdown) -> Router {
-    let rest = Router::new()
+pub(crate) fn router(shutdown: Shutdown) -> RecordedRouter {
+    let rest = RecordedRouter::new()
         .route("/instruments", get(async || Json(market::instruments())))
         .route("/instruments/{symbol}", get(async |path: Symbol| view(path, Instrument::describe)))
         .route("/market-status", get(async || Json(market::status())))
@@ -45,7 +46,7 @@ pub(crate) fn router(shutdown: Shutdown) -> Router {
         .route("/setups/current", get(async || Json(market::setups())))
         .route("/alerts/in-force", get(async || Json(market::alerts_in_force())))
         .route("/alerts/simultaneous-breaks", get(async || Json(market::simultaneous_breaks())));
-    Router::new()
+    RecordedRouter::new()
         .nest("/api/market/v1", rest)
         // HTTP/1.1 opens a WebSocket by GET, HTTP/2 by CONNECT (RFC 8441).
         .route(socket::PATH, any(socket::connect))

@@ -1,4 +1,4 @@
-//! A stream closes when its key ends, and a lapsed subscription is reported first.
+//! No route is open, a stream closes when its key ends, and a lapsed subscription is reported first.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -16,8 +16,17 @@ use tollgate::{
     clock::{Clock, SystemClock},
     manage::{Actor, KeyManager, NewKey},
 };
+use tollgate_testing::coverage::Coverage;
 
 use super::*;
+
+#[tokio::test]
+async fn every_route_needs_a_key() {
+    let store = keys::store().await.unwrap();
+    let app = app(KeyFormat::new("strat").unwrap(), store, Shutdown::never()).unwrap();
+    let (router, routes) = app.into_parts();
+    Coverage::of(router, routes).await.assert_only_open([]);
+}
 
 #[tokio::test]
 async fn closes_an_open_stream_when_its_key_is_revoked() {
@@ -76,7 +85,7 @@ impl Service {
         let format = KeyFormat::new("strat").unwrap();
         let store = keys::store().await.unwrap();
         let manager = keys::manager(format.clone(), store.clone()).unwrap();
-        let app = app(format, store, Shutdown::never()).unwrap();
+        let app = app(format, store, Shutdown::never()).unwrap().into_router();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {

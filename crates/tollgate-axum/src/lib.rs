@@ -153,6 +153,9 @@ an extractor, place that extractor *before* `WebSocketUpgrade`, which takes the 
 //!   use it as a guard if the fallback must be protected.
 //! - A router that is merged or nested later is covered only by its own layers.
 //!
+//! A test can check which routes are open: build the application with a `RecordedRouter` (feature `recorded-router`), and give it to
+//! `tollgate_testing::coverage`.
+//!
 //! [axum#394]: https://github.com/tokio-rs/axum/issues/394
 //! [axum#474]: https://github.com/tokio-rs/axum/issues/474
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -173,6 +176,8 @@ mod original_uri;
 #[cfg(feature = "oauth")]
 mod protected_resource;
 mod rate_limit;
+#[cfg(feature = "recorded-router")]
+mod recorded_router;
 mod refused;
 mod rejection;
 mod request_id;
@@ -189,6 +194,8 @@ pub use original_uri::original_uri;
 #[cfg(feature = "oauth")]
 pub use protected_resource::protected_resource;
 pub use rate_limit::RateLimit;
+#[cfg(feature = "recorded-router")]
+pub use recorded_router::{RecordedRouter, RecordedRoutes};
 pub use refused::{RefusalFuture, RefusalLayer, RefusalService, Refused};
 pub use rejection::Rejection;
 pub use request_id::RequestId;

@@ -174,7 +174,7 @@ use origin::Origins;
 use refused::Refused;
 use scopes::Choice;
 
-use crate::RefusalLayer;
+use crate::{RecordedRouter, RefusalLayer};
 
 /// The name in the log of refusals.
 const NAME: &str = "KeyRouter";
@@ -256,8 +256,13 @@ impl KeyRouter {
 
     /// The routes, relative to the path where they are mounted: `app.nest("/account/keys", router)`.
     pub fn into_router<S: Clone + Send + Sync + 'static>(self) -> Router<S> {
+        self.into_recorded_router().into_router()
+    }
+
+    /// The routes, to be nested in a router that records its own.
+    pub fn into_recorded_router<S: Clone + Send + Sync + 'static>(self) -> RecordedRouter<S> {
         let keys = Arc::new(self);
-        Router::new()
+        RecordedRouter::new()
             .route("/", get(routes::list).post(routes::issue))
             .route("/{key_id}", get(routes::show).patch(routes::update).delete(routes::delete))
             .route("/{key_id}/revoke", post(routes::revoke))

@@ -11,6 +11,7 @@
 mod assert;
 #[cfg(feature = "jwt")]
 mod authority;
+pub mod coverage;
 mod keys;
 mod request;
 pub mod suite;

@@ -12,7 +12,7 @@ use std::{
 };
 
 use axum::{
-    Json, Router,
+    Json,
     body::Bytes,
     extract::{State, rejection::BytesRejection},
     response::{IntoResponse, Response},
@@ -22,6 +22,7 @@ use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 use tollgate::clock::{Clock, ManualClock, SystemClock};
+use tollgate_axum::RecordedRouter;
 
 /// The clock of an example. Clones share their state.
 #[derive(Clone, Debug)]
@@ -75,12 +76,12 @@ pub fn parse(text: &str) -> Result<Timestamp, String> {
 }
 
 /// The route that moves the clock.
-pub fn router(clock: ServiceClock, error: ErrorResponse) -> Router {
+pub fn router(clock: ServiceClock, error: ErrorResponse) -> RecordedRouter {
     let method = post(move_clock).fallback(async move || {
         let message = "This path has other methods: see the Allow header.";
         error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
     });
-    Router::new().route("/_demo/clock", method).with_state((clock, error))
+    RecordedRouter::new().route("/_demo/clock", method).with_state((clock, error))
 }
 
 async fn move_clock(

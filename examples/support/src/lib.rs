@@ -93,7 +93,7 @@ impl Host {
     /// If the signal handlers cannot be installed.
     pub async fn serve(
         self,
-        app: Router,
+        app: impl Into<Router>,
         credentials: &[(impl AsRef<str>, impl Secret)],
     ) -> Result<(), Box<dyn Error>> {
         // Before the ready line, because its reader may stop the service at once.
@@ -111,7 +111,7 @@ impl Host {
             shutdown.send_replace(true);
         };
         // Limits by client address need the peer's address.
-        let service = app.into_make_service_with_connect_info::<SocketAddr>();
+        let service = app.into().into_make_service_with_connect_info::<SocketAddr>();
         let serving = axum::serve(self.listener, service).with_graceful_shutdown(begin_shutdown);
         let mut shutdown = Shutdown(self.shutdown.subscribe());
         tokio::select! {
