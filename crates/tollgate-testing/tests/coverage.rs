@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tollgate::{
     AttemptLimitLayer, ClientAddress, CredentialLayer, Denial, DenialKind, PerWindow as _, RequestContext,
     ScopeLayer, Tollgate,
+    layers::ReportOnly,
     respond::Grpc,
     scope::{ScopeMap, scope},
 };
@@ -28,6 +29,10 @@ fn stack() -> Tollgate {
 
 async fn ok() -> &'static str {
     "ok"
+}
+
+async fn panics() {
+    panic!("no request was expected");
 }
 
 async fn open(app: RecordedRouter) -> String {
@@ -126,10 +131,10 @@ async fn the_applications_own_refusal_guards_nothing() {
 async fn a_stack_that_does_not_require_a_credential_leaves_everything_open() {
     let app = |tollgate: Tollgate| RecordedRouter::new().route("/jobs", get(ok)).layer(tollgate);
     let keys = TestKeys::new();
-    let report_only = Tollgate::builder().verify(keys.verifier()).report_only().build().unwrap();
+    let report_only = Tollgate::builder().verify(keys.verifier()).report_only(&ReportOnly::new()).build().unwrap();
     assert_eq!(open(app(report_only)).await, "GET /jobs");
 
-    let optional = || Tollgate::builder().credential(CredentialLayer::optional()).verify(keys.verifier());
+    let optional = || Tollgate::builder().credential(CredentialLayer::new().with_anonymous()).verify(keys.verifier());
     assert_eq!(open(app(optional().build().unwrap())).await, "GET /jobs");
     // The scope layer refuses anonymous callers where a scope is required, and what is not listed.
     let scopes = ScopeMap::new().get("/jobs", scope("jobs:read"));
@@ -140,7 +145,7 @@ async fn a_stack_that_does_not_require_a_credential_leaves_everything_open() {
 async fn a_handler_that_waits_fails_or_panics_is_open() {
     let app = RecordedRouter::new()
         .route("/waits", post(async || pending::<()>().await))
-        .route("/panics", delete(async || panic!("no request was expected")));
+        .route("/panics", delete(panics));
     let begin = Instant::now();
     let coverage = coverage(app).await;
     assert_eq!(begin.elapsed(), DEADLINE);
