@@ -9,7 +9,7 @@ use std::{
 use benches::{
     cast::Scenario,
     measure::{
-        instructions,
+        instructions::{self, Instructions},
         lines::{Lines, Touched},
         time::Case,
     },
@@ -70,9 +70,10 @@ pub(crate) fn record() {
     assert!(instructions::is_available(), "recording needs valgrind; install it and record again");
     let allocations = Allocations::count();
     let mut recorded = json!({ "toolchain": toolchain() });
+    let instructions = Instructions::count(&held().map(|(_, case)| case));
     for (name, case) in held() {
         recorded["allocations"][name] = rounded(allocations.of(case)).into();
-        recorded["instructions"][name] = rounded(instructions::own(case)).into();
+        recorded["instructions"][name] = rounded(instructions.own(case)).into();
     }
     let lines = Lines::measure(&held_traced().map(|(_, case)| case));
     for traced in TRACED {
@@ -95,9 +96,11 @@ pub(crate) fn check() -> ExitCode {
     is_kept &= compare("allocations", &FLOOR_MAY_ALLOCATE.map(of_floor), |case| allocations.of(case));
     match reason_to_skip_instructions(&recorded["toolchain"]) {
         None => {
-            let instructions_held = limits(&recorded, "instructions", INSTRUCTIONS_MAY_GROW, &held());
-            is_kept &= compare("instructions", &instructions_held, instructions::own);
-            is_kept &= compare("instructions", &FLOOR_MAY_TAKE.map(of_floor), instructions::own);
+            let mut instructions_held = limits(&recorded, "instructions", INSTRUCTIONS_MAY_GROW, &held());
+            instructions_held.extend(FLOOR_MAY_TAKE.map(of_floor));
+            let cases: Vec<Case> = instructions_held.iter().map(|limit| limit.case).collect();
+            let instructions = Instructions::count(&cases);
+            is_kept &= compare("instructions", &instructions_held, |case| instructions.own(case));
             let lines = Lines::measure(&held_traced().map(|(_, case)| case));
             for Traced { name, figure, may_grow } in TRACED {
                 let traced_held = limits(&recorded, name, may_grow, &held_traced());

@@ -48,7 +48,8 @@ pub(crate) fn router(
         .realm("oplive dashboard")
         .build()?;
     let keys = KeyRouter::new(manager, authorize).into_recorded_router();
-    let pages = RecordedRouter::new().nest("/api-keys", keys).fallback(async || error::not_found()).layer(tollgate);
+    let pages =
+        RecordedRouter::new().nest("/api-keys", keys).fallback(async || error::not_found()).layer(tollgate);
     Ok(RecordedRouter::new().nest("/dashboard", pages))
 }
 

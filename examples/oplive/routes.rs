@@ -56,7 +56,8 @@ pub(crate) fn router(credits: SqlCredits, clock: ServiceClock) -> RecordedRouter
         .route("/v1/webhooks", post(webhooks::create))
         .route("/v1/webhooks/{id}/test", post(webhooks::test))
         .with_state(Webhooks::default());
-    let credits = RecordedRouter::new().route("/v1/credits", get(credits::balance)).with_state((credits, clock));
+    let credits =
+        RecordedRouter::new().route("/v1/credits", get(credits::balance)).with_state((credits, clock));
     RecordedRouter::new()
         .merge(jobs)
         .merge(webhooks)

@@ -23,7 +23,10 @@ pub(crate) fn open(app: App) -> RecordedRouter {
         .route("/login", post(sign_in::login))
         .route("/token/refresh", post(sign_in::refresh))
         .method_not_allowed_fallback(async || METHOD_NOT_ALLOWED);
-    RecordedRouter::new().nest("/api/v1/auth", auth).layer(DefaultBodyLimit::max(MAX_BODY_BYTES)).with_state(app)
+    RecordedRouter::new()
+        .nest("/api/v1/auth", auth)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .with_state(app)
 }
 
 /// All other routes. Where the contract names no method, the usual ones do the same. An account whose subscription has lapsed is refused with 403 where one is needed, and can still pay.

@@ -10,7 +10,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::time::Case;
+use super::{of_each, time::Case};
 use crate::drive::{self, Stack};
 
 /// The number of requests in the average.
@@ -31,9 +31,25 @@ pub fn version() -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// The stack's own instructions per request, without the allocator.
+/// The instructions of some cases per request, without the allocator's.
+#[derive(Debug)]
+pub struct Instructions(HashMap<Case, f64>);
+
+impl Instructions {
+    /// Counts those of `cases`, and of what is taken off them.
+    pub fn count(cases: &[Case]) -> Self {
+        Self(of_each(cases, |case| Profile::of(case).total()))
+    }
+
+    /// The stack's own.
+    pub fn own(&self, case: Case) -> f64 {
+        self.0[&case] - self.0[&case.base()]
+    }
+}
+
+/// The stack's own instructions per request, without the allocator's.
 pub fn own(case: Case) -> f64 {
-    Profile::of(case).total() - Profile::of(case.base()).total()
+    Instructions::count(&[case]).own(case)
 }
 
 /// Instructions per request by function, without its callees.
@@ -45,16 +61,19 @@ pub struct Profile {
 impl Profile {
     /// Counts in a separate process.
     pub fn of(case: Case) -> Self {
-        let file = env::temp_dir().join(format!("tollgate-callgrind-{}-{}", std::process::id(), case.stack));
+        let Case { stack, scenario, has_id } = case;
+        let (scenario, id) = (scenario.name(), if has_id { "id" } else { "no-id" });
+        let name = format!("tollgate-callgrind-{}-{stack}-{scenario}-{id}", std::process::id());
+        let file = env::temp_dir().join(name);
         let status = Command::new("valgrind")
             .args(["--tool=callgrind", "--collect-atstart=no", "--toggle-collect=*collected_by_callgrind*"])
             .arg(format!("--callgrind-out-file={}", file.display()))
             .arg(env::current_exe().unwrap())
-            .args(["serve", case.stack, case.scenario.name(), if case.has_id { "id" } else { "no-id" }])
+            .args(["serve", stack, scenario, id])
             .stderr(Stdio::null())
             .status()
             .unwrap();
-        assert!(status.success(), "valgrind failed on the stack {}: {status}", case.stack);
+        assert!(status.success(), "valgrind failed on the stack {stack}: {status}");
         let text = fs::read_to_string(&file).unwrap();
         fs::remove_file(&file).unwrap();
         Self { by_function: counted(&text) }

@@ -27,7 +27,7 @@ use std::{
 
 use sha2::block_api::compress256;
 
-use super::{median, time::Case};
+use super::{median, of_each, time::Case};
 use crate::{
     drive::{self, Stack},
     stacks,
@@ -73,11 +73,7 @@ pub struct Lines(HashMap<Case, Touched>);
 impl Lines {
     /// Traces `cases`, and those that are taken off them, each in a process of its own.
     pub fn measure(cases: &[Case]) -> Self {
-        let mut lines = HashMap::new();
-        for case in cases.iter().flat_map(|case| [*case, case.base()]) {
-            lines.entry(case).or_insert_with(|| trace(case));
-        }
-        Self(lines)
+        Self(of_each(cases, trace))
     }
 
     /// What the stack itself adds to what its base touches.

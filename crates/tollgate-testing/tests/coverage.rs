@@ -131,14 +131,19 @@ async fn the_applications_own_refusal_guards_nothing() {
 async fn a_stack_that_does_not_require_a_credential_leaves_everything_open() {
     let app = |tollgate: Tollgate| RecordedRouter::new().route("/jobs", get(ok)).layer(tollgate);
     let keys = TestKeys::new();
-    let report_only = Tollgate::builder().verify(keys.verifier()).report_only(&ReportOnly::new()).build().unwrap();
+    let report_only =
+        Tollgate::builder().verify(keys.verifier()).report_only(&ReportOnly::new()).build().unwrap();
     assert_eq!(open(app(report_only)).await, "GET /jobs");
 
-    let optional = || Tollgate::builder().credential(CredentialLayer::new().with_anonymous()).verify(keys.verifier());
+    let optional =
+        || Tollgate::builder().credential(CredentialLayer::new().with_anonymous()).verify(keys.verifier());
     assert_eq!(open(app(optional().build().unwrap())).await, "GET /jobs");
     // The scope layer refuses anonymous callers where a scope is required, and what is not listed.
     let scopes = ScopeMap::new().get("/jobs", scope("jobs:read"));
-    assert_eq!(open(app(optional().scope(ScopeLayer::per_route(scopes).unwrap()).build().unwrap())).await, "");
+    assert_eq!(
+        open(app(optional().scope(ScopeLayer::per_route(scopes).unwrap()).build().unwrap())).await,
+        ""
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -168,8 +173,10 @@ async fn a_stack_that_is_configured_wrongly_is_no_guard() {
 #[tokio::test]
 #[should_panic(expected = "Raise the limit in this test.")]
 async fn a_limit_of_attempts_is_no_guard() {
-    let attempts = AttemptLimitLayer::new(2.per_minute(), ClientAddress::of_peer(|_| Some([127, 0, 0, 1].into())));
-    let tollgate = Tollgate::builder().attempt_limit(attempts).verify(TestKeys::new().verifier()).build().unwrap();
+    let attempts =
+        AttemptLimitLayer::new(2.per_minute(), ClientAddress::of_peer(|_| Some([127, 0, 0, 1].into())));
+    let tollgate =
+        Tollgate::builder().attempt_limit(attempts).verify(TestKeys::new().verifier()).build().unwrap();
     coverage(RecordedRouter::new().route("/jobs", get(ok)).layer(tollgate)).await.assert_only_open([]);
 }
 
@@ -206,11 +213,16 @@ async fn a_check_of_nothing_fails() {
 #[tokio::test]
 async fn the_requests_have_no_credential_and_fit_the_route() {
     let context = async |request: axum::extract::Request| {
-        assert!(request.headers().get("authorization").is_none() && request.headers().get("x-api-key").is_none());
+        assert!(
+            request.headers().get("authorization").is_none() && request.headers().get("x-api-key").is_none()
+        );
         assert!(RequestContext::of(request.extensions()).is_none());
         assert_eq!(request.uri().path(), "/a/placeholder/b/placeholder");
     };
-    let coverage = Coverage::of(Router::new().route("/a/{id}/b/{*rest}", get(context)), Routes::new().any("/a/{id}/b/{*rest}"));
+    let coverage = Coverage::of(
+        Router::new().route("/a/{id}/b/{*rest}", get(context)),
+        Routes::new().any("/a/{id}/b/{*rest}"),
+    );
     let coverage = coverage.await;
     assert!(matches!(coverage.open()[0].answer(), Answer::Response(StatusCode::OK)), "{coverage:?}");
 }

@@ -62,7 +62,9 @@ impl fmt::Display for Answer {
             Self::Response(status) => write!(f, "it answers with {status}"),
             Self::Refused(denial) => match denial.outcome() {
                 Outcome::Misconfigured => write!(f, "it is refused with `{denial}`. Correct the stack."),
-                Outcome::Unavailable => write!(f, "it is refused with `{denial}`. Start what the stack needs."),
+                Outcome::Unavailable => {
+                    write!(f, "it is refused with `{denial}`. Start what the stack needs.")
+                }
                 _ if matches!(denial.kind(), DenialKind::RateLimited | DenialKind::TooManyInFlight) => {
                     write!(f, "it is refused with `{denial}`. Raise the limit in this test.")
                 }

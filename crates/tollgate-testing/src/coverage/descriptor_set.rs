@@ -16,7 +16,7 @@ impl Routes {
     /// use tollgate_testing::coverage::Routes;
     ///
     /// let routes = Routes::of_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
-    /// // grpc.health.v1.Health/Check, grpc.health.v1.Health/Watch, ..
+    /// // grpc.health.v1.Health/Check, grpc.health.v1.Health/Watch
     /// # let _ = routes;
     /// ```
     ///
@@ -39,7 +39,10 @@ impl Routes {
                 }
             }
         }
-        assert!(!routes.is_empty(), "the descriptor set has no RPC: does it contain the file of the service?");
+        assert!(
+            !routes.is_empty(),
+            "the descriptor set has no RPC: does it contain the file of the service?"
+        );
         routes
     }
 }

@@ -37,7 +37,9 @@ where
         Route::Method(method, path) => {
             let verdict = match send(service, http_request(method.clone(), path), &[]).await {
                 // A route that is listed by mistake is reported like any other that no layer guards.
-                Verdict::NoSuchMethod => Verdict::Open(Answer::Response(http::StatusCode::METHOD_NOT_ALLOWED)),
+                Verdict::NoSuchMethod => {
+                    Verdict::Open(Answer::Response(http::StatusCode::METHOD_NOT_ALLOWED))
+                }
                 verdict => verdict,
             };
             vec![(format!("{method} {path}"), verdict)]
