@@ -14,6 +14,7 @@ pub mod entitlement;
 pub(crate) mod exposed_headers;
 pub mod guard;
 pub mod in_flight_limit;
+pub mod message;
 pub mod plan;
 pub mod rate_limit;
 pub mod request_id;
@@ -42,6 +43,7 @@ pub(crate) enum Gate {
     Guard(guard::GuardGate),
     Credits(credits::CreditsGate),
     Usage(usage::UsageGate),
+    Message(message::MessageGate),
 }
 
 impl Gate {
@@ -60,6 +62,7 @@ impl Gate {
             Self::Guard(gate) => gate.name(),
             Self::Credits(_) => credits::LAYER,
             Self::Usage(_) => usage::LAYER,
+            Self::Message(_) => message::LAYER,
         }
     }
 
@@ -86,6 +89,7 @@ impl Gate {
             Self::Guard(gate) => gate.check(cx),
             Self::Credits(gate) => gate.check(cx),
             Self::Usage(gate) => gate.check(cx),
+            Self::Message(gate) => gate.check(cx),
         }
     }
 

@@ -61,6 +61,7 @@
 //! | [`GuardLayer`] | the principal and its plan, the request's head | | what your [`Guard`](guard::Guard) returns |
 //! | [`CreditsLayer`] | the principal and its plan, the request's head | a [`CreditMeter`](credits::CreditMeter), `X-Credits-Remaining` | 402 |
 //! | [`UsageLayer`] | the principal | usage counts, to a [`UsageRecorder`](usage::UsageRecorder) | |
+//! | [`MessageLayer`] | what its limits and credits read | a [`MessageMeter`], by which a handler charges the messages of a stream | |
 //!
 //! The layers keep what they know about a request in one extension, the [`RequestContext`]. A refusal is a [`Denial`]; a
 //! [responder](respond) turns it into a response. A backend that does not answer is a 503. A guard that does not find what it reads is
@@ -92,7 +93,7 @@
 //! | `reason` | the precise reason: [`DenialKind::reason`] |
 //! | `code` | the public code of the denial |
 //! | `status` | the status that was sent; in report-only mode, the denial's |
-//! | `method`, `path` | of the request, without the query |
+//! | `method`, `path` | of the request, without the query; of a refused message, those of the request that opened the stream |
 //! | `detail` | details for the log only |
 //! | `request_id`, `principal`, `tenant` | if they are known |
 //! | `report_only` | `true` if the request was let through in report-only mode |
@@ -198,6 +199,7 @@ pub mod request {
 
     pub use crate::client_address::ClientAddress;
     pub use crate::engine::RequestContext;
+    pub use crate::layers::message::MessageMeter;
     pub use crate::request_id::RequestId;
 }
 
@@ -209,12 +211,12 @@ pub use denial::{Denial, DenialKind};
 pub use key::{Environment, KeyFormat};
 pub use layers::{
     attempt_limit::AttemptLimitLayer, credential::CredentialLayer, credits::CreditsLayer,
-    entitlement::EntitlementLayer, guard::GuardLayer, in_flight_limit::InFlightLimitLayer, plan::PlanLayer,
-    rate_limit::RateLimitLayer, request_id::RequestIdLayer, scope::ScopeLayer, usage::UsageLayer,
-    verify::VerifyLayer,
+    entitlement::EntitlementLayer, guard::GuardLayer, in_flight_limit::InFlightLimitLayer,
+    message::MessageLayer, plan::PlanLayer, rate_limit::RateLimitLayer, request_id::RequestIdLayer,
+    scope::ScopeLayer, usage::UsageLayer, verify::VerifyLayer,
 };
 pub use limit::{PerWindow, Policy, Quota};
-pub use request::{ClientAddress, RequestContext};
+pub use request::{ClientAddress, MessageMeter, RequestContext};
 pub use scope::{Scopes, scope};
 pub use store::{CachedKeys, MemoryKeys};
 pub use verify::{KeyVerifier, Plan, Principal};

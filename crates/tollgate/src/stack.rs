@@ -6,9 +6,10 @@ use tower_layer::Layer;
 
 use crate::{
     AttemptLimitLayer, ConfigurationError, CredentialLayer, CreditsLayer, EntitlementLayer, GuardLayer,
-    InFlightLimitLayer, PlanLayer, RateLimitLayer, RequestIdLayer, ScopeLayer, UsageLayer, VerifyLayer,
+    InFlightLimitLayer, MessageLayer, PlanLayer, RateLimitLayer, RequestIdLayer, ScopeLayer, UsageLayer,
+    VerifyLayer,
     engine::{Engine, GateLayer, Settings, Station},
-    layers::{Gate, Gated, ReportOnly, credential::CompiledRoutes, in_flight_limit, rate_limit},
+    layers::{Gate, Gated, ReportOnly, credential::CompiledRoutes, in_flight_limit, message, rate_limit},
     oauth::ProtectedResource,
     verify::PublicRoutes,
 };
@@ -59,7 +60,7 @@ impl<S> Layer<S> for Tollgate {
 }
 
 /// Builds a [`Tollgate`]. A request passes the layers in this order, whatever the order of the calls: request ID, attempt limit,
-/// credential, verify, plan, in-flight limits, rate limit, entitlement, scope, guards, credits, usage.
+/// credential, verify, plan, in-flight limits, rate limit, entitlement, scope, guards, credits, usage, messages.
 ///
 /// Responder, clock, realm and protected resource are set here for all layers; [`build`](Self::build) refuses a layer that has its own. A layer in
 /// report-only mode stays so.
@@ -78,12 +79,14 @@ pub struct TollgateBuilder {
     guards: Slot,
     credits: Slot,
     usage: Slot,
+    messages: Slot,
     settings: Settings,
     public: Option<PublicRoutes>,
     // Those that were given to the credential's layer.
     credential_public: Option<CompiledRoutes>,
     accepts_anonymous: bool,
     counts_only_principals: bool,
+    leaves_anonymous_messages_uncharged: bool,
     // Of all in-flight limits.
     in_flight_counts_anonymous: bool,
     // The first layer that could not be made.
@@ -203,6 +206,13 @@ impl TollgateBuilder {
         self
     }
 
+    /// What the messages of streams cost. Default: nothing.
+    pub fn messages(mut self, layer: MessageLayer) -> Self {
+        self.leaves_anonymous_messages_uncharged = !layer.gate.charges_anonymous();
+        self.messages.push(layer.into_parts());
+        self
+    }
+
     /// Turns refusals into responses. Default: an RFC 9457 problem. For a gRPC service: [`Grpc`](crate::respond::Grpc).
     pub fn responder(mut self, responder: impl tollgate_core::respond::Respond) -> Self {
         self.settings.responder = Some(Arc::new(responder));
@@ -250,6 +260,9 @@ impl TollgateBuilder {
         if self.accepts_anonymous && self.counts_only_principals {
             return Err(ConfigurationError::new(rate_limit::ANONYMOUS_UNCOUNTED));
         }
+        if self.accepts_anonymous && self.leaves_anonymous_messages_uncharged {
+            return Err(ConfigurationError::new(message::ANONYMOUS_UNCHARGED));
+        }
         let limits_in_flight = !self.in_flight_limits.is_empty();
         if self.accepts_anonymous && limits_in_flight && !self.in_flight_counts_anonymous {
             return Err(ConfigurationError::new(in_flight_limit::ANONYMOUS_UNCOUNTED));
@@ -281,6 +294,7 @@ impl TollgateBuilder {
             self.guards,
             self.credits,
             self.usage,
+            self.messages,
         ];
         let mut stations = Vec::new();
         for (number, (mut gate, own)) in slots.into_iter().flat_map(|slot| slot.into_iter().enumerate()) {

@@ -15,7 +15,11 @@ use super::{
     ResponseParts, Schemes,
     settings::{Inherited, RequestClock},
 };
-use crate::{layers::credits::CreditMeter, oauth::ProtectedResource, request_id::RequestId};
+use crate::{
+    layers::{credits::CreditMeter, message::MessageMeter},
+    oauth::ProtectedResource,
+    request_id::RequestId,
+};
 
 /// What the layers know about a request, filled layer by layer. It travels in the request's extensions; read it with
 /// [`of`](Self::of), and give it to a sub-request with [`copy`](Self::copy).
@@ -48,6 +52,7 @@ pub struct RequestContext {
     plan: FoundPlan,
     pub(crate) decision: Option<Decision>,
     pub(crate) credits: Option<CreditMeter>,
+    pub(crate) messages: Option<MessageMeter>,
     /// What the gates of the present layer add to the response.
     pub(crate) parts: ResponseParts,
 }
@@ -138,6 +143,11 @@ impl RequestContext {
         self.credits.as_ref()
     }
 
+    /// By what a handler charges the messages of a stream, if a `MessageLayer` has run; of stacked ones the innermost.
+    pub fn messages(&self) -> Option<&MessageMeter> {
+        self.messages.as_ref()
+    }
+
     /// The instant of the request, as the innermost layer has it. It is read anew after each wait.
     pub fn now(&self) -> Option<SystemTime> {
         self.now
@@ -204,6 +214,7 @@ impl RequestContext {
         plan: FoundPlan::NotAsked,
         decision: None,
         credits: None,
+        messages: None,
         parts: ResponseParts::NONE,
     };
 
@@ -335,7 +346,7 @@ impl Caller {
 }
 
 #[cold]
-fn denial_of(reason: EndReason) -> Denial {
+pub(super) fn denial_of(reason: EndReason) -> Denial {
     Denial::new(match reason {
         EndReason::Expired => DenialKind::KeyExpired,
         EndReason::TenantSuspended => DenialKind::TenantSuspended,

@@ -12,10 +12,10 @@ use smallvec::SmallVec;
 use tollgate_core::{
     answer::{Answer, Pending},
     denial::{Denial, DenialKind, Unavailable},
-    limit::{Charge, Decision, LimitRequest, Limiter, PolicyName, Quota},
+    limit::{Charge, Decision, LimitRequest, Limiter},
 };
 
-use super::{RequestContext, ResponseParts, metered::UntilEnd, settings::RequestClock};
+use super::{KeptCharge, RequestContext, ResponseParts, metered::UntilEnd, settings::RequestClock};
 use crate::{
     layers::credits::{AtHead, FirstTry, OpenUntilEnd},
     respond::ResponseHead,
@@ -31,14 +31,10 @@ pub(crate) struct DeferredCharge {
     is_shown: bool,
 }
 
-/// A charge that outlives its request.
+/// A charge, and its cost.
 #[derive(Clone)]
 pub(crate) struct DeferredItem {
-    policy: PolicyName,
-    subject: Box<str>,
-    group: Box<str>,
-    quota: Quota,
-    is_hidden: bool,
+    charge: KeptCharge,
     cost: DeferredCost,
 }
 
@@ -59,19 +55,7 @@ pub(super) type Charged = Result<Decision, Unavailable>;
 
 impl DeferredItem {
     pub(crate) fn new(charge: &Charge<'_>, cost: DeferredCost) -> Self {
-        Self {
-            policy: charge.policy,
-            subject: charge.subject.into(),
-            group: charge.group.into(),
-            quota: charge.quota.clone(),
-            is_hidden: charge.is_hidden,
-            cost,
-        }
-    }
-
-    fn charge(&self, cost: u64) -> Charge<'_> {
-        let charge = Charge::new(self.policy, &self.subject, &self.group, &self.quota).settled(cost);
-        if self.is_hidden { charge.hidden() } else { charge }
+        Self { charge: KeptCharge::new(charge), cost }
     }
 }
 
@@ -115,7 +99,7 @@ impl DeferredCharge {
         for item in &self.items {
             let cost = cost_of(&item.cost);
             if cost > 0 {
-                charges.push(item.charge(cost));
+                charges.push(item.charge.charge().settled(cost));
             }
         }
         (!charges.is_empty()).then(|| self.limiter.acquire(&LimitRequest::new(&charges, self.clock.now())))

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Request, Response, StatusCode,
+    HeaderValue, Method, Request, Response, StatusCode,
     header::{ALLOW, CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE},
     request,
 };
@@ -16,6 +16,7 @@ use tollgate_core::{
     denial::{Denial, Outcome},
     request::RequestHead,
     respond::Respond as _,
+    verify::Principal,
 };
 
 use super::{
@@ -25,6 +26,7 @@ use super::{
 };
 use crate::{
     number_text::number_text,
+    request_id::RequestId,
     respond::{Problem, ResponseHead},
 };
 
@@ -114,7 +116,7 @@ fn respond(layer: &'static str, denial: &Denial, request: &mut request::Parts) -
     let context = RequestContext::of_refused(request);
     complete(&mut response, denial, context);
     let event = Event { layer, denial, status: response.status(), report_only: false };
-    event.log(RequestHead::from(&*request), context);
+    event.log(Logged::of(RequestHead::from(&*request), context));
     response
 }
 
@@ -175,10 +177,29 @@ pub(super) struct Event<'d> {
     pub(super) report_only: bool,
 }
 
+/// What the log shows of the refused request. The query is left out, because it may hold a credential.
+pub(super) struct Logged<'r> {
+    pub(super) method: &'r Method,
+    pub(super) path: &'r str,
+    pub(super) request_id: Option<&'r RequestId>,
+    pub(super) principal: Option<&'r Principal>,
+}
+
+impl<'r> Logged<'r> {
+    #[inline]
+    pub(super) fn of(head: RequestHead<'r>, context: &'r RequestContext) -> Self {
+        Self {
+            method: head.method,
+            path: head.uri.path(),
+            request_id: context.request_id(),
+            principal: context.principal().map(Arc::as_ref),
+        }
+    }
+}
+
 impl Event<'_> {
-    /// Logs the refusal: the precise reason, never a secret. Target and field names are stable. The query is left out, because
-    /// it may hold a credential.
-    pub(super) fn log(&self, head: RequestHead<'_>, context: &RequestContext) {
+    /// Logs the refusal: the precise reason, never a secret. Target and field names are stable.
+    pub(super) fn log(&self, request: Logged<'_>) {
         let &Self { layer, denial, status, report_only } = self;
         macro_rules! log_at {
             ($level:ident) => {
@@ -188,12 +209,12 @@ impl Event<'_> {
                     reason = denial.kind().reason(),
                     code = denial.code(),
                     status = status.as_u16(),
-                    method = head.method.as_str(),
-                    path = head.uri.path(),
+                    method = request.method.as_str(),
+                    path = request.path,
                     detail = denial.log_detail(),
-                    request_id = context.request_id().map(tracing::field::display),
-                    principal = context.principal().map(|principal| principal.id()),
-                    tenant = context.principal().and_then(|principal| principal.tenant()),
+                    request_id = request.request_id.map(tracing::field::display),
+                    principal = request.principal.map(Principal::id),
+                    tenant = request.principal.and_then(Principal::tenant),
                     report_only,
                     "refused"
                 )

@@ -41,7 +41,15 @@ pub(super) enum Verdict {
 }
 
 impl Engine {
-    pub(crate) fn new(stations: Vec<Station>, settings: &Settings) -> Arc<Self> {
+    pub(crate) fn new(mut stations: Vec<Station>, settings: &Settings) -> Arc<Self> {
+        let verify_reports = stations
+            .iter()
+            .any(|station| matches!(station.gate, Gate::Verify(_)) && station.report_only.is_some());
+        for Station { gate, report_only } in &mut stations {
+            if let Gate::Message(gate) = gate {
+                gate.report_to(report_only.as_ref(), verify_reports);
+            }
+        }
         Arc::new(Self { stations, inherited: settings.inherited() })
     }
 
@@ -209,7 +217,7 @@ impl Station {
             let denial = cx.context.in_verifiers_words(denial);
             let (layer, status) = (self.gate.layer(), denial.status());
             let event = refusal::Event { layer, denial: &denial, status, report_only: true };
-            event.log(cx.head(), cx.context);
+            event.log(refusal::Logged::of(cx.head(), cx.context));
         }
         cx.context.is_waived = true;
         if let Some(before) = before {

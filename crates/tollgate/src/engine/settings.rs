@@ -40,7 +40,7 @@ impl ReportOnly {
         self.0.load(Ordering::Relaxed)
     }
 
-    pub(super) fn count(&self) {
+    pub(crate) fn count(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }

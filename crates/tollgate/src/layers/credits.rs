@@ -143,12 +143,14 @@ use crate::{
 
 mod cost;
 mod idempotency;
+mod messages;
 mod meter;
 mod open_reservation;
 mod settle;
 
 pub use cost::{CreditCost, CreditCosts};
 pub use idempotency::RepeatedRequest;
+pub(crate) use messages::MessageCredits;
 pub use meter::CreditMeter;
 pub(crate) use open_reservation::{AtHead, OpenReservation, OpenUntilEnd};
 pub(crate) use settle::FirstTry;
@@ -173,8 +175,8 @@ use settle::{Answered, Backend, PayingAccount};
 /// ```
 #[derive(Clone, Debug)]
 pub struct CreditsLayer {
-    gate: CreditsGate,
-    settings: Settings,
+    pub(crate) gate: CreditsGate,
+    pub(crate) settings: Settings,
 }
 
 impl CreditsLayer {
@@ -334,10 +336,7 @@ impl CreditsGate {
             return Ok(Flow::Continue);
         }
         let principal = principal.ok_or(DenialKind::CredentialMissing)?;
-        let account = self.account_of(principal).ok_or_else(|| {
-            Denial::credits_exhausted(Shortage::new(0, estimate))
-                .with_log_detail("the function of with_account names no account for the principal")
-        })?;
+        let account = self.account_of(principal).ok_or_else(|| no_account(estimate))?;
         let key = if self.repeated.is_some() { idempotency::key(head)? } else { None };
         let idempotency = key.map(|key| {
             Idempotency::new(key, idempotency::fingerprint(head, estimate, principal.environment()))
@@ -345,7 +344,8 @@ impl CreditsGate {
         let payer = PayingAccount::new(&self.backend, &account, context.clock());
         // A server does not read the body of a response to these methods: RFC 9110 sections 9.3.2 and 9.3.6.
         let ends_with_head = matches!(*head.method, Method::HEAD | Method::CONNECT);
-        let answer = payer.reserve(estimate, idempotency, ends_with_head, context);
+        let answer =
+            payer.reserve(estimate, idempotency, ends_with_head, context.instant(), context.parts.places());
         let Self { shows_remaining, repeated, .. } = *self;
         cx.when_answered(answer, move |answered, context| {
             decide(answered?, context, shows_remaining, repeated)
@@ -378,27 +378,41 @@ fn decide(
             show(context, available);
             Ok(())
         }
-        Answered::Other(Reserved::Insufficient(shortage)) => {
-            show(context, shortage.available);
-            Err(exhausted(shortage))
-        }
         Answered::Other(Reserved::Repeated(settlement)) => {
             context.credits = Some(CreditMeter::repeated(settlement));
             match repeated {
                 Some(RepeatedRequest::PassToHandler) => Ok(()),
-                _ => Err(Denial::request_repeated(settlement)),
+                _ => Err(refusal(Reserved::Repeated(settlement))),
             }
         }
-        Answered::Other(Reserved::InProgress) => {
-            Err(Denial::new(DenialKind::RequestInProgress).with_retry_after(Duration::from_secs(1)))
-        }
-        Answered::Other(Reserved::KeyReused) => Err(DenialKind::IdempotencyKeyReused.into()),
-        Answered::Other(Reserved::TooManyOpen) => Err(Denial::new(DenialKind::TooManyInFlight)
-            .with_log_detail(format!("the account has {MAX_OPEN_RESERVATIONS} open reservations"))),
-        Answered::Other(_) => {
-            Err(Denial::unavailable("the backend of credits gave an answer that this version does not know"))
+        Answered::Other(reserved) => {
+            if let Reserved::Insufficient(shortage) = &reserved {
+                show(context, shortage.available);
+            }
+            Err(refusal(reserved))
         }
     }
+}
+
+/// Why nothing is reserved.
+fn refusal(reserved: Reserved) -> Denial {
+    match reserved {
+        Reserved::Insufficient(shortage) => exhausted(shortage),
+        Reserved::Repeated(settlement) => Denial::request_repeated(settlement),
+        Reserved::InProgress => {
+            Denial::new(DenialKind::RequestInProgress).with_retry_after(Duration::from_secs(1))
+        }
+        Reserved::KeyReused => DenialKind::IdempotencyKeyReused.into(),
+        Reserved::TooManyOpen => Denial::new(DenialKind::TooManyInFlight)
+            .with_log_detail(format!("the account has {MAX_OPEN_RESERVATIONS} open reservations")),
+        _ => Denial::unavailable("the backend of credits gave an answer that this version does not know"),
+    }
+}
+
+#[cold]
+fn no_account(needed: u64) -> Denial {
+    Denial::credits_exhausted(Shortage::new(0, needed))
+        .with_log_detail("the function of with_account names no account for the principal")
 }
 
 #[cold]

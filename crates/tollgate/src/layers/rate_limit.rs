@@ -116,6 +116,7 @@ use crate::{
 mod cost;
 mod costs;
 mod headers;
+mod messages;
 mod policy;
 mod subject;
 
@@ -123,6 +124,7 @@ pub use cost::Cost;
 pub use costs::Costs;
 pub use headers::RateLimitHeaders;
 pub(crate) use headers::RateLimitValues;
+pub(crate) use messages::MessageLimits;
 pub use policy::Policy;
 pub use subject::{CustomSubject, Subject};
 
@@ -144,7 +146,7 @@ pub const DEFAULT_POLICY: &str = "default";
 #[derive(Clone, Debug)]
 pub struct RateLimitLayer {
     pub(crate) gate: RateLimitGate,
-    settings: Settings,
+    pub(crate) settings: Settings,
 }
 
 impl RateLimitLayer {
@@ -279,7 +281,7 @@ pub(crate) struct RateLimitGate {
     limiter: Arc<dyn Limiter>,
     policies: Arc<[Policy]>,
     // Whether one of them counts by principal.
-    counts_principals: bool,
+    pub(crate) counts_principals: bool,
     headers: RateLimitHeaders,
 }
 
@@ -326,7 +328,7 @@ impl RateLimitGate {
         match &*self.policies {
             // The usual case needs no list.
             [policy] if policy.is_plain() && context.principal().is_some() => {
-                let subject = policy.subject(head, context)?;
+                let subject = policy.subject(head, context, LAYER)?;
                 let charges = [policy.charge(&subject, policy.quota(context), context)];
                 Some((self.limiter.acquire(&LimitRequest::new(&charges, context.instant())), None))
             }
@@ -345,7 +347,7 @@ impl RateLimitGate {
         let applicable: SmallVec<[_; 2]> = policies
             .iter()
             .filter_map(|policy| {
-                Some((policy, policy.subject(head, context)?, policy.quota_for(head, context)))
+                Some((policy, policy.subject(head, context, LAYER)?, policy.quota_for(head, context)))
             })
             .collect();
         let mut charges = SmallVec::<[Charge<'_>; 2]>::new();

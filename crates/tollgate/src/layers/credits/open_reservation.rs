@@ -81,10 +81,15 @@ impl OpenReservation {
             || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let content_length = content_length(head.headers);
         if self.ends_with_head || has_no_body || content_length == Some(0) {
-            self.complete();
-            return AtHead::Settled(self.take_first_try());
+            return AtHead::Settled(self.charge());
         }
         AtHead::Open(OpenUntilEnd { content_length, has_all: false, first_try: None, hold: self })
+    }
+
+    /// Charges what a success costs. The caller waits for the first try, if the backend has not answered at once.
+    pub(crate) fn charge(&self) -> Option<FirstTry> {
+        self.complete();
+        self.take_first_try()
     }
 
     /// The request has succeeded: charges what its handler has reported, else the estimate.

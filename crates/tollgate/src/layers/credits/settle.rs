@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tokio::{
@@ -23,7 +23,7 @@ use tollgate_core::{
 };
 
 use super::{CreditMeter, open_reservation::OpenReservation};
-use crate::{RequestContext, engine::RequestClock, layers::in_flight_limit::Place, respond::ResponseHead};
+use crate::{engine::RequestClock, layers::in_flight_limit::Place, respond::ResponseHead};
 
 /// How long a settlement is repeated, and how long the task of a reservation waits for an answer whose request is gone.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -74,10 +74,10 @@ impl PayingAccount {
         estimate: u64,
         idempotency: Option<Idempotency<'_>>,
         ends_with_head: bool,
-        context: &RequestContext,
+        now: SystemTime,
+        places: Vec<Arc<Place>>,
     ) -> Answer<Result<Answered, Unavailable>> {
         let Backend { reservation_time, deadline, .. } = *self.backend;
-        let now = context.instant();
         let expires_at = now.checked_add(reservation_time).unwrap_or(now);
         let mut request = ReserveRequest::new(&self.name, estimate, expires_at, now);
         request.idempotency = idempotency;
@@ -90,7 +90,7 @@ impl PayingAccount {
         match answer {
             Answer::Now(answered) => Answer::Now(answered),
             Answer::Later(pending) => match Handle::try_current() {
-                Ok(runtime) => Answer::Later(in_task(&runtime, pending, deadline, context.parts.places())),
+                Ok(runtime) => Answer::Later(in_task(&runtime, pending, deadline, places)),
                 Err(_) => Answer::Now(Err(Unavailable::new(
                     "CreditsLayer was used outside a tokio runtime, with a backend that answers later: call it from a task on tokio",
                 ))),

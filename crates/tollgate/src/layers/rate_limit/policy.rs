@@ -107,14 +107,15 @@ impl Policy {
         self.subject.is_of_principal()
     }
 
-    /// The subject of this request's counter; `None` if this policy does not apply to it.
+    /// The subject of this request's counter, for `layer`; `None` if this policy does not apply to it.
     #[inline]
     pub(super) fn subject<'r>(
         &self,
         head: RequestHead<'r>,
         context: &'r RequestContext,
+        layer: &'static str,
     ) -> Option<Cow<'r, str>> {
-        self.subject.name(head, context, super::LAYER)
+        self.subject.name(head, context, layer)
     }
 
     /// The subject of a principal's counter and its quota, whatever it requests; `None` if they depend on the request.
