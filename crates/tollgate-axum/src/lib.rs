@@ -38,6 +38,7 @@
 //! | [`RateLimit`] | `RateLimitLayer` | the state of the caller's limits |
 //! | [`InEnvironment`] | `VerifyLayer`, a state [`ByEnvironment`] | the value for the caller's environment |
 //! | [`Credits`] | `CreditsLayer` | the [`CreditMeter`](tollgate::credits::CreditMeter), to which the handler reports what the request has cost |
+//! | [`Messages`] | `MessageLayer` | the [`MessageMeter`](tollgate::request::MessageMeter), by which the handler charges each message of a stream |
 //! | [`Context`] | any layer | the whole [`RequestContext`](tollgate::RequestContext) |
 //!
 //! If the layer is missing, the response is 500 and the log names the layer: a configuration error must not look like an
@@ -171,6 +172,7 @@ mod context;
 mod credits;
 #[cfg(feature = "management")]
 pub mod management;
+mod messages;
 #[cfg(feature = "original-uri")]
 mod original_uri;
 #[cfg(feature = "oauth")]
@@ -189,6 +191,7 @@ pub use by_environment::{ByEnvironment, ByEnvironmentFuture, InEnvironment};
 pub use connect_info::peer_address;
 pub use context::Context;
 pub use credits::Credits;
+pub use messages::Messages;
 #[cfg(feature = "original-uri")]
 pub use original_uri::original_uri;
 #[cfg(feature = "oauth")]
@@ -201,4 +204,4 @@ pub use rejection::Rejection;
 pub use request_id::RequestId;
 
 #[cfg(feature = "ws")]
-pub use tollgate::respond::{WebSocketClose, is_websocket};
+pub use tollgate::respond::{WebSocketClose, close_code, is_websocket};

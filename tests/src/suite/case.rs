@@ -8,7 +8,7 @@ use std::{
 use http::{Request, StatusCode};
 use tollgate::{
     AttemptLimitLayer, ClientAddress, CredentialLayer, CreditsLayer, DenialKind, EntitlementLayer,
-    Environment, GuardLayer, InFlightLimitLayer, PerWindow as _, Plan, PlanLayer, Principal, RateLimitLayer,
+    Environment, GuardLayer, InFlightLimitLayer, MessageLayer, PerWindow as _, Plan, PlanLayer, Principal, RateLimitLayer,
     RequestContext, RequestIdLayer, ScopeLayer, Scopes, Tollgate, UsageLayer, VerifyLayer,
     clock::ManualClock,
     credits::CreditCost,
@@ -211,6 +211,12 @@ fn usage(world: &World) -> UsageLayer {
     in_world!(UsageLayer::new(UsageRecorder::new(MemoryUsage::new())), world)
 }
 
+fn messages(world: &World) -> MessageLayer {
+    let limits = limit_by_key(60.per_minute(), SlowLimiter::new(&world.backend));
+    let credits = CreditsLayer::new(SlowCredits::new(&world.backend), 1);
+    in_world!(MessageLayer::from_rate_limit(limits).with_credits(credits, 1), world)
+}
+
 fn tollgate(world: &World) -> Tollgate {
     let inside = &World { is_inside_a_builder: true, report_only: None, ..world.clone() };
     let builder = Tollgate::builder()
@@ -223,6 +229,7 @@ fn tollgate(world: &World) -> Tollgate {
         .guard(guard(inside))
         .credits(credits(inside))
         .usage(usage(inside))
+        .messages(messages(inside))
         .clock(world.clock.clone());
     let builder = match &world.report_only {
         Some(report) => builder.report_only(report),
@@ -485,6 +492,21 @@ impl Case {
         has_backend: false,
         refusal: None,
         debug: |world, request| debug(&usage(world), request),
+        outside: proven,
+    };
+
+    /// Lets handlers charge messages, and refuses no request.
+    pub const MESSAGES: Self = Self {
+        layer: "MessageLayer",
+        stack: |world, inner| {
+            let builder = ServiceBuilder::new().layer(request_id(&World::new())).map_request(authenticated);
+            erase(builder.layer(messages(world)).service(inner))
+        },
+        alone: |world, inner| identified(messages(world), inner),
+        needs: Some("VerifyLayer"),
+        has_backend: false,
+        refusal: None,
+        debug: |world, request| debug(&messages(world), request),
         outside: proven,
     };
 

@@ -12,6 +12,7 @@
 //! | `in_flight` | limits of requests in flight |
 //! | `legacy_keys` | keys that are known by the hash of an older system |
 //! | `memory_keys` | the key store in memory, through a verifier |
+//! | `messages` | charging the messages of streams one by one |
 //! | `networks` | keys that may be used from some networks only |
 //! | `plans` | plans of tenants, and plans that are looked up before limits |
 //! | `public_routes` | routes that need no credential |
@@ -33,6 +34,7 @@ mod guards;
 mod in_flight;
 mod legacy_keys;
 mod memory_keys;
+mod messages;
 mod networks;
 mod plans;
 mod public_routes;

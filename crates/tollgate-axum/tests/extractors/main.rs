@@ -13,15 +13,15 @@ use std::{
 use axum::{Router, body::Body, handler::Handler, routing::get as on_get};
 use common::{get, serve, verifier};
 use tollgate::{
-    CredentialLayer, CreditsLayer, Denial, DenialKind, PerWindow, Plan, Policy, Principal, RateLimitLayer,
-    RequestContext, RequestIdLayer, Tollgate, VerifyLayer,
+    CredentialLayer, CreditsLayer, Denial, DenialKind, MessageLayer, PerWindow, Plan, Policy, Principal,
+    RateLimitLayer, RequestContext, RequestIdLayer, Tollgate, VerifyLayer,
     clock::{Clock as _, SystemClock},
     credits::{CreditAdmin as _, Credits as _, MemoryCredits, NewGrant},
     limit::Subject,
     manage::{Actor, Command},
     respond::Json,
 };
-use tollgate_axum::{ActivePlan, Authenticated, Context, Credits, RateLimit, Rejection, RequestId};
+use tollgate_axum::{ActivePlan, Authenticated, Context, Credits, Messages, RateLimit, Rejection, RequestId};
 use tower::ServiceBuilder;
 
 async fn whoami(caller: Authenticated) -> String {
@@ -63,6 +63,14 @@ async fn charged(credits: Credits) -> String {
 
 async fn maybe_charged(credits: Option<Credits>) -> String {
     format!("charged={}", credits.is_some())
+}
+
+async fn messages(messages: Messages) -> String {
+    format!("messages={}", messages.charge(1).await.is_ok())
+}
+
+async fn maybe_messages(messages: Option<Messages>) -> String {
+    format!("messages={}", messages.is_some())
 }
 
 async fn whole_context(context: Context) -> String {
@@ -174,6 +182,8 @@ async fn a_missing_layer_is_a_500_and_the_log_names_it() {
         (app(maybe_tier).layer(CredentialLayer::new()), "ActivePlan", "VerifyLayer"),
         (app(charged), "Credits", "CreditsLayer"),
         (app(charged).layer(tollgate.clone()), "Credits", "CreditsLayer"),
+        (app(messages), "Messages", "MessageLayer"),
+        (app(messages).layer(tollgate.clone()), "Messages", "MessageLayer"),
         (app(limits), "RateLimit", "RateLimitLayer"),
         (app(limits).layer(tollgate), "RateLimit", "RateLimitLayer"),
     ] {
@@ -193,6 +203,23 @@ async fn a_missing_layer_is_a_500_and_the_log_names_it() {
             "{log}"
         );
         assert!(!log.contains(&key), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_handler_charges_its_messages() {
+    let (verifier, key) = verifier();
+    let layer = MessageLayer::from_rate_limit(1.per_day());
+    let tollgate = Tollgate::builder().verify(verifier).messages(layer).build().unwrap();
+    let address = serve(app(messages).layer(tollgate.clone())).await;
+    for expected in ["messages=true", "messages=false"] {
+        let response = get(address, &[("x-api-key", &key)]).await;
+        assert!(response.ends_with(expected), "{response}");
+    }
+    for (app, expected) in
+        [(app(maybe_messages).layer(tollgate), "messages=true"), (app(maybe_messages), "messages=false")]
+    {
+        assert!(get(serve(app).await, &[("x-api-key", &key)]).await.ends_with(expected));
     }
 }
 

@@ -116,7 +116,7 @@ fn respond(layer: &'static str, denial: &Denial, request: &mut request::Parts) -
     let context = RequestContext::of_refused(request);
     complete(&mut response, denial, context);
     let event = Event { layer, denial, status: response.status(), report_only: false };
-    event.log(Logged::of(RequestHead::from(&*request), context));
+    event.log(RequestHead::from(&*request), context);
     response
 }
 
@@ -185,21 +185,18 @@ pub(super) struct Logged<'r> {
     pub(super) principal: Option<&'r Principal>,
 }
 
-impl<'r> Logged<'r> {
-    #[inline]
-    pub(super) fn of(head: RequestHead<'r>, context: &'r RequestContext) -> Self {
-        Self {
+impl Event<'_> {
+    /// Logs the refusal: the precise reason, never a secret. Target and field names are stable.
+    pub(super) fn log(&self, head: RequestHead<'_>, context: &RequestContext) {
+        self.log_of(Logged {
             method: head.method,
             path: head.uri.path(),
             request_id: context.request_id(),
             principal: context.principal().map(Arc::as_ref),
-        }
+        });
     }
-}
 
-impl Event<'_> {
-    /// Logs the refusal: the precise reason, never a secret. Target and field names are stable.
-    pub(super) fn log(&self, request: Logged<'_>) {
+    pub(super) fn log_of(&self, request: Logged<'_>) {
         let &Self { layer, denial, status, report_only } = self;
         macro_rules! log_at {
             ($level:ident) => {

@@ -217,7 +217,7 @@ impl Station {
             let denial = cx.context.in_verifiers_words(denial);
             let (layer, status) = (self.gate.layer(), denial.status());
             let event = refusal::Event { layer, denial: &denial, status, report_only: true };
-            event.log(refusal::Logged::of(cx.head(), cx.context));
+            event.log(cx.head(), cx.context);
         }
         cx.context.is_waived = true;
         if let Some(before) = before {

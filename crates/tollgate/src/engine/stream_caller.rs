@@ -59,12 +59,12 @@ impl StreamCaller {
     /// Logs a refusal like those of the layers.
     #[cold]
     pub(crate) fn log(&self, layer: &'static str, denial: &Denial, report_only: bool) {
-        let of = Logged {
+        let event = Event { layer, denial, status: denial.status(), report_only };
+        event.log_of(Logged {
             method: &self.method,
             path: &self.path,
             request_id: self.request_id.as_ref(),
             principal: self.principal.as_deref(),
-        };
-        Event { layer, denial, status: denial.status(), report_only }.log(of);
+        });
     }
 }

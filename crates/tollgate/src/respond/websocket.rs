@@ -202,16 +202,26 @@ pub fn is_websocket(request: &request::Parts) -> bool {
     Handshake::of(request).is_some()
 }
 
-/// The table in the documentation of [`WebSocketClose`].
-fn default_code(denial: &Denial) -> (u16, Cow<'static, str>) {
-    let code = match (denial.status().as_u16(), denial.kind()) {
+/// The code with which [`WebSocketClose`] closes a WebSocket by default: see the table there. For handlers that close an open WebSocket
+/// because of a denial, such as that of a refused message.
+///
+/// ```
+/// use tollgate::{Denial, DenialKind, respond::close_code};
+///
+/// assert_eq!(close_code(&Denial::new(DenialKind::RateLimited)), 4429);
+/// ```
+pub fn close_code(denial: &Denial) -> u16 {
+    match (denial.status().as_u16(), denial.kind()) {
         (400, DenialKind::CredentialRepeated | DenialKind::CredentialConflicting) => 4401,
         (status @ 400..=499, _) => 4000 + status,
         (503, _) => 1013,
         (500..=599, _) => 1011,
         _ => close::POLICY_VIOLATION,
-    };
-    (code, Cow::Owned(denial.code().to_owned()))
+    }
+}
+
+fn default_code(denial: &Denial) -> (u16, Cow<'static, str>) {
+    (close_code(denial), Cow::Owned(denial.code().to_owned()))
 }
 
 #[cfg(test)]

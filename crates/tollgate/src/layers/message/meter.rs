@@ -18,15 +18,18 @@ use crate::{
 /// the stream is open.
 ///
 /// ```
-/// use futures_util::{Stream, StreamExt, future, stream};
+/// use tokio::sync::mpsc::{Receiver, Sender};
 /// use tollgate::{Denial, request::MessageMeter};
 ///
 /// /// Answers each message, and ends the stream at the first one that is refused.
-/// fn answers(meter: MessageMeter, messages: impl Stream<Item = String>) -> impl Stream<Item = Result<String, Denial>> {
-///     messages.then(move |message| {
-///         let charged = meter.charge(1);
-///         async move { charged.await.map(|()| format!("You said: {message}")) }
-///     })
+/// async fn chat(meter: MessageMeter, mut messages: Receiver<String>, answers: Sender<Result<String, Denial>>) {
+///     while let Some(message) = messages.recv().await {
+///         let answer = meter.charge(1).await.map(|()| format!("You said: {message}"));
+///         let is_refused = answer.is_err();
+///         if answers.send(answer).await.is_err() || is_refused {
+///             break;
+///         }
+///     }
 /// }
 /// ```
 ///
