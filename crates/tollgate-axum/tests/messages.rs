@@ -14,7 +14,7 @@ use axum::{
     response::Response,
     routing::any,
 };
-use common::{get, serve};
+use common::{get, serve, verifier};
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
@@ -45,24 +45,22 @@ async fn chat(Messages(meter): Messages, upgrade: WebSocketUpgrade) -> Response 
     })
 }
 
-/// A server with a key, which can be revoked, and a clock.
+/// A server with a clock, and a key that it accepts.
 struct Server {
     address: SocketAddr,
     key: String,
-    keys: MemoryKeys,
     clock: ManualClock,
 }
 
 impl Server {
-    async fn start(layers: impl FnOnce(TollgateBuilder) -> TollgateBuilder) -> Self {
-        let (format, keys) = (KeyFormat::new("sk").unwrap(), MemoryKeys::new());
-        let key = keys.issue(&format, Environment::Live, Principal::new("key_1")).unwrap();
+    async fn start(
+        (verifier, key): (KeyVerifier, String),
+        layers: impl FnOnce(TollgateBuilder) -> TollgateBuilder,
+    ) -> Self {
         let clock = ManualClock::at(SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_073_600));
-        let tollgate =
-            Tollgate::builder().verify(KeyVerifier::new(format, keys.clone())).clock(clock.clone());
+        let tollgate = Tollgate::builder().verify(verifier).clock(clock.clone());
         let app = Router::new().route("/", any(chat)).layer(layers(tollgate).build().unwrap());
-        let key = key.expose_secret().to_owned();
-        Self { address: serve(app).await, key, keys, clock }
+        Self { address: serve(app).await, key, clock }
     }
 
     async fn connect(&self) -> Client {
@@ -84,8 +82,8 @@ async fn say(client: &mut Client, text: &str) -> Result<String, (u16, String)> {
 
 #[tokio::test]
 async fn the_message_beyond_the_limit_closes_the_websocket() {
-    let server =
-        Server::start(|builder| builder.messages(MessageLayer::from_rate_limit(2.per_minute()))).await;
+    let layer = MessageLayer::from_rate_limit(2.per_minute());
+    let server = Server::start(verifier(), |builder| builder.messages(layer)).await;
     let mut client = server.connect().await;
     assert_eq!(say(&mut client, "one").await, Ok("one".into()));
     assert_eq!(say(&mut client, "two").await, Ok("two".into()));
@@ -101,7 +99,7 @@ async fn the_message_beyond_the_limit_closes_the_websocket() {
 async fn messages_and_requests_count_together() {
     let limits = RateLimitLayer::new(5.per_minute());
     let messages = MessageLayer::from_rate_limit(limits.clone());
-    let server = Server::start(|builder| builder.rate_limit(limits).messages(messages)).await;
+    let server = Server::start(verifier(), |builder| builder.rate_limit(limits).messages(messages)).await;
     let mut client = server.connect().await; // 1
     assert_eq!(say(&mut client, "two").await, Ok("two".into()));
     assert_eq!(say(&mut client, "three").await, Ok("three".into()));
@@ -114,10 +112,13 @@ async fn messages_and_requests_count_together() {
 
 #[tokio::test]
 async fn a_message_of_a_revoked_key_closes_the_websocket() {
-    let server =
-        Server::start(|builder| builder.messages(MessageLayer::from_rate_limit(60.per_minute()))).await;
+    let (format, keys) = (KeyFormat::new("sk").unwrap(), MemoryKeys::new());
+    let key = keys.issue(&format, Environment::Live, Principal::new("key_1")).unwrap();
+    let with_key = (KeyVerifier::new(format, keys.clone()), key.expose_secret().to_owned());
+    let layer = MessageLayer::from_rate_limit(60.per_minute());
+    let server = Server::start(with_key, |builder| builder.messages(layer)).await;
     let mut client = server.connect().await;
     assert_eq!(say(&mut client, "one").await, Ok("one".into()));
-    assert!(server.keys.revoke("key_1"));
+    assert!(keys.revoke("key_1"));
     assert_eq!(say(&mut client, "two").await, Err((4401, "invalid_credential".into())));
 }

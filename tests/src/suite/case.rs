@@ -8,8 +8,8 @@ use std::{
 use http::{Request, StatusCode};
 use tollgate::{
     AttemptLimitLayer, ClientAddress, CredentialLayer, CreditsLayer, DenialKind, EntitlementLayer,
-    Environment, GuardLayer, InFlightLimitLayer, MessageLayer, PerWindow as _, Plan, PlanLayer, Principal, RateLimitLayer,
-    RequestContext, RequestIdLayer, ScopeLayer, Scopes, Tollgate, UsageLayer, VerifyLayer,
+    Environment, GuardLayer, InFlightLimitLayer, MessageLayer, PerWindow as _, Plan, PlanLayer, Principal,
+    RateLimitLayer, RequestContext, RequestIdLayer, ScopeLayer, Scopes, Tollgate, UsageLayer, VerifyLayer,
     clock::ManualClock,
     credits::CreditCost,
     layers::{Gated, ReportOnly},

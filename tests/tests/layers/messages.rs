@@ -11,12 +11,8 @@ use http::Request;
 use tests::suite::{Backend, Directory, Inner, Reply, Stack, World, at, erase, get, send};
 use tollgate::{
     ClientAddress, Denial, DenialKind, MessageLayer, PerWindow as _, Plan, Policy, Principal, RateLimitLayer,
-    RequestContext, Tollgate,
-    clock::ManualClock,
-    layers::TollgateBuilder,
-    limit::Subject,
-    request::MessageMeter,
-    store::EndSignal,
+    RequestContext, Tollgate, clock::ManualClock, layers::TollgateBuilder, limit::Subject,
+    request::MessageMeter, store::EndSignal,
 };
 use tower::Layer as _;
 

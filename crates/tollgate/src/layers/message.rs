@@ -81,7 +81,7 @@
 //!
 //! # Memory
 //!
-//! A meter takes about 200 bytes, and 250 for each policy. The handler waits for each charge, so no charges are queued.
+//! A meter takes about 300 bytes, and 350 for each policy. The handler waits for each charge, so no charges are queued.
 //!
 //! # Security
 //!

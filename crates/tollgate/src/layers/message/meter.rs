@@ -170,3 +170,15 @@ impl fmt::Debug for MessageMeter {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_meter_takes_no_more_memory_than_the_documentation_says() {
+        // Its texts, such as the path and the account, come on top.
+        assert!(size_of::<Charges>() <= 240, "{}", size_of::<Charges>());
+        assert!(MessageLimits::SIZE_FOR_EACH_POLICY <= 310, "{}", MessageLimits::SIZE_FOR_EACH_POLICY);
+    }
+}

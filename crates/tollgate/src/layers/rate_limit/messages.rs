@@ -55,6 +55,9 @@ fn message_charge(
 }
 
 impl MessageLimits {
+    #[cfg(test)]
+    pub(crate) const SIZE_FOR_EACH_POLICY: usize = size_of::<MessageCharge>();
+
     /// Charges so many messages to all policies, or none.
     pub(crate) fn acquire(&self, count: u64, now: SystemTime) -> Answer<Result<Decision, Unavailable>> {
         let charges: SmallVec<[_; 2]> = self.charges.iter().map(|charge| charge.of(count)).collect();
