@@ -1,5 +1,7 @@
 //! The error envelope: every refusal with the contract's codes.
 
+use std::borrow::Cow;
+
 use axum::response::IntoResponse;
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -13,12 +15,15 @@ use tollgate_axum::{WebSocketClose, is_websocket};
 /// the close code.
 pub(crate) fn responder() -> impl Respond {
     let in_envelope = Json::new(|denial| envelope(words(denial).1)).with_status(|denial| words(denial).0);
-    let close = WebSocketClose::otherwise(in_envelope.clone()).with_codes(|denial| {
-        let (status, code) = words(denial);
-        (4000 + status.as_u16(), code.to_owned().into())
-    });
+    let closing = WebSocketClose::otherwise(in_envelope.clone()).with_codes(close);
     ByRequest::otherwise(in_envelope)
-        .when(|request| is_websocket(request) && request.uri.path() == crate::socket::PATH, close)
+        .when(|request| is_websocket(request) && request.uri.path() == crate::socket::PATH, closing)
+}
+
+/// The contract's close code and its reason, for a handshake that is refused and for a connection whose key ends.
+pub(crate) fn close(denial: &Denial) -> (u16, Cow<'static, str>) {
+    let (status, code) = words(denial);
+    (4000 + status.as_u16(), code.to_owned().into())
 }
 
 /// The contract's status and code for a denial. Every invalid key gets the same 401, so that callers cannot learn which keys exist.
@@ -39,7 +44,7 @@ fn words(denial: &Denial) -> (StatusCode, &str) {
     }
 }
 
-pub(crate) const INVALID_API_KEY: &str = "invalid_api_key";
+const INVALID_API_KEY: &str = "invalid_api_key";
 pub(crate) const MISSING_SCOPE: &str = "missing_scope";
 const NOT_FOUND: &str = "not_found";
 

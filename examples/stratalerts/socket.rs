@@ -6,28 +6,22 @@
 //! < {"channel":"quotes","data":{"last":"227.41","symbol":"AAPL"}}      immediately, then every second
 //! ```
 
-use std::{collections::BTreeSet, future::pending, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use axum::{
     extract::{
         State,
-        ws::{
-            CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code,
-            rejection::WebSocketUpgradeRejection,
-        },
+        ws::{CloseFrame, Message, close_code},
     },
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use support::Shutdown;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
-use tollgate::{
-    Principal, Scopes,
-    clock::{Clock, SystemClock},
-};
-use tollgate_axum::Authenticated;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tollgate::{Principal, Scopes};
+use tollgate_axum::{Authenticated, GuardedSocket, GuardedUpgrade, GuardedUpgradeRejection};
 
 use crate::{
     error,
@@ -36,8 +30,6 @@ use crate::{
 
 pub(crate) const PATH: &str = "/ws/market/v1";
 
-/// Close code: no valid API key.
-const UNAUTHORIZED: u16 = 4401;
 /// A larger message ends the connection.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 const BETWEEN_UPDATES: Duration = Duration::from_secs(1);
@@ -47,26 +39,30 @@ const CLOSING: Duration = Duration::from_secs(2);
 pub(crate) async fn connect(
     Authenticated(principal): Authenticated,
     State(shutdown): State<Shutdown>,
-    handshake: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+    handshake: Result<GuardedUpgrade, GuardedUpgradeRejection>,
 ) -> Response {
     match handshake {
         Ok(handshake) => handshake
-            .max_message_size(MAX_MESSAGE_BYTES)
+            .map(|handshake| handshake.max_message_size(MAX_MESSAGE_BYTES))
+            .with_codes(error::close)
+            .with_deadline(CLOSING)
             .on_upgrade(move |socket| serve(socket, principal, shutdown)),
-        Err(_) => error::response(StatusCode::BAD_REQUEST, "websocket_handshake_expected"),
+        Err(GuardedUpgradeRejection::Upgrade(_)) => {
+            error::response(StatusCode::BAD_REQUEST, "websocket_handshake_expected")
+        }
+        Err(rejection) => rejection.into_response(),
     }
 }
 
-/// Serves one connection until the caller leaves, the key ends, or the service shuts down.
-async fn serve(mut socket: WebSocket, principal: Arc<Principal>, mut shutdown: Shutdown) {
-    let (code, reason) = tokio::select! {
+/// Serves one connection until the caller leaves or the service shuts down. When the key ends, the connection is closed.
+async fn serve(mut socket: GuardedSocket, principal: Arc<Principal>, mut shutdown: Shutdown) {
+    tokio::select! {
         _ = converse(&mut socket, principal.scopes()) => return,
-        () = ended(&principal) => (UNAUTHORIZED, error::INVALID_API_KEY),
-        () = shutdown.requested() => (close_code::AWAY, "the service is going away"),
-    };
+        () = shutdown.requested() => {}
+    }
     // The timeout ends the connection of a caller that does not read, or does not answer the close frame.
     let _ = timeout(CLOSING, async {
-        let frame = CloseFrame { code, reason: reason.into() };
+        let frame = CloseFrame { code: close_code::AWAY, reason: "the service is going away".into() };
         socket.send(Message::Close(Some(frame))).await?;
         while socket.recv().await.transpose()?.is_some() {}
         Ok::<_, axum::Error>(())
@@ -74,22 +70,8 @@ async fn serve(mut socket: WebSocket, principal: Arc<Principal>, mut shutdown: S
     .await;
 }
 
-/// Waits until the key is revoked or expires.
-async fn ended(principal: &Principal) {
-    let expired = async {
-        match principal.expires_at() {
-            Some(instant) => sleep(instant.duration_since(SystemClock.now()).unwrap_or_default()).await,
-            None => pending().await,
-        }
-    };
-    tokio::select! {
-        _ = principal.wait_until_ended() => {}
-        () = expired => {}
-    }
-}
-
 /// Answers messages and sends updates, until the connection ends.
-async fn converse(socket: &mut WebSocket, scopes: &Scopes) -> Result<(), axum::Error> {
+async fn converse(socket: &mut GuardedSocket, scopes: &Scopes) -> Result<(), axum::Error> {
     let mut subscriptions = Subscriptions::new();
     let mut ticks = interval(BETWEEN_UPDATES);
     // A slow reader gets fewer updates, not a backlog.

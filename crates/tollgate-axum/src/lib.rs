@@ -105,7 +105,13 @@ let tollgate = Tollgate::builder()
 ```
 
 Route a WebSocket with `any`: over HTTP/2 its method is CONNECT, which a GET route does not match. If a handler refuses with
-an extractor, place that extractor *before* `WebSocketUpgrade`, which takes the upgrade that the refusal needs."#
+an extractor, place that extractor *before* `WebSocketUpgrade`, which takes the upgrade that the refusal needs.
+
+# Closing an open WebSocket
+
+[`GuardedUpgrade`] in place of axum's `WebSocketUpgrade` closes a WebSocket when the key of its caller is revoked or expires, or its
+tenant is suspended, with the same codes. Streams that are responses, such as server-sent events, are ended by
+[`StreamEndLayer`](tollgate::StreamEndLayer)."#
 )]
 //!
 //! # Order of layers
@@ -170,6 +176,10 @@ mod by_environment;
 mod connect_info;
 mod context;
 mod credits;
+#[cfg(feature = "ws")]
+mod guarded_socket;
+#[cfg(feature = "ws")]
+mod guarded_upgrade;
 #[cfg(feature = "management")]
 pub mod management;
 mod messages;
@@ -191,6 +201,10 @@ pub use by_environment::{ByEnvironment, ByEnvironmentFuture, InEnvironment};
 pub use connect_info::peer_address;
 pub use context::Context;
 pub use credits::Credits;
+#[cfg(feature = "ws")]
+pub use guarded_socket::GuardedSocket;
+#[cfg(feature = "ws")]
+pub use guarded_upgrade::{GuardedUpgrade, GuardedUpgradeRejection};
 pub use messages::Messages;
 #[cfg(feature = "original-uri")]
 pub use original_uri::original_uri;
@@ -204,4 +218,4 @@ pub use rejection::Rejection;
 pub use request_id::RequestId;
 
 #[cfg(feature = "ws")]
-pub use tollgate::respond::{WebSocketClose, close_code, is_websocket};
+pub use tollgate::respond::{CloseCodes, WebSocketClose, is_websocket};

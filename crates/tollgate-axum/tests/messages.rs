@@ -25,7 +25,7 @@ use tollgate::{
     Environment, KeyFormat, KeyVerifier, MemoryKeys, MessageLayer, PerWindow, Principal, RateLimitLayer,
     Tollgate, clock::ManualClock, layers::TollgateBuilder,
 };
-use tollgate_axum::{Messages, close_code};
+use tollgate_axum::{CloseCodes, Messages};
 
 type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -34,7 +34,8 @@ async fn chat(Messages(meter): Messages, upgrade: WebSocketUpgrade) -> Response 
     upgrade.on_upgrade(async move |mut socket: ws::WebSocket| {
         while let Some(Ok(ws::Message::Text(text))) = socket.recv().await {
             if let Err(denial) = meter.charge(1).await {
-                let close = ws::CloseFrame { code: close_code(&denial), reason: denial.code().into() };
+                let (code, reason) = CloseCodes::default().of(&denial);
+                let close = ws::CloseFrame { code, reason: reason.as_ref().into() };
                 let _ = socket.send(ws::Message::Close(Some(close))).await;
                 break;
             }

@@ -29,6 +29,8 @@ mod run;
 mod service;
 mod settings;
 mod stream_caller;
+mod watch;
+mod watched;
 
 pub use body::Body;
 pub use context::RequestContext;
@@ -38,7 +40,7 @@ pub use service::Gated;
 pub use settings::ReportOnly;
 
 pub(crate) use caching::Caching;
-pub(crate) use context::Caller;
+pub(crate) use context::{Caller, denial_of};
 pub(crate) use deferred::{DeferredCharge, DeferredCost, DeferredItem};
 pub(crate) use gate::{Cx, Flow};
 pub(crate) use headers::{Repeated, set_header, single, single_mut};

@@ -20,6 +20,7 @@ pub mod rate_limit;
 pub mod request_id;
 pub(crate) mod route_map;
 pub mod scope;
+pub mod stream_end;
 pub mod usage;
 pub mod verify;
 
@@ -44,6 +45,7 @@ pub(crate) enum Gate {
     Credits(credits::CreditsGate),
     Usage(usage::UsageGate),
     Message(message::MessageGate),
+    StreamEnd(stream_end::StreamEndGate),
 }
 
 impl Gate {
@@ -63,6 +65,7 @@ impl Gate {
             Self::Credits(_) => credits::LAYER,
             Self::Usage(_) => usage::LAYER,
             Self::Message(_) => message::LAYER,
+            Self::StreamEnd(_) => stream_end::LAYER,
         }
     }
 
@@ -90,6 +93,7 @@ impl Gate {
             Self::Credits(gate) => gate.check(cx),
             Self::Usage(gate) => gate.check(cx),
             Self::Message(gate) => gate.check(cx),
+            Self::StreamEnd(gate) => gate.check(cx),
         }
     }
 

@@ -62,6 +62,7 @@
 //! | [`CreditsLayer`] | the principal and its plan, the request's head | a [`CreditMeter`](credits::CreditMeter), `X-Credits-Remaining` | 402 |
 //! | [`UsageLayer`] | the principal | usage counts, to a [`UsageRecorder`](usage::UsageRecorder) | |
 //! | [`MessageLayer`] | what its limits and credits read | a [`MessageMeter`], by which a handler charges the messages of a stream | |
+//! | [`StreamEndLayer`] | the principal | the end of long streams, when the caller's key has [`Ended`] | 401, 403 |
 //!
 //! The layers keep what they know about a request in one extension, the [`RequestContext`]. A refusal is a [`Denial`]; a
 //! [responder](respond) turns it into a response. A backend that does not answer is a 503. A guard that does not find what it reads is
@@ -98,6 +99,8 @@
 //! | `request_id`, `principal`, `tenant` | if they are known |
 //! | `report_only` | `true` if the request was let through in report-only mode |
 //!
+//! A stream that [`StreamEndLayer`] ends is one event `stream ended` at `INFO` with the same fields. Its `status` was sent with the head.
+//!
 //! Other events with this target refuse no request. `WARN`: a deferred charge failed (`detail`), usage could not be flushed
 //! (`detail`), usage was dropped (`uses`, `unconfirmed`), or a reservation was not settled and expires (`account`, `reservation`,
 //! `actual`, which is not charged, and `detail`). `INFO`, `credits not charged`: a settlement did not charge the whole actual cost
@@ -114,6 +117,7 @@ mod cached_verifier;
 mod client_address;
 mod configuration_error;
 mod dispatch;
+mod ended;
 mod engine;
 mod key_manager;
 mod key_verifier;
@@ -204,6 +208,7 @@ pub mod request {
 }
 
 pub use configuration_error::ConfigurationError;
+pub use ended::Ended;
 pub use stack::Tollgate;
 
 pub use answer::Answer;
@@ -213,7 +218,7 @@ pub use layers::{
     attempt_limit::AttemptLimitLayer, credential::CredentialLayer, credits::CreditsLayer,
     entitlement::EntitlementLayer, guard::GuardLayer, in_flight_limit::InFlightLimitLayer,
     message::MessageLayer, plan::PlanLayer, rate_limit::RateLimitLayer, request_id::RequestIdLayer,
-    scope::ScopeLayer, usage::UsageLayer, verify::VerifyLayer,
+    scope::ScopeLayer, stream_end::StreamEndLayer, usage::UsageLayer, verify::VerifyLayer,
 };
 pub use limit::{PerWindow, Policy, Quota};
 pub use request::{ClientAddress, MessageMeter, RequestContext};

@@ -23,7 +23,7 @@ pub use grpc::{Grpc, GrpcKind, StatusDetails, is_grpc};
 pub use json::Json;
 pub use problem::Problem;
 #[cfg(feature = "websocket")]
-pub use websocket::{WebSocketClose, close_code, is_websocket};
+pub use websocket::{CloseCodes, WebSocketClose, is_websocket};
 
 pub use tollgate_core::respond::*;
 

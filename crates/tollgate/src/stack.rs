@@ -6,8 +6,8 @@ use tower_layer::Layer;
 
 use crate::{
     AttemptLimitLayer, ConfigurationError, CredentialLayer, CreditsLayer, EntitlementLayer, GuardLayer,
-    InFlightLimitLayer, MessageLayer, PlanLayer, RateLimitLayer, RequestIdLayer, ScopeLayer, UsageLayer,
-    VerifyLayer,
+    InFlightLimitLayer, MessageLayer, PlanLayer, RateLimitLayer, RequestIdLayer, ScopeLayer, StreamEndLayer,
+    UsageLayer, VerifyLayer,
     engine::{Engine, GateLayer, Settings, Station},
     layers::{Gate, Gated, ReportOnly, credential::CompiledRoutes, in_flight_limit, message, rate_limit},
     oauth::ProtectedResource,
@@ -60,7 +60,7 @@ impl<S> Layer<S> for Tollgate {
 }
 
 /// Builds a [`Tollgate`]. A request passes the layers in this order, whatever the order of the calls: request ID, attempt limit,
-/// credential, verify, plan, in-flight limits, rate limit, entitlement, scope, guards, credits, usage, messages.
+/// credential, verify, plan, in-flight limits, rate limit, entitlement, scope, guards, credits, usage, messages, stream end.
 ///
 /// Responder, clock, realm and protected resource are set here for all layers; [`build`](Self::build) refuses a layer that has its own. A layer in
 /// report-only mode stays so.
@@ -80,6 +80,7 @@ pub struct TollgateBuilder {
     credits: Slot,
     usage: Slot,
     messages: Slot,
+    stream_end: Slot,
     settings: Settings,
     public: Option<PublicRoutes>,
     // Those that were given to the credential's layer.
@@ -213,6 +214,12 @@ impl TollgateBuilder {
         self
     }
 
+    /// Ends long streams when their caller's key ends. Default: a stream that is open goes on.
+    pub fn stream_end(mut self, layer: StreamEndLayer) -> Self {
+        self.stream_end.push(layer.into_parts());
+        self
+    }
+
     /// Turns refusals into responses. Default: an RFC 9457 problem. For a gRPC service: [`Grpc`](crate::respond::Grpc).
     pub fn responder(mut self, responder: impl tollgate_core::respond::Respond) -> Self {
         self.settings.responder = Some(Arc::new(responder));
@@ -295,6 +302,7 @@ impl TollgateBuilder {
             self.credits,
             self.usage,
             self.messages,
+            self.stream_end,
         ];
         let mut stations = Vec::new();
         for (number, (mut gate, own)) in slots.into_iter().flat_map(|slot| slot.into_iter().enumerate()) {

@@ -9,7 +9,8 @@ use http::{Request, StatusCode};
 use tollgate::{
     AttemptLimitLayer, ClientAddress, CredentialLayer, CreditsLayer, DenialKind, EntitlementLayer,
     Environment, GuardLayer, InFlightLimitLayer, MessageLayer, PerWindow as _, Plan, PlanLayer, Principal,
-    RateLimitLayer, RequestContext, RequestIdLayer, ScopeLayer, Scopes, Tollgate, UsageLayer, VerifyLayer,
+    RateLimitLayer, RequestContext, RequestIdLayer, ScopeLayer, Scopes, StreamEndLayer, Tollgate, UsageLayer,
+    VerifyLayer,
     clock::ManualClock,
     credits::CreditCost,
     layers::{Gated, ReportOnly},
@@ -217,6 +218,10 @@ fn messages(world: &World) -> MessageLayer {
     in_world!(MessageLayer::from_rate_limit(limits).with_credits(credits, 1), world)
 }
 
+fn stream_end(world: &World) -> StreamEndLayer {
+    in_world!(StreamEndLayer::new(), world)
+}
+
 fn tollgate(world: &World) -> Tollgate {
     let inside = &World { is_inside_a_builder: true, report_only: None, ..world.clone() };
     let builder = Tollgate::builder()
@@ -230,6 +235,7 @@ fn tollgate(world: &World) -> Tollgate {
         .credits(credits(inside))
         .usage(usage(inside))
         .messages(messages(inside))
+        .stream_end(stream_end(inside))
         .clock(world.clock.clone());
     let builder = match &world.report_only {
         Some(report) => builder.report_only(report),
@@ -507,6 +513,21 @@ impl Case {
         has_backend: false,
         refusal: None,
         debug: |world, request| debug(&messages(world), request),
+        outside: proven,
+    };
+
+    /// Watches each principal, and refuses no request at once.
+    pub const STREAM_END: Self = Self {
+        layer: "StreamEndLayer",
+        stack: |world, inner| {
+            let builder = ServiceBuilder::new().layer(request_id(&World::new())).map_request(authenticated);
+            erase(builder.layer(stream_end(world)).service(inner))
+        },
+        alone: |world, inner| identified(stream_end(world), inner),
+        needs: Some("VerifyLayer"),
+        has_backend: false,
+        refusal: None,
+        debug: |world, request| debug(&stream_end(world), request),
         outside: proven,
     };
 

@@ -25,6 +25,7 @@ macro_rules! for_every_layer {
         for_every_layer!(@layer credits CREDITS $($module::$property,)*);
         for_every_layer!(@layer usage USAGE $($module::$property,)*);
         for_every_layer!(@layer messages MESSAGES $($module::$property,)*);
+        for_every_layer!(@layer stream_end STREAM_END $($module::$property,)*);
         for_every_layer!(@layer tollgate TOLLGATE $($module::$property,)*);
         for_every_layer!(@layer tollgate_refusing_in_the_middle TOLLGATE_MIDST $($module::$property,)*);
         for_every_layer!(@layer tollgate_refusing_first TOLLGATE_FIRST $($module::$property,)*);

@@ -18,6 +18,7 @@
 //! | `public_routes` | routes that need no credential |
 //! | `refusals` | the responses to refused requests |
 //! | `request_id` | the request ID |
+//! | `streams` | streams that end with the key of their caller |
 //! | `bodies` | bodies of every kind, and other tower layers |
 //! | `attacks` | attacks that once succeeded or could succeed |
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
@@ -41,3 +42,4 @@ mod public_routes;
 mod refusals;
 mod request_id;
 mod stacked_limits;
+mod streams;

@@ -13,6 +13,7 @@ use pin_project_lite::pin_project;
 use super::{
     deferred::DeferredCharge,
     metered::{Metered, UntilEnd},
+    watched::Watched,
 };
 
 pin_project! {
@@ -35,6 +36,8 @@ pin_project! {
         // The inner body, whose bytes are charged, or which holds a place or credits. Boxed, because a body behind several layers would otherwise
         // have room for as many meters.
         Metered { body: Pin<Box<Metered<B>>> },
+        // The same, of a stream that is ended when its caller has ended.
+        Watched { body: Pin<Box<Watched<B>>> },
         // Empty once the bytes are given out.
         Refusal { bytes: Bytes },
         // A refusal whose bytes are charged.
@@ -49,11 +52,17 @@ impl<B> Body<B> {
     }
 
     /// The inner service's body, and what waits for its end.
-    pub(super) fn inner_until_end(body: B, until_end: UntilEnd) -> Self {
+    pub(super) fn inner_until_end(body: B, mut until_end: UntilEnd) -> Self {
         if until_end.is_empty() {
             return Self::inner(body);
         }
-        Self { kind: Kind::Metered { body: Box::pin(Metered::new(body, until_end)) } }
+        let watch = until_end.watch.take();
+        let metered = Metered::new(body, until_end);
+        let kind = match watch {
+            None => Kind::Metered { body: Box::pin(metered) },
+            Some(watch) => Kind::Watched { body: Box::pin(Watched::new(metered, watch)) },
+        };
+        Self { kind }
     }
 
     pub(super) fn refusal(bytes: Bytes) -> Self {
@@ -99,6 +108,7 @@ where
         match self.project().kind.project() {
             KindProjection::Inner { body } => body.poll_frame(cx),
             KindProjection::Metered { body } => body.as_mut().poll_frame(cx),
+            KindProjection::Watched { body } => body.as_mut().poll_frame(cx),
             KindProjection::Refusal { bytes } if bytes.is_empty() => Poll::Ready(None),
             KindProjection::Refusal { bytes } => {
                 let data = std::mem::take(bytes);
@@ -115,6 +125,7 @@ where
         match &self.kind {
             Kind::Inner { body } => body.is_end_stream(),
             Kind::Metered { body } => body.is_end_stream(),
+            Kind::Watched { body } => body.is_end_stream(),
             Kind::Refusal { bytes } => bytes.is_empty(),
             Kind::MeteredRefusal { body } => body.is_end_stream(),
         }
@@ -124,6 +135,7 @@ where
         match &self.kind {
             Kind::Inner { body } => body.size_hint(),
             Kind::Metered { body } => body.size_hint(),
+            Kind::Watched { body } => body.size_hint(),
             Kind::Refusal { bytes } => SizeHint::with_exact(bytes.remaining() as u64),
             Kind::MeteredRefusal { body } => body.size_hint(),
         }
@@ -133,7 +145,7 @@ where
 impl<B> fmt::Debug for Body<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.kind {
-            Kind::Inner { .. } | Kind::Metered { .. } => "Body(inner)",
+            Kind::Inner { .. } | Kind::Metered { .. } | Kind::Watched { .. } => "Body(inner)",
             Kind::Refusal { .. } | Kind::MeteredRefusal { .. } => "Body(refusal)",
         })
     }

@@ -235,6 +235,20 @@ impl RequestContext {
         }
     }
 
+    /// What a refusal that comes later needs.
+    pub(super) fn for_later(&self) -> KeptContext {
+        KeptContext {
+            now: self.now,
+            inherited: self.inherited.clone(),
+            is_waived: self.is_waived,
+            schemes: self.schemes.clone(),
+            caller: self.caller.clone(),
+            refusal_text: self.refusal_text.clone(),
+            request_id: self.request_id.clone(),
+            plan: self.plan.clone(),
+        }
+    }
+
     /// The context of a request by this principal of which nothing else is known.
     pub(crate) fn authenticated(principal: Arc<Principal>) -> Self {
         Self { caller: Caller::Authenticated(principal), ..Self::NEW }
@@ -322,6 +336,38 @@ impl RequestContext {
     }
 }
 
+/// What is kept of a context while a stream is open: nothing secret, and nothing that ends with the request.
+#[derive(Clone)]
+pub(super) struct KeptContext {
+    now: Option<SystemTime>,
+    inherited: Option<Arc<Inherited>>,
+    pub(super) is_waived: bool,
+    schemes: Option<Arc<Schemes>>,
+    caller: Caller,
+    refusal_text: Option<Arc<RefusalText>>,
+    request_id: Option<RequestId>,
+    plan: FoundPlan,
+}
+
+impl KeptContext {
+    /// A context again, whose response has these parts.
+    pub(super) fn restore(self, parts: ResponseParts) -> RequestContext {
+        let Self { now, inherited, is_waived, schemes, caller, refusal_text, request_id, plan } = self;
+        RequestContext {
+            now,
+            inherited,
+            is_waived,
+            schemes,
+            caller,
+            refusal_text,
+            request_id,
+            plan,
+            parts,
+            ..RequestContext::NEW
+        }
+    }
+}
+
 impl Caller {
     /// After a waived refusal: the principal of an outer layer stays, any other caller is not authenticated.
     pub(super) fn waived(self) -> Self {
@@ -345,8 +391,9 @@ impl Caller {
     }
 }
 
+/// The denial of a principal that has ended.
 #[cold]
-pub(super) fn denial_of(reason: EndReason) -> Denial {
+pub(crate) fn denial_of(reason: EndReason) -> Denial {
     Denial::new(match reason {
         EndReason::Expired => DenialKind::KeyExpired,
         EndReason::TenantSuspended => DenialKind::TenantSuspended,

@@ -156,7 +156,8 @@ impl Charging {
 
     /// Completes the response, and gives what waits for the end of its body.
     pub(super) fn finish<B>(&mut self, response: &mut Response<B>) -> UntilEnd {
-        let until_end = self.parts.take_until_end(self.credits.take());
+        let mut until_end = self.parts.take_until_end(self.credits.take());
+        until_end.watch = self.parts.take_watch(response);
         self.parts.apply(response);
         until_end
     }

@@ -184,7 +184,7 @@ where
         polled.map_ok(|response| response.map(Body::inner))
     }
 
-    /// Polls the inner service of a request with charges, places or credits. Then it makes the charges by the response's head, and waits
+    /// Polls the inner service of a request with charges, places, credits or a watch. Then it makes the charges by the response's head, and waits
     /// for backends that answer later.
     #[cold]
     #[inline(never)]
@@ -195,6 +195,13 @@ where
         let StateProjection::Inner { future, parts, span } = self.as_mut().project() else {
             return self.poll_other(cx);
         };
+        if let Poll::Ready((watch, denial)) = parts.poll_ended(cx) {
+            let parts = mem::take(parts);
+            // Drops the inner service's future first, as when a caller hangs up.
+            self.set(Self::Refused { refusal: None });
+            self.set(Self::Refused { refusal: Some(watch.refuse(denial, parts)) });
+            return self.poll_other(cx);
+        }
         let panic = InPanic(parts);
         let polled = poll_in(span.as_deref(), future, cx);
         mem::forget(panic);

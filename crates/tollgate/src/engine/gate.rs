@@ -7,7 +7,7 @@ use tollgate_core::{
     request::RequestHead,
 };
 
-use super::RequestContext;
+use super::{RequestContext, watch::Watch};
 
 /// How a gate answers if it does not refuse.
 pub(crate) enum Flow {
@@ -51,6 +51,13 @@ impl<'r, B> Cx<'r, B> {
     /// The request's target, to change.
     pub(crate) fn uri_mut(&mut self) -> &mut Uri {
         self.request.uri_mut()
+    }
+
+    /// Has the request, and the stream that answers it, watched for the end of its caller.
+    pub(crate) fn watch_end(&mut self) {
+        if let Some(watch) = Watch::of(self.head(), self.context) {
+            self.context.parts.watch(watch);
+        }
     }
 
     /// Completes a gate's decision with a backend's answer: at once if the answer is there, else when it arrives. Nothing is

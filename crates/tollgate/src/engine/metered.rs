@@ -11,7 +11,10 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tollgate_core::answer::{Answer, Pending};
 
-use super::deferred::{DeferredCharge, log_failure};
+use super::{
+    deferred::{DeferredCharge, log_failure},
+    watch::Watch,
+};
 use crate::layers::{credits::OpenUntilEnd, in_flight_limit::Place};
 
 /// What waits for the end of a body.
@@ -20,11 +23,13 @@ pub(super) struct UntilEnd {
     pub(super) charges: Vec<DeferredCharge>,
     pub(super) places: Vec<Arc<Place>>,
     pub(super) credits: Option<OpenUntilEnd>,
+    // Ends the body before its end.
+    pub(super) watch: Option<Box<Watch>>,
 }
 
 impl UntilEnd {
     pub(super) fn is_empty(&self) -> bool {
-        self.charges.is_empty() && self.places.is_empty() && self.credits.is_none()
+        self.charges.is_empty() && self.places.is_empty() && self.credits.is_none() && self.watch.is_none()
     }
 }
 
@@ -42,7 +47,7 @@ pin_project! {
 
 impl<B> Metered<B> {
     pub(super) fn new(body: B, until_end: UntilEnd) -> Self {
-        let UntilEnd { charges, places, credits } = until_end;
+        let UntilEnd { charges, places, credits, watch: _ } = until_end;
         let is_charged = charges.is_empty();
         let meter = Meter {
             bytes: 0,

@@ -115,7 +115,8 @@ fn respond(layer: &'static str, denial: &Denial, request: &mut request::Parts) -
     };
     let context = RequestContext::of_refused(request);
     complete(&mut response, denial, context);
-    let event = Event { layer, denial, status: response.status(), report_only: false };
+    let status = response.status();
+    let event = Event { message: "refused", layer, denial, status, report_only: false };
     event.log(RequestHead::from(&*request), context);
     response
 }
@@ -170,6 +171,7 @@ impl Refusal {
 
 /// A refusal as the log shows it.
 pub(super) struct Event<'d> {
+    pub(super) message: &'static str,
     pub(super) layer: &'static str,
     pub(super) denial: &'d Denial,
     /// The status that was sent; in report-only mode, the denial's own.
@@ -197,7 +199,7 @@ impl Event<'_> {
     }
 
     pub(super) fn log_of(&self, request: Logged<'_>) {
-        let &Self { layer, denial, status, report_only } = self;
+        let &Self { message, layer, denial, status, report_only } = self;
         macro_rules! log_at {
             ($level:ident) => {
                 tracing::$level!(
@@ -213,7 +215,7 @@ impl Event<'_> {
                     principal = request.principal.map(Principal::id),
                     tenant = request.principal.and_then(Principal::tenant),
                     report_only,
-                    "refused"
+                    "{message}"
                 )
             };
         }

@@ -1,15 +1,21 @@
 //! What the gates add to a response: complete before the inner service is called.
 
-use std::{mem, sync::Arc};
+use std::{
+    mem,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use http::{HeaderName, HeaderValue, Response};
-use tollgate_core::limit::Decision;
+use tollgate_core::{denial::Denial, limit::Decision};
 
 use super::{
     Caching,
     deferred::{Charged, DeferredCharge, log_failure},
     headers::{set_header, set_header_default},
     metered::UntilEnd,
+    settings::ReportOnly,
+    watch::Watch,
 };
 use crate::{
     layers::{
@@ -50,6 +56,8 @@ struct RareParts {
     credits: Option<Arc<OpenReservation>>,
     // What `X-Credits-Remaining` shows.
     credits_remaining: Option<u64>,
+    // What watches for the end of the caller.
+    watch: Option<Box<Watch>>,
 }
 
 /// What a limit layer shows on a response. An outer limit layer reads it from the response's extensions.
@@ -109,6 +117,43 @@ impl ResponseParts {
         }
     }
 
+    /// Settles the reservation of credits as if the caller had hung up.
+    pub(super) fn break_off_reservation(&mut self) {
+        if let Some(reservation) = self.take_reservation() {
+            reservation.break_off();
+        }
+    }
+
+    /// Watches for the end of the caller.
+    #[cold]
+    pub(super) fn watch(&mut self, watch: Watch) {
+        self.rare_mut().watch = Some(Box::new(watch));
+    }
+
+    /// Has the end of the caller counted and logged only.
+    #[cold]
+    pub(super) fn report_end_to(&mut self, report: &ReportOnly) {
+        if let Some(watch) = self.rare.as_mut().and_then(|rare| rare.watch.as_mut()) {
+            watch.report_to(report);
+        }
+    }
+
+    /// Waits for the end of the caller, if the request is ended before the head of its response.
+    pub(super) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<(Box<Watch>, Denial)> {
+        match &mut self.rare {
+            Some(rare) if rare.watch.as_ref().is_some_and(|watch| watch.is_grpc()) => {
+                Watch::poll(&mut rare.watch, cx)
+            }
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Takes what watches the body of this response, if it is a stream.
+    pub(super) fn take_watch<B>(&mut self, response: &Response<B>) -> Option<Box<Watch>> {
+        let mut watch = self.rare.as_mut()?.watch.take()?;
+        watch.see_head(response).then_some(watch)
+    }
+
     /// The request's places among those in flight, for a task that outlives the request.
     pub(crate) fn places(&self) -> Vec<Arc<Place>> {
         self.rare.as_ref().map(|rare| rare.places.clone()).unwrap_or_default()
@@ -120,11 +165,14 @@ impl ResponseParts {
         self.rare_mut().credits_remaining = Some(remaining);
     }
 
-    /// Whether charges wait for the response, or places and credits for the end of its body.
+    /// Whether charges wait for the response, places and credits for the end of its body, or a watch for the end of the caller.
     #[inline]
     pub(super) fn outlast_head(&self) -> bool {
         self.rare.as_ref().is_some_and(|rare| {
-            !rare.deferred.is_empty() || !rare.places.is_empty() || rare.credits.is_some()
+            !rare.deferred.is_empty()
+                || !rare.places.is_empty()
+                || rare.credits.is_some()
+                || rare.watch.is_some()
         })
     }
 
@@ -151,7 +199,7 @@ impl ResponseParts {
     /// Takes what waits for the end of the body, beside these credits.
     pub(super) fn take_until_end(&mut self, credits: Option<OpenUntilEnd>) -> UntilEnd {
         let places = self.rare.as_mut().map(|rare| mem::take(&mut rare.places)).unwrap_or_default();
-        UntilEnd { charges: self.take_deferred(), places, credits }
+        UntilEnd { charges: self.take_deferred(), places, credits, watch: None }
     }
 
     /// Takes over a limiter's answer to a deferred charge.

@@ -185,7 +185,11 @@ impl Station {
     #[cold]
     fn check_report_only<B>(&self, cx: &mut Cx<'_, B>) -> Result<Flow, Denial> {
         let before = self.caller_before(cx.context);
-        self.gate.check(cx).or_else(|denial| self.waive(denial, before, cx).map(|()| Flow::Continue))
+        let checked = self.gate.check(cx);
+        if let (Gate::StreamEnd(_), Some(report)) = (&self.gate, &self.report_only) {
+            cx.context.parts.report_end_to(report);
+        }
+        checked.or_else(|denial| self.waive(denial, before, cx).map(|()| Flow::Continue))
     }
 
     /// Whether its gate refuses a request for its credential.
@@ -216,7 +220,8 @@ impl Station {
             report.count();
             let denial = cx.context.in_verifiers_words(denial);
             let (layer, status) = (self.gate.layer(), denial.status());
-            let event = refusal::Event { layer, denial: &denial, status, report_only: true };
+            let message = "refused";
+            let event = refusal::Event { message, layer, denial: &denial, status, report_only: true };
             event.log(cx.head(), cx.context);
         }
         cx.context.is_waived = true;

@@ -59,7 +59,8 @@ impl StreamCaller {
     /// Logs a refusal like those of the layers.
     #[cold]
     pub(crate) fn log(&self, layer: &'static str, denial: &Denial, report_only: bool) {
-        let event = Event { layer, denial, status: denial.status(), report_only };
+        let status = denial.status();
+        let event = Event { message: "refused", layer, denial, status, report_only };
         event.log_of(Logged {
             method: &self.method,
             path: &self.path,

@@ -6,17 +6,16 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, header::SEC_WEBSOCKET_PROTOCOL, request};
 use hyper::upgrade::OnUpgrade;
 use tokio::{runtime::Handle, sync::Semaphore};
-use tollgate_core::{
-    denial::{Denial, DenialKind},
-    respond::Respond,
-};
+use tollgate_core::{denial::Denial, respond::Respond};
 
 use super::Problem;
 
 mod close;
+mod codes;
 mod handshake;
 
 use close::{CloseFrame, close};
+pub use codes::CloseCodes;
 use handshake::{Handshake, listed};
 
 /// Accepts a refused WebSocket and closes it before any message, with a code that shows the reason.
@@ -81,14 +80,12 @@ use handshake::{Handshake, listed};
 /// is not limited here: limit failed attempts by address.
 #[derive(Clone)]
 pub struct WebSocketClose {
-    code: Arc<CodeOf>,
+    codes: CloseCodes,
     subprotocols: Arc<[Box<str>]>,
     deadline: Duration,
     places: Arc<Semaphore>,
     otherwise: Arc<dyn Respond>,
 }
-
-type CodeOf = dyn Fn(&Denial) -> (u16, Cow<'static, str>) + Send + Sync;
 
 impl WebSocketClose {
     /// Refuses requests that are not WebSocket handshakes with the default responder, a problem.
@@ -99,7 +96,7 @@ impl WebSocketClose {
     /// Refuses requests that are not WebSocket handshakes with `responder`.
     pub fn otherwise(responder: impl Respond) -> Self {
         Self {
-            code: Arc::new(default_code),
+            codes: CloseCodes::default(),
             subprotocols: Arc::new([]),
             deadline: Duration::from_secs(5),
             places: Arc::new(Semaphore::new(1024)),
@@ -115,7 +112,7 @@ impl WebSocketClose {
         mut self,
         code: impl Fn(&Denial) -> (u16, Cow<'static, str>) + Send + Sync + 'static,
     ) -> Self {
-        self.code = Arc::new(code);
+        self.codes = CloseCodes::new(code);
         self
     }
 
@@ -148,7 +145,7 @@ impl WebSocketClose {
         let runtime = Handle::try_current().ok()?;
         let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
         let upgrade = request.extensions.remove::<OnUpgrade>()?;
-        let (code, reason) = (self.code)(denial);
+        let (code, reason) = self.codes.of(denial);
         let closed = close(upgrade, CloseFrame::new(code, &reason));
         let deadline = self.deadline;
         runtime.spawn(async move {
@@ -202,51 +199,12 @@ pub fn is_websocket(request: &request::Parts) -> bool {
     Handshake::of(request).is_some()
 }
 
-/// The code with which [`WebSocketClose`] closes a WebSocket by default: see the table there. For handlers that close an open WebSocket
-/// because of a denial, such as that of a refused message.
-///
-/// ```
-/// use tollgate::{Denial, DenialKind, respond::close_code};
-///
-/// assert_eq!(close_code(&Denial::new(DenialKind::RateLimited)), 4429);
-/// ```
-pub fn close_code(denial: &Denial) -> u16 {
-    match (denial.status().as_u16(), denial.kind()) {
-        (400, DenialKind::CredentialRepeated | DenialKind::CredentialConflicting) => 4401,
-        (status @ 400..=499, _) => 4000 + status,
-        (503, _) => 1013,
-        (500..=599, _) => 1011,
-        _ => close::POLICY_VIOLATION,
-    }
-}
-
-fn default_code(denial: &Denial) -> (u16, Cow<'static, str>) {
-    (close_code(denial), Cow::Owned(denial.code().to_owned()))
-}
-
 #[cfg(test)]
 mod tests {
-    use http::{Request, StatusCode};
+    use http::Request;
+    use tollgate_core::denial::DenialKind;
 
     use super::*;
-
-    #[test]
-    fn each_denial_has_its_code() {
-        for (denial, code) in [
-            (Denial::new(DenialKind::CredentialMissing), 4401),
-            (Denial::new(DenialKind::KeyRevoked), 4401),
-            (Denial::new(DenialKind::CredentialRepeated), 4401),
-            (Denial::new(DenialKind::CredentialConflicting), 4401),
-            (Denial::new(DenialKind::Forbidden).with_status(StatusCode::BAD_REQUEST), 4400),
-            (Denial::new(DenialKind::CreditsExhausted), 4402),
-            (Denial::scope_missing("jobs:read"), 4403),
-            (Denial::new(DenialKind::RateLimited), 4429),
-            (Denial::unavailable("the database is down"), 1013),
-            (Denial::misconfigured("no layer"), 1011),
-        ] {
-            assert_eq!(default_code(&denial), (code, Cow::Owned(denial.code().to_owned())), "{denial:?}");
-        }
-    }
 
     #[test]
     fn selects_the_first_offer_that_is_listed() {

@@ -99,7 +99,7 @@ impl OpenReservation {
     }
 
     /// The response was not read to its end: charges what its handler has reported, else nothing.
-    fn break_off(&self) {
+    pub(crate) fn break_off(&self) {
         let action = self.meter.reported().map_or(SettleAction::Release, |actual| self.payer.commit(actual));
         self.settle(action);
     }

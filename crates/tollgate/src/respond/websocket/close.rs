@@ -15,7 +15,7 @@ const IS_FINAL: u8 = 0x80;
 const IS_MASKED: u8 = 0x80;
 const MASK_LENGTH: u64 = 4;
 // The space for the reason in a control frame (section 5.5), besides the code.
-const MAX_REASON: usize = 123;
+pub(super) const MAX_REASON: usize = 123;
 
 /// A close frame sent to a client, so it is not masked.
 pub(super) struct CloseFrame(Vec<u8>);
@@ -34,13 +34,13 @@ impl CloseFrame {
 }
 
 /// The beginning of a text, at most `length` bytes long. Does not split a character.
-fn cut(text: &str, length: usize) -> &str {
+pub(super) fn cut(text: &str, length: usize) -> &str {
     let end = (0..=length.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     end.and_then(|end| text.get(..end)).unwrap_or_default()
 }
 
 /// Whether a code is allowed in a close frame (RFC 6455 section 7.4, and codes registered later).
-fn is_sendable(code: u16) -> bool {
+pub(super) fn is_sendable(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 

@@ -1,0 +1,429 @@
+//! Open WebSockets that are closed when the key of their caller ends, over HTTP/1.1 and HTTP/2.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, where a panic is the failure")]
+
+#[expect(dead_code, reason = "this test has a verifier of its own")]
+mod common;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::ws::Message as AxumMessage,
+    response::{IntoResponse, Response},
+    routing::any,
+};
+use common::serve;
+use futures_util::{SinkExt, StreamExt};
+use http::{HeaderValue, Method, Request};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::mpsc,
+    time::{Instant, timeout},
+};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async,
+    tungstenite::{self, Message, client::IntoClientRequest},
+};
+use tollgate::{
+    Answer, CredentialLayer, Denial, DenialKind, Principal, Tollgate,
+    clock::{Clock, SystemClock},
+    store::{EndReason, EndSignal},
+    verify::{Verify, VerifyRequest},
+};
+use tollgate_axum::{GuardedSocket, GuardedUpgrade, GuardedUpgradeRejection, WebSocketClose};
+
+/// Longer than any test takes, and shorter than the deadlines of clients.
+const PATIENCE: Duration = Duration::from_secs(30);
+const REVOKED: (u16, &str) = (4401, "invalid_credential");
+
+/// What the handlers of a server report.
+type Reports = mpsc::UnboundedSender<&'static str>;
+
+/// Knows one key, `good`.
+#[derive(Clone)]
+struct OneKey(Arc<Principal>);
+
+impl Verify for OneKey {
+    fn verify(&self, presented: &VerifyRequest<'_>) -> Answer<Result<Arc<Principal>, Denial>> {
+        Answer::Now(match presented.credential.expose_secret() {
+            "good" => Ok(Arc::clone(&self.0)),
+            _ => Err(Denial::new(DenialKind::KeyUnknown)),
+        })
+    }
+}
+
+struct Server {
+    address: SocketAddr,
+    signal: EndSignal,
+    reports: mpsc::UnboundedReceiver<&'static str>,
+}
+
+impl Server {
+    async fn start() -> Self {
+        Self::with_principal(Principal::new("key_1")).await
+    }
+
+    async fn with_principal(principal: Principal) -> Self {
+        let signal = EndSignal::new();
+        let principal = Arc::new(principal.with_end_signal(signal.clone()));
+        let (sender, reports) = mpsc::unbounded_channel();
+        let tollgate = Tollgate::builder()
+            .credential(CredentialLayer::new().with_anonymous())
+            .verify(OneKey(principal))
+            .responder(WebSocketClose::new())
+            .build()
+            .unwrap();
+        Self { address: serve(app(sender).layer(tollgate)).await, signal, reports }
+    }
+
+    async fn connect(&self, path: &str) -> Client {
+        let mut request = format!("ws://{}{path}", self.address).into_client_request().unwrap();
+        request.headers_mut().insert("x-api-key", HeaderValue::from_static("good"));
+        request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static("chat"));
+        let (socket, response) = connect_async(request).await.unwrap();
+        assert_eq!(response.headers()["sec-websocket-protocol"], "chat");
+        socket
+    }
+
+    async fn report(&mut self) -> &'static str {
+        timeout(PATIENCE, self.reports.recv()).await.unwrap().unwrap()
+    }
+}
+
+type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+fn app(reports: Reports) -> Router {
+    let route = |serve: fn(GuardedSocket, Reports) -> Serving| {
+        let reports = reports.clone();
+        any(move |upgrade: GuardedUpgrade| {
+            let reports = reports.clone();
+            async move {
+                upgrade
+                    .map(|upgrade| upgrade.protocols(["chat"]))
+                    .with_deadline(Duration::from_secs(2))
+                    .on_upgrade(move |socket| serve(socket, reports))
+            }
+        })
+    };
+    Router::new()
+        .route("/echo", route(|socket, reports| Box::pin(echo(socket, reports))))
+        .route("/idle", route(|socket, reports| Box::pin(idle(socket, reports))))
+        .route("/flood", route(|socket, reports| Box::pin(flood(socket, reports))))
+        .route("/split", route(|socket, reports| Box::pin(split(socket, reports))))
+        .route("/own-codes", any(own_codes))
+        .route("/result", any(result))
+}
+
+type Serving = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+async fn echo(mut socket: GuardedSocket, reports: Reports) {
+    assert_eq!(socket.protocol().unwrap(), "chat");
+    while let Some(Ok(message)) = socket.recv().await {
+        if matches!(message, AxumMessage::Text(_)) && socket.send(message).await.is_err() {
+            break;
+        }
+    }
+    assert!(socket.recv().await.is_none());
+    if socket.send("too late".into()).await.is_err() {
+        let _ = reports.send("read None, and could not send");
+    }
+}
+
+/// Neither reads nor writes.
+async fn idle(socket: GuardedSocket, reports: Reports) {
+    let _dropped = OnDrop(reports, "dropped");
+    std::future::pending::<()>().await;
+    drop(socket);
+}
+
+struct OnDrop(Reports, &'static str);
+
+impl Drop for OnDrop {
+    fn drop(&mut self) {
+        let _ = self.0.send(self.1);
+    }
+}
+
+async fn flood(mut socket: GuardedSocket, reports: Reports) {
+    let _dropped = OnDrop(reports, "dropped");
+    while socket.send(AxumMessage::binary(vec![0; 10_000])).await.is_ok() {}
+}
+
+async fn split(socket: GuardedSocket, reports: Reports) {
+    let (mut sender, mut receiver) = socket.split();
+    let of_sender = OnDrop(reports.clone(), "sender");
+    tokio::spawn(async move {
+        let _dropped = of_sender;
+        while sender.send("tick".into()).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    tokio::spawn(async move {
+        let _dropped = OnDrop(reports, "receiver");
+        while let Some(Ok(_)) = receiver.next().await {}
+    });
+}
+
+async fn own_codes(upgrade: GuardedUpgrade) -> Response {
+    upgrade
+        .map(|upgrade| upgrade.protocols(["chat"]))
+        .with_codes(|denial| (4001, denial.kind().reason().into()))
+        .on_upgrade(async |mut socket| while socket.recv().await.is_some() {})
+}
+
+async fn result(upgrade: Result<GuardedUpgrade, GuardedUpgradeRejection>) -> Response {
+    match upgrade {
+        Ok(_) => "a handshake".into_response(),
+        Err(GuardedUpgradeRejection::Upgrade(rejection)) => format!("axum: {rejection}").into_response(),
+        Err(rejection) => format!("unguarded: {rejection}").into_response(),
+    }
+}
+
+/// Reads to the close, and to the end of the connection after it. Returns how many messages came before.
+async fn closed(client: &mut Client) -> (u16, String, usize) {
+    let mut messages = 0;
+    timeout(PATIENCE, async {
+        loop {
+            match client.next().await.unwrap().unwrap() {
+                Message::Close(Some(close)) => {
+                    assert!(client.next().await.is_none(), "the connection ends");
+                    return (close.code.into(), close.reason.as_str().to_owned(), messages);
+                }
+                _ => messages += 1,
+            }
+        }
+    })
+    .await
+    .unwrap()
+}
+
+async fn assert_closed(client: &mut Client, expected: (u16, &str)) {
+    let start = Instant::now();
+    let (code, reason, _) = closed(client).await;
+    assert_eq!((code, &*reason), expected);
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
+async fn assert_echoes(client: &mut Client) {
+    client.send(Message::text("Are you there?")).await.unwrap();
+    assert_eq!(client.next().await.unwrap().unwrap(), Message::text("Are you there?"));
+}
+
+#[tokio::test]
+async fn each_end_has_its_code_and_the_handler_sees_the_end() {
+    for (reason, expected) in [
+        (EndReason::Revoked, REVOKED),
+        (EndReason::Expired, REVOKED),
+        (EndReason::TenantSuspended, (4403, "tenant_suspended")),
+    ] {
+        let mut server = Server::start().await;
+        let mut client = server.connect("/echo").await;
+        assert_echoes(&mut client).await;
+        server.signal.end(reason);
+        assert_closed(&mut client, expected).await;
+        assert_eq!(server.report().await, "read None, and could not send");
+    }
+}
+
+#[tokio::test]
+async fn closes_at_the_expiry_of_the_key() {
+    // On a busy machine, a key can expire before its socket opens: try longer lives.
+    for seconds in [1, 3, 9, 27] {
+        let expiry = SystemClock.now() + Duration::from_secs(seconds);
+        let server = Server::with_principal(Principal::new("key_1").with_expiry(expiry)).await;
+        let mut client = server.connect("/echo").await;
+        client.send(Message::text("Are you there?")).await.unwrap();
+        if client.next().await.unwrap().unwrap().is_text() {
+            let (code, reason, _) = closed(&mut client).await;
+            assert_eq!((code, &*reason), REVOKED);
+            let late = SystemClock.now().duration_since(expiry).unwrap();
+            assert!(late < Duration::from_secs(1), "{late:?}");
+            return;
+        }
+    }
+    panic!("every key expired before its socket opened");
+}
+
+#[tokio::test]
+async fn closes_a_socket_whose_handler_neither_reads_nor_writes_and_drops_the_handler_at_the_deadline() {
+    let mut server = Server::start().await;
+    let mut client = server.connect("/idle").await;
+    server.signal.end(EndReason::Revoked);
+    assert_closed(&mut client, REVOKED).await;
+    assert_eq!(server.report().await, "dropped");
+}
+
+#[tokio::test]
+async fn closes_a_socket_whose_handler_floods() {
+    let mut server = Server::start().await;
+    let mut client = server.connect("/flood").await;
+    for _ in 0..100 {
+        assert!(client.next().await.unwrap().unwrap().is_binary());
+    }
+    server.signal.end(EndReason::Revoked);
+    assert_closed(&mut client, REVOKED).await;
+    assert_eq!(server.report().await, "dropped");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closes_a_socket_whose_halves_are_in_other_tasks() {
+    let mut server = Server::start().await;
+    let mut client = server.connect("/split").await;
+    assert_eq!(client.next().await.unwrap().unwrap(), Message::text("tick"));
+    server.signal.end(EndReason::Revoked);
+    assert_closed(&mut client, REVOKED).await;
+    let mut dropped = [server.report().await, server.report().await];
+    dropped.sort_unstable();
+    assert_eq!(dropped, ["receiver", "sender"], "each half was woken");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_ends_the_handler() {
+    let mut server = Server::start().await;
+    let client = server.connect("/split").await;
+    drop(client);
+    server.report().await;
+    server.report().await;
+}
+
+#[tokio::test]
+async fn the_application_can_choose_the_codes() {
+    let server = Server::start().await;
+    let mut client = server.connect("/own-codes").await;
+    server.signal.end(EndReason::Revoked);
+    assert_closed(&mut client, (4001, "key_revoked")).await;
+}
+
+/// Opens a WebSocket, and never reads.
+async fn deaf(address: SocketAddr, path: &str) -> TcpStream {
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\nx-api-key: good\r\nsec-websocket-protocol: chat\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    connection.write_all(request.as_bytes()).await.unwrap();
+    let mut head = [0; 12];
+    connection.read_exact(&mut head).await.unwrap();
+    assert_eq!(head, *b"HTTP/1.1 101");
+    connection
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_dropped_at_the_deadline() {
+    for path in ["/flood", "/idle"] {
+        let mut server = Server::start().await;
+        let mut connection = deaf(server.address, path).await;
+        server.signal.end(EndReason::Revoked);
+        assert_eq!(server.report().await, "dropped", "{path}");
+        let mut rest = Vec::new();
+        // Ends, if with an error: what was sent before the deadline can be read.
+        let _ = timeout(PATIENCE, connection.read_to_end(&mut rest)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_the_client_has_begun_does_not_hold_the_close_back() {
+    let server = Server::start().await;
+    let mut connection = deaf(server.address, "/echo").await;
+    // A masked text frame of 100 bytes, of which 5 arrive.
+    connection.write_all(b"\x81\xe4\0\0\0\0begun").await.unwrap();
+    server.signal.end(EndReason::Revoked);
+    let mut received = Vec::new();
+    timeout(PATIENCE, connection.read_to_end(&mut received)).await.unwrap().unwrap();
+    assert!(received.ends_with(b"\x88\x14\x11\x31invalid_credential"), "{received:?}");
+}
+
+#[tokio::test]
+async fn an_anonymous_caller_has_no_end() {
+    let server = Server::start().await;
+    let mut request = format!("ws://{}/echo", server.address).into_client_request().unwrap();
+    request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static("chat"));
+    let (mut client, _) = connect_async(request).await.unwrap();
+    server.signal.end(EndReason::Revoked);
+    assert_echoes(&mut client).await;
+}
+
+#[tokio::test]
+async fn of_two_callers_only_the_one_that_has_ended_is_closed() {
+    let (one, two) = (Server::start().await, Server::start().await);
+    let (mut first, mut second) = (one.connect("/echo").await, two.connect("/echo").await);
+    one.signal.end(EndReason::Revoked);
+    assert_closed(&mut first, REVOKED).await;
+    assert_echoes(&mut second).await;
+}
+
+#[tokio::test]
+async fn a_request_that_is_no_handshake_is_rejected_as_by_axum() {
+    let server = Server::start().await;
+    let response = common::get(server.address, &[]).await;
+    assert!(response.starts_with("HTTP/1.1 404"), "{response}");
+    let mut connection = TcpStream::connect(server.address).await.unwrap();
+    let request = "GET /result HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    connection.write_all(request.as_bytes()).await.unwrap();
+    let mut response = String::new();
+    connection.read_to_string(&mut response).await.unwrap();
+    assert!(response.contains("axum: "), "{response}");
+}
+
+#[tokio::test]
+async fn without_a_verify_layer_the_answer_is_500() {
+    let (reports, _received) = mpsc::unbounded_channel();
+    let address = serve(app(reports)).await;
+    let error = connect_async(format!("ws://{address}/echo")).await.unwrap_err();
+    let tungstenite::Error::Http(response) = error else { panic!("{error}") };
+    assert_eq!(response.status(), 500);
+}
+
+#[tokio::test]
+async fn extended_connect_is_closed_too() {
+    let server = Server::start().await;
+    let connection = TcpStream::connect(server.address).await.unwrap();
+    let (mut client, connection) = h2::client::handshake(connection).await.unwrap();
+    tokio::spawn(connection);
+    while !client.is_extended_connect_protocol_enabled() {
+        client = client.ready().await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    let request = Request::builder()
+        .method(Method::CONNECT)
+        .uri("http://localhost/idle")
+        .extension(h2::ext::Protocol::from_static("websocket"))
+        .header("sec-websocket-version", "13")
+        .header("x-api-key", "good")
+        .body(())
+        .unwrap();
+    let (response, mut send) = client.send_request(request, false).unwrap();
+    let response = response.await.unwrap();
+    assert_eq!(response.status(), 200);
+    server.signal.end(EndReason::Revoked);
+    let mut body = response.into_body();
+    let mut frame = Vec::new();
+    while frame.len() < 22 {
+        let data = timeout(PATIENCE, body.data()).await.unwrap().unwrap().unwrap();
+        body.flow_control().release_capacity(data.len()).unwrap();
+        frame.extend(data);
+    }
+    assert_eq!(frame, b"\x88\x14\x11\x31invalid_credential");
+    send.send_data(bytes::Bytes::from_static(b"\x88\x82\0\0\0\0\x11\x31"), true).unwrap();
+    // The stream ends, or is reset: axum drops it.
+    let end = timeout(PATIENCE, body.data()).await.unwrap();
+    assert!(!matches!(end, Some(Ok(_))), "{end:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_sockets_of_a_key_are_closed_by_one_revocation() {
+    let server = Server::start().await;
+    let mut clients = Vec::new();
+    for _ in 0..100 {
+        let mut client = server.connect("/echo").await;
+        assert_echoes(&mut client).await;
+        clients.push(client);
+    }
+    let start = Instant::now();
+    server.signal.end(EndReason::Revoked);
+    for client in &mut clients {
+        assert_eq!(closed(client).await.0, 4401);
+    }
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+}
