@@ -194,7 +194,7 @@ impl MessageGate {
     /// Whether the caller's messages are charged.
     fn is_charged(&self, context: &RequestContext) -> Result<bool, Denial> {
         match context.caller {
-            Caller::Preflight => Ok(false),
+            Caller::Exempt => Ok(false),
             Caller::Anonymous if self.charges_anonymous() => Ok(true),
             Caller::Anonymous => Err(Denial::misconfigured(ANONYMOUS_UNCHARGED)),
             _ if self.charges_principals() => context.guarded(LAYER).map(|principal| principal.is_some()),
