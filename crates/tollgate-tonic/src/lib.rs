@@ -57,6 +57,7 @@
 //! | [`request_id`](RequestExt::request_id) | `RequestIdLayer` | the request's identifier |
 //! | [`decision`](RequestExt::decision) | `RateLimitLayer` | the state of the caller's limits |
 //! | [`credits`](RequestExt::credits) | `CreditsLayer` | the [`CreditMeter`](tollgate::credits::CreditMeter), to which the handler reports what the request has cost |
+//! | [`messages`](RequestExt::messages) | `MessageLayer` | the [`MessageMeter`](tollgate::MessageMeter), by which the handler charges the messages of a stream |
 //! | [`refuse`](RequestExt::refuse) | | a [`Status`](tonic::Status) that refuses as the layers do |
 //! | [`caller`](RequestExt::caller) | | a [`Caller`], which has these methods after the request is consumed |
 //!

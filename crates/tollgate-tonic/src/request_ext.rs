@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use http::Extensions;
 use tollgate::{
-    Denial, DenialKind, Plan, Principal, RequestContext, credits::CreditMeter, limit::Decision,
+    Denial, DenialKind, MessageMeter, Plan, Principal, RequestContext, credits::CreditMeter, limit::Decision,
     request::RequestId,
 };
 use tonic::Status;
@@ -100,6 +100,35 @@ pub trait RequestExt {
             missing(
                 self,
                 "RequestExt::credits requires a CreditsLayer: put a CreditsLayer around the service",
+            )
+        })
+    }
+
+    /// By what the handler charges the messages of a stream.
+    ///
+    /// ```
+    /// use tollgate_tonic::{Details, RequestExt};
+    /// use tonic::{Request, Status, Streaming};
+    ///
+    /// async fn upload(request: Request<Streaming<String>>, details: Details) -> Result<(), Status> {
+    ///     let meter = request.messages()?.clone();
+    ///     let mut messages = request.into_inner();
+    ///     while let Some(_message) = messages.message().await? {
+    ///         // The charge has logged a refusal already, so it needs no other event.
+    ///         meter.charge(1).await.map_err(|denial| details.status(&denial))?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// `INTERNAL` without an outer `MessageLayer`.
+    fn messages(&self) -> Result<&MessageMeter, Status> {
+        context(self).and_then(RequestContext::messages).ok_or_else(|| {
+            missing(
+                self,
+                "RequestExt::messages requires a MessageLayer: put a MessageLayer around the service, \
+                 or add .messages(..) to the stack",
             )
         })
     }

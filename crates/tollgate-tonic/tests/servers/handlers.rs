@@ -111,6 +111,7 @@ fn without_any_layer_the_log_names_the_one_that_is_missing() {
         (extensions.request_id().unwrap_err(), "RequestIdLayer"),
         (extensions.decision().unwrap_err(), "RateLimitLayer"),
         (extensions.credits().unwrap_err(), "CreditsLayer"),
+        (extensions.messages().unwrap_err(), "MessageLayer"),
     ];
     for (status, layer) in missing {
         assert_eq!(
