@@ -34,12 +34,24 @@ impl Verify for OneKey {
     }
 }
 
+/// A verifier of [`KEY`], whose scope is `jobs:read`.
+pub fn one_key() -> impl Verify {
+    let scopes = Scopes::new(["jobs:read"]).expect("a valid scope");
+    OneKey(Arc::new(Principal::new("key_1").with_tenant("acme").with_scopes(scopes)))
+}
+
 /// A stack that accepts [`KEY`] a thousand times per hour, and that also serves gRPC. The scope of the key is `jobs:read`.
 pub fn tollgate() -> Tollgate {
-    let scopes = Scopes::new(["jobs:read"]).expect("a valid scope");
-    let principal = Principal::new("key_1").with_tenant("acme").with_scopes(scopes);
-    let builder = Tollgate::builder().verify(OneKey(Arc::new(principal))).rate_limit(1_000.per_hour());
+    let builder = Tollgate::builder().verify(one_key()).rate_limit(1_000.per_hour());
     builder.responder(Grpc::new()).build().expect("a valid stack")
+}
+
+/// The encoded descriptor set of the proto of the example `grpc`.
+pub fn descriptors() -> Vec<u8> {
+    let protos = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/proto");
+    let mut compiler = protox::Compiler::new([protos]).expect("a folder");
+    compiler.include_imports(true).open_file("market.proto").expect("a valid proto");
+    compiler.encode_file_descriptor_set()
 }
 
 /// A verifier of two keys without scopes: `live-key` and `test-key`.
@@ -118,7 +130,8 @@ fn send_request(app: &Router, request: Request<Body>) -> Response<Body> {
     }
 }
 
-fn block_on<F: Future>(future: F) -> F::Output {
+/// Runs a future to its end.
+pub fn block_on<F: Future>(future: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(future)
 }
