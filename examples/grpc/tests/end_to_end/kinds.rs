@@ -71,7 +71,7 @@ fn cases() -> Vec<Case> {
 
 #[tokio::test]
 async fn every_kind_of_denial_has_its_status_message_and_details() {
-    let mut client = Client::start(&serve().await.to_string()).await;
+    let mut client = Client::start(&serve().await.to_string());
     for (number, (denial, code, reason, others)) in cases().into_iter().enumerate() {
         let kind = denial.kind();
         for rpc in EVERY_KIND {
@@ -94,7 +94,7 @@ async fn every_kind_of_denial_has_its_status_message_and_details() {
 
 #[tokio::test]
 async fn used_up_credits_show_the_balance_and_no_retry() {
-    let mut client = Client::start(&serve().await.to_string()).await;
+    let mut client = Client::start(&serve().await.to_string());
     let number = cases().iter().position(|(denial, ..)| denial.kind() == DenialKind::CreditsExhausted);
     let key = number.unwrap().to_string();
     for rpc in EVERY_KIND {

@@ -9,7 +9,7 @@ const REQUEST_ID: (&str, &str) = ("x-request-id", "0199b7d0-3b5c-7c3f-8c55-4e1f2
 #[tokio::test]
 async fn every_kind_of_call_is_answered_with_initial_metadata() {
     let service = Service::start().await;
-    let mut client = Client::start(service.address()).await;
+    let mut client = Client::start(service.address());
     let metadata = [("x-api-key", service.key("full")), REQUEST_ID];
 
     let end = client.call(GET_PRICE, &metadata).await;
@@ -49,7 +49,7 @@ async fn every_kind_of_call_is_answered_with_initial_metadata() {
 #[tokio::test]
 async fn an_error_of_the_service_is_none_of_tollgate() {
     let service = Service::start().await;
-    let mut client = Client::start(service.address()).await;
+    let mut client = Client::start(service.address());
     let call = client.open(GET_PRICE, &[("x-api-key", service.key("full"))], json!({ "symbol": "?" })).await;
     let end = client.end(call).await;
     assert_eq!(end.status(), ("NOT_FOUND", "There is no such symbol."));
@@ -60,7 +60,7 @@ async fn an_error_of_the_service_is_none_of_tollgate() {
 #[tokio::test]
 async fn health_needs_no_key_and_is_not_counted() {
     let service = Service::start().await;
-    let mut client = Client::start(service.address()).await;
+    let mut client = Client::start(service.address());
     for metadata in [&[][..], &[("x-api-key", service.key("revoked"))]] {
         let end = client.call("grpc.health.v1.Health/Check", metadata).await;
         assert_eq!((end.status(), end.messages()), (("OK", ""), &[json!({ "status": "SERVING" })][..]));

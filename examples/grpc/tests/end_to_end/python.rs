@@ -28,7 +28,7 @@ pub(crate) struct Call(u64);
 pub(crate) struct End(Value);
 
 impl Client {
-    pub(crate) async fn start(address: &str) -> Self {
+    pub(crate) fn start(address: &str) -> Self {
         let python = folder(3).join("python").join("bin").join("python");
         assert!(
             python.is_file(),

@@ -25,7 +25,7 @@ fn error_info(reason: &str) -> Value {
 #[tokio::test]
 async fn a_call_without_a_valid_key_is_unauthenticated() {
     let service = Service::start().await;
-    let mut client = Client::start(service.address()).await;
+    let mut client = Client::start(service.address());
     let unknown = KeyFormat::new("demo").unwrap().generate(Environment::Live).unwrap();
     let (full, revoked) = (service.key("full"), service.key("revoked"));
     let other = format!("Bearer {revoked}");
@@ -56,7 +56,7 @@ async fn a_call_without_a_valid_key_is_unauthenticated() {
 #[tokio::test]
 async fn a_lapsed_subscription_is_a_failed_precondition() {
     let service = Service::start().await;
-    let mut client = Client::start(service.address()).await;
+    let mut client = Client::start(service.address());
     for rpc in EVERY_KIND {
         let end = client.call(rpc, &[("x-api-key", service.key("lapsed"))]).await;
         assert_eq!(end.status(), ("PERMISSION_DENIED", "This needs an active subscription."), "{rpc}");
@@ -78,7 +78,7 @@ async fn a_lapsed_subscription_is_a_failed_precondition() {
 #[tokio::test]
 async fn a_missing_scope_is_named() {
     let service = Service::start().await;
-    let mut client = Client::start(service.address()).await;
+    let mut client = Client::start(service.address());
     for (rpc, key, scope) in [
         (GET_PRICE, "admin", "prices:read"),
         (WATCH_PRICES, "admin", "prices:read"),
@@ -99,7 +99,7 @@ async fn a_missing_scope_is_named() {
 #[tokio::test]
 async fn a_used_up_limit_says_how_long_to_wait() {
     let service = Service::start().await;
-    let mut client = Client::start(service.address()).await;
+    let mut client = Client::start(service.address());
     for rpc in EVERY_KIND {
         let end = exhausted(&mut client, rpc, service.key("tiny")).await;
         assert_used_up(&end);
@@ -120,7 +120,7 @@ async fn a_used_up_limit_says_how_long_to_wait() {
 #[tokio::test]
 async fn an_rpc_that_does_not_exist_is_unimplemented_for_those_who_have_a_key() {
     let service = Service::start().await;
-    let mut client = Client::start(service.address()).await;
+    let mut client = Client::start(service.address());
     for rpc in ["tollgate.demo.v1.Market/Nothing", "tollgate.demo.v1.Nothing/GetPrice", "Nothing/Nothing"] {
         let end = client.call(rpc, &[("x-api-key", service.key("full"))]).await;
         assert_eq!(end.status(), ("UNIMPLEMENTED", "This path does not exist."), "{rpc}");
@@ -133,7 +133,7 @@ async fn an_rpc_that_does_not_exist_is_unimplemented_for_those_who_have_a_key() 
 #[tokio::test]
 async fn each_message_of_a_chat_is_charged() {
     let service = Service::start().await;
-    let mut client = Client::start(service.address()).await;
+    let mut client = Client::start(service.address());
     let chat = client.open(CHAT, &[("x-api-key", service.key("tiny"))], json!({})).await;
     // More than two minutes admit.
     for _ in 0..10 {

@@ -29,7 +29,7 @@ async fn open_streams_of_each_kind_end_within_a_second_of_a_revocation() {
 /// Revokes a key that has open streams, and returns how long it takes until all have ended.
 async fn time_of_revocation() -> Duration {
     let service = Service::start().await;
-    let mut client = Client::start(service.address()).await;
+    let mut client = Client::start(service.address());
     let metadata = [("x-api-key", service.key("full"))];
     let watch = client.open(WATCH_PRICES, &metadata, json!({})).await;
     assert!(client.receive(watch).await.is_some());

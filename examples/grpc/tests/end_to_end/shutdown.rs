@@ -7,7 +7,7 @@ use crate::{CHAT, UPLOAD_CANDLES, WATCH_PRICES, python::Client, service::Service
 #[tokio::test]
 async fn a_shutdown_ends_open_calls_with_unavailable() {
     let service = Service::start().await;
-    let mut client = Client::start(service.address()).await;
+    let mut client = Client::start(service.address());
     let metadata = [("x-api-key", service.key("full"))];
     let mut calls = Vec::new();
     for rpc in [

@@ -91,7 +91,7 @@ async fn an_open_stream_ends_with_a_trailer_frame_when_its_key_is_revoked() {
 #[tokio::test]
 async fn each_protocol_has_its_own_kind_of_refusal_on_one_port() {
     let service = Service::start().await;
-    let mut client = Client::start(service.address()).await;
+    let mut client = Client::start(service.address());
     let mut connection = Connection::open(&service).await;
 
     let grpc = client.call(GET_PRICE, &[]).await;
