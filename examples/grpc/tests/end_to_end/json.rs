@@ -14,7 +14,7 @@ const PRICE: &str = "/v1/prices/MSFT";
 async fn answers_the_price_and_shows_the_limits() {
     let service = Service::start().await;
     let mut connection = Connection::open(&service).await;
-    let response = connection.json(Method::GET, PRICE, Some(service.key("full"))).await;
+    let response = connection.json(Method::GET, PRICE, Some(service.key("prices_only"))).await;
     assert_eq!(response.status(), 200);
     assert_eq!(*response.body(), json!({ "symbol": "MSFT", "price": "428.03" }));
     assert_eq!(header(&response, "x-ratelimit-limit"), "10000");
