@@ -40,7 +40,8 @@ impl From<Map<String, Value>> for Code {
         let names = ["code", "totp_code", "token", "otp", "mfa_code"];
         Self(match names.into_iter().find_map(|name| body.get(name)) {
             Some(Value::String(code)) => Some(code.clone()),
-            Some(Value::Number(code)) => Some(format!("{code:0>6}")),
+            // A number has lost its leading zeros. It ignores a width, so it becomes a string first.
+            Some(Value::Number(code)) => Some(format!("{:0>6}", code.to_string())),
             _ => None,
         })
     }
