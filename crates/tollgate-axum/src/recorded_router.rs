@@ -42,6 +42,19 @@ use tower_service::Service;
 /// # assert!(app.routes().paths().eq(["/health", "/metrics"]));
 /// ```
 ///
+/// If it has a fallback, list that, too:
+///
+/// ```
+/// use axum::Router;
+/// use tollgate_axum::{RecordedRouter, RecordedRoutes};
+///
+/// # fn pages() -> Router { Router::new().route("/about", axum::routing::get(async || "")).fallback(async || "") }
+/// let pages = RecordedRouter::from((pages(), RecordedRoutes::new().path("/about").fallback("/")));
+/// # let app: RecordedRouter = RecordedRouter::new().nest("/pages", pages);
+/// # assert!(app.routes().paths().eq(["/pages/about"]));
+/// # assert!(app.routes().fallbacks().eq(["/pages"]));
+/// ```
+///
 /// Everything else is done with the [router itself](Self::into_parts).
 #[must_use = "a router does nothing until it is served"]
 pub struct RecordedRouter<S = ()> {
@@ -62,10 +75,10 @@ impl<S: Clone + Send + Sync + 'static> RecordedRouter<S> {
         Self { router: Router::new(), routes: RecordedRoutes::default() }
     }
 
-    /// A router of another crate, whose paths you know. A path that is missing here is not recorded.
+    /// A router of another crate, whose paths you know and which has no fallback. A path that is missing here is not recorded. A fallback
+    /// must be listed, too: use [`From`] with [`RecordedRoutes::fallback`].
     pub fn with_paths<'a>(router: Router<S>, paths: impl IntoIterator<Item = &'a str>) -> Self {
-        let paths = paths.into_iter().map(str::to_owned).collect();
-        Self { router, routes: RecordedRoutes { paths, fallbacks: Vec::new() } }
+        Self { router, routes: paths.into_iter().fold(RecordedRoutes::new(), RecordedRoutes::path) }
     }
 
     /// See [`Router::route`].
@@ -215,6 +228,23 @@ impl<S: Clone + Send + Sync + 'static> RecordedRouter<S> {
 }
 
 impl RecordedRoutes {
+    /// No routes yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a path of a router that another crate makes, as axum writes it: `/jobs/{id}`.
+    pub fn path(mut self, path: &str) -> Self {
+        self.add(path);
+        self
+    }
+
+    /// Adds the fallback of a router that another crate makes: `/`, or the path at which a router with its own fallback is nested.
+    pub fn fallback(mut self, path: &str) -> Self {
+        self.fallbacks.push(path.to_owned());
+        self
+    }
+
     /// The paths of all routes, in the order in which they were added: `/jobs/{id}`.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
         self.paths.iter().map(String::as_str)

@@ -38,10 +38,12 @@
 //! |---|---|
 //! | a refusal of Tollgate with [`DenialKind::CredentialMissing`] | guarded |
 //! | a refusal of Tollgate for a limit, for a backend that does not answer, or for a wrong configuration | undecided: the assertion fails |
+//! | 405 (Method Not Allowed) to each usual method of a path whose methods are not known | undecided: list it with its method |
 //! | any other refusal of Tollgate, which a credential does not decide | open |
 //! | everything else: also a 401 or 403 of the application's own, an error, a panic, or no answer within [`DEADLINE`] | open |
 //!
-//! A stack in report-only mode leaves every route open, and so does one that accepts requests without a credential. An OAuth or session layer
+//! A route inside the layer is open if it is one of the stack's [`PublicRoutes`], such as a health check: expect it, too. A stack in
+//! report-only mode leaves every route open, and so does one that accepts requests without a credential. An OAuth or session layer
 //! of your own is none of Tollgate's: list its routes as open, or let it refuse with a [`Denial`].
 //!
 //! # Security
@@ -65,7 +67,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 #[expect(unused_imports, reason = "for the documentation")]
-use tollgate::{Denial, DenialKind};
+use tollgate::{Denial, DenialKind, verify::PublicRoutes};
 use tower_service::Service;
 
 use answer::Verdict;
@@ -106,12 +108,12 @@ impl Coverage {
         assert!(!routes.is_empty(), "there are no routes to check: a check of nothing always passes");
         let mut coverage = Self { open: Vec::new(), undecided: Vec::new(), guarded: Vec::new() };
         for route in routes.iter() {
-            for (name, verdict) in probe::route(&service, route).await {
+            for (name, verdict) in probe::route(&service, route, &routes).await {
                 match verdict {
                     Verdict::Guarded => coverage.guarded.push(name),
                     Verdict::Open(answer) => coverage.open.push(OpenRoute { name, answer }),
                     Verdict::Undecided(answer) => coverage.undecided.push(OpenRoute { name, answer }),
-                    Verdict::NoSuchMethod => {}
+                    Verdict::NoSuchMethod(_) => {}
                 }
             }
         }
@@ -135,7 +137,7 @@ impl Coverage {
         for route in &self.open {
             if !expected.contains(&&*route.name) {
                 faults.push(format!(
-                    "`{route}` is open: {}. Add it before the layer that guards the others, or expect it here.",
+                    "`{route}` is open: {}. Add it before the layer that guards the others, remove it from `PublicRoutes`, or expect it here.",
                     route.answer
                 ));
             }
@@ -146,7 +148,7 @@ impl Coverage {
         for name in expected {
             if self.guarded.iter().any(|guarded| guarded == name) {
                 faults.push(format!(
-                    "`{name}` is not open: it needs a credential. Add it after the layer, or do not expect it here."
+                    "`{name}` is not open: it needs a credential. List it in `PublicRoutes`, add it after the layer, or do not expect it here."
                 ));
             } else if !self.open.iter().chain(&self.undecided).any(|route| route.name == name) {
                 faults.push(format!("`{name}` is not open: there is no such route. {}", self.advice()));

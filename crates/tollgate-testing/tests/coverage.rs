@@ -5,7 +5,7 @@ use std::{convert::Infallible, future::pending, time::Duration};
 use axum::{
     Router,
     http::StatusCode,
-    routing::{any, delete, get, post},
+    routing::{MethodRouter, any, delete, get, options, post},
 };
 use tokio::time::Instant;
 use tollgate::{
@@ -14,8 +14,9 @@ use tollgate::{
     layers::ReportOnly,
     respond::Grpc,
     scope::{ScopeMap, scope},
+    verify::PublicRoutes,
 };
-use tollgate_axum::{RecordedRouter, RefusalLayer, Refused};
+use tollgate_axum::{RecordedRouter, RecordedRoutes, RefusalLayer, Refused};
 use tollgate_testing::{
     TestKeys,
     coverage::{Answer, Coverage, DEADLINE, Routes},
@@ -94,6 +95,55 @@ async fn a_route_layer_leaves_the_fallback_open() {
     let nested = RecordedRouter::new().route("/jobs", get(ok)).route_layer(stack()).fallback(ok);
     let app = RecordedRouter::new().nest("/api", nested).fallback_service(any(ok).layer(stack()));
     assert_eq!(open(app).await, "fallback /api");
+}
+
+#[tokio::test]
+async fn a_fallback_without_a_method_is_open() {
+    let app = |fallback: MethodRouter| {
+        RecordedRouter::new().route("/jobs", get(ok)).route_layer(stack()).fallback_service(fallback)
+    };
+    let coverage = coverage(app(options(ok))).await;
+    coverage.assert_only_open(["fallback"]);
+    let answer = coverage.open()[0].answer();
+    assert!(matches!(answer, Answer::Response { status: StatusCode::METHOD_NOT_ALLOWED, .. }), "{answer:?}");
+    // What answers 405 beside a method that is guarded is no route.
+    assert_eq!(open(app(get(ok).route_layer(stack()))).await, "");
+}
+
+#[tokio::test]
+async fn a_path_without_a_usual_method_must_be_listed_with_its_own() {
+    let app = RecordedRouter::new().route("/jobs", get(ok)).layer(stack()).route("/preflight", options(ok));
+    let (router, routes) = app.into_parts();
+    let failure = std::panic::catch_unwind({
+        let coverage = Coverage::of(router.clone(), routes.clone()).await;
+        move || coverage.assert_only_open([])
+    });
+    let message = failure.unwrap_err().downcast_ref::<String>().unwrap().clone();
+    let expected = "`ANY /preflight` could not be checked: it has none of the usual methods. List it with its method: \
+                    `Routes::route`.";
+    assert!(message.ends_with(expected), "{message}");
+
+    let routes = Routes::from(routes).route("OPTIONS", "/preflight");
+    Coverage::of(router, routes).await.assert_only_open(["OPTIONS /preflight"]);
+}
+
+/// The routes of a router that another crate makes.
+#[tokio::test]
+async fn a_fallback_that_is_listed_is_checked() {
+    let pages = Router::new().route("/about", get(ok)).fallback(ok);
+    let routes = RecordedRoutes::new().path("/about").fallback("/");
+    let app = RecordedRouter::new().nest("/pages", RecordedRouter::from((pages, routes)));
+    assert_eq!(open(app.clone().layer(stack())).await, "");
+    assert_eq!(open(app).await, "GET /pages/about\nfallback /pages");
+}
+
+#[tokio::test]
+async fn a_public_route_is_open() {
+    let public = PublicRoutes::new().get("/health");
+    let tollgate = Tollgate::builder().verify(TestKeys::new().verifier()).public(public).build().unwrap();
+    let app =
+        RecordedRouter::new().route("/health", get(ok).post(ok)).route("/jobs", get(ok)).layer(tollgate);
+    coverage(app).await.assert_only_open(["GET /health"]);
 }
 
 #[tokio::test]
@@ -196,10 +246,11 @@ async fn the_failure_says_what_is_open_and_what_is_not() {
     assert_eq!(
         failure(&["GET /jobs", "GET /healthz"]),
         "not exactly the expected routes are open:
-  `GET /health` is open: it answers with 200 OK. Add it before the layer that guards the others, or expect it here.
-  `GET /admin` is open: no layer of Tollgate made its answer, 403 Forbidden. Add it before the layer that guards the others, or \
-         expect it here.
-  `GET /jobs` is not open: it needs a credential. Add it after the layer, or do not expect it here.
+  `GET /health` is open: it answers with 200 OK. Add it before the layer that guards the others, remove it \
+         from `PublicRoutes`, or expect it here.
+  `GET /admin` is open: no layer of Tollgate made its answer, 403 Forbidden. Add it before the layer that guards the others, \
+         remove it from `PublicRoutes`, or expect it here.
+  `GET /jobs` is not open: it needs a credential. List it in `PublicRoutes`, add it after the layer, or do not expect it here.
   `GET /healthz` is not open: there is no such route. The open routes are `GET /health`, `GET /admin`."
     );
 }
@@ -224,7 +275,10 @@ async fn the_requests_have_no_credential_and_fit_the_route() {
         Routes::new().any("/a/{id}/b/{*rest}"),
     );
     let coverage = coverage.await;
-    assert!(matches!(coverage.open()[0].answer(), Answer::Response(StatusCode::OK)), "{coverage:?}");
+    assert!(
+        matches!(coverage.open()[0].answer(), Answer::Response { status: StatusCode::OK, .. }),
+        "{coverage:?}"
+    );
 }
 
 mod grpc {
@@ -253,6 +307,20 @@ mod grpc {
         Coverage::of(guarded, all).await.assert_only_open([]);
     }
 
+    /// An RPC that no service has, and one whose path has another method.
+    #[tokio::test]
+    async fn an_rpc_without_a_service_is_open() {
+        let answer = async |app: Router| {
+            let coverage = Coverage::of(app, Routes::of_descriptor_set(DESCRIPTOR_SET)).await;
+            coverage.assert_only_open(["grpc.health.v1.Health/Check", "grpc.health.v1.Health/Watch"]);
+            coverage.open()[0].answer().to_string()
+        };
+        let unimplemented = Services::default().into_axum_router();
+        assert_eq!(answer(unimplemented).await, "it answers with 200 OK, gRPC status 12");
+        let other_method = Router::new().route("/grpc.health.v1.Health/{method}", get(ok));
+        assert_eq!(answer(other_method).await, "it answers with 405 Method Not Allowed");
+    }
+
     #[tokio::test]
     #[should_panic(expected = "this is not an encoded FileDescriptorSet")]
     async fn other_bytes_are_no_descriptor_set() {
@@ -274,7 +342,10 @@ mod grpc {
         };
         let app = Router::new().route("/grpc.health.v1.Health/{method}", post(check));
         let coverage = Coverage::of(app, Routes::of_descriptor_set(DESCRIPTOR_SET)).await;
-        assert!(matches!(coverage.open()[0].answer(), Answer::Response(StatusCode::OK)), "{coverage:?}");
+        assert!(
+            matches!(coverage.open()[0].answer(), Answer::Response { status: StatusCode::OK, .. }),
+            "{coverage:?}"
+        );
     }
 }
 

@@ -18,7 +18,7 @@ use tower_service::Service;
 
 use super::{
     answer::{Answer, Verdict},
-    routes::{Route, USUAL_METHODS, fallback_request, http_request, rpc_request},
+    routes::{Route, Routes, USUAL_METHODS, fallback_request, http_request, rpc_request},
 };
 
 /// How long a route may take to answer: 5 seconds. Refusing takes much less, so a route that answers later has accepted the request.
@@ -27,22 +27,16 @@ pub const DEADLINE: Duration = Duration::from_secs(5);
 /// A gRPC message of no bytes: not compressed, length 0.
 const EMPTY_MESSAGE: &[u8] = &[0; 5];
 
-/// Tries a route. Returns what was found, each under its name.
-pub(super) async fn route<S, R>(service: &S, route: &Route) -> Vec<(String, Verdict)>
+/// Tries one of the routes. Returns what was found, each under its name.
+pub(super) async fn route<S, R>(service: &S, route: &Route, routes: &Routes) -> Vec<(String, Verdict)>
 where
     S: Service<Request<Full<Bytes>>, Response = Response<R>> + Clone,
     S::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     match route {
         Route::Method(method, path) => {
-            let verdict = match send(service, http_request(method.clone(), path), &[]).await {
-                // A route that is listed by mistake is reported like any other that no layer guards.
-                Verdict::NoSuchMethod => {
-                    Verdict::Open(Answer::Response(http::StatusCode::METHOD_NOT_ALLOWED))
-                }
-                verdict => verdict,
-            };
-            vec![(format!("{method} {path}"), verdict)]
+            let verdict = send(service, http_request(method.clone(), path), &[]).await;
+            vec![(format!("{method} {path}"), counted(verdict))]
         }
         Route::AnyMethod(path) => {
             let mut found = Vec::new();
@@ -50,20 +44,36 @@ where
                 let verdict = send(service, http_request(method.clone(), path), &[]).await;
                 found.push((method, verdict));
             }
+            let is_unknown = found.iter().all(|(_, verdict)| matches!(verdict, Verdict::NoSuchMethod(_)));
+            if is_unknown && !routes.has_method_of(path) {
+                return vec![(format!("ANY {path}"), Verdict::Undecided(Answer::NoUsualMethod))];
+            }
             together(found, path)
         }
         Route::Fallback(prefix) => {
             let name = if prefix == "/" { "fallback".to_owned() } else { format!("fallback {prefix}") };
-            let mut worst = Verdict::NoSuchMethod;
-            for method in USUAL_METHODS {
+            let [first, others @ ..] = USUAL_METHODS;
+            let mut worst = send(service, fallback_request(first, prefix), &[]).await;
+            for method in others {
                 let verdict = send(service, fallback_request(method, prefix), &[]).await;
                 if severity(&verdict) > severity(&worst) {
                     worst = verdict;
                 }
             }
-            vec![(name, worst)]
+            vec![(name, counted(worst))]
         }
-        Route::Rpc(name) => vec![(name.clone(), send(service, rpc_request(name), EMPTY_MESSAGE).await)],
+        Route::Rpc(name) => {
+            let verdict = send(service, rpc_request(name), EMPTY_MESSAGE).await;
+            vec![(name.clone(), counted(verdict))]
+        }
+    }
+}
+
+/// A route that is listed by mistake, or a fallback that has no method, is reported like any other that no layer guards.
+fn counted(verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::NoSuchMethod(answer) => Verdict::Open(answer),
+        verdict => verdict,
     }
 }
 
@@ -82,7 +92,7 @@ fn together(mut found: Vec<(Method, Verdict)>, path: &str) -> Vec<(String, Verdi
 
 fn severity(verdict: &Verdict) -> u8 {
     match verdict {
-        Verdict::NoSuchMethod => 0,
+        Verdict::NoSuchMethod(_) => 0,
         Verdict::Guarded => 1,
         Verdict::Undecided(_) => 2,
         Verdict::Open(_) => 3,

@@ -55,7 +55,8 @@ impl Routes {
     }
 
     /// Adds a path whose methods are not known. GET, HEAD, POST, PUT, PATCH and DELETE are tried; those that it answers with 405 (Method
-    /// Not Allowed) do not count, and HEAD does not count beside GET. Other methods must be listed with [`route`](Self::route).
+    /// Not Allowed) do not count, and HEAD does not count beside GET. Other methods must be listed with [`route`](Self::route): a path
+    /// that answers each of these with 405 fails the assertion if it has no method in the list.
     ///
     /// # Panics
     /// If the path is invalid.
@@ -83,6 +84,11 @@ impl Routes {
     #[cfg(feature = "grpc")]
     pub(super) fn rpc(&mut self, service: &str, method: &str) {
         self.0.push(Route::Rpc(format!("{service}/{method}")));
+    }
+
+    /// Whether the path is also listed with a method.
+    pub(super) fn has_method_of(&self, path: &str) -> bool {
+        self.iter().any(|route| matches!(route, Route::Method(_, of) if of == path))
     }
 
     pub(super) fn is_empty(&self) -> bool {
