@@ -25,6 +25,7 @@ pub use replay_body::ReplayBody;
 /// | the gRPC status `RESOURCE_EXHAUSTED` in the headers (*Trailers-Only*) | yes | the longest of `grpc-retry-pushback-ms`, `RetryInfo` in `grpc-status-details-bin`, and `Retry-After` |
 /// | 429 | yes | `Retry-After` (RFC 9110 section 10.2.3), in seconds or as a date |
 /// | 503 | if the method is idempotent (RFC 9110 section 9.2.2) | `Retry-After` |
+/// | a refusal by gRPC-Web: 200, and its gRPC status is in the body | no | |
 /// | one of these without a wait, or with a `grpc-retry-pushback-ms` that is negative or not a number | no | |
 /// | any other, and errors of the inner service | no | |
 ///
@@ -47,8 +48,8 @@ pub use replay_body::ReplayBody;
 /// a server that answers 429 after it has done the work. A refusal for missing credits has no wait: such requests are not sent again.
 ///
 /// All tries have the same request ID, because they are one request of the caller: the log of the server has one refusal for each try. A
-/// gRPC request that is sent again has the time that is left as its `grpc-timeout`, and the number of earlier tries as its
-/// `grpc-previous-rpc-attempts` (gRPC proposal A6).
+/// gRPC request that is sent again has the time that is left as its `grpc-timeout`, and, unless it is one of gRPC-Web, the number of
+/// earlier tries as its `grpc-previous-rpc-attempts` (gRPC proposal A6).
 ///
 /// # While waiting
 ///

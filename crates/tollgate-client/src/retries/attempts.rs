@@ -17,23 +17,24 @@ pub(super) struct Attempts {
     max: u32,
     wait_left: Duration,
     is_idempotent: bool,
-    is_grpc: bool,
+    // gRPC-Web is another protocol: it has a deadline, but does not count tries.
+    counts_tries: bool,
     deadline: Option<Deadline>,
 }
 
 impl Attempts {
     /// The first try is made.
     pub(super) fn new(head: &Parts, max: u32, max_wait: Duration) -> Self {
-        let is_grpc = head
-            .headers
-            .get(CONTENT_TYPE)
-            .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+        let is_type = |prefix: &[u8]| {
+            head.headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(prefix))
+        };
+        let is_grpc = is_type(b"application/grpc");
         Self {
             made: 1,
             max,
             wait_left: max_wait,
             is_idempotent: is_idempotent(&head.method),
-            is_grpc,
+            counts_tries: is_grpc && !is_type(b"application/grpc-web"),
             deadline: if is_grpc { Deadline::of(&head.headers) } else { None },
         }
     }
@@ -74,7 +75,7 @@ impl Attempts {
 
     /// Marks the headers of a next try.
     pub(super) fn mark(&self, headers: &mut HeaderMap) {
-        if self.is_grpc {
+        if self.counts_tries {
             headers.insert(PREVIOUS_ATTEMPTS, HeaderValue::from(self.made.saturating_sub(1)));
         }
         if let Some(deadline) = self.deadline {

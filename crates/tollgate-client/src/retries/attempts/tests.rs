@@ -92,6 +92,16 @@ async fn marks_the_next_try_of_a_grpc_request() {
     attempts.mark(&mut headers);
     assert_eq!(headers["grpc-previous-rpc-attempts"], "2");
 
+    for content_type in ["application/grpc-web", "application/grpc-web-text+proto"] {
+        let request = Request::post("/s/M").header(CONTENT_TYPE, content_type).header("grpc-timeout", "2S");
+        let mut web = Attempts::new(&request.body(()).unwrap().into_parts().0, 2, Duration::from_secs(30));
+        assert_eq!(next(&mut web, "2"), None, "its deadline");
+        let mut headers = HeaderMap::new();
+        web.mark(&mut headers);
+        assert_eq!(headers["grpc-timeout"], "2000m");
+        assert!(!headers.contains_key("grpc-previous-rpc-attempts"), "{content_type}");
+    }
+
     let head = Request::get("/").header("grpc-timeout", "1S").body(()).unwrap().into_parts().0;
     let mut http = Attempts::new(&head, 2, Duration::from_secs(30));
     assert!(next(&mut http, "5").is_some(), "no header of HTTP");
