@@ -221,7 +221,7 @@ async fn a_stack_that_is_configured_wrongly_is_no_guard() {
 }
 
 #[tokio::test]
-#[should_panic(expected = "Raise the limit in this test.")]
+#[should_panic(expected = "`POST /jobs` could not be checked: it is refused with `")]
 async fn a_limit_of_attempts_is_no_guard() {
     let attempts =
         AttemptLimitLayer::new(2.per_minute(), ClientAddress::of_peer(|_| Some([127, 0, 0, 1].into())));
