@@ -26,8 +26,8 @@ const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 async fn every_route_needs_a_token() {
     let database = legacy_table::database().await.unwrap();
     let app = app(KeyFormat::new("acme").unwrap(), TokenTable::new(database)).unwrap();
-    let (router, routes) = app.into_parts();
-    Coverage::of(router, routes).await.assert_only_open([]);
+    let (service, routes) = app.into_parts();
+    Coverage::of(service, routes).await.assert_only_open([]);
 }
 
 #[tokio::test]

@@ -24,8 +24,8 @@ async fn only_the_clock_needs_no_credential() {
     let (sessions, _) = dashboard::sign_in().unwrap();
     let app = app(format(), &store, manager, sessions, ServiceClock::Running).unwrap();
 
-    let (router, routes) = app.into_parts();
-    Coverage::of(router, routes).await.assert_only_open(["POST /_demo/clock"]);
+    let (service, routes) = app.into_parts();
+    Coverage::of(service, routes).await.assert_only_open(["POST /_demo/clock"]);
 }
 
 #[tokio::test]

@@ -13,6 +13,6 @@ async fn only_the_clock_needs_no_credential() {
     let usage = UsageRecorder::new(store.clone());
     let app = app(format, store, manager, sessions, usage, ServiceClock::Running).unwrap();
 
-    let (router, routes) = app.into_parts();
-    Coverage::of(router, routes).await.assert_only_open(["POST /_demo/clock"]);
+    let (service, routes) = app.into_parts();
+    Coverage::of(service, routes).await.assert_only_open(["POST /_demo/clock"]);
 }

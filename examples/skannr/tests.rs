@@ -20,9 +20,9 @@ async fn only_signing_in_and_the_clock_need_no_token() {
         inventory: Inventory::default(),
         clock: ServiceClock::Running,
     };
-    let (router, routes) = service(app, &tokens).unwrap().into_parts();
-    let router = router.layer(MockConnectInfo(SocketAddr::from(([127, 0, 0, 1], 4711))));
-    Coverage::of(router, routes).await.assert_only_open([
+    let (service, routes) = service(app, &tokens).unwrap().into_parts();
+    let service = service.layer(MockConnectInfo(SocketAddr::from(([127, 0, 0, 1], 4711))));
+    Coverage::of(service, routes).await.assert_only_open([
         "POST /api/v1/auth/register",
         "POST /api/v1/auth/login",
         "POST /api/v1/auth/token/refresh",

@@ -38,8 +38,8 @@ async fn only_the_clock_needs_no_credential() {
     let users = Users::open(store.clone()).await.unwrap();
     let sessions = users::verifier(supabase.issuer().unwrap(), users, store.clone());
 
-    let (router, routes) = app(&store, sessions, ServiceClock::Running).unwrap().into_parts();
-    Coverage::of(router, routes).await.assert_only_open(["POST /_demo/clock"]);
+    let (service, routes) = app(&store, sessions, ServiceClock::Running).unwrap().into_parts();
+    Coverage::of(service, routes).await.assert_only_open(["POST /_demo/clock"]);
 }
 
 #[tokio::test]

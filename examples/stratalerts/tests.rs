@@ -24,8 +24,8 @@ use super::*;
 async fn every_route_needs_a_key() {
     let store = keys::store().await.unwrap();
     let app = app(KeyFormat::new("strat").unwrap(), store, Shutdown::never()).unwrap();
-    let (router, routes) = app.into_parts();
-    Coverage::of(router, routes).await.assert_only_open([]);
+    let (service, routes) = app.into_parts();
+    Coverage::of(service, routes).await.assert_only_open([]);
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
 //! Applications that leave a route open in one way or another.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, where a panic is the failure")]
 
 use std::{convert::Infallible, future::pending, time::Duration};
 
@@ -41,8 +42,8 @@ async fn open(app: RecordedRouter) -> String {
 }
 
 async fn coverage(app: RecordedRouter) -> Coverage {
-    let (router, routes) = app.into_parts();
-    Coverage::of(router, routes).await
+    let (service, routes) = app.into_parts();
+    Coverage::of(service, routes).await
 }
 
 #[tokio::test]
@@ -113,9 +114,9 @@ async fn a_fallback_without_a_method_is_open() {
 #[tokio::test]
 async fn a_path_without_a_usual_method_must_be_listed_with_its_own() {
     let app = RecordedRouter::new().route("/jobs", get(ok)).layer(stack()).route("/preflight", options(ok));
-    let (router, routes) = app.into_parts();
+    let (service, routes) = app.into_parts();
     let failure = std::panic::catch_unwind({
-        let coverage = Coverage::of(router.clone(), routes.clone()).await;
+        let coverage = Coverage::of(service.clone(), routes.clone()).await;
         move || coverage.assert_only_open([])
     });
     let message = failure.unwrap_err().downcast_ref::<String>().unwrap().clone();
@@ -124,7 +125,7 @@ async fn a_path_without_a_usual_method_must_be_listed_with_its_own() {
     assert!(message.ends_with(expected), "{message}");
 
     let routes = Routes::from(routes).route("OPTIONS", "/preflight");
-    Coverage::of(router, routes).await.assert_only_open(["OPTIONS /preflight"]);
+    Coverage::of(service, routes).await.assert_only_open(["OPTIONS /preflight"]);
 }
 
 /// The routes of a router that another crate makes.
