@@ -75,6 +75,10 @@ struct State {
     supervisor: Option<Waker>,
 }
 
+/// The memory that a socket shares with its supervisor, without axum's own.
+#[cfg(test)]
+pub(crate) const SHARED: usize = size_of::<Shared>() + 2 * size_of::<usize>() - size_of::<WebSocket>();
+
 impl Shared {
     fn new(socket: WebSocket) -> Arc<Self> {
         Arc::new(Self(Mutex::new(State {
@@ -121,17 +125,32 @@ impl Shared {
             if state.is_dropped {
                 return Poll::Ready(());
             }
-            keep(&mut state.supervisor, cx);
+            let replaced = keep(&mut state.supervisor, cx);
+            drop(state);
+            drop(replaced);
             Poll::Pending
         })
         .await;
     }
 }
 
-fn keep(slot: &mut Option<Waker>, cx: &Context<'_>) {
+/// Keeps the waker of a poll. Returns the one before, to be dropped without the lock: its last drop can drop a whole task, with a half of
+/// this socket.
+#[must_use]
+fn keep(slot: &mut Option<Waker>, cx: &Context<'_>) -> Option<Waker> {
     match slot {
-        Some(waker) => waker.clone_from(cx.waker()),
-        None => *slot = Some(cx.waker().clone()),
+        Some(waker) if waker.will_wake(cx.waker()) => None,
+        _ => slot.replace(cx.waker().clone()),
+    }
+}
+
+/// Takes the socket when the supervisor is dropped. A handler that has panicked may have left a half of it to another task, which nobody
+/// could end any more.
+struct TakeOnDrop(Arc<Shared>);
+
+impl Drop for TakeOnDrop {
+    fn drop(&mut self) {
+        drop(self.0.take());
     }
 }
 
@@ -142,16 +161,19 @@ pub(crate) struct Closing {
     pub(crate) deadline: Duration,
 }
 
-/// Serves a socket by `serve` until that is done, or until `ended`. Then closes it.
-pub(crate) async fn supervise<F>(
+/// Serves a socket by `serve` until that is done, or until `ended` says how to close it. Where the socket is dropped already, nothing is
+/// closed, and `serve` finishes.
+pub(crate) async fn supervise<F, C>(
     socket: WebSocket,
     serve: impl FnOnce(GuardedSocket) -> F,
-    ended: impl Future<Output = Closing>,
+    ended: impl Future<Output = C>,
 ) where
     F: Future<Output = ()>,
+    C: FnOnce() -> Closing,
 {
     let protocol = socket.protocol().cloned();
     let shared = Shared::new(socket);
+    let _taken = TakeOnDrop(Arc::clone(&shared));
     let serving = serve(GuardedSocket { shared: Arc::clone(&shared), protocol });
     // Other tasks may hold the socket for longer than the handler runs.
     let mut served = pin!(async {
@@ -160,15 +182,15 @@ pub(crate) async fn supervise<F>(
     });
     // The end first: nothing is sent after it.
     let Either::Left((closing, _)) = select(pin!(ended), &mut served).await else { return };
-    let Closing { code, reason, deadline } = closing;
-    let closed = close(shared.take(), CloseFrame { code, reason: reason.into() }).map(drop);
+    let Some(socket) = shared.take() else { return served.await };
+    let Closing { code, reason, deadline } = closing();
+    let closed = close(socket, CloseFrame { code, reason: reason.into() }).map(drop);
     // What is left at the deadline is dropped: the connection, and the handler.
     let _ = tokio::time::timeout(deadline, join(closed, served)).await;
 }
 
 /// Closes a socket, and waits for the close of its peer.
-async fn close(socket: Option<WebSocket>, frame: CloseFrame) -> Result<(), axum::Error> {
-    let Some(mut socket) = socket else { return Ok(()) };
+async fn close(mut socket: WebSocket, frame: CloseFrame) -> Result<(), axum::Error> {
     // The buffer may have no room for a close.
     SinkExt::flush(&mut socket).await?;
     socket.send(Message::Close(Some(frame))).await?;
@@ -183,9 +205,9 @@ impl Stream for GuardedSocket {
         let mut state = self.shared.lock();
         let Some(socket) = &mut state.socket else { return Poll::Ready(None) };
         let polled = socket.poll_next_unpin(cx);
-        if polled.is_pending() {
-            keep(&mut state.reader, cx);
-        }
+        let replaced = if polled.is_pending() { keep(&mut state.reader, cx) } else { None };
+        drop(state);
+        drop(replaced);
         polled
     }
 }
@@ -206,9 +228,9 @@ impl GuardedSocket {
         let mut state = self.shared.lock();
         let Some(socket) = &mut state.socket else { return Poll::Ready(Err(has_ended())) };
         let polled = poll(Pin::new(socket), cx);
-        if polled.is_pending() {
-            keep(&mut state.writer, cx);
-        }
+        let replaced = if polled.is_pending() { keep(&mut state.writer, cx) } else { None };
+        drop(state);
+        drop(replaced);
         polled
     }
 }
@@ -239,7 +261,7 @@ impl Sink<Message> for GuardedSocket {
 fn has_ended() -> axum::Error {
     axum::Error::new(io::Error::new(
         io::ErrorKind::BrokenPipe,
-        "the WebSocket is closed: the key of its caller has ended",
+        "the WebSocket is closed: the key of its caller has ended, or its handler has panicked",
     ))
 }
 

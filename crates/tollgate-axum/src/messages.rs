@@ -11,17 +11,16 @@ use crate::Rejection;
 /// The [`MessageMeter`] of the request, by which the handler charges each message of a WebSocket or of server-sent events.
 ///
 /// Without an outer `MessageLayer`, the response is 500, and `Option<Messages>` is `None`. Over WebSockets, place it *before*
-/// `WebSocketUpgrade`.
+/// `GuardedUpgrade` or `WebSocketUpgrade`.
 ///
 /// ```
-/// use axum::{
-///     extract::ws::{WebSocket, WebSocketUpgrade},
-///     response::Response,
-/// };
-/// use tollgate_axum::Messages;
+/// # #[cfg(feature = "ws")]
+/// # {
+/// use axum::response::Response;
+/// use tollgate_axum::{GuardedUpgrade, Messages};
 ///
-/// async fn chat(Messages(meter): Messages, upgrade: WebSocketUpgrade) -> Response {
-///     upgrade.on_upgrade(async move |mut socket: WebSocket| {
+/// async fn chat(Messages(meter): Messages, upgrade: GuardedUpgrade) -> Response {
+///     upgrade.on_upgrade(async move |mut socket| {
 ///         while let Some(Ok(message)) = socket.recv().await {
 ///             // The first refused message ends the chat.
 ///             if meter.charge(1).await.is_err() || socket.send(message).await.is_err() {
@@ -31,6 +30,7 @@ use crate::Rejection;
 ///     })
 /// }
 /// # let _: axum::Router = axum::Router::new().route("/", axum::routing::any(chat));
+/// # }
 /// ```
 #[derive(Clone, Debug)]
 pub struct Messages(pub MessageMeter);

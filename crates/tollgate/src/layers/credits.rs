@@ -127,7 +127,7 @@
 use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use http::Method;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tollgate_core::{
     bounds::{MAX_OPEN_RESERVATIONS, MAX_RESERVATION_TIME},
     credits::{Credits, Excess, Idempotency, Reserved, Shortage},
@@ -189,6 +189,7 @@ impl CreditsLayer {
             deadline: Duration::from_secs(5),
             actual: None,
             unconfirmed: Arc::new(watch::Sender::new(0)),
+            message_places: Arc::new(Semaphore::new(messages::MAX_WAITING)),
         };
         let gate = CreditsGate {
             backend: Arc::new(backend),

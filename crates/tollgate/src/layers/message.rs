@@ -14,7 +14,7 @@
 //! | the account has too few credits, or a debt, or there is no account | 402 | `credits_exhausted` |
 //! | the account has 5,000 open reservations | 429 | `too_many_in_flight` |
 //! | anonymous, and messages cost credits | 401 | `credential_missing` |
-//! | the counters or the credits cannot be reached | 503 | `unavailable` |
+//! | the counters or the credits cannot be reached, or 10,000 charges wait for the credits | 503 | `unavailable` |
 //!
 //! The handler decides what a refused message means: it may skip the message, wait, or end the stream. Each refused message is logged
 //! like a refused request, with the method and the path of the request that opened the stream.
@@ -26,7 +26,7 @@
 //! | a policy counts by principal, or messages cost credits, and no `VerifyLayer` ran outside | 500 |
 //! | an anonymous request, where every policy counts by principal, and messages cost no credits | 500 |
 //!
-//! CORS preflights pass.
+//! CORS preflights and [public routes](crate::verify::PublicRoutes) pass, and their messages cost nothing.
 //!
 //! # What is charged, and when
 //!
@@ -35,11 +35,13 @@
 //! as it is charged; a policy whose cost depends on the response counts no messages, and refuses them when it has nothing left.
 //!
 //! All limits are charged in one step, then the credits, as in the built stack: a message that is refused for its credits has been
-//! counted by the limits. Credits are reserved and charged at once. A charge waits for the backend at most as long as
-//! [`CreditsLayer::with_deadline`] says for each of the two.
+//! counted by the limits. Credits are reserved and charged at once, and each of the two waits for the backend at most as long as
+//! [`CreditsLayer::with_deadline`] says. For the counters, a charge waits as long as their limiter does.
 //!
 //! A charge that is dropped before it is ready, because the caller has hung up, may have been counted by the limits. Credits are then
-//! charged once or not at all, and none stay reserved: a task completes what has begun, and tries it for a minute at most.
+//! charged once or not at all, and none stay reserved: a task completes what has begun, and tries it for a minute at most. A
+//! `CreditsLayer` and its clones wait for at most 10,000 reservations of messages at a time, also where their streams are gone: while
+//! a backend hangs, a caller that opens and resets streams uses no more memory than these.
 //!
 //! The headers `X-RateLimit-*` and `X-Credits-Remaining` show nothing of messages: they are sent before the first one.
 //!

@@ -193,6 +193,25 @@ async fn two_hundred_dropped_charges_leave_no_reservation() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn streams_that_are_reset_while_the_backend_hangs_leave_a_bounded_number_of_tasks() {
+    let credits = FaultyCredits::granted("acme", 1_000_000).reserving(HangsUndone);
+    let api = Api::charging(layer(&credits));
+    for _ in 0..200 {
+        let meter = api.open("ada").await;
+        for _ in 0..50 {
+            assert!(is_pending(pin!(meter.charge(1)).as_mut()));
+        }
+    }
+    let meter = api.open("bob").await;
+    let begun = Instant::now();
+    assert_eq!(kind(meter.charge(1).await), Some(DenialKind::Unavailable));
+    assert_eq!((begun.elapsed(), credits.reservations()), (Duration::ZERO, 10_000));
+    settled().await;
+    let _ = credits.clone().reserving(Prompt);
+    assert_eq!(kind(meter.charge(1).await), None, "the tasks have ended");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_key_that_ends_while_the_backend_answers_is_not_charged() {
     let credits = FaultyCredits::granted("acme", 10).reserving(Slow(MOMENT));
     let api = Api::charging(layer(&credits));

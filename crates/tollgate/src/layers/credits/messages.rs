@@ -13,6 +13,9 @@ use super::{
 };
 use crate::RequestContext;
 
+/// How many charges of messages may wait for the backend at a time, for a layer and its clones together.
+pub(super) const MAX_WAITING: usize = 10_000;
+
 /// What a message of a stream costs, and who pays.
 pub(crate) struct MessageCredits {
     payer: Payer,
@@ -54,8 +57,13 @@ impl MessageCredits {
             Payer::Anonymous => return Answer::Now(Err(DenialKind::CredentialMissing.into())),
             Payer::Unnamed => return Answer::Now(Err(no_account(cost))),
         };
-        // A stream holds no places for its messages: its caller waits for one at a time.
-        payer.reserve(cost, None, false, now, Vec::new()).map(|answered| match answered? {
+        // The places of the request may be free by now: a caller that resets one stream after another would leave a task of each.
+        let Some(place) = payer.message_place() else {
+            return Answer::Now(Err(Denial::unavailable(format!(
+                "{MAX_WAITING} charges of messages wait for the backend of credits"
+            ))));
+        };
+        payer.reserve(cost, None, false, now, place).map(|answered| match answered? {
             Answered::Held(reservation, _) => Ok(reservation),
             Answered::Other(reserved) => Err(refusal(reserved)),
         })

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{
     runtime::Handle,
-    sync::{oneshot, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch},
     time::{Instant, sleep, timeout},
 };
 use tollgate_core::{
@@ -23,7 +23,7 @@ use tollgate_core::{
 };
 
 use super::{CreditMeter, open_reservation::OpenReservation};
-use crate::{engine::RequestClock, layers::in_flight_limit::Place, respond::ResponseHead};
+use crate::{engine::RequestClock, respond::ResponseHead};
 
 /// How long a settlement is repeated, and how long the task of a reservation waits for an answer whose request is gone.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -42,6 +42,8 @@ pub(super) struct Backend {
     pub(super) actual: Option<Arc<ActualCost>>,
     // The number of tasks whose settlement is not confirmed.
     pub(super) unconfirmed: Arc<watch::Sender<usize>>,
+    // The places of the tasks that reserve credits for messages.
+    pub(super) message_places: Arc<Semaphore>,
 }
 
 /// The actual cost by the response's head. `None`: the head does not say it.
@@ -68,14 +70,14 @@ impl PayingAccount {
     }
 
     /// Reserves the estimated cost of a request. A backend that answers later is asked in a task of its own, which releases what was
-    /// reserved if the request is gone by then. Until then the task holds the request's places, so that they bound the number of tasks.
-    pub(super) fn reserve(
+    /// reserved if the request is gone by then. Until then the task holds `places`, so that they bound the number of tasks.
+    pub(super) fn reserve<P: Send + 'static>(
         self: &Arc<Self>,
         estimate: u64,
         idempotency: Option<Idempotency<'_>>,
         ends_with_head: bool,
         now: SystemTime,
-        places: Vec<Arc<Place>>,
+        places: P,
     ) -> Answer<Result<Answered, Unavailable>> {
         let Backend { reservation_time, deadline, .. } = *self.backend;
         let expires_at = now.checked_add(reservation_time).unwrap_or(now);
@@ -96,6 +98,11 @@ impl PayingAccount {
                 ))),
             },
         }
+    }
+
+    /// A place for a task that reserves credits for messages; `None` if all are taken.
+    pub(super) fn message_place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.backend.message_places).try_acquire_owned().ok()
     }
 
     fn opened(self: Arc<Self>, reserved: Reserved, ends_with_head: bool) -> Answered {
@@ -151,11 +158,11 @@ impl Future for FirstTry {
 }
 
 /// Waits for an answer in a task, which goes on if the returned future is dropped.
-fn in_task(
+fn in_task<P: Send + 'static>(
     runtime: &Handle,
     pending: Pending<Result<Answered, Unavailable>>,
     deadline: Duration,
-    places: Vec<Arc<Place>>,
+    places: P,
 ) -> Pending<Result<Answered, Unavailable>> {
     let (sender, receiver) = oneshot::channel();
     runtime.spawn(async move {
