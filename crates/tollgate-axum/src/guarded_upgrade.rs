@@ -77,6 +77,8 @@ use crate::{
 /// tasks read `None`. A handler that has dropped the socket, and works on, is not ended: there is nothing to close or to log. An anonymous
 /// caller has no end.
 ///
+/// An open socket takes at most 2.3 kB more memory than axum's own: no task of its own, and a timer only if the key expires.
+///
 /// The report-only mode of a stack does not hold for this extractor, which is no layer: while you try a stack out, take axum's own upgrade.
 ///
 /// | condition | status |
@@ -281,6 +283,6 @@ mod tests {
         // After its first poll, and with a timer.
         let waiting = 176 + 112;
         let sum = task + SHARED + waiting;
-        assert!(sum <= 1, "{task} + {SHARED} + {waiting}");
+        assert!(sum <= 2_300, "{task} + {SHARED} + {waiting}");
     }
 }
