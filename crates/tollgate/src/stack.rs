@@ -66,6 +66,7 @@ impl<S> Layer<S> for Tollgate {
 /// report-only mode stays so.
 #[derive(Clone, Debug, Default)]
 #[must_use = "a builder does nothing until it is built"]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the layers")]
 pub struct TollgateBuilder {
     request_id: Slot,
     attempt_limit: Slot,
@@ -113,7 +114,7 @@ impl TollgateBuilder {
     /// Where credentials are found. Default: [`CredentialLayer::new`].
     pub fn credential(mut self, layer: CredentialLayer) -> Self {
         self.accepts_anonymous = layer.gate.accepts_anonymous;
-        self.credential_public = layer.gate.public.clone();
+        self.credential_public.clone_from(&layer.gate.public);
         self.credential.push(layer.into_parts());
         self
     }

@@ -383,21 +383,21 @@ fn decide(
             context.credits = Some(CreditMeter::repeated(settlement));
             match repeated {
                 Some(RepeatedRequest::PassToHandler) => Ok(()),
-                _ => Err(refusal(Reserved::Repeated(settlement))),
+                _ => Err(refusal(&Reserved::Repeated(settlement))),
             }
         }
         Answered::Other(reserved) => {
             if let Reserved::Insufficient(shortage) = &reserved {
                 show(context, shortage.available);
             }
-            Err(refusal(reserved))
+            Err(refusal(&reserved))
         }
     }
 }
 
 /// Why nothing is reserved.
-fn refusal(reserved: Reserved) -> Denial {
-    match reserved {
+fn refusal(reserved: &Reserved) -> Denial {
+    match *reserved {
         Reserved::Insufficient(shortage) => exhausted(shortage),
         Reserved::Repeated(settlement) => Denial::request_repeated(settlement),
         Reserved::InProgress => {

@@ -65,7 +65,7 @@ impl MessageCredits {
         };
         payer.reserve(cost, None, false, now, place).map(|answered| match answered? {
             Answered::Held(reservation, _) => Ok(reservation),
-            Answered::Other(reserved) => Err(refusal(reserved)),
+            Answered::Other(reserved) => Err(refusal(&reserved)),
         })
     }
 }
