@@ -4,23 +4,15 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::{Duration, SystemTime},
 };
 
 use http::Extensions;
-use tokio::time::Sleep;
-use tollgate_core::{
-    denial::Denial,
-    store::EndReason,
-    verify::{Principal, RefusalText},
-};
+use tokio::{runtime::Handle, time::Sleep};
+use tollgate_core::{denial::Denial, store::EndReason, verify::Principal};
 
-use crate::{
-    RequestContext,
-    engine::{RequestClock, denial_of},
-};
+use crate::{RequestContext, engine::KnownCaller};
 
 /// Waits until the caller of a request has ended: its key is revoked or expires, or its tenant is suspended. Gives the [`Denial`] with
 /// which the next request of the caller would be refused.
@@ -32,7 +24,7 @@ use crate::{
 /// | the tenant was suspended | `TenantSuspended` | 403 |
 ///
 /// [`StreamEndLayer`](crate::StreamEndLayer) ends gRPC streams and server-sent events by this future, and `GuardedUpgrade` of
-/// `tollgate-axum` ends WebSockets. Select on it where a handler works in another way: in a WebSocket of another library, a long poll, or
+/// `tollgate-axum` ends a WebSocket. Select on it where a handler works in another way: in a WebSocket of another library, a long poll, or
 /// a task that outlives its request.
 ///
 /// ```
@@ -54,30 +46,30 @@ use crate::{
 /// # let _ = serve;
 /// ```
 ///
-/// Nothing is polled: the key store sends a signal, and a timer fires at the expiry. Where the clock of the request then says that it is not
-/// yet time, a new timer waits for the rest. After the end, each further poll gives the denial again.
+/// No store is asked at intervals: the key store sends a signal, and a timer fires at the expiry. Where the clock of the request then says
+/// that it is not yet time, a new timer waits for the rest. After the end, each further poll gives the denial again.
+///
+/// The timer is that of the runtime, and so it does not run where the machine is suspended, or its clock is set forward: then the expiry is
+/// seen late if nothing else polls the future, by as much as the clock has gained.
 ///
 /// A clone waits for the same end, independently.
 ///
 /// # Runtime
 ///
-/// A key without an expiry needs no runtime. For a key that expires, the future must be polled on a tokio runtime whose timers are
-/// enabled, as `#[tokio::main]` does.
+/// Any, for a key that does not expire. The expiry of a key needs a tokio runtime whose timers are enabled, as `#[tokio::main]` does. On
+/// any other runtime, no timer fires: an expiry is seen when something else polls the future.
 ///
 /// # Panics
 ///
-/// When it is polled outside such a runtime, if the key expires.
+/// When it is polled on a tokio runtime whose timers are not enabled, if the key expires.
 ///
 /// # Memory
 ///
-/// 32 bytes before the first poll. After it 176 bytes more, and for a key that expires another 112 bytes for the timer.
+/// 32 bytes before the first poll. While it waits, 192 bytes more, and for a key that expires another 112 bytes for the timer.
 #[derive(Clone)]
 #[must_use = "a future does nothing unless it is polled"]
 pub struct Ended {
-    principal: Arc<Principal>,
-    clock: RequestClock,
-    // The words of the verifier, if it has its own.
-    refusal_text: Option<Arc<RefusalText>>,
+    caller: KnownCaller,
     waiting: Waiting,
 }
 
@@ -87,7 +79,9 @@ struct Waiting(Option<Box<Wakers>>);
 
 struct Wakers {
     signal: Pin<Box<dyn Future<Output = EndReason> + Send + Sync>>,
-    // Absent for a principal that does not expire.
+    // Which the signal wakes.
+    waker: Option<Waker>,
+    // Absent for a principal that does not expire, and without a runtime.
     expiry: Option<Pin<Box<Sleep>>>,
 }
 
@@ -101,27 +95,34 @@ impl Ended {
     }
 
     pub(crate) fn of_context(context: &RequestContext) -> Option<Self> {
-        Some(Self {
-            principal: Arc::clone(context.principal()?),
-            clock: context.clock(),
-            refusal_text: context.refusal_text.clone(),
-            waiting: Waiting::default(),
-        })
+        Some(Self { caller: KnownCaller::of(context)?, waiting: Waiting::default() })
     }
 
-    /// Why the principal has ended, if it has.
-    fn reason(&self) -> Option<EndReason> {
-        match self.principal.expires_at() {
-            None => self.principal.end_signal().reason(),
-            Some(_) => self.principal.ended(self.clock.now()),
-        }
+    /// The denial, if the principal has ended by now.
+    #[inline]
+    pub(crate) fn now(&self) -> Option<Denial> {
+        self.caller.end()
     }
 
-    fn denial(&self, reason: EndReason) -> Denial {
-        let denial = denial_of(reason);
-        match &self.refusal_text {
-            Some(text) => text.apply(denial),
-            None => denial,
+    pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<Denial> {
+        let caller = &self.caller;
+        loop {
+            if let Some(denial) = caller.end() {
+                return Poll::Ready(denial);
+            }
+            let wakers = self.waiting.0.get_or_insert_with(|| Box::new(Wakers::of(caller.principal())));
+            if wakers.poll_signal(cx).is_ready() {
+                // Sent a moment ago: now there is a reason.
+                continue;
+            }
+            let Some(expires_at) = caller.principal().expires_at() else { return Poll::Pending };
+            if wakers.expiry.is_none() && Handle::try_current().is_ok() {
+                wakers.expiry = Some(Box::pin(tokio::time::sleep(until(expires_at, caller.now()))));
+            }
+            let Some(expiry) = &mut wakers.expiry else { return Poll::Pending };
+            ready!(expiry.as_mut().poll(cx));
+            // The clock may say that it is not yet time: it was set back, or it is not the runtime's.
+            wakers.expiry = None;
         }
     }
 }
@@ -130,36 +131,29 @@ impl Future for Ended {
     type Output = Denial;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Denial> {
-        let this = self.get_mut();
-        loop {
-            if let Some(reason) = this.reason() {
-                return Poll::Ready(this.denial(reason));
-            }
-            let wakers = this.waiting.0.get_or_insert_with(|| Box::new(Wakers::of(&this.principal)));
-            if wakers.signal.as_mut().poll(cx).is_ready() {
-                // Sent a moment ago: now there is a reason.
-                continue;
-            }
-            let Some(expires_at) = this.principal.expires_at() else { return Poll::Pending };
-            let until_expiry = || until(expires_at, &this.clock);
-            let expiry = wakers.expiry.get_or_insert_with(|| Box::pin(tokio::time::sleep(until_expiry())));
-            ready!(expiry.as_mut().poll(cx));
-            // The clock may say that it is not yet time: it was set back, or it is not the runtime's.
-            wakers.expiry = None;
-        }
+        self.get_mut().poll_end(cx)
     }
 }
 
 impl Wakers {
     fn of(principal: &Principal) -> Self {
-        Self { signal: Box::pin(principal.wait_until_ended()), expiry: None }
+        Self { signal: Box::pin(principal.wait_until_ended()), waker: None, expiry: None }
+    }
+
+    /// Registers with the signal, whose list of listeners is locked for that: only for a task that is not registered yet.
+    fn poll_signal(&mut self, cx: &mut Context<'_>) -> Poll<EndReason> {
+        if self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            return Poll::Pending;
+        }
+        self.waker = Some(cx.waker().clone());
+        self.signal.as_mut().poll(cx)
     }
 }
 
 /// At least a millisecond, the resolution of the runtime's timers.
-fn until(instant: SystemTime, clock: &RequestClock) -> Duration {
+fn until(instant: SystemTime, now: SystemTime) -> Duration {
     const RESOLUTION: Duration = Duration::from_millis(1);
-    instant.duration_since(clock.now()).unwrap_or_default().max(RESOLUTION)
+    instant.duration_since(now).unwrap_or_default().max(RESOLUTION)
 }
 
 impl Clone for Waiting {
@@ -171,6 +165,6 @@ impl Clone for Waiting {
 
 impl fmt::Debug for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ended").field("principal", &self.principal.id()).finish_non_exhaustive()
+        f.debug_struct("Ended").field("principal", &self.caller.principal().id()).finish_non_exhaustive()
     }
 }

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! Gates note what the response will carry in [`ResponseParts`], which are complete before the inner service is called. From
-//! then on the future holds neither the engine nor the request's context.
+//! then on the future holds neither the engine nor the request's context; a [`Watch`](watch::Watch) keeps what the refusal of an open
+//! request needs of the context.
 
 mod body;
 mod caching;
@@ -22,6 +23,8 @@ mod gate;
 mod headers;
 mod instant;
 mod kept_charge;
+mod known_caller;
+mod last_frame;
 mod metered;
 mod refusal;
 mod response_parts;
@@ -40,12 +43,13 @@ pub use service::Gated;
 pub use settings::ReportOnly;
 
 pub(crate) use caching::Caching;
-pub(crate) use context::{Caller, denial_of};
+pub(crate) use context::Caller;
 pub(crate) use deferred::{DeferredCharge, DeferredCost, DeferredItem};
 pub(crate) use gate::{Cx, Flow};
 pub(crate) use headers::{Repeated, set_header, single, single_mut};
 pub(crate) use kept_charge::KeptCharge;
-pub(crate) use refusal::Schemes;
+pub(crate) use known_caller::KnownCaller;
+pub(crate) use refusal::{Schemes, WasAdmitted};
 pub(crate) use response_parts::{ResponseParts, X_REQUEST_ID};
 pub(crate) use run::{Engine, Station};
 pub(crate) use settings::{GateLayer, RequestClock, Settings, impl_layer};

@@ -7,12 +7,12 @@ use tollgate_core::{
     denial::{Denial, DenialKind},
     limit::Decision,
     respond::Respond,
-    store::EndReason,
     verify::{Credential, Plan, Principal, RefusalText},
 };
 
 use super::{
     ResponseParts, Schemes,
+    known_caller::{denial_of, in_words},
     settings::{Inherited, RequestClock},
 };
 use crate::{
@@ -238,7 +238,6 @@ impl RequestContext {
     /// What a refusal that comes later needs.
     pub(super) fn for_later(&self) -> KeptContext {
         KeptContext {
-            now: self.now,
             inherited: self.inherited.clone(),
             is_waived: self.is_waived,
             schemes: self.schemes.clone(),
@@ -287,10 +286,7 @@ impl RequestContext {
 
     /// A denial in the words of the verifier, if it refuses the credential.
     pub(super) fn in_verifiers_words(&self, denial: Denial) -> Denial {
-        match &self.refusal_text {
-            Some(text) => text.apply(denial),
-            None => denial,
-        }
+        in_words(self.refusal_text.as_deref(), denial)
     }
 
     /// Decides anew who is calling. What an outer stack has found out about the caller no longer holds.
@@ -339,9 +335,8 @@ impl RequestContext {
 /// What is kept of a context while a stream is open: nothing secret, and nothing that ends with the request.
 #[derive(Clone)]
 pub(super) struct KeptContext {
-    now: Option<SystemTime>,
     inherited: Option<Arc<Inherited>>,
-    pub(super) is_waived: bool,
+    is_waived: bool,
     schemes: Option<Arc<Schemes>>,
     caller: Caller,
     refusal_text: Option<Arc<RefusalText>>,
@@ -350,11 +345,22 @@ pub(super) struct KeptContext {
 }
 
 impl KeptContext {
-    /// A context again, whose response has these parts.
+    pub(super) fn request_id(&self) -> Option<&RequestId> {
+        self.request_id.as_ref()
+    }
+
+    pub(super) fn principal(&self) -> Option<&Arc<Principal>> {
+        match &self.caller {
+            Caller::Authenticated(principal) => Some(principal),
+            _ => None,
+        }
+    }
+
+    /// A context again, whose response has these parts. Its instant is the present one.
     pub(super) fn restore(self, parts: ResponseParts) -> RequestContext {
-        let Self { now, inherited, is_waived, schemes, caller, refusal_text, request_id, plan } = self;
+        let Self { inherited, is_waived, schemes, caller, refusal_text, request_id, plan } = self;
         RequestContext {
-            now,
+            now: Some(Inherited::now(inherited.as_deref())),
             inherited,
             is_waived,
             schemes,
@@ -389,16 +395,6 @@ impl Caller {
             ))),
         }
     }
-}
-
-/// The denial of a principal that has ended.
-#[cold]
-pub(crate) fn denial_of(reason: EndReason) -> Denial {
-    Denial::new(match reason {
-        EndReason::Expired => DenialKind::KeyExpired,
-        EndReason::TenantSuspended => DenialKind::TenantSuspended,
-        _ => DenialKind::KeyRevoked,
-    })
 }
 
 impl Default for RequestContext {

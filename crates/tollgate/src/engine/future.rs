@@ -12,13 +12,13 @@ use std::{
 
 use http::{Request, Response};
 use pin_project_lite::pin_project;
-use tollgate_core::answer::Pending;
+use tollgate_core::{answer::Pending, denial::Denial};
 use tower_service::Service;
 use tracing::Span;
 
 use super::{
     Body, Engine, ResponseParts, deferred::Charging, gate::Resume, instant::Calling, refusal::Refusal,
-    run::Verdict,
+    run::Verdict, watch::Watch,
 };
 use crate::respond::ResponseHead;
 
@@ -195,17 +195,20 @@ where
         let StateProjection::Inner { future, parts, span } = self.as_mut().project() else {
             return self.poll_other(cx);
         };
-        if let Poll::Ready((watch, denial)) = parts.poll_ended(cx) {
+        // First: a response that is ready at the same time is not sent.
+        if let Some((watch, denial)) = parts.take_ended() {
             let parts = mem::take(parts);
-            // Drops the inner service's future first, as when a caller hangs up.
-            self.set(Self::Refused { refusal: None });
-            self.set(Self::Refused { refusal: Some(watch.refuse(denial, parts)) });
-            return self.poll_other(cx);
+            return self.refuse_ended(*watch, denial, parts, cx);
         }
         let panic = InPanic(parts);
         let polled = poll_in(span.as_deref(), future, cx);
         mem::forget(panic);
-        match ready!(polled) {
+        let Poll::Ready(answered) = polled else {
+            let (watch, denial) = ready!(parts.poll_ended(cx));
+            let parts = mem::take(parts);
+            return self.refuse_ended(*watch, denial, parts, cx);
+        };
+        match answered {
             Ok(response) => {
                 let charging = Charging::start(mem::take(parts), ResponseHead::of(&response));
                 self.set(Self::Charging { response: Some(response), charging });
@@ -216,6 +219,21 @@ where
                 Poll::Ready(Err(error))
             }
         }
+    }
+
+    /// Refuses a request whose caller has ended.
+    #[cold]
+    fn refuse_ended(
+        mut self: Pin<&mut Self>,
+        watch: Watch,
+        denial: Denial,
+        parts: ResponseParts,
+        cx: &mut Context<'_>,
+    ) -> Poll<Output<S, ResponseBody, RequestBody>> {
+        // Drops the inner service's future first, as when a caller hangs up.
+        self.set(Self::Refused { refusal: None });
+        self.set(Self::Refused { refusal: Some(watch.refuse(denial, parts)) });
+        self.poll_other(cx)
     }
 
     /// Polls in every other state, until the usual one is reached. After the response is given out, these states stay pending.

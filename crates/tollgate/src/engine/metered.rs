@@ -62,6 +62,16 @@ impl<B> Metered<B> {
     }
 }
 
+impl<B> Metered<B>
+where
+    B: Body,
+{
+    /// Whether the inner body has ended. Its last frame, or its end, may still wait for the settlement of its credits and for limiters.
+    pub(super) fn has_ended(&self) -> bool {
+        self.meter.has_ended || self.last.is_some() || self.body.is_end_stream()
+    }
+}
+
 impl<B> Body for Metered<B>
 where
     B: Body,

@@ -106,13 +106,18 @@ pub fn refuse<B: From<Bytes>>(
     response.map(B::from)
 }
 
-/// Logs a denial and makes the response to it, with what every refusal needs.
-fn respond(layer: &'static str, denial: &Denial, request: &mut request::Parts) -> Response<Bytes> {
+/// The answer of the responder that outer layers have set, or else the default one's.
+pub(super) fn answer(denial: &Denial, request: &mut request::Parts) -> Response<Bytes> {
     let responder = RequestContext::of_refused(request).responder().map(Arc::clone);
-    let mut response = match responder {
+    match responder {
         Some(responder) => responder.respond(denial, request),
         None => Problem::new().respond(denial, request),
-    };
+    }
+}
+
+/// Logs a denial and makes the response to it, with what every refusal needs.
+fn respond(layer: &'static str, denial: &Denial, request: &mut request::Parts) -> Response<Bytes> {
+    let mut response = answer(denial, request);
     let context = RequestContext::of_refused(request);
     complete(&mut response, denial, context);
     let status = response.status();
@@ -120,6 +125,10 @@ fn respond(layer: &'static str, denial: &Denial, request: &mut request::Parts) -
     event.log(RequestHead::from(&*request), context);
     response
 }
+
+/// Marks the refusal of a request whose caller has ended after all layers had admitted it. It was no attempt to authenticate.
+#[derive(Clone, Copy)]
+pub(crate) struct WasAdmitted;
 
 /// The response to a refused request, and the charges that still have to be made for it.
 pub(super) struct Refusal {
@@ -131,6 +140,20 @@ pub(super) struct Refusal {
 impl Refusal {
     /// Refuses a request. The response carries what the refusing gate and those before it add.
     pub(super) fn new<B>(layer: &'static str, denial: Denial, request: Request<B>) -> Self {
+        Self::marked(layer, denial, request, None)
+    }
+
+    /// Refuses a request that all gates had admitted.
+    pub(super) fn of_admitted<B>(layer: &'static str, denial: Denial, request: Request<B>) -> Self {
+        Self::marked(layer, denial, request, Some(WasAdmitted))
+    }
+
+    fn marked<B>(
+        layer: &'static str,
+        denial: Denial,
+        request: Request<B>,
+        mark: Option<WasAdmitted>,
+    ) -> Self {
         let (mut request, _body) = request.into_parts();
         let mut context = RequestContext::take(&mut request.extensions);
         let mut parts = mem::take(&mut context.parts);
@@ -143,6 +166,9 @@ impl Refusal {
             *response.extensions_mut() = request.extensions;
         }
         response.extensions_mut().insert(denial);
+        if let Some(mark) = mark {
+            response.extensions_mut().insert(mark);
+        }
         let charging = if parts.has_deferred() {
             Some(Box::new(Charging::start(parts, ResponseHead::of(&response))))
         } else {
@@ -190,7 +216,7 @@ pub(super) struct Logged<'r> {
 impl Event<'_> {
     /// Logs the refusal: the precise reason, never a secret. Target and field names are stable.
     pub(super) fn log(&self, head: RequestHead<'_>, context: &RequestContext) {
-        self.log_of(Logged {
+        self.log_of(&Logged {
             method: head.method,
             path: head.uri.path(),
             request_id: context.request_id(),
@@ -198,7 +224,7 @@ impl Event<'_> {
         });
     }
 
-    pub(super) fn log_of(&self, request: Logged<'_>) {
+    pub(super) fn log_of(&self, request: &Logged<'_>) {
         let &Self { message, layer, denial, status, report_only } = self;
         macro_rules! log_at {
             ($level:ident) => {

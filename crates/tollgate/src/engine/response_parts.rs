@@ -138,14 +138,19 @@ impl ResponseParts {
         }
     }
 
+    /// Whether the caller has ended, if the request is ended before the head of its response.
+    pub(super) fn take_ended(&mut self) -> Option<(Box<Watch>, Denial)> {
+        Watch::take_ended(self.watch_before_head()?)
+    }
+
     /// Waits for the end of the caller, if the request is ended before the head of its response.
     pub(super) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<(Box<Watch>, Denial)> {
-        match &mut self.rare {
-            Some(rare) if rare.watch.as_ref().is_some_and(|watch| watch.is_grpc()) => {
-                Watch::poll(&mut rare.watch, cx)
-            }
-            _ => Poll::Pending,
-        }
+        self.watch_before_head().map_or(Poll::Pending, |watch| Watch::poll_ended(watch, cx))
+    }
+
+    fn watch_before_head(&mut self) -> Option<&mut Option<Box<Watch>>> {
+        let watch = &mut self.rare.as_mut()?.watch;
+        watch.as_ref().is_some_and(|watch| watch.is_grpc()).then_some(watch)
     }
 
     /// Takes what watches the body of this response, if it is a stream.

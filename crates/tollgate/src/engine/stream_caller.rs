@@ -1,17 +1,12 @@
 //! Who has opened a stream, for what outlasts the request that opened it.
 
-use std::{sync::Arc, time::SystemTime};
+use std::time::SystemTime;
 
 use http::Method;
-use tollgate_core::{
-    denial::Denial,
-    request::RequestHead,
-    verify::{Principal, RefusalText},
-};
+use tollgate_core::{denial::Denial, request::RequestHead};
 
 use super::{
-    RequestContext,
-    context::denial_of,
+    KnownCaller, RequestContext,
     refusal::{Event, Logged},
     settings::RequestClock,
 };
@@ -20,9 +15,8 @@ use crate::request_id::RequestId;
 /// Who has opened a stream. It holds no credential, and nothing that the request gives back at its end.
 pub(crate) struct StreamCaller {
     clock: RequestClock,
-    principal: Option<Arc<Principal>>,
-    // The words in which the refusal of an ended principal is written, if the verifier has its own.
-    refusal_text: Option<Arc<RefusalText>>,
+    // Absent for an anonymous caller.
+    known: Option<KnownCaller>,
     request_id: Option<RequestId>,
     method: Method,
     path: Box<str>,
@@ -32,8 +26,7 @@ impl StreamCaller {
     pub(crate) fn new(head: RequestHead<'_>, context: &RequestContext) -> Self {
         Self {
             clock: context.clock(),
-            principal: context.principal().cloned(),
-            refusal_text: context.refusal_text.clone(),
+            known: KnownCaller::of(context),
             request_id: context.request_id().cloned(),
             method: head.method.clone(),
             path: head.uri.path().into(),
@@ -46,14 +39,7 @@ impl StreamCaller {
 
     /// Refuses a principal that has ended or expired at `now`.
     pub(crate) fn check_not_ended(&self, now: SystemTime) -> Result<(), Denial> {
-        let Some(reason) = self.principal.as_ref().and_then(|principal| principal.ended(now)) else {
-            return Ok(());
-        };
-        let denial = denial_of(reason);
-        Err(match &self.refusal_text {
-            Some(text) => text.apply(denial),
-            None => denial,
-        })
+        self.known.as_ref().and_then(|known| known.end_at(now)).map_or(Ok(()), Err)
     }
 
     /// Logs a refusal like those of the layers.
@@ -61,11 +47,11 @@ impl StreamCaller {
     pub(crate) fn log(&self, layer: &'static str, denial: &Denial, report_only: bool) {
         let status = denial.status();
         let event = Event { message: "refused", layer, denial, status, report_only };
-        event.log_of(Logged {
+        event.log_of(&Logged {
             method: &self.method,
             path: &self.path,
             request_id: self.request_id.as_ref(),
-            principal: self.principal.as_deref(),
+            principal: self.known.as_ref().map(KnownCaller::principal),
         });
     }
 }

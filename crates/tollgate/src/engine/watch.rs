@@ -1,81 +1,75 @@
 //! Watching a request for the end of its caller: until the head of its response, and then in the body of a stream.
 
 use std::{
-    future::Future as _,
-    pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
-    header::{
-        ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, TE,
-        TRANSFER_ENCODING, VARY, WWW_AUTHENTICATE,
-    },
+    HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+    header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, TE},
     request,
 };
 use http_body::Frame;
-use tollgate_core::{denial::Denial, request::RequestHead, respond::Respond as _};
+use tollgate_core::{denial::Denial, request::RequestHead};
 
 use super::{
     ReportOnly, RequestContext, ResponseParts,
     context::KeptContext,
-    refusal::{Event, Refusal},
+    last_frame::Stream,
+    refusal::{Event, Logged, Refusal},
 };
-use crate::{
-    Ended,
-    layers::stream_end::LAYER,
-    respond::{Grpc, Problem},
-};
+use crate::{Ended, layers::stream_end::LAYER, respond::GrpcKind};
 
 /// A request that is watched for the end of its caller, with what its refusal needs.
 ///
-/// The credential is not among that: a stream may be open for days.
+/// The credential is not among that: a stream may be open for days. Nor is the memory of the connection, of which a server's heads are
+/// parts: what is kept is copied.
 #[derive(Clone)]
 pub(crate) struct Watch {
     ended: Ended,
     context: KeptContext,
     method: Method,
-    uri: Uri,
+    // Without the query: a key may be in it.
+    target: Uri,
     version: Version,
+    // Of a gRPC request. From the head of a stream on, that of the response: the client reads it.
     content_type: Option<HeaderValue>,
-    te: Option<HeaderValue>,
+    // Of a gRPC request.
+    accept: Option<HeaderValue>,
+    accepts_trailers: bool,
     // Whether it is watched before the head of its response, too.
     is_grpc: bool,
     // Present in report-only mode: the end is counted here, and nothing is ended.
     report_only: Option<ReportOnly>,
     // What the response is, once its head has arrived.
     stream: Option<Stream>,
+    // Of its head.
     status: StatusCode,
-}
-
-/// A response that is ended with its caller.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Stream {
-    Grpc,
-    GrpcWeb,
-    Events,
+    // Whether the last data was the status of the handler, which gRPC-Web sends as data. After it there must be no other one.
+    has_status: bool,
 }
 
 impl Watch {
     /// `None` if no layer has authenticated the caller.
     pub(super) fn of(head: RequestHead<'_>, context: &RequestContext) -> Option<Self> {
-        let content_type = head.headers.get(CONTENT_TYPE);
-        let is_grpc = head.method == Method::POST
-            && matches!(Stream::of(content_type), Some(Stream::Grpc | Stream::GrpcWeb));
+        let is_grpc = GrpcKind::of_head(head).is_some();
+        let copy_of = |name| if is_grpc { copy(head.headers.get(name)?) } else { None };
         Some(Self {
             ended: Ended::of_context(context)?,
             context: context.for_later(),
             method: head.method.clone(),
-            uri: without_query(head.uri),
+            target: without_query(head.uri),
             version: head.version,
-            content_type: content_type.cloned(),
-            te: head.headers.get(TE).cloned(),
+            content_type: copy_of(CONTENT_TYPE),
+            accept: copy_of(ACCEPT),
+            accepts_trailers: head.headers.get(TE).is_some_and(|te| te == "trailers"),
             is_grpc,
             report_only: None,
             stream: None,
             status: StatusCode::OK,
+            has_status: false,
         })
     }
 
@@ -92,150 +86,103 @@ impl Watch {
     pub(super) fn see_head<B>(&mut self, response: &Response<B>) -> bool {
         let headers = response.headers();
         if !headers.contains_key(CONTENT_LENGTH) {
-            self.stream = Stream::of(headers.get(CONTENT_TYPE));
+            self.stream = Stream::of(headers);
         }
+        self.content_type = headers.get(CONTENT_TYPE).and_then(copy);
         self.status = response.status();
         self.stream.is_some()
     }
 
-    /// Waits for the end of the caller, and takes the watch then. In report-only mode, the end is logged and the wait is over.
-    pub(super) fn poll(watch: &mut Option<Box<Self>>, cx: &mut Context<'_>) -> Poll<(Box<Self>, Denial)> {
-        let Some(watching) = watch else { return Poll::Pending };
-        let denial = ready!(Pin::new(&mut watching.ended).poll(cx));
-        match watch.take() {
-            Some(ended) if !ended.waives(&denial) => Poll::Ready((ended, denial)),
-            _ => Poll::Pending,
-        }
+    /// Sees data of the stream.
+    pub(super) fn see_data(&mut self, data: &impl Buf) {
+        self.has_status = self.stream.is_some_and(|stream| stream.is_status(data));
     }
 
-    fn waives(&self, denial: &Denial) -> bool {
-        let Some(report) = &self.report_only else { return false };
-        if !self.context.is_waived {
+    /// Whether the caller has ended. If so, takes the watch. In report-only mode, the end is logged, and not watched for any longer.
+    #[inline]
+    pub(super) fn take_ended(watch: &mut Option<Box<Self>>) -> Option<(Box<Self>, Denial)> {
+        let denial = watch.as_ref()?.ended.now()?;
+        Self::take_unless_waived(watch, denial)
+    }
+
+    /// Waits for the end of the caller, as [`take_ended`](Self::take_ended) sees it.
+    pub(super) fn poll_ended(
+        watch: &mut Option<Box<Self>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<(Box<Self>, Denial)> {
+        let Some(watching) = watch else { return Poll::Pending };
+        let denial = ready!(watching.ended.poll_end(cx));
+        Self::take_unless_waived(watch, denial).map_or(Poll::Pending, Poll::Ready)
+    }
+
+    #[cold]
+    fn take_unless_waived(watch: &mut Option<Box<Self>>, denial: Denial) -> Option<(Box<Self>, Denial)> {
+        let ended = watch.take()?;
+        let Some(report) = &ended.report_only else { return Some((ended, denial)) };
+        // Also if a refusal of the request was waived before: that was another one, perhaps of a layer that stays in report-only mode.
+        if !ended.has_status {
             report.count();
-            let (status, head) = (denial.status(), &self.head());
-            let event = Event { message: "refused", layer: LAYER, denial, status, report_only: true };
-            event.log(RequestHead::from(head), &self.context.clone().restore(ResponseParts::NONE));
+            ended.log("refused", &denial, denial.status(), true);
         }
-        true
+        None
     }
 
     /// Refuses the request, whose inner service was dropped: the head of its response had not arrived.
     pub(super) fn refuse(self, denial: Denial, mut parts: ResponseParts) -> Refusal {
         // As if the caller had hung up: the handler may have done part of its work.
         parts.break_off_reservation();
-        Refusal::new(LAYER, denial, Request::from_parts(self.into_head(parts), ()))
+        Refusal::of_admitted(LAYER, denial, Request::from_parts(self.into_head(parts), ()))
     }
 
-    /// Logs that the stream is ended, and gives its last frame.
+    /// Logs that the stream is ended, and gives its last frame. A stream that has its status is over, and needs neither.
     pub(super) fn end_stream(self, denial: &Denial) -> Option<Frame<Bytes>> {
-        let (stream, status) = (self.stream?, self.status);
-        let mut head = self.into_head(ResponseParts::NONE);
-        let event = Event { message: "stream ended", layer: LAYER, denial, status, report_only: false };
-        event.log(RequestHead::from(&head), RequestContext::of_refused(&head));
-        match stream {
-            Stream::Grpc => Some(Frame::trailers(trailers(denial, &mut head))),
-            Stream::GrpcWeb => last_data(denial, &mut head).map(Frame::data),
-            Stream::Events => None,
+        if self.has_status {
+            return None;
         }
+        self.log("stream ended", denial, self.status, false);
+        let stream = self.stream?;
+        stream.last_frame(denial, &mut self.into_head(ResponseParts::NONE))
     }
 
-    /// The head of the request, as a responder sees it. Its extensions are empty.
-    fn head(&self) -> request::Parts {
-        let (mut head, ()) = Request::new(()).into_parts();
-        head.method = self.method.clone();
-        head.uri = self.uri.clone();
-        head.version = self.version;
-        for (name, value) in [(CONTENT_TYPE, &self.content_type), (TE, &self.te)] {
-            head.headers.extend(value.clone().map(|value| (name, value)));
-        }
-        head
+    fn log(&self, message: &'static str, denial: &Denial, status: StatusCode, report_only: bool) {
+        Event { message, layer: LAYER, denial, status, report_only }.log_of(&Logged {
+            method: &self.method,
+            path: self.target.path(),
+            request_id: self.context.request_id(),
+            principal: self.context.principal().map(Arc::as_ref),
+        });
     }
 
-    /// The head of the request, with its context.
+    /// The head of the request, as a responder sees it, with its context.
     fn into_head(self, parts: ResponseParts) -> request::Parts {
-        let mut head = self.head();
+        let (mut head, ()) = Request::new(()).into_parts();
+        head.method = self.method;
+        head.uri = self.target;
+        head.version = self.version;
+        let accept = if self.stream.is_some() { self.content_type.clone() } else { self.accept };
+        let te = self.accepts_trailers.then_some(HeaderValue::from_static("trailers"));
+        for (name, value) in [(CONTENT_TYPE, self.content_type), (ACCEPT, accept), (TE, te)] {
+            head.headers.extend(value.map(|value| (name, value)));
+        }
         Box::new(self.context.restore(parts)).put(&mut head.extensions);
         head
     }
 }
 
-impl Stream {
-    /// By the content type of a request or a response.
-    fn of(content_type: Option<&HeaderValue>) -> Option<Self> {
-        let value = content_type?.as_bytes();
-        let media_type = value.split(|byte| *byte == b';').next()?.trim_ascii();
-        let is = |name: &str| media_type.eq_ignore_ascii_case(name.as_bytes());
-        let begins = |name: &str| {
-            media_type.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name.as_bytes()))
-        };
-        if is("text/event-stream") {
-            Some(Self::Events)
-        } else if begins("application/grpc-web") {
-            Some(Self::GrpcWeb)
-        } else if is("application/grpc") || begins("application/grpc+") {
-            Some(Self::Grpc)
-        } else {
-            None
-        }
-    }
+/// The same value, in memory of its own.
+fn copy(value: &HeaderValue) -> Option<HeaderValue> {
+    HeaderValue::from_bytes(value.as_bytes()).ok()
 }
 
-/// A key may be in the query.
+/// The same target without its query, in memory of its own.
 fn without_query(uri: &Uri) -> Uri {
-    match uri.query() {
-        None => uri.clone(),
-        Some(_) => uri.path().parse().unwrap_or_default(),
-    }
-}
-
-static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-
-/// The fields of a refusal that have no meaning in trailers (RFC 9110 section 6.5.1).
-static NOT_IN_TRAILERS: [HeaderName; 10] = [
-    ALLOW,
-    CACHE_CONTROL,
-    CONNECTION,
-    CONTENT_ENCODING,
-    CONTENT_LENGTH,
-    CONTENT_TYPE,
-    RETRY_AFTER,
-    TRANSFER_ENCODING,
-    VARY,
-    WWW_AUTHENTICATE,
-];
-
-/// The trailers of a gRPC stream that is ended: the headers of the refusal, which is Trailers-Only.
-fn trailers(denial: &Denial, head: &mut request::Parts) -> HeaderMap {
-    let mut trailers = refusal(denial, head).into_parts().0.headers;
-    if !trailers.contains_key(&GRPC_STATUS) {
-        // The responder does not know gRPC, but the caller does.
-        trailers = Grpc::new().respond(denial, head).into_parts().0.headers;
-    }
-    for name in &NOT_IN_TRAILERS {
-        trailers.remove(name);
-    }
-    trailers
-}
-
-/// The last data of a gRPC-Web stream that is ended: the body of the refusal.
-fn last_data(denial: &Denial, head: &mut request::Parts) -> Option<Bytes> {
-    let is_grpc_web = |response: &Response<Bytes>| {
-        Stream::of(response.headers().get(CONTENT_TYPE)) == Some(Stream::GrpcWeb)
+    let path = uri.path();
+    let target = match (uri.scheme_str(), uri.authority()) {
+        (Some(scheme), Some(authority)) => format!("{scheme}://{authority}{path}"),
+        (None, Some(authority)) => authority.to_string(),
+        _ => path.to_owned(),
     };
-    let mut refusal = refusal(denial, head);
-    if !is_grpc_web(&refusal) {
-        refusal = Grpc::new().respond(denial, head);
-    }
-    is_grpc_web(&refusal).then(|| refusal.into_body())
-}
-
-/// The answer of the stack's responder.
-fn refusal(denial: &Denial, head: &mut request::Parts) -> Response<Bytes> {
-    let responder = RequestContext::of_refused(head).responder().cloned();
-    match responder {
-        Some(responder) => responder.respond(denial, head),
-        None => Problem::new().respond(denial, head),
-    }
+    target.try_into().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -243,27 +190,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_watch_is_small() {
-        assert!(size_of::<Watch>() <= 448, "{} bytes", size_of::<Watch>());
+    fn a_target_keeps_all_but_its_query() {
+        for (target, expected) in [
+            ("/a/b?key=s3cr3t", "/a/b"),
+            ("/a/b", "/a/b"),
+            ("https://api.example.com:8443/a/b?key=s3cr3t", "https://api.example.com:8443/a/b"),
+            ("https://api.example.com?key=s3cr3t", "https://api.example.com/"),
+            ("api.example.com:443", "api.example.com:443"),
+            ("*", "*"),
+        ] {
+            assert_eq!(without_query(&target.parse().unwrap()).to_string(), expected);
+        }
     }
 
     #[test]
-    fn streams_are_recognized_by_their_content_type() {
-        for (content_type, expected) in [
-            ("application/grpc", Some(Stream::Grpc)),
-            ("application/grpc+proto", Some(Stream::Grpc)),
-            ("Application/gRPC ; a=b", Some(Stream::Grpc)),
-            ("application/grpc-web", Some(Stream::GrpcWeb)),
-            ("application/grpc-web-text+proto;charset=utf-8", Some(Stream::GrpcWeb)),
-            ("text/event-stream", Some(Stream::Events)),
-            ("text/event-stream; charset=utf-8", Some(Stream::Events)),
-            ("application/grpcx", None),
-            ("text/event-streams", None),
-            ("application/json", None),
-            ("", None),
-        ] {
-            assert_eq!(Stream::of(Some(&HeaderValue::from_static(content_type))), expected, "{content_type}");
-        }
-        assert_eq!(Stream::of(None), None);
+    fn a_watch_is_small() {
+        assert!(size_of::<Watch>() <= 448, "{} bytes", size_of::<Watch>());
     }
 }

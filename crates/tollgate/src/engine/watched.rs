@@ -2,12 +2,13 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::{Buf as _, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use tollgate_core::denial::Denial;
 
 use super::{metered::Metered, watch::Watch};
 
@@ -32,6 +33,30 @@ impl<B> Watched<B> {
     }
 }
 
+impl<B> Watched<B>
+where
+    B: Body,
+    B::Data: From<Bytes>,
+{
+    /// Gives up the watch if the inner body has ended, or its size is known.
+    fn keep_watch_of_stream(self: Pin<&mut Self>) {
+        let this = self.project();
+        if this.watch.is_some()
+            && !this.body.as_ref().get_ref().as_ref().is_some_and(|body| !body.has_ended() && is_stream(body))
+        {
+            *this.watch = None;
+        }
+    }
+
+    /// Ends the stream.
+    #[cold]
+    fn end(self: Pin<&mut Self>, watch: Watch, denial: &Denial) {
+        let mut this = self.project();
+        this.body.set(None);
+        *this.last = watch.end_stream(denial);
+    }
+}
+
 impl<B> Body for Watched<B>
 where
     B: Body,
@@ -41,24 +66,33 @@ where
     type Error = B::Error;
 
     fn poll_frame(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let mut this = self.project();
-        let is_stream = this.body.as_ref().get_ref().as_ref().is_some_and(is_stream);
+        self.as_mut().keep_watch_of_stream();
         // First: nothing is sent after the end.
-        if is_stream && let Poll::Ready((watch, denial)) = Watch::poll(this.watch, cx) {
-            this.body.set(None);
-            *this.last = watch.end_stream(&denial);
+        if let Some((watch, denial)) = Watch::take_ended(self.as_mut().project().watch) {
+            self.as_mut().end(*watch, &denial);
         }
-        let Some(body) = this.body.as_mut().as_pin_mut() else {
-            return Poll::Ready(this.last.take().map(|frame| Ok(frame.map_data(Into::into))));
-        };
-        let frame = ready!(body.poll_frame(cx));
-        if !matches!(&frame, Some(Ok(frame)) if frame.is_data()) {
-            *this.watch = None;
+        let mut this = self.as_mut().project();
+        if let Some(body) = this.body.as_mut().as_pin_mut() {
+            if let Poll::Ready(frame) = body.poll_frame(cx) {
+                match (frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()), &mut *this.watch) {
+                    (Some(data), Some(watch)) => watch.see_data(data),
+                    (Some(_), None) => {}
+                    (None, watch) => *watch = None,
+                }
+                return Poll::Ready(frame);
+            }
+            // It may have ended, and wait for the settlement of its credits.
+            self.as_mut().keep_watch_of_stream();
+            match Watch::poll_ended(self.as_mut().project().watch, cx) {
+                Poll::Ready((watch, denial)) => self.as_mut().end(*watch, &denial),
+                Poll::Pending => return Poll::Pending,
+            }
         }
-        Poll::Ready(frame)
+        let last = self.project().last.take();
+        Poll::Ready(last.map(|frame| Ok(frame.map_data(Into::into))))
     }
 
     fn is_end_stream(&self) -> bool {

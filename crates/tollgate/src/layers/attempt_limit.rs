@@ -8,8 +8,9 @@
 //! | the counters cannot be reached | 503 | |
 //!
 //! An attempt has failed if the request was refused for its credential: missing, empty, malformed, repeated or conflicting;
-//! unknown, revoked, expired, of another environment, or used from a network that it does not allow. Other refusals do not count,
-//! and no response shows how many attempts are left. The log has the address in the refusal's field `detail`.
+//! unknown, revoked, expired, of another environment, or used from a network that it does not allow. Other refusals do not count, nor
+//! does an open gRPC call that a [`StreamEndLayer`](crate::StreamEndLayer) ends with its key: its credential was valid when it came. No
+//! response shows how many attempts are left. The log has the address in the refusal's field `detail`.
 //!
 //! # Where it stands
 //!
@@ -69,7 +70,7 @@ use tollgate_core::{
 
 use crate::{
     ClientAddress,
-    engine::{Cx, DeferredCharge, DeferredCost, DeferredItem, Flow, Settings, impl_layer},
+    engine::{Cx, DeferredCharge, DeferredCost, DeferredItem, Flow, Settings, WasAdmitted, impl_layer},
     layers::credential::CompiledRoutes,
     limit::MemoryLimiter,
     respond::ResponseHead,
@@ -158,7 +159,8 @@ impl AttemptLimitGate {
 
 /// 1 for a response to a failed attempt.
 fn cost_of(response: ResponseHead<'_>) -> u64 {
-    u64::from(response.denial().is_some_and(|denial| is_for_credential(denial.kind())))
+    let was_admitted = response.extensions.get::<WasAdmitted>().is_some();
+    u64::from(!was_admitted && response.denial().is_some_and(|denial| is_for_credential(denial.kind())))
 }
 
 fn is_for_credential(kind: DenialKind) -> bool {

@@ -5,6 +5,7 @@ use http::{
     header::{CONTENT_TYPE, TE},
     request,
 };
+use tollgate_core::request::RequestHead;
 
 /// The protocols of gRPC: what a request speaks, and so how a status is written into its response.
 ///
@@ -33,12 +34,16 @@ impl GrpcKind {
     /// It is a POST with the content type of gRPC or gRPC-Web. gRPC-Web works over every version of HTTP. gRPC needs HTTP/2 as well, or
     /// `TE: trailers`: so a layer that translates gRPC-Web, such as tonic-web's, marks a request that came over HTTP/1.
     pub fn of(request: &request::Parts) -> Option<Self> {
-        let kind = Self::of_content_type(&request.headers)?;
+        Self::of_head(request.into())
+    }
+
+    pub(crate) fn of_head(request: RequestHead<'_>) -> Option<Self> {
+        let kind = Self::of_content_type(request.headers)?;
         let has_trailers = || {
             request.version == Version::HTTP_2 || request.headers.get(TE).is_some_and(|te| te == "trailers")
         };
         let is_possible = kind != Self::Grpc || has_trailers();
-        (is_possible && request.method == Method::POST).then_some(kind)
+        (is_possible && *request.method == Method::POST).then_some(kind)
     }
 
     /// What the content type of a request or a response says.
