@@ -4,6 +4,8 @@ mod before_head;
 mod body;
 mod expiry;
 mod freed;
+mod last_frame;
+mod over;
 
 use std::{
     convert::Infallible,
@@ -13,6 +15,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, Version, header::CONTENT_TYPE, request};
 use http_body::{Body as _, Frame};
@@ -22,7 +25,7 @@ use tokio::sync::mpsc;
 use tollgate::{
     Denial, Principal, StreamEndLayer, Tollgate,
     layers::{Gated, TollgateBuilder},
-    respond::{Grpc, Problem, Respond, respond_fn},
+    respond::{Grpc, Problem, respond_fn},
     store::{EndReason, EndSignal},
 };
 use tower::{Layer as _, ServiceExt as _, service_fn, util::BoxCloneSyncService};
@@ -46,21 +49,15 @@ fn builder(signal: &EndSignal) -> TollgateBuilder {
 
 fn builder_for(ada: Principal) -> TollgateBuilder {
     let directory = Directory::new(&World::new().backend).with("ada", ada).with("bob", Principal::new("bob"));
-    Tollgate::builder().verify(directory).responder(responder())
+    Tollgate::builder().verify(directory).responder(Grpc::new())
 }
 
-/// Refuses gRPC-Web in the body, gRPC in the headers, and all else with a problem.
-fn responder() -> impl Respond {
-    respond_fn(|denial: &Denial, head: &mut request::Parts| {
-        let content_type = head.headers.get(CONTENT_TYPE).cloned();
-        let text = content_type.as_ref().map(|value| value.to_str().unwrap_or_default()).unwrap_or_default();
-        if !text.starts_with("application/grpc-web") {
-            return Grpc::otherwise(Problem::new()).respond(denial, head);
-        }
-        let mut response = Response::new(Bytes::from(format!("web:{}", denial.grpc_code())));
-        response.headers_mut().extend(content_type.map(|value| (CONTENT_TYPE, value)));
-        response
-    })
+/// The status in the body of a gRPC-Web response: the lines of its only frame.
+fn web_status(body: &[u8], is_text: bool) -> String {
+    let frame = if is_text { STANDARD.decode(body).unwrap() } else { body.to_vec() };
+    assert_eq!(frame[0], 0x80, "a frame of trailers");
+    assert_eq!(u32::from_be_bytes(frame[1..5].try_into().unwrap()) as usize, frame.len() - 5);
+    String::from_utf8(frame[5..].to_vec()).unwrap()
 }
 
 /// What the handler of a test does: sends frames, answers at last, and sees whether it was dropped.

@@ -6,7 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{Router, body::Body, routing::post};
+use axum::{
+    Router,
+    body::Body,
+    response::sse::{Event, Sse},
+    routing::post,
+};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, future::join_all, stream};
 use http::{
@@ -16,10 +21,14 @@ use http::{
 use http_body::Frame;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Incoming;
-use tests::hosts::{listen, serve, within};
+use tests::{
+    hosts::{listen, serve, within},
+    suite::Log,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    sync::mpsc,
 };
 use tollgate::{
     Environment, KeyFormat, KeyVerifier, MemoryKeys, Principal, StreamEndLayer, Tollgate, respond::Grpc,
@@ -76,7 +85,7 @@ async fn serve_streams(api: &Api) -> SocketAddr {
     let router = Router::new()
         .route("/grpc", post(async || open("application/grpc")))
         .route("/events", post(async || open("text/event-stream")))
-        .route("/never", post(std::future::pending::<()>))
+        .route("/sse", post(async || Sse::new(stream::pending::<Result<Event, Infallible>>())))
         .layer(api.tollgate.clone());
     serve(router).await
 }
@@ -134,18 +143,75 @@ async fn a_grpc_stream_gets_its_status_in_trailers() {
 }
 
 #[tokio::test]
-async fn a_grpc_call_that_waits_gets_its_status_in_the_head() {
+async fn the_events_of_axum_end() {
     let api = Api::new();
     let mut sender = connect(serve_streams(&api).await).await;
-    let (keys, started) = (api.keys.clone(), tokio::spawn(tokio::time::sleep(Duration::from_millis(50))));
-    let revoked = tokio::spawn(async move {
-        started.await.unwrap();
-        keys.revoke("key_1")
+    let response = call(&mut sender, "/sse", &api.key).await;
+    assert_eq!(response.headers()[CONTENT_TYPE], "text/event-stream");
+    api.keys.revoke("key_1");
+    assert_eq!(trailers(response).await.0, None);
+}
+
+/// Reads the body of a request in a task of its own, which tells each piece. It answers with a stream, or never.
+async fn serve_client_streams(api: &Api, answers: bool) -> (SocketAddr, mpsc::UnboundedReceiver<Bytes>) {
+    let (pieces, received) = mpsc::unbounded_channel();
+    let handler = post(async move |request: Request<Body>| {
+        let mut body = request.into_body();
+        tokio::spawn(async move {
+            while let Some(Ok(frame)) = body.frame().await {
+                let _ = pieces.send(frame.into_data().unwrap_or_default());
+            }
+        });
+        if !answers {
+            std::future::pending::<()>().await;
+        }
+        open("application/grpc")
     });
-    let response = call(&mut sender, "/never", &api.key).await;
-    assert!(revoked.await.unwrap());
-    assert_eq!(response.headers()["grpc-status"], "16");
-    assert!(response.headers().contains_key("x-request-id"));
+    (serve(Router::new().route("/", handler).layer(api.tollgate.clone())).await, received)
+}
+
+#[tokio::test]
+async fn a_client_stream_ends_in_its_response_and_its_request_goes_on() {
+    for answers in [false, true] {
+        let log = Log::start();
+        let api = Api::new();
+        let (address, mut received) = serve_client_streams(&api, answers).await;
+        let stream = hyper_util::rt::TokioIo::new(within(TcpStream::connect(address)).await.unwrap());
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let (mut sender, connection) =
+            within(hyper::client::conn::http2::handshake(executor, stream)).await.unwrap();
+        tokio::spawn(connection);
+        let (pieces, sent) = mpsc::unbounded_channel::<Bytes>();
+        let sent = stream::unfold(sent, async |mut sent| {
+            Some((Ok::<_, Infallible>(Frame::data(sent.recv().await?)), sent))
+        });
+        let request = Request::post(format!("http://{address}/"))
+            .header("x-api-key", &api.key)
+            .header(CONTENT_TYPE, "application/grpc")
+            .body(StreamBody::new(Box::pin(sent)))
+            .unwrap();
+        let response = tokio::spawn(sender.send_request(request));
+        pieces.send(Bytes::from_static(b"one")).unwrap();
+        assert_eq!(within(received.recv()).await.unwrap(), "one", "the handler is at work");
+
+        let status = if answers {
+            let mut response = within(response).await.unwrap().unwrap();
+            first_frame(&mut response).await;
+            api.keys.revoke("key_1");
+            trailers(response).await.0.unwrap()["grpc-status"].clone()
+        } else {
+            api.keys.revoke("key_1");
+            let response = within(response).await.unwrap().unwrap();
+            assert!(response.headers().contains_key("x-request-id"));
+            let [refusal] = &log.refusals()[..] else { unreachable!("one event") };
+            assert_eq!(refusal.field("layer"), Some("StreamEndLayer"));
+            response.headers()["grpc-status"].clone()
+        };
+        assert_eq!(status, "16");
+        // The task holds the body of the request: the end of the response does not stop it.
+        pieces.send(Bytes::from_static(b"two")).unwrap();
+        assert_eq!(within(received.recv()).await.unwrap(), "two");
+    }
 }
 
 #[tokio::test]

@@ -1,9 +1,12 @@
 //! gRPC requests that are ended before the head of their response.
 
-use std::pin::pin;
+use std::{pin::pin, time::Duration};
 
-use tests::suite::is_pending;
-use tollgate::{DenialKind, layers::ReportOnly};
+use tests::suite::{self, Latch, SlowLimiter, at, is_pending};
+use tollgate::{
+    AttemptLimitLayer, ClientAddress, DenialKind, PerWindow as _, Policy, RateLimitLayer, RequestContext,
+    clock::ManualClock, layers::ReportOnly, limit::Cost, respond::Respond as _,
+};
 
 use super::*;
 
@@ -34,7 +37,7 @@ async fn a_grpc_request_that_waits_is_refused() {
             if content_type.starts_with("application/grpc-web") {
                 assert_eq!(refused.headers()[CONTENT_TYPE], content_type);
                 let body = refused.into_body().collect().await.unwrap().to_bytes();
-                assert_eq!(body, format!("web:{status}"));
+                assert!(web_status(&body, false).starts_with(&format!("grpc-status: {status}\r\n")));
             } else {
                 assert_eq!(refused.headers()["grpc-status"], status);
                 assert!(refused.body().is_end_stream(), "Trailers-Only");
@@ -57,6 +60,18 @@ async fn the_end_comes_before_a_response_that_is_ready() {
     });
     let response = ending(&signal).build().unwrap().layer(inner).oneshot(call("application/grpc")).await;
     assert_eq!(response.unwrap().extensions().get().map(Denial::kind), Some(DenialKind::KeyRevoked));
+}
+
+#[tokio::test]
+async fn a_call_that_waits_is_woken() {
+    let (signal, backend) = (EndSignal::new(), Backend::answering("unused/unused"));
+    let service = ending(&signal).build().unwrap().layer(backend.handler.clone());
+    let waiting = tokio::spawn(service.oneshot(never("application/grpc")));
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished() && !backend.is_dropped());
+    signal.end(EndReason::Revoked);
+    let refused = tests::hosts::within(waiting).await.unwrap().unwrap();
+    assert_eq!(refused.headers()["grpc-status"], "16");
 }
 
 #[tokio::test]
@@ -90,17 +105,103 @@ async fn report_only_counts_the_end_and_lets_the_request_go_on() {
 }
 
 #[tokio::test]
-async fn a_query_is_not_kept_for_the_refusal() {
-    let (signal, backend) = (EndSignal::new(), Backend::answering("unused/unused"));
-    let responder = respond_fn(|denial: &Denial, head: &mut request::Parts| {
-        assert_eq!(head.uri, "/never");
-        Grpc::new().respond(denial, head)
+async fn the_responder_sees_the_documented_parts_of_the_head_and_no_query() {
+    for (target, expected) in [
+        ("/never?key=s3cr3t", "/never"),
+        ("https://api.example.com/never?key=s3cr3t", "https://api.example.com/never"),
+    ] {
+        let (signal, backend) = (EndSignal::new(), Backend::answering("unused/unused"));
+        let clock = ManualClock::at(at(0));
+        let responder = respond_fn(move |denial: &Denial, head: &mut request::Parts| {
+            assert_eq!(head.uri, expected);
+            assert_eq!((&head.method, head.version), (&http::Method::POST, Version::HTTP_2));
+            let mut names: Vec<_> = head.headers.keys().map(http::HeaderName::as_str).collect();
+            names.sort_unstable();
+            assert_eq!(names, ["accept", "content-type", "te"]);
+            assert_eq!(
+                RequestContext::of(&head.extensions).unwrap().now(),
+                Some(at(7)),
+                "the present instant"
+            );
+            Grpc::new().respond(denial, head)
+        });
+        let tollgate = ending(&signal).clock(clock.clone()).responder(responder);
+        let service = tollgate.build().unwrap().layer(backend.handler.clone());
+        let mut request = never("application/grpc");
+        *request.uri_mut() = target.parse().unwrap();
+        for (name, value) in [("te", "trailers"), ("accept", "*/*"), ("cookie", "s3cr3t")] {
+            request.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        let mut waiting = pin!(service.oneshot(request));
+        assert!(is_pending(waiting.as_mut()));
+        clock.advance(Duration::from_secs(7));
+        signal.end(EndReason::Revoked);
+        assert_eq!(waiting.await.unwrap().headers()["grpc-status"], "16");
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_ended_is_no_failed_attempt() {
+    let address = || ClientAddress::of_peer(|_| Some("192.0.2.1".parse().unwrap()));
+    for stands_alone in [false, true] {
+        let (signal, backend) = (EndSignal::new(), Backend::answering("unused/unused"));
+        let attempts = AttemptLimitLayer::new(1.per_minute(), address());
+        let inner = BoxCloneSyncService::new(service_fn(move |request: Request<String>| {
+            let handler = backend.handler.clone();
+            async move {
+                match request.uri().path() {
+                    "/never" => handler.oneshot(request).await,
+                    _ => Ok::<_, Infallible>(Response::new(Body::default())),
+                }
+            }
+        }));
+        let service: BoxCloneSyncService<_, Response<UnsyncBoxBody<Bytes, Infallible>>, _> = if stands_alone {
+            let stack = ending(&signal).build().unwrap().layer(inner);
+            BoxCloneSyncService::new(
+                attempts.layer(stack).map_response(|response| response.map(|body| body.boxed_unsync())),
+            )
+        } else {
+            let stack = ending(&signal).attempt_limit(attempts).build().unwrap();
+            BoxCloneSyncService::new(
+                stack.layer(inner).map_response(|response| response.map(|body| body.boxed_unsync())),
+            )
+        };
+        let status = async |key| service.clone().oneshot(with_key(key)).await.unwrap().status().as_u16();
+
+        let mut waiting = pin!(service.clone().oneshot(never("application/grpc")));
+        assert!(is_pending(waiting.as_mut()));
+        signal.end(EndReason::Revoked);
+        assert_eq!(waiting.await.unwrap().headers()["grpc-status"], "16");
+        assert_eq!(status("bob").await, 200, "not counted");
+        assert_eq!(status("ada").await, 401);
+        assert_eq!(status("bob").await, 429, "the next request with the ended key is counted");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_ends_while_a_charge_waits_ends_the_stream_at_once() {
+    let (signal, latch, limiter) = (EndSignal::new(), Latch::shut(), suite::Backend::prompt());
+    let log = Log::start();
+    let slow = limiter.clone();
+    let backend = Backend::answering("application/grpc");
+    backend.send("never sent");
+    let handler = backend.handler.clone();
+    let waits = latch.clone();
+    let inner = service_fn(move |request: Request<String>| {
+        slow.turn_into(&suite::Backend::slow(&waits));
+        handler.clone().oneshot(request)
     });
-    let service = ending(&signal).responder(responder).build().unwrap().layer(backend.handler.clone());
-    let mut request = never("application/grpc");
-    *request.uri_mut() = "/never?key=s3cr3t".parse().unwrap();
-    let mut waiting = pin!(service.oneshot(request));
-    assert!(is_pending(waiting.as_mut()));
+    let limits = RateLimitLayer::from_policies([
+        Policy::new("calls", 9.per_minute()).with_cost(Cost::by_response(|_| 1))
+    ]);
+    let limits = limits.unwrap().with_limiter(SlowLimiter::new(&limiter)).unwrap();
+    let service = ending(&signal).rate_limit(limits).build().unwrap().layer(inner);
+    let mut waiting = pin!(service.oneshot(call("application/grpc")));
+    assert!(is_pending(waiting.as_mut()), "for the limiter");
     signal.end(EndReason::Revoked);
-    assert_eq!(waiting.await.unwrap().headers()["grpc-status"], "16");
+    assert!(is_pending(waiting.as_mut()));
+    latch.open();
+    let mut stream: Stream = Box::pin(waiting.await.unwrap().into_body());
+    assert!(matches!(next(&mut stream), Next::Trailers(trailers) if trailers["grpc-status"] == "16"));
+    assert_eq!((next(&mut stream), ended(&log).len()), (Next::End, 1));
 }

@@ -1,7 +1,7 @@
 //! Streams that are ended after their head.
 
 use http::{HeaderName, header::CONTENT_LENGTH};
-use tollgate::{CredentialLayer, VerifyLayer, layers::ReportOnly};
+use tollgate::{CredentialLayer, PerWindow as _, RateLimitLayer, VerifyLayer, layers::ReportOnly};
 use tower::ServiceBuilder;
 
 use super::*;
@@ -36,8 +36,9 @@ async fn each_kind_of_stream_ends_in_its_own_way_with_each_end() {
                     assert_eq!(trailers.len(), 2, "{trailers:?}");
                 }
                 "data" => {
-                    let expected = format!("web:{status}");
-                    assert_eq!(next(&mut stream), Next::Data(expected.into()));
+                    let Next::Data(data) = next(&mut stream) else { unreachable!("no data") };
+                    let lines = web_status(&data, content_type.contains("text"));
+                    assert!(lines.starts_with(&format!("grpc-status: {status}\r\n")), "{lines}");
                 }
                 _ => {}
             }
@@ -186,34 +187,30 @@ async fn of_nested_stacks_the_outermost_ends_a_stream() {
 }
 
 #[tokio::test]
-async fn a_responder_that_does_not_know_grpc_still_ends_a_grpc_stream_with_a_status() {
+async fn an_outer_stack_that_only_reports_leaves_the_end_to_the_inner_one() {
+    let (log, report) = (Log::start(), ReportOnly::new());
     let (signal, backend) = (EndSignal::new(), Backend::answering("application/grpc"));
-    let tollgate = ending(&signal).responder(Problem::new());
-    let mut stream = open(tollgate, &backend, call("application/grpc")).await;
-    signal.end(EndReason::TenantSuspended);
-    let Next::Trailers(trailers) = next(&mut stream) else { unreachable!("no trailers") };
-    assert_eq!(trailers["grpc-status"], "7");
-    assert!(!trailers.contains_key(CONTENT_TYPE));
+    let inner = ending(&signal).build().unwrap().layer(backend.handler.clone());
+    let outer = builder(&signal).stream_end(StreamEndLayer::new().with_report_only(&report)).build().unwrap();
+    let response = outer.layer(inner).oneshot(call("application/grpc")).await.unwrap();
+    signal.end(EndReason::Revoked);
+    let collected = response.into_body().collect().await.unwrap();
+    assert_eq!(collected.trailers().unwrap()["grpc-status"], "16");
+    assert_eq!((report.refusals(), log.refusals().len(), ended(&log).len()), (1, 1, 1));
 }
 
 #[tokio::test]
-async fn trailers_keep_what_the_responder_adds_and_nothing_of_http() {
+async fn report_only_reports_the_end_also_after_another_waived_refusal() {
+    let (report, others) = (ReportOnly::new(), ReportOnly::new());
     let (signal, backend) = (EndSignal::new(), Backend::answering("application/grpc"));
-    let responder = respond_fn(|denial: &Denial, head: &mut request::Parts| {
-        assert_eq!(head.version, Version::HTTP_2);
-        assert!(tollgate::RequestContext::of(&head.extensions).unwrap().credential().is_none());
-        let mut response = Grpc::new().respond(denial, head);
-        for name in ["x-own", "www-authenticate", "retry-after", "cache-control", "content-length"] {
-            response.headers_mut().insert(name, HeaderValue::from_static("1"));
-        }
-        response
-    });
-    let mut stream = open(ending(&signal).responder(responder), &backend, call("application/grpc")).await;
+    let tollgate = builder(&signal)
+        .rate_limit(RateLimitLayer::new(0.per_minute()).with_report_only(&others))
+        .stream_end(StreamEndLayer::new().with_report_only(&report));
+    let mut stream = open(tollgate, &backend, call("application/grpc")).await;
+    assert_eq!((others.refusals(), report.refusals()), (1, 0));
     signal.end(EndReason::Revoked);
-    let Next::Trailers(trailers) = next(&mut stream) else { unreachable!("no trailers") };
-    let mut names: Vec<_> = trailers.keys().map(HeaderName::as_str).collect();
-    names.sort_unstable();
-    assert_eq!(names, ["grpc-message", "grpc-status", "x-own"]);
+    assert_eq!((next(&mut stream), next(&mut stream)), (Next::Nothing, Next::Nothing));
+    assert_eq!((others.refusals(), report.refusals()), (1, 1));
 }
 
 #[tokio::test]

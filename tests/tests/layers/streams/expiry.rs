@@ -2,9 +2,12 @@
 
 use std::{
     pin::pin,
+    sync::atomic::{AtomicUsize, Ordering},
+    task::{Wake, Waker},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use futures_util::FutureExt as _;
 use tests::suite::is_pending;
 use tokio::time::Instant;
 use tollgate::{
@@ -114,7 +117,42 @@ async fn a_revocation_comes_before_an_expiry() {
 }
 
 #[test]
-fn a_watched_stream_is_small() {
+fn without_a_runtime_an_expiry_is_seen_at_the_next_poll() {
+    let clock = ManualClock::default();
+    let backend = Backend::answering("application/grpc");
+    let tollgate = builder_for(expiring(90)).clock(clock.clone()).stream_end(StreamEndLayer::new());
+    let opened = open(tollgate, &backend, call("application/grpc")).now_or_never();
+    let mut stream = opened.unwrap();
+    assert_eq!(next(&mut stream), Next::Nothing);
+    clock.advance(Duration::from_secs(90));
+    assert!(matches!(next(&mut stream), Next::Trailers(trailers) if trailers["grpc-status"] == "16"));
+}
+
+#[test]
+fn each_task_that_polls_the_future_is_woken() {
+    let signal = EndSignal::new();
+    let extensions = extensions_of(Principal::new("ada").with_end_signal(signal.clone()));
+    let mut ended = pin!(Ended::of(&extensions).unwrap());
+    let (first, second) = (Arc::new(Wakes::default()), Arc::new(Wakes::default()));
+    for wakes in [&first, &first, &second, &second] {
+        let waker = Waker::from(Arc::clone(wakes));
+        assert!(ended.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    signal.end(EndReason::Revoked);
+    assert_eq!((first.0.load(Ordering::Relaxed), second.0.load(Ordering::Relaxed)), (0, 1), "the last one");
+}
+
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_future_that_waits_is_small() {
     let keep_waiting = |principal: Principal| {
         let extensions = extensions_of(principal);
         let mut held = Vec::with_capacity(1);
@@ -125,49 +163,56 @@ fn a_watched_stream_is_small() {
         });
         measured.bytes_current
     };
-    assert!(size_of::<Ended>() <= 32, "{}", size_of::<Ended>());
+    assert_eq!(size_of::<Ended>(), 32);
     let without = keep_waiting(Principal::new("ada"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let _entered = runtime.enter();
     let far = SystemTime::UNIX_EPOCH + Duration::from_secs(u32::MAX.into());
     let with = keep_waiting(Principal::new("ada").with_expiry(far));
-    assert!(without <= 208 && with <= 208 + 120, "{without} and {with} bytes");
+    assert_eq!((without - 32, with - without), (192, 112));
+}
+
+/// The memory that a request takes: what is allocated and not freed until its head, or while it is open.
+fn memory_of(tollgate: TollgateBuilder, request: Request<String>) -> i64 {
+    let backend = Backend::answering("application/grpc");
+    let is_answered = request.uri().path() != "/never";
+    let service = tollgate.build().unwrap().layer(backend.handler.clone());
+    let mut held = None;
+    let measured = allocation_counter::measure(|| {
+        let mut future = Box::pin(service.oneshot(request));
+        match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(response)) => {
+                drop(future);
+                let mut stream = Box::pin(response.into_body());
+                assert!(is_answered && next(&mut stream) == Next::Nothing);
+                held = Some(Ok(stream));
+            }
+            _ => {
+                assert!(!is_answered);
+                held = Some(Err(future));
+            }
+        }
+    });
+    drop(held);
+    measured.bytes_current
 }
 
 #[tokio::test]
-async fn the_memory_of_a_watched_stream_is_as_documented() {
-    for (content_type, at_head, open_for_long) in
-        [("application/grpc", 1_600, 1_600), ("text/event-stream", 1_600, 1_600)]
-    {
-        let streams = |tollgate: TollgateBuilder| {
-            let backend = Backend::answering(content_type);
-            let service = tollgate.build().unwrap().layer(backend.handler.clone());
-            let request = call(content_type);
-            (backend, service, request)
+async fn the_memory_of_a_watched_request_is_as_documented() {
+    let ada = || Principal::new("ada").with_tenant("acme").with_end_signal(EndSignal::new());
+    let far = SystemTime::UNIX_EPOCH + Duration::from_secs(u32::MAX.into());
+    let more = |principal: Principal, path: &'static str| {
+        let request = || {
+            let mut request = call("application/grpc");
+            *request.uri_mut() = path.parse().unwrap();
+            request
         };
-        let measure = |tollgate: TollgateBuilder| {
-            let (_backend, service, request) = streams(tollgate);
-            let mut held = None;
-            let at_head = allocation_counter::measure(|| {
-                let mut future = Box::pin(service.oneshot(request));
-                let Poll::Ready(Ok(response)) =
-                    future.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop()))
-                else {
-                    unreachable!("no response")
-                };
-                drop(future);
-                held = Some(Box::pin(response.into_body()));
-            });
-            let open = allocation_counter::measure(|| {
-                assert_eq!(next(held.as_mut().unwrap()), Next::Nothing);
-            });
-            (at_head.bytes_current, open.bytes_current)
-        };
-        let signal = EndSignal::new();
-        let ((base, base_open), (watched, watched_open)) =
-            (measure(builder(&signal)), measure(ending(&signal)));
-        let (head, open) = (watched - base, watched - base + watched_open - base_open);
-        println!("{content_type}: {head} bytes at the head, {open} while open");
-        assert!(head <= at_head && open <= open_for_long, "{head} bytes at the head, {open} while open");
-    }
+        let unwatched = memory_of(builder_for(principal.clone()), request());
+        let watched = builder_for(principal).stream_end(StreamEndLayer::new());
+        memory_of(watched, request()) - unwatched
+    };
+    let before_head = more(ada(), "/never");
+    let (open, expiring) = (more(ada(), "/Watch"), more(ada().with_expiry(far), "/Watch"));
+    assert!(before_head <= 850 && open <= 1_350, "{before_head} and {open} bytes");
+    assert_eq!(expiring - open, 112, "the timer");
 }
