@@ -2,6 +2,7 @@
 
 use std::{convert::Infallible, sync::Arc};
 
+use http::Method;
 use tower_layer::Layer;
 
 use crate::{
@@ -86,6 +87,8 @@ pub struct TollgateBuilder {
     public: Option<PublicRoutes>,
     // Those that were given to the credential's layer.
     credential_public: Option<CompiledRoutes>,
+    // Those that the map of scopes lists.
+    guarded: Vec<(Option<Method>, String)>,
     accepts_anonymous: bool,
     counts_only_principals: bool,
     leaves_anonymous_messages_uncharged: bool,
@@ -119,8 +122,8 @@ impl TollgateBuilder {
         self
     }
 
-    /// Which routes are open to everyone, past all guards and limits. May be called several times: all these routes are public.
-    /// Default: none.
+    /// Which routes are open to everyone, past all guards and limits. May be called several times: all these routes are public, except
+    /// where the [`ScopeMap`](crate::scope::ScopeMap) lists a more specific one. Default: none.
     pub fn public(mut self, routes: PublicRoutes) -> Self {
         self.public = Some(self.public.take().unwrap_or_default().and(routes));
         self
@@ -168,7 +171,11 @@ impl TollgateBuilder {
         ConfigurationError: From<L::Error>,
     {
         match layer.try_into() {
-            Ok(layer) => self.scope.push(layer.into_parts()),
+            Ok(layer) => {
+                let guarded = layer.routes().map(|(method, path)| (method.cloned(), path.to_owned()));
+                self.guarded.extend(guarded);
+                self.scope.push(layer.into_parts());
+            }
             Err(error) => self.error = self.error.or(Some(error.into())),
         }
         self
@@ -287,8 +294,12 @@ impl TollgateBuilder {
                     "CredentialLayer has public routes of its own: give all of them to Tollgate's builder, by .public(..)",
                 ));
             }
-            (routes, compiled) => routes.map(PublicRoutes::compile).transpose()?.or(compiled),
+            (Some(routes), None) => routes.compile()?,
+            (None, compiled) => compiled,
         };
+        // Of a public route and one that the map of scopes lists, the more specific one counts.
+        let guarded = self.guarded.iter().map(|(method, path)| (method.as_ref(), path.as_str()));
+        let public = public.map(|public| public.except(guarded)).transpose()?.flatten();
         let slots = [
             self.request_id,
             self.attempt_limit,

@@ -132,10 +132,10 @@ impl AttemptLimitGate {
     /// Admits an address that has not failed too often, and defers a charge for the case that it fails now.
     #[cold]
     pub(crate) fn check<B>(&self, cx: &mut Cx<'_, B>) -> Result<Flow, Denial> {
+        let Some(address) = self.address.subject(cx.head(), LAYER) else { return Ok(Flow::Continue) };
         if self.public.as_ref().is_some_and(|routes| routes.contain(cx.head())) {
             return Ok(Flow::Continue);
         }
-        let Some(address) = self.address.subject(cx.head(), LAYER) else { return Ok(Flow::Continue) };
         let context = &*cx.context;
         let charge = Charge::new(POLICY, &address, &address, &self.quota).with_deferred_cost();
         let item = DeferredItem::new(&charge, self.cost.clone());

@@ -212,7 +212,7 @@ impl CredentialLayer {
     /// # Errors
     /// If a path pattern is malformed or conflicts with another, or a route is listed twice.
     pub fn with_public(mut self, routes: PublicRoutes) -> Result<Self, ConfigurationError> {
-        self.gate.public = Some(routes.compile()?);
+        self.gate.public = routes.compile()?;
         Ok(self)
     }
 

@@ -25,6 +25,20 @@ impl<T> RouteMap<T> {
         self.0.entry(path).or_default().push((method, value));
     }
 
+    /// Inserts what is not listed yet.
+    pub(crate) fn insert_new(&mut self, method: Option<&Method>, path: &str, value: T) {
+        let methods = self.0.entry(path.to_owned()).or_default();
+        if !methods.iter().any(|(listed, _)| listed.as_ref() == method) {
+            methods.push((method.cloned(), value));
+        }
+    }
+
+    /// The routes that are listed.
+    pub(crate) fn routes(&self) -> impl Iterator<Item = (Option<&Method>, &str)> {
+        let methods = self.0.iter();
+        methods.flat_map(|(path, methods)| methods.iter().map(move |(method, _)| (method.as_ref(), path.as_str())))
+    }
+
     pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
         self.0.values().flatten().map(|(_, value)| value)
     }

@@ -49,6 +49,7 @@
 
 use std::sync::Arc;
 
+use http::Method;
 use tollgate_core::{
     denial::{Denial, DenialKind},
     request::RequestHead,
@@ -82,6 +83,8 @@ use map::{CompiledMap, Listed};
 #[derive(Clone, Debug)]
 pub struct ScopeLayer {
     pub(crate) gate: ScopeGate,
+    // What the gate was made of, for the public routes of a stack.
+    map: Option<Box<ScopeMap>>,
     settings: Settings,
 }
 
@@ -101,11 +104,19 @@ impl ScopeLayer {
     /// # Errors
     /// If a path pattern is malformed or conflicts with another, or a requirement names an invalid scope.
     pub fn per_route(map: ScopeMap) -> Result<Self, ConfigurationError> {
-        Ok(Self::with_rule(Rule::PerRoute(map.compile()?)))
+        let listed = map.clone();
+        let mut layer = Self::with_rule(Rule::PerRoute(map.compile()?));
+        layer.map = Some(Box::new(listed));
+        Ok(layer)
     }
 
     fn with_rule(rule: Rule) -> Self {
-        Self { gate: ScopeGate { rule: Arc::new(rule) }, settings: Settings::default() }
+        Self { gate: ScopeGate { rule: Arc::new(rule) }, map: None, settings: Settings::default() }
+    }
+
+    /// The routes that the map lists; none without a map.
+    pub(crate) fn routes(&self) -> impl Iterator<Item = (Option<&Method>, &str)> {
+        self.map.iter().flat_map(|map| map.routes())
     }
 }
 

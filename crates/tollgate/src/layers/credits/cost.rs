@@ -139,12 +139,17 @@ impl CreditCosts {
     }
 
     /// What every route costs that is not listed: also each method that a listed path does not name, and each spelling of a path that the
-    /// inner service may treat as a listed one (`/scan/`, `//scan`).
+    /// inner service may treat as a listed one (`/scan/`, `//scan`). If all listed routes cost as much, the cost is the same for each
+    /// request.
     ///
     /// # Errors
     /// If a path pattern is malformed or conflicts with another, or a route is listed twice.
     pub fn otherwise(self, cost: u64) -> Result<CreditCost, ConfigurationError> {
+        let is_same = self.routes.values().all(|listed| *listed == cost);
         let routes = self.routes.compile("CreditCosts", |_path, methods| Ok(methods))?;
+        if is_same {
+            return Ok(CreditCost::from(cost));
+        }
         Ok(CreditCost(Kind::ByRoute { routes: Arc::new(routes), otherwise: cost }))
     }
 }

@@ -81,6 +81,11 @@ impl ScopeMap {
         self
     }
 
+    /// The routes that are listed.
+    pub(super) fn routes(&self) -> impl Iterator<Item = (Option<&Method>, &str)> {
+        self.routes.routes()
+    }
+
     pub(super) fn compile(self) -> Result<CompiledMap, ConfigurationError> {
         let router = self.routes.compile("ScopeMap", |path, methods| {
             for (method, requirement) in &methods {
