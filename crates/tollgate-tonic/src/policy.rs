@@ -77,18 +77,17 @@
 //! let table = RpcPolicies::from_descriptor_set(&descriptors)?
 //!     .with_public_health()
 //!     .with_known_scopes(["prices:read", "candles:write"])
-//!     .at(Method::GET, "/v1/prices/{symbol}", "market.v1.Market/GetPrice")
+//!     .with_http_route(Method::GET, "/v1/prices/{symbol}", "market.v1.Market/GetPrice")
 //!     .build()?;
 //!
-//! let stack = Tollgate::builder()
+//! let builder = Tollgate::builder()
 //!     .responder(Grpc::new())
-//!     .public(table.public_routes())
 //!     .verify(verifier)
 //!     .rate_limit(RateLimitLayer::from_policies([
 //!         Policy::new("key", 600.per_minute()).with_cost(table.costs().otherwise(1)?),
-//!     ])?)
-//!     .scope(table.scope_map())
-//!     .build()?;
+//!     ])?);
+//! // Its public routes, and its map of scopes.
+//! let stack = table.guard(builder).build()?;
 //!
 //! let routes = Services::new().add_service(health).routes(&table)?;
 //! // tonic::transport::Server::builder().layer(stack).add_routes(routes)

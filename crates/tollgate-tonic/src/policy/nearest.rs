@@ -1,6 +1,6 @@
 //! Finds the name that was probably meant.
 
-/// `, did you mean ..?` with the most similar of these names; nothing if none is similar.
+/// ` (did you mean ..?)` with the most similar of these names; nothing if none is similar.
 pub(super) fn suggestion<'n>(wrong: &str, names: impl IntoIterator<Item = &'n str>) -> String {
     let distances = names.into_iter().map(|name| (distance(wrong, name), name));
     match distances.min() {

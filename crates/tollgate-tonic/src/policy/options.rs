@@ -56,7 +56,7 @@ fn extension(
     } else {
         Err(ConfigurationError::new(format!(
             "RpcPolicies: the option ({name}) of the descriptor set is not the one of tollgate/policy.proto: \
-             compile with the file that tollgate_tonic::policy::write_proto writes"
+             compile with the file of this version of tollgate-tonic, which tollgate_tonic::policy::PROTO has"
         )))
     }
 }
@@ -134,7 +134,7 @@ impl Fields {
             (false, true) if has_scopes => {
                 return Err("admits anonymous callers and requires scopes: remove one of the two".to_owned());
             }
-            (false, true) => RpcPolicy::requires(Requirement::none()),
+            (false, true) => RpcPolicy::anonymous(),
             (false, false) if has_scopes => RpcPolicy::requires(self.requirement()),
             (false, false) => RpcPolicy::authenticated(),
         };

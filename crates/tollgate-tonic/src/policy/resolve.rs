@@ -13,6 +13,7 @@ use super::{
     PolicyTable, RpcPolicies, RpcPolicy,
     nearest::suggestion,
     options::PolicyOptions,
+    rpc_policies::PublicService,
     table::{Route, any_method_of},
 };
 
@@ -35,8 +36,9 @@ pub(super) fn resolve(policies: &RpcPolicies) -> Result<PolicyTable, Configurati
     for (name, policy) in &found.rpcs {
         routes.push(Route { method: Method::POST, path: format!("/{name}"), policy: policy.clone() });
     }
-    let mut table = PolicyTable { rpcs: found.rpcs, routes, services: found.services };
-    add_twins(&mut table, &policies.twins)?;
+    let is_described = !policies.described.is_empty();
+    let mut table = PolicyTable { rpcs: found.rpcs, routes, services: found.services, is_described };
+    add_http_routes(&mut table, &policies.http_routes)?;
     // All that the layers take from the table has routes of this map.
     ScopeLayer::per_route(table.scope_map())?;
     Ok(table)
@@ -118,22 +120,27 @@ struct Found {
 impl Found {
     /// Finds the policies of the RPCs that the descriptor sets describe.
     fn described(&mut self, policies: &RpcPolicies, by_hand: &ByHand<'_>) -> Result<(), ConfigurationError> {
-        let options = PolicyOptions::new(&policies.pool)?;
-        let (mut missing, mut has_options) = (Vec::new(), false);
-        for service in policies.pool.services() {
+        let (mut missing, mut hint) = (Vec::new(), Hint::NotDefined);
+        for service in &policies.described {
+            let options = PolicyOptions::new(service.parent_pool())?;
+            hint = hint.max(if options.are_defined() { Hint::NotUsed } else { Hint::NotDefined });
             let name = service.full_name().to_owned();
             let written = options.of_service(&service.options());
             let written =
                 written.map_err(|fault| error(format!("the policy of the service {name} {fault}")))?;
-            has_options |= written.is_some();
-            let default = default_of(&service, written, policies, by_hand)?;
+            hint = hint.max(if written.is_some() { Hint::None } else { hint });
+            let default = default_of(service, written, policies, by_hand)?;
             for method in service.methods() {
                 let rpc = format!("{name}/{}", method.name());
                 let written = options.of_method(&method.options());
                 let written = written.map_err(|fault| error(format!("the policy of {rpc} {fault}")))?;
-                has_options |= written.is_some();
+                hint = hint.max(if written.is_some() { Hint::None } else { hint });
                 let in_code = by_hand.methods.get(rpc.as_str()).copied().cloned();
-                let own = one_of(&format!("the RPC {rpc}"), written, in_code)?;
+                let own = one_of(
+                    &format!("the RPC {rpc}"),
+                    ("the option (tollgate.policy) in the proto", written),
+                    ("RpcPolicies::method", in_code),
+                )?;
                 if let Some(policy) = own.or_else(|| default.clone()) {
                     self.rpcs.insert(rpc, policy);
                 } else {
@@ -142,12 +149,12 @@ impl Found {
             }
             self.services.insert(name);
         }
-        if missing.is_empty() { Ok(()) } else { Err(without_policy(&missing, has_options, &options)) }
+        if missing.is_empty() { Ok(()) } else { Err(without_policy(&missing, hint)) }
     }
 
-    /// Adds the policies that were written in code, for what no descriptor set describes. With a descriptor set there must be none.
+    /// Adds the policies that were written in code. With a descriptor set, each must be for what a set describes.
     fn by_hand(&mut self, policies: &RpcPolicies, by_hand: &ByHand<'_>) -> Result<(), ConfigurationError> {
-        let has_descriptors = policies.pool.services().len() > 0;
+        let has_descriptors = !policies.described.is_empty();
         for (&rpc, &policy) in &by_hand.methods {
             if has_descriptors && !self.rpcs.contains_key(rpc) {
                 let names = self.rpcs.keys().map(String::as_str);
@@ -169,7 +176,7 @@ impl Found {
         }
         for &package in by_hand.packages.keys() {
             let names: BTreeSet<_> =
-                policies.pool.services().map(|service| service.package_name().to_owned()).collect();
+                policies.described.iter().map(|service| service.package_name().to_owned()).collect();
             if !names.contains(package) {
                 let names = names.iter().map(String::as_str);
                 return Err(not_described("package", package, &suggestion(package, names)));
@@ -178,14 +185,15 @@ impl Found {
         Ok(())
     }
 
-    /// Adds the services that are public by one word, unless a descriptor set describes them.
+    /// Adds the services that `with_public_health` and `with_public_reflection` open, unless a descriptor set describes them.
     fn public(&mut self, policies: &RpcPolicies, by_hand: &ByHand<'_>) -> Result<(), ConfigurationError> {
-        for &(service, methods) in &policies.public {
-            if policies.pool.get_service_by_name(service).is_some() {
+        for &PublicService { name: service, methods, by } in &policies.public {
+            if policies.described.iter().any(|described| described.full_name() == service) {
                 continue;
             }
-            let of_service = by_hand.services.get(service).copied();
-            one_of(&format!("the service {service}"), Some(RpcPolicy::public()), of_service.cloned())?;
+            let of_service = by_hand.services.get(service).copied().cloned();
+            let title = format!("the service {service}");
+            one_of(&title, (by, Some(RpcPolicy::public())), (BY_SERVICE, of_service))?;
             for method in methods {
                 self.rpcs.entry(format!("{service}/{method}")).or_insert_with(RpcPolicy::public);
             }
@@ -203,39 +211,53 @@ fn default_of(
     by_hand: &ByHand<'_>,
 ) -> Result<Option<RpcPolicy>, ConfigurationError> {
     let name = service.full_name();
-    let is_public = policies.public.iter().any(|(public, _)| *public == name);
-    let in_code = by_hand.services.get(name).copied().cloned();
     let title = format!("the service {name}");
-    let in_code = one_of(&title, is_public.then(RpcPolicy::public), in_code)?;
-    let of_service = one_of(&title, written, in_code)?;
-    Ok(of_service.or_else(|| by_hand.packages.get(service.package_name()).copied().cloned()))
+    let mut of_service = (BY_SERVICE, by_hand.services.get(name).copied().cloned());
+    if let Some(public) = policies.public.iter().find(|public| public.name == name) {
+        of_service = (public.by, one_of(&title, (public.by, Some(RpcPolicy::public())), of_service)?);
+    }
+    let written = ("the option (tollgate.service_policy) in the proto", written);
+    Ok(one_of(&title, written, of_service)?
+        .or_else(|| by_hand.packages.get(service.package_name()).copied().cloned()))
 }
 
-/// The one policy that was written for `whom`.
+const BY_SERVICE: &str = "RpcPolicies::service";
+
+/// The one policy that was written for `whom`, of two places where one may be.
 fn one_of(
     whom: &str,
-    one: Option<RpcPolicy>,
-    other: Option<RpcPolicy>,
+    (place, one): (&str, Option<RpcPolicy>),
+    (other_place, other): (&str, Option<RpcPolicy>),
 ) -> Result<Option<RpcPolicy>, ConfigurationError> {
     match (one, other) {
         (Some(_), Some(_)) => {
-            Err(error(format!("{whom} has two policies, in the proto or in code: keep one")))
+            Err(error(format!("{whom} has two policies, by {place} and by {other_place}: keep one")))
         }
         (one, other) => Ok(one.or(other)),
     }
 }
 
-fn without_policy(missing: &[String], has_options: bool, options: &PolicyOptions) -> ConfigurationError {
+/// Why RPCs may lack a policy, from the most to the least probable reason.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Hint {
+    /// No descriptor set has the options.
+    NotDefined,
+    /// No service has a policy.
+    NotUsed,
+    None,
+}
+
+fn without_policy(missing: &[String], hint: Hint) -> ConfigurationError {
     let (subject, each) = match missing {
         [rpc] => (format!("the RPC {rpc} has"), "it"),
         rpcs => (format!("the RPCs {} have", rpcs.join(", ")), "each"),
     };
-    let hint = if !options.are_defined() {
-        "; the descriptor set does not contain tollgate/policy.proto"
-    } else if has_options {
-        ""
-    } else {
-        "; the descriptor set has no policy at all: prost-types drops options when it decodes a set"
+    let hint = match hint {
+        Hint::NotDefined => "; the descriptor set does not contain tollgate/policy.proto",
+        Hint::NotUsed => {
+            "; the descriptor set has no policy at all: prost-types drops options when it decodes a set"
+        }
+        Hint::None => "",
     };
     error(format!(
         "{subject} no policy: give {each} one by option (tollgate.policy) in the proto, or by RpcPolicies::method, service or \
@@ -272,8 +294,11 @@ fn check(policies: &RpcPolicies, rpcs: &BTreeMap<String, RpcPolicy>) -> Result<(
 }
 
 /// Adds the routes of HTTP that have the policy of an RPC.
-fn add_twins(table: &mut PolicyTable, twins: &[(Method, String, String)]) -> Result<(), ConfigurationError> {
-    for (method, path, rpc) in twins {
+fn add_http_routes(
+    table: &mut PolicyTable,
+    routes: &[(Method, String, String)],
+) -> Result<(), ConfigurationError> {
+    for (method, path, rpc) in routes {
         let name = rpc.strip_prefix('/').unwrap_or(rpc);
         let Some(policy) = table.policy(name).cloned() else {
             let suggestion = suggestion(name, table.rpcs.keys().map(String::as_str));

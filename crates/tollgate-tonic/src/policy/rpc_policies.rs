@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use http::Method;
-use prost_reflect::DescriptorPool;
+use prost_reflect::{DescriptorPool, ServiceDescriptor, prost::Message as _};
 use tollgate::{ConfigurationError, Scopes, scope::InvalidScope};
 
 use super::{PolicyTable, RpcPolicy, resolve::resolve};
@@ -24,7 +24,7 @@ use super::{PolicyTable, RpcPolicy, resolve::resolve};
 ///     .with_public_health()
 ///     .with_known_scopes(["prices:read", "candles:write"])
 ///     // The same policy for the same call as JSON.
-///     .at(Method::GET, "/v1/prices/{symbol}", "market.v1.Market/GetPrice")
+///     .with_http_route(Method::GET, "/v1/prices/{symbol}", "market.v1.Market/GetPrice")
 ///     .build()?;
 /// # let _ = table;
 /// # Ok::<(), tollgate::ConfigurationError>(())
@@ -32,21 +32,40 @@ use super::{PolicyTable, RpcPolicy, resolve::resolve};
 #[derive(Clone, Debug, Default)]
 #[must_use = "policies have no effect until they are built"]
 pub struct RpcPolicies {
-    pub(super) pool: DescriptorPool,
+    /// The services of the descriptor sets. Each set is read on its own.
+    pub(super) described: Vec<ServiceDescriptor>,
     pub(super) methods: Vec<(String, RpcPolicy)>,
     pub(super) services: Vec<(String, RpcPolicy)>,
     pub(super) packages: Vec<(String, RpcPolicy)>,
-    /// Services that are public by one word, and their methods.
-    pub(super) public: Vec<(&'static str, &'static [&'static str])>,
+    /// Services that `with_public_health` and `with_public_reflection` open, and their methods.
+    pub(super) public: Vec<PublicService>,
     pub(super) known_scopes: Option<Result<Scopes, InvalidScope>>,
-    pub(super) twins: Vec<(Method, String, String)>,
+    pub(super) http_routes: Vec<(Method, String, String)>,
 }
 
-const HEALTH: (&str, &[&str]) = ("grpc.health.v1.Health", &["Check", "List", "Watch"]);
-const REFLECTION: [(&str, &[&str]); 2] = [
-    ("grpc.reflection.v1.ServerReflection", &["ServerReflectionInfo"]),
-    ("grpc.reflection.v1alpha.ServerReflection", &["ServerReflectionInfo"]),
+/// A service of gRPC itself that is open to everyone.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PublicService {
+    pub(super) name: &'static str,
+    pub(super) methods: &'static [&'static str],
+    /// What has opened it.
+    pub(super) by: &'static str,
+}
+
+const HEALTH: PublicService = PublicService {
+    name: "grpc.health.v1.Health",
+    methods: &["Check", "List", "Watch"],
+    by: "RpcPolicies::with_public_health",
+};
+
+const REFLECTION: [PublicService; 2] = [
+    reflection("grpc.reflection.v1.ServerReflection"),
+    reflection("grpc.reflection.v1alpha.ServerReflection"),
 ];
+
+const fn reflection(name: &'static str) -> PublicService {
+    PublicService { name, methods: &["ServerReflectionInfo"], by: "RpcPolicies::with_public_reflection" }
+}
 
 impl RpcPolicies {
     /// No policies.
@@ -66,33 +85,49 @@ impl RpcPolicies {
     ///
     /// `encoded`: what `protoc --include_imports --descriptor_set_out` writes, or `prost-build` to its `file_descriptor_set_path`, or
     /// what protox's `Compiler::encode_file_descriptor_set` returns. A set that was decoded and encoded again by `prost-types` has lost
-    /// the options.
+    /// the options. Each set is read on its own: files of several sets may have the same name. A service that several sets describe
+    /// in the same way counts once.
     ///
     /// # Errors
-    /// If the bytes are not a descriptor set with its imports, or it has no service.
+    /// If the bytes are not a descriptor set with its imports, if it has no service, or if it describes a service in another way than an
+    /// earlier set.
     pub fn with_descriptor_set(mut self, encoded: &[u8]) -> Result<Self, ConfigurationError> {
-        let before = self.pool.services().len();
-        self.pool.decode_file_descriptor_set(encoded).map_err(|error| {
+        let pool = DescriptorPool::decode(encoded).map_err(|error| {
             ConfigurationError::new(format!(
                 "RpcPolicies: the descriptor set cannot be read, {HOW_TO_ENCODE}: {error}"
             ))
         })?;
-        if self.pool.services().len() == before {
+        if pool.services().len() == 0 {
             return Err(ConfigurationError::new(format!(
-                "RpcPolicies: the descriptor set adds no service, {HOW_TO_ENCODE}"
+                "RpcPolicies: the descriptor set has no service, {HOW_TO_ENCODE}"
             )));
+        }
+        for service in pool.services() {
+            let name = service.full_name();
+            match self.described.iter().find(|other| other.full_name() == name) {
+                None => self.described.push(service),
+                Some(other) if content(other) == content(&service) => {}
+                Some(other) => {
+                    let [file, other] =
+                        [&service, other].map(|service| service.parent_file().name().to_owned());
+                    return Err(ConfigurationError::new(format!(
+                        "RpcPolicies: two descriptor sets have different versions of the service {name}, in {other} and in {file}: give it \
+                         one of them"
+                    )));
+                }
+            }
         }
         Ok(self)
     }
 
-    /// The policy of a method, by its full name: `pkg.Service/Method`.
+    /// The policy of a method, by its full name: `pkg.Service/Method`. If there is a descriptor set, one must describe the method.
     pub fn method(mut self, name: impl Into<String>, policy: RpcPolicy) -> Self {
         self.methods.push((name.into(), policy));
         self
     }
 
-    /// The policy of the service's methods that have none of their own, by the service's full name: `pkg.Service`. If no descriptor
-    /// set describes the service, this holds for every method name.
+    /// The policy of the service's methods that have none of their own, by the service's full name: `pkg.Service`. Without any descriptor
+    /// set, this holds for every method name. With one, a set must describe the service.
     pub fn service(mut self, name: impl Into<String>, policy: RpcPolicy) -> Self {
         self.services.push((name.into(), policy));
         self
@@ -126,8 +161,13 @@ impl RpcPolicies {
     }
 
     /// Gives a route of HTTP the policy of an RPC: for the same call as JSON, by a router on the same port. The path has axum's syntax.
-    pub fn at(mut self, method: Method, path: impl Into<String>, rpc: impl Into<String>) -> Self {
-        self.twins.push((method, path.into(), rpc.into()));
+    pub fn with_http_route(
+        mut self,
+        method: Method,
+        path: impl Into<String>,
+        rpc: impl Into<String>,
+    ) -> Self {
+        self.http_routes.push((method, path.into(), rpc.into()));
         self
     }
 
@@ -140,6 +180,14 @@ impl RpcPolicies {
     pub fn build(self) -> Result<PolicyTable, ConfigurationError> {
         resolve(&self)
     }
+}
+
+/// The methods of a service, and all options, encoded.
+fn content(service: &ServiceDescriptor) -> Vec<(String, Vec<u8>)> {
+    let methods =
+        service.methods().map(|method| (method.name().to_owned(), method.options().encode_to_vec()));
+    let own = (String::new(), service.options().encode_to_vec());
+    methods.chain([own]).collect()
 }
 
 const HOW_TO_ENCODE: &str = "give it what protoc --include_imports --descriptor_set_out writes, or protox's \

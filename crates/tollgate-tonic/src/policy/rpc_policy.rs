@@ -11,6 +11,7 @@ use tollgate::scope::Requirement;
 /// let read = RpcPolicy::requires(scope("prices:read"));
 /// let upload = RpcPolicy::requires(scope("candles:write") & (scope("eu") | scope("us"))).with_cost(10).with_credits(5);
 /// let whoami = RpcPolicy::authenticated();
+/// let news = RpcPolicy::anonymous();
 /// let health = RpcPolicy::public();
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,11 +25,13 @@ pub struct RpcPolicy {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Access {
     Public,
+    Anonymous,
     Requires(Requirement),
 }
 
 impl RpcPolicy {
-    /// The caller needs these scopes. [`Requirement::none`] also admits callers without a credential, if the stack accepts them.
+    /// The caller needs these scopes. A requirement that even an anonymous caller meets, such as an empty `all_of`, is an error at start-up:
+    /// write [`authenticated`](Self::authenticated) or [`anonymous`](Self::anonymous).
     pub fn requires(requirement: impl Into<Requirement>) -> Self {
         Self { access: Access::Requires(requirement.into()), cost: None, credits: None }
     }
@@ -36,6 +39,11 @@ impl RpcPolicy {
     /// The caller needs a principal, whatever its scopes.
     pub fn authenticated() -> Self {
         Self::requires(Requirement::authenticated())
+    }
+
+    /// Also open to callers without a credential, if the stack accepts them. Limits apply to them.
+    pub fn anonymous() -> Self {
+        Self { access: Access::Anonymous, cost: None, credits: None }
     }
 
     /// Open to everyone, past all guards and limits: see [`PublicRoutes`](tollgate::verify::PublicRoutes).
@@ -60,10 +68,10 @@ impl RpcPolicy {
         self.access == Access::Public
     }
 
-    /// What a principal needs. A public RPC requires nothing.
+    /// What a principal needs. An RPC that is public or open to anonymous callers requires nothing.
     pub fn requirement(&self) -> Requirement {
         match &self.access {
-            Access::Public => Requirement::none(),
+            Access::Public | Access::Anonymous => Requirement::none(),
             Access::Requires(requirement) => requirement.clone(),
         }
     }
@@ -83,6 +91,13 @@ impl RpcPolicy {
         let requirement = self.requirement();
         if let Err(invalid) = requirement.validate() {
             return Some(format!("has an error: {invalid}"));
+        }
+        if matches!(self.access, Access::Requires(_)) && requirement.admits_anonymous() {
+            return Some(
+                "requires nothing, so that anonymous callers meet it: write RpcPolicy::authenticated() if the caller needs a principal, or \
+                 RpcPolicy::anonymous() if not"
+                    .to_owned(),
+            );
         }
         if self.is_public() && (self.cost.is_some() || self.credits.is_some()) {
             return Some(

@@ -73,20 +73,26 @@ impl Services {
             Some(name) => Err(ConfigurationError::new(format!(
                 "Services: the service {name} is served without a policy{}: {}",
                 suggestion(name, known()),
-                what_to_do(name)
+                what_to_do(name, policies.is_described)
             ))),
         }
     }
 }
 
-fn what_to_do(service: &str) -> &'static str {
-    match service {
-        "grpc.health.v1.Health" => {
-            "call RpcPolicies::with_public_health, or give it a policy by RpcPolicies::service"
-        }
+fn what_to_do(service: &str, is_described: bool) -> String {
+    let opened_by = match service {
+        "grpc.health.v1.Health" => "call RpcPolicies::with_public_health, or ",
         "grpc.reflection.v1.ServerReflection" | "grpc.reflection.v1alpha.ServerReflection" => {
-            "call RpcPolicies::with_public_reflection, or give it a policy by RpcPolicies::service"
+            "call RpcPolicies::with_public_reflection, or "
         }
-        _ => "add its descriptor set, or give it a policy by RpcPolicies::service",
-    }
+        _ => "",
+    };
+    // Beside descriptor sets, a policy for a service that none of them describes is an error: the service may have been renamed.
+    let by_service = if is_described {
+        "add its descriptor set (such as tonic_health::pb::FILE_DESCRIPTOR_SET), and give it a policy, in the proto or by \
+         RpcPolicies::service"
+    } else {
+        "give it a policy by RpcPolicies::service"
+    };
+    format!("{opened_by}{by_service}")
 }

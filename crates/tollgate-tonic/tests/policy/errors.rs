@@ -209,7 +209,7 @@ fn a_name_that_cannot_be_one() {
 #[test]
 fn a_route_of_http_that_cannot_be() {
     fails(
-        guarded().at(Method::GET, "/v1/prices", "market.v1.Market/Ge"),
+        guarded().with_http_route(Method::GET, "/v1/prices", "market.v1.Market/Ge"),
         "GET /v1/prices has the policy of the RPC market.v1.Market/Ge, which has none (did you mean market.v1.Market/Get?): \
          correct the name",
     );
@@ -221,7 +221,7 @@ fn a_route_of_http_that_cannot_be() {
         ),
         (Method::POST, "/market.v1.Market/Get", "ScopeMap lists POST /market.v1.Market/Get twice: keep one"),
     ] {
-        assert_eq!(guarded().at(method, path, GET).build().unwrap_err().to_string(), error);
+        assert_eq!(guarded().with_http_route(method, path, GET).build().unwrap_err().to_string(), error);
     }
 }
 

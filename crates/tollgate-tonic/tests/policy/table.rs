@@ -123,9 +123,9 @@ fn credits_are_listed_by_route() {
 async fn a_route_of_http_has_the_policy_of_its_rpc() {
     let policies = RpcPolicies::from_descriptor_set(&crate::compile(SERVICES)).unwrap();
     let table = policies
-        .at(Method::GET, "/v1/prices/{symbol}", "market.v1.Market/GetPrice")
-        .at(Method::PUT, "/v1/candles", "/market.v1.Market/Upload")
-        .at(Method::GET, "/v1/ping", "market.v1.Market/Ping")
+        .with_http_route(Method::GET, "/v1/prices/{symbol}", "market.v1.Market/GetPrice")
+        .with_http_route(Method::PUT, "/v1/candles", "/market.v1.Market/Upload")
+        .with_http_route(Method::GET, "/v1/ping", "market.v1.Market/Ping")
         .build()
         .unwrap();
     let map = table.scope_map();

@@ -36,7 +36,9 @@ impl<T> RouteMap<T> {
     /// The routes that are listed.
     pub(crate) fn routes(&self) -> impl Iterator<Item = (Option<&Method>, &str)> {
         let methods = self.0.iter();
-        methods.flat_map(|(path, methods)| methods.iter().map(move |(method, _)| (method.as_ref(), path.as_str())))
+        methods.flat_map(|(path, methods)| {
+            methods.iter().map(move |(method, _)| (method.as_ref(), path.as_str()))
+        })
     }
 
     pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
