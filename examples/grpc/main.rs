@@ -64,7 +64,7 @@ fn app(
         .with_public_health()
         .with_public_reflection()
         .with_known_scopes(keys::ALL_SCOPES)
-        .at(Method::GET, routes::PRICE, "tollgate.demo.v1.Market/GetPrice")
+        .with_http_route(Method::GET, routes::PRICE, "tollgate.demo.v1.Market/GetPrice")
         .build()?;
     let details = Details::new("market.example.com");
     let limits = RateLimitLayer::new(10_000.per_minute());

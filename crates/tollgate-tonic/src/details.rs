@@ -51,26 +51,40 @@ use crate::status;
 /// documentation. Google's own APIs write reasons in upper case ([AIP-193](https://google.aip.dev/193));
 /// [`with_upper_case_reasons`](Self::with_upper_case_reasons) does, too.
 ///
+/// # Size
+///
+/// Details that are too long for the status are sent without metadata and violations. The reason and the domain stay.
+///
 /// # Security
 ///
-/// The details have nothing that callers by HTTP do not see: neither the precise reason nor the sentence for the log. They are the same for
-/// an unknown, a revoked and an expired key. A limit that is [hidden](WindowState::is_hidden), such as one by address, shows only how long to
+/// The details have neither the precise reason nor the sentence for the log. They are the same for an unknown, a revoked and an expired key.
+///
+/// A refusal by a rate limit shows each window that is used up, with the name of its policy. Headers show the tightest window only, and with
+/// [`RateLimitHeaders::none`](tollgate::limit::RateLimitHeaders::none) nothing: where callers must not see the limits, use
+/// [`without_limits`](Self::without_limits). A limit that is [hidden](WindowState::is_hidden), such as one by address, shows only how long to
 /// wait.
 #[derive(Clone, Debug)]
 pub struct Details {
     domain: Arc<str>,
     is_upper_case: bool,
+    shows_limits: bool,
 }
 
 impl Details {
     /// Details for the service named `domain`, by which clients distinguish the reasons of several services: usually its host name.
     pub fn new(domain: impl Into<Arc<str>>) -> Self {
-        Self { domain: domain.into(), is_upper_case: false }
+        Self { domain: domain.into(), is_upper_case: false, shows_limits: true }
     }
 
     /// Writes reasons in upper case, such as `INSUFFICIENT_SCOPE` (AIP-193).
     pub fn with_upper_case_reasons(mut self) -> Self {
         self.is_upper_case = true;
+        self
+    }
+
+    /// Shows neither the numbers of rate limits nor the names of their policies: only how long to wait.
+    pub fn without_limits(mut self) -> Self {
+        self.shows_limits = false;
         self
     }
 
@@ -93,26 +107,38 @@ impl Details {
         status::answer(&Grpc::new().with_details(self.clone()), denial)
     }
 
-    fn error_details(&self, denial: &Denial) -> ErrorDetails {
+    fn encoded(&self, denial: &Denial, is_short: bool) -> Bytes {
+        let code = Code::from_i32(denial.grpc_code().into());
+        let details = self.error_details(denial, is_short);
+        let status = Status::with_error_details(code, Grpc::message(denial), details);
+        Bytes::copy_from_slice(status.details())
+    }
+
+    /// `is_short`: without what may be of any length, or any number.
+    fn error_details(&self, denial: &Denial, is_short: bool) -> ErrorDetails {
         let mut reason = denial.code().to_owned();
         if self.is_upper_case {
             reason.make_ascii_uppercase();
         }
         let mut details = ErrorDetails::new();
-        details.set_error_info(reason, &*self.domain, metadata(denial));
+        let hides_limits = denial.kind() == DenialKind::RateLimited && !self.shows_limits;
+        let is_bare = is_short || hides_limits;
+        let metadata = if is_bare { HashMap::new() } else { metadata(denial) };
+        details.set_error_info(reason, &*self.domain, metadata);
         if let Some(wait) = denial.retry_after() {
             details.set_retry_info(Some(wait));
         }
-        add_violations(&mut details, denial);
+        if !is_bare {
+            add_violations(&mut details, denial);
+        }
         details
     }
 }
 
 impl StatusDetails for Details {
-    fn encode(&self, denial: &Denial) -> Option<Bytes> {
-        let code = Code::from_i32(denial.grpc_code().into());
-        let status = Status::with_error_details(code, Grpc::message(denial), self.error_details(denial));
-        Some(Bytes::copy_from_slice(status.details()))
+    fn encode(&self, denial: &Denial, room: usize) -> Option<Bytes> {
+        let whole = self.encoded(denial, false);
+        Some(if whole.len() <= room { whole } else { self.encoded(denial, true) })
     }
 }
 

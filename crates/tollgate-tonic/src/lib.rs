@@ -47,19 +47,20 @@
 //!
 //! # In handlers
 //!
-//! [`RequestExt`] is implemented for [`tonic::Request`], in handlers and interceptors, for its extensions, and for a [`Caller`]:
+//! [`RequestExt`] is implemented for [`tonic::Request`], in handlers and interceptors, for its extensions, and for a [`CallContext`]:
 //!
 //! | method | requires | returns |
 //! |---|---|---|
-//! | [`principal`](RequestExt::principal) | `VerifyLayer` | the [`Principal`](tollgate::Principal); `UNAUTHENTICATED` for anonymous requests |
-//! | [`optional_principal`](RequestExt::optional_principal) | `VerifyLayer` | the same; `None` for anonymous requests |
+//! | [`principal`](RequestExt::principal) | `VerifyLayer` | the [`Principal`](tollgate::Principal); `UNAUTHENTICATED` for anonymous requests and public RPCs |
+//! | [`optional_principal`](RequestExt::optional_principal) | `VerifyLayer` | the same; `None` for anonymous requests and public RPCs |
 //! | [`plan`](RequestExt::plan) | `VerifyLayer` | the caller's active [`Plan`](tollgate::Plan); `PERMISSION_DENIED` without one |
 //! | [`request_id`](RequestExt::request_id) | `RequestIdLayer` | the request's identifier |
-//! | [`decision`](RequestExt::decision) | `RateLimitLayer` | the state of the caller's limits |
+//! | [`decision`](RequestExt::decision) | | the state of the caller's limits, if a `RateLimitLayer` counts the request |
+//! | [`ended`](RequestExt::ended) | | a future that waits for the [end](tollgate::Ended) of the caller, if there is one |
 //! | [`credits`](RequestExt::credits) | `CreditsLayer` | the [`CreditMeter`](tollgate::credits::CreditMeter), to which the handler reports what the request has cost |
 //! | [`messages`](RequestExt::messages) | `MessageLayer` | the [`MessageMeter`](tollgate::MessageMeter), by which the handler charges the messages of a stream |
 //! | [`refuse`](RequestExt::refuse) | | a [`Status`](tonic::Status) that refuses as the layers do |
-//! | [`caller`](RequestExt::caller) | | a [`Caller`], which has these methods after the request is consumed |
+//! | [`call_context`](RequestExt::call_context) | | a [`CallContext`], which has these methods after the request is consumed |
 //!
 //! If the layer is missing, the status is `INTERNAL` and the log names the layer: a configuration error must not look like an anonymous
 //! request.
@@ -86,4 +87,4 @@ mod request_ext;
 mod status;
 
 pub use details::Details;
-pub use request_ext::{Caller, RequestExt};
+pub use request_ext::{CallContext, RequestExt};

@@ -31,15 +31,16 @@
 //!
 //! # In the build script
 //!
-//! With `tollgate-tonic`, feature `policy`, among the build-dependencies. `prost-build` with `protoc` finds the file in the same way.
+//! Copy the file `tollgate/policy.proto` of this crate, whose content is [`PROTO`], into your own folder of protos. If it is not the one of
+//! the version that runs, the start-up fails where it matters: with an option of another type or number, or a field that is not known.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::{env, fs, path::PathBuf};
 //!
 //! let out = PathBuf::from(env::var("OUT_DIR")?);
-//! let policies = tollgate_tonic::policy::write_proto(&out)?;
-//! let mut compiler = protox::Compiler::new(["proto".into(), policies])?;
+//! // proto/market.proto and proto/tollgate/policy.proto
+//! let mut compiler = protox::Compiler::new(["proto"])?;
 //! compiler.include_imports(true).open_file("market.proto")?;
 //! // With the options, which `compiler.file_descriptor_set()` has lost.
 //! fs::write(out.join("market.bin"), compiler.encode_file_descriptor_set())?;
@@ -47,6 +48,10 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Or let the build script write the file, by [`write_proto`], and include the path that it returns: `["proto".into(), path]`. That needs
+//! `tollgate-tonic` with the feature `policy` among the build-dependencies too, so cargo builds it a second time. `prost-build` with
+//! `protoc` finds the file in either place.
 //!
 //! # In the server
 //!
@@ -99,10 +104,12 @@
 //! # What stops the start-up
 //!
 //! An RPC without a policy; a policy in code for an RPC, a service or a package that the descriptor sets do not have, for example
-//! because it was renamed; a scope that is invalid or that nobody can have; a policy that is written twice or contradicts itself; and a
-//! service that is served without a policy. The error names it.
+//! because it was renamed; a scope that is invalid or that nobody can have; a policy that is written twice, contradicts itself, or requires
+//! nothing without saying so; two versions of a service in two descriptor sets; and a service that is served without a policy. The error names it.
 //!
 //! # Security
+//!
+//! A stack needs both parts of the table, which [`PolicyTable::guard`] gives it: without the map of scopes every key may call every RPC.
 //!
 //! Fails closed. Only `POST` to the exact path of an RPC has its policy; every other request is denied by the
 //! [`ScopeMap`](tollgate::scope::ScopeMap). A policy with a field that this version does not know is an error, because it may be a
@@ -126,7 +133,7 @@ pub use rpc_policy::RpcPolicy;
 pub use services::Services;
 pub use table::PolicyTable;
 
-/// The content of `tollgate/policy.proto`, which defines the options. [`write_proto`] writes it for a compiler.
+/// The content of `tollgate/policy.proto`, which defines the options. Copy it into your own protos, or let [`write_proto`] write it.
 pub const PROTO: &str = include_str!("../proto/tollgate/policy.proto");
 
 /// Writes `tollgate/policy.proto` for a compiler of protos into `directory`, usually `OUT_DIR`. Returns the path to include.

@@ -4,15 +4,15 @@ use std::{fmt, sync::Arc};
 
 use http::Extensions;
 use tollgate::{
-    Denial, DenialKind, MessageMeter, Plan, Principal, RequestContext, credits::CreditMeter, limit::Decision,
-    request::RequestId,
+    Denial, DenialKind, Ended, MessageMeter, Plan, Principal, RequestContext, credits::CreditMeter,
+    limit::Decision, request::RequestId,
 };
 use tonic::Status;
 
 use crate::status;
 
 /// Reads what the layers know about a request, and refuses as they do: for [`tonic::Request`], in handlers and interceptors, for its
-/// [`Extensions`] after `into_parts`, and for a [`Caller`], which outlives the request.
+/// [`Extensions`] after `into_parts`, and for a [`CallContext`], which outlives the request.
 ///
 /// ```
 /// use tollgate_tonic::RequestExt;
@@ -33,12 +33,12 @@ pub trait RequestExt {
     /// The authenticated caller.
     ///
     /// # Errors
-    /// `UNAUTHENTICATED` for an anonymous request, `INTERNAL` without an outer `VerifyLayer`.
+    /// `UNAUTHENTICATED` for an anonymous request and for one to a public RPC, `INTERNAL` without an outer `VerifyLayer`.
     fn principal(&self) -> Result<&Arc<Principal>, Status> {
         self.optional_principal()?.ok_or_else(|| refused_by_this(self, DenialKind::CredentialMissing.into()))
     }
 
-    /// The authenticated caller; `None` for an anonymous request.
+    /// The authenticated caller; `None` for an anonymous request and for one to a public RPC.
     ///
     /// # Errors
     /// `INTERNAL` without an outer `VerifyLayer`.
@@ -56,8 +56,8 @@ pub trait RequestExt {
     /// The caller's active plan: the one that a `PlanLayer` has found, else the principal's own.
     ///
     /// # Errors
-    /// `PERMISSION_DENIED` for a caller without a plan or with a lapsed one, `UNAUTHENTICATED` for an anonymous request, `INTERNAL` without
-    /// an outer `VerifyLayer`.
+    /// `PERMISSION_DENIED` for a caller without a plan or with a lapsed one, `UNAUTHENTICATED` for an anonymous request and for one to a
+    /// public RPC, `INTERNAL` without an outer `VerifyLayer`.
     fn plan(&self) -> Result<&Arc<Plan>, Status> {
         self.principal()?;
         let plan = context(self).and_then(RequestContext::plan).filter(|plan| plan.is_active());
@@ -77,18 +77,15 @@ pub trait RequestExt {
         })
     }
 
-    /// Where the caller's limits stand.
-    ///
-    /// # Errors
-    /// `INTERNAL` without an outer `RateLimitLayer` that counts the request.
-    fn decision(&self) -> Result<&Decision, Status> {
-        context(self).and_then(RequestContext::decision).ok_or_else(|| {
-            missing(
-                self,
-                "RequestExt::decision requires a RateLimitLayer that counts the request: \
-                 put a RateLimitLayer with a policy that applies to the method around the service",
-            )
-        })
+    /// Where the caller's limits stand. `None` if no limit counts the request: the RPC is public or free, or there is no `RateLimitLayer`.
+    fn decision(&self) -> Option<&Decision> {
+        context(self)?.decision()
+    }
+
+    /// Waits until the caller has ended: its key is revoked or expires, or its tenant is suspended. `None` for an anonymous request and for
+    /// one to a public RPC. See [`Ended`].
+    fn ended(&self) -> Option<Ended> {
+        Ended::of(self.context_extensions())
     }
 
     /// By what the handler reports the actual cost of the request, in credits.
@@ -137,7 +134,9 @@ pub trait RequestExt {
     /// event in the log, whose field `layer` is `handler`. The denial is the source of the status.
     ///
     /// The event has the path `/`, because tonic does not give handlers the path: the request's identifier says which request it is. Without
-    /// a responder for gRPC, the status has no details.
+    /// a responder for gRPC, the status has no details. **A responder that is chosen by path**, such as a
+    /// [`ByRequest`](tollgate::respond::ByRequest), sees `/` as well, and may choose another one than for the layers: choose by
+    /// [`GrpcKind`](tollgate::respond::GrpcKind).
     ///
     /// ```
     /// use tollgate::{Denial, DenialKind};
@@ -156,11 +155,12 @@ pub trait RequestExt {
         status::refuse("handler", denial.into(), self.context_extensions())
     }
 
-    /// What the layers know about the request, to keep after the request is consumed: in the task of a stream, for example.
-    fn caller(&self) -> Caller {
+    /// What the layers know about the request, to keep after the request is consumed: in the task of a stream, for example. It does not have
+    /// the caller's credential, so that the secret is not kept in memory as long as a stream is open.
+    fn call_context(&self) -> CallContext {
         let mut extensions = Extensions::new();
-        RequestContext::copy(self.context_extensions(), &mut extensions);
-        Caller { extensions: Arc::new(extensions) }
+        RequestContext::copy_without_credential(self.context_extensions(), &mut extensions);
+        CallContext { extensions: Arc::new(extensions) }
     }
 }
 
@@ -176,7 +176,7 @@ impl RequestExt for Extensions {
     }
 }
 
-/// What the layers know about a request, after the request is consumed: see [`RequestExt::caller`]. A clone is cheap.
+/// What the layers know about a request, after the request is consumed: see [`RequestExt::call_context`]. A clone is cheap.
 ///
 /// ```
 /// use tollgate::DenialKind;
@@ -184,30 +184,30 @@ impl RequestExt for Extensions {
 /// use tonic::{Request, Status, Streaming};
 ///
 /// async fn chat(request: Request<Streaming<String>>) -> Result<(), Status> {
-///     let caller = request.caller();
+///     let context = request.call_context();
 ///     let mut messages = request.into_inner();
 ///     while let Some(message) = messages.message().await? {
 ///         if message == "secret" {
-///             return Err(caller.refuse(DenialKind::Forbidden));
+///             return Err(context.refuse(DenialKind::Forbidden));
 ///         }
 ///     }
 ///     Ok(())
 /// }
 /// ```
 #[derive(Clone)]
-pub struct Caller {
+pub struct CallContext {
     extensions: Arc<Extensions>,
 }
 
-impl RequestExt for Caller {
+impl RequestExt for CallContext {
     fn context_extensions(&self) -> &Extensions {
         &self.extensions
     }
 }
 
-impl fmt::Debug for Caller {
+impl fmt::Debug for CallContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Caller").field("context", &RequestContext::of(&self.extensions)).finish()
+        f.debug_struct("CallContext").field("context", &RequestContext::of(&self.extensions)).finish()
     }
 }
 

@@ -181,7 +181,7 @@ fn every_kind_has_its_status_and_its_details() {
 
 #[test]
 fn the_bytes_are_those_of_a_google_rpc_status() {
-    let encoded = Details::new("d").encode(&Denial::new(DenialKind::Forbidden)).unwrap();
+    let encoded = Details::new("d").encode(&Denial::new(DenialKind::Forbidden), usize::MAX).unwrap();
     let expected = b"\x08\x07\x12\x14This is not allowed.\x1a\x3a\
         \x0a\x28type.googleapis.com/google.rpc.ErrorInfo\x12\x0e\x0a\x09forbidden\x12\x01d";
     assert_eq!(encoded, &expected[..]);
@@ -264,7 +264,9 @@ fn what_a_caller_may_know_is_in_the_details() {
 
 #[test]
 fn kinds_that_callers_must_not_distinguish_have_the_same_bytes() {
-    let encode = |kind| Details::new(DOMAIN).encode(&Denial::new(kind).with_log_detail(format!("{kind:?}")));
+    let encode = |kind| {
+        Details::new(DOMAIN).encode(&Denial::new(kind).with_log_detail(format!("{kind:?}")), usize::MAX)
+    };
     let kinds = every_kind();
     for kind in &kinds {
         for other in kinds.iter().filter(|other| other.code() == kind.code()) {
@@ -293,15 +295,44 @@ fn a_status_without_a_request_is_the_same_and_has_the_denial_as_its_source() {
 }
 
 #[test]
-fn a_long_message_is_the_same_in_the_details_and_details_that_are_too_long_are_left_out() {
+fn a_long_message_is_the_same_in_the_details_and_details_that_are_too_long_are_shortened() {
     let denial = Denial::new(DenialKind::Forbidden).with_detail("é".repeat(50_000));
     let cut = status(&denial);
     assert!(cut.message().len() < 2_048 && cut.message().starts_with("éé"));
     assert_eq!(raw::Status::decode(cut.details()).message, cut.message());
 
     let scopes = vec!["prices:read"; 1_000].join(" ");
-    let without = status(&Denial::scope_missing(scopes));
-    assert_eq!((without.code(), without.details()), (Code::PermissionDenied, &b""[..]));
+    let denial = Denial::scope_missing(scopes).with_retry_after(Duration::from_secs(3));
+    let short = status(&denial);
+    assert_eq!(details(&short), "insufficient_scope\nretry after 3s");
+    // Beside the longest message, too.
+    let short = status(&denial.with_detail("x".repeat(50_000)));
+    assert_eq!(details(&short), "insufficient_scope\nretry after 3s");
+}
+
+#[test]
+fn details_are_shortened_only_if_they_have_no_room() {
+    let denial = Denial::scope_missing("prices:read");
+    let encode = |room| Details::new(DOMAIN).encode(&denial, room).unwrap();
+    let whole = encode(usize::MAX);
+    assert_eq!(encode(whole.len()), whole);
+    let short = encode(whole.len() - 1);
+    assert_eq!(short, encode(0));
+    assert!(short.len() < whole.len());
+}
+
+/// Each window that is used up is shown, unless limits are not to be seen.
+#[test]
+fn limits_may_be_left_out() {
+    let own = Details::new(DOMAIN).without_limits();
+    let denial = refused(&[("key", 60.per_minute(), false), ("organization", 90.per_hour(), false)], 1);
+    let hidden = own.status(&denial);
+    assert_eq!(details(&hidden), "rate_limited\nretry after 790s");
+    let sent = String::from_utf8_lossy(hidden.details()).into_owned();
+    assert!(!["key", "organization", "60", "limit\""].iter().any(|word| sent.contains(word)), "{sent}");
+    // All else is shown.
+    let credits = Denial::credits_exhausted(Shortage::new(3, 5));
+    assert_eq!(details(&own.status(&credits)), details(&status(&credits)));
 }
 
 proptest::proptest! {
@@ -313,20 +344,20 @@ proptest::proptest! {
         let denial = Denial::scope_missing(scope.clone()).with_detail(detail.clone()).with_code(code.clone());
         let status = status(&denial);
         proptest::prop_assert!(detail.starts_with(status.message()));
-        if status.details().is_empty() {
-            proptest::prop_assert!(detail.len() + scope.len() + code.len() > 1_000);
-        } else {
-            let raw = raw::Status::decode(status.details());
-            proptest::prop_assert_eq!(raw.message.as_str(), status.message());
-            let info = status.get_details_error_info().unwrap();
-            proptest::prop_assert_eq!((&info.reason, &info.metadata["scope"]), (&code, &scope));
+        let raw = raw::Status::decode(status.details());
+        proptest::prop_assert_eq!(raw.message.as_str(), status.message());
+        let info = status.get_details_error_info().unwrap();
+        proptest::prop_assert_eq!(&info.reason, &code);
+        match info.metadata.get("scope") {
+            Some(sent) => proptest::prop_assert_eq!(sent, &scope),
+            None => proptest::prop_assert!(detail.len() + scope.len() > 1_000),
         }
     }
 }
 
 #[test]
 fn the_details_are_bytes_for_any_responder() {
-    let encoded: Option<Bytes> = Details::new(DOMAIN).encode(&Denial::new(DenialKind::Forbidden));
+    let encoded: Option<Bytes> = Details::new(DOMAIN).encode(&Denial::new(DenialKind::Forbidden), 1_000);
     let closure = move |_: &Denial| encoded.clone();
     let _ = Grpc::new().with_details(closure);
 }

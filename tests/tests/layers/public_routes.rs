@@ -3,15 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use axum::{Router, body::Body, routing::get as route};
-use http::{Request, StatusCode};
+use http::{Method, Request, StatusCode, Version};
 use tests::suite::{
     Backend, Directory, FaultyCredits, Inner, Reply, SlowEntitlements, SlowLimiter, Stack, at, erase, get,
     limit_by_key, send, with_key,
 };
 use tollgate::{
     AttemptLimitLayer, ClientAddress, CredentialLayer, CreditsLayer, Denial, DenialKind, EntitlementLayer,
-    GuardLayer, InFlightLimitLayer, PerWindow as _, PlanLayer, Policy, Principal, RateLimitLayer,
-    RequestContext, ScopeLayer, Tollgate, UsageLayer, VerifyLayer,
+    GuardLayer, InFlightLimitLayer, MessageLayer, PerWindow as _, PlanLayer, Policy, Principal,
+    RateLimitLayer, RequestContext, ScopeLayer, StreamEndLayer, Tollgate, UsageLayer, VerifyLayer,
     clock::ManualClock,
     guard::{GuardRequest, guard_sync_fn},
     layers::{ReportOnly, TollgateBuilder},
@@ -77,6 +77,13 @@ fn closed() -> TollgateBuilder {
         .guard(denying())
         .credits(CreditsLayer::new(FaultyCredits::default(), 1))
         .usage(Unused)
+        .messages(messages())
+        .stream_end(StreamEndLayer::new())
+}
+
+/// Refuses every message.
+fn messages() -> MessageLayer {
+    MessageLayer::from_rate_limit(0.per_day())
 }
 
 /// Each layer alone inside a `CredentialLayer` with public routes, as strict as it can be.
@@ -100,6 +107,8 @@ fn every_layer(inner: &Inner) -> Vec<(&'static str, Stack)> {
         denying(),
         CreditsLayer::new(FaultyCredits::default(), 1),
         UsageLayer::new(Unused),
+        messages(),
+        StreamEndLayer::new(),
     ];
     let built = closed().public(routes()).build().unwrap();
     stacks.push(("Tollgate", erase(built.layer(inner.clone()))));
@@ -174,13 +183,164 @@ async fn only_the_listed_methods_are_public() {
         let is_open = send(&mut stack, request).await.status() == StatusCode::OK;
         assert_eq!(is_open, is_public, "{method} {path}");
     }
-    let any = PublicRoutes::new().any("/any").route(http::Method::DELETE, "/gone");
+    let any = PublicRoutes::new().any("/any").route(Method::DELETE, "/gone");
     let stack = Tollgate::builder().verify(Directory::default()).public(any).build().unwrap();
     let mut stack = erase(stack.layer(Inner::new()));
     for (method, path) in [("GET", "/any"), ("PATCH", "/any"), ("DELETE", "/gone")] {
         let mut request = get(path, &[]);
         *request.method_mut() = method.parse().unwrap();
         assert_eq!(send(&mut stack, request).await.status(), StatusCode::OK, "{method} {path}");
+    }
+}
+
+/// Whether a stack lets a request without a credential pass.
+async fn is_open(stack: &mut Stack, method: &str, path: &str, version: Version) -> bool {
+    let mut request = get(path, &[]);
+    *request.method_mut() = method.parse().unwrap();
+    *request.version_mut() = version;
+    send(stack, request).await.status() == StatusCode::OK
+}
+
+/// Stacks with the same public routes: the builder's, and the layer's for credentials.
+fn with_map(public: &PublicRoutes, map: &ScopeMap) -> [Stack; 2] {
+    let builder = || Tollgate::builder().verify(Directory::default()).scope(map.clone());
+    let layer = CredentialLayer::new().with_public(public.clone()).unwrap();
+    [builder().public(public.clone()), builder().credential(layer)]
+        .map(|stack| erase(stack.build().unwrap().layer(Inner::new())))
+}
+
+/// Of a public route and one of the map of scopes, the more specific one counts.
+#[tokio::test]
+async fn a_route_of_the_scope_map_is_not_opened_by_a_less_specific_pattern() {
+    let public = PublicRoutes::new().get("/jobs/{id}").any("/files/{*path}").any("/any").get("/open/{*path}");
+    let public = public.get("/open/exact").any("/");
+    let map = ScopeMap::new()
+        .get("/jobs/secret", never())
+        .delete("/jobs/gone", never())
+        .any("/files/private/{*path}", never())
+        .post("/any", never())
+        .any("/", never())
+        .any("/open/exact", never());
+    for mut stack in with_map(&public, &map) {
+        for (method, path, is_public) in [
+            ("GET", "/jobs/1", true),
+            ("GET", "/jobs/secret", false),
+            ("HEAD", "/jobs/secret", false),
+            ("GET", "/jobs/gone", false),
+            ("GET", "/files/a", true),
+            ("GET", "/files/private", true),
+            ("GET", "/files/private/a", false),
+            ("PUT", "/files/private/a/b", false),
+            ("GET", "/any", true),
+            ("POST", "/any", false),
+            // Listed public itself.
+            ("GET", "/", true),
+            ("GET", "/open/exact", true),
+            ("HEAD", "/open/exact", true),
+            ("POST", "/open/exact", false),
+        ] {
+            assert_eq!(
+                is_open(&mut stack, method, path, Version::HTTP_11).await,
+                is_public,
+                "{method} {path}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_route_may_be_excepted() {
+    let public = PublicRoutes::new().get("/jobs/{id}").except(Method::GET, "/jobs/secret");
+    let public = public.get("/head").except(Method::HEAD, "/head").any("/any").except(Method::PUT, "/any");
+    let layer = CredentialLayer::new().with_public(public).unwrap();
+    let mut stack = erase(layer.layer(Inner::new()));
+    for (method, path, is_public) in [
+        ("GET", "/jobs/1", true),
+        ("GET", "/jobs/secret", false),
+        ("POST", "/jobs/secret", false),
+        ("GET", "/head", true),
+        ("HEAD", "/head", false),
+        ("GET", "/any", true),
+        ("PUT", "/any", false),
+    ] {
+        assert_eq!(is_open(&mut stack, method, path, Version::HTTP_11).await, is_public, "{method} {path}");
+    }
+    // Exceptions from nothing.
+    let nothing = CredentialLayer::new().with_public(PublicRoutes::new().except(Method::GET, "/a")).unwrap();
+    let mut stack = erase(nothing.layer(Inner::new()));
+    assert!(!is_open(&mut stack, "GET", "/a", Version::HTTP_11).await);
+}
+
+/// A service or a proxy further inside may read such a path as that of another route.
+#[tokio::test]
+async fn a_path_with_two_readings_is_not_public_by_a_parameter() {
+    let public = PublicRoutes::new().get("/static/{*path}").get("/v/{name}").get("/exact/../%2f");
+    let stack = Tollgate::builder().verify(Directory::default()).public(public).build().unwrap();
+    let mut stack = erase(stack.layer(Inner::new()));
+    for (path, is_public) in [
+        ("/static/a/b.css", true),
+        ("/static/.well-known/a", true),
+        ("/static/a..b/..c/...", true),
+        ("/static/%61%20b", true),
+        ("/static/../admin", false),
+        ("/static/..", false),
+        ("/static/a/./b", false),
+        ("/static/.", false),
+        ("/static/%2e%2e/admin", false),
+        ("/static/%2E%2e/admin", false),
+        ("/static/.%2E/admin", false),
+        ("/static/%2e/admin", false),
+        ("/static/..%2fadmin", false),
+        ("/static/a%2Fb", false),
+        ("/static/..%5cadmin", false),
+        ("/static/a%5Cb", false),
+        ("/static//admin", false),
+        ("/static/a//", false),
+        ("/v/..", false),
+        ("/v/%2E%2E", false),
+        ("/v/a%2fb", false),
+        ("/v/a", true),
+        // The pattern says so itself.
+        ("/exact/../%2f", true),
+    ] {
+        assert_eq!(is_open(&mut stack, "GET", path, Version::HTTP_11).await, is_public, "{path}");
+    }
+}
+
+/// `GET` opens the `CONNECT` by which a WebSocket begins over HTTP/2, and no other.
+#[tokio::test]
+async fn a_websocket_is_public_over_each_version_of_http() {
+    let public = PublicRoutes::new().get("/ws").any("/any").except(Method::CONNECT, "/any");
+    let stack = Tollgate::builder().verify(Directory::default()).public(public).build().unwrap();
+    let mut stack = erase(stack.layer(Inner::new()));
+    for (method, path, version, is_public) in [
+        ("GET", "/ws", Version::HTTP_11, true),
+        ("CONNECT", "/ws", Version::HTTP_2, true),
+        ("CONNECT", "/ws", Version::HTTP_11, false),
+        ("POST", "/ws", Version::HTTP_2, false),
+        ("GET", "/any", Version::HTTP_2, true),
+        ("CONNECT", "/any", Version::HTTP_2, false),
+    ] {
+        assert_eq!(
+            is_open(&mut stack, method, path, version).await,
+            is_public,
+            "{method} {path} {version:?}"
+        );
+    }
+}
+
+/// A layer inside a nested router compares paths without the prefix.
+#[tokio::test]
+async fn a_nested_layer_sees_paths_without_the_prefix() {
+    let layer = |path: &str| {
+        let public = PublicRoutes::new().get(path);
+        Tollgate::builder().verify(Directory::default()).public(public).build().unwrap()
+    };
+    for (pattern, status) in [("/health", StatusCode::OK), ("/v1/health", StatusCode::UNAUTHORIZED)] {
+        let nested = Router::new().route("/health", route(async || "")).layer(layer(pattern));
+        let app = Router::new().nest("/v1", nested);
+        let request = get("/v1/health", &[]).map(Body::from);
+        assert_eq!(app.oneshot(request).await.unwrap().status(), status, "{pattern}");
     }
 }
 
@@ -322,6 +482,17 @@ fn what_cannot_work_is_an_error_at_start_up() {
         (
             stack().public(PublicRoutes::new().get("health")),
             "PublicRoutes, path health: a path begins with / and writes its parameters as {name} or {*rest}",
+        ),
+        (
+            stack()
+                .public(PublicRoutes::new().get("/jobs/{id}"))
+                .scope(ScopeMap::new().post("/jobs/{name}", never())),
+            "PublicRoutes and ScopeMap (which must name the same parameters in the same path), path /jobs/{name}: Insertion failed due to \
+             conflict with previously registered route: /jobs/{id}",
+        ),
+        (
+            stack().public(PublicRoutes::new().get("/a").except(Method::GET, "/a")),
+            "PublicRoutes lists GET /a twice: keep one",
         ),
         (
             own,

@@ -146,26 +146,77 @@ fn a_policy_that_contradicts_itself() {
     for policy in [RpcPolicy::public().with_cost(2), RpcPolicy::public().with_credits(2)] {
         fails(RpcPolicies::new().method(GET, policy), &format!("the policy of market.v1.Market/Get {cost}"));
     }
-    let unpaid = RpcPolicy::requires(Requirement::none()).with_credits(1);
+    let unpaid = RpcPolicy::anonymous().with_credits(1);
     fails(RpcPolicies::new().method(GET, unpaid), &format!("the policy of market.v1.Market/Get {credits}"));
+}
+
+#[test]
+fn a_requirement_that_admits_anonymous_callers_without_saying_so() {
+    for requirement in [
+        Requirement::none(),
+        Requirement::all_of([""; 0]),
+        scope("a") | Requirement::none(),
+        Requirement::authenticated() | Requirement::none(),
+    ] {
+        fails(
+            RpcPolicies::new().method(GET, RpcPolicy::requires(requirement)),
+            "the policy of market.v1.Market/Get requires nothing, so that anonymous callers meet it: write RpcPolicy::authenticated() if \
+             the caller needs a principal, or RpcPolicy::anonymous() if not",
+        );
+    }
+    assert!(RpcPolicies::new().method(GET, RpcPolicy::anonymous()).build().is_ok());
+}
+
+/// Options count, comments do not.
+#[test]
+fn a_service_in_two_versions() {
+    let with_scope = |scope: &str| market(&format!("option (tollgate.policy) = {{ scopes: '{scope}' }};"));
+    let error = RpcPolicies::from_descriptor_set(&with_scope("a")).unwrap();
+    let error = error.with_descriptor_set(&with_scope("b")).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "RpcPolicies: two descriptor sets have different versions of the service market.v1.Market, in market.v1.proto and in \
+         market.v1.proto: give it one of them"
+    );
+    let more = compile(
+        "service Market {
+            rpc Get(Empty) returns (Empty) { option (tollgate.policy) = { scopes: 'a' }; }
+            rpc Put(Empty) returns (Empty) { option (tollgate.policy) = { scopes: 'a' }; }
+        }",
+    );
+    assert!(RpcPolicies::from_descriptor_set(&with_scope("a")).unwrap().with_descriptor_set(&more).is_err());
+    let commented = compile(
+        "service Market {
+            // Gets.
+            rpc Get(Empty) returns (Empty) { option (tollgate.policy) = { scopes: 'a' }; }
+        }",
+    );
+    let both = RpcPolicies::from_descriptor_set(&with_scope("a")).unwrap().with_descriptor_set(&commented);
+    assert!(both.unwrap().build().is_ok());
 }
 
 #[test]
 fn a_policy_that_is_written_twice() {
     fails(
         guarded().method(GET, RpcPolicy::public()),
-        "the RPC market.v1.Market/Get has two policies, in the proto or in code: keep one",
+        "the RPC market.v1.Market/Get has two policies, by the option (tollgate.policy) in the proto and by RpcPolicies::method: keep one",
     );
     let of_service =
         "service Market { option (tollgate.service_policy) = {}; rpc Get(Empty) returns (Empty); }";
     fails(
         policies(of_service).service("market.v1.Market", RpcPolicy::public()),
-        "the service market.v1.Market has two policies, in the proto or in code: keep one",
+        "the service market.v1.Market has two policies, by the option (tollgate.service_policy) in the proto and by \
+         RpcPolicies::service: keep one",
     );
     let health = || RpcPolicies::new().with_public_health();
     fails(
         health().service("grpc.health.v1.Health", RpcPolicy::authenticated()),
-        "the service grpc.health.v1.Health has two policies, in the proto or in code: keep one",
+        "the service grpc.health.v1.Health has two policies, by RpcPolicies::with_public_health and by RpcPolicies::service: keep one",
+    );
+    let described = RpcPolicies::from_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET).unwrap();
+    fails(
+        described.with_public_health().service("grpc.health.v1.Health", RpcPolicy::authenticated()),
+        "the service grpc.health.v1.Health has two policies, by RpcPolicies::with_public_health and by RpcPolicies::service: keep one",
     );
     let twice = RpcPolicies::new().method(GET, RpcPolicy::public());
     fails(
@@ -249,8 +300,8 @@ fn an_option_of_another_file() {
     let services = "service Market { rpc Get(Empty) returns (Empty) { option (tollgate.policy) = {}; } }";
     fails(
         RpcPolicies::from_descriptor_set(&compile_with(&renumbered, services)).unwrap(),
-        "the option (tollgate.policy) of the descriptor set is not the one of tollgate/policy.proto: compile with the file that \
-         tollgate_tonic::policy::write_proto writes",
+        "the option (tollgate.policy) of the descriptor set is not the one of tollgate/policy.proto: compile with the file of this \
+         version of tollgate-tonic, which tollgate_tonic::policy::PROTO has",
     );
     let retyped =
         tollgate_tonic::policy::PROTO.replace("repeated string scopes = 1;", "repeated bytes scopes = 1;");
@@ -285,6 +336,6 @@ fn a_set_without_services() {
         returns";
     for encoded in [Vec::new(), compile("")] {
         let error = RpcPolicies::from_descriptor_set(&encoded).unwrap_err().to_string();
-        assert_eq!(error, format!("RpcPolicies: the descriptor set adds no service, {how}"));
+        assert_eq!(error, format!("RpcPolicies: the descriptor set has no service, {how}"));
     }
 }

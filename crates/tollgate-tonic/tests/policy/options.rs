@@ -1,6 +1,6 @@
 //! What the options in a proto say.
 
-use tollgate::scope::{Requirement, scope};
+use tollgate::scope::scope;
 use tollgate_tonic::policy::{RpcPolicies, RpcPolicy};
 
 use crate::{GET, market, table};
@@ -27,8 +27,8 @@ fn each_field_is_read() {
         ("scopes: 'a' credits: 5", RpcPolicy::requires(scope("a")).with_credits(5)),
         ("public: true", RpcPolicy::public()),
         ("public: false", RpcPolicy::authenticated()),
-        ("anonymous: true", RpcPolicy::requires(Requirement::none())),
-        ("anonymous: true cost: 3", RpcPolicy::requires(Requirement::none()).with_cost(3)),
+        ("anonymous: true", RpcPolicy::anonymous()),
+        ("anonymous: true cost: 3", RpcPolicy::anonymous().with_cost(3)),
     ] {
         assert_eq!(read(written), expected, "{written}");
     }

@@ -77,7 +77,7 @@ fn a_service_without_descriptors_has_one_policy_for_every_method() {
 }
 
 #[test]
-fn health_and_reflection_are_public_by_one_word() {
+fn health_and_reflection_can_be_public() {
     let table =
         policies(&services(OF_SERVICE)).with_public_health().with_public_reflection().build().unwrap();
     for rpc in [
@@ -92,8 +92,30 @@ fn health_and_reflection_are_public_by_one_word() {
     assert_eq!(table.policy("grpc.health.v1.Health/Other"), None);
 }
 
+/// Two crates may each have a `service.proto`. Each descriptor set is read on its own.
 #[test]
-fn health_is_public_by_one_word_with_its_descriptors_too() {
+fn files_of_two_descriptor_sets_may_have_the_same_name() {
+    let import = "import \"tollgate/policy.proto\";";
+    let [one, other] = ["One", "Other"].map(|name| {
+        let options = format!("option (tollgate.service_policy) = {{ scopes: '{name}' }};");
+        compile_as(
+            "market.v1",
+            import,
+            &format!("service {name} {{ {options} rpc Get(Empty) returns (Empty); }}"),
+        )
+    });
+    let both = RpcPolicies::from_descriptor_set(&one).unwrap().with_descriptor_set(&other).unwrap();
+    let again = both.with_descriptor_set(&one).unwrap().with_descriptor_set(&other).unwrap();
+    let table = again.build().unwrap();
+    for name in ["One", "Other"] {
+        let policy = table.policy(&format!("market.v1.{name}/Get"));
+        assert_eq!(policy, Some(&requires(name)), "{name}");
+    }
+    assert_eq!(table.rpcs().count(), 2);
+}
+
+#[test]
+fn health_can_be_public_with_its_descriptors_too() {
     let health = compile_as("grpc.health.v1", "", "service Health { rpc Check(Empty) returns (Empty); }");
     let policies = policies(&services(OF_SERVICE)).with_descriptor_set(&health).unwrap();
     let table = policies.with_public_health().build().unwrap();

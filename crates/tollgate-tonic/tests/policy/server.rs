@@ -33,14 +33,11 @@ async fn start() -> (Channel, String) {
     let table =
         policies.with_public_health().with_known_scopes(["prices:read", "candles:write"]).build().unwrap();
     let limit = Policy::new("key", 3.per_day()).with_cost(table.costs().otherwise(1).unwrap());
-    let stack = Tollgate::builder()
+    let builder = Tollgate::builder()
         .responder(Grpc::new())
-        .public(table.public_routes())
         .verify(KeyVerifier::new(format, keys))
-        .rate_limit(RateLimitLayer::from_policies([limit]).unwrap())
-        .scope(table.scope_map())
-        .build()
-        .unwrap();
+        .rate_limit(RateLimitLayer::from_policies([limit]).unwrap());
+    let stack = table.guard(builder).build().unwrap();
     let (_, health) = tonic_health::server::health_reporter();
     let routes = Services::new().add_service(Market).add_service(health).routes(&table).unwrap();
 

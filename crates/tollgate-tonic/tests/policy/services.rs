@@ -67,15 +67,45 @@ fn services_with_policies_are_served() {
 fn a_service_without_a_policy_is_an_error() {
     assert_eq!(
         error(Services::new().add_service(Market).add_service(Markets)),
-        "Services: the service market.v1.Markets is served without a policy (did you mean market.v1.Market?): add its descriptor set, \
-         or give it a policy by RpcPolicies::service"
+        "Services: the service market.v1.Markets is served without a policy (did you mean market.v1.Market?): add its descriptor set \
+         (such as tonic_health::pb::FILE_DESCRIPTOR_SET), and give it a policy, in the proto or by RpcPolicies::service"
     );
     let (_, health) = tonic_health::server::health_reporter();
     assert_eq!(
         error(Services::new().add_service(Market).add_service(health)),
-        "Services: the service grpc.health.v1.Health is served without a policy: call RpcPolicies::with_public_health, or give it a \
-         policy by RpcPolicies::service"
+        "Services: the service grpc.health.v1.Health is served without a policy: call RpcPolicies::with_public_health, or add its \
+         descriptor set (such as tonic_health::pb::FILE_DESCRIPTOR_SET), and give it a policy, in the proto or by RpcPolicies::service"
     );
+    let in_code = RpcPolicies::new().service("market.v1.Market", RpcPolicy::authenticated()).build().unwrap();
+    assert_eq!(
+        Services::new().add_service(Markets).routes(&in_code).unwrap_err().to_string(),
+        "Services: the service market.v1.Markets is served without a policy (did you mean market.v1.Market?): give it a policy by \
+         RpcPolicies::service"
+    );
+}
+
+/// Each advice, followed to the letter.
+#[test]
+fn the_advice_leads_to_a_server_that_starts() {
+    let health = || tonic_health::server::health_reporter().1;
+    let described = || crate::policies(SERVICES);
+    let in_code = || RpcPolicies::new().service("market.v1.Market", RpcPolicy::authenticated());
+    let name = "grpc.health.v1.Health";
+    for policies in [
+        described().with_public_health(),
+        described()
+            .with_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .unwrap()
+            .service(name, RpcPolicy::authenticated()),
+        in_code().with_public_health(),
+        in_code().service(name, RpcPolicy::authenticated()),
+    ] {
+        let table = policies.build().unwrap();
+        assert!(Services::new().add_service(Market).add_service(health()).routes(&table).is_ok());
+    }
+    // What the documentation says about a service that no descriptor set describes.
+    let error = described().service(name, RpcPolicy::authenticated()).build().unwrap_err().to_string();
+    assert!(error.contains("add the descriptor set"), "{error}");
 }
 
 #[test]

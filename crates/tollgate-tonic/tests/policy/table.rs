@@ -4,9 +4,10 @@ use std::convert::Infallible;
 
 use http::{Method, StatusCode};
 use tollgate::{
-    PerWindow as _, Policy, Principal, RateLimitLayer, RequestContext,
+    Denial, DenialKind, PerWindow as _, Policy, Principal, RateLimitLayer, RequestContext, Tollgate,
     credits::CreditCost,
     scope::{Requirement, ScopeMap, scope},
+    verify::{VerifyRequest, verify_sync_fn},
 };
 use tollgate_tonic::policy::{PolicyTable, RpcPolicies, RpcPolicy};
 use tower::{Layer as _, ServiceExt as _, service_fn};
@@ -107,6 +108,8 @@ fn costs_that_are_all_the_same_are_one_fixed_cost() {
     assert_eq!(format!("{:?}", same.costs().otherwise(1).unwrap()), "Cost(1)");
     assert_eq!(format!("{:?}", same.costs().otherwise(2).unwrap()), "Cost(by request)");
     assert_eq!(format!("{:?}", table(SERVICES).costs().otherwise(1).unwrap()), "Cost(by request)");
+    assert_eq!(format!("{:?}", same.credit_costs().otherwise(0).unwrap()), "CreditCost(0)");
+    assert_eq!(format!("{:?}", same.credit_costs().otherwise(1).unwrap()), "CreditCost(by route)");
 }
 
 #[test]
@@ -140,8 +143,84 @@ async fn a_route_of_http_has_the_policy_of_its_rpc() {
         assert_eq!(ask(&map, method, path, scopes).await, status, "{method} {path} {scopes:?}");
     }
     assert_eq!(left_after(&table, "PUT", "/v1/candles").await, 90);
-    let public = format!("{:?}", table.public_routes());
-    assert!(public.contains("\"/v1/ping\": [(Some(GET)"), "{public}");
-    assert!(public.contains("\"/market.v1.Market/Ping\": [(Some(POST)"), "{public}");
-    assert!(!public.contains("prices"), "{public}");
+    let stack = stack(&table);
+    for (method, path, status) in [
+        ("GET", "/v1/ping", StatusCode::OK),
+        ("POST", "/market.v1.Market/Ping", StatusCode::OK),
+        ("GET", "/v1/prices/ACME", StatusCode::UNAUTHORIZED),
+        ("PUT", "/v1/candles", StatusCode::UNAUTHORIZED),
+    ] {
+        assert_eq!(anonymous(&stack, method, path).await, status, "{method} {path}");
+    }
+}
+
+/// A stack that has nothing but the table.
+fn stack(table: &PolicyTable) -> Tollgate {
+    let nobody = verify_sync_fn(|_: &VerifyRequest<'_>| Err(Denial::new(DenialKind::KeyUnknown)));
+    table.guard(Tollgate::builder().verify(nobody)).build().unwrap()
+}
+
+/// The status of a request without a key.
+async fn anonymous(stack: &Tollgate, method: &str, path: &str) -> StatusCode {
+    let inside =
+        service_fn(async |_: http::Request<String>| Ok::<_, Infallible>(http::Response::new(String::new())));
+    let request = http::Request::builder().method(method).uri(path).body(String::new()).unwrap();
+    stack.layer(inside).oneshot(request).await.unwrap().status()
+}
+
+/// The most specific policy counts for public RPCs, too.
+#[tokio::test]
+async fn a_public_pattern_does_not_open_what_has_a_policy_of_its_own() {
+    let by_method = RpcPolicies::new()
+        .service("m.Market", RpcPolicy::public())
+        .method("m.Market/Upload", RpcPolicy::requires(scope("candles:write")));
+    let by_path = || {
+        let rpcs = RpcPolicies::new().method("m.Market/Get", RpcPolicy::public());
+        rpcs.method("m.Market/Upload", RpcPolicy::authenticated())
+    };
+    let by_path_pattern = by_path()
+        .with_http_route(Method::GET, "/v1/{name}", "m.Market/Get")
+        .with_http_route(Method::GET, "/v1/secret", "m.Market/Upload");
+    let by_http_method = by_path().with_http_route(Method::GET, "/v1/get", "m.Market/Get").with_http_route(
+        Method::HEAD,
+        "/v1/get",
+        "m.Market/Upload",
+    );
+    for (policies, open, closed) in [
+        (by_method, ("POST", "/m.Market/Get"), ("POST", "/m.Market/Upload")),
+        (by_path_pattern, ("GET", "/v1/open"), ("GET", "/v1/secret")),
+        (by_http_method, ("GET", "/v1/get"), ("HEAD", "/v1/get")),
+    ] {
+        let table = policies.build().unwrap();
+        let in_parts = Tollgate::builder()
+            .verify(verify_sync_fn(|_: &VerifyRequest<'_>| Err(Denial::new(DenialKind::KeyUnknown))))
+            .public(table.public_routes())
+            .build()
+            .unwrap();
+        // Also without the map of scopes.
+        for stack in [stack(&table), in_parts] {
+            assert_eq!(anonymous(&stack, open.0, open.1).await, StatusCode::OK, "{open:?}");
+            assert_eq!(anonymous(&stack, closed.0, closed.1).await, StatusCode::UNAUTHORIZED, "{closed:?}");
+        }
+    }
+}
+
+/// Without the map of scopes, every key may call every RPC.
+#[tokio::test]
+async fn a_table_guards_a_stack() {
+    let any_key = verify_sync_fn(|_: &VerifyRequest<'_>| Ok(Principal::new("ada")));
+    let stack = table(SERVICES).guard(Tollgate::builder().verify(any_key)).build().unwrap();
+    for (rpc, status) in [
+        ("GetPrice", StatusCode::FORBIDDEN),
+        ("WhoAmI", StatusCode::OK),
+        ("Ping", StatusCode::OK),
+        ("Unknown", StatusCode::NOT_FOUND),
+    ] {
+        let inside = service_fn(async |_: http::Request<String>| {
+            Ok::<_, Infallible>(http::Response::new(String::new()))
+        });
+        let request = http::Request::post(format!("/market.v1.Market/{rpc}")).header("x-api-key", "key");
+        let response = stack.layer(inside).oneshot(request.body(String::new()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), status, "{rpc}");
+    }
 }

@@ -3,7 +3,7 @@
 use std::error::Error as _;
 
 use http::Extensions;
-use tollgate::{Denial, DenialKind, Principal, RequestContext, Tollgate, respond::Grpc};
+use tollgate::{Denial, DenialKind, PerWindow as _, Principal, RequestContext, Tollgate, respond::Grpc};
 use tollgate_tonic::RequestExt;
 use tonic::{
     Code, Request, Response, Status, metadata::MetadataMap, service::interceptor::InterceptedService,
@@ -21,7 +21,7 @@ pub(crate) fn handle(request: Request<HealthCheckRequest>) -> Result<Response<He
     match what.as_str() {
         "everything" => {
             assert_eq!(extensions.principal()?.tenant(), Some("acme"));
-            let limit = extensions.decision()?.tightest().unwrap().limit;
+            let limit = extensions.decision().unwrap().tightest().unwrap().limit;
             let request = Request::from_parts(metadata, extensions, message);
             let mut response = Response::new(HealthCheckResponse { status: i32::try_from(limit).unwrap() });
             let id = request.request_id()?.as_str().parse().unwrap();
@@ -109,10 +109,10 @@ fn without_any_layer_the_log_names_the_one_that_is_missing() {
         (extensions.optional_principal().unwrap_err(), "VerifyLayer"),
         (extensions.plan().unwrap_err(), "VerifyLayer"),
         (extensions.request_id().unwrap_err(), "RequestIdLayer"),
-        (extensions.decision().unwrap_err(), "RateLimitLayer"),
         (extensions.credits().unwrap_err(), "CreditsLayer"),
         (extensions.messages().unwrap_err(), "MessageLayer"),
     ];
+    assert!(extensions.decision().is_none() && extensions.ended().is_none());
     for (status, layer) in missing {
         assert_eq!(
             (status.code(), status.message()),
@@ -126,20 +126,25 @@ fn without_any_layer_the_log_names_the_one_that_is_missing() {
 async fn anonymous() -> Extensions {
     let credential = tollgate::CredentialLayer::new().with_anonymous();
     let tollgate = Tollgate::builder().credential(credential).verify(Keys).build().unwrap();
+    seen_by_handler(tollgate, http::Request::new(())).await
+}
+
+/// The extensions of a request as the handler sees them.
+async fn seen_by_handler(tollgate: Tollgate, request: http::Request<()>) -> Extensions {
     let (sender, seen) = std::sync::mpsc::channel();
     let service =
         tower::ServiceBuilder::new().layer(tollgate).service_fn(move |request: http::Request<()>| {
             sender.send(request.into_parts().0.extensions).unwrap();
             std::future::ready(Ok::<_, std::convert::Infallible>(http::Response::new(String::new())))
         });
-    tower::ServiceExt::oneshot(service, http::Request::new(())).await.unwrap();
+    tower::ServiceExt::oneshot(service, request).await.unwrap();
     seen.recv().unwrap()
 }
 
 #[tokio::test]
 async fn an_anonymous_caller_has_no_principal() {
     let extensions = anonymous().await;
-    assert!(extensions.optional_principal().unwrap().is_none());
+    assert!(extensions.optional_principal().unwrap().is_none() && extensions.ended().is_none());
     for status in [extensions.principal().unwrap_err(), extensions.plan().unwrap_err()] {
         assert_eq!(status.code(), Code::Unauthenticated);
         assert_eq!(denial_of(&status).kind(), DenialKind::CredentialMissing);
@@ -152,11 +157,49 @@ fn authenticated() -> Extensions {
     extensions
 }
 
+/// A call to a public RPC has neither a caller nor a limit, whatever key it has.
+#[tokio::test]
+async fn a_public_rpc_has_no_caller() {
+    let public = tollgate::verify::PublicRoutes::new().get("/");
+    let tollgate =
+        Tollgate::builder().verify(Keys).rate_limit(60.per_minute()).public(public).build().unwrap();
+    let request = http::Request::builder().header("x-api-key", "good").body(()).unwrap();
+    let extensions = seen_by_handler(tollgate, request).await;
+    assert!(extensions.decision().is_none() && extensions.ended().is_none());
+    assert!(extensions.optional_principal().unwrap().is_none());
+    assert_eq!(extensions.principal().unwrap_err().code(), Code::Unauthenticated);
+}
+
 #[test]
-fn a_caller_outlives_its_request() {
-    let caller = Request::from_parts(MetadataMap::default(), authenticated(), ()).caller();
-    let thread = std::thread::spawn(move || caller.clone().principal().unwrap().id().to_owned());
+fn the_context_of_a_call_outlives_its_request() {
+    let context = Request::from_parts(MetadataMap::default(), authenticated(), ()).call_context();
+    let thread = std::thread::spawn(move || context.clone().principal().unwrap().id().to_owned());
     assert_eq!(thread.join().unwrap(), "key_1");
+}
+
+#[tokio::test]
+async fn the_context_of_a_call_does_not_keep_the_credential() {
+    let tollgate = Tollgate::builder().verify(Keys).rate_limit(60.per_minute()).build().unwrap();
+    let request = http::Request::builder().header("x-api-key", "good").body(()).unwrap();
+    let extensions = seen_by_handler(tollgate, request).await;
+    assert!(RequestContext::of(&extensions).unwrap().credential().is_some());
+    let kept = extensions.call_context();
+    let context = RequestContext::of(kept.context_extensions()).unwrap();
+    assert!(context.credential().is_none());
+    assert_eq!(kept.principal().unwrap().id(), "key_1");
+    assert_eq!(kept.request_id().unwrap(), extensions.request_id().unwrap());
+    assert_eq!(kept.decision(), extensions.decision());
+    assert!(kept.decision().is_some());
+}
+
+#[tokio::test]
+async fn a_handler_waits_for_the_end_of_its_caller() {
+    let principal = std::sync::Arc::new(Principal::new("key_1"));
+    let mut extensions = Extensions::new();
+    RequestContext::authenticate(&mut extensions, std::sync::Arc::clone(&principal));
+    let ended = extensions.call_context().ended().unwrap();
+    principal.end_signal().end(tollgate::store::EndReason::Revoked);
+    assert_eq!(within(ended).await.kind(), DenialKind::KeyRevoked);
 }
 
 #[test]

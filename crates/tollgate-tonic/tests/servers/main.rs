@@ -90,10 +90,11 @@ impl Health for Service {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let caller = request.caller();
+        let context = request.call_context();
         drop(request);
-        let id = caller.principal()?.id().to_owned();
-        let refused = caller.refuse(Denial::new(DenialKind::Forbidden).with_detail(format!("Enough, {id}.")));
+        let id = context.principal()?.id().to_owned();
+        let refused =
+            context.refuse(Denial::new(DenialKind::Forbidden).with_detail(format!("Enough, {id}.")));
         let items = tokio_stream::iter([Ok(HealthCheckResponse { status: 1 }), Err(refused)]);
         Ok(Response::new(Box::pin(items)))
     }

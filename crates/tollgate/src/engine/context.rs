@@ -100,6 +100,14 @@ impl RequestContext {
         }
     }
 
+    /// As [`copy`](Self::copy), but without the credential: for what outlives the request, so that the secret is not kept in memory as
+    /// long.
+    pub fn copy_without_credential(from: &Extensions, to: &mut Extensions) {
+        if let Some(context) = Self::of(from) {
+            Box::new(Self { credential: None, ..context.clone() }).put(to);
+        }
+    }
+
     /// The request's identifier, if a `RequestIdLayer` has run.
     pub fn request_id(&self) -> Option<&RequestId> {
         self.request_id.as_ref()

@@ -8,6 +8,9 @@ use tollgate_core::{denial::Denial, respond::Respond};
 
 /// Uses the first responder whose condition matches the request. Otherwise uses the default responder.
 ///
+/// A handler that refuses by `RequestExt::refuse` of `tollgate-tonic` has no path, because tonic does not give it one: a condition sees `/`
+/// there. The other fields are those of a gRPC request, so that a condition by [`GrpcKind`](super::GrpcKind) matches.
+///
 /// ```
 /// use tollgate::respond::{ByRequest, Json, Problem};
 ///

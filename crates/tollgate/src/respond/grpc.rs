@@ -33,12 +33,12 @@ use status::Fields;
 /// | `grpc-retry-pushback-ms` | how long clients with a retry policy wait, in milliseconds (gRFC A6): [`Denial::retry_after`] |
 /// | `grpc-status-details-bin` | what [`with_details`](Self::with_details) has set, if anything |
 ///
-/// The pushback is -1, which means *do not retry*, for used-up credits and for a request that its limit never admits: waiting does not
-/// help there, but clients usually retry their code, `RESOURCE_EXHAUSTED`. It is also -1 for a wait of more than 24 days, the longest that
+/// The pushback is -1, which means *do not retry*, for used-up credits, also with a `retry_after`, and for a request that its limit never
+/// admits: a client's wait does not help there, but clients usually retry their code, `RESOURCE_EXHAUSTED`. It is also -1 for a wait of more than 24 days, the longest that
 /// the field can hold.
 ///
 /// The fields together take at most 7 KiB, because clients accept 8 KiB of metadata by default. A message is cut after 2 KiB at a
-/// character. Details that do not fit are left out.
+/// character. Details are told how much room there is; those that do not fit are left out.
 ///
 /// # Examples
 ///
@@ -122,14 +122,16 @@ impl Default for Grpc {
 pub trait StatusDetails: Send + Sync + 'static {
     /// The encoded `google.rpc.Status` of a refusal; `None` for no details. What it has must be what callers may see:
     /// neither the denial's [kind](Denial::kind) nor its [sentence for the log](Denial::log_detail).
-    fn encode(&self, denial: &Denial) -> Option<Bytes>;
+    ///
+    /// `room`: how many bytes fit. Longer details are left out, so give shorter ones.
+    fn encode(&self, denial: &Denial, room: usize) -> Option<Bytes>;
 }
 
 impl<F> StatusDetails for F
 where
     F: Fn(&Denial) -> Option<Bytes> + Send + Sync + 'static,
 {
-    fn encode(&self, denial: &Denial) -> Option<Bytes> {
+    fn encode(&self, denial: &Denial, _room: usize) -> Option<Bytes> {
         self(denial)
     }
 }
@@ -139,7 +141,7 @@ impl Respond for Grpc {
         let Some(kind) = GrpcKind::of(request) else {
             return self.otherwise.respond(denial, request);
         };
-        let details = self.details.as_ref().and_then(|details| details.encode(denial));
+        let details = |room| self.details.as_ref()?.encode(denial, room);
         let fields = Fields::new(denial, details).into_iter();
         match kind {
             GrpcKind::Grpc => {

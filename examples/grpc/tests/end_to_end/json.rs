@@ -1,4 +1,4 @@
-//! The JSON twin of `GetPrice` on the same port, under the same policy.
+//! `GetPrice` as JSON on the same port, under the same policy.
 
 use hyper::{Method, Response};
 use serde_json::{Value, json};

@@ -27,7 +27,8 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    pub(super) fn new(denial: &Denial, details: Option<Bytes>) -> Self {
+    /// `details`: those of at most this many bytes.
+    pub(super) fn new(denial: &Denial, details: impl FnOnce(usize) -> Option<Bytes>) -> Self {
         let mut fields = [
             (STATUS, Some(HeaderValue::from(u16::from(denial.grpc_code())))),
             (MESSAGE, encoded_message(denial)),
@@ -36,7 +37,8 @@ impl Fields {
         ];
         let room = MAX_STATUS_BYTES.saturating_sub(size(&fields) + DETAILS.as_str().len() + FIELD_OVERHEAD);
         let [.., (_, value)] = &mut fields;
-        *value = details.and_then(|details| encoded_details(&details, room));
+        // Base64 has four characters for three bytes.
+        *value = details(room / 4 * 3 + room % 4 * 3 / 4).and_then(|details| encoded_details(&details, room));
         Self { fields }
     }
 
@@ -96,7 +98,7 @@ fn encoded_details(details: &[u8], room: usize) -> Option<HeaderValue> {
 
 /// `grpc-retry-pushback-ms` (gRFC A6): how many milliseconds a client with a retry policy should wait, or -1 if it should not retry.
 ///
-/// -1 where waiting does not help, but the code is one that clients retry (`RESOURCE_EXHAUSTED`): used-up credits, and a request that
+/// -1 where a client's wait does not help, but the code is one that clients retry (`RESOURCE_EXHAUSTED`): used-up credits, and a request that
 /// its limit never admits. Otherwise a client repeats such a request as often as its policy allows. Also for a wait that does not
 /// fit into the field, which is more than 24 days.
 ///
@@ -104,17 +106,12 @@ fn encoded_details(details: &[u8], room: usize) -> Option<HeaderValue> {
 fn pushback(denial: &Denial) -> Option<HeaderValue> {
     const NO_RETRY: HeaderValue = HeaderValue::from_static("-1");
 
-    match denial.retry_after() {
-        Some(wait) => Some(i32::try_from(wait.as_millis()).map_or(NO_RETRY, HeaderValue::from)),
-        None => never_succeeds(denial).then_some(NO_RETRY),
-    }
-}
-
-fn never_succeeds(denial: &Denial) -> bool {
-    match denial.kind() {
-        DenialKind::CreditsExhausted => true,
-        DenialKind::RateLimited => denial.decision().is_some(),
-        _ => false,
+    match (denial.kind(), denial.retry_after()) {
+        (DenialKind::CreditsExhausted, _) => Some(NO_RETRY),
+        (_, Some(wait)) => Some(i32::try_from(wait.as_millis()).map_or(NO_RETRY, HeaderValue::from)),
+        // A wait is missing because no wait is long enough.
+        (DenialKind::RateLimited, None) => denial.decision().is_some().then_some(NO_RETRY),
+        (_, None) => None,
     }
 }
 
@@ -136,7 +133,7 @@ mod tests {
     }
 
     fn text(denial: &Denial, name: &HeaderName) -> Option<String> {
-        let value = field(&Fields::new(denial, None), name)?;
+        let value = field(&Fields::new(denial, |_| None), name)?;
         Some(value.to_str().unwrap().to_owned())
     }
 
@@ -169,13 +166,20 @@ mod tests {
     #[test]
     fn details_are_sent_whole_or_not_at_all() {
         let denial = Denial::new(DenialKind::Forbidden);
-        let sent = |length| field(&Fields::new(&denial, Some(vec![0xff; length].into())), &DETAILS);
+        let sent = |length| field(&Fields::new(&denial, |_| Some(vec![0xff; length].into())), &DETAILS);
         assert_eq!(sent(1).unwrap(), "/w", "without padding");
-        let fixed = size(&Fields::new(&denial, None).fields) + DETAILS.as_str().len() + FIELD_OVERHEAD;
+        let fixed = size(&Fields::new(&denial, |_| None).fields) + DETAILS.as_str().len() + FIELD_OVERHEAD;
         let longest = (MAX_STATUS_BYTES - fixed) / 4 * 3;
         assert_eq!(sent(longest).unwrap().len(), longest / 3 * 4);
         assert_eq!(sent(longest + 3), None);
         assert_eq!(sent(1_000_000), None);
+        for detail in ["", "x", "xx", "xxx"] {
+            let denial = forbidden(detail);
+            let fitting = Fields::new(&denial, |room| Some(vec![0xff; room].into()));
+            assert!(field(&fitting, &DETAILS).is_some(), "details that take all the room fit");
+            let longer = Fields::new(&denial, |room| Some(vec![0xff; room + 1].into()));
+            assert_eq!(field(&longer, &DETAILS), None);
+        }
         assert!(longest > 5_000, "details of a usual size fit: {longest}");
     }
 
@@ -198,7 +202,7 @@ mod tests {
             (Denial::credits_exhausted(Shortage::new(1, 2)), Some("-1")),
             (
                 Denial::credits_exhausted(Shortage::new(1, 2)).with_retry_after(Duration::from_secs(9)),
-                Some("9000"),
+                Some("-1"),
             ),
             (waiting(1), Some("1000")),
             (waiting(2_147_483), Some("2147483000")),
@@ -225,7 +229,7 @@ mod tests {
             details in proptest::collection::vec(any::<u8>(), 0..9_000),
         ) {
             let denial = forbidden(detail.repeat(times)).with_retry_after(Duration::from_secs(1));
-            let fields = Fields::new(&denial, Some(details.clone().into()));
+            let fields = Fields::new(&denial, |_| Some(details.clone().into()));
             prop_assert!(size(&fields.fields) <= MAX_STATUS_BYTES);
 
             let sent = field(&fields, &MESSAGE).unwrap();
