@@ -156,7 +156,8 @@ async fn a_route_of_http_has_the_policy_of_its_rpc() {
 
 /// A stack that has nothing but the table.
 fn stack(table: &PolicyTable) -> Tollgate {
-    let nobody = verify_sync_fn(|_: &VerifyRequest<'_>| Err::<Principal, _>(Denial::new(DenialKind::KeyUnknown)));
+    let nobody =
+        verify_sync_fn(|_: &VerifyRequest<'_>| Err::<Principal, _>(Denial::new(DenialKind::KeyUnknown)));
     table.guard(Tollgate::builder().verify(nobody)).build().unwrap()
 }
 
@@ -193,7 +194,9 @@ async fn a_public_pattern_does_not_open_what_has_a_policy_of_its_own() {
     ] {
         let table = policies.build().unwrap();
         let in_parts = Tollgate::builder()
-            .verify(verify_sync_fn(|_: &VerifyRequest<'_>| Err::<Principal, _>(Denial::new(DenialKind::KeyUnknown))))
+            .verify(verify_sync_fn(|_: &VerifyRequest<'_>| {
+                Err::<Principal, _>(Denial::new(DenialKind::KeyUnknown))
+            }))
             .public(table.public_routes())
             .build()
             .unwrap();
