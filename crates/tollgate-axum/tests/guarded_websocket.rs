@@ -173,6 +173,7 @@ async fn flood(mut socket: GuardedSocket, reports: Reports) {
     while socket.send(AxumMessage::binary(vec![0; 10_000])).await.is_ok() {}
 }
 
+#[expect(clippy::unused_async, reason = "a handler")]
 async fn split(socket: GuardedSocket, reports: Reports) {
     let (mut sender, mut receiver) = socket.split();
     let of_sender = OnDrop(reports.clone(), "sender");
@@ -195,12 +196,11 @@ async fn split_flood(socket: GuardedSocket, reports: Reports) {
         let _dropped = OnDrop(reports.clone(), "sender");
         loop {
             let mut sent = sender.send(AxumMessage::binary(vec![0; 1 << 20]));
-            let sent = match (&mut sent).now_or_never() {
-                Some(sent) => sent,
-                None => {
-                    let _ = reports.send("full");
-                    sent.await
-                }
+            let sent = if let Some(sent) = (&mut sent).now_or_never() {
+                sent
+            } else {
+                let _ = reports.send("full");
+                sent.await
             };
             if sent.is_err() {
                 return;

@@ -85,8 +85,7 @@ impl Backend {
             async move {
                 let (received, token) = once.unwrap();
                 if request.uri().path() == "/never" {
-                    let _token = token;
-                    return pending().await;
+                    return waiting_with(token).await;
                 }
                 let frames = futures_util::stream::unfold((received, token), async |mut open| {
                     Some((Ok(open.0.recv().await?), open))
@@ -160,4 +159,9 @@ fn ended(log: &Log) -> Vec<tests::suite::Entry> {
 
 fn ending(signal: &EndSignal) -> TollgateBuilder {
     builder(signal).stream_end(StreamEndLayer::new())
+}
+
+/// Never answers, and holds the token meanwhile.
+async fn waiting_with<T>(_token: Arc<()>) -> T {
+    pending().await
 }

@@ -1,10 +1,6 @@
 //! Streams over real connections, whose callers' keys end.
 
-use std::{
-    convert::Infallible,
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use axum::{
     Router,
@@ -43,7 +39,7 @@ use tonic_health::{
 };
 
 /// How soon a stream ends after the revocation. A busy machine may take longer than the few milliseconds that it takes.
-const BOUND: Duration = Duration::from_secs(1);
+const BOUND: Duration = Duration::from_secs(10);
 
 /// A stack that ends streams, and two keys.
 struct Api {
@@ -117,11 +113,11 @@ async fn first_frame(response: &mut Response<Incoming>) {
 }
 
 /// Reads an open stream to its end. Gives its trailers, and when it has ended.
-async fn trailers(response: Response<Incoming>) -> (Option<HeaderMap>, Instant) {
+async fn trailers(response: Response<Incoming>) -> (Option<HeaderMap>, tokio::time::Instant) {
     let collected = within(response.into_body().collect()).await.unwrap();
     let trailers = collected.trailers().cloned();
     assert_eq!(collected.to_bytes(), "", "nothing but the end");
-    (trailers, Instant::now())
+    (trailers, tokio::time::Instant::now())
 }
 
 #[tokio::test]
@@ -265,7 +261,7 @@ async fn a_thousand_streams_of_a_key_end_after_one_revocation_and_none_of_anothe
     }
     assert!(open.iter().all(|stream| !stream.is_finished()), "none ends before");
 
-    let revoked_at = Instant::now();
+    let revoked_at = tokio::time::Instant::now();
     assert!(api.keys.revoke("key_1"));
     for ended in join_all(open).await {
         let (trailers, ended_at) = ended.unwrap();

@@ -55,10 +55,10 @@ struct ByHand<'p> {
     packages: BTreeMap<&'p str, &'p RpcPolicy>,
 }
 
-fn listed<'p>(
+fn listed(
     level: Level,
-    policies: &'p [(String, RpcPolicy)],
-) -> Result<BTreeMap<&'p str, &'p RpcPolicy>, ConfigurationError> {
+    policies: &[(String, RpcPolicy)],
+) -> Result<BTreeMap<&str, &RpcPolicy>, ConfigurationError> {
     let mut by_name = BTreeMap::new();
     for (name, policy) in policies {
         // The path of an RPC is its name with a slash.
@@ -283,7 +283,7 @@ fn check(policies: &RpcPolicies, rpcs: &BTreeMap<String, RpcPolicy>) -> Result<(
         let Some(known) = &known else { continue };
         let requirement = policy.requirement();
         if let Some(unknown) = requirement.scopes().find(|scope| !known.grants(scope)) {
-            let suggestion = suggestion(unknown, known.iter().map(|scope| scope.as_str()));
+            let suggestion = suggestion(unknown, known.iter().map(tollgate::scope::Scope::as_str));
             return Err(error(format!(
                 "the policy of {rpc} requires the scope {unknown}, which nobody can have{suggestion}: correct it, or add it to \
                  with_known_scopes"

@@ -63,9 +63,10 @@ impl PolicyTable {
     /// Which routes are open to everyone. All others are exceptions, in case the pattern of an open one matches them, too.
     pub fn public_routes(&self) -> PublicRoutes {
         self.routes.iter().fold(PublicRoutes::new(), |routes, Route { method, path, policy }| {
-            match policy.is_public() {
-                true => routes.route(method.clone(), path),
-                false => routes.except(method.clone(), path),
+            if policy.is_public() {
+                routes.route(method.clone(), path)
+            } else {
+                routes.except(method.clone(), path)
             }
         })
     }

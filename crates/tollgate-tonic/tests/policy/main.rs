@@ -9,7 +9,7 @@
 //! | `table` | the forms that the layers take, and routes beside the RPCs |
 //! | `garbage` | descriptor sets that are none |
 //! | `server` | a whole stack in front of a tonic server |
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod errors;
 mod garbage;

@@ -180,17 +180,14 @@ fn memory_of(tollgate: TollgateBuilder, request: Request<String>) -> i64 {
     let mut held = None;
     let measured = allocation_counter::measure(|| {
         let mut future = Box::pin(service.oneshot(request));
-        match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(response)) => {
-                drop(future);
-                let mut stream = Box::pin(response.into_body());
-                assert!(is_answered && next(&mut stream) == Next::Nothing);
-                held = Some(Ok(stream));
-            }
-            _ => {
-                assert!(!is_answered);
-                held = Some(Err(future));
-            }
+        if let Poll::Ready(Ok(response)) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            drop(future);
+            let mut stream = Box::pin(response.into_body());
+            assert!(is_answered && next(&mut stream) == Next::Nothing);
+            held = Some(Ok(stream));
+        } else {
+            assert!(!is_answered);
+            held = Some(Err(future));
         }
     });
     drop(held);
