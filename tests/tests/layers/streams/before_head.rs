@@ -158,12 +158,16 @@ async fn a_call_that_is_ended_is_no_failed_attempt() {
         let service: BoxCloneSyncService<_, Response<UnsyncBoxBody<Bytes, Infallible>>, _> = if stands_alone {
             let stack = ending(&signal).build().unwrap().layer(inner);
             BoxCloneSyncService::new(
-                attempts.layer(stack).map_response(|response| response.map(http_body_util::BodyExt::boxed_unsync)),
+                attempts
+                    .layer(stack)
+                    .map_response(|response| response.map(http_body_util::BodyExt::boxed_unsync)),
             )
         } else {
             let stack = ending(&signal).attempt_limit(attempts).build().unwrap();
             BoxCloneSyncService::new(
-                stack.layer(inner).map_response(|response| response.map(http_body_util::BodyExt::boxed_unsync)),
+                stack
+                    .layer(inner)
+                    .map_response(|response| response.map(http_body_util::BodyExt::boxed_unsync)),
             )
         };
         let status = async |key| service.clone().oneshot(with_key(key)).await.unwrap().status().as_u16();
