@@ -144,8 +144,8 @@ fn keep(slot: &mut Option<Waker>, cx: &Context<'_>) -> Option<Waker> {
     }
 }
 
-/// Takes the socket when the supervisor is dropped. A handler that has panicked may have left a half of it to another task, which nobody
-/// could end any more.
+/// Takes the socket when the supervisor is dropped. If the handler has panicked, another task may still have a half of the
+/// socket: then it reads the end.
 struct TakeOnDrop(Arc<Shared>);
 
 impl Drop for TakeOnDrop {

@@ -241,7 +241,7 @@ async fn bodies_that_make_wait_are_streamed_and_sent_once() {
     assert_eq!(server.0.seen.lock().unwrap()[0].body, "one two");
 }
 
-/// A body whose data somebody else sends.
+/// A body whose data another task sends.
 struct Received(tokio::sync::mpsc::Receiver<&'static str>);
 
 impl http_body::Body for Received {

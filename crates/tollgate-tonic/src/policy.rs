@@ -104,7 +104,7 @@
 //! # What stops the start-up
 //!
 //! An RPC without a policy; a policy in code for an RPC, a service or a package that the descriptor sets do not have, for example
-//! because it was renamed; a scope that is invalid or that nobody can have; a policy that is written twice, contradicts itself, or requires
+//! because it was renamed; a scope that is invalid or that no key can have; a policy that is written twice, contradicts itself, or requires
 //! nothing without saying so; two versions of a service in two descriptor sets; and a service that is served without a policy. The error names it.
 //!
 //! # Security

@@ -107,7 +107,7 @@ impl Gate {
         matches!(self, Self::Credential(_) | Self::Verify(_))
     }
 
-    /// Tells the stack's public routes to the gates that decide by them.
+    /// Gives the stack's public routes to the gates that decide by them.
     pub(crate) fn set_public(&mut self, routes: &credential::CompiledRoutes) {
         let public = match self {
             Self::Credential(gate) => &mut gate.public,

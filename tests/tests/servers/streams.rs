@@ -148,7 +148,7 @@ async fn the_events_of_axum_end() {
     assert_eq!(trailers(response).await.0, None);
 }
 
-/// Reads the body of a request in a task of its own, which tells each piece. It answers with a stream, or never.
+/// Reads the body of a request in a task of its own, which reports each piece. It answers with a stream, or never.
 async fn serve_client_streams(api: &Api, answers: bool) -> (SocketAddr, mpsc::UnboundedReceiver<Bytes>) {
     let (pieces, received) = mpsc::unbounded_channel();
     let handler = post(async move |request: Request<Body>| {

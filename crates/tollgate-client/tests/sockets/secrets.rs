@@ -48,7 +48,7 @@ async fn the_key_is_in_no_log_and_no_error() {
     hyper.clone().oneshot(request(&server.uri("/"))).await.unwrap();
     hyper.clone().oneshot(request(&Server::answering([]).await.uri("/hidden?token=hunter2"))).await.unwrap();
 
-    // Nobody listens there any more.
+    // The receiver is gone.
     let closed = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         format!("http://{}", listener.local_addr().unwrap())

@@ -223,15 +223,15 @@ fn default_of(
 
 const BY_SERVICE: &str = "RpcPolicies::service";
 
-/// The one policy that was written for `whom`, of two places where one may be.
+/// The one policy that was written for `target`, of two places where one may be.
 fn one_of(
-    whom: &str,
+    target: &str,
     (place, one): (&str, Option<RpcPolicy>),
     (other_place, other): (&str, Option<RpcPolicy>),
 ) -> Result<Option<RpcPolicy>, ConfigurationError> {
     match (one, other) {
         (Some(_), Some(_)) => {
-            Err(error(format!("{whom} has two policies, by {place} and by {other_place}: keep one")))
+            Err(error(format!("{target} has two policies, by {place} and by {other_place}: keep one")))
         }
         (one, other) => Ok(one.or(other)),
     }
@@ -285,7 +285,7 @@ fn check(policies: &RpcPolicies, rpcs: &BTreeMap<String, RpcPolicy>) -> Result<(
         if let Some(unknown) = requirement.scopes().find(|scope| !known.grants(scope)) {
             let suggestion = suggestion(unknown, known.iter().map(tollgate::scope::Scope::as_str));
             return Err(error(format!(
-                "the policy of {rpc} requires the scope {unknown}, which nobody can have{suggestion}: correct it, or add it to \
+                "the policy of {rpc} requires the scope {unknown}, which no key can have{suggestion}: correct it, or add it to \
                  with_known_scopes"
             )));
         }

@@ -11,7 +11,7 @@ use tollgate::scope::Requirement;
 /// let read = RpcPolicy::requires(scope("prices:read"));
 /// let upload = RpcPolicy::requires(scope("candles:write") & (scope("eu") | scope("us"))).with_cost(10).with_credits(5);
 /// let whoami = RpcPolicy::authenticated();
-/// let news = RpcPolicy::anonymous();
+/// let ping = RpcPolicy::anonymous();
 /// let health = RpcPolicy::public();
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -35,8 +35,8 @@ pub(super) struct Route {
 }
 
 impl PolicyTable {
-    /// Gives a stack the public routes and the map of scopes, so that it admits to each RPC whom the RPC's policy admits, and denies
-    /// everything else. Costs are given to the layers that count: [`costs`](Self::costs), [`credit_costs`](Self::credit_costs).
+    /// Gives a stack the public routes and the map of scopes, so that each RPC has its policy, and every other
+    /// request is denied. Costs are given to the layers that count: [`costs`](Self::costs), [`credit_costs`](Self::credit_costs).
     ///
     /// A stack that also has other routes takes the two parts instead: `.public(table.public_routes())`, and
     /// `.scope(table.scope_map().get("/usage", scope("usage:read")))`. Without the map of scopes, **every key may call every RPC**.

@@ -83,19 +83,19 @@ fn a_policy_for_what_was_renamed() {
 fn a_scope_that_nobody_can_have() {
     fails(
         guarded().with_known_scopes(["prices:write", "price:read", "candles:write"]),
-        "the policy of market.v1.Market/Get requires the scope prices:read, which nobody can have (did you mean price:read?): \
+        "the policy of market.v1.Market/Get requires the scope prices:read, which no key can have (did you mean price:read?): \
          correct it, or add it to with_known_scopes",
     );
     fails(
         guarded().with_known_scopes([""; 0]),
-        "the policy of market.v1.Market/Get requires the scope prices:read, which nobody can have: correct it, or add it to \
+        "the policy of market.v1.Market/Get requires the scope prices:read, which no key can have: correct it, or add it to \
          with_known_scopes",
     );
     fails(
         RpcPolicies::new()
             .service("market.v1.Market", RpcPolicy::requires(scope("a") | scope("b")))
             .with_known_scopes(["a"]),
-        "the policy of market.v1.Market/{method} requires the scope b, which nobody can have: correct it, or add it to \
+        "the policy of market.v1.Market/{method} requires the scope b, which no key can have: correct it, or add it to \
          with_known_scopes",
     );
     for known in ["prices:read", "prices:*"] {

@@ -2,7 +2,7 @@
 
 use tollgate_core::limit::{Charge, PolicyName, Quota};
 
-/// A charge that outlives its request: to whom, and under which quota. Its cost is known later.
+/// A charge that outlives its request: its subject and its quota. Its cost is known later.
 #[derive(Clone)]
 pub(crate) struct KeptCharge {
     policy: PolicyName,

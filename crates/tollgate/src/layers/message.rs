@@ -204,7 +204,7 @@ impl MessageGate {
         }
     }
 
-    /// Whether messages without a principal are counted by a policy, or refused because nobody pays for them.
+    /// Whether messages without a principal are counted by a policy, or refused because no account pays for them.
     pub(crate) fn charges_anonymous(&self) -> bool {
         self.credits.is_some() || self.limits.as_ref().is_none_or(|limits| limits.of.counts_anonymous())
     }

@@ -75,7 +75,7 @@
 //!
 //! # Memory
 //!
-//! At most 850 bytes for a gRPC call that waits for the head of its response, and 1,350 bytes for an open stream, all told: no task. If the key
+//! At most 850 bytes for a gRPC call that waits for the head of its response, and 1,350 bytes for an open stream, in all, and no task. If the key
 //! expires, its timer takes 112 bytes more. The texts of the head, such as the path, come on top; the server's limits bound them. The
 //! request's credential is not kept.
 //!

@@ -38,7 +38,7 @@ use status::Fields;
 /// the field can hold.
 ///
 /// The fields together take at most 7 KiB, because clients accept 8 KiB of metadata by default. A message is cut after 2 KiB at a
-/// character. Details are told how much room there is; those that do not fit are left out.
+/// character. The details get the room that is left; those that do not fit are left out.
 ///
 /// # Examples
 ///

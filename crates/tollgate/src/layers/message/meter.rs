@@ -103,7 +103,7 @@ impl Charges {
             let now = attempt.instant()?;
             match attempt.answered(credits.reserve(count, now)).await? {
                 Ok(reservation) => {
-                    // From here on the charge is made, also if nobody waits for it any more.
+                    // From here on the charge is made, also if its caller no longer waits.
                     if let Some(first_try) = reservation.charge() {
                         first_try.await;
                     }
