@@ -311,6 +311,7 @@ async fn a_path_with_two_readings_is_not_public_by_a_parameter() {
 #[tokio::test]
 async fn a_websocket_is_public_over_each_version_of_http() {
     let public = PublicRoutes::new().get("/ws").any("/any").except(Method::CONNECT, "/any");
+    let public = public.any("/posts").except(Method::GET, "/posts");
     let stack = Tollgate::builder().verify(Directory::default()).public(public).build().unwrap();
     let mut stack = erase(stack.layer(Inner::new()));
     for (method, path, version, is_public) in [
@@ -320,6 +321,10 @@ async fn a_websocket_is_public_over_each_version_of_http() {
         ("POST", "/ws", Version::HTTP_2, false),
         ("GET", "/any", Version::HTTP_2, true),
         ("CONNECT", "/any", Version::HTTP_2, false),
+        ("POST", "/posts", Version::HTTP_2, true),
+        ("GET", "/posts", Version::HTTP_2, false),
+        ("HEAD", "/posts", Version::HTTP_2, false),
+        ("CONNECT", "/posts", Version::HTTP_2, false),
     ] {
         assert_eq!(
             is_open(&mut stack, method, path, version).await,

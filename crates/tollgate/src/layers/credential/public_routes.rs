@@ -111,10 +111,19 @@ impl PublicRoutes {
 
     fn compile_as(self, name: &'static str) -> Result<Option<CompiledRoutes>, ConfigurationError> {
         let listed = self.clone();
-        let router = self.routes.compile(name, |_path, methods| Ok(methods))?;
+        let router = self.routes.compile(name, |_path, methods| Ok(with_connect(methods)))?;
         let has_public = listed.routes.values().any(|is_public| *is_public);
         Ok(has_public.then(|| CompiledRoutes(Arc::new(Compiled { router, listed }))))
     }
+}
+
+/// A path that is public for every method, and not for `GET`, opens no WebSocket either: over HTTP/2 it begins with `CONNECT`.
+fn with_connect(mut methods: Methods<bool>) -> Methods<bool> {
+    let excepts_get = methods.contains(&(Some(Method::GET), false));
+    if excepts_get && !methods.iter().any(|(method, _)| *method == Some(Method::CONNECT)) {
+        methods.push((Some(Method::CONNECT), false));
+    }
+    methods
 }
 
 /// Compiled routes. Layers share them.

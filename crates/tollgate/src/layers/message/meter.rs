@@ -76,7 +76,8 @@ impl MessageMeter {
     ///
     /// # Errors
     /// The messages are refused, for one of the reasons in the [table](crate::layers::message#what-is-refused). The limits do not count
-    /// them, except where the credits refuse, or the key ends while the charge waits for a backend. More messages at once than a limit admits are refused without a time to wait.
+    /// them, except where the credits refuse, or the key ends while the charge waits for a backend. More messages at once than a limit
+    /// admits are refused without a time to wait.
     pub fn charge(&self, count: u64) -> impl Future<Output = Result<(), Denial>> + Send + use<> {
         let charges = Arc::clone(&self.0);
         async move { charges.charge(count).await }
