@@ -81,6 +81,52 @@ impl<T> RouteMap<T> {
     }
 }
 
+/// The methods of a map `$map` by which routes are listed in its field `routes`. The documentation says what a route `$does`.
+macro_rules! impl_route_methods {
+    ($map:ident, $value:ident: $type:ty, $does:literal) => {
+        impl $map {
+            #[doc = concat!("What `GET` (and `HEAD`) ", $does, " on this path.")]
+            pub fn get(self, path: impl Into<String>, $value: $type) -> Self {
+                self.route(http::Method::GET, path, $value)
+            }
+
+            #[doc = concat!("What `POST` ", $does, " on this path.")]
+            pub fn post(self, path: impl Into<String>, $value: $type) -> Self {
+                self.route(http::Method::POST, path, $value)
+            }
+
+            #[doc = concat!("What `PUT` ", $does, " on this path.")]
+            pub fn put(self, path: impl Into<String>, $value: $type) -> Self {
+                self.route(http::Method::PUT, path, $value)
+            }
+
+            #[doc = concat!("What `PATCH` ", $does, " on this path.")]
+            pub fn patch(self, path: impl Into<String>, $value: $type) -> Self {
+                self.route(http::Method::PATCH, path, $value)
+            }
+
+            #[doc = concat!("What `DELETE` ", $does, " on this path.")]
+            pub fn delete(self, path: impl Into<String>, $value: $type) -> Self {
+                self.route(http::Method::DELETE, path, $value)
+            }
+
+            #[doc = concat!("What every method without an entry of its own ", $does, " on this path.")]
+            pub fn any(mut self, path: impl Into<String>, $value: $type) -> Self {
+                self.routes.insert(None, path.into(), $value.into());
+                self
+            }
+
+            #[doc = concat!("What a method ", $does, " on this path.")]
+            pub fn route(mut self, method: http::Method, path: impl Into<String>, $value: $type) -> Self {
+                self.routes.insert(Some(method), path.into(), $value.into());
+                self
+            }
+        }
+    };
+}
+
+pub(crate) use impl_route_methods;
+
 /// What is listed for the method of a request. The method's own entry comes first, then `GET`'s for `HEAD`, then that of every method,
 /// then `GET`'s for the `CONNECT` that opens a WebSocket over HTTP/2 (RFC 8441).
 pub(crate) fn find<'m, T>(methods: &'m Methods<T>, head: RequestHead<'_>) -> Option<&'m T> {

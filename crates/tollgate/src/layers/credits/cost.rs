@@ -2,7 +2,6 @@
 
 use std::{fmt, sync::Arc};
 
-use http::Method;
 use tollgate_core::{
     request::RequestHead,
     verify::{Plan, Principal},
@@ -10,7 +9,7 @@ use tollgate_core::{
 
 use crate::{
     ConfigurationError,
-    layers::route_map::{Methods, RouteMap, find},
+    layers::route_map::{Methods, RouteMap, find, impl_route_methods},
 };
 
 /// The estimated cost of a request, in credits. A request whose estimate is 0 is free: nothing is reserved, and nothing that its handler
@@ -101,43 +100,6 @@ impl CreditCosts {
         Self::default()
     }
 
-    /// What `GET` (and `HEAD`) costs on this path.
-    pub fn get(self, path: impl Into<String>, cost: u64) -> Self {
-        self.route(Method::GET, path, cost)
-    }
-
-    /// What `POST` costs on this path.
-    pub fn post(self, path: impl Into<String>, cost: u64) -> Self {
-        self.route(Method::POST, path, cost)
-    }
-
-    /// What `PUT` costs on this path.
-    pub fn put(self, path: impl Into<String>, cost: u64) -> Self {
-        self.route(Method::PUT, path, cost)
-    }
-
-    /// What `PATCH` costs on this path.
-    pub fn patch(self, path: impl Into<String>, cost: u64) -> Self {
-        self.route(Method::PATCH, path, cost)
-    }
-
-    /// What `DELETE` costs on this path.
-    pub fn delete(self, path: impl Into<String>, cost: u64) -> Self {
-        self.route(Method::DELETE, path, cost)
-    }
-
-    /// What every method without an entry of its own costs on this path.
-    pub fn any(mut self, path: impl Into<String>, cost: u64) -> Self {
-        self.routes.insert(None, path.into(), cost);
-        self
-    }
-
-    /// What a method costs on this path.
-    pub fn route(mut self, method: Method, path: impl Into<String>, cost: u64) -> Self {
-        self.routes.insert(Some(method), path.into(), cost);
-        self
-    }
-
     /// What every route costs that is not listed: also each method that a listed path does not name, and each spelling of a path that the
     /// inner service may treat as a listed one (`/scan/`, `//scan`). If all listed routes cost as much, the cost is the same for each
     /// request.
@@ -153,6 +115,8 @@ impl CreditCosts {
         Ok(CreditCost(Kind::ByRoute { routes: Arc::new(routes), otherwise: cost }))
     }
 }
+
+impl_route_methods!(CreditCosts, cost: u64, "costs");
 
 #[cfg(test)]
 mod tests {

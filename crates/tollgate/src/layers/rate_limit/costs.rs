@@ -1,11 +1,9 @@
 //! What requests cost by route.
 
-use http::Method;
-
 use super::cost::Cost;
 use crate::{
     ConfigurationError,
-    layers::route_map::{RouteMap, find},
+    layers::route_map::{RouteMap, find, impl_route_methods},
 };
 
 /// What routes take from a quota, by method and path pattern: completed by [`otherwise`](Self::otherwise), which says what all other
@@ -31,28 +29,6 @@ impl Costs {
         Self::default()
     }
 
-    /// What `GET` (and `HEAD`) costs on this path.
-    pub fn get(self, path: impl Into<String>, cost: u64) -> Self {
-        self.route(Method::GET, path, cost)
-    }
-
-    /// What `POST` costs on this path.
-    pub fn post(self, path: impl Into<String>, cost: u64) -> Self {
-        self.route(Method::POST, path, cost)
-    }
-
-    /// What every method without an entry of its own costs on this path.
-    pub fn any(mut self, path: impl Into<String>, cost: u64) -> Self {
-        self.routes.insert(None, path.into(), cost);
-        self
-    }
-
-    /// What a method costs on this path.
-    pub fn route(mut self, method: Method, path: impl Into<String>, cost: u64) -> Self {
-        self.routes.insert(Some(method), path.into(), cost);
-        self
-    }
-
     /// What every route costs that is not listed. If all listed routes cost as much, the cost is the same for each request.
     ///
     /// # Errors
@@ -69,3 +45,5 @@ impl Costs {
         }))
     }
 }
+
+impl_route_methods!(Costs, cost: u64, "costs");

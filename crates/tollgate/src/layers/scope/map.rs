@@ -10,7 +10,7 @@ use tollgate_core::{
 use super::Required;
 use crate::{
     ConfigurationError,
-    layers::route_map::{Methods, RouteMap, find},
+    layers::route_map::{Methods, RouteMap, find, impl_route_methods},
 };
 
 /// Which scopes a route requires, by method and path pattern.
@@ -33,51 +33,11 @@ impl ScopeMap {
         Self::default()
     }
 
-    /// What `GET` (and `HEAD`) requires on this path.
-    pub fn get(self, path: impl Into<String>, requirement: impl Into<Requirement>) -> Self {
-        self.route(Method::GET, path, requirement)
-    }
-
-    /// What `POST` requires on this path.
-    pub fn post(self, path: impl Into<String>, requirement: impl Into<Requirement>) -> Self {
-        self.route(Method::POST, path, requirement)
-    }
-
-    /// What `PUT` requires on this path.
-    pub fn put(self, path: impl Into<String>, requirement: impl Into<Requirement>) -> Self {
-        self.route(Method::PUT, path, requirement)
-    }
-
-    /// What `PATCH` requires on this path.
-    pub fn patch(self, path: impl Into<String>, requirement: impl Into<Requirement>) -> Self {
-        self.route(Method::PATCH, path, requirement)
-    }
-
-    /// What `DELETE` requires on this path.
-    pub fn delete(self, path: impl Into<String>, requirement: impl Into<Requirement>) -> Self {
-        self.route(Method::DELETE, path, requirement)
-    }
-
-    /// What every method without an entry of its own requires on this path.
-    pub fn any(self, path: impl Into<String>, requirement: impl Into<Requirement>) -> Self {
-        self.insert(None, path.into(), requirement.into())
-    }
-
-    /// What a method requires on this path.
-    pub fn route(self, method: Method, path: impl Into<String>, requirement: impl Into<Requirement>) -> Self {
-        self.insert(Some(method), path.into(), requirement.into())
-    }
-
     /// Lets every route that is not listed pass, with or without a principal: for a map that only lists exceptions, around a
     /// service that guards itself. This includes every method that a listed path does not name, and every spelling of a path
     /// that the inner service may treat as a listed one (`/admin/`, `//admin`).
     pub fn dangerous_allow_unlisted(mut self) -> Self {
         self.allows_unlisted = true;
-        self
-    }
-
-    fn insert(mut self, method: Option<Method>, path: String, requirement: Requirement) -> Self {
-        self.routes.insert(method, path, requirement);
         self
     }
 
@@ -101,6 +61,8 @@ impl ScopeMap {
         Ok(CompiledMap { router, unlisted, allows_unlisted: self.allows_unlisted })
     }
 }
+
+impl_route_methods!(ScopeMap, requirement: impl Into<Requirement>, "requires");
 
 #[derive(Debug)]
 pub(super) struct CompiledMap {
