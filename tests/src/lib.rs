@@ -38,6 +38,9 @@ mod documents {
     #[doc = include_str!("../../crates/tollgate-sql/README.md")]
     struct TollgateSqlReadme;
 
+    #[doc = include_str!("../../crates/tollgate-tonic/README.md")]
+    struct TollgateTonicReadme;
+
     #[doc = include_str!("../../docs/guides/axum-router.md")]
     struct AxumRouterGuide;
 

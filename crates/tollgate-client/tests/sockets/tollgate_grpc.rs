@@ -16,25 +16,50 @@ use tollgate::{
     scope,
 };
 use tollgate_client::{ClientLayer, Retries};
+use tollgate_tonic::Details;
 use tonic::{Code, body::Body, service::Routes, transport::Endpoint};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
-use tower::{Layer, util::MapResponse};
+use tower::{
+    Layer,
+    util::{MapResponse, MapResponseLayer},
+};
 
 use crate::server::Server;
 
-/// A stack of Tollgate with a limit, in front of tonic, and a tonic client that obeys it. The clock of the server is advanced by the test.
 #[tokio::test]
 async fn a_tonic_client_obeys_the_limits_of_tollgate() -> Result<(), Box<dyn std::error::Error>> {
+    obeys_a_limit(Grpc::new(), &[]).await
+}
+
+/// Without the headers that say the same, as behind a proxy that removes them.
+#[tokio::test]
+async fn a_tonic_client_obeys_the_details_of_a_status() -> Result<(), Box<dyn std::error::Error>> {
+    let responder = Grpc::new().with_details(Details::new("health.example.com"));
+    obeys_a_limit(responder, &["grpc-retry-pushback-ms", "retry-after"]).await
+}
+
+/// A stack of Tollgate with a limit, in front of tonic, and a tonic client that obeys it. The clock of the server is advanced by the test.
+async fn obeys_a_limit(
+    responder: Grpc,
+    removed: &'static [&'static str],
+) -> Result<(), Box<dyn std::error::Error>> {
     let (format, keys, clock) = (KeyFormat::new("sk")?, MemoryKeys::new(), ManualClock::default());
     let key = keys.issue(&format, Environment::Live, Principal::new("key_1"))?;
     let tollgate = Tollgate::builder()
         .verify(KeyVerifier::new(format, keys))
         .rate_limit(1.per_second())
-        .responder(Grpc::new())
+        .responder(responder)
         .clock(clock.clone())
         .build()?;
     let (_, health) = tonic_health::server::health_reporter();
-    let server = Server::before([], Routes::new(health).into_axum_router().layer(tollgate)).await;
+    let without_headers = MapResponseLayer::new(move |mut response: Response<axum::body::Body>| {
+        for name in removed {
+            response.headers_mut().remove(*name);
+        }
+        response
+    });
+    let app = Routes::new(health).into_axum_router().layer(tollgate).layer(without_headers);
+    let server = Server::before([], app).await;
 
     let answered = Arc::new(AtomicUsize::new(0));
     let counted = answered.clone();
