@@ -1,9 +1,9 @@
 //! Collects policies, and makes one table of them.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use http::Method;
-use prost_reflect::{DescriptorPool, ServiceDescriptor, prost::Message as _};
+use prost_reflect::{DescriptorPool, ServiceDescriptor, prost::Message as _, prost_types::FileDescriptorSet};
 use tollgate::{ConfigurationError, Scopes, scope::InvalidScope};
 
 use super::{PolicyTable, RpcPolicy, resolve::resolve};
@@ -89,14 +89,10 @@ impl RpcPolicies {
     /// in the same way counts once.
     ///
     /// # Errors
-    /// If the bytes are not a descriptor set with its imports, if it has no service, or if it describes a service in another way than an
-    /// earlier set.
+    /// If the bytes are not a descriptor set with its imports, if it has no service, if a file is written in another syntax than proto2 or
+    /// proto3, such as an edition, or if it describes a service in another way than an earlier set.
     pub fn with_descriptor_set(mut self, encoded: &[u8]) -> Result<Self, ConfigurationError> {
-        let pool = DescriptorPool::decode(encoded).map_err(|error| {
-            ConfigurationError::new(format!(
-                "RpcPolicies: the descriptor set cannot be read, {HOW_TO_ENCODE}: {error}"
-            ))
-        })?;
+        let pool = decode(encoded)?;
         if pool.services().len() == 0 {
             return Err(ConfigurationError::new(format!(
                 "RpcPolicies: the descriptor set has no service, {HOW_TO_ENCODE}"
@@ -192,3 +188,24 @@ fn content(service: &ServiceDescriptor) -> Vec<(String, Vec<u8>)> {
 
 const HOW_TO_ENCODE: &str = "give it what protoc --include_imports --descriptor_set_out writes, or protox's \
     Compiler::encode_file_descriptor_set returns";
+
+fn decode(encoded: &[u8]) -> Result<DescriptorPool, ConfigurationError> {
+    let unreadable = |error: &dyn fmt::Display| {
+        ConfigurationError::new(format!(
+            "RpcPolicies: the descriptor set cannot be read, {HOW_TO_ENCODE}: {error}"
+        ))
+    };
+    let set = FileDescriptorSet::decode(encoded).map_err(|error| unreadable(&error))?;
+    // prost-reflect 0.16 panics at any other syntax.
+    if let Some(file) =
+        set.file.iter().find(|file| !matches!(file.syntax.as_deref(), None | Some("proto2" | "proto3")))
+    {
+        return Err(ConfigurationError::new(format!(
+            "RpcPolicies: the file {} of the descriptor set has the syntax {:?}, which cannot be read: write it in proto3",
+            file.name(),
+            file.syntax()
+        )));
+    }
+    // From the bytes: the decoded set has lost the options.
+    DescriptorPool::decode(encoded).map_err(|error| unreadable(&error))
+}

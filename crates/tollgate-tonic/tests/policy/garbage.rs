@@ -33,6 +33,23 @@ fn a_set_without_its_imports_is_an_error_that_names_them() {
     assert!(error.contains("--include_imports") && error.contains("tollgate/policy.proto"), "{error}");
 }
 
+#[test]
+fn a_file_in_another_syntax_is_an_error_that_names_it() {
+    let encoded = market("option (tollgate.policy) = {};");
+    for syntax in ["editions", "", "proto1"] {
+        let mut set =
+            protox::prost_reflect::prost_types::FileDescriptorSet::decode(encoded.as_slice()).unwrap();
+        set.file.last_mut().unwrap().syntax = Some(syntax.to_owned());
+        assert_eq!(
+            read(&set.encode_to_vec()).unwrap(),
+            format!(
+                "RpcPolicies: the file market.v1.proto of the descriptor set has the syntax {syntax:?}, which cannot be read: write it in \
+                 proto3"
+            )
+        );
+    }
+}
+
 /// A library that does not know the options drops them. That must not open anything.
 #[test]
 fn a_set_that_has_lost_its_options_is_an_error() {
@@ -71,6 +88,7 @@ static VALID: LazyLock<Vec<u8>> =
     LazyLock::new(|| market("option (tollgate.policy) = { scopes: ['a', 'b'] cost: 3 };"));
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn no_bytes_panic(encoded in proptest::collection::vec(any::<u8>(), 0..300)) {
         let _ = read(&encoded);
