@@ -33,7 +33,10 @@ impl Model {
                 let counter =
                     self.0.get(&key).copied().unwrap_or(Counter::new(limit.algorithm)).at(limit, now);
                 checks.push(WindowCheck::new(charge, limit, counter, now));
-                after.push((key, counter.counting(limit, charge.cost)));
+                // A peek changes nothing, not even the rate by which a bucket in debt is filled.
+                if charge.cost > 0 {
+                    after.push((key, counter.counting(limit, charge.cost)));
+                }
             }
         }
         let decision = Decision::evaluate(now, checks);

@@ -1,0 +1,179 @@
+//! Opens connections.
+
+use std::time::Duration;
+
+use redis::{AsyncConnectionConfig, Client, Cmd, RedisError, RedisResult, Value, aio::MultiplexedConnection};
+
+use crate::{ConnectError, RedisSettings, settings::Servers};
+
+/// How long a new connection may take until it answers, in deadlines: it needs several round trips.
+const DEADLINES_TO_CONNECT: u32 = 10;
+
+/// An open connection, which all requests share.
+#[derive(Clone)]
+pub(crate) enum Connection {
+    One(MultiplexedConnection),
+    #[cfg(feature = "cluster")]
+    Cluster(redis::cluster_async::ClusterConnection),
+}
+
+impl Connection {
+    pub(crate) async fn send(&mut self, command: &Cmd) -> RedisResult<Value> {
+        let reply = match self {
+            Self::One(connection) => connection.send_packed_command(command).await,
+            #[cfg(feature = "cluster")]
+            Self::Cluster(connection) => {
+                use redis::aio::ConnectionLike as _;
+                connection.req_packed_command(command).await
+            }
+        };
+        reply?.extract_error()
+    }
+}
+
+/// Opens connections to the servers of some settings.
+pub(crate) struct Connector {
+    servers: Prepared,
+    deadline: Duration,
+}
+
+enum Prepared {
+    One(Client),
+    #[cfg(feature = "cluster")]
+    Cluster(redis::cluster::ClusterClient),
+    #[cfg(feature = "sentinel")]
+    Sentinels(tokio::sync::Mutex<redis::sentinel::SentinelClient>),
+}
+
+impl Connector {
+    /// # Errors
+    /// If the settings are wrong.
+    pub(crate) fn new(settings: &RedisSettings) -> Result<Self, ConnectError> {
+        let deadline = settings.deadline;
+        let prepared = match &settings.servers {
+            Servers::One(url) => prepare_one(url, settings).map(Prepared::One),
+            #[cfg(feature = "cluster")]
+            Servers::Cluster(urls) => prepare_cluster(urls, settings).map(Prepared::Cluster),
+            #[cfg(feature = "sentinel")]
+            Servers::Sentinels { urls, primary, user } => {
+                let client = prepare_sentinels(urls, primary, user.as_ref(), settings);
+                client.map(|client| Prepared::Sentinels(client.into()))
+            }
+        };
+        let servers = prepared.map_err(|error| {
+            ConnectError::new(format!(
+                "the URL of the Redis server is wrong, write it like redis://user:password@host:6379: {}",
+                describe(&error)
+            ))
+        })?;
+        Ok(Self { servers, deadline })
+    }
+
+    /// Opens a connection, and waits until it answers.
+    pub(crate) async fn connect(&self) -> Result<Connection, ConnectError> {
+        let most = self.deadline * DEADLINES_TO_CONNECT;
+        let connected = tokio::time::timeout(most, async {
+            let mut connection = self.open().await?;
+            connection.send(&redis::cmd("PING")).await?;
+            Ok(connection)
+        });
+        match connected.await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => {
+                Err(ConnectError::new(format!("the Redis server cannot be reached: {}", describe(&error))))
+            }
+            Err(_) => Err(ConnectError::new(format!("the Redis server does not answer within {most:?}"))),
+        }
+    }
+
+    async fn open(&self) -> RedisResult<Connection> {
+        // Each command has a deadline of its own, which also covers the wait before it is sent.
+        let config = || AsyncConnectionConfig::new().set_response_timeout(None);
+        match &self.servers {
+            Prepared::One(client) => {
+                client.get_multiplexed_async_connection_with_config(&config()).await.map(Connection::One)
+            }
+            #[cfg(feature = "cluster")]
+            Prepared::Cluster(client) => client.get_async_connection().await.map(Connection::Cluster),
+            #[cfg(feature = "sentinel")]
+            Prepared::Sentinels(client) => {
+                let mut client = client.lock().await;
+                client.get_async_connection_with_config(&config()).await.map(Connection::One)
+            }
+        }
+    }
+}
+
+fn prepare_one(url: &str, settings: &RedisSettings) -> RedisResult<Client> {
+    #[cfg(feature = "tls")]
+    if let Some(certificates) = certificates(settings) {
+        return Client::build_with_tls(url, certificates);
+    }
+    let _ = settings;
+    Client::open(url)
+}
+
+#[cfg(feature = "tls")]
+fn certificates(settings: &RedisSettings) -> Option<redis::TlsCertificates> {
+    let root_cert = settings.root_certificate.clone()?;
+    Some(redis::TlsCertificates { client_tls: None, root_cert: Some(root_cert) })
+}
+
+#[cfg(feature = "cluster")]
+fn prepare_cluster(urls: &[String], settings: &RedisSettings) -> RedisResult<redis::cluster::ClusterClient> {
+    let builder = redis::cluster::ClusterClientBuilder::new(urls.iter().map(String::as_str))
+        .connection_timeout(settings.deadline * DEADLINES_TO_CONNECT)
+        .response_timeout(settings.deadline * DEADLINES_TO_CONNECT)
+        .retries(3);
+    #[cfg(feature = "tls")]
+    if let Some(certificates) = certificates(settings) {
+        return builder.certs(certificates).build();
+    }
+    builder.build()
+}
+
+#[cfg(feature = "sentinel")]
+fn prepare_sentinels(
+    urls: &[String],
+    primary: &str,
+    user: Option<&(String, String)>,
+    settings: &RedisSettings,
+) -> RedisResult<redis::sentinel::SentinelClient> {
+    use redis::{
+        IntoConnectionInfo as _, TlsMode,
+        sentinel::{SentinelClientBuilder, SentinelServerType},
+    };
+    let infos =
+        urls.iter().map(|url| url.as_str().into_connection_info()).collect::<RedisResult<Vec<_>>>()?;
+    let addresses: Vec<_> = infos.iter().map(|info| info.addr().clone()).collect();
+    let is_tls = addresses.iter().any(|address| matches!(address, redis::ConnectionAddr::TcpTls { .. }));
+    let mut builder = SentinelClientBuilder::new(addresses, primary, SentinelServerType::Master)?;
+    if let Some(first) = infos.first().map(redis::ConnectionInfo::redis_settings) {
+        if let Some(user) = first.username() {
+            builder = builder.set_client_to_sentinel_username(user);
+        }
+        if let Some(password) = first.password() {
+            builder = builder.set_client_to_sentinel_password(password);
+        }
+    }
+    if let Some((user, password)) = user {
+        builder = builder.set_client_to_redis_username(user).set_client_to_redis_password(password);
+    }
+    if is_tls {
+        builder = builder.set_client_to_redis_tls_mode(TlsMode::Secure);
+        #[cfg(feature = "tls")]
+        if let Some(certificates) = certificates(settings) {
+            builder = builder
+                .set_client_to_redis_certificates(certificates.clone())
+                .set_client_to_sentinel_certificates(certificates);
+        }
+    }
+    let _ = settings;
+    builder.build()
+}
+
+/// What happened, without the URL.
+pub(crate) fn describe(error: &RedisError) -> String {
+    let detail = error.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
+    format!("{}{detail}", error.category())
+}

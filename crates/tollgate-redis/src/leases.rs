@@ -1,0 +1,278 @@
+//! What a process has borrowed of busy subjects' quotas, and which quotas it knows to be used up.
+//!
+//! There is no input and output here, and no clock: the limiter asks what to do about a request, and tells what Redis has answered. A
+//! simulation does the same.
+
+mod pace;
+mod subject;
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    fmt,
+    hash::{BuildHasher, Hash, Hasher, RandomState},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use smallvec::SmallVec;
+use tokio::sync::watch;
+use tollgate_core::limit::{Algorithm, Charge, Counter, Decision, LimitRequest};
+
+use self::{
+    pace::Pace,
+    subject::{Local, Subject},
+};
+use crate::limiter::{Charges, Reply};
+
+/// Which subjects a process borrows for: it takes many units of a quota at once, and spends them without asking Redis.
+///
+/// # What holds
+///
+/// - All processes together never admit more than the quota. What is borrowed is counted when it is borrowed, and is only spent in the
+///   window in which it was counted, by the server's clock.
+/// - A process borrows at most an eighth of what remains, and about what the subject uses in 100 ms. So near the limit, each request is
+///   decided by Redis again.
+/// - What is not spent within 250 ms is given back, at the next request or after 100 ms more.
+/// - The headers show what remains in Redis, without what is borrowed. That is at most 250 ms old, and can be had from every process.
+/// - A process that is killed takes its leases with it: these units remain unused until their windows end.
+///   [`RedisLimiter::close`](crate::RedisLimiter::close) gives them back.
+///
+/// A lease is for a set of charges that a request has, such as a key and its tenant, and spends all their windows at once. Requests with
+/// a token bucket, with a cost that is known later, or with different costs for different policies are always decided by Redis.
+///
+/// # Memory
+///
+/// At most 65,536 sets of charges have a lease or are known to be used up, at about 1 KiB each. Others are decided by Redis.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Leases {
+    /// Redis decides about each request that it has to admit.
+    Off,
+    /// Subjects with more than 100 requests per second in this process are leased. The default.
+    #[default]
+    Auto,
+    /// Every subject is leased from its first request on.
+    Always,
+}
+
+/// Identifies a set of charges.
+pub(crate) type Name = u128;
+
+/// The counters of a set of charges, one for each limit.
+pub(crate) type Counters = SmallVec<[Counter; 4]>;
+
+/// What to do about a request.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// It is decided.
+    Decided(Decision),
+    /// Ask Redis for this request alone.
+    Direct,
+    /// Another request of the same charges is asking. The receiver learns when it has its answer.
+    Wait(watch::Receiver<()>),
+    /// Ask Redis, and tell the table.
+    Ask(Ask),
+}
+
+/// A question for Redis, on behalf of all requests with the same charges.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    name: Name,
+    /// How many units to borrow beyond the request's cost.
+    pub(crate) wanted: u64,
+    returned: Option<(u64, Counters)>,
+    sent_at: u64,
+}
+
+impl Ask {
+    /// What is given back with the question, and the counters that have counted it.
+    pub(crate) fn returned(&self) -> Option<(u64, &[Counter])> {
+        self.returned.as_ref().map(|(units, counters)| (*units, counters.as_slice()))
+    }
+
+    /// The question is being asked, until what this returns is dropped.
+    pub(crate) fn begin<'t>(&self, table: &'t LeaseTable) -> Asking<'t> {
+        Asking { table, name: self.name, sent_at: self.sent_at }
+    }
+}
+
+/// A question that has no answer yet. Dropped, those who wait for it go on.
+#[derive(Debug)]
+pub(crate) struct Asking<'t> {
+    table: &'t LeaseTable,
+    name: Name,
+    sent_at: u64,
+}
+
+impl Asking<'_> {
+    /// Keeps what was borrowed, or that the quota is used up.
+    pub(crate) fn answered(&self, charges: &Arc<Charges>, reply: &Reply) {
+        if let Some(subject) = self.table.shard(self.name).get_mut(&self.name) {
+            subject.answered(charges, reply, self.sent_at);
+        }
+    }
+
+    /// Puts back what the request was to spend, because its caller is gone.
+    pub(crate) fn put_back(&self, charges: &Charges) {
+        let cost = charges.all.first().map_or(0, |charge| charge.cost);
+        if let Some(subject) = self.table.shard(self.name).get_mut(&self.name) {
+            subject.put_back(cost, self.sent_at);
+        }
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if let Some(subject) = self.table.shard(self.name).get_mut(&self.name) {
+            subject.asked_until = None;
+        }
+    }
+}
+
+/// Units that are not used, and the counters that have counted them.
+#[derive(Debug)]
+pub(crate) struct GiveBack {
+    pub(crate) charges: Arc<Charges>,
+    pub(crate) units: u64,
+    pub(crate) counters: Counters,
+}
+
+/// All leases of a process.
+pub(crate) struct LeaseTable {
+    mode: Leases,
+    shards: [Mutex<HashMap<Name, Subject>>; SHARDS],
+    hashers: [RandomState; 2],
+    pace: Pace,
+}
+
+const SHARDS: usize = 64;
+const MOST_PER_SHARD: usize = 1_024;
+
+impl LeaseTable {
+    pub(crate) fn new(mode: Leases) -> Self {
+        Self {
+            mode,
+            shards: std::array::from_fn(|_| Mutex::default()),
+            hashers: [RandomState::new(), RandomState::new()],
+            pace: Pace::new(),
+        }
+    }
+
+    /// What to do about a request at `now`, in nanoseconds. `name` is that of its charges.
+    pub(crate) fn step(&self, name: Name, request: &LimitRequest<'_>, now: u64) -> Step {
+        let Some(kind) = Kind::of(request.charges) else { return Step::Direct };
+        let mode = if kind.is_lent { self.mode } else { Leases::Off };
+        let mut shard = self.shard(name);
+        let is_full = shard.len() >= MOST_PER_SHARD;
+        match shard.entry(name) {
+            Entry::Occupied(mut entry) => match entry.get_mut().decide(request, kind.cost, mode, now) {
+                Local::Decided(decision) => Step::Decided(decision),
+                Local::Wait(asked) => Step::Wait(asked),
+                Local::Ask { wanted, returned } => Step::Ask(Ask { name, wanted, returned, sent_at: now }),
+                Local::Direct => Step::Direct,
+                Local::Forget => {
+                    entry.remove();
+                    Step::Direct
+                }
+            },
+            Entry::Vacant(entry) => match self.pace.first_lease(mode, name, now) {
+                Some(wanted) if !is_full => {
+                    entry.insert(Subject::asking(wanted, now));
+                    Step::Ask(Ask { name, wanted, returned: None, sent_at: now })
+                }
+                _ => Step::Direct,
+            },
+        }
+    }
+
+    /// Remembers that Redis has refused a request that was sent at `sent_at`.
+    pub(crate) fn remember_refusal(&self, name: Name, charges: &Arc<Charges>, reply: &Reply, sent_at: u64) {
+        if Kind::of(&charges.borrowed()).is_none() {
+            return;
+        }
+        let mut shard = self.shard(name);
+        let is_full = shard.len() >= MOST_PER_SHARD;
+        match shard.entry(name) {
+            Entry::Occupied(mut entry) => entry.get_mut().refused(charges, reply, sent_at),
+            Entry::Vacant(entry) if !is_full => {
+                let mut subject = Subject::new(sent_at);
+                subject.refused(charges, reply, sent_at);
+                entry.insert(subject);
+            }
+            Entry::Vacant(_) => {}
+        }
+    }
+
+    /// Takes what is borrowed and was not spent in time, and forgets subjects that are no longer used.
+    pub(crate) fn take_unused(&self, now: u64) -> Vec<GiveBack> {
+        self.take(|subject| subject.is_due(now), |subject| subject.is_idle(now))
+    }
+
+    /// Takes all that is borrowed.
+    pub(crate) fn take_all(&self) -> Vec<GiveBack> {
+        self.take(|_| true, |_| false)
+    }
+
+    fn take(&self, is_due: impl Fn(&Subject) -> bool, is_idle: impl Fn(&Subject) -> bool) -> Vec<GiveBack> {
+        let mut unused = Vec::new();
+        for shard in &self.shards {
+            let mut shard = lock(shard);
+            for subject in shard.values_mut().filter(|subject| is_due(subject)) {
+                unused.extend(subject.take());
+            }
+            shard.retain(|_, subject| !is_idle(subject));
+            if shard.is_empty() {
+                shard.shrink_to_fit();
+            }
+        }
+        unused
+    }
+
+    /// The fingerprint of the names of all charges, by a hash that strangers cannot predict.
+    pub(crate) fn name(&self, charges: &[Charge<'_>]) -> Name {
+        let [low, high] = self.hashers.each_ref().map(|hasher| {
+            let mut hasher = hasher.build_hasher();
+            for charge in charges {
+                (charge.policy.as_str(), charge.group, charge.subject).hash(&mut hasher);
+            }
+            hasher.finish()
+        });
+        u128::from(low) | u128::from(high) << 64
+    }
+
+    fn shard(&self, name: Name) -> MutexGuard<'_, HashMap<Name, Subject>> {
+        // Cannot fail: it is below 64.
+        let at = usize::try_from(name % SHARDS as u128).unwrap_or_default();
+        #[expect(clippy::indexing_slicing, reason = "taken modulo the length")]
+        lock(&self.shards[at])
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each change leaves a subject valid, so a panic on another thread does no harm.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the charges of a request have in common, if a quota that is used up can be remembered for them.
+struct Kind {
+    cost: u64,
+    /// Whether units can be lent.
+    is_lent: bool,
+}
+
+impl Kind {
+    fn of(charges: &[Charge<'_>]) -> Option<Self> {
+        let cost = charges.first()?.cost;
+        let is_plain = |charge: &Charge<'_>| charge.cost == cost && charge.required == cost;
+        let limits = || charges.iter().flat_map(|charge| charge.quota.limits());
+        (cost > 0 && charges.iter().all(is_plain) && limits().next().is_some()).then(|| Self {
+            cost,
+            is_lent: !limits().any(|limit| matches!(limit.algorithm, Algorithm::TokenBucket { .. })),
+        })
+    }
+}
+
+impl fmt::Debug for LeaseTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LeaseTable").field("mode", &self.mode).finish_non_exhaustive()
+    }
+}

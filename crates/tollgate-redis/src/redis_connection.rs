@@ -1,0 +1,246 @@
+//! The connection that everything shares, and what happens while it is down.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
+use tokio::{runtime::Handle, sync::Notify};
+use tollgate_core::denial::Unavailable;
+
+use crate::{
+    ConnectError, RedisSettings,
+    connect::{Connection, Connector, describe},
+};
+
+/// A connection to Redis or Valkey, which limits, places and events share. A clone is a handle of the same connection.
+///
+/// # While the server is down
+///
+/// A command waits at most its [deadline](RedisSettings::with_deadline). After a lost connection, or after three commands in a row that
+/// were not answered in time, the connection is *down*: commands fail at once, and no request waits. A task of this connection, and no
+/// request, then tries to reach the server: first after 50 ms, later once a second. Both turns are logged once each, as `WARN` and
+/// `INFO`. The task ends with the last handle.
+#[derive(Clone)]
+pub struct Redis {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    settings: RedisSettings,
+    state: Mutex<State>,
+    // How many commands in a row were not answered in time.
+    unanswered: AtomicU32,
+    went_down: Notify,
+    runtime: Handle,
+}
+
+struct State {
+    connection: Option<Connection>,
+    // The number of connections so far: a late failure of an old one does not end the present one.
+    number: u64,
+}
+
+/// How many commands in a row may be unanswered before the connection is down.
+const MOST_UNANSWERED: u32 = 3;
+
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LAST_RETRY: Duration = Duration::from_secs(1);
+
+impl Redis {
+    /// Connects, and waits until the server answers.
+    ///
+    /// # Errors
+    /// If the settings are wrong, or the server cannot be reached. Call it in a tokio runtime.
+    pub async fn connect(settings: impl Into<RedisSettings>) -> Result<Self, ConnectError> {
+        let settings = settings.into();
+        let connector = Connector::new(&settings)?;
+        let connection = connector.connect().await?;
+        Ok(Self::start(settings, connector, Some(connection)))
+    }
+
+    /// Does not wait for the server: until it answers, the connection is down. So a service can start while Redis is down.
+    ///
+    /// # Errors
+    /// If the settings are wrong.
+    #[expect(clippy::unused_async, reason = "it needs a runtime, as `connect` does")]
+    pub async fn connect_in_background(settings: impl Into<RedisSettings>) -> Result<Self, ConnectError> {
+        let settings = settings.into();
+        let connector = Connector::new(&settings)?;
+        Ok(Self::start(settings, connector, None))
+    }
+
+    fn start(settings: RedisSettings, connector: Connector, connection: Option<Connection>) -> Self {
+        let shared = Arc::new(Shared {
+            settings,
+            state: Mutex::new(State { number: 0, connection }),
+            unanswered: AtomicU32::new(0),
+            went_down: Notify::new(),
+            runtime: Handle::current(),
+        });
+        tokio::spawn(keep_connected(Arc::downgrade(&shared), connector));
+        Self { shared }
+    }
+
+    /// Whether the server answers, as far as is known.
+    pub fn is_up(&self) -> bool {
+        self.shared.state().connection.is_some()
+    }
+
+    pub(crate) fn settings(&self) -> &RedisSettings {
+        &self.shared.settings
+    }
+
+    /// The runtime in which this was connected.
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.shared.runtime
+    }
+
+    /// Sends a command, and waits for its reply until the deadline.
+    ///
+    /// # Errors
+    /// If the connection is down, the server does not answer in time, or answers that it cannot do this now.
+    pub(crate) async fn send(&self, command: &Cmd) -> Result<Value, SendError> {
+        let (mut connection, number) = {
+            let state = self.shared.state();
+            let connection = state.connection.clone().ok_or(SendError::Down)?;
+            (connection, state.number)
+        };
+        match tokio::time::timeout(self.shared.settings.deadline, connection.send(command)).await {
+            Ok(Ok(reply)) => {
+                self.shared.unanswered.store(0, Ordering::Relaxed);
+                Ok(reply)
+            }
+            Ok(Err(error)) => {
+                if ends_connection(&error) {
+                    // The connection to a cluster finds its servers again by itself, and others may still answer.
+                    if self.shared.settings.is_cluster() {
+                        self.shared.count_unanswered(number, &describe(&error));
+                    } else {
+                        self.shared.end_connection(number, &describe(&error));
+                    }
+                }
+                Err(SendError::Failed(error))
+            }
+            Err(_) => {
+                self.shared.count_unanswered(number, "it does not answer in time");
+                Err(SendError::Late(self.shared.settings.deadline))
+            }
+        }
+    }
+}
+
+/// Why a command has no reply.
+#[derive(Debug)]
+pub(crate) enum SendError {
+    Down,
+    Late(Duration),
+    Failed(RedisError),
+}
+
+impl SendError {
+    pub(crate) fn is_of(&self, kind: ServerErrorKind) -> bool {
+        matches!(self, Self::Failed(error) if error.kind() == ErrorKind::Server(kind))
+    }
+}
+
+impl From<SendError> for Unavailable {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Down => Self::new("Redis is down"),
+            SendError::Late(deadline) => Self::new(format!("Redis has not answered within {deadline:?}")),
+            SendError::Failed(error) => {
+                Self::new(format!("Redis has refused a command: {}", describe(&error)))
+            }
+        }
+    }
+}
+
+/// Whether no other command would succeed on the connection: it is closed, the server was demoted to a replica, or it no longer knows
+/// the user.
+fn ends_connection(error: &RedisError) -> bool {
+    error.is_unrecoverable_error()
+        || error.is_io_error()
+        || matches!(
+            error.kind(),
+            ErrorKind::AuthenticationFailed
+                | ErrorKind::Server(
+                    ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown | ServerErrorKind::BusyLoading
+                )
+        )
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change is an assignment, so a panic on another thread leaves the value valid.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count_unanswered(&self, number: u64, why: &str) {
+        if self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= MOST_UNANSWERED {
+            self.end_connection(number, why);
+        }
+    }
+
+    fn end_connection(&self, number: u64, why: &str) {
+        {
+            let mut state = self.state();
+            if state.number != number || state.connection.is_none() {
+                return;
+            }
+            state.connection = None;
+        }
+        tracing::warn!(name: "tollgate.redis_down", "Redis is down: {why}");
+        self.went_down.notify_one();
+    }
+
+    fn begin_connection(&self, connection: Connection) {
+        {
+            let mut state = self.state();
+            state.number += 1;
+            state.connection = Some(connection);
+        }
+        self.unanswered.store(0, Ordering::Relaxed);
+        tracing::info!(name: "tollgate.redis_up", "Redis is up");
+    }
+}
+
+/// How often the task looks whether all handles are gone, while the connection is up.
+const CHECK_HANDLES: Duration = Duration::from_secs(1);
+
+/// Connects again after each loss, until the last handle is dropped.
+async fn keep_connected(shared: Weak<Shared>, connector: Connector) {
+    let mut wait = FIRST_RETRY;
+    loop {
+        let Some(present) = shared.upgrade() else { return };
+        let is_up = present.state().connection.is_some();
+        if is_up {
+            wait = FIRST_RETRY;
+            let _ = tokio::time::timeout(CHECK_HANDLES, present.went_down.notified()).await;
+            continue;
+        }
+        drop(present);
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(LAST_RETRY);
+        let connected = connector.connect().await;
+        let Some(present) = shared.upgrade() else { return };
+        match connected {
+            Ok(connection) => present.begin_connection(connection),
+            Err(error) => tracing::debug!(name: "tollgate.redis_still_down", "{error}"),
+        }
+    }
+}
+
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redis")
+            .field("settings", &self.shared.settings)
+            .field("is_up", &self.is_up())
+            .finish_non_exhaustive()
+    }
+}
