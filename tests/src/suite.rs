@@ -8,7 +8,9 @@ mod credits;
 mod inner;
 mod log;
 
-pub use backend::{Backend, Directory, Latch, SlowEntitlements, SlowGuard, SlowLimiter, limit_by_key};
+pub use backend::{
+    Backend, Directory, Latch, SlowEntitlements, SlowGuard, SlowLimiter, SlowPlaces, limit_by_key,
+};
 pub use case::{Case, GOOD, Refusal, World, failing};
 pub use credits::{Call, FaultyCredits};
 pub use inner::{Failure, Inner};

@@ -12,6 +12,7 @@
 //! | [`store`] | stored keys and their changes: [`KeyRecord`](store::KeyRecord), [`StoreEvent`](store::StoreEvent), [`EndSignal`](store::EndSignal) | [`KeyStore`](store::KeyStore), [`LegacyKeys`](store::LegacyKeys) |
 //! | [`manage`] | managed keys: [`KeyDetails`](manage::KeyDetails), [`KeyChange`](manage::KeyChange), [`KeyEvent`](manage::KeyEvent), [`Actor`](manage::Actor) | [`KeyAdmin`](manage::KeyAdmin) |
 //! | [`credits`] | what requests cost: [`Reservation`](credits::Reservation), [`Grant`](credits::Grant), [`LedgerEntry`](credits::LedgerEntry) | [`Credits`](credits::Credits), [`CreditAdmin`](credits::CreditAdmin) |
+//! | [`in_flight`] | requests in flight: [`Place`](in_flight::Place) | [`Places`](in_flight::Places) |
 //! | [`usage`] | how often keys are used | [`UsageSink`](usage::UsageSink), [`UsageStore`](usage::UsageStore) |
 //! | [`bounds`] | the upper bounds of what is stored of a key | |
 //! | [`guard`] | an application's own check: [`GuardRequest`](guard::GuardRequest) | [`Guard`](guard::Guard) |
@@ -32,6 +33,7 @@ pub mod clock;
 pub mod credits;
 pub mod denial;
 pub mod guard;
+pub mod in_flight;
 pub mod key;
 pub mod limit;
 pub mod manage;

@@ -11,6 +11,7 @@
 //! | [`usage_store`] | [`UsageStore`](tollgate::usage::UsageStore) |
 //! | [`credits`] | [`CreditAdmin`](tollgate::credits::CreditAdmin) |
 //! | [`limiter`] | [`Limiter`](tollgate::limit::Limiter) |
+//! | [`places`] | [`Places`](tollgate::in_flight::Places) |
 //!
 //! # Failures
 //!
@@ -22,6 +23,7 @@ mod key_admin;
 mod key_store;
 mod key_usage;
 mod limiter;
+mod places;
 mod random;
 mod usage_store;
 
@@ -30,6 +32,7 @@ pub use key_admin::key_admin;
 pub use key_store::{KeyStoreFixture, key_store};
 pub use key_usage::key_usage;
 pub use limiter::limiter;
+pub use places::places;
 pub use usage_store::{KNOWN_KEYS, usage_store};
 
 use std::time::Duration;

@@ -76,6 +76,7 @@
 //! | [`KeyStore`](store::KeyStore) | [`MemoryKeys`], `tollgate_sql::SqlKeys`; [`CachedKeys`] in front of one | finds keys by their digest |
 //! | [`KeyAdmin`](manage::KeyAdmin) | [`MemoryKeys`], `tollgate_sql::SqlKeys` | issues and changes keys, for a [`KeyManager`](manage::KeyManager) |
 //! | [`Limiter`](limit::Limiter) | [`MemoryLimiter`](limit::MemoryLimiter) | counts requests |
+//! | [`Places`](in_flight::Places) | [`MemoryPlaces`](in_flight::MemoryPlaces) | counts requests in flight |
 //! | [`Credits`](credits::Credits), [`CreditAdmin`](credits::CreditAdmin) | [`MemoryCredits`](credits::MemoryCredits) | reserves and charges credits, grants them |
 //! | [`Entitlements`](verify::Entitlements) | | looks plans up |
 //! | [`Guard`](guard::Guard) | | admits or refuses by a rule of your own |
@@ -152,6 +153,13 @@ pub mod limit {
         Cost, Costs, CustomSubject, DEFAULT_POLICY, Policy, RateLimitHeaders, Subject,
     };
     pub use crate::memory::MemoryLimiter;
+}
+
+/// Requests in flight: the places that they take, and what counts them.
+pub mod in_flight {
+    pub use tollgate_core::in_flight::*;
+
+    pub use crate::memory::MemoryPlaces;
 }
 
 /// Credits: what a tenant has bought in advance, and what its requests cost.

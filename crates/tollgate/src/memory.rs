@@ -3,13 +3,16 @@
 mod credits;
 mod keys;
 mod limiter;
+mod places;
 mod usage;
 
 pub use credits::MemoryCredits;
 pub use keys::MemoryKeys;
 pub use limiter::MemoryLimiter;
-pub(crate) use limiter::{Fingerprint, Fingerprinter};
+pub use places::MemoryPlaces;
 pub use usage::MemoryUsage;
+
+use limiter::{Fingerprint, Fingerprinter};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -10,6 +10,7 @@ use tollgate::{
     Answer, Denial, DenialKind, Plan, Policy, Principal, Quota, RateLimitLayer,
     denial::Unavailable,
     guard::{Guard, GuardRequest},
+    in_flight::{MemoryPlaces, Place, PlaceRequest, Places},
     limit::{Charge, Decision, LimitRequest, Limiter, MemoryLimiter},
     verify::{Entitlements, Verify, VerifyRequest},
 };
@@ -170,6 +171,33 @@ impl Limiter for SlowLimiter {
             Mode::Down | Mode::DownLater(_) => self.backend.answer(Decision::evaluate(request.now, [])),
             Mode::Prompt | Mode::Slow(_) => match self.counters.acquire(request) {
                 Answer::Now(Ok(decision)) => self.backend.answer(decision),
+                other => other,
+            },
+        }
+    }
+}
+
+/// The places in this process, on a backend of the test's choice. Clones count together.
+#[derive(Clone)]
+pub struct SlowPlaces {
+    backend: Backend,
+    places: MemoryPlaces,
+}
+
+impl SlowPlaces {
+    /// All places are free.
+    pub fn new(backend: &Backend) -> Self {
+        Self { backend: backend.clone(), places: MemoryPlaces::new() }
+    }
+}
+
+impl Places for SlowPlaces {
+    fn take(&self, request: &PlaceRequest<'_>) -> Answer<Result<Option<Place>, Unavailable>> {
+        // One that is down gives no place; a slow one begins when it is asked.
+        match self.backend.mode() {
+            Mode::Down | Mode::DownLater(_) => self.backend.answer(None),
+            Mode::Prompt | Mode::Slow(_) => match self.places.take(request) {
+                Answer::Now(Ok(place)) => self.backend.answer(place),
                 other => other,
             },
         }

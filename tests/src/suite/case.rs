@@ -20,7 +20,7 @@ use tollgate::{
 use tower::{Layer, Service, ServiceBuilder, limit::ConcurrencyLimit};
 
 use super::{
-    Backend, Directory, Failure, Inner, SlowEntitlements, SlowGuard, SlowLimiter, Stack, at,
+    Backend, Directory, Failure, Inner, SlowEntitlements, SlowGuard, SlowLimiter, SlowPlaces, Stack, at,
     credits::SlowCredits, erase, get, is_ready_now, limit_by_key, send, with_key,
 };
 
@@ -193,7 +193,8 @@ fn scope_map(world: &World) -> ScopeLayer {
 }
 
 fn in_flight_limit(world: &World) -> InFlightLimitLayer {
-    in_world!(InFlightLimitLayer::new(1).with_tier("none", 0), world)
+    let places = SlowPlaces::new(&world.backend);
+    in_world!(InFlightLimitLayer::new(1).with_tier("none", 0).with_places("key", places), world)
 }
 
 fn guard(world: &World) -> GuardLayer {
@@ -375,7 +376,7 @@ impl Case {
         stack: |world, inner| guarding(world, in_flight_limit(world), inner),
         alone: |world, inner| identified(in_flight_limit(world), inner),
         needs: Some("VerifyLayer"),
-        has_backend: false,
+        has_backend: true,
         refusal: Some(Refusal {
             request: || with_key(BUSY),
             status: StatusCode::TOO_MANY_REQUESTS,

@@ -2,26 +2,29 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use tollgate_core::answer::{Answer, Pending};
+use tollgate_core::{
+    answer::{Answer, Pending},
+    in_flight::Place,
+};
 
 use super::{
     deferred::{DeferredCharge, log_failure},
     watch::Watch,
 };
-use crate::layers::{credits::OpenUntilEnd, in_flight_limit::Place};
+use crate::layers::credits::OpenUntilEnd;
 
 /// What waits for the end of a body.
 #[derive(Default)]
 pub(super) struct UntilEnd {
     pub(super) charges: Vec<DeferredCharge>,
-    pub(super) places: Vec<Arc<Place>>,
+    pub(super) places: Vec<Place>,
     pub(super) credits: Option<OpenUntilEnd>,
     // Ends the body before its end.
     pub(super) watch: Option<Box<Watch>>,
@@ -148,7 +151,7 @@ struct Meter {
     is_charged: bool,
     // Whether the body was read to its end.
     has_ended: bool,
-    places: Vec<Arc<Place>>,
+    places: Vec<Place>,
     credits: Option<OpenUntilEnd>,
 }
 
@@ -165,7 +168,7 @@ impl Meter {
         }
         let is_at_end = has_ended && (self.is_charged || self.bytes == 0);
         if is_at_end {
-            self.places.iter().for_each(|place| place.free());
+            self.places.iter().for_each(Place::free);
         }
         is_at_end
     }

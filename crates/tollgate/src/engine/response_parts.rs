@@ -7,7 +7,7 @@ use std::{
 };
 
 use http::{HeaderName, HeaderValue, Response};
-use tollgate_core::{denial::Denial, limit::Decision};
+use tollgate_core::{denial::Denial, in_flight::Place, limit::Decision};
 
 use super::{
     Caching,
@@ -20,7 +20,6 @@ use super::{
 use crate::{
     layers::{
         credits::{OpenReservation, OpenUntilEnd},
-        in_flight_limit::Place,
         rate_limit::{RateLimitHeaders, RateLimitValues},
     },
     number_text::number_text,
@@ -51,7 +50,7 @@ struct RareParts {
     is_limit_stacked: bool,
     deferred: Vec<DeferredCharge>,
     // The request's places among those in flight.
-    places: Vec<Arc<Place>>,
+    places: Vec<Place>,
     // The request's reservation of credits.
     credits: Option<Arc<OpenReservation>>,
     // What `X-Credits-Remaining` shows.
@@ -100,7 +99,7 @@ impl ResponseParts {
 
     /// Holds a place until the body of the response has ended.
     #[cold]
-    pub(crate) fn hold(&mut self, place: Arc<Place>) {
+    pub(crate) fn hold(&mut self, place: Place) {
         self.rare_mut().places.push(place);
     }
 
@@ -160,7 +159,7 @@ impl ResponseParts {
     }
 
     /// The request's places among those in flight, for a task that outlives the request.
-    pub(crate) fn places(&self) -> Vec<Arc<Place>> {
+    pub(crate) fn places(&self) -> Vec<Place> {
         self.rare.as_ref().map(|rare| rare.places.clone()).unwrap_or_default()
     }
 

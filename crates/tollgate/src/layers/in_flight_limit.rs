@@ -5,6 +5,7 @@
 //! | condition | status | log reason |
 //! |---|---|---|
 //! | the subject has as many requests in flight as it may | 429 | `too_many_in_flight` |
+//! | the places cannot be counted, because a shared backend does not answer | 503 | `unavailable` |
 //! | counted by key or tenant, and no `VerifyLayer` outside | 500 | `misconfigured` |
 //!
 //! The refusal has no `Retry-After`, because nothing tells when one of the caller's requests ends. In report-only mode, a request
@@ -48,32 +49,28 @@
 //! let layer = InFlightLimitLayer::new(20).with_subject(Subject::Tenant).with_tier("pro", 100);
 //! ```
 //!
-//! # Memory
-//!
-//! The counts are in this process. There is one entry of about 24 bytes for each subject that has a request in flight, and none for
-//! other subjects. So the number of entries is bounded by the requests in flight, which the server limits. After a flood of subjects
-//! the tables shrink.
-//!
 //! # Security
 //!
-//! A place is never given twice, and none is lost: it is freed when the future or the body that holds it is dropped. With several
-//! processes, each one admits the whole number. A caller that reads a response slowly holds only places of its own subject, until the
-//! server has taken the whole body: give the server a time limit for writing, because it keeps what a caller does not read.
+//! A place is never given twice, and none is lost: it is freed when the future or the body that holds it is dropped. A caller that reads a
+//! response slowly holds only places of its own subject, until the server has taken the whole body: give the server a time limit for
+//! writing, because it keeps what a caller does not read.
+//!
+//! Without [`with_places`](InFlightLimitLayer::with_places) places are counted in this process: each process admits the whole number. The
+//! documentation of a backend for several processes says how long it holds the places of a process that has died.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
-use tollgate_core::denial::{Denial, DenialKind};
+use tollgate_core::{
+    denial::{Denial, DenialKind},
+    in_flight::{PlaceRequest, Places},
+};
 
 use crate::{
     RequestContext,
     engine::{Caller, Cx, Flow, Settings, impl_layer},
+    in_flight::MemoryPlaces,
     limit::Subject,
 };
-
-mod places;
-
-pub(crate) use places::Place;
-use places::Places;
 
 /// Limits how many requests of a caller are in flight at the same time. See the [module](self).
 ///
@@ -92,10 +89,11 @@ pub struct InFlightLimitLayer {
 }
 
 impl InFlightLimitLayer {
-    /// Each key may have this many requests in flight. 0 admits none.
+    /// Each key may have this many requests in flight. 0 admits none. Counts in this process.
     pub fn new(limit: u32) -> Self {
         let gate = InFlightLimitGate {
-            places: Arc::new(Places::new()),
+            places: Arc::new(MemoryPlaces::new()),
+            name: Box::default(),
             subject: Subject::Key,
             limit,
             tiers: Vec::new(),
@@ -115,6 +113,22 @@ impl InFlightLimitLayer {
         self.gate.tiers.push((tier.into(), limit));
         self
     }
+
+    /// Counts in `places`, which other layers and other processes may share. Layers that share it, and have the same name, count together:
+    /// give limits by different subjects different names. A backend that does not answer refuses the request with 503.
+    ///
+    /// ```
+    /// use tollgate::{InFlightLimitLayer, in_flight::MemoryPlaces, limit::Subject};
+    ///
+    /// let places = MemoryPlaces::new();
+    /// let by_key = InFlightLimitLayer::new(10).with_places("key", places.clone());
+    /// let by_tenant = InFlightLimitLayer::new(20).with_subject(Subject::Tenant).with_places("tenant", places);
+    /// ```
+    pub fn with_places(mut self, name: impl Into<Box<str>>, places: impl Places) -> Self {
+        self.gate.name = name.into();
+        self.gate.places = Arc::new(places);
+        self
+    }
 }
 
 impl_layer!(InFlightLimitLayer, InFlightLimit);
@@ -123,7 +137,9 @@ pub(crate) const LAYER: &str = "InFlightLimitLayer";
 
 #[derive(Clone)]
 pub(crate) struct InFlightLimitGate {
-    places: Arc<Places>,
+    places: Arc<dyn Places>,
+    // Empty if no other layer shares the places.
+    name: Box<str>,
     subject: Subject,
     limit: u32,
     tiers: Vec<(Box<str>, u32)>,
@@ -139,13 +155,17 @@ impl InFlightLimitGate {
         }
         let Some(subject) = self.subject.name(cx.head(), context, LAYER) else { return Ok(Flow::Continue) };
         let limit = self.limit(context);
-        match self.places.take(&subject, limit) {
+        let group = self.subject.group(&subject, context);
+        let answer =
+            self.places.take(&PlaceRequest::new(&self.name, &subject, group, limit, context.instant()));
+        let of = self.log_name(subject);
+        cx.when_answered(answer, move |taken, context| match taken? {
             Some(place) => {
-                cx.context.parts.hold(place);
-                Ok(Flow::Continue)
+                context.parts.hold(place);
+                Ok(())
             }
-            None => Err(self.refusal(limit, &subject)),
-        }
+            None => Err(refusal(limit, &of)),
+        })
     }
 
     /// Whether a request by this caller is counted.
@@ -168,18 +188,21 @@ impl InFlightLimitGate {
         of_tier.map_or(self.limit, |(_, limit)| *limit)
     }
 
-    #[cold]
-    fn refusal(&self, limit: u32, subject: &str) -> Denial {
-        // The log has the principal and the tenant in fields of their own.
-        let of = match &self.subject {
-            Subject::Key => "the key",
-            Subject::Tenant => "the tenant",
-            Subject::Address(_) => subject,
-            Subject::Custom(_) => "the subject",
-        };
-        Denial::new(DenialKind::TooManyInFlight)
-            .with_log_detail(format!("{limit} requests of {of} are in flight"))
+    /// What the log calls the subject. It has the principal and the tenant in fields of their own.
+    fn log_name(&self, subject: Cow<'_, str>) -> Cow<'static, str> {
+        match &self.subject {
+            Subject::Key => "the key".into(),
+            Subject::Tenant => "the tenant".into(),
+            Subject::Address(_) => subject.into_owned().into(),
+            Subject::Custom(_) => "the subject".into(),
+        }
     }
+}
+
+#[cold]
+fn refusal(limit: u32, of: &str) -> Denial {
+    Denial::new(DenialKind::TooManyInFlight)
+        .with_log_detail(format!("{limit} requests of {of} are in flight"))
 }
 
 /// The error of a stack that accepts anonymous callers and counts only principals.

@@ -136,25 +136,12 @@ impl Policy {
         quota: &'c Quota,
         context: &'c RequestContext,
     ) -> Charge<'c> {
-        let charge = Charge::new(self.name, subject, self.group(subject, context), quota);
+        let charge = Charge::new(self.name, subject, self.subject.group(subject, context), quota);
         match (&self.subject, context.principal()) {
             (Subject::Key, Some(principal)) => charge.with_place(principal.counter_place()),
             // Unrelated callers share an address.
             (Subject::Address(_), _) => charge.hidden(),
             _ => charge,
-        }
-    }
-
-    /// The group of a subject's counter.
-    #[inline]
-    fn group<'c>(&self, subject: &'c str, context: &'c RequestContext) -> &'c str {
-        match self.subject {
-            // A tenant's counter and those of its keys are decided together.
-            Subject::Key | Subject::Tenant => {
-                context.principal().and_then(|principal| principal.tenant()).unwrap_or(subject)
-            }
-            // Tenants may share another subject, which has one counter all the same.
-            Subject::Address(_) | Subject::Custom(_) => subject,
         }
     }
 

@@ -90,6 +90,19 @@ impl Subject {
             (Self::Address(_) | Self::Custom(_), _) => None,
         }
     }
+
+    /// The group of the subject with this name.
+    #[inline]
+    pub(crate) fn group<'c>(&self, name: &'c str, context: &'c RequestContext) -> &'c str {
+        match self {
+            // A tenant's counter and those of its keys are decided together.
+            Self::Key | Self::Tenant => {
+                context.principal().and_then(|principal| principal.tenant()).unwrap_or(name)
+            }
+            // Tenants may share another subject, which has one counter all the same.
+            Self::Address(_) | Self::Custom(_) => name,
+        }
+    }
 }
 
 impl fmt::Debug for CustomSubject {
