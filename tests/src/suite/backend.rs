@@ -189,6 +189,12 @@ impl SlowPlaces {
     pub fn new(backend: &Backend) -> Self {
         Self { backend: backend.clone(), places: MemoryPlaces::new() }
     }
+
+    /// Whether a subject could take one of `limit` places now, whatever the backend does.
+    pub fn has_free(&self, name: &str, subject: &str, limit: u32) -> bool {
+        let request = PlaceRequest::new(name, subject, subject, limit, at(0));
+        matches!(self.places.take(&request), Answer::Now(Ok(Some(_))))
+    }
 }
 
 impl Places for SlowPlaces {

@@ -1,4 +1,10 @@
 //! Limits of requests in flight: what takes a place, and what frees it.
+//!
+//! | module | tests |
+//! |---|---|
+//! | `backends` | backends that are shared, slow, silent or down |
+
+mod backends;
 
 use std::{convert::Infallible, future::pending, net::IpAddr, panic::AssertUnwindSafe, pin::pin, sync::Arc};
 

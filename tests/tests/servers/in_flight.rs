@@ -9,7 +9,10 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tests::hosts::{serve, within};
+use tests::{
+    hosts::{serve, within},
+    suite::{Backend, Latch, SlowPlaces},
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -19,19 +22,21 @@ use tollgate::{Environment, InFlightLimitLayer, KeyFormat, KeyVerifier, MemoryKe
 /// As many as a key may have in flight.
 const LIMIT: usize = 5;
 
+/// The limit of a key.
+fn limit() -> InFlightLimitLayer {
+    InFlightLimitLayer::new(u32::try_from(LIMIT).unwrap())
+}
+
 /// How a response goes on after its head.
 const PATHS: [&str; 2] = ["/endless", "/silent"];
 
 /// A server whose responses do not end, and a key.
-async fn server() -> (SocketAddr, String) {
+async fn server(limit: InFlightLimitLayer) -> (SocketAddr, String) {
     let format = KeyFormat::new("sk").unwrap();
     let keys = MemoryKeys::new();
     let key = keys.issue(&format, Environment::Live, Principal::new("key_1")).unwrap();
-    let tollgate = Tollgate::builder()
-        .verify(KeyVerifier::new(format, keys))
-        .in_flight_limit(InFlightLimitLayer::new(u32::try_from(LIMIT).unwrap()))
-        .build()
-        .unwrap();
+    let tollgate =
+        Tollgate::builder().verify(KeyVerifier::new(format, keys)).in_flight_limit(limit).build().unwrap();
     let endless =
         async || Body::from_stream(stream::repeat(Ok::<_, Infallible>(Bytes::from_static(&[b'x'; 1_000]))));
     let silent = async || {
@@ -96,7 +101,7 @@ async fn expect_exactly_the_limit(address: SocketAddr, key: &str) {
 
 #[tokio::test]
 async fn http_1_callers_that_hang_up_lose_no_place() {
-    let (address, key) = server().await;
+    let (address, key) = server(limit()).await;
     for number in 0..200 {
         drop(Http1::admitted(address, PATHS[number % PATHS.len()], &key).await);
         if number % 10 == 0 {
@@ -104,6 +109,32 @@ async fn http_1_callers_that_hang_up_lose_no_place() {
             drop(Http1::send(address, "/never", &key).await);
         }
     }
+    expect_exactly_the_limit(address, &key).await;
+}
+
+#[tokio::test]
+async fn callers_that_hang_up_while_a_backend_answers_lose_no_place() {
+    let (backend, most) = (Backend::slow(&Latch::shut()), u32::try_from(LIMIT).unwrap());
+    let places = SlowPlaces::new(&backend);
+    let (address, key) = server(limit().with_places("key", places.clone())).await;
+    let until_free = async |is_free, limit| {
+        within(async {
+            while places.has_free("key", "key_1", limit) != is_free {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    };
+    for _ in 0..20 {
+        let mut waiting = Vec::new();
+        for _ in 0..LIMIT {
+            waiting.push(Http1::send(address, "/short", &key).await);
+        }
+        until_free(false, most).await;
+        drop(waiting);
+        until_free(true, 1).await;
+    }
+    backend.turn_into(&Backend::prompt());
     expect_exactly_the_limit(address, &key).await;
 }
 
@@ -126,7 +157,7 @@ pub(crate) async fn http2_get(
 
 #[tokio::test]
 async fn http_2_streams_that_are_reset_lose_no_place() {
-    let (address, key) = server().await;
+    let (address, key) = server(limit()).await;
     let mut sender = http2(address).await;
     let mut admitted = 0;
     within(async {
@@ -162,7 +193,7 @@ async fn http_2_streams_that_are_reset_lose_no_place() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caller_that_reads_its_responses_to_the_end_is_never_refused() {
-    let (address, key) = server().await;
+    let (address, key) = server(limit()).await;
     let mut sender = http2(address).await;
     // Four places are taken, so that one is left.
     let mut held = Vec::new();
