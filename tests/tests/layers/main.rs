@@ -9,7 +9,7 @@
 //! | `dispatch` | several verifiers, of which one is asked |
 //! | `environments` | live and test keys, routes and routers |
 //! | `guards` | checks of the application's own |
-//! | `in_flight` | limits of requests in flight |
+//! | `in_flight` | limits of requests in flight, and their backends |
 //! | `legacy_keys` | keys that are known by the hash of an older system |
 //! | `memory_keys` | the key store in memory, through a verifier |
 //! | `messages` | charging the messages of streams one by one |
