@@ -40,12 +40,13 @@ use crate::{
 /// counts in all of them or in none. All algorithms and windows of [`Quota`](tollgate_core::limit::Quota) work as in one process.
 ///
 /// ```no_run
-/// use tollgate::{PerWindow, RateLimitLayer};
+/// use tollgate::{PerWindow, Policy, RateLimitLayer};
 /// use tollgate_redis::{Redis, RedisLimiter};
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// let redis = Redis::connect("redis://127.0.0.1:6379").await?;
-/// let layer = RateLimitLayer::new(600.per_minute()).with_limiter(RedisLimiter::new(redis));
+/// let policies = [Policy::new("key", 600.per_minute())];
+/// let layer = RateLimitLayer::from_policies(policies)?.with_limiter(RedisLimiter::new(redis))?;
 /// # let _ = layer;
 /// # Ok(())
 /// # }
