@@ -40,7 +40,7 @@ pub(crate) struct Connector {
 enum Prepared {
     One(Client),
     #[cfg(feature = "cluster")]
-    Cluster(redis::cluster::ClusterClient),
+    Cluster(Box<redis::cluster::ClusterClient>),
     #[cfg(feature = "sentinel")]
     Sentinels(tokio::sync::Mutex<redis::sentinel::SentinelClient>),
 }
@@ -53,7 +53,9 @@ impl Connector {
         let prepared = match &settings.servers {
             Servers::One(url) => prepare_one(url, settings).map(Prepared::One),
             #[cfg(feature = "cluster")]
-            Servers::Cluster(urls) => prepare_cluster(urls, settings).map(Prepared::Cluster),
+            Servers::Cluster(urls) => {
+                prepare_cluster(urls, settings).map(|client| Prepared::Cluster(Box::new(client)))
+            }
             #[cfg(feature = "sentinel")]
             Servers::Sentinels { urls, primary, user } => {
                 let client = prepare_sentinels(urls, primary, user.as_ref(), settings);
