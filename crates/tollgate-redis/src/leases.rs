@@ -73,59 +73,15 @@ pub(crate) enum Step {
     Ask(Ask),
 }
 
-/// A question for Redis, on behalf of all requests with the same charges.
+/// A question for Redis, on behalf of all requests with the same charges. Dropped, those who wait for its answer go on, and one of them
+/// asks again: a caller can hang up before the question is sent.
 #[derive(Debug)]
 pub(crate) struct Ask {
     name: Name,
     /// How many units to borrow beyond the request's cost.
     pub(crate) wanted: u64,
-    returned: Option<(u64, Counters)>,
     sent_at: u64,
-}
-
-impl Ask {
-    /// What is given back with the question, and the counters that have counted it.
-    pub(crate) fn returned(&self) -> Option<(u64, &[Counter])> {
-        self.returned.as_ref().map(|(units, counters)| (*units, counters.as_slice()))
-    }
-
-    /// The question is being asked, until what this returns is dropped.
-    pub(crate) fn begin<'t>(&self, table: &'t LeaseTable) -> Asking<'t> {
-        Asking { table, name: self.name, sent_at: self.sent_at }
-    }
-}
-
-/// A question that has no answer yet. Dropped, those who wait for it go on.
-#[derive(Debug)]
-pub(crate) struct Asking<'t> {
-    table: &'t LeaseTable,
-    name: Name,
-    sent_at: u64,
-}
-
-impl Asking<'_> {
-    /// Keeps what was borrowed, or that the quota is used up.
-    pub(crate) fn answered(&self, charges: &Arc<Charges>, reply: &Reply) {
-        if let Some(subject) = self.table.shard(self.name).get_mut(&self.name) {
-            subject.answered(charges, reply, self.sent_at);
-        }
-    }
-
-    /// Puts back what the request was to spend, because its caller is gone.
-    pub(crate) fn put_back(&self, charges: &Charges) {
-        let cost = charges.all.first().map_or(0, |charge| charge.cost);
-        if let Some(subject) = self.table.shard(self.name).get_mut(&self.name) {
-            subject.put_back(cost, self.sent_at);
-        }
-    }
-}
-
-impl Drop for Asking<'_> {
-    fn drop(&mut self) {
-        if let Some(subject) = self.table.shard(self.name).get_mut(&self.name) {
-            subject.asked_until = None;
-        }
-    }
+    _asked: watch::Sender<()>,
 }
 
 /// Units that are not used, and the counters that have counted them.
@@ -167,7 +123,7 @@ impl LeaseTable {
             Entry::Occupied(mut entry) => match entry.get_mut().decide(request, kind.cost, mode, now) {
                 Local::Decided(decision) => Step::Decided(decision),
                 Local::Wait(asked) => Step::Wait(asked),
-                Local::Ask { wanted, returned } => Step::Ask(Ask { name, wanted, returned, sent_at: now }),
+                Local::Ask { wanted, asked } => Step::Ask(Ask { name, wanted, sent_at: now, _asked: asked }),
                 Local::Direct => Step::Direct,
                 Local::Forget => {
                     entry.remove();
@@ -176,11 +132,32 @@ impl LeaseTable {
             },
             Entry::Vacant(entry) => match self.pace.first_lease(mode, name, now) {
                 Some(wanted) if !is_full => {
-                    entry.insert(Subject::asking(wanted, now));
-                    Step::Ask(Ask { name, wanted, returned: None, sent_at: now })
+                    let (subject, asked) = Subject::asking(wanted, now);
+                    entry.insert(subject);
+                    Step::Ask(Ask { name, wanted, sent_at: now, _asked: asked })
                 }
                 _ => Step::Direct,
             },
+        }
+    }
+
+    /// Takes what is left of the lease before, to give it back with the question, and the counters that have counted it.
+    pub(crate) fn take_returned(&self, ask: &Ask) -> Option<(u64, Counters)> {
+        let returned = self.shard(ask.name).get_mut(&ask.name)?.take_left()?;
+        Some((returned.units, returned.counters))
+    }
+
+    /// Keeps what was borrowed, or that the quota is used up.
+    pub(crate) fn answered(&self, ask: &Ask, charges: &Arc<Charges>, reply: &Reply) {
+        if let Some(subject) = self.shard(ask.name).get_mut(&ask.name) {
+            subject.answered(charges, reply, ask.sent_at);
+        }
+    }
+
+    /// Puts back what the request was to spend, because its caller is gone. `charges` are those of the answer.
+    pub(crate) fn put_back(&self, ask: &Ask, charges: &Arc<Charges>) {
+        if let Some(subject) = self.shard(ask.name).get_mut(&ask.name) {
+            subject.put_back(charges);
         }
     }
 

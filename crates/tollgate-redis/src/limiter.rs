@@ -270,14 +270,14 @@ impl Shared {
         ask: Ask,
         requester: oneshot::Sender<Result<Decision, Unavailable>>,
     ) {
-        // However this ends, those who wait for it go on.
-        let asked = ask.begin(&self.leases);
-        let exchange = Exchange { wanted: ask.wanted, returned: ask.returned() };
+        let returned = self.leases.take_returned(&ask);
+        let returned = returned.as_ref().map(|(units, counters)| (*units, counters.as_slice()));
+        let exchange = Exchange { wanted: ask.wanted, returned };
         let answer = match self.script.call(&self.redis, &charges, exchange).await {
             Ok(reply) => {
                 let decision = checked(charges.decide(&reply.counters, reply.at), &reply);
                 if decision.is_ok() {
-                    asked.answered(&charges, &reply);
+                    self.leases.answered(&ask, &charges, &reply);
                 }
                 decision
             }
@@ -285,7 +285,7 @@ impl Shared {
         };
         let is_allowed = answer.as_ref().is_ok_and(Decision::is_allowed);
         if requester.send(answer).is_err() && is_allowed {
-            asked.put_back(&charges);
+            self.leases.put_back(&ask, &charges);
         }
     }
 

@@ -37,10 +37,10 @@ pub(super) struct Subject {
     /// How much of the lease is left, and until when it may be spent.
     left: u64,
     lease_ends_at: u64,
-    /// What is left of a lease under another quota.
-    outdated: Option<GiveBack>,
-    /// While a request asks Redis: those who wait keep receivers, which are told by its drop.
-    pub(super) asked_until: Option<watch::Sender<()>>,
+    /// What is left of leases under other quotas: at most one that was being spent, and one that was being asked for.
+    outdated: Vec<GiveBack>,
+    /// A question keeps the sender, until it has its answer.
+    asked: Option<watch::Receiver<()>>,
     /// What was spent since the last answer, and how much those need who wait for the next one.
     spent: u64,
     waiting: u64,
@@ -69,7 +69,7 @@ pub(super) enum Local {
     Wait(watch::Receiver<()>),
     Ask {
         wanted: u64,
-        returned: Option<(u64, Counters)>,
+        asked: watch::Sender<()>,
     },
     /// As `Direct`, and the subject is no longer needed.
     Forget,
@@ -81,8 +81,8 @@ impl Subject {
             known: None,
             left: 0,
             lease_ends_at: 0,
-            outdated: None,
-            asked_until: None,
+            outdated: Vec::new(),
+            asked: None,
             spent: 0,
             waiting: 0,
             answered_at: now,
@@ -92,8 +92,14 @@ impl Subject {
     }
 
     /// A subject whose first request asks.
-    pub(super) fn asking(wanted: u64, now: u64) -> Self {
-        Self { asked_until: Some(watch::Sender::new(())), wanted, ..Self::new(now) }
+    pub(super) fn asking(wanted: u64, now: u64) -> (Self, watch::Sender<()>) {
+        let (sender, receiver) = watch::channel(());
+        (Self { asked: Some(receiver), wanted, ..Self::new(now) }, sender)
+    }
+
+    /// The question that has no answer yet.
+    fn asked(&self) -> Option<&watch::Receiver<()>> {
+        self.asked.as_ref().filter(|asked| asked.has_changed().is_ok())
     }
 
     pub(super) fn decide(&mut self, request: &LimitRequest<'_>, cost: u64, mode: Leases, now: u64) -> Local {
@@ -105,7 +111,7 @@ impl Subject {
                 self.spent = self.spent.saturating_add(cost);
                 return Local::Decided(known.admit(request.charges, now));
             }
-            let is_trusted = self.asked_until.is_some() || now.saturating_sub(known.sent_at) < REFUSAL_LIFE;
+            let is_trusted = self.asked().is_some() || now.saturating_sub(known.sent_at) < REFUSAL_LIFE;
             if known.is_refused
                 && is_trusted
                 && let Some(refusal) = known.refuse(request.charges, now)
@@ -117,23 +123,26 @@ impl Subject {
     }
 
     fn ask_or_wait(&mut self, cost: u64, mode: Leases, now: u64) -> Local {
-        if let Some(asked) = &self.asked_until {
+        // Requests with two quotas by turns would only give back what each other has borrowed.
+        if !self.outdated.is_empty() {
+            return Local::Direct;
+        }
+        if let Some(asked) = self.asked().cloned() {
             if mode == Leases::Off {
                 return Local::Direct;
             }
             self.waiting = self.waiting.saturating_add(cost);
-            return Local::Wait(asked.subscribe());
+            return Local::Wait(asked);
         }
         self.wanted = self.wanted(mode, now);
-        let is_needed = self.wanted > 0 || self.left > 0 || self.outdated.is_some();
-        if !is_needed && !self.known.as_ref().is_some_and(|known| known.is_refused) {
+        let is_refused = self.known.as_ref().is_some_and(|known| known.is_refused);
+        if self.wanted == 0 && self.left == 0 && !is_refused {
             return Local::Forget;
         }
         self.waiting = 0;
-        self.asked_until = Some(watch::Sender::new(()));
-        let left = std::mem::take(&mut self.left);
-        let returned = self.known.as_ref().filter(|_| left > 0).map(|known| (left, known.counters.clone()));
-        Local::Ask { wanted: self.wanted, returned }
+        let (sender, receiver) = watch::channel(());
+        self.asked = Some(receiver);
+        Local::Ask { wanted: self.wanted, asked: sender }
     }
 
     /// How much to borrow: what is spent in 100 ms, as since the last answer. After a refusal, as much as before it.
@@ -180,39 +189,44 @@ impl Subject {
         }
     }
 
-    /// Puts back what was admitted by the answer to a question of `sent_at`.
-    pub(super) fn put_back(&mut self, cost: u64, sent_at: u64) {
-        if self.known.as_ref().is_some_and(|known| known.sent_at == sent_at) {
+    /// Puts back what was admitted by the answer to a question, if that is still what is known.
+    pub(super) fn put_back(&mut self, charges: &Arc<Charges>) {
+        let cost = charges.all.first().map_or(0, |charge| charge.cost);
+        if self.known.as_ref().is_some_and(|known| Arc::ptr_eq(&known.charges, charges)) {
             self.left = self.left.saturating_add(cost);
         }
     }
 
     pub(super) fn is_due(&self, now: u64) -> bool {
-        self.outdated.is_some() || (self.left > 0 && now >= self.lease_ends_at)
+        !self.outdated.is_empty() || (self.left > 0 && now >= self.lease_ends_at)
     }
 
     pub(super) fn is_idle(&self, now: u64) -> bool {
         self.left == 0
-            && self.outdated.is_none()
-            && self.asked_until.is_none()
+            && self.outdated.is_empty()
+            && self.asked().is_none()
             && now.saturating_sub(self.used_at) > IDLE
     }
 
-    /// Takes what is to be given back.
-    pub(super) fn take(&mut self) -> impl Iterator<Item = GiveBack> + use<> {
+    /// Takes all that is to be given back.
+    pub(super) fn take(&mut self) -> Vec<GiveBack> {
+        let mut unused = std::mem::take(&mut self.outdated);
+        unused.extend(self.take_left());
+        unused
+    }
+
+    /// Takes what is left of the lease.
+    pub(super) fn take_left(&mut self) -> Option<GiveBack> {
         let units = std::mem::take(&mut self.left);
-        let unused = self.known.as_ref().filter(|_| units > 0).map(|known| GiveBack {
-            charges: Arc::clone(&known.charges),
-            units,
-            counters: known.counters.clone(),
-        });
-        self.outdated.take().into_iter().chain(unused)
+        let known = self.known.as_ref().filter(|_| units > 0)?;
+        Some(GiveBack { charges: Arc::clone(&known.charges), units, counters: known.counters.clone() })
     }
 
     /// What is known under another quota does not count.
     fn drop_other_quota(&mut self, charges: &[Charge<'_>]) {
         if self.known.as_ref().is_some_and(|known| !known.has_quotas_of(charges)) {
-            self.outdated = self.take().last();
+            let left = self.take_left();
+            self.outdated.extend(left);
             self.known = None;
         }
     }
