@@ -128,7 +128,12 @@ impl Limiter for RedisLimiter {
     fn acquire(&self, request: &LimitRequest<'_>) -> Answer<Result<Decision, Unavailable>> {
         let shared = &self.shared;
         let name = shared.leases.name(request.charges);
-        let step = shared.leases.step(name, request, shared.elapsed(request.now));
+        let step = if shared.redis.settings().is_cluster() && has_several_groups(request) {
+            // They are in several slots, and a script reaches only one.
+            Step::Direct
+        } else {
+            shared.leases.step(name, request, shared.elapsed(request.now))
+        };
         if let Step::Decided(decision) = step {
             return Answer::Now(Ok(decision));
         }
@@ -148,6 +153,11 @@ impl Limiter for RedisLimiter {
         }
         Answer::later(decided)
     }
+}
+
+fn has_several_groups(request: &LimitRequest<'_>) -> bool {
+    let first = request.charges.first().map(|charge| charge.group);
+    request.charges.iter().any(|charge| Some(charge.group) != first)
 }
 
 impl Shared {
@@ -238,6 +248,7 @@ impl Shared {
         charges: &Arc<Charges>,
         mut step: Step,
     ) -> Result<Decision, Unavailable> {
+        let started = Instant::now();
         loop {
             match step {
                 Step::Decided(decision) => return Ok(decision),
@@ -256,11 +267,13 @@ impl Shared {
                         .unwrap_or_else(|_| Err(Unavailable::new("the runtime of the limiter has ended")));
                 }
             }
-            step = self.leases.step(
-                name,
-                &LimitRequest::new(&charges.borrowed(), charges.now),
-                self.elapsed(charges.now),
-            );
+            let request = &charges.borrowed();
+            let request = LimitRequest::new(request, charges.now);
+            step = match self.leases.step(name, &request, self.elapsed(charges.now)) {
+                // Leases are small near the limit. A request must not wait for one after the other until its deadline ends.
+                Step::Wait(_) if started.elapsed() > self.redis.settings().deadline / 2 => Step::Direct,
+                step => step,
+            };
         }
     }
 
