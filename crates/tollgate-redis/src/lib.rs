@@ -9,6 +9,8 @@ mod leases;
 mod limiter;
 mod redis_connection;
 mod settings;
+#[cfg(test)]
+mod simulation;
 
 pub use error::ConnectError;
 pub use leases::Leases;

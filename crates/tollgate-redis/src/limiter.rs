@@ -23,11 +23,11 @@ use tollgate_core::{
     limit::{Counter, Decision, LimitRequest, Limiter},
 };
 
-use self::outage::Outages;
 pub use self::{builder::RedisLimiterBuilder, outage::Outage};
 pub(crate) use self::{
     call::{ClockOf, DecideScript, Exchange, Reply},
     charges::{Charges, decide},
+    outage::Outages,
 };
 use crate::{
     Redis,

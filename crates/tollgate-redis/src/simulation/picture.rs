@@ -1,0 +1,5 @@
+use super::{Figures, Setting, Sharing};
+
+pub(super) fn draw(_: &[(Setting, Sharing, Figures)]) -> String {
+    String::new()
+}
