@@ -253,3 +253,90 @@ impl fmt::Debug for LeaseTable {
         f.debug_struct("LeaseTable").field("mode", &self.mode).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{SystemTime, UNIX_EPOCH};
+
+    use tollgate_core::limit::{FixedWindow, PerWindow as _, Quota};
+
+    use super::*;
+
+    fn charge(quota: &Quota) -> [Charge<'_>; 1] {
+        [Charge::new("key", "ada", "acme", quota)]
+    }
+
+    fn step(table: &LeaseTable, quota: &Quota, now: u64) -> Step {
+        table.step(7, &LimitRequest::new(&charge(quota), UNIX_EPOCH), now)
+    }
+
+    fn answer(table: &LeaseTable, ask: &Ask, quota: &Quota, lent: u64) -> Arc<Charges> {
+        let charges =
+            Arc::new(Charges::new("tollgate", &LimitRequest::new(&charge(quota), SystemTime::UNIX_EPOCH)));
+        let counter = Counter::FixedWindow(FixedWindow { ends_at: 60, used: 0 });
+        let reply =
+            Reply { is_allowed: true, lent, at: UNIX_EPOCH, counters: std::iter::once(counter).collect() };
+        table.answered(ask, &charges, &reply);
+        charges
+    }
+
+    fn ask(step: Step) -> Ask {
+        match step {
+            Step::Ask(ask) => ask,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_question_that_is_never_sent_does_not_block_others() {
+        let (table, quota) = (LeaseTable::new(Leases::Always), 900.per_minute());
+        let first = ask(step(&table, &quota, 0));
+        assert!(matches!(step(&table, &quota, 1), Step::Wait(_)));
+        drop(first);
+        assert!(matches!(step(&table, &quota, 2), Step::Ask(_)));
+    }
+
+    #[test]
+    fn exactly_what_is_lent_is_spent_and_what_a_caller_left_is_put_back() {
+        let (table, quota) = (LeaseTable::new(Leases::Always), 900.per_minute());
+        let first = ask(step(&table, &quota, 0));
+        let charges = answer(&table, &first, &quota, 2);
+        table.put_back(&first, &charges);
+        drop(first);
+        for _ in 0..3 {
+            assert!(matches!(step(&table, &quota, 1), Step::Decided(decision) if decision.is_allowed()));
+        }
+        assert!(matches!(step(&table, &quota, 1), Step::Ask(_)));
+    }
+
+    #[test]
+    fn the_leases_of_two_former_quotas_are_given_back() {
+        let table = LeaseTable::new(Leases::Always);
+        let (one, two, three) = (100.per_minute(), 200.per_minute(), 300.per_minute());
+        let first = ask(step(&table, &one, 0));
+        let charges = answer(&table, &first, &one, 5);
+        drop(first);
+        let second = ask(step(&table, &one, 300_000_000));
+        table.put_back(&second, &charges);
+        // The quota changes while it is being asked for, and once more.
+        assert!(matches!(step(&table, &two, 300_000_001), Step::Direct));
+        answer(&table, &second, &one, 8);
+        drop(second);
+        assert!(matches!(step(&table, &three, 300_000_002), Step::Direct));
+        let units: Vec<_> = table.take_unused(300_000_003).iter().map(|unused| unused.units).collect();
+        assert_eq!(units, [6, 8]);
+        assert!(matches!(step(&table, &three, 300_000_004), Step::Ask(_)));
+    }
+
+    #[test]
+    fn a_lease_is_not_spent_after_250_ms_and_is_given_back() {
+        let (table, quota) = (LeaseTable::new(Leases::Always), 900.per_minute());
+        let first = ask(step(&table, &quota, 0));
+        answer(&table, &first, &quota, 5);
+        drop(first);
+        assert!(table.take_unused(249_999_999).is_empty());
+        let next = ask(step(&table, &quota, 250_000_000));
+        assert_eq!(table.take_returned(&next).map(|(units, _)| units), Some(5));
+        assert!(table.take_all().is_empty(), "it is given back once");
+    }
+}

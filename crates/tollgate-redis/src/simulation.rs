@@ -13,13 +13,12 @@
 mod figures;
 mod fleet;
 mod load;
-mod picture;
 mod queue;
 mod random;
 mod server;
 mod synchronised;
 
-use std::{fmt::Write as _, path::Path};
+use std::fmt::Write as _;
 
 use self::{figures::Figures, load::Setting};
 use crate::Leases;
@@ -67,12 +66,9 @@ struct Scale(&'static [(usize, usize)]);
 impl Scale {
     /// The whole simulation takes a few minutes in a release build. In a debug build, a small one runs as a usual test.
     fn of_environment() -> Self {
-        if is_whole() { Self(&[(3, 12), (30, 6), (300, 3), (3_000, 2)]) } else { Self(&[(3, 2), (12, 1)]) }
+        let is_whole = std::env::var_os("TOLLGATE_LONG").is_some();
+        if is_whole { Self(&[(3, 12), (30, 6), (300, 3), (3_000, 2)]) } else { Self(&[(3, 2), (12, 1)]) }
     }
-}
-
-fn is_whole() -> bool {
-    std::env::var_os("TOLLGATE_LONG").is_some()
 }
 
 fn setting(processes: usize, windows: usize) -> Setting {
@@ -91,19 +87,19 @@ fn setting(processes: usize, windows: usize) -> Setting {
 /// Without partitions, no window has more than its quota, whatever crashes, and no request goes without an answer of Redis. With
 /// them, what Redis has admitted is at most the quota.
 ///
-/// The whole simulation, which draws `docs/design/distributed-limits.svg`:
+/// The whole simulation:
 /// `TOLLGATE_LONG=1 cargo test --release -p tollgate-redis --lib simulation -- --nocapture`
 #[test]
 fn fleets_share_their_quotas() {
-    let mut runs = Vec::new();
-    println!("| processes | | admitted | least | most | stranded | trips per request | longest wait | without an answer |");
+    println!(
+        "| processes | | admitted | least | most | stranded | trips per request | longest wait | without an answer |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|");
     for (processes, windows) in Scale::of_environment().0 {
         let plain = setting(*processes, *windows);
         for sharing in Sharing::ALL {
             let figures = sharing.simulate(&plain);
             println!("{}", row(&plain, sharing.name(), &figures));
-            runs.push((plain, sharing, figures));
         }
         let faults = Setting { has_faults: true, ..plain };
         let figures = Sharing::Leases.simulate(&faults);
@@ -111,11 +107,6 @@ fn fleets_share_their_quotas() {
         let partitions = Setting { has_partitions: true, ..faults };
         let figures = Sharing::Leases.simulate(&partitions);
         println!("{}", row(&partitions, "leases, with crashes and partitions", &figures));
-    }
-    let picture = picture::draw(&runs);
-    if is_whole() {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/design/distributed-limits.svg");
-        std::fs::write(file, picture).unwrap();
     }
 }
 

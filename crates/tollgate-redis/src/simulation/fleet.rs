@@ -138,7 +138,8 @@ impl Process {
 impl<'s> Fleet<'s> {
     fn new(setting: &'s Setting, subjects: &'s Subjects, leases: Leases) -> Self {
         let mut random = Random::new(setting.seed);
-        let names = (0..setting.subjects).map(|_| u128::from(random.next()) << 64 | u128::from(random.next()));
+        let names =
+            (0..setting.subjects).map(|_| u128::from(random.next()) << 64 | u128::from(random.next()));
         let names = names.collect();
         let clocks = (0..setting.processes).map(|_| Clock::new(setting, &mut random));
         let processes = clocks.map(|clock| Process::new(leases, clock, 0)).collect();

@@ -106,7 +106,10 @@ pub(super) struct Subjects {
 
 impl Subjects {
     pub(super) fn new(setting: &Setting) -> Self {
-        Self { names: (0..setting.subjects).map(|rank| format!("key_{rank}")).collect(), quota: setting.quota() }
+        Self {
+            names: (0..setting.subjects).map(|rank| format!("key_{rank}")).collect(),
+            quota: setting.quota(),
+        }
     }
 
     pub(super) fn charge(&self, subject: usize) -> Charge<'_> {

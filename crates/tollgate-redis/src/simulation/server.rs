@@ -44,8 +44,10 @@ impl Server {
                 .zip(&counters)
                 .map(|((charge, limit), counter)| room(counter, limit, charge.cost, now));
             lent = rooms.map(|room| room / SHARE).min().unwrap_or(0).min(exchange.wanted);
-            for (kept, ((charge, limit), counter)) in
-                record.iter_mut().zip(charges.limits().zip(&counters)).filter(|(_, ((charge, _), _))| charge.cost > 0)
+            for (kept, ((charge, limit), counter)) in record
+                .iter_mut()
+                .zip(charges.limits().zip(&counters))
+                .filter(|(_, ((charge, _), _))| charge.cost > 0)
             {
                 *kept = counter.counting(limit, charge.cost + lent);
             }
@@ -58,7 +60,9 @@ const SHARE: u64 = 8;
 
 fn give_back(counter: &mut Counter, counted: &Counter, units: u64, limit: &WindowLimit) {
     match (counter, counted) {
-        (Counter::FixedWindow(counter), Counter::FixedWindow(counted)) if counter.ends_at == counted.ends_at => {
+        (Counter::FixedWindow(counter), Counter::FixedWindow(counted))
+            if counter.ends_at == counted.ends_at =>
+        {
             counter.used = counter.used.saturating_sub(units);
         }
         (Counter::SlidingWindow(counter), Counter::SlidingWindow(counted)) => {
