@@ -10,6 +10,13 @@ mod limiter;
 mod redis_connection;
 mod settings;
 #[cfg(test)]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "all numbers are far below 2^52"
+)]
 mod simulation;
 
 pub use error::ConnectError;

@@ -263,7 +263,7 @@ impl<'s> Fleet<'s> {
         returned: Option<(u64, Counters)>,
         purpose: Purpose,
     ) {
-        let subject = self.subjects.of(&charges);
+        let subject = Subjects::of(&charges);
         let Process { life, is_up, cut_until, .. } = self.processes[process];
         let trip = Trip { process, life, subject, sent_at: self.now, charges, returned, purpose };
         if !is_up {

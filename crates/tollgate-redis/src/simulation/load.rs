@@ -117,7 +117,7 @@ impl Subjects {
     }
 
     /// The subject of charges.
-    pub(super) fn of(&self, charges: &Charges) -> usize {
+    pub(super) fn of(charges: &Charges) -> usize {
         let key = &charges.all[0].key;
         key.rsplit('_').next().and_then(|rank| rank.parse().ok()).unwrap()
     }

@@ -1,6 +1,6 @@
 //! Random numbers from a seed.
 
-/// SplitMix64 (Steele, Lea and Flood 2014).
+/// `SplitMix64` (Steele, Lea and Flood 2014).
 pub(super) struct Random(u64);
 
 impl Random {

@@ -58,17 +58,15 @@ impl Server {
 
 const SHARE: u64 = 8;
 
-fn give_back(counter: &mut Counter, counted: &Counter, units: u64, limit: &WindowLimit) {
-    match (counter, counted) {
-        (Counter::FixedWindow(counter), Counter::FixedWindow(counted))
-            if counter.ends_at == counted.ends_at =>
-        {
+fn give_back(counter: &mut Counter, lease: &Counter, units: u64, limit: &WindowLimit) {
+    match (counter, lease) {
+        (Counter::FixedWindow(counter), Counter::FixedWindow(lease)) if counter.ends_at == lease.ends_at => {
             counter.used = counter.used.saturating_sub(units);
         }
-        (Counter::SlidingWindow(counter), Counter::SlidingWindow(counted)) => {
-            if counter.ends_at == counted.ends_at {
+        (Counter::SlidingWindow(counter), Counter::SlidingWindow(lease)) => {
+            if counter.ends_at == lease.ends_at {
                 counter.used = counter.used.saturating_sub(units);
-            } else if counter.ends_at == limit.window.end_after(counted.ends_at) {
+            } else if counter.ends_at == limit.window.end_after(lease.ends_at) {
                 counter.used_before = counter.used_before.saturating_sub(units);
             }
         }
