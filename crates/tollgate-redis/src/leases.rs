@@ -339,4 +339,18 @@ mod tests {
         assert_eq!(table.take_returned(&next).map(|(units, _)| units), Some(5));
         assert!(table.take_all().is_empty(), "it is given back once");
     }
+
+    #[test]
+    fn a_lease_ends_with_its_window() {
+        let (table, quota) = (LeaseTable::new(Leases::Always), 900.per_minute());
+        let first = ask(step(&table, &quota, 0));
+        let at = UNIX_EPOCH + std::time::Duration::from_millis(59_900);
+        let charges = Arc::new(Charges::new("tollgate", &LimitRequest::new(&charge(&quota), at)));
+        let counter = Counter::FixedWindow(FixedWindow { ends_at: 60, used: 0 });
+        let reply = Reply { is_allowed: true, lent: 5, at, counters: std::iter::once(counter).collect() };
+        table.answered(&first, &charges, &reply);
+        drop(first);
+        assert!(matches!(step(&table, &quota, 99_999_999), Step::Decided(_)));
+        assert!(matches!(step(&table, &quota, 100_000_000), Step::Ask(_)));
+    }
 }
