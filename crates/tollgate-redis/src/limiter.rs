@@ -233,11 +233,16 @@ impl Shared {
         Ok(charges.in_order_of_groups().decide(&counters, at))
     }
 
+    /// Gives back each charge by itself, because their costs can differ.
     async fn undo(&self, admitted: Vec<(Charges, Reply)>) {
         for (charges, reply) in admitted {
-            let units = charges.all.first().map_or(0, |charge| charge.cost);
-            let counters: SmallVec<[Counter; 4]> = counted(&charges, &reply, 0);
-            self.give_back(GiveBack { charges: Arc::new(charges), units, counters }).await;
+            let mut counters = counted(&charges, &reply, 0).into_iter();
+            for charge in charges.all {
+                let units = charge.cost;
+                let counters = counters.by_ref().take(charge.quota.limits().len()).collect();
+                let charges = Arc::new(Charges { all: SmallVec::from_iter([charge]), now: charges.now });
+                self.give_back(GiveBack { charges, units, counters }).await;
+            }
         }
     }
 
