@@ -86,7 +86,7 @@ impl RedisSettings {
     }
 
     /// What the names of all keys in Redis begin with, `tollgate` by default. Services with different prefixes share nothing. A user of
-    /// Redis needs the permissions `~tollgate:*`, `+@read`, `+@write`, `+@scripting`, `+@connection` and `+time`.
+    /// Redis needs the permissions `~tollgate:*`, `+ping`, `+time`, `+get`, `+set`, `+del`, `+eval` and `+evalsha`.
     pub fn with_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
