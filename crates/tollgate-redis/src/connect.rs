@@ -176,6 +176,11 @@ fn prepare_sentinels(
 
 /// What happened, without the URL.
 pub(crate) fn describe(error: &RedisError) -> String {
+    // The text of an I/O error has the reason, and nothing that was sent.
+    if error.is_io_error() {
+        return error.to_string();
+    }
+    let kind = error.code().unwrap_or_else(|| error.category());
     let detail = error.detail().map(|detail| format!(": {detail}")).unwrap_or_default();
-    format!("{}{detail}", error.category())
+    format!("{kind}{detail}")
 }

@@ -28,11 +28,13 @@ use crate::limiter::{Charges, Reply};
 /// # What holds
 ///
 /// - All processes together never admit more than the quota. What is borrowed is counted when it is borrowed, and is only spent in the
-///   window in which it was counted, by the server's clock.
+///   window in which it was counted, by the server's clock. A machine whose own clock stands still meanwhile, because it is suspended, can
+///   spend one lease later.
 /// - A process borrows at most an eighth of what remains, and about what the subject uses in 100 ms. So near the limit, each request is
 ///   decided by Redis again.
 /// - What is not spent within 250 ms is given back, at the next request or after 100 ms more.
-/// - The headers show what remains in Redis, without what is borrowed. That is at most 250 ms old, and can be had from every process.
+/// - The headers show what remained in Redis at most 250 ms before, without what is borrowed. Every process can admit it, as long as other
+///   requests of the subject do not use it first.
 /// - A process that is killed takes its leases with it: these units remain unused until their windows end.
 ///   [`RedisLimiter::close`](crate::RedisLimiter::close) gives them back.
 ///

@@ -26,7 +26,7 @@ use tollgate_core::{
 pub use self::{builder::RedisLimiterBuilder, outage::Outage};
 pub(crate) use self::{
     call::{ClockOf, DecideScript, Exchange, Reply},
-    charges::{Charges, decide},
+    charges::{Charges, decide, have_several_groups},
     outage::Outages,
 };
 use crate::{
@@ -70,6 +70,9 @@ use crate::{
 ///
 /// A subject under a policy is one key, `tollgate:{group}:policy:subject`, with its counters as text. It expires one minute after its
 /// last window. The names of groups, policies and subjects are readable in Redis. Counts are exact up to 2^53.
+///
+/// Redis, and not this crate, bounds the number of keys: give it `maxmemory`, and the policy `noeviction`. Then a flood of invented
+/// subjects makes Redis refuse new counts, which is logged and is an [`Outage`]. A policy that evicts keys would reset quotas.
 ///
 /// In a Redis Cluster, all charges of a request that have the same group (a tenant) are decided by one script. Charges of different
 /// groups are decided one group after another, and given back if a later one refuses; meanwhile, another request can be refused that
@@ -128,7 +131,9 @@ impl Limiter for RedisLimiter {
     fn acquire(&self, request: &LimitRequest<'_>) -> Answer<Result<Decision, Unavailable>> {
         let shared = &self.shared;
         let name = shared.leases.name(request.charges);
-        let step = if shared.redis.settings().is_cluster() && has_several_groups(request) {
+        let step = if shared.redis.settings().is_cluster()
+            && have_several_groups(request.charges.iter().map(|charge| charge.group))
+        {
             // They are in several slots, and a script reaches only one.
             Step::Direct
         } else {
@@ -153,11 +158,6 @@ impl Limiter for RedisLimiter {
         }
         Answer::later(decided)
     }
-}
-
-fn has_several_groups(request: &LimitRequest<'_>) -> bool {
-    let first = request.charges.first().map(|charge| charge.group);
-    request.charges.iter().any(|charge| Some(charge.group) != first)
 }
 
 impl Shared {
@@ -195,7 +195,9 @@ impl Shared {
     /// Decides by one trip to Redis for this request alone.
     async fn decide_directly(&self, name: Name, charges: &Arc<Charges>) -> Result<Decision, Unavailable> {
         let sent_at = self.elapsed(charges.now);
-        if self.redis.settings().is_cluster() && charges.has_several_groups() {
+        if self.redis.settings().is_cluster()
+            && have_several_groups(charges.all.iter().map(charges::OwnCharge::group))
+        {
             return self.decide_by_groups(charges).await;
         }
         let reply = self.script.call(&self.redis, charges, Exchange::default()).await?;

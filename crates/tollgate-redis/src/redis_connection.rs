@@ -10,7 +10,11 @@ use std::{
 };
 
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
-use tokio::{runtime::Handle, sync::Notify};
+use tokio::{
+    runtime::Handle,
+    sync::Notify,
+    time::{Instant, sleep, timeout},
+};
 use tollgate_core::denial::Unavailable;
 
 use crate::{
@@ -25,7 +29,9 @@ use crate::{
 /// A command waits at most its [deadline](RedisSettings::with_deadline). After a lost connection, or after three commands in a row that
 /// were not answered in time, the connection is *down*: commands fail at once, and no request waits. A task of this connection, and no
 /// request, then tries to reach the server: first after 50 ms, later once a second. Both turns are logged once each, as `WARN` and
-/// `INFO`. The task ends with the last handle.
+/// `INFO`. The task ends with the last handle. While the connection is up, the task sends a `PING` each second to a single server: so an
+/// outage is also noticed while no request is sent, and while all callers hang up before the deadline. A server that refuses commands,
+/// because the user lacks a permission or the memory is full, is logged as `WARN` at most once a minute.
 #[derive(Clone)]
 pub struct Redis {
     shared: Arc<Shared>,
@@ -37,6 +43,8 @@ struct Shared {
     // How many commands in a row were not answered in time.
     unanswered: AtomicU32,
     went_down: Notify,
+    // When a refused command was logged last.
+    refused: Mutex<Option<Instant>>,
     runtime: Handle,
 }
 
@@ -72,6 +80,7 @@ impl Redis {
     pub async fn connect_in_background(settings: impl Into<RedisSettings>) -> Result<Self, ConnectError> {
         let settings = settings.into();
         let connector = Connector::new(&settings)?;
+        tracing::warn!(name: "tollgate.redis_down", "Redis is down until the first connection");
         Ok(Self::start(settings, connector, None))
     }
 
@@ -81,6 +90,7 @@ impl Redis {
             state: Mutex::new(State { number: 0, connection }),
             unanswered: AtomicU32::new(0),
             went_down: Notify::new(),
+            refused: Mutex::new(None),
             runtime: Handle::current(),
         });
         tokio::spawn(keep_connected(Arc::downgrade(&shared), connector));
@@ -111,7 +121,7 @@ impl Redis {
             let connection = state.connection.clone().ok_or(SendError::Down)?;
             (connection, state.number)
         };
-        match tokio::time::timeout(self.shared.settings.deadline, connection.send(command)).await {
+        match timeout(self.shared.settings.deadline, connection.send(command)).await {
             Ok(Ok(reply)) => {
                 self.shared.unanswered.store(0, Ordering::Relaxed);
                 Ok(reply)
@@ -124,6 +134,8 @@ impl Redis {
                     } else {
                         self.shared.end_connection(number, &describe(&error));
                     }
+                } else if error.kind() != ErrorKind::Server(ServerErrorKind::NoScript) {
+                    self.shared.log_refused(&describe(&error));
                 }
                 Err(SendError::Failed(error))
             }
@@ -182,8 +194,21 @@ impl Shared {
     }
 
     fn count_unanswered(&self, number: u64, why: &str) {
-        if self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= MOST_UNANSWERED {
+        if self.state().number == number
+            && self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= MOST_UNANSWERED
+        {
             self.end_connection(number, why);
+        }
+    }
+
+    /// Otherwise limits would be counted by each process alone, and the log would not say why.
+    fn log_refused(&self, why: &str) {
+        let now = Instant::now();
+        let mut last = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none_or(|last| now.duration_since(last) >= LOG_REFUSED_EVERY) {
+            *last = Some(now);
+            drop(last);
+            tracing::warn!(name: "tollgate.redis_refused", "Redis has refused a command: {why}");
         }
     }
 
@@ -210,8 +235,10 @@ impl Shared {
     }
 }
 
-/// How often the task looks whether all handles are gone, while the connection is up.
-const CHECK_HANDLES: Duration = Duration::from_secs(1);
+/// How often a single server is asked whether it answers, and how soon the task ends after the last handle.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+
+const LOG_REFUSED_EVERY: Duration = Duration::from_secs(60);
 
 /// Connects again after each loss, until the last handle is dropped.
 async fn keep_connected(shared: Weak<Shared>, connector: Connector) {
@@ -221,11 +248,16 @@ async fn keep_connected(shared: Weak<Shared>, connector: Connector) {
         let is_up = present.state().connection.is_some();
         if is_up {
             wait = FIRST_RETRY;
-            let _ = tokio::time::timeout(CHECK_HANDLES, present.went_down.notified()).await;
+            let went_down = timeout(CHECK_EVERY, present.went_down.notified()).await.is_ok();
+            // The connection to a cluster looks after its servers by itself.
+            if !went_down && !present.settings.is_cluster() {
+                // A failure ends the connection, or is counted.
+                let _ = Redis { shared: present }.send(&redis::cmd("PING")).await;
+            }
             continue;
         }
         drop(present);
-        tokio::time::sleep(wait).await;
+        sleep(wait).await;
         wait = (wait * 2).min(LAST_RETRY);
         let connected = connector.connect().await;
         let Some(present) = shared.upgrade() else { return };

@@ -101,18 +101,13 @@ impl RedisSettings {
 
     /// Whether one request may need counters on several servers.
     pub(crate) fn is_cluster(&self) -> bool {
-        !matches!(self.servers, Servers::One(_)) && self.is_of_cluster()
-    }
-
-    #[cfg(feature = "cluster")]
-    fn is_of_cluster(&self) -> bool {
-        matches!(self.servers, Servers::Cluster(_))
-    }
-
-    #[cfg(not(feature = "cluster"))]
-    #[expect(clippy::unused_self, reason = "the other feature needs it")]
-    fn is_of_cluster(&self) -> bool {
-        false
+        match self.servers {
+            Servers::One(_) => false,
+            #[cfg(feature = "cluster")]
+            Servers::Cluster(_) => true,
+            #[cfg(feature = "sentinel")]
+            Servers::Sentinels { .. } => false,
+        }
     }
 }
 

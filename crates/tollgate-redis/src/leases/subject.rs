@@ -147,11 +147,9 @@ impl Subject {
 
     /// How much to borrow: what is spent in 100 ms, as since the last answer. After a refusal, as much as before it.
     fn wanted(&self, mode: Leases, now: u64) -> u64 {
-        let least = match mode {
-            Leases::Off => return 0,
-            Leases::Auto => LEAST_WANTED,
-            Leases::Always => 0,
-        };
+        if mode == Leases::Off {
+            return 0;
+        }
         if self.known.as_ref().is_some_and(|known| known.is_refused) {
             return self.wanted;
         }
@@ -161,7 +159,7 @@ impl Subject {
         let wanted = u64::try_from(wanted).unwrap_or(MOST_WANTED).min(MOST_WANTED);
         match mode {
             Leases::Always => wanted.max(FIRST_LEASE),
-            _ if wanted < least => 0,
+            _ if wanted < LEAST_WANTED => 0,
             _ => wanted,
         }
     }

@@ -65,11 +65,6 @@ impl Charges {
         peek
     }
 
-    pub(crate) fn has_several_groups(&self) -> bool {
-        let first = self.all.first().map(OwnCharge::group);
-        self.all.iter().any(|charge| Some(charge.group()) != first)
-    }
-
     /// The charges of each group.
     pub(crate) fn by_groups(&self) -> Vec<Self> {
         let sorted = self.in_order_of_groups();
@@ -92,6 +87,12 @@ impl Charges {
     pub(crate) fn decide(&self, counters: &[Counter], now: SystemTime) -> Decision {
         decide(self.all.iter().map(OwnCharge::borrowed), counters, now)
     }
+}
+
+/// Whether charges of these groups can be in several slots of a cluster.
+pub(crate) fn have_several_groups<'c>(mut groups: impl Iterator<Item = &'c str>) -> bool {
+    let first = groups.next();
+    groups.any(|group| Some(group) != first)
 }
 
 /// The decision about charges with these counters, one for each limit, which are up to date.
