@@ -3,7 +3,9 @@
 pub mod guides;
 pub mod hosts;
 pub mod postgres;
+pub mod redis;
 pub mod relay;
+mod server;
 pub mod suite;
 
 use std::time::Duration;

@@ -39,6 +39,8 @@ use folder::Folder;
 use postmaster::Postmaster;
 use programs::Programs;
 
+use crate::server::elsewhere;
+
 /// A server. Dropped, it ends and deletes its files.
 ///
 /// Its methods wait on other threads, so they do not block the runtime of a test, and do not advance a paused tokio clock.
@@ -135,11 +137,4 @@ impl Postgres {
         let home = Arc::clone(&self.home);
         self.postmaster = Some(elsewhere(move || Postmaster::start(home)).await);
     }
-}
-
-/// Runs blocking work on another thread.
-async fn elsewhere<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let result = tokio::task::spawn_blocking(work).await;
-    // It is never cancelled, so an error is a panic.
-    result.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }

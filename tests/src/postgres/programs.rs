@@ -5,10 +5,11 @@ use std::{
     env,
     ffi::OsStr,
     fs,
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
+
+use crate::server::{folder::own_uid, process::ends_with_its_thread};
 
 /// The programs of one installed version.
 #[derive(Debug)]
@@ -40,12 +41,9 @@ impl Programs {
         Self { folder, user }
     }
 
-    /// A command that runs as the right user.
-    ///
-    /// It ends with the **thread** that has started it: the kernel sends it `SIGQUIT`, which ends a server at once.
+    /// A command that runs as the right user, and ends with the thread that has started it.
     pub(super) fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new("setpriv");
-        command.arg("--pdeathsig=QUIT");
+        let mut command = ends_with_its_thread("QUIT");
         if let Some(user) = &self.user {
             command.arg(format!("--reuid={}", user.uid));
             command.arg(format!("--regid={}", user.gid));
@@ -102,11 +100,6 @@ fn of_debian() -> Vec<PathBuf> {
         versions.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     versions.sort_unstable_by(|one, other| other.cmp(one));
     versions.into_iter().map(|version| format!("/usr/lib/postgresql/{version}/bin").into()).collect()
-}
-
-/// The user of the tests.
-pub(super) fn own_uid() -> u32 {
-    fs::metadata("/proc/self").expect("Linux").uid()
 }
 
 impl User {

@@ -1,21 +1,10 @@
-use std::{
-    env, fs,
-    io::ErrorKind,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::Stdio,
-    thread,
-    time::Duration,
-};
+use std::{fs, io::ErrorKind, net::SocketAddr, path::PathBuf, thread};
 
 use sqlx::{Connection as _, PgConnection};
 use tests::{hosts::within, postgres::Postgres};
-use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
-    net::TcpStream,
-    process::Command,
-    runtime::Runtime,
-};
+use tokio::{net::TcpStream, runtime::Runtime};
+
+use super::{ends_with_its_test, lives};
 
 async fn connect(url: &str) -> PgConnection {
     within(PgConnection::connect(url)).await.unwrap()
@@ -58,12 +47,6 @@ impl Traces {
             TcpStream::connect(self.address).await.unwrap_err().kind() == ErrorKind::ConnectionRefused;
         refused && self.processes_are_gone() && !self.data.parent().unwrap().exists()
     }
-}
-
-/// Whether a process runs. A zombie does not count.
-fn lives(pid: &str) -> bool {
-    let status = fs::read_to_string(Path::new("/proc").join(pid).join("status"));
-    status.is_ok_and(|status| !status.contains("State:\tZ"))
 }
 
 #[tokio::test]
@@ -198,35 +181,12 @@ fn a_server_outlives_the_thread_that_started_it() {
     });
 }
 
-/// Runs this test in another process, and kills that process.
 #[tokio::test]
 async fn a_server_ends_when_its_test_is_killed() {
-    const NAME: &str = "harness::postgres::a_server_ends_when_its_test_is_killed";
-    const INNER: &str = "TOLLGATE_TEST_TO_KILL";
-    if env::var_os(INNER).is_some() {
+    ends_with_its_test("harness::postgres::a_server_ends_when_its_test_is_killed", async || {
         let postgres = Postgres::start().await;
         let Traces { postmaster, session, .. } = Traces::of(&postgres).await;
-        println!("\nprocesses {postmaster} {session}");
-        return std::future::pending().await;
-    }
-
-    let mut command = Command::new(env::current_exe().unwrap());
-    command.args(["--exact", NAME, "--nocapture"]).env(INNER, "1").stdout(Stdio::piped()).kill_on_drop(true);
-    let mut inner = command.spawn().unwrap();
-    let mut lines = BufReader::new(inner.stdout.take().unwrap()).lines();
-    let pids = loop {
-        let line = within(lines.next_line()).await.unwrap().unwrap();
-        if let Some(pids) = line.strip_prefix("processes ") {
-            break pids.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        }
-    };
-    assert!(pids.iter().all(|pid| lives(pid)));
-
-    inner.kill().await.unwrap();
-    within(async {
-        while pids.iter().any(|pid| lives(pid)) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        (postgres, vec![postmaster, session.to_string()])
     })
     .await;
 }
