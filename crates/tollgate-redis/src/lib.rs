@@ -7,6 +7,7 @@ mod connect;
 mod error;
 mod leases;
 mod limiter;
+mod places;
 mod redis_connection;
 mod settings;
 #[cfg(test)]
@@ -22,5 +23,6 @@ mod simulation;
 pub use error::ConnectError;
 pub use leases::Leases;
 pub use limiter::{Outage, RedisLimiter, RedisLimiterBuilder};
+pub use places::{RedisPlaces, RedisPlacesBuilder};
 pub use redis_connection::Redis;
 pub use settings::RedisSettings;

@@ -3,7 +3,7 @@
 mod builder;
 mod call;
 mod charges;
-mod key_name;
+pub(crate) mod key_name;
 mod outage;
 
 use std::{

@@ -102,6 +102,11 @@ impl Redis {
         self.shared.state().connection.is_some()
     }
 
+    /// The number of connections so far.
+    pub(crate) fn number(&self) -> u64 {
+        self.shared.state().number
+    }
+
     pub(crate) fn settings(&self) -> &RedisSettings {
         &self.shared.settings
     }

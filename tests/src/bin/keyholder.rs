@@ -1,6 +1,7 @@
 //! A process that holds keys: tests of several processes start it, and kill it.
 //!
 //! - `keyholder serve DATABASE`: a service behind cached verification; prints where it listens.
+//! - `keyholder hold REDIS SUBJECT NUMBER`: takes places of requests in flight, and holds them. They live for a second.
 //! - `keyholder spend DATABASE ACCOUNT ESTIMATE ACTUAL`: makes requests that cost credits, four at a time, until there are not
 //!   enough. It prints each charge after it is made, and `spent` at the end.
 //! - `keyholder change DATABASE SEED`: issues, rotates and revokes keys and records usage without end. It prints each change
@@ -17,9 +18,11 @@ use tollgate::{
     CachedKeys, KeyFormat, KeyVerifier, Principal, Tollgate,
     clock::{Clock as _, SystemClock},
     credits::{Credits as _, Excess, ReserveRequest, Reserved, SettleAction, SettleRequest},
+    in_flight::{PlaceRequest, Places as _},
     manage::{Actor, KeyManager, NewKey},
     usage::{Usage, UsageRecorder, UsageSink as _},
 };
+use tollgate_redis::{Redis, RedisPlaces};
 use tollgate_sql::SqlKeys;
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -29,6 +32,7 @@ async fn main() {
     match *arguments {
         ["serve", database] => serve(database).await,
         ["change", database, seed] => change(database, seed.parse().expect("a number")).await,
+        ["hold", url, subject, number] => hold(url, subject, number.parse().expect("a number")).await,
         ["spend", database, account, estimate, actual] => {
             let number = |text: &str| text.parse().expect("a number");
             spend(database, account, number(estimate), number(actual)).await;
@@ -48,6 +52,18 @@ async fn serve(database: &str) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     say(&format!("listening {}", listener.local_addr().expect("its address")));
     axum::serve(listener, app).await.expect("served");
+}
+
+async fn hold(url: &str, subject: &str, number: u32) {
+    let redis = Redis::connect(url).await.expect("a server");
+    let places = RedisPlaces::builder(redis).with_ttl(Duration::from_secs(1)).build();
+    let mut held = Vec::new();
+    for _ in 0..number {
+        let request = PlaceRequest::new("key", subject, "acme", number, SystemClock.now());
+        held.push(places.take(&request).await.expect("an answer").expect("a place"));
+    }
+    say("holding");
+    std::future::pending().await
 }
 
 /// What must be stored: see `tests/servers/fleet/credits.rs`, which reads it.

@@ -26,7 +26,7 @@ impl fmt::Display for HashTag<'_> {
     }
 }
 
-struct Escaped<'n>(&'n str);
+pub(crate) struct Escaped<'n>(pub(crate) &'n str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
