@@ -101,6 +101,11 @@ impl WeakEndSignal {
         self.0.upgrade().map(EndSignal)
     }
 
+    /// Whether it refers to this signal.
+    pub fn is(&self, signal: &EndSignal) -> bool {
+        self.0.as_ptr() == Arc::as_ptr(&signal.0)
+    }
+
     /// Whether anything still holds the signal.
     pub fn is_held(&self) -> bool {
         self.0.strong_count() > 0

@@ -147,7 +147,9 @@ impl Inner {
         }
         let principal = record.principal();
         let of_key = self.by_key.entry(principal.id().into()).or_default();
-        of_key.retain(|one| one.signal.is_held());
+        // A store may return the same principal again.
+        let is_other = |one: &Tracked| !one.signal.is(principal.end_signal());
+        of_key.retain(|one| one.signal.is_held() && is_other(one));
         of_key.push(Tracked {
             signal: principal.end_signal().downgrade(),
             tenant: principal.tenant().map(Into::into),
@@ -292,5 +294,19 @@ mod tests {
         assert_eq!(signals.lock().in_progress.len(), 1);
         drop(held);
         assert!(signals.held().is_empty());
+    }
+
+    #[test]
+    fn a_principal_that_is_found_again_is_tracked_once() {
+        let (signals, principal) = (EndSignals::new(), Arc::new(Principal::new("key")));
+        for generation in 1..100 {
+            let record = KeyRecord::new(Arc::clone(&principal), KeyStatus::Active, generation);
+            assert!(signals.begin().finish(record).is_ok());
+        }
+        assert_eq!(signals.lock().by_key["key"].len(), 1);
+        signals.end(&revoked("key", 99));
+        assert_eq!(principal.end_signal().reason(), None, "it was confirmed after that change");
+        signals.end(&revoked("key", 100));
+        assert_eq!(principal.end_signal().reason(), Some(EndReason::Revoked));
     }
 }
