@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use redis::{AsyncConnectionConfig, Client, Cmd, RedisError, RedisResult, Value, aio::MultiplexedConnection};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, RedisError, RedisResult, Value,
+    aio::{MultiplexedConnection, PubSub},
+};
 
 use crate::{ConnectError, RedisSettings, settings::Servers};
 
@@ -40,9 +43,16 @@ pub(crate) struct Connector {
 enum Prepared {
     One(Client),
     #[cfg(feature = "cluster")]
-    Cluster(Box<redis::cluster::ClusterClient>),
+    Cluster(Box<redis::cluster::ClusterClient>, Nodes),
     #[cfg(feature = "sentinel")]
     Sentinels(tokio::sync::Mutex<redis::sentinel::SentinelClient>),
+}
+
+/// The nodes of a cluster whose URLs are known, one after another: each of them delivers what is published on any.
+#[cfg(feature = "cluster")]
+struct Nodes {
+    clients: Vec<Client>,
+    next: std::sync::atomic::AtomicUsize,
 }
 
 impl Connector {
@@ -53,9 +63,10 @@ impl Connector {
         let prepared = match &settings.servers {
             Servers::One(url) => prepare_one(url, settings).map(Prepared::One),
             #[cfg(feature = "cluster")]
-            Servers::Cluster(urls) => {
-                prepare_cluster(urls, settings).map(|client| Prepared::Cluster(Box::new(client)))
-            }
+            Servers::Cluster(urls) => prepare_cluster(urls, settings).and_then(|client| {
+                let clients = prepare_nodes(urls, settings)?;
+                Ok(Prepared::Cluster(Box::new(client), Nodes { clients, next: Default::default() }))
+            }),
             #[cfg(feature = "sentinel")]
             Servers::Sentinels { urls, primary, user } => {
                 let client = prepare_sentinels(urls, primary, user.as_ref(), settings);
@@ -88,6 +99,43 @@ impl Connector {
         }
     }
 
+    /// Opens a connection of its own that receives what is published on these channels.
+    pub(crate) async fn subscribe(&self, channels: &[&str]) -> Result<PubSub, ConnectError> {
+        let most = self.deadline * DEADLINES_TO_CONNECT;
+        let subscribed = tokio::time::timeout(most, async {
+            let mut connection = self.open_for_messages().await?;
+            connection.subscribe(channels).await?;
+            Ok(connection)
+        });
+        match subscribed.await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err(ConnectError::new(format!(
+                "the Redis server cannot be subscribed to: {}",
+                describe(&error)
+            ))),
+            Err(_) => Err(ConnectError::new(format!("the Redis server does not answer within {most:?}"))),
+        }
+    }
+
+    async fn open_for_messages(&self) -> RedisResult<PubSub> {
+        match &self.servers {
+            Prepared::One(client) => client.get_async_pubsub().await,
+            #[cfg(feature = "cluster")]
+            Prepared::Cluster(_, nodes) => {
+                // Another one each time: this one may be down.
+                let next = nodes.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                let client = nodes.clients.iter().cycle().nth(next % nodes.clients.len().max(1));
+                let no_url = || RedisError::from((redis::ErrorKind::InvalidClientConfig, "no URL"));
+                client.ok_or_else(no_url)?.get_async_pubsub().await
+            }
+            #[cfg(feature = "sentinel")]
+            Prepared::Sentinels(client) => {
+                let client = client.lock().await.async_get_client().await?;
+                client.get_async_pubsub().await
+            }
+        }
+    }
+
     async fn open(&self) -> RedisResult<Connection> {
         // Each command has a deadline of its own, which also covers the wait before it is sent.
         let config = || AsyncConnectionConfig::new().set_response_timeout(None);
@@ -96,7 +144,7 @@ impl Connector {
                 client.get_multiplexed_async_connection_with_config(&config()).await.map(Connection::One)
             }
             #[cfg(feature = "cluster")]
-            Prepared::Cluster(client) => client.get_async_connection().await.map(Connection::Cluster),
+            Prepared::Cluster(client, _) => client.get_async_connection().await.map(Connection::Cluster),
             #[cfg(feature = "sentinel")]
             Prepared::Sentinels(client) => {
                 let mut client = client.lock().await;
@@ -132,6 +180,25 @@ fn prepare_cluster(urls: &[String], settings: &RedisSettings) -> RedisResult<red
         return builder.certs(certificates).build();
     }
     builder.build()
+}
+
+/// A client of each node that has a URL, with the user and the password of the first one.
+#[cfg(feature = "cluster")]
+fn prepare_nodes(urls: &[String], settings: &RedisSettings) -> RedisResult<Vec<Client>> {
+    use redis::IntoConnectionInfo as _;
+    let mut of_first = None;
+    let infos = urls.iter().map(|url| {
+        let info = url.as_str().into_connection_info()?;
+        let user = of_first.get_or_insert_with(|| info.redis_settings().clone()).clone();
+        let info = info.set_redis_settings(user);
+        #[cfg(feature = "tls")]
+        if let Some(certificates) = certificates(settings) {
+            return Client::build_with_tls(info, certificates);
+        }
+        let _ = settings;
+        Client::open(info)
+    });
+    infos.collect()
 }
 
 #[cfg(feature = "sentinel")]

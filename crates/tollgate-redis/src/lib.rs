@@ -5,6 +5,7 @@
 
 mod connect;
 mod error;
+mod events;
 mod leases;
 mod limiter;
 mod places;
@@ -21,6 +22,7 @@ mod settings;
 mod simulation;
 
 pub use error::ConnectError;
+pub use events::{RedisEvents, RedisEventsBuilder};
 pub use leases::Leases;
 pub use limiter::{Outage, RedisLimiter, RedisLimiterBuilder};
 pub use places::{RedisPlaces, RedisPlacesBuilder};

@@ -39,6 +39,7 @@ pub struct Redis {
 
 struct Shared {
     settings: RedisSettings,
+    connector: Arc<Connector>,
     state: Mutex<State>,
     // How many commands in a row were not answered in time.
     unanswered: AtomicU32,
@@ -85,8 +86,10 @@ impl Redis {
     }
 
     fn start(settings: RedisSettings, connector: Connector, connection: Option<Connection>) -> Self {
+        let connector = Arc::new(connector);
         let shared = Arc::new(Shared {
             settings,
+            connector: Arc::clone(&connector),
             state: Mutex::new(State { number: 0, connection }),
             unanswered: AtomicU32::new(0),
             went_down: Notify::new(),
@@ -109,6 +112,11 @@ impl Redis {
 
     pub(crate) fn settings(&self) -> &RedisSettings {
         &self.shared.settings
+    }
+
+    /// What opens other connections to the same server.
+    pub(crate) fn connector(&self) -> &Connector {
+        &self.shared.connector
     }
 
     /// The runtime in which this was connected.
@@ -246,7 +254,7 @@ const CHECK_EVERY: Duration = Duration::from_secs(1);
 const LOG_REFUSED_EVERY: Duration = Duration::from_secs(60);
 
 /// Connects again after each loss, until the last handle is dropped.
-async fn keep_connected(shared: Weak<Shared>, connector: Connector) {
+async fn keep_connected(shared: Weak<Shared>, connector: Arc<Connector>) {
     let mut wait = FIRST_RETRY;
     loop {
         let Some(present) = shared.upgrade() else { return };

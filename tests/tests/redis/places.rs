@@ -22,10 +22,7 @@ use tollgate::{
 use tollgate_redis::{Outage, Redis, RedisPlaces, RedisPlacesBuilder, RedisSettings};
 use tollgate_testing::suite;
 
-use crate::fresh;
-
-/// What must happen happens within this time, even on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::{PATIENCE, fresh, until};
 
 /// The least time to live.
 const TTL: Duration = Duration::from_secs(1);
@@ -46,17 +43,6 @@ fn ask(places: &impl Places, subject: &str, limit: u32) -> Answer<Result<Option<
 
 async fn take(places: &impl Places, subject: &str, limit: u32) -> Option<Place> {
     ask(places, subject, limit).await.unwrap()
-}
-
-async fn until<T>(what: &str, mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        if let Some(done) = attempt().await {
-            return done;
-        }
-        assert!(Instant::now() < end, "not in time: {what}");
-        sleep(Duration::from_millis(5)).await;
-    }
 }
 
 async fn until_stored(server: &Server, places: u32) {
