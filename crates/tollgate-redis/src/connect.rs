@@ -1,5 +1,7 @@
 //! Opens connections.
 
+#[cfg(feature = "cluster")]
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use redis::{
@@ -52,7 +54,7 @@ enum Prepared {
 #[cfg(feature = "cluster")]
 struct Nodes {
     clients: Vec<Client>,
-    next: std::sync::atomic::AtomicUsize,
+    next: AtomicUsize,
 }
 
 impl Connector {
@@ -65,7 +67,7 @@ impl Connector {
             #[cfg(feature = "cluster")]
             Servers::Cluster(urls) => prepare_cluster(urls, settings).and_then(|client| {
                 let clients = prepare_nodes(urls, settings)?;
-                Ok(Prepared::Cluster(Box::new(client), Nodes { clients, next: Default::default() }))
+                Ok(Prepared::Cluster(client.into(), Nodes { clients, next: AtomicUsize::new(0) }))
             }),
             #[cfg(feature = "sentinel")]
             Servers::Sentinels { urls, primary, user } => {
@@ -123,7 +125,7 @@ impl Connector {
             #[cfg(feature = "cluster")]
             Prepared::Cluster(_, nodes) => {
                 // Another one each time: this one may be down.
-                let next = nodes.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                let next = nodes.next.fetch_add(1, Ordering::Relaxed);
                 let client = nodes.clients.iter().cycle().nth(next % nodes.clients.len().max(1));
                 let no_url = || RedisError::from((redis::ErrorKind::InvalidClientConfig, "no URL"));
                 client.ok_or_else(no_url)?.get_async_pubsub().await

@@ -71,8 +71,8 @@ use crate::Redis;
 /// | Redis closes the connection | at once |
 /// | the network fails in silence, or this process hears another server than others publish on | within two [heartbeats](RedisEventsBuilder::with_heartbeat), 2 s |
 ///
-/// After it has subscribed again, the process looks up the keys of all principals in use, and ends those that have ended. Then listeners
-/// get [`Connected`](tollgate_core::store::StoreEvent::Connected).
+/// After it has subscribed again, the process looks up the keys of all principals in use, and ends those that have ended, or whose former
+/// secret is not valid any more after a rotation with an overlap. Then listeners get [`Connected`](tollgate_core::store::StoreEvent::Connected).
 ///
 /// # When a change cannot be published
 ///
@@ -91,8 +91,8 @@ use crate::Redis;
 /// # What is used
 ///
 /// One more connection for each process, and the channels `tollgate:events`, for all, and `tollgate:events:PROCESS`, for its heartbeat.
-/// A user of Redis needs the permissions `&tollgate:*` and `+@pubsub`. In a cluster, messages reach all nodes. For each key in use, this
-/// process keeps its digests, about 200 bytes.
+/// A user of Redis needs the permissions `&tollgate:*`, `+publish` and `+subscribe`. In a cluster, messages reach all nodes. For each
+/// key in use, this process keeps its digests, about 200 bytes.
 ///
 /// A clone is a handle of the same store. The task ends when the last one is dropped.
 pub struct RedisEvents<S> {
@@ -189,7 +189,7 @@ impl<S: KeyStore + KeyAdmin> RedisEvents<S> {
 
 impl<S: KeyStore + KeyAdmin> KeyAdmin for RedisEvents<S> {
     fn change(&self, command: Command<KeyChange>) -> Answer<Result<KeyDetails, KeyAdminError>> {
-        self.make(Expected::of_key(&command.change), |store| store.change(command))
+        self.make(Expected::of_key(&command.change, command.at), |store| store.change(command))
     }
 
     fn change_tenant(&self, command: Command<TenantChange>) -> Answer<Result<TenantDetails, KeyAdminError>> {

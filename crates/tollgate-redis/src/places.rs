@@ -73,7 +73,8 @@ use crate::{
 ///
 /// A subject is one sorted set, `tollgate:places:{group}:name:subject`, with a member of about 25 bytes for each place. It expires with
 /// its last place. The names of groups, limits and subjects are readable in Redis. This process keeps about 100 bytes for each place
-/// that it holds, and for each one that it could not give back yet, until that expires.
+/// that it holds, and for each one that it could not give back yet, until that expires. A user of Redis also needs the permissions
+/// `+zadd`, `+zrem`, `+zcard`, `+zscore`, `+zremrangebyscore`, `+pttl` and `+pexpire`.
 ///
 /// A clone is a handle of the same places. The task ends when the last handle and the last place are dropped.
 #[derive(Clone)]

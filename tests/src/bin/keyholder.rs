@@ -63,7 +63,7 @@ async fn hold(url: &str, subject: &str, number: u32) {
         held.push(places.take(&request).await.expect("an answer").expect("a place"));
     }
     say("holding");
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// What must be stored: see `tests/servers/fleet/credits.rs`, which reads it.

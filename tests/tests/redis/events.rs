@@ -13,7 +13,7 @@ use std::{
 
 use tempfile::TempDir;
 use tests::{
-    redis::{Redis as Server, RedisCluster},
+    redis::{Redis as Server, RedisCluster, RedisSentinels, Setup},
     relay::Relay,
 };
 use tokio::{runtime::Handle, time::sleep};
@@ -270,6 +270,11 @@ async fn changes_reach_the_other_process() {
         until_ended(&held, EndReason::Revoked).await;
         assert!(there.find("rotated").await.is_none() && there.find("rotated 2").await.is_some());
 
+        // An overlap that is over at once.
+        let (held, now) = (there.hold("rotated 2").await, SystemTime::now());
+        here.rotate("rotated", "rotated 3", Some(now)).await;
+        until_ended(&held, EndReason::Revoked).await;
+
         let held = there.hold("deleted").await;
         here.change(KeyChange::Delete { id: "deleted".into() }).await.unwrap();
         until_ended(&held, EndReason::Revoked).await;
@@ -488,7 +493,7 @@ async fn a_change_whose_caller_hangs_up_reaches_the_other_process() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_a_cluster_changes_reach_processes_at_every_node() {
     let (cluster, folder) = (RedisCluster::start().await, tempfile::tempdir().unwrap());
-    let mut urls = cluster.urls().to_vec();
+    let mut urls = cluster.urls();
     let mut processes = Vec::new();
     for _ in 0..urls.len() {
         let settings = RedisSettings::cluster(urls.clone());
@@ -507,6 +512,41 @@ async fn in_a_cluster_changes_reach_processes_at_every_node() {
             until_ended(&held, EndReason::Revoked).await;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_failover_changes_reach_the_other_process() {
+    let (mut sentinels, folder) = (RedisSentinels::start().await, tempfile::tempdir().unwrap());
+    let urls = sentinels.urls();
+    let settings = || RedisSettings::sentinel(RedisSentinels::MASTER_NAME, urls.clone());
+    let here = Process::start(settings(), Table::open(&folder, false).await).await;
+    let there = Process::start(settings(), Table::open(&folder, false).await).await;
+    here.issue("key").await;
+    let held = until("found", async || there.find("key").await).await.into_principal();
+    sentinels.kill_primary().await;
+    here.until_connected(false).await;
+    there.until_connected(false).await;
+    here.until_connected(true).await;
+    there.until_connected(true).await;
+    here.revoke("key").await;
+    until_ended(&held, EndReason::Revoked).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_with_the_least_permissions_is_enough_also_with_tls() {
+    let permissions = "~tollgate:* &tollgate:* +ping +publish +subscribe";
+    let server =
+        Server::start_with(Setup::default().with_user("events", "s3cret", permissions).with_tls()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let settings =
+        || RedisSettings::new(server.url()).with_root_certificate(server.root_certificate().unwrap());
+    let here = Process::start(settings(), Table::open(&folder, false).await).await;
+    let there = Process::start(settings(), Table::open(&folder, false).await).await;
+    here.issue("key").await;
+    let held = until("found", async || there.find("key").await).await.into_principal();
+    here.revoke("key").await;
+    until_ended(&held, EndReason::Revoked).await;
+    assert_eq!(server.cli(&["ACL", "LOG"]).await, "");
 }
 
 #[tokio::test(flavor = "current_thread")]

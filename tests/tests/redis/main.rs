@@ -6,7 +6,6 @@
 //! | `places` | places of requests in flight: the suite, processes and servers that die |
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     clippy::disallowed_methods,
     reason = "whatever goes wrong in a test fails it, and servers have only their own clock"
 )]

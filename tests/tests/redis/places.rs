@@ -88,6 +88,22 @@ async fn places_in_a_cluster_conform() {
     suite::places(async || ByTurns::connect(fresh(settings.clone())).await).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_with_the_least_permissions_is_enough() {
+    let permissions =
+        "~tollgate:* +ping +time +eval +evalsha +zadd +zrem +zcard +zscore +zremrangebyscore +pttl +pexpire";
+    let server = Server::start_with(Setup::default().with_user("places", "s3cret", permissions)).await;
+    let places = builder(server.url().into()).await.with_ttl(TTL).build();
+    let place = take(&places, "ada", 1).await.unwrap();
+    let began = Instant::now();
+    while began.elapsed() < 2 * TTL {
+        until_stored(&server, 1).await;
+    }
+    drop(place);
+    until_stored(&server, 0).await;
+    assert_eq!(server.cli(&["ACL", "LOG"]).await, "");
+}
+
 /// A process that holds places. Killed when dropped.
 struct Holder(Child);
 

@@ -36,7 +36,7 @@ impl<S: KeyStore> RedisEventsBuilder<S> {
     /// How often this process publishes a message to itself, to notice a connection that has failed in silence: at least 100 ms, and once
     /// a second by default. [`RedisEvents::staleness_bound`] is twice this time.
     pub fn with_heartbeat(mut self, heartbeat: Duration) -> Self {
-        self.heartbeat = heartbeat.clamp(Duration::from_millis(100), Duration::from_hours(1));
+        self.heartbeat = heartbeat.clamp(Duration::from_millis(100), Duration::from_secs(3_600));
         self
     }
 

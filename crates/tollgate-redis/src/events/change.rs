@@ -1,5 +1,7 @@
 //! The events of changes in a store that does not notify of them.
 
+use std::time::SystemTime;
+
 use tollgate_core::{
     manage::{KeyAdminError, KeyChange, TenantChange},
     store::{EndReason, StoreEvent},
@@ -14,13 +16,15 @@ pub(super) struct Expected {
 }
 
 impl Expected {
-    pub(super) fn of_key(change: &KeyChange) -> Self {
+    /// The event of a change that is made at `at`.
+    pub(super) fn of_key(change: &KeyChange, at: SystemTime) -> Self {
         let (end, is_unclear) = match change {
             KeyChange::Revoke { .. } | KeyChange::Delete { .. } => (Some(EndReason::Revoked), false),
-            KeyChange::Rotate { former_until: None, .. } => (Some(EndReason::Revoked), false),
-            // A secret of an earlier rotation has ended, if there was one.
-            KeyChange::Rotate { .. } => (None, true),
+            KeyChange::Rotate { former_until, .. } if former_until.is_none_or(|until| until <= at) => {
+                (Some(EndReason::Revoked), false)
+            }
             KeyChange::Issue { .. } | KeyChange::Update { .. } => (None, false),
+            // After a rotation with an overlap, the secret of an earlier one has ended, if there was one.
             _ => (None, true),
         };
         // The records of such a store may all have the same generation.

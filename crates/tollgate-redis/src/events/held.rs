@@ -1,7 +1,7 @@
 //! The principals that are in use, and how to find their keys again.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
@@ -9,6 +9,7 @@ use std::{
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tollgate_core::{
+    clock::{Clock as _, SystemClock},
     denial::Unavailable,
     key::Digest,
     store::{EndReason, EndSignal, KeyLookup, KeyRecord, KeyStatus, KeyStore, StoreEvent, WeakEndSignal},
@@ -40,8 +41,9 @@ struct Found {
 /// Whose keys are to be read again.
 #[derive(Debug, Default)]
 pub(super) struct Changed {
-    keys: HashSet<Box<str>>,
-    tenants: HashSet<Box<str>>,
+    // Whether principals have ended, as far as is said.
+    keys: HashMap<Box<str>, bool>,
+    tenants: HashMap<Box<str>, bool>,
 }
 
 /// A principal that is to be checked.
@@ -49,16 +51,19 @@ pub(super) struct Held {
     id: Box<str>,
     signal: EndSignal,
     digests: Arc<[Digest]>,
-    at: SystemTime,
+    /// At which instant its secret has to be valid. A secret that was rotated away with an overlap ends no principal when the overlap is
+    /// over: so it is the instant of the first lookup, unless principals have ended.
+    as_of: SystemTime,
 }
 
 impl Changed {
     pub(super) fn add(&mut self, event: &StoreEvent) {
-        match event {
-            StoreEvent::Key { id, .. } => self.keys.insert(id.clone()),
-            StoreEvent::Tenant { tenant, .. } => self.tenants.insert(tenant.clone()),
-            _ => false,
+        let (all, name, end) = match event {
+            StoreEvent::Key { id, end, .. } => (&mut self.keys, id, end),
+            StoreEvent::Tenant { tenant, end, .. } => (&mut self.tenants, tenant, end),
+            _ => return,
         };
+        *all.entry(name.clone()).or_default() |= end.is_some();
     }
 }
 
@@ -82,21 +87,22 @@ impl HeldPrincipals {
         let mut inner = self.lock();
         inner.sweep();
         let all = inner.by_key.iter();
-        all.flat_map(|(id, of_key)| of_key.iter().filter_map(|one| one.held(id))).collect()
+        all.flat_map(|(id, of_key)| of_key.iter().filter_map(|one| one.held(id, true))).collect()
     }
 
     pub(super) fn of(&self, changed: &Changed) -> Vec<Held> {
         let inner = self.lock();
         let mut held = Vec::new();
-        for id in &changed.keys {
+        for (id, have_ended) in &changed.keys {
             let of_key = inner.by_key.get(id).into_iter().flatten();
-            held.extend(of_key.filter_map(|one| one.held(id)));
+            held.extend(of_key.filter_map(|one| one.held(id, *have_ended)));
         }
         if !changed.tenants.is_empty() {
-            let is_of_tenant =
-                |one: &&Found| one.tenant.as_ref().is_some_and(|tenant| changed.tenants.contains(tenant));
-            for (id, of_key) in inner.by_key.iter().filter(|(id, _)| !changed.keys.contains(*id)) {
-                held.extend(of_key.iter().filter(is_of_tenant).filter_map(|one| one.held(id)));
+            for (id, of_key) in inner.by_key.iter().filter(|(id, _)| !changed.keys.contains_key(*id)) {
+                held.extend(of_key.iter().filter_map(|one| {
+                    let have_ended = changed.tenants.get(one.tenant.as_ref()?)?;
+                    one.held(id, *have_ended)
+                }));
             }
         }
         held
@@ -120,9 +126,10 @@ impl Inner {
 }
 
 impl Found {
-    fn held(&self, id: &str) -> Option<Held> {
+    fn held(&self, id: &str, have_ended: bool) -> Option<Held> {
         let signal = self.signal.upgrade().filter(|signal| signal.reason().is_none())?;
-        Some(Held { id: id.into(), signal, digests: Arc::clone(&self.digests), at: self.at })
+        let as_of = if have_ended { SystemClock.now() } else { self.at };
+        Some(Held { id: id.into(), signal, digests: Arc::clone(&self.digests), as_of })
     }
 }
 
@@ -144,8 +151,7 @@ pub(super) fn end(held: Vec<Held>) {
 
 impl Held {
     async fn check(self, store: &dyn KeyStore) -> Result<(), Unavailable> {
-        // As of the instant of the first lookup: a secret that was rotated away with an overlap ends no principal afterwards.
-        let found = store.find(&KeyLookup::new(&self.digests, self.at)).await?;
+        let found = store.find(&KeyLookup::new(&self.digests, self.as_of)).await?;
         let reason = match found.map(|record| (record.status(), record)) {
             Some((KeyStatus::Active, record)) if record.principal().id() == &*self.id => return Ok(()),
             Some((KeyStatus::TenantSuspended, _)) => EndReason::TenantSuspended,

@@ -40,7 +40,7 @@ impl RedisPlacesBuilder {
     /// After what time a place expires that is not renewed, from one second to one day. A shorter time frees the places of a dead process
     /// earlier. A longer one keeps those of a process that is stopped, or cut off from Redis, for longer.
     pub fn with_ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = ttl.clamp(Duration::from_secs(1), Duration::from_hours(24));
+        self.ttl = ttl.clamp(Duration::from_secs(1), Duration::from_secs(86_400));
         self
     }
 

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    mem,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -100,15 +99,25 @@ struct Task {
     scripts: Arc<Scripts>,
     /// The places that this process holds.
     held: HashMap<u64, Arc<str>>,
-    /// Places to give back, and when they have expired by themselves.
-    freed: Vec<(TakenPlace, Instant)>,
-    /// The same, after an attempt that has failed.
-    not_freed: Vec<(TakenPlace, Instant)>,
+    /// Places to give back.
+    freed: Vec<TakenPlace>,
+    /// Calls that are to give places back, and have failed before.
+    again: Vec<Call>,
+    /// The same, until the next look.
+    failed: Vec<Call>,
     /// Places to renew, if they are still held by then.
     to_renew: Vec<TakenPlace>,
     renewed_at: Instant,
     /// The connection on which they were renewed.
     renewed_on: u64,
+}
+
+/// A call of a script.
+struct Call {
+    action: Action,
+    places: Vec<TakenPlace>,
+    /// When they have expired by themselves, if they are not renewed.
+    expires: Instant,
 }
 
 impl Task {
@@ -119,7 +128,8 @@ impl Task {
             scripts,
             held: HashMap::new(),
             freed: Vec::new(),
-            not_freed: Vec::new(),
+            again: Vec::new(),
+            failed: Vec::new(),
             to_renew: Vec::new(),
             renewed_at: Instant::now(),
             renewed_on,
@@ -137,14 +147,14 @@ impl Task {
                         self.receive(message);
                     }
                 }
-                _ = ticks.tick(), if !self.held.is_empty() || !self.not_freed.is_empty() => self.look(),
+                _ = ticks.tick(), if !self.held.is_empty() || !self.failed.is_empty() => self.look(),
                 else => return,
             }
             loop {
                 while let Ok(message) = messages.try_recv() {
                     self.receive(message);
                 }
-                if self.freed.is_empty() && self.to_renew.is_empty() {
+                if self.freed.is_empty() && self.again.is_empty() && self.to_renew.is_empty() {
                     break;
                 }
                 self.send_some().await;
@@ -159,7 +169,7 @@ impl Task {
             }
             Message::Freed(place) => {
                 self.held.remove(&place.number);
-                self.freed.push((place, Instant::now() + self.scripts.ttl));
+                self.freed.push(place);
             }
         }
     }
@@ -167,8 +177,7 @@ impl Task {
     /// Finds out what is to be renewed, and what is to be given back once more.
     fn look(&mut self) {
         let now = Instant::now();
-        self.not_freed.retain(|(_, expires)| now < *expires);
-        self.freed.append(&mut self.not_freed);
+        self.again.extend(self.failed.drain(..).filter(|call| now < call.expires));
         // A new connection may be to a server that has lost its data.
         let connection = self.redis.number();
         if now - self.renewed_at >= self.scripts.ttl / 3 || connection != self.renewed_on {
@@ -182,38 +191,34 @@ impl Task {
 
     /// Sends as many calls as may wait at the same time: first those that free places.
     async fn send_some(&mut self) {
-        let is_cluster = self.redis.settings().is_cluster();
-        let freed = mem::take(&mut self.freed);
-        let expiries: HashMap<u64, Instant> =
-            freed.iter().map(|(place, expires)| (place.number, *expires)).collect();
-        let mut to_free: Vec<_> = freed.into_iter().map(|(place, _)| place).collect();
-        sort(&mut to_free);
-        let mut calls = Vec::new();
-        for (action, places) in [(Action::Free, &mut to_free), (Action::Keep, &mut self.to_renew)] {
-            while calls.len() < MOST_CALLS && !places.is_empty() {
-                let mut batch = take_batch(places, is_cluster);
-                if action == Action::Keep {
-                    batch.retain(|place| self.held.contains_key(&place.number));
-                }
-                if !batch.is_empty() {
-                    calls.push((action, batch));
-                }
-            }
-        }
-        let expires = |place: TakenPlace| {
-            let expires = expiries.get(&place.number).copied().unwrap_or_else(Instant::now);
-            (place, expires)
-        };
+        let calls = self.next_calls();
         // In their order on one connection: no place is kept after it was freed.
         let sent =
-            join_all(calls.iter().map(|(action, places)| self.scripts.keep(&self.redis, *action, places)));
-        for (reply, (action, places)) in sent.await.into_iter().zip(calls) {
-            // Those that are not renewed are tried again after a third of their time.
-            if reply.is_err() && action == Action::Free {
-                self.not_freed.extend(places.into_iter().map(expires));
+            join_all(calls.iter().map(|call| self.scripts.keep(&self.redis, call.action, &call.places)));
+        for (reply, call) in sent.await.into_iter().zip(calls) {
+            // What is not renewed is tried again after a third of its time.
+            if reply.is_err() && call.action == Action::Free {
+                self.failed.push(call);
             }
         }
-        self.freed.extend(to_free.into_iter().map(expires));
+    }
+
+    fn next_calls(&mut self) -> Vec<Call> {
+        let mut calls = self.again.split_off(self.again.len().saturating_sub(MOST_CALLS));
+        let (is_cluster, expires) = (self.redis.settings().is_cluster(), Instant::now() + self.scripts.ttl);
+        sort(&mut self.freed);
+        for (action, list) in [(Action::Free, &mut self.freed), (Action::Keep, &mut self.to_renew)] {
+            while calls.len() < MOST_CALLS && !list.is_empty() {
+                let mut places = take_batch(list, is_cluster);
+                if action == Action::Keep {
+                    places.retain(|place| self.held.contains_key(&place.number));
+                }
+                if !places.is_empty() {
+                    calls.push(Call { action, places, expires });
+                }
+            }
+        }
+        calls
     }
 }
 
@@ -266,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_call_has_at_most_500_places() {
-        let sizes: Vec<_> = batches(&["p:{a}:1"; 1_201], false).iter().map(Vec::len).collect();
+        let sizes: Vec<_> = batches(&vec!["p:{a}:1"; 1_201], false).iter().map(Vec::len).collect();
         assert_eq!(sizes, [500, 500, 201]);
     }
 }
