@@ -25,6 +25,11 @@ pub fn patient_store() -> SqlKeysBuilder {
     builder.with_admin_deadline(PATIENCE).with_heartbeat(PATIENCE)
 }
 
+/// The same, but on a SQLite file it does not notice what other processes change.
+pub fn silent_store() -> SqlKeysBuilder {
+    patient_store().with_poll_interval(Duration::from_hours(1))
+}
+
 /// The examples of the READMEs and the guides are tests.
 #[cfg(doctest)]
 mod documents {

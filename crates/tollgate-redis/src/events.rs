@@ -23,7 +23,7 @@ use tollgate_core::{
         Command, HistoryQuery, KeyAdmin, KeyAdminError, KeyChange, KeyDetails, KeyEvent, KeyQuery, Page,
         TenantChange, TenantDetails,
     },
-    store::{KeyLookup, KeyRecord, KeyStore, StoreListener, Subscription},
+    store::{KeyLookup, KeyRecord, KeyStore, StoreEvent, StoreListener, Subscription},
 };
 
 pub use self::builder::RedisEventsBuilder;
@@ -50,8 +50,9 @@ use crate::Redis;
 /// ```
 ///
 /// Every process that finds or changes keys has one of these, by the same server and with the same
-/// [prefix](crate::RedisSettings::with_prefix). All changes are made through it, or through a store with events below it. A change by
-/// another program, such as a statement in a database console, is not heard of: caches hold its key until their time is up, 30 seconds.
+/// [prefix](crate::RedisSettings::with_prefix). Changes are made through it, or through a store with events below it, or are
+/// [told](Self::key_changed) to it. Of others, such as a statement in a database console, no process hears: caches hold the key until its
+/// time is up, 30 seconds, and open streams go on.
 ///
 /// # How soon a change takes effect
 ///
@@ -83,6 +84,9 @@ use crate::Redis;
 /// key may have changed. If it ends before it could publish them, other processes do not learn of these changes, except by the time of
 /// their caches.
 ///
+/// After an interruption, a process that had published changes also publishes that any key may have changed: the server that accepted
+/// them may have been replaced before others heard them. The same keys are then looked up again.
+///
 /// # Security
 ///
 /// Whoever may publish on the channel can cause lookups and make caches forget, but ends no principal: what has ended is read in the
@@ -92,7 +96,8 @@ use crate::Redis;
 ///
 /// One more connection for each process, and the channels `tollgate:events`, for all, and `tollgate:events:PROCESS`, for its heartbeat.
 /// A user of Redis needs the permissions `&tollgate:*`, `+publish` and `+subscribe`. In a cluster, messages reach all nodes. For each
-/// key in use, this process keeps its digests, about 200 bytes.
+/// key in use, this process keeps its digests, about 200 bytes. Messages that arrive while the store is asked wait in memory, for less than
+/// two heartbeats.
 ///
 /// A clone is a handle of the same store. The task ends when the last one is dropped.
 pub struct RedisEvents<S> {
@@ -129,6 +134,34 @@ impl<S: KeyStore> RedisEvents<S> {
 }
 
 impl<S> RedisEvents<S> {
+    /// Tells all processes, this one first, that the application has changed a key in the store itself, for example by a statement in its
+    /// table. Call it after the change is committed.
+    ///
+    /// It returns when the message is published, or after the [deadline](crate::RedisSettings::with_deadline): see
+    /// [above](Self#when-a-change-cannot-be-published). It goes on if the future is dropped.
+    pub async fn key_changed(&self, id: &str) {
+        let event = StoreEvent::Key { id: id.into(), generation: u64::MAX, end: None };
+        self.changed(event).await;
+    }
+
+    /// The same for all keys of a tenant.
+    pub async fn tenant_changed(&self, tenant: &str) {
+        let event = StoreEvent::Tenant { tenant: tenant.into(), generation: u64::MAX, end: None };
+        self.changed(event).await;
+    }
+
+    async fn changed(&self, event: StoreEvent) {
+        let handle = Arc::clone(&self.handle);
+        let telling = async move {
+            let shared = &handle.shared;
+            shared.announce(&event);
+            shared.check_or_end(&event).await;
+            shared.outbox.published(shared.redis.settings().deadline).await;
+        };
+        // An error says that the runtime has ended, and with it everything that uses the keys.
+        let _ = self.handle.shared.redis.runtime().spawn(telling).await;
+    }
+
     /// The store below.
     pub fn store(&self) -> &S {
         &self.store

@@ -1,6 +1,7 @@
 //! A process that holds keys: tests of several processes start it, and kill it.
 //!
 //! - `keyholder serve DATABASE`: a service behind cached verification; prints where it listens.
+//! - `keyholder serve DATABASE REDIS`: the same, but it learns by Redis what other processes change.
 //! - `keyholder hold REDIS SUBJECT NUMBER`: takes places of requests in flight, and holds them. They live for a second.
 //! - `keyholder spend DATABASE ACCOUNT ESTIMATE ACTUAL`: makes requests that cost credits, four at a time, until there are not
 //!   enough. It prints each charge after it is made, and `spent` at the end.
@@ -20,9 +21,10 @@ use tollgate::{
     credits::{Credits as _, Excess, ReserveRequest, Reserved, SettleAction, SettleRequest},
     in_flight::{PlaceRequest, Places as _},
     manage::{Actor, KeyManager, NewKey},
+    store::KeyStore,
     usage::{Usage, UsageRecorder, UsageSink as _},
 };
-use tollgate_redis::{Redis, RedisPlaces};
+use tollgate_redis::{Redis, RedisEvents, RedisPlaces};
 use tollgate_sql::SqlKeys;
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -30,7 +32,15 @@ async fn main() {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     match *arguments {
-        ["serve", database] => serve(database).await,
+        ["serve", database] => {
+            // The settings that bound how soon a revocation takes effect keep their defaults.
+            let builder = SqlKeys::builder().with_admin_deadline(Duration::from_secs(20));
+            serve(builder.connect(database).await.expect("the store")).await;
+        }
+        ["serve", database, redis] => {
+            let store = tests::silent_store().connect(database).await.expect("the store");
+            serve(RedisEvents::new(Redis::connect(redis).await.expect("a server"), store)).await;
+        }
         ["change", database, seed] => change(database, seed.parse().expect("a number")).await,
         ["hold", url, subject, number] => hold(url, subject, number.parse().expect("a number")).await,
         ["spend", database, account, estimate, actual] => {
@@ -41,10 +51,7 @@ async fn main() {
     }
 }
 
-async fn serve(database: &str) {
-    // The settings that bound how soon a revocation takes effect keep their defaults.
-    let builder = SqlKeys::builder().with_admin_deadline(Duration::from_secs(20));
-    let store = builder.connect(database).await.expect("the store");
+async fn serve(store: impl KeyStore) {
     let format = KeyFormat::new("sk").expect("a format");
     let verifier = KeyVerifier::new(format, CachedKeys::new(store));
     let tollgate = Tollgate::builder().verify(verifier).build().expect("a stack");

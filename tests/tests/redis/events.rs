@@ -1,7 +1,6 @@
 //! Events of key stores that do not notify other processes themselves.
 
 use std::{
-    path::Path,
     pin::pin,
     sync::{
         Arc, Mutex, Weak,
@@ -38,22 +37,25 @@ use crate::{fresh, until};
 #[derive(Clone)]
 struct Table<S> {
     keys: S,
+    /// What makes changes. Without events, it does not tell `keys` either.
+    changes: S,
     has_events: bool,
     answers: Arc<AtomicBool>,
 }
 
 impl<S> Table<S> {
-    fn new(keys: S, has_events: bool) -> Self {
-        Self { keys, has_events, answers: Arc::new(AtomicBool::new(true)) }
+    fn new(keys: S, changes: S, has_events: bool) -> Self {
+        Self { keys, changes, has_events, answers: Arc::new(AtomicBool::new(true)) }
     }
 }
 
 impl Table<SqlKeys> {
     async fn open(folder: &TempDir, has_events: bool) -> Self {
-        let builder = tests::patient_store().with_poll_interval(Duration::from_hours(1));
-        let file = folder.path().join("keys.db");
-        let url = format!("sqlite://{}", Path::display(&file));
-        Self::new(builder.connect(&url).await.unwrap(), has_events)
+        let url = format!("sqlite://{}", folder.path().join("keys.db").display());
+        let keys = tests::silent_store().connect(&url).await.unwrap();
+        let changes =
+            if has_events { keys.clone() } else { tests::silent_store().connect(&url).await.unwrap() };
+        Self::new(keys, changes, has_events)
     }
 }
 
@@ -77,23 +79,23 @@ impl<S: KeyStore> KeyStore for Table<S> {
 
 impl<S: KeyAdmin> KeyAdmin for Table<S> {
     fn change(&self, command: Command<KeyChange>) -> Answer<Result<KeyDetails, KeyAdminError>> {
-        self.keys.change(command)
+        self.changes.change(command)
     }
 
     fn change_tenant(&self, command: Command<TenantChange>) -> Answer<Result<TenantDetails, KeyAdminError>> {
-        self.keys.change_tenant(command)
+        self.changes.change_tenant(command)
     }
 
     fn tenant(&self, tenant: &str) -> Answer<Result<TenantDetails, KeyAdminError>> {
-        self.keys.tenant(tenant)
+        self.changes.tenant(tenant)
     }
 
     fn list(&self, query: &KeyQuery) -> Answer<Result<Page<KeyDetails>, KeyAdminError>> {
-        self.keys.list(query)
+        self.changes.list(query)
     }
 
     fn history(&self, query: &HistoryQuery) -> Answer<Result<Page<KeyEvent>, KeyAdminError>> {
-        self.keys.history(query)
+        self.changes.history(query)
     }
 }
 
@@ -242,7 +244,10 @@ async fn a_store_without_events_gets_some() {
     let server = Server::start().await;
     suite::key_store(async || {
         let redis = Redis::connect(fresh(RedisSettings::new(server.url()))).await.unwrap();
-        let keys = RedisEvents::new(redis, Table::new(MemoryKeys::new(), false));
+        let keys = RedisEvents::new(redis, {
+            let keys = MemoryKeys::new();
+            Table::new(keys.clone(), keys, false)
+        });
         until("connected", async || keys.is_connected().then_some(())).await;
         WithoutEvents(Arc::new(keys))
     })
@@ -414,9 +419,62 @@ async fn what_could_not_be_published_is_published_later() {
         assert_eq!(reason(&held), None, "nobody tells the other process");
         relay.mend();
         until_ended(&held, EndReason::Revoked).await;
-        assert!(!there.received().contains(&StoreEvent::Disconnected));
     })
     .await;
+}
+
+/// The server that accepted the first message may have been replaced.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_an_interruption_others_read_again_what_may_have_been_lost() {
+    let (server, folder) = (Server::start().await, tempfile::tempdir().unwrap());
+    let mut relay = Relay::to(server.address());
+    let here = Process::start(relay.reroute(&server.url()).into(), Table::open(&folder, false).await).await;
+    let there = Process::start(server.url().into(), Table::open(&folder, false).await).await;
+    let turns = [StoreEvent::Disconnected, StoreEvent::Connected];
+    for has_published in [false, true] {
+        if has_published {
+            here.issue("key").await;
+        }
+        relay.cut().await;
+        here.until_connected(false).await;
+        relay.mend();
+        here.until_connected(true).await;
+        if has_published {
+            let is_over = async || there.received().ends_with(&turns).then_some(());
+            until("everything is read again", is_over).await;
+        }
+    }
+    let interruptions = there.received().iter().filter(|event| **event == StoreEvent::Disconnected).count();
+    assert_eq!(interruptions, 1, "once, after something was published");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_the_application_makes_itself_is_told() {
+    let (server, folder) = (Server::start().await, tempfile::tempdir().unwrap());
+    let here = Process::start(server.url().into(), Table::open(&folder, false).await).await;
+    let there = Process::start(server.url().into(), Table::open(&folder, false).await).await;
+    let table =
+        Process::start(server.url().into(), Table::open(&folder, false).await).await.keys.store().clone();
+    for id in ["revoked", "suspended"] {
+        here.issue(id).await;
+    }
+    let find =
+        async |process: &Process, id| until("found", async || process.find(id).await).await.into_principal();
+    let now = SystemTime::now();
+
+    let held = [find(&here, "revoked").await, find(&there, "revoked").await];
+    let change = KeyChange::Revoke { id: "revoked".into() };
+    table.change(Command::new(change, Actor::new("console"), now)).await.unwrap();
+    here.keys.key_changed("revoked").await;
+    assert_eq!(reason(&held[0]), Some(EndReason::Revoked), "at once");
+    until_ended(&held[1], EndReason::Revoked).await;
+
+    let held = [find(&here, "suspended").await, find(&there, "suspended").await];
+    let change = TenantChange::Suspend { tenant: "acme".into() };
+    table.change_tenant(Command::new(change, Actor::new("console"), now)).await.unwrap();
+    here.keys.tenant_changed("acme").await;
+    assert_eq!(reason(&held[0]), Some(EndReason::TenantSuspended), "at once");
+    until_ended(&held[1], EndReason::TenantSuspended).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

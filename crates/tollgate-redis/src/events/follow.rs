@@ -44,6 +44,7 @@ async fn keep_listening(shared: &Shared) {
         let mut has_begun = false;
         let fault = listen(shared, || {
             if is_interrupted {
+                shared.outbox.add_all_after_interruption();
                 tracing::info!(name: "tollgate.events_restored", "changes of keys by other processes are heard of again");
             }
             has_begun = true;

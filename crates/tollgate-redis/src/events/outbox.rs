@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -30,6 +33,8 @@ pub(super) struct Outbox {
     filled: Notify,
     /// The number of the last message that Redis has accepted.
     sent: watch::Sender<u64>,
+    /// Whether Redis has accepted an event since the last interruption.
+    has_published: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +51,7 @@ impl Outbox {
             queue: Mutex::default(),
             filled: Notify::new(),
             sent: watch::Sender::default(),
+            has_published: AtomicBool::new(false),
         }
     }
 
@@ -61,6 +67,13 @@ impl Outbox {
             }
         }
         self.filled.notify_one();
+    }
+
+    /// After an interruption: the server that has accepted earlier messages may have been replaced before others received them.
+    pub(super) fn add_all_after_interruption(&self) {
+        if self.has_published.swap(false, Ordering::AcqRel) {
+            self.add(self.of_all.clone());
+        }
     }
 
     /// Waits until all messages so far are published, or until the deadline.
@@ -106,8 +119,10 @@ impl Outbox {
     /// `None` if there is no message.
     async fn publish_first(&self, redis: &Redis) -> Option<Result<(), SendError>> {
         let (number, text) = self.queue().messages.front().cloned()?;
+        let is_event = text != self.of_all;
         let sent = redis.send(redis::cmd("PUBLISH").arg(&self.channel).arg(text)).await;
         if sent.is_ok() {
+            self.has_published.fetch_or(is_event, Ordering::AcqRel);
             let mut queue = self.queue();
             while queue.messages.front().is_some_and(|(first, _)| *first <= number) {
                 queue.messages.pop_front();

@@ -50,7 +50,16 @@ pub(crate) struct Service {
 
 impl Service {
     pub(crate) async fn start(database: &str) -> Self {
-        let mut keyholder = Keyholder::start(&["serve", database]);
+        Self::start_with(&["serve", database]).await
+    }
+
+    /// A service that learns by Redis what other processes change.
+    pub(crate) async fn start_by_redis(database: &str, redis: &str) -> Self {
+        Self::start_with(&["serve", database, redis]).await
+    }
+
+    async fn start_with(arguments: &[&str]) -> Self {
+        let mut keyholder = Keyholder::start(arguments);
         let line = keyholder.line().await.unwrap();
         let address = line.strip_prefix("listening ").unwrap().parse().unwrap();
         Self { address, _keyholder: keyholder }

@@ -9,15 +9,16 @@ use std::{
 };
 
 use http::StatusCode;
-use tests::{cases, postgres::Postgres, relay::Relay};
+use tests::{cases, postgres::Postgres, redis::Redis, relay::Relay};
 use tollgate::{
     KeyFormat,
-    manage::{Actor, IssuedKey, KeyManager, NewKey},
+    manage::{Actor, IssuedKey, KeyAdmin, KeyManager, NewKey},
 };
+use tollgate_redis::RedisEvents;
 
 use super::process::{Caller, Service};
 
-/// Documented at `SqlKeys` for PostgreSQL and the default heartbeat: the longest time before a failed link is noticed.
+/// Documented at `SqlKeys` for PostgreSQL and at `RedisEvents`, with the default heartbeat: the longest time before a failed link is noticed.
 const BOUND: Duration = Duration::from_secs(2);
 /// Tolerance for a request that was allowed at the last moment, on a busy machine.
 const ON_ITS_WAY: Duration = Duration::from_millis(250);
@@ -30,7 +31,10 @@ struct Admin {
 
 impl Admin {
     async fn open(database: &str) -> Self {
-        let store = tests::patient_store().connect(database).await.unwrap();
+        Self::of(tests::patient_store().connect(database).await.unwrap())
+    }
+
+    fn of(store: impl KeyAdmin) -> Self {
         Self { manager: KeyManager::new(KeyFormat::new("sk").unwrap(), store), root: Actor::new("admin") }
     }
 
@@ -127,6 +131,20 @@ async fn on_a_sqlite_file_another_process_polls_for_revocations() {
     let load = Load::start(&service, &admin).await;
     let latencies = revoke_many(&admin, &mut service.caller().await, cases(20, 200)).await;
     report("SQLite", &latencies, load.stop().await);
+}
+
+/// The other process does not look at the file.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn by_redis_a_revocation_reaches_another_process_at_once() {
+    let (redis, folder) = (Redis::start().await, tempfile::tempdir().unwrap());
+    let database = format!("sqlite://{}", folder.path().join("keys.db").display());
+    let store = tests::silent_store().connect(&database).await.unwrap();
+    let connection = tollgate_redis::Redis::connect(redis.url()).await.unwrap();
+    let admin = Admin::of(RedisEvents::new(connection, store));
+    let service = Service::start_by_redis(&database, &redis.url()).await;
+    let load = Load::start(&service, &admin).await;
+    let latencies = revoke_many(&admin, &mut service.caller().await, cases(100, 1_000)).await;
+    report("Redis", &latencies, load.stop().await);
 }
 
 /// How a network link fails.
