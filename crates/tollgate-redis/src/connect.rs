@@ -39,6 +39,8 @@ impl Connection {
 /// Opens connections to the servers of some settings.
 pub(crate) struct Connector {
     servers: Prepared,
+    // What errors call them.
+    name: String,
     deadline: Duration,
 }
 
@@ -81,7 +83,16 @@ impl Connector {
                 describe(&error)
             ))
         })?;
-        Ok(Self { servers, deadline })
+        let name = match &settings.servers {
+            Servers::One(_) => "the Redis server".to_owned(),
+            #[cfg(feature = "cluster")]
+            Servers::Cluster(_) => "the Redis cluster".to_owned(),
+            #[cfg(feature = "sentinel")]
+            Servers::Sentinels { primary, .. } => {
+                format!("the Redis server that the Sentinels name {primary:?}")
+            }
+        };
+        Ok(Self { servers, name, deadline })
     }
 
     /// Opens a connection, and waits until it answers.
@@ -94,11 +105,16 @@ impl Connector {
         });
         match connected.await {
             Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => {
-                Err(ConnectError::new(format!("the Redis server cannot be reached: {}", describe(&error))))
-            }
-            Err(_) => Err(ConnectError::new(format!("the Redis server does not answer within {most:?}"))),
+            Ok(Err(error)) => Err(self.error(&format!("cannot be reached: {}", describe(&error)))),
+            Err(_) => Err(self.error(&format!("does not answer within {most:?}"))),
         }
+    }
+
+    fn error(&self, what: &str) -> ConnectError {
+        ConnectError::new(format!(
+            "{} {what}. Check the address, the user with its password and permissions, and whether the server expects TLS (rediss://)",
+            self.name
+        ))
     }
 
     /// Opens a connection of its own that receives what is published on these channels.
@@ -111,11 +127,8 @@ impl Connector {
         });
         match subscribed.await {
             Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(ConnectError::new(format!(
-                "the Redis server cannot be subscribed to: {}",
-                describe(&error)
-            ))),
-            Err(_) => Err(ConnectError::new(format!("the Redis server does not answer within {most:?}"))),
+            Ok(Err(error)) => Err(self.error(&format!("cannot be subscribed to: {}", describe(&error)))),
+            Err(_) => Err(self.error(&format!("does not answer within {most:?}"))),
         }
     }
 
@@ -139,8 +152,8 @@ impl Connector {
     }
 
     async fn open(&self) -> RedisResult<Connection> {
-        // Each command has a deadline of its own, which also covers the wait before it is sent.
-        let config = || AsyncConnectionConfig::new().set_response_timeout(None);
+        // Each command has a deadline of its own, which also covers the wait before it is sent. So has `connect`.
+        let config = || AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
         match &self.servers {
             Prepared::One(client) => {
                 client.get_multiplexed_async_connection_with_config(&config()).await.map(Connection::One)

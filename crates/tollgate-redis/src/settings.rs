@@ -85,8 +85,11 @@ impl RedisSettings {
         self
     }
 
-    /// What the names of all keys in Redis begin with, `tollgate` by default. Services with different prefixes share nothing. A user of
-    /// Redis needs the permissions `~tollgate:*`, `+ping`, `+time`, `+get`, `+set`, `+del`, `+eval` and `+evalsha`.
+    /// What the names of all keys in Redis begin with, `tollgate` by default. Services with different prefixes share nothing.
+    ///
+    /// A user of Redis needs the permissions `~tollgate:* +ping +time +get +set +del +eval +evalsha`, in a cluster also
+    /// `+cluster|slots`, and with Sentinels `+role`. Places need `+zadd +zrem +zcard +zscore +zremrangebyscore +pttl +pexpire` as well, and
+    /// events `&tollgate:* +publish +subscribe`.
     pub fn with_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self

@@ -4,22 +4,41 @@
 //! |---|---|
 //! | `events` | changes of keys that reach all processes, also over links that fail |
 //! | `places` | places of requests in flight: the suite, processes and servers that die |
+//! | `conformance` | the suite for limiters on every kind of server |
+//! | `failover` | a cluster and a primary with sentinels whose primary is killed |
+//! | `groups` | requests whose counters are on several servers |
+//! | `leases` | quotas that limiters borrow, with exact counts |
+//! | `hot_key` | four processes that share the quota of one key, one of them killed |
+//! | `connecting` | what a connection says that cannot be made, and what it says later |
+//! | `outages` | servers that are killed, paused, cut off and silent, under load |
 #![expect(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     clippy::disallowed_methods,
     reason = "whatever goes wrong in a test fails it, and servers have only their own clock"
 )]
 
+mod conformance;
+mod connecting;
 mod events;
+mod failover;
+mod groups;
+mod hot_key;
+mod leases;
+mod outages;
 mod places;
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::time::sleep;
-use tollgate_redis::RedisSettings;
+use tollgate::{
+    denial::Unavailable,
+    limit::{Charge, Decision, LimitRequest, Limiter, Quota},
+};
+use tollgate_redis::{Leases, Outage, Redis, RedisLimiter, RedisLimiterBuilder, RedisSettings};
 
 /// What must happen happens within this time, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -28,7 +47,31 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn fresh(settings: RedisSettings) -> RedisSettings {
     static PREFIXES: AtomicU32 = AtomicU32::new(0);
     let number = PREFIXES.fetch_add(1, Ordering::Relaxed);
-    settings.with_deadline(PATIENCE).with_prefix(format!("tollgate:{number}"))
+    patient(settings).with_prefix(format!("tollgate:{number}"))
+}
+
+fn patient(settings: RedisSettings) -> RedisSettings {
+    settings.with_deadline(PATIENCE)
+}
+
+/// A limiter, as another process would have it. It admits nothing that Redis does not decide.
+async fn builder(settings: &RedisSettings, leases: Leases) -> RedisLimiterBuilder {
+    let redis = Redis::connect(settings.clone()).await.unwrap();
+    RedisLimiter::builder(redis).with_leases(leases).with_outage(Outage::Refuse)
+}
+
+/// A request with one charge, by the real time.
+async fn ask(limiter: &RedisLimiter, subject: &str, quota: &Quota) -> Result<Decision, Unavailable> {
+    ask_for(limiter, &[Charge::new("key", subject, subject, quota)]).await
+}
+
+async fn ask_for(limiter: &RedisLimiter, charges: &[Charge<'_>]) -> Result<Decision, Unavailable> {
+    limiter.acquire(&LimitRequest::new(charges, SystemTime::now())).await
+}
+
+/// What each window has counted.
+fn used(decision: &Decision) -> Vec<u64> {
+    decision.windows().iter().map(|window| window.used).collect()
 }
 
 /// Tries until it succeeds.

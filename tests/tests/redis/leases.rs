@@ -1,0 +1,205 @@
+//! Quotas of which limiters borrow parts: the sum over all limiters is exact, by the server's clock.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tests::{hosts::within, redis::Redis};
+use tokio::time::sleep;
+use tollgate::{
+    PerWindow as _, Quota,
+    limit::{Charge, Window},
+};
+use tollgate_redis::{Leases, RedisLimiter, RedisSettings};
+
+use crate::{ask, ask_for, builder, fresh, used};
+
+/// A window that does not end during the test: it ends in 2033.
+const LONG: Duration = Duration::from_secs(1_000_000_000);
+
+fn long(limit: u64) -> Quota {
+    limit.per(Window::lasting(LONG))
+}
+
+/// Limiters as four processes would have them, which share counters.
+async fn four(redis: &Redis) -> Vec<RedisLimiter> {
+    let settings = fresh(RedisSettings::new(redis.url()));
+    let mut limiters = Vec::new();
+    for _ in 0..4 {
+        limiters.push(builder(&settings, Leases::Always).await.build());
+    }
+    limiters
+}
+
+/// How much 16 tasks on all limiters admit, of so many requests with this cost.
+async fn admitted(limiters: &[RedisLimiter], quota: &Quota, cost: u64, requests: u64) -> u64 {
+    let mut tasks = tokio::task::JoinSet::new();
+    for task in 0..16 {
+        let (limiter, quota) = (limiters[task % limiters.len()].clone(), quota.clone());
+        tasks.spawn(async move {
+            let mut admitted = 0;
+            for _ in 0..requests / 16 {
+                let charge = [Charge::new("key", "ada", "ada", &quota).with_cost(cost)];
+                admitted += u64::from(ask_for(&limiter, &charge).await.unwrap().is_allowed());
+            }
+            admitted
+        });
+    }
+    tasks.join_all().await.into_iter().sum()
+}
+
+/// What Redis has counted, by the eyes of a limiter that has no lease.
+async fn counted(redis: &RedisLimiter, quota: &Quota) -> Vec<u64> {
+    used(&ask_for(redis, &[Charge::new("key", "ada", "ada", quota).with_cost(0)]).await.unwrap())
+}
+
+/// Asks by all limiters in turn until so many more are admitted. A test's timeout ends an endless wait.
+async fn until_admitted(limiters: &[RedisLimiter], quota: &Quota, mut wanted: u64) {
+    within(async {
+        for limiter in limiters.iter().cycle() {
+            if wanted == 0 {
+                return;
+            }
+            if ask(limiter, "ada", quota).await.unwrap().is_allowed() {
+                wanted -= 1;
+            } else {
+                sleep(Duration::from_millis(10)).await;
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_concurrent_requests_on_four_limiters_exactly_the_quota_is_admitted() {
+    let redis = Redis::start().await;
+    for quota in [long(1_000), long(1_000).sliding(), long(1_000).and(5_000.per(Window::lasting(2 * LONG)))] {
+        let limiters = four(&redis).await;
+        let first = admitted(&limiters, &quota, 1, 4_000).await;
+        assert!((900..=1_000).contains(&first), "{first} of {quota}");
+        // What one limiter has borrowed while others were refused is given back, and can be had.
+        until_admitted(&limiters, &quota, 1_000 - first).await;
+        assert_eq!(admitted(&limiters, &quota, 1, 160).await, 0);
+        assert!(counted(&limiters[0], &quota).await.iter().all(|count| *count == 1_000), "{quota}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_and_their_tenant_are_counted_exactly() {
+    let redis = Redis::start().await;
+    let limiters = four(&redis).await;
+    let (key, tenant) = (long(400), long(1_000));
+    let mut tasks = tokio::task::JoinSet::new();
+    for task in 0..16 {
+        let (limiter, key, tenant) = (limiters[task / 4].clone(), key.clone(), tenant.clone());
+        tasks.spawn(async move {
+            let name = format!("key {}", task % 4);
+            let charges =
+                [Charge::new("key", &name, "acme", &key), Charge::new("tenant", "acme", "acme", &tenant)];
+            let mut admitted = 0;
+            for _ in 0..200 {
+                admitted += u64::from(ask_for(&limiter, &charges).await.unwrap().is_allowed());
+            }
+            (task % 4, admitted)
+        });
+    }
+    let mut by_key = [0; 4];
+    for (key, admitted) in tasks.join_all().await {
+        by_key[key] += admitted;
+    }
+    let sum: u64 = by_key.iter().sum();
+    assert!((900..=1_000).contains(&sum) && by_key.iter().all(|count| *count <= 400), "{by_key:?}");
+    close(&limiters).await;
+    let tenant = [Charge::new("tenant", "acme", "acme", &tenant).with_cost(0)];
+    assert_eq!(used(&ask_for(&limiters[0], &tenant).await.unwrap()), [sum]);
+    for (number, admitted) in by_key.into_iter().enumerate() {
+        let name = format!("key {number}");
+        let key = [Charge::new("key", &name, "acme", &key).with_cost(0)];
+        assert_eq!(used(&ask_for(&limiters[0], &key).await.unwrap()), [admitted]);
+    }
+}
+
+async fn close(limiters: &[RedisLimiter]) {
+    for limiter in limiters {
+        limiter.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn costs_are_counted_exactly() {
+    let redis = Redis::start().await;
+    let limiters = four(&redis).await;
+    let quota = long(1_000);
+    let sevens = admitted(&limiters, &quota, 7, 96).await;
+    assert_eq!(sevens, 96, "96 requests at 7 are 672 units");
+    let (threes, ones) =
+        tokio::join!(admitted(&limiters, &quota, 3, 320), admitted(&limiters, &quota, 1, 320));
+    let sum = 7 * sevens + 3 * threes + ones;
+    assert!((900..=1_000).contains(&sum), "{sum}");
+    until_admitted(&limiters, &quota, 1_000 - sum).await;
+    assert_eq!(admitted(&limiters, &quota, 1, 160).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quota_that_is_raised_or_lowered_holds_at_once() {
+    let redis = Redis::start().await;
+    let limiters = four(&redis).await;
+    let first = admitted(&limiters, &long(100), 1, 800).await;
+    until_admitted(&limiters, &long(100), 100 - first).await;
+    // Every limiter knows now that it is used up.
+    assert_eq!(admitted(&limiters, &long(100), 1, 160).await, 0);
+    let raised = Instant::now();
+    for limiter in &limiters {
+        assert!(ask(limiter, "ada", &long(1_000)).await.unwrap().is_allowed());
+    }
+    eprintln!("a raised quota was admitted by all limiters after {:?}", raised.elapsed());
+
+    // Some of them have borrowed.
+    let more = admitted(&limiters, &long(1_000), 1, 160).await;
+    assert_eq!(more, 160);
+    assert_eq!(admitted(&limiters, &long(200), 1, 160).await, 0, "264 are used");
+    close(&limiters).await;
+    assert_eq!(counted(&limiters[0], &long(200)).await, [264]);
+}
+
+/// The short window ends while parts of both are borrowed: what is left of them is given back to the long one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_borrowed_across_the_end_of_a_short_window_returns_to_the_long_one() {
+    let redis = Redis::start().await;
+    let limiters = Arc::new(four(&redis).await);
+    let quota = 500.per_second().and(long(100_000));
+    let mut tasks = tokio::task::JoinSet::new();
+    let begun = Instant::now();
+    for task in 0..8 {
+        let (limiter, quota) = (limiters[task % 4].clone(), quota.clone());
+        tasks.spawn(async move {
+            let mut ends = Vec::new();
+            while begun.elapsed() < Duration::from_millis(3_300) {
+                let decision = ask(&limiter, "ada", &quota).await.unwrap();
+                if decision.is_allowed() {
+                    ends.push(decision.windows()[0].reset_second);
+                }
+                sleep(Duration::from_millis(2)).await;
+            }
+            ends
+        });
+    }
+    let mut windows = std::collections::BTreeMap::<u64, u64>::new();
+    for ends in tasks.join_all().await.into_iter().flatten() {
+        *windows.entry(ends).or_default() += 1;
+    }
+    assert!(windows.len() >= 4 && windows.values().all(|count| *count <= 500), "{windows:?}");
+    let sum: u64 = windows.values().sum();
+    // Leases are given back without a request, 250 ms after they were borrowed, and 100 ms for the task that looks.
+    let ended = Instant::now();
+    within(async {
+        while counted(&limiters[0], &quota).await[1] != sum {
+            sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    eprintln!("{windows:?}; all leases were given back after {:?}", ended.elapsed());
+    sleep(Duration::from_millis(400)).await;
+    assert_eq!(counted(&limiters[0], &quota).await[1], sum, "and no more");
+}
