@@ -14,7 +14,7 @@ use std::{
 
 use axum::Router;
 use clap::{Args, CommandFactory, FromArgMatches, Parser};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tokio::{net::TcpListener, sync::watch, time::sleep};
 use tollgate::key::ApiKey;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
@@ -27,6 +27,7 @@ const GRACE: Duration = Duration::from_secs(5);
 pub struct Host {
     listener: TcpListener,
     address: SocketAddr,
+    announced: Map<String, Value>,
     shutdown: watch::Sender<bool>,
 }
 
@@ -57,11 +58,26 @@ impl Host {
     /// # Errors
     /// If the address cannot be bound.
     pub async fn start_with<Own: Args>(about: &'static str) -> Result<(Self, Own), Box<dyn Error>> {
+        Self::start_logging(about, LevelFilter::INFO).await
+    }
+
+    /// Like [`start_with`](Self::start_with), but refusals are not logged unless `RUST_LOG` says so.
+    ///
+    /// # Errors
+    /// If the address cannot be bound.
+    pub async fn start_quietly_with<Own: Args>(about: &'static str) -> Result<(Self, Own), Box<dyn Error>> {
+        Self::start_logging(about, LevelFilter::WARN).await
+    }
+
+    async fn start_logging<Own: Args>(
+        about: &'static str,
+        level: LevelFilter,
+    ) -> Result<(Self, Own), Box<dyn Error>> {
         let arguments = Arguments::<Own>::command().about(about).get_matches();
         let Arguments { listen, own } =
             Arguments::from_arg_matches(&arguments).unwrap_or_else(|error| error.exit());
 
-        let level = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
+        let level = EnvFilter::builder().with_default_directive(level.into()).from_env_lossy();
         tracing_subscriber::fmt()
             .with_env_filter(level)
             .with_writer(io::stderr)
@@ -72,12 +88,17 @@ impl Host {
             format!("cannot listen on {listen}: {error}; choose another address with --listen")
         })?;
         let address = listener.local_addr()?;
-        Ok((Self { listener, address, shutdown: watch::Sender::new(false) }, own))
+        Ok((Self { listener, address, announced: Map::new(), shutdown: watch::Sender::new(false) }, own))
     }
 
     /// The service's URL: `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Adds a member to the ready line.
+    pub fn announce(&mut self, name: &str, value: Value) {
+        self.announced.insert(name.to_owned(), value);
     }
 
     /// A shutdown signal for connections that do not end by themselves.
@@ -102,7 +123,10 @@ impl Host {
             .iter()
             .map(|(name, secret)| (name.as_ref().to_owned(), secret.expose_secret().into()))
             .collect();
-        println!("{}", json!({ "url": self.url(), "credentials": credentials }));
+        let mut ready = self.announced.clone();
+        ready.insert("url".to_owned(), self.url().into());
+        ready.insert("credentials".to_owned(), credentials.into());
+        println!("{}", Value::Object(ready));
 
         let shutdown = self.shutdown.clone();
         let begin_shutdown = async move {

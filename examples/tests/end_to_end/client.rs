@@ -25,10 +25,15 @@ pub(crate) struct Answer {
 
 impl Client {
     pub(crate) async fn connect(service: &Service) -> Self {
-        let stream = TcpStream::connect(service.address()).await.unwrap();
+        Self::connect_to(service.address()).await
+    }
+
+    /// Connects to `127.0.0.1:PORT`.
+    pub(crate) async fn connect_to(address: &str) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
         let (sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
-        Self { sender, host: service.address().to_owned() }
+        Self { sender, host: address.to_owned() }
     }
 
     pub(crate) async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> Answer {

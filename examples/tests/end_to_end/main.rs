@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod client;
+mod fleet;
 mod migration;
 mod oplive;
 mod oplive_credits;

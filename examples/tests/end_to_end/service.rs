@@ -58,6 +58,20 @@ impl Service {
         self.ready["url"].as_str().unwrap().strip_prefix("http://").unwrap()
     }
 
+    /// A member of the ready line.
+    pub(crate) fn announced(&self, name: &str) -> &Value {
+        &self.ready[name]
+    }
+
+    /// The processes that it has started.
+    pub(crate) async fn children(&self) -> Vec<u32> {
+        let list = format!("ps -o pid= --ppid {}", self.child.id().unwrap());
+        let output = Command::new("sh").args(["-c", &list]).output().await.unwrap();
+        let pids = String::from_utf8(output.stdout).unwrap();
+        // The shell and `ps` are not its children.
+        pids.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+    }
+
     /// A credential from the ready line.
     pub(crate) fn key(&self, name: &str) -> &str {
         self.ready["credentials"][name].as_str().unwrap_or_else(|| panic!("no credential is named {name}"))
@@ -110,7 +124,7 @@ fn command(name: &str) -> Command {
     let program = target.join("examples").join(format!("{name}{EXE_SUFFIX}"));
     assert!(
         program.is_file(),
-        "{} is missing: run `cargo build -p examples --examples` first, as ./test does",
+        "{} is missing: run `cargo build --workspace --examples` first, as ./test does",
         program.display()
     );
     Command::new(program)
