@@ -2,6 +2,8 @@
 
 pub(crate) mod credits;
 pub(crate) mod keys;
+#[cfg(feature = "redis")]
+pub(crate) mod limits;
 mod parse;
 mod prune;
 mod schema;
@@ -13,6 +15,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+#[cfg(feature = "redis")]
+pub(crate) use self::limits::Limits;
 pub(crate) use self::{
     credits::Credits, keys::Keys, parse::parse, prune::Prune, schema::Schema, verify::Verify,
 };
@@ -26,7 +30,7 @@ Exit codes:
   2    invalid command line
   3    key or grant not found
   4    conflict: the name is taken, or the key is revoked and cannot be changed
-  5    database error: cannot be opened, does not answer, is locked, or has another schema version
+  5    database or Redis error: cannot be opened, does not answer, is locked, or has another schema version
   6    invalid value: an unknown scope, an expiry in the past, a name that is too long, no key to verify
   7    the output could not be written
   130  interrupted (SIGINT); 131 and 143 for SIGQUIT and SIGTERM
@@ -41,6 +45,7 @@ Examples:
   tollgate tenants plan acme pro
   tollgate credits grant acme 500 --id invoice_17 --note \"invoice 17\"
   tollgate credits show acme
+  tollgate limits show --tenant acme --redis redis://127.0.0.1:6379
   printf %s \"$KEY\" | tollgate verify
   tollgate --json keys list --all | jq -r '.items[].id'
   tollgate prune --history-older-than 365d --usage-older-than 90d
@@ -51,7 +56,7 @@ error. So this works: KEY=$(tollgate keys create --name deploy)
 
 With --json, each command writes one JSON document on one line. An error is always one line on standard error.";
 
-/// Manages the API keys, and the credits, of services that use Tollgate.
+/// Manages the API keys, the credits and the limits of services that use Tollgate.
 ///
 /// A command changes everything or nothing. The history of a key records each change with your name.
 #[derive(Debug, Parser)]
@@ -80,7 +85,7 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "NAME", help_heading = GLOBAL, env = "TOLLGATE_OPERATOR", value_parser = values::operator)]
     pub(crate) operator: Option<String>,
 
-    /// The time limit for opening the database, and for each query.
+    /// The time limit for opening the database or Redis, and for each query.
     #[arg(
         long,
         global = true,
@@ -112,6 +117,11 @@ pub(crate) enum Command {
     /// Grants credits to tenants, and shows their balances and ledgers.
     #[command(subcommand)]
     Credits(Credits),
+
+    /// Shows where the limits in Redis or Valkey stand, and resets them.
+    #[cfg(feature = "redis")]
+    #[command(subcommand)]
+    Limits(Limits),
 
     Verify(Verify),
 

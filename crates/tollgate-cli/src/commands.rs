@@ -2,6 +2,8 @@
 
 mod credits;
 mod keys;
+#[cfg(feature = "redis")]
+mod limits;
 mod prune;
 mod schema;
 mod tenants;
@@ -52,6 +54,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
     match &command {
         Command::Completions { shell } => return completions(*shell),
         Command::Schema(arguments) => return schema::schema(arguments, global.json),
+        #[cfg(feature = "redis")]
+        Command::Limits(command) => return limits::run(command, &global).await,
         _ => {}
     }
     let url = url(&global)?;
@@ -88,6 +92,8 @@ pub(crate) async fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Prune(command) => prune::run(command, &database, session.is_json).await,
         Command::Verify(command) => verify::run(command, &secret, session).await,
         Command::Migrate | Command::Schema(_) | Command::Completions { .. } => Ok(Exit::Done),
+        #[cfg(feature = "redis")]
+        Command::Limits(_) => Ok(Exit::Done),
     };
     database.close().await;
     outcome

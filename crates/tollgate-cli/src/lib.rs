@@ -1,4 +1,4 @@
-//! `tollgate`, a command line tool that manages API keys and credits. This is a program, not a library to build on.
+//! `tollgate`, a command line tool that manages API keys, credits and limits. This is a program, not a library to build on.
 //!
 //! ```sh
 //! cargo install tollgate-cli
@@ -11,6 +11,7 @@
 //! tollgate keys rotate key_0199… --overlap 24h
 //! tollgate keys revoke key_0199…
 //! tollgate credits grant acme 500 --id invoice_17
+//! tollgate limits show --tenant acme                  # in Redis: TOLLGATE_REDIS_URL
 //! ```
 //!
 //! It uses the tables that services verify keys against ([`tollgate_sql`]), and the rules of
@@ -44,7 +45,7 @@
 //! | 2 | invalid command line |
 //! | 3 | key or grant not found |
 //! | 4 | conflict: the name is taken, or the key is revoked and cannot be changed |
-//! | 5 | database error: cannot be opened, does not answer, is locked, or has another schema version |
+//! | 5 | database or Redis error: cannot be opened, does not answer, is locked, or has another schema version |
 //! | 6 | invalid value: an unknown scope, an expiry in the past, a name that is too long, no key to verify |
 //! | 7 | the output could not be written |
 //! | 130 | interrupted (SIGINT); 131 and 143 for SIGQUIT and SIGTERM |

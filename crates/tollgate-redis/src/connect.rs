@@ -34,6 +34,23 @@ impl Connection {
         };
         reply?.extract_error()
     }
+
+    /// Sends a command that names no key to the server that has this one.
+    pub(crate) async fn send_to_server_of(&mut self, key: &str, command: &Cmd) -> RedisResult<Value> {
+        match self {
+            #[cfg(feature = "cluster")]
+            Self::Cluster(connection) => {
+                use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
+                let route = SingleNodeRoutingInfo::SpecificNode(Route::with_key(key, SlotAddr::Master));
+                let reply = connection.route_command(command.clone(), RoutingInfo::SingleNode(route)).await;
+                reply?.extract_error()
+            }
+            Self::One(_) => {
+                let _ = key;
+                self.send(command).await
+            }
+        }
+    }
 }
 
 /// Opens connections to the servers of some settings.

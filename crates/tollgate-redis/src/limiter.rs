@@ -25,7 +25,7 @@ use tollgate_core::{
 
 pub use self::{builder::RedisLimiterBuilder, outage::Outage};
 pub(crate) use self::{
-    call::{ClockOf, DecideScript, Exchange, Reply},
+    call::{ClockOf, DecideScript, Exchange, Reply, nanos_of_pair},
     charges::{Charges, decide, have_several_groups},
     outage::Outages,
 };

@@ -129,12 +129,30 @@ impl Redis {
     /// # Errors
     /// If the connection is down, the server does not answer in time, or answers that it cannot do this now.
     pub(crate) async fn send(&self, command: &Cmd) -> Result<Value, SendError> {
+        self.deliver(command, None).await
+    }
+
+    /// The same for a command that names no key, to the server of a cluster that has this one.
+    ///
+    /// # Errors
+    /// Those of [`send`](Self::send).
+    pub(crate) async fn send_to_server_of(&self, key: &str, command: &Cmd) -> Result<Value, SendError> {
+        self.deliver(command, Some(key)).await
+    }
+
+    async fn deliver(&self, command: &Cmd, server_of: Option<&str>) -> Result<Value, SendError> {
         let (mut connection, number) = {
             let state = self.shared.state();
             let connection = state.connection.clone().ok_or(SendError::Down)?;
             (connection, state.number)
         };
-        match timeout(self.shared.settings.deadline, connection.send(command)).await {
+        let sent = async {
+            match server_of {
+                None => connection.send(command).await,
+                Some(key) => connection.send_to_server_of(key, command).await,
+            }
+        };
+        match timeout(self.shared.settings.deadline, sent).await {
             Ok(Ok(reply)) => {
                 self.shared.unanswered.store(0, Ordering::Relaxed);
                 Ok(reply)

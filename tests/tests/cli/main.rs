@@ -1,7 +1,8 @@
 //! The command line on PostgreSQL. Its own crate tests it on SQLite. `management` compares its JSON with that of the management
-//! routes.
+//! routes, and `limits` shows and resets limits in Redis.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod limits;
 mod management;
 
 use std::{

@@ -1,4 +1,4 @@
-//! Keys, events, usage and credits as JSON. Keys and events have the format of the management routes.
+//! Keys, events, usage, credits and limits as JSON. Keys and events have the format of the management routes.
 
 use std::time::SystemTime;
 
@@ -148,6 +148,35 @@ pub(crate) fn ledger_check(tenant: &str, check: &LedgerCheck) -> Value {
         "available": check.available,
         "owed": check.owed,
         "net_by_ledger": check.net_by_ledger,
+    })
+}
+
+/// A counter of a limit.
+#[cfg(feature = "redis")]
+pub(crate) fn counter(counter: &tollgate_redis::CounterState) -> Value {
+    json!({
+        "tenant": counter.group,
+        "policy": counter.policy,
+        "subject": counter.subject,
+        "quota": counter.limit.to_string(),
+        "limit": counter.limit.capacity(),
+        "used": counter.used,
+        "remaining": counter.remaining(),
+        "resets_at": instant(Some(counter.resets_at)),
+    })
+}
+
+/// A reset of counters.
+#[cfg(feature = "redis")]
+pub(crate) fn limit_reset(reset: &tollgate_redis::LimitReset) -> Value {
+    json!({
+        "at": instant(Some(reset.at)),
+        "operator": reset.actor,
+        "tenant": reset.query.group,
+        "policy": reset.query.policy,
+        "subject": reset.query.subject,
+        "subjects": reset.subjects,
+        "before": reset.before.iter().map(counter).collect::<Vec<_>>(),
     })
 }
 

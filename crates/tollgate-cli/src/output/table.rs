@@ -1,6 +1,8 @@
 //! Tables for terminals.
 
 mod credits;
+#[cfg(feature = "redis")]
+mod limits;
 
 use std::{
     env,
@@ -19,6 +21,8 @@ use tollgate::{
 };
 
 pub(crate) use self::credits::{balance, grants, ledger};
+#[cfg(feature = "redis")]
+pub(crate) use self::limits::{counters, resets};
 use super::visible;
 
 /// The output stream of a table. A terminal limits its width and allows colours.

@@ -253,7 +253,7 @@ fn read_reply(reply: &Value, charges: &Charges) -> Option<Reply> {
     let mut next = || numbers.next().flatten();
     let is_allowed = next()? == 1;
     let lent = next()?;
-    let at = UNIX_EPOCH.checked_add(Duration::from_nanos(nanos(next()?, next()?)))?;
+    let at = UNIX_EPOCH.checked_add(Duration::from_nanos(nanos_of_pair(next()?, next()?)))?;
     let mut counters = SmallVec::new();
     for (_, limit) in charges.limits() {
         counters.push(match limit.algorithm {
@@ -264,15 +264,16 @@ fn read_reply(reply: &Value, charges: &Charges) -> Option<Reply> {
                 used_before: next()?,
             }),
             _ => Counter::TokenBucket(TokenBucket {
-                full_at: nanos(next()?, next()?),
-                as_of: nanos(next()?, next()?),
-                interval: nanos(next()?, next()?),
+                full_at: nanos_of_pair(next()?, next()?),
+                as_of: nanos_of_pair(next()?, next()?),
+                interval: nanos_of_pair(next()?, next()?),
             }),
         });
     }
     Some(Reply { is_allowed, lent, at, counters })
 }
 
-fn nanos(seconds: u64, nanos: u64) -> u64 {
+/// The nanoseconds of a pair: see `Arguments::pair`.
+pub(crate) fn nanos_of_pair(seconds: u64, nanos: u64) -> u64 {
     seconds.saturating_mul(NANOS_PER_SECOND).saturating_add(nanos)
 }

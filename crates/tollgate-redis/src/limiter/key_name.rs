@@ -26,6 +26,62 @@ impl fmt::Display for HashTag<'_> {
     }
 }
 
+/// What a key names: see [`key_name`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KeyName {
+    pub(crate) group: Box<str>,
+    pub(crate) policy: Box<str>,
+    pub(crate) subject: Box<str>,
+}
+
+impl KeyName {
+    /// `None` if it is not the key of a record under this prefix.
+    pub(crate) fn read(prefix: &str, key: &str) -> Option<Self> {
+        let (tag, rest) = key.strip_prefix(prefix)?.strip_prefix(":{")?.split_once("}:")?;
+        let (policy, subject) = rest.split_once(':')?;
+        let group = if tag == "%" { String::new() } else { unescaped(tag)? };
+        Some(Self { group: group.into(), policy: unescaped(policy)?.into(), subject: subject.into() })
+    }
+}
+
+/// A pattern of `SCAN` for the keys of a group, a policy and a subject; `None` is any.
+pub(crate) fn key_pattern(
+    prefix: &str,
+    group: Option<&str>,
+    policy: Option<&str>,
+    subject: Option<&str>,
+) -> String {
+    let any = || "*".to_owned();
+    let group = group.map_or_else(|| "{*}".to_owned(), |group| literal(&HashTag(group).to_string()));
+    let policy = policy.map_or_else(any, |policy| literal(&Escaped(policy).to_string()));
+    let subject = subject.map_or_else(any, literal);
+    format!("{}:{group}:{policy}:{subject}", literal(prefix))
+}
+
+/// The pattern that matches this text only.
+fn literal(text: &str) -> String {
+    let mut pattern = String::with_capacity(text.len());
+    for character in text.chars() {
+        if matches!(character, '*' | '?' | '[' | ']' | '^' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern
+}
+
+/// The text that was escaped. `None` if [`Escaped`] does not write this.
+fn unescaped(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
+    let mut unescaped = parts.next()?.to_owned();
+    for part in parts {
+        let (code, rest) = part.split_at_checked(2)?;
+        unescaped.push(u8::from_str_radix(code, 16).ok()?.into());
+        unescaped.push_str(rest);
+    }
+    Some(unescaped)
+}
+
 pub(crate) struct Escaped<'n>(pub(crate) &'n str);
 
 impl fmt::Display for Escaped<'_> {
@@ -46,13 +102,13 @@ impl fmt::Display for Escaped<'_> {
 
 #[cfg(test)]
 mod tests {
-    use tollgate_core::limit::Quota;
+    use tollgate_core::limit::{PolicyName, Quota};
 
     use super::*;
 
-    fn name(policy: &'static str, subject: &str, group: &str) -> String {
+    fn name(policy: &str, subject: &str, group: &str) -> String {
         let quota = Quota::unlimited();
-        key_name("tollgate", &Charge::new(policy, subject, group, &quota))
+        key_name("tollgate", &Charge::new(PolicyName::interned(policy), subject, group, &quota))
     }
 
     #[test]
@@ -81,6 +137,39 @@ mod tests {
         for (at, one) in all.iter().enumerate() {
             assert!(!all.iter().skip(at + 1).any(|other| one == other), "{one}");
         }
+    }
+
+    #[test]
+    fn a_key_is_read_as_it_was_written() {
+        for (policy, subject, group) in [
+            ("key", "ada", "acme"),
+            ("a:b", "c:{d}", "{x}%"),
+            ("", "", ""),
+            ("%3A", "%", "%"),
+            ("by address", "2001:db8::1", "2001:db8::1"),
+            ("ö", "\0kkey_1", "\0kkey_1"),
+        ] {
+            let read = KeyName::read("tollgate", &name(policy, subject, group));
+            let written = KeyName { group: group.into(), policy: policy.into(), subject: subject.into() };
+            assert_eq!(read, Some(written));
+        }
+        for key in [
+            "",
+            "tollgate",
+            "tollgate:resets",
+            "other:{acme}:key:ada",
+            "tollgate:{acme}:ada",
+            "tollgate:{%X}:a:b",
+        ] {
+            assert_eq!(KeyName::read("tollgate", key), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_matches_no_more_than_its_names() {
+        assert_eq!(key_pattern("tollgate", Some("acme"), None, None), "tollgate:{acme}:*:*");
+        assert_eq!(key_pattern("tollgate", None, None, Some("ada")), "tollgate:{*}:*:ada");
+        assert_eq!(key_pattern("a*", Some("x?"), Some("[k]:"), Some("\\")), "a\\*:{x\\?}:\\[k\\]%3A:\\\\");
     }
 
     #[test]
