@@ -45,6 +45,9 @@ mod documents {
     #[doc = include_str!("../../crates/tollgate-sql/README.md")]
     struct TollgateSqlReadme;
 
+    #[doc = include_str!("../../crates/tollgate-redis/README.md")]
+    struct TollgateRedisReadme;
+
     #[doc = include_str!("../../crates/tollgate-tonic/README.md")]
     struct TollgateTonicReadme;
 
@@ -53,6 +56,9 @@ mod documents {
 
     #[doc = include_str!("../../docs/guides/tonic.md")]
     struct TonicGuide;
+
+    #[doc = include_str!("../../docs/guides/redis.md")]
+    struct RedisGuide;
 
     #[doc = include_str!("../../docs/guides/testing.md")]
     struct TestingGuide;

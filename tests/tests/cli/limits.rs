@@ -1,6 +1,9 @@
 //! Limits in Redis: where they stand, and their reset.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    process::Command,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use serde_json::{Value, json};
 use tests::redis::{Redis, RedisCluster, Setup};
@@ -12,6 +15,10 @@ use tollgate::{
 use tollgate_redis::{Leases, LimitQuery, RedisLimiter, RedisLimits, RedisSettings};
 
 use super::{Run, run, text};
+
+/// What a service may do, and what an operator may do besides: see `docs/guides/redis.md`.
+const OF_SERVICES: &str = "+ping +time +eval +evalsha +get +set +del";
+const OF_OPERATORS: &str = "+scan +mget +xadd +xrevrange +expire";
 
 /// A limiter like that of a service, and the command line.
 struct World {
@@ -281,23 +288,55 @@ async fn a_cluster_is_asked_by_tenant() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_of_redis_needs_few_permissions() {
-    let rules =
-        "~tollgate:* +@connection +time +eval +evalsha +get +set +del +scan +mget +xadd +xrevrange +expire";
-    let redis = Redis::start_with(Setup::default().with_user("operator", "hunter2", rules)).await;
-    let limiter = limiter(redis.url().into()).await;
-    charge(&limiter, "acme", "key", "key_1", &10.per_day(), 4).await;
+async fn users_of_redis_need_no_more_permissions_than_the_guide_says() {
+    let keys = "~tollgate:* ";
+    let service = format!("{keys}{OF_SERVICES}");
+    let operator = format!("{service} {OF_OPERATORS}");
+    let redis = Redis::start_with(Setup::default().with_user("operator", "hunter2", &operator)).await;
+    redis
+        .cli(
+            &[&["ACL", "SETUSER", "service", "on", ">secret"][..], &service.split(' ').collect::<Vec<_>>()]
+                .concat(),
+        )
+        .await;
+    let of_service = redis.url().replace("operator:hunter2", "service:secret");
+    let limiter = limiter(of_service.into()).await;
+    assert!(charge(&limiter, "acme", "key", "key_1", &10.per_day(), 4).await.is_allowed());
+
     let url = format!("--redis={}", redis.url());
     for arguments in [&["show", "--tenant=acme"][..], &["reset", "--tenant=acme", "--yes"], &["resets"]] {
         let run = run("", &[&["limits"], arguments, &[&*url]].concat()).await;
         assert!(run.code == Some(0) && run.out.contains("key_1"), "{run:?}");
     }
-    let other = run("", &["limits", "show", "--tenant=acme", "--prefix=other", &url]).await;
-    assert_eq!(other.code, Some(0), "nothing is found: {other:?}");
     let wrong = url.replace("hunter2", "hunter2-of-another");
     run("", &["limits", "resets", &wrong])
         .await
         .fails_with_a_database_error("the Redis server cannot be reached");
+
+    // A cluster tells clients its nodes.
+    let in_cluster = Setup::default().with_user("service", "secret", &format!("{service} +cluster|slots"));
+    let mut cluster = RedisCluster::start_with(in_cluster).await;
+    let limiter = self::limiter(RedisSettings::cluster(cluster.urls())).await;
+    charge(&limiter, "acme", "key", "key_1", &10.per_day(), 4).await;
+    let key = "tollgate:{acme}:key:key_1";
+    assert_eq!(cluster.cli(key, &["EXISTS", key]).await, "1", "it was not counted locally");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_connection_can_be_encrypted() {
+    let redis = Redis::start_with(Setup::default().with_tls()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = folder.path().join("root.pem");
+    std::fs::write(&certificate, redis.root_certificate().unwrap()).unwrap();
+    // In place of the operating system's certificates.
+    for (trusted, code) in [(certificate.as_path(), 0), (folder.path(), 5)] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cli"));
+        command.env_clear().env("SSL_CERT_FILE", trusted).env("TOLLGATE_REDIS_URL", redis.url());
+        let output =
+            tokio::task::spawn_blocking(move || command.args(["limits", "resets"]).output().unwrap());
+        let output = output.await.unwrap();
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -92,7 +92,8 @@
 //! No header shows what an [address](Subject::Address) has left, because unrelated callers share an address. A [subject of your
 //! own](Subject::custom) is shown to each caller that is counted under it, also before authentication.
 //!
-//! Without [`with_limiter`](RateLimitLayer::with_limiter) counters live in this process: each process admits the whole quota.
+//! Without [`with_limiter`](RateLimitLayer::with_limiter) counters live in this process: each process admits the whole quota. The crate
+//! `tollgate-redis` has a limiter that processes share.
 //!
 //! Public routes and CORS preflights are not counted.
 
