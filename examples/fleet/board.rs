@@ -68,7 +68,7 @@ fn line(ends_at: u64, instances: &[Windows]) -> String {
         let _ = write!(line, " | {}: {admitted:4} admitted {refused:4} refused {locally:4} locally", at + 1);
     }
     let limit = quota().limits().first().map_or(0, |limit| limit.limit);
-    let share = if decided == 0 { 0 } else { 100 * locally / decided };
+    let share = (100 * locally).checked_div(decided).unwrap_or(0);
     let _ = write!(line, " | all: {admitted:4} of {limit} admitted, {share:3} % locally");
     line
 }

@@ -66,15 +66,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 /// Starts everything, serves as the first instance, and ends everything.
 async fn lead(mut host: Host, arguments: Arguments) -> Result<(), Box<dyn Error>> {
-    let (server, url) = match arguments.redis {
-        Some(url) => (None, url),
-        None => {
-            let server = RedisServer::start(&arguments.redis_server).await?;
-            let url = server.url();
-            eprintln!("Where the limits stand: tollgate limits show --tenant {BUSY} --redis {url}");
-            (Some(server), url)
-        }
+    let server = match arguments.redis {
+        Some(_) => None,
+        None => Some(RedisServer::start(&arguments.redis_server).await?),
     };
+    let url = server.as_ref().map(RedisServer::url).or(arguments.redis).unwrap_or_default();
+    if server.is_some() {
+        eprintln!("Where the limits stand: tollgate limits show --tenant {BUSY} --redis {url}");
+    }
     let format = KeyFormat::new(KEY_PREFIX)?;
     let mut keys = BTreeMap::new();
     for name in [BUSY, QUIET] {

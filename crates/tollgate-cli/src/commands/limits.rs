@@ -29,7 +29,7 @@ pub(super) async fn run(command: &Limits, global: &Global) -> Result<Exit, Failu
 
 async fn show(query: &LimitQuery, server: &Server, global: &Global) -> Result<Exit, Failure> {
     let limits = open(server, global).await?;
-    let counters = show_waiting("Reading", limits.show(query)).await.map_err(unavailable)?;
+    let counters = show_waiting("Reading", limits.show(query)).await.map_err(|error| unavailable(&error))?;
     if global.json {
         let items: Vec<_> = counters.iter().map(describe::counter).collect();
         output::json(&json!({ "items": items }))?;
@@ -52,7 +52,8 @@ async fn reset(query: &LimitQuery, yes: bool, server: &Server, global: &Global) 
     }
     let limits = open(server, global).await?;
     let actor = actor(global);
-    let reset = show_waiting("Resetting", limits.reset(query, &actor)).await.map_err(unavailable)?;
+    let reset =
+        show_waiting("Resetting", limits.reset(query, &actor)).await.map_err(|error| unavailable(&error))?;
     if global.json {
         output::json(&describe::limit_reset(&reset))?;
     } else if reset.subjects == 0 {
@@ -74,7 +75,7 @@ async fn reset(query: &LimitQuery, yes: bool, server: &Server, global: &Global) 
 
 async fn resets(server: &Server, global: &Global) -> Result<Exit, Failure> {
     let limits = open(server, global).await?;
-    let resets = show_waiting("Reading", limits.resets()).await.map_err(unavailable)?;
+    let resets = show_waiting("Reading", limits.resets()).await.map_err(|error| unavailable(&error))?;
     if global.json {
         let items: Vec<_> = resets.iter().map(describe::limit_reset).collect();
         output::json(&json!({ "items": items }))?;
@@ -131,6 +132,6 @@ async fn open(server: &Server, global: &Global) -> Result<RedisLimits, Failure> 
     }
 }
 
-fn unavailable(error: Unavailable) -> Failure {
+fn unavailable(error: &Unavailable) -> Failure {
     Failure::new(Exit::Database, format!("{error:#}"))
 }
