@@ -31,7 +31,7 @@ use self::{change::Expected, shared::Shared};
 use crate::Redis;
 
 /// A key store whose changes reach all processes, by Redis or Valkey: for a store of your own that all of them share, and that does not
-/// tell one process what another has changed.
+/// send the changes of one process to the others.
 ///
 /// The store may have [no events](Subscription::trust_for), or those of its own process. `SqlKeys` on PostgreSQL needs none of this.
 ///
@@ -51,7 +51,7 @@ use crate::Redis;
 ///
 /// Every process that finds or changes keys has one of these, by the same server and with the same
 /// [prefix](crate::RedisSettings::with_prefix). Changes are made through it, or through a store with events below it, or are
-/// [told](Self::key_changed) to it. Of others, such as a statement in a database console, no process hears: caches hold the key until its
+/// reported to it by [`key_changed`](Self::key_changed). Others, such as a statement in a database console, reach no process: caches hold the key until its
 /// time is up, 30 seconds, and open streams go on.
 ///
 /// # How soon a change takes effect
@@ -70,7 +70,7 @@ use crate::Redis;
 /// | failure | noticed |
 /// |---|---|
 /// | Redis closes the connection | at once |
-/// | the network fails in silence, or this process hears another server than others publish on | within two [heartbeats](RedisEventsBuilder::with_heartbeat), 2 s |
+/// | the network fails in silence, or this process is connected to another server than others publish on | within two [heartbeats](RedisEventsBuilder::with_heartbeat), 2 s |
 ///
 /// After it has subscribed again, the process looks up the keys of all principals in use, and ends those that have ended, or whose former
 /// secret is not valid any more after a rotation with an overlap. Then listeners get [`Connected`](tollgate_core::store::StoreEvent::Connected).
@@ -85,11 +85,11 @@ use crate::Redis;
 /// their caches.
 ///
 /// After an interruption, a process that had published changes also publishes that any key may have changed: the server that accepted
-/// them may have been replaced before others heard them. The same keys are then looked up again.
+/// them may have been replaced before others received them. The same keys are then looked up again.
 ///
 /// # Security
 ///
-/// Whoever may publish on the channel can cause lookups and make caches forget, but ends no principal: what has ended is read in the
+/// A client that may publish on the channel can cause lookups and make caches forget, but ends no principal: what has ended is read in the
 /// store. Messages contain the identifiers of keys and tenants, and no secrets. What others publish is ignored.
 ///
 /// # What is used
@@ -167,7 +167,7 @@ impl<S> RedisEvents<S> {
         &self.store
     }
 
-    /// Whether every change is heard of. While it is not, caches keep nothing.
+    /// Whether every change is received. While it is not, caches keep nothing.
     pub fn is_connected(&self) -> bool {
         self.handle.shared.is_connected()
     }

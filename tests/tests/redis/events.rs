@@ -416,7 +416,7 @@ async fn what_could_not_be_published_is_published_later() {
         let held = there.hold("key").await;
         relay.cut().await;
         here.revoke("key").await;
-        assert_eq!(reason(&held), None, "nobody tells the other process");
+        assert_eq!(reason(&held), None, "the other process has received no message");
         relay.mend();
         until_ended(&held, EndReason::Revoked).await;
     })

@@ -1,4 +1,4 @@
-//! Hears of the changes that other processes publish, and notices when it would miss them.
+//! Receives the changes that other processes publish, and notices when it would miss them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,7 +25,7 @@ pub(super) async fn follow(shared: Arc<Shared>, mut stopped: watch::Receiver<()>
         () = keep_listening(&shared) => {}
         () = shared.outbox.publish(&shared.redis) => {}
     }
-    shared.set_hears_redis(false);
+    shared.set_redis_connected(false);
     shared.outbox.publish_rest(&shared.redis).await;
 }
 
@@ -45,19 +45,19 @@ async fn keep_listening(shared: &Shared) {
         let fault = listen(shared, || {
             if is_interrupted {
                 shared.outbox.add_all_after_interruption();
-                tracing::info!(name: "tollgate.events_restored", "changes of keys by other processes are heard of again");
+                tracing::info!(name: "tollgate.events_restored", "changes of keys by other processes are received again");
             }
             has_begun = true;
         })
         .await;
-        shared.set_hears_redis(false);
+        shared.set_redis_connected(false);
         if has_begun {
             (pause, is_interrupted) = (BACKOFF.0, false);
         }
         if !is_interrupted {
             tracing::warn!(
                 name: "tollgate.events_interrupted",
-                "changes of keys by other processes are not heard of, and nothing is cached: {fault}"
+                "changes of keys by other processes are not received, and nothing is cached: {fault}"
             );
             is_interrupted = true;
         }
@@ -66,7 +66,7 @@ async fn keep_listening(shared: &Shared) {
     }
 }
 
-/// Listens on a connection until it fails. Calls `begun` once all changes are heard of.
+/// Listens on a connection until it fails. Calls `begun` once all changes are received.
 async fn listen(shared: &Shared, begun: impl FnOnce()) -> Fault {
     let mut link = match Link::open(shared).await {
         Ok(link) => link,
@@ -77,15 +77,15 @@ async fn listen(shared: &Shared, begun: impl FnOnce()) -> Fault {
     tokio::select! {
         () = beat(shared, &beats, opened_at) => Fault::Silent,
         fault = async {
-            if let Err(fault) = link.hear_first_beat(shared).await {
+            if let Err(fault) = link.receive_first_beat(shared).await {
                 return fault;
             }
             if let Err(error) = shared.check_all().await {
                 return Fault::Store(error);
             }
-            shared.set_hears_redis(true);
+            shared.set_redis_connected(true);
             begun();
-            link.hear(shared).await
+            link.receive(shared).await
         } => fault,
     }
 }
@@ -113,7 +113,7 @@ struct Link {
     beats: String,
     opened_at: Instant,
     /// When the last beat that has arrived was sent: everything published by then has arrived, too.
-    heard_at: Instant,
+    beat_sent_at: Instant,
 }
 
 impl Link {
@@ -122,11 +122,11 @@ impl Link {
         let subscribed = shared.redis.connector().subscribe(&[&shared.channel, &beats]).await;
         let messages = subscribed.map_err(|error| Fault::Connect(error.to_string()))?.into_on_message();
         let now = Instant::now();
-        Ok(Self { messages, beats, opened_at: now, heard_at: now })
+        Ok(Self { messages, beats, opened_at: now, beat_sent_at: now })
     }
 
     /// Waits until messages arrive. Earlier ones are of changes that are read after this.
-    async fn hear_first_beat(&mut self, shared: &Shared) -> Result<(), Fault> {
+    async fn receive_first_beat(&mut self, shared: &Shared) -> Result<(), Fault> {
         let limit = self.opened_at + shared.heartbeat * 2;
         loop {
             let message = timeout_at(limit, self.messages.next()).await.map_err(|_| Fault::Silent)?;
@@ -137,11 +137,11 @@ impl Link {
     }
 
     /// Answers messages until the connection fails, and returns the reason.
-    async fn hear(&mut self, shared: &Shared) -> Fault {
+    async fn receive(&mut self, shared: &Shared) -> Fault {
         // The last quarter of the two heartbeats of `staleness_bound` is for the delays of a busy machine.
         let limit = shared.heartbeat.mul_f32(1.75);
         loop {
-            let mut next = match timeout_at(self.heard_at + limit, self.messages.next()).await {
+            let mut next = match timeout_at(self.beat_sent_at + limit, self.messages.next()).await {
                 Ok(Some(message)) => Some(message),
                 Ok(None) => return Fault::Closed,
                 Err(_) => return Fault::Silent,
@@ -176,7 +176,7 @@ impl Link {
         let sent_at = millis.and_then(|millis| self.opened_at.checked_add(Duration::from_millis(millis)));
         // A beat from the future is not of this process.
         if let Some(sent_at) = sent_at.filter(|sent_at| *sent_at <= Instant::now()) {
-            self.heard_at = self.heard_at.max(sent_at);
+            self.beat_sent_at = self.beat_sent_at.max(sent_at);
         }
         true
     }
@@ -186,9 +186,9 @@ async fn answer(shared: &Shared, events: &[StoreEvent], is_all: bool) -> Result<
     if !is_all {
         return shared.learn(events).await;
     }
-    shared.set_hears_redis(false);
+    shared.set_redis_connected(false);
     shared.check_all().await?;
-    shared.set_hears_redis(true);
+    shared.set_redis_connected(true);
     Ok(())
 }
 

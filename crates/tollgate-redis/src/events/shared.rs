@@ -40,16 +40,16 @@ pub(super) struct Shared {
     link: Mutex<Link>,
 }
 
-/// Whether all changes are heard of.
+/// Whether all changes are received.
 #[derive(Default)]
 struct Link {
-    hears_redis: bool,
-    hears_store: bool,
-    // How often that has changed: all are heard of while this is odd.
+    is_redis_connected: bool,
+    is_store_connected: bool,
+    // How often that has changed: all are received while this is odd.
     turns: u64,
-    // The turns that the listeners know.
-    told: u64,
-    is_telling: bool,
+    // The turns of which listeners were notified.
+    notified: u64,
+    is_notifying: bool,
 }
 
 impl Shared {
@@ -78,7 +78,7 @@ impl Shared {
         let has_events = shared.store.subscribe(listener).trusted_for().is_none();
         shared.has_events.get_or_init(|| has_events);
         if !has_events {
-            shared.change_link(|link| link.hears_store = true);
+            shared.change_link(|link| link.is_store_connected = true);
         }
         shared
     }
@@ -144,7 +144,7 @@ impl Shared {
         held::check(&*self.store, self.held.of(&changed)).await
     }
 
-    /// Ends the principals that have ended while changes were missed. Changes must be heard of again before this is called, so that
+    /// Ends the principals that have ended while changes were missed. Changes must be received again before this is called, so that
     /// none falls in between.
     ///
     /// # Errors
@@ -155,9 +155,9 @@ impl Shared {
         held::check(&*self.store, self.held.all()).await
     }
 
-    /// Whether the changes of other processes are heard of.
-    pub(super) fn set_hears_redis(&self, hears: bool) {
-        self.change_link(|link| link.hears_redis = hears);
+    /// Whether the changes of other processes are received.
+    pub(super) fn set_redis_connected(&self, is_connected: bool) {
+        self.change_link(|link| link.is_redis_connected = is_connected);
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -168,28 +168,28 @@ impl Shared {
         {
             let mut link = self.link();
             change(&mut link);
-            if is_connected(link.turns) != (link.hears_redis && link.hears_store) {
+            if is_connected(link.turns) != (link.is_redis_connected && link.is_store_connected) {
                 link.turns += 1;
             }
         }
-        self.tell();
+        self.notify_turns();
     }
 
     /// Notifies the listeners of every turn. No lock is held meanwhile, since a listener may use the store; and one thread does it at a
     /// time, so that the last notification is right.
-    fn tell(&self) {
+    fn notify_turns(&self) {
         loop {
-            let told = {
+            let notified = {
                 let mut link = self.link();
-                if link.is_telling || link.told == link.turns {
+                if link.is_notifying || link.notified == link.turns {
                     return;
                 }
-                link.is_telling = true;
-                link.told += 1;
-                link.told
+                link.is_notifying = true;
+                link.notified += 1;
+                link.notified
             };
-            let _telling = Telling(self);
-            if is_connected(told) {
+            let _notifying = Notifying(self);
+            if is_connected(notified) {
                 self.listeners.notify(&StoreEvent::Connected);
             } else {
                 self.signals.end(&StoreEvent::Disconnected);
@@ -205,11 +205,11 @@ impl Shared {
 }
 
 /// A thread that notifies listeners, also if one of them panics.
-struct Telling<'s>(&'s Shared);
+struct Notifying<'s>(&'s Shared);
 
-impl Drop for Telling<'_> {
+impl Drop for Notifying<'_> {
     fn drop(&mut self) {
-        self.0.link().is_telling = false;
+        self.0.link().is_notifying = false;
     }
 }
 
@@ -217,8 +217,8 @@ impl StoreListener for Shared {
     /// The store notifies before it answers the change.
     fn on_event(&self, event: &StoreEvent) {
         match event {
-            StoreEvent::Connected => self.change_link(|link| link.hears_store = true),
-            StoreEvent::Disconnected => self.change_link(|link| link.hears_store = false),
+            StoreEvent::Connected => self.change_link(|link| link.is_store_connected = true),
+            StoreEvent::Disconnected => self.change_link(|link| link.is_store_connected = false),
             event => self.announce(event),
         }
     }
