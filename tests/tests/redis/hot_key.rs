@@ -198,7 +198,9 @@ async fn until_it_spends(log: &Path) -> u128 {
     within(async {
         loop {
             tokio::time::sleep(Duration::from_millis(1)).await;
-            let file = std::fs::read_to_string(log).unwrap();
+            let mut file = std::fs::read_to_string(log).unwrap();
+            // The process is writing: the last line may not be whole yet.
+            file.truncate(file.rfind('\n').map_or(0, |end| end + 1));
             let admitted = |line: &str| {
                 let fields: Vec<_> = line.split(' ').collect();
                 (fields[2] == "admitted").then(|| fields[1].parse::<u128>().unwrap())
