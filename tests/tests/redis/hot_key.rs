@@ -129,8 +129,9 @@ async fn share(leases: &str) {
     let (windows, trips) = (windows(&logs), trips(&redis).await);
     let busy = busy(&windows);
     eprintln!(
-        "leases {leases}: {sent} requests, {admitted} admitted, {trips} trips, {} admitted per trip; busy windows of {LIMIT}: {:?}",
-        admitted / trips.max(1),
+        "leases {leases}: {sent} requests, {admitted} admitted, {trips} trips, {}.{} admitted per trip; busy windows of {LIMIT}: {:?}",
+        admitted / trips,
+        admitted * 10 / trips % 10,
         busy.values().map(|count| count.admitted).collect::<Vec<_>>()
     );
     assert_eq!((sent, failed), (requests().into(), 0));
