@@ -47,7 +47,7 @@ struct Link {
     is_store_connected: bool,
     // How often that has changed: all are received while this is odd.
     turns: u64,
-    // The turns of which listeners were notified.
+    // The turns of which listeners have been notified.
     notified: u64,
     is_notifying: bool,
 }
@@ -160,8 +160,9 @@ impl Shared {
         self.change_link(|link| link.is_redis_connected = is_connected);
     }
 
+    /// As listeners have been notified: who reads that it is not connected finds caches empty.
     pub(super) fn is_connected(&self) -> bool {
-        is_connected(self.link().turns)
+        is_connected(self.link().notified)
     }
 
     fn change_link(&self, change: impl FnOnce(&mut Link)) {
@@ -179,17 +180,16 @@ impl Shared {
     /// time, so that the last notification is right.
     fn notify_turns(&self) {
         loop {
-            let notified = {
+            let turn = {
                 let mut link = self.link();
                 if link.is_notifying || link.notified == link.turns {
                     return;
                 }
                 link.is_notifying = true;
-                link.notified += 1;
-                link.notified
+                link.notified + 1
             };
             let _notifying = Notifying(self);
-            if is_connected(notified) {
+            if is_connected(turn) {
                 self.listeners.notify(&StoreEvent::Connected);
             } else {
                 self.signals.end(&StoreEvent::Disconnected);
@@ -204,12 +204,14 @@ impl Shared {
     }
 }
 
-/// A thread that notifies listeners, also if one of them panics.
+/// A thread that notifies listeners of one turn. It has done so when this is dropped, also if a listener panics.
 struct Notifying<'s>(&'s Shared);
 
 impl Drop for Notifying<'_> {
     fn drop(&mut self) {
-        self.0.link().is_notifying = false;
+        let mut link = self.0.link();
+        link.is_notifying = false;
+        link.notified += 1;
     }
 }
 
