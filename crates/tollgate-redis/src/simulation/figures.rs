@@ -21,6 +21,8 @@ pub(super) struct Cell {
     pub(super) admitted_locally: u64,
     /// What Redis has counted.
     pub(super) counted: u64,
+    /// Counted for a request whose caller no longer waited for the answer.
+    pub(super) abandoned: u64,
 }
 
 impl Log {
@@ -36,6 +38,9 @@ impl Log {
 
     /// The figures of these windows of busy subjects, whose demand was above the quota by a tenth or more.
     pub(super) fn figures(&self, quota: u64) -> Figures {
+        for cell in &self.cells {
+            assert!(cell.admitted <= cell.counted, "admitted in another window than counted");
+        }
         let last = self.cells.len() - self.subjects;
         let busy: Vec<_> =
             self.cells[..last].iter().filter(|cell| cell.demand * 10 >= quota * 11).copied().collect();
@@ -43,17 +48,16 @@ impl Log {
         let share = |units: u64| units as f64 / quota as f64;
         let total = |of: fn(&Cell) -> u64| busy.iter().map(of).sum::<u64>();
         let windows = busy.len() as f64;
+        let all_admitted: u64 = self.cells.iter().map(|cell| cell.admitted + cell.admitted_locally).sum();
         let every = || self.cells.iter().map(|cell| share(cell.admitted + cell.admitted_locally));
         Figures {
             admitted: share(total(|cell| cell.admitted + cell.admitted_locally)) / windows,
-            least_admitted: busy
-                .iter()
-                .map(|cell| share(cell.admitted + cell.admitted_locally))
-                .fold(f64::MAX, f64::min),
             most_admitted: every().fold(0.0, f64::max),
             by_redis: self.cells.iter().map(|cell| share(cell.admitted)).fold(0.0, f64::max),
             stranded: share(total(|cell| cell.counted.saturating_sub(cell.admitted))) / windows,
+            abandoned: share(total(|cell| cell.abandoned)) / windows,
             trips: self.trips as f64 / self.requests as f64,
+            per_trip: all_admitted as f64 / self.trips as f64,
             unanswered: self.unanswered,
             longest_wait: self.longest_wait,
         }
@@ -63,16 +67,18 @@ impl Log {
 /// Figures of a simulation. Shares are of the quota.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Figures {
-    /// What was admitted in windows with demand above the quota: on average, the least, and the most in any window.
+    /// What was admitted: on average in windows with demand above the quota, and the most in any window.
     pub(super) admitted: f64,
-    pub(super) least_admitted: f64,
     pub(super) most_admitted: f64,
     /// The most in any window without what was admitted locally.
     pub(super) by_redis: f64,
     /// What was counted and not used.
     pub(super) stranded: f64,
-    /// Trips to Redis per request.
+    /// The part of it that was counted for requests whose callers no longer waited.
+    pub(super) abandoned: f64,
+    /// Trips to Redis per request, and admissions per trip, of all subjects.
     pub(super) trips: f64,
+    pub(super) per_trip: f64,
     pub(super) unanswered: u64,
     pub(super) longest_wait: u64,
 }

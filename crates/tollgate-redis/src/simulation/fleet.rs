@@ -2,7 +2,7 @@
 //!
 //! The loop of `RedisLimiter` is here once more, with events in place of futures.
 
-use std::{collections::HashMap, sync::Arc, time::SystemTime};
+use std::{sync::Arc, time::SystemTime};
 
 use tollgate_core::{
     denial::Unavailable,
@@ -12,13 +12,14 @@ use tollgate_core::{
 use super::{
     figures::{Figures, Log},
     load::{Arrivals, MILLIS, Request, SECOND, START, Setting, Subjects, latency},
+    process::{Clock, Process},
     queue::Queue,
     random::Random,
     server::{Server, instant},
 };
 use crate::{
-    leases::{Ask, Counters, GiveBack, LeaseTable, Leases, Name, Step},
-    limiter::{Charges, Exchange, Outages, Reply},
+    leases::{Ask, Counters, GiveBack, Leases, Name, Step},
+    limiter::{Charges, Exchange, Reply},
 };
 
 const DEADLINE: u64 = 50 * MILLIS;
@@ -47,10 +48,10 @@ struct Fleet<'s> {
     log: Log,
 }
 
+/// Small, because a heap moves its elements often.
 enum Event {
-    Reaches(Trip),
-    /// Without a reply after the deadline.
-    Answers(Trip, Option<Reply>),
+    Reaches(Box<Trip>),
+    Answers(Box<Trip>),
     GiveBack(usize),
     Crash(usize),
     /// The process cannot reach Redis until this instant.
@@ -68,6 +69,8 @@ struct Trip {
     charges: Arc<Charges>,
     returned: Option<(u64, Counters)>,
     purpose: Purpose,
+    /// `None` on the way to Redis, and without an answer within the deadline.
+    reply: Option<Reply>,
 }
 
 enum Purpose {
@@ -76,71 +79,11 @@ enum Purpose {
     GiveBack,
 }
 
-struct Process {
-    table: LeaseTable,
-    /// Requests that wait for the answer about their subject.
-    waiting: HashMap<usize, Vec<Request>>,
-    outages: Outages,
-    /// How often it was started.
-    life: u32,
-    clock: Clock,
-    cut_until: u64,
-    is_up: bool,
-    unanswered: u32,
-}
-
-/// The clocks of a process.
-#[derive(Clone, Copy)]
-struct Clock {
-    /// How far the wall clock is behind or ahead, in seconds.
-    skew: i64,
-    /// The monotonic clock starts anywhere, and is too fast or too slow by this many millionths.
-    started_at: u64,
-    drift: i64,
-}
-
-impl Clock {
-    fn new(setting: &Setting, random: &mut Random) -> Self {
-        let started_at = START - random.below(3_600 * SECOND);
-        let mut about_zero = |most: i64| random.below(2 * most as u64 + 1) as i64 - most;
-        if setting.has_faults {
-            Self { skew: about_zero(30), started_at, drift: about_zero(100) }
-        } else {
-            Self { skew: 0, started_at, drift: 0 }
-        }
-    }
-
-    fn elapsed(&self, now: u64) -> u64 {
-        let elapsed = now - self.started_at;
-        elapsed.saturating_add_signed(elapsed as i64 / 1_000_000 * self.drift)
-    }
-
-    fn wall(&self, now: u64) -> SystemTime {
-        instant(now.saturating_add_signed(self.skew * SECOND as i64))
-    }
-}
-
-impl Process {
-    fn new(leases: Leases, clock: Clock, life: u32) -> Self {
-        Self {
-            table: LeaseTable::new(leases),
-            waiting: HashMap::new(),
-            outages: Outages::default(),
-            life,
-            clock,
-            cut_until: 0,
-            is_up: true,
-            unanswered: 0,
-        }
-    }
-}
-
 impl<'s> Fleet<'s> {
     fn new(setting: &'s Setting, subjects: &'s Subjects, leases: Leases) -> Self {
         let mut random = Random::new(setting.seed);
-        let names =
-            (0..setting.subjects).map(|_| u128::from(random.next()) << 64 | u128::from(random.next()));
-        let names = names.collect();
+        // Adjacent places in the tables of a process are read from few cache lines. These reads take most of the time.
+        let names = (0..setting.subjects as u128).map(|subject| subject << 64 | subject).collect();
         let clocks = (0..setting.processes).map(|_| Clock::new(setting, &mut random));
         let processes = clocks.map(|clock| Process::new(leases, clock, 0)).collect();
         let mut fleet = Self {
@@ -162,7 +105,8 @@ impl<'s> Fleet<'s> {
     /// Plans what does not depend on requests.
     fn plan(&mut self) {
         let Setting { processes, has_faults, has_partitions, .. } = *self.setting;
-        for process in 0..processes {
+        // Otherwise there is nothing to give back.
+        for process in (0..processes).filter(|_| self.leases != Leases::Off) {
             self.queue.add(START + self.random.below(GIVE_BACK_EVERY), Event::GiveBack(process));
         }
         let length = self.setting.end() - START;
@@ -207,7 +151,7 @@ impl<'s> Fleet<'s> {
     fn happens(&mut self, event: Event) {
         match event {
             Event::Reaches(trip) => self.reaches(trip),
-            Event::Answers(trip, reply) => self.answers(trip, reply),
+            Event::Answers(trip) => self.answers(*trip),
             Event::GiveBack(process) => self.give_back(process),
             Event::Crash(process) => {
                 let Process { life, clock, .. } = self.processes[process];
@@ -236,17 +180,23 @@ impl<'s> Fleet<'s> {
                 process.waiting.entry(request.subject).or_default().push(request);
             }
             Step::Wait(_) | Step::Direct => {
-                let charges = Arc::new(Charges::new("tollgate", &limit_request));
-                self.send(request.process, charges, None, Purpose::Direct { request, elapsed });
+                let charges = self.subjects.own_charges(request.subject, limit_request.now);
+                self.send(
+                    request.process,
+                    request.subject,
+                    charges,
+                    None,
+                    Purpose::Direct { request, elapsed },
+                );
             }
             // Its caller hangs up before the question is sent.
             Step::Ask(_) if self.setting.has_faults && self.random.once_in(1_000) => {
                 self.wake(request.process, request.subject);
             }
             Step::Ask(ask) => {
-                let charges = Arc::new(Charges::new("tollgate", &limit_request));
+                let charges = self.subjects.own_charges(request.subject, limit_request.now);
                 let returned = process.table.take_returned(&ask);
-                self.send(request.process, charges, returned, Purpose::Ask { request, ask });
+                self.send(request.process, request.subject, charges, returned, Purpose::Ask { request, ask });
             }
         }
     }
@@ -259,31 +209,33 @@ impl<'s> Fleet<'s> {
     fn send(
         &mut self,
         process: usize,
+        subject: usize,
         charges: Arc<Charges>,
         returned: Option<(u64, Counters)>,
         purpose: Purpose,
     ) {
-        let subject = Subjects::of(&charges);
         let Process { life, is_up, cut_until, .. } = self.processes[process];
-        let trip = Trip { process, life, subject, sent_at: self.now, charges, returned, purpose };
+        let sent_at = self.now;
+        let trip =
+            Box::new(Trip { process, life, subject, sent_at, charges, returned, purpose, reply: None });
         if !is_up {
-            return self.fails(trip);
+            return self.fails(*trip);
         }
         self.log.trips += 1;
         if self.now < cut_until {
-            self.queue.add(self.now + DEADLINE, Event::Answers(trip, None));
+            self.queue.add(self.now + DEADLINE, Event::Answers(trip));
         } else {
             self.queue.add(self.now + latency(&mut self.random), Event::Reaches(trip));
         }
     }
 
-    fn answers(&mut self, trip: Trip, reply: Option<Reply>) {
+    fn answers(&mut self, mut trip: Trip) {
         let process = &mut self.processes[trip.process];
         if process.life != trip.life {
             // It has crashed.
             return;
         }
-        let Some(reply) = reply else {
+        let Some(reply) = trip.reply.take() else {
             process.unanswered += 1;
             if process.unanswered == MOST_UNANSWERED {
                 process.is_up = false;
@@ -292,16 +244,20 @@ impl<'s> Fleet<'s> {
             return self.fails(trip);
         };
         process.unanswered = 0;
-        let Trip { process, subject, charges, .. } = trip;
+        let Trip { process, subject, charges, purpose, .. } = trip;
         let table = &self.processes[process].table;
         let decision = charges.decide(&reply.counters, reply.at);
         assert_eq!(decision.is_allowed(), reply.is_allowed);
-        match trip.purpose {
+        match purpose {
             Purpose::Direct { request, elapsed } => {
                 if !reply.is_allowed {
                     table.remember_refusal(self.names[subject], &charges, &reply, elapsed);
                 }
-                self.takes(request, &charges, &reply);
+                let is_there = self.takes(request, &charges, &reply);
+                if reply.is_allowed && !is_there {
+                    let window = self.setting.window_at(nanos(reply.at));
+                    self.log.cell(subject, window).abandoned += charges.all[0].cost;
+                }
             }
             Purpose::Ask { request, ask } => {
                 table.answered(&ask, &charges, &reply);
@@ -369,8 +325,8 @@ impl<'s> Fleet<'s> {
         // The table is in no order.
         unused.sort_by(|one, other| one.charges.all[0].key.cmp(&other.charges.all[0].key));
         for GiveBack { charges, units, counters } in unused {
-            let charges = Arc::new(charges.peek());
-            self.send(process, charges, Some((units, counters)), Purpose::GiveBack);
+            let (subject, charges) = (Subjects::of(&charges), Arc::new(charges.peek()));
+            self.send(process, subject, charges, Some((units, counters)), Purpose::GiveBack);
         }
         self.queue.add(self.now + GIVE_BACK_EVERY, Event::GiveBack(process));
     }
@@ -387,7 +343,7 @@ impl<'s> Fleet<'s> {
 
     // --- Redis --------------------------------------------------------------------------------------------------
 
-    fn reaches(&mut self, trip: Trip) {
+    fn reaches(&mut self, mut trip: Box<Trip>) {
         let wanted = match &trip.purpose {
             Purpose::Ask { ask, .. } => ask.wanted,
             _ => 0,
@@ -408,9 +364,10 @@ impl<'s> Fleet<'s> {
         }
 
         if self.now < self.processes[trip.process].cut_until {
-            self.queue.add(trip.sent_at + DEADLINE, Event::Answers(trip, None));
+            self.queue.add(trip.sent_at + DEADLINE, Event::Answers(trip));
         } else {
-            self.queue.add(self.now + latency(&mut self.random), Event::Answers(trip, Some(reply)));
+            trip.reply = Some(reply);
+            self.queue.add(self.now + latency(&mut self.random), Event::Answers(trip));
         }
     }
 }

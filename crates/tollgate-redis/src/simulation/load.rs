@@ -1,8 +1,13 @@
 //! The load: who asks when.
 
-use tollgate_core::limit::{Charge, PerWindow as _, Quota, Window};
+use std::{sync::Arc, time::SystemTime};
 
-use super::random::{Random, Zipf};
+use tollgate_core::limit::{Charge, LimitRequest, PerWindow as _, Quota, Window};
+
+use super::{
+    random::{Random, Zipf},
+    server::instant,
+};
 use crate::limiter::Charges;
 
 pub(super) const MILLIS: u64 = 1_000_000;
@@ -11,6 +16,66 @@ pub(super) const SECOND: u64 = 1_000 * MILLIS;
 /// The start of a simulation, in nanoseconds since the Unix epoch: that of a window.
 pub(super) const START: u64 = 1_800_000_000 * SECOND;
 
+/// Who asks for how much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Load {
+    /// Few of many subjects are busy, and one of them has more than 100 requests per second in each process.
+    Skewed,
+    /// One subject, which is busy in each process.
+    Busy,
+    /// The same load, however many processes there are.
+    Spread,
+}
+
+impl Load {
+    pub(super) const ALL: [Self; 3] = [Self::Skewed, Self::Busy, Self::Spread];
+
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::Skewed => "Many subjects, few busy",
+            Self::Busy => "A busy subject",
+            Self::Spread => "The same load, spread out",
+        }
+    }
+
+    pub(super) fn requests(self) -> &'static str {
+        match self {
+            Self::Skewed => "600 requests per second and process",
+            Self::Busy => "500 requests per second and process",
+            Self::Spread => "30,000 requests per second in all",
+        }
+    }
+
+    pub(super) fn subjects(self) -> &'static str {
+        match self {
+            Self::Skewed => "50 subjects by Zipf's law, five of them above their quota",
+            Self::Busy => "one subject, which asks for twice its quota",
+            Self::Spread => "five subjects, which ask for twice their quota",
+        }
+    }
+
+    /// A window without faults.
+    pub(super) fn setting(self, processes: usize) -> Setting {
+        let (rate, subjects, skew, part) = match self {
+            Self::Skewed => (600, 50, 1.0, 24),
+            Self::Busy => (500, 1, 0.0, 2),
+            Self::Spread => (30_000 / processes as u64, 5, 0.0, 10),
+        };
+        Setting {
+            processes,
+            rate,
+            subjects,
+            skew,
+            part,
+            window: 10,
+            windows: 1,
+            has_faults: false,
+            has_partitions: false,
+            seed: 15,
+        }
+    }
+}
+
 /// One simulation.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Setting {
@@ -18,6 +83,10 @@ pub(super) struct Setting {
     /// Requests per second that each process gets, on average.
     pub(super) rate: u64,
     pub(super) subjects: usize,
+    /// The exponent of Zipf's law. With 0, all subjects are equal.
+    pub(super) skew: f64,
+    /// The quota of each subject is all requests of a window divided by this.
+    pub(super) part: u64,
     /// The length of a window, in seconds, and how many are simulated.
     pub(super) window: u64,
     pub(super) windows: usize,
@@ -29,9 +98,8 @@ pub(super) struct Setting {
 }
 
 impl Setting {
-    /// A fiftieth of all requests in a window. So the nine busiest of 100 subjects ask for more than that.
     pub(super) fn limit(&self) -> u64 {
-        self.processes as u64 * self.rate * self.window / 50
+        self.processes as u64 * self.rate * self.window / self.part
     }
 
     pub(super) fn quota(&self) -> Quota {
@@ -75,7 +143,7 @@ impl Arrivals {
     pub(super) fn new(setting: &Setting) -> Self {
         let processes = setting.processes as u64;
         Self {
-            zipf: Zipf::new(setting.subjects),
+            zipf: Zipf::new(setting.subjects, setting.skew),
             processes,
             interval: SECOND as f64 / (processes * setting.rate) as f64,
             next: START,
@@ -102,18 +170,28 @@ impl Arrivals {
 pub(super) struct Subjects {
     names: Vec<String>,
     quota: Quota,
+    /// As they outlive a request. To copy them is faster than to write the name of a key once more.
+    charges: Vec<Charges>,
 }
 
 impl Subjects {
     pub(super) fn new(setting: &Setting) -> Self {
-        Self {
-            names: (0..setting.subjects).map(|rank| format!("key_{rank}")).collect(),
-            quota: setting.quota(),
-        }
+        let names: Vec<_> = (0..setting.subjects).map(|rank| format!("key_{rank}")).collect();
+        let quota = setting.quota();
+        let charges = names.iter().map(|name| {
+            let charge = [Charge::new("key", name, name, &quota)];
+            Charges::new("tollgate", &LimitRequest::new(&charge, instant(START)))
+        });
+        let charges = charges.collect();
+        Self { names, quota, charges }
     }
 
     pub(super) fn charge(&self, subject: usize) -> Charge<'_> {
         Charge::new("key", &self.names[subject], &self.names[subject], &self.quota)
+    }
+
+    pub(super) fn own_charges(&self, subject: usize, now: SystemTime) -> Arc<Charges> {
+        Arc::new(Charges { now, ..self.charges[subject].clone() })
     }
 
     /// The subject of charges.

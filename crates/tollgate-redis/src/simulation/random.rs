@@ -38,18 +38,19 @@ impl Random {
     }
 }
 
-/// Zipf's distribution: the subject with rank r has a share of the requests in proportion to 1 / r.
+/// Zipf's distribution: the subject with rank r has a share of the requests in proportion to 1 / r to the power of the exponent.
 pub(super) struct Zipf {
     /// The share of each subject and of all before it.
     sums: Vec<f64>,
 }
 
 impl Zipf {
-    pub(super) fn new(subjects: usize) -> Self {
-        let total: f64 = (1..=subjects).map(|rank| 1.0 / rank as f64).sum();
+    pub(super) fn new(subjects: usize, exponent: f64) -> Self {
+        let weight = |rank: usize| (rank as f64).powf(-exponent);
+        let total: f64 = (1..=subjects).map(weight).sum();
         let mut sum = 0.0;
         let mut add = |rank: usize| {
-            sum += 1.0 / rank as f64 / total;
+            sum += weight(rank) / total;
             sum
         };
         Self { sums: (1..=subjects).map(&mut add).collect() }

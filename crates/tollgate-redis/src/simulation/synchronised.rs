@@ -1,4 +1,4 @@
-//! What others do: each process counts alone, and adds up with Redis every 100 ms.
+//! What others do: each process counts alone, and adds up with Redis every 100 ms if it had requests.
 
 use super::{
     figures::{Figures, Log},
@@ -28,9 +28,10 @@ pub(super) fn simulate(setting: &Setting) -> Figures {
             let window = setting.window_at(at);
             match event {
                 Event::Send(process) => {
-                    let added = processes[process].send(window);
-                    log.trips += 1;
-                    queue.add(at + latency(&mut random), Event::Reaches(process, window, added));
+                    if let Some(added) = processes[process].send(window) {
+                        log.trips += 1;
+                        queue.add(at + latency(&mut random), Event::Reaches(process, window, added));
+                    }
                     queue.add(at + EVERY, Event::Send(process));
                 }
                 Event::Reaches(process, of, added) => {
@@ -91,13 +92,19 @@ struct Process {
     /// The sums of all processes, as Redis has answered last, and what this process has sent but is not yet in them.
     known: Sums,
     sent: Sums,
-    /// What this process has admitted since it sent.
+    /// What this process has admitted since it sent, and whether it had requests.
     own: Sums,
+    is_used: bool,
 }
 
 impl Process {
     fn new(subjects: usize) -> Self {
-        Self { known: Sums::new(subjects), sent: Sums::new(subjects), own: Sums::new(subjects) }
+        Self {
+            known: Sums::new(subjects),
+            sent: Sums::new(subjects),
+            own: Sums::new(subjects),
+            is_used: false,
+        }
     }
 
     fn admits(&mut self, window: usize, subject: usize, limit: u64) -> bool {
@@ -105,14 +112,18 @@ impl Process {
         let used = self.known.of[subject] + self.sent.of[subject] + self.own.of[subject];
         let is_admitted = used < limit;
         self.own.of[subject] += u64::from(is_admitted);
+        self.is_used = true;
         is_admitted
     }
 
-    fn send(&mut self, window: usize) -> Vec<u64> {
+    fn send(&mut self, window: usize) -> Option<Vec<u64>> {
+        if !std::mem::take(&mut self.is_used) {
+            return None;
+        }
         self.turn_to(window);
         self.sent.of.copy_from_slice(&self.own.of);
         self.own.of.fill(0);
-        self.sent.of.clone()
+        Some(self.sent.of.clone())
     }
 
     fn answered(&mut self, window: usize, sums: Vec<u64>) {
