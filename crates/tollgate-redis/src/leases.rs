@@ -33,8 +33,8 @@ use crate::limiter::{Charges, Reply};
 /// - A process borrows at most an eighth of what remains, and about what the subject uses in 100 ms. So near the limit, each request is
 ///   decided by Redis again.
 /// - What is not spent within 250 ms is given back, at the next request or after 100 ms more.
-/// - The headers show what remained in Redis at most 250 ms before, without what is borrowed. Every process can admit it, as long as other
-///   requests of the subject do not use it first.
+/// - The headers show what remained in Redis at most 250 ms before, without what is borrowed. Each process can admit it, as long as other
+///   requests of the subject do not use or borrow it first, and the process has not refused the subject within the last second.
 /// - A process that is killed takes its leases with it: these units remain unused until their windows end.
 ///   [`RedisLimiter::close`](crate::RedisLimiter::close) gives them back.
 ///

@@ -20,7 +20,7 @@ use tokio::{
 use tollgate_core::{
     answer::Answer,
     denial::Unavailable,
-    limit::{Counter, Decision, LimitRequest, Limiter},
+    limit::{Counter, Decision, LimitRequest, Limiter, WindowLimit},
 };
 
 pub use self::{builder::RedisLimiterBuilder, outage::Outage};
@@ -201,7 +201,7 @@ impl Shared {
             return self.decide_by_groups(charges).await;
         }
         let reply = self.script.call(&self.redis, charges, Exchange::default()).await?;
-        let decision = checked(charges.decide(&reply.counters, reply.at), &reply)?;
+        let decision = decided(charges, &reply)?;
         if !decision.is_allowed() {
             self.leases.remember_refusal(name, charges, &reply, sent_at);
         }
@@ -295,7 +295,7 @@ impl Shared {
         let exchange = Exchange { wanted: ask.wanted, returned };
         let answer = match self.script.call(&self.redis, &charges, exchange).await {
             Ok(reply) => {
-                let decision = checked(charges.decide(&reply.counters, reply.at), &reply);
+                let decision = decided(&charges, &reply);
                 if decision.is_ok() {
                     self.leases.answered(&ask, &charges, &reply);
                 }
@@ -326,8 +326,16 @@ pub(crate) fn counted(charges: &Charges, reply: &Reply, lent: u64) -> SmallVec<[
     charges.limits().zip(&reply.counters).map(after).collect()
 }
 
-/// The script and this process decide by the same numbers.
-fn checked(decision: Decision, reply: &Reply) -> Result<Decision, Unavailable> {
+/// The decision. It shows what is lent as used, because other processes cannot have it.
+///
+/// # Errors
+/// If the script has decided otherwise.
+fn decided(charges: &Charges, reply: &Reply) -> Result<Decision, Unavailable> {
+    let lent = |((_, limit), counter): ((_, &WindowLimit), &Counter)| {
+        if reply.lent > 0 { counter.counting(limit, reply.lent) } else { *counter }
+    };
+    let counters: SmallVec<[Counter; 4]> = charges.limits().zip(&reply.counters).map(lent).collect();
+    let decision = charges.decide(&counters, reply.at);
     if decision.is_allowed() == reply.is_allowed {
         Ok(decision)
     } else {

@@ -8,6 +8,7 @@
 //! | `failover` | a cluster and a primary with sentinels whose primary is killed |
 //! | `groups` | requests whose counters are on several servers |
 //! | `leases` | quotas that limiters borrow, with exact counts |
+//! | `headers` | what callers see of a shared quota that is borrowed in parts |
 //! | `hot_key` | four processes that share the quota of one key, one of them killed |
 //! | `connecting` | what a connection says that cannot be made, and what it says later |
 //! | `outages` | servers that are killed, paused, cut off and silent, under load |
@@ -23,6 +24,7 @@ mod connecting;
 mod events;
 mod failover;
 mod groups;
+mod headers;
 mod hot_key;
 mod leases;
 mod outages;
