@@ -3,6 +3,8 @@
 //! There is no input and output here, and no clock: the limiter asks what to do about a request, and tells what Redis has answered. A
 //! simulation does the same.
 
+#[cfg(test)]
+mod model;
 mod pace;
 mod subject;
 
