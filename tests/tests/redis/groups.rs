@@ -43,9 +43,12 @@ fn peek(mut charges: Vec<Charge<'_>>) -> Vec<Charge<'_>> {
 async fn a_request_that_one_server_refuses_is_counted_by_none() {
     let cluster = RedisCluster::start().await;
     for fullest in GROUPS {
-        for algorithm in [|quota: Quota| quota, Quota::sliding] {
+        let algorithms: [fn(Quota, u64) -> Quota; 3] =
+            [|quota, _| quota, |quota, _| quota.sliding(), Quota::with_burst];
+        for algorithm in algorithms {
             let limiter = limiter(&cluster).await;
-            let (small, large) = (algorithm(10.per_hour()), algorithm(100.per_hour().and(1_000.per_day())));
+            let small = algorithm(10.per_hour(), 10);
+            let large = algorithm(100.per_hour().and(1_000.per_day()), 100);
             let charges = charges(&small, &large);
             for _ in 0..3 {
                 assert!(decide(&limiter, &charges).await.is_allowed());
@@ -59,6 +62,41 @@ async fn a_request_that_one_server_refuses_is_counted_by_none() {
             assert_eq!(used(&refused), before);
             assert_eq!(used(&decide(&limiter, &peek(charges)).await), before, "{fullest} is full");
         }
+    }
+}
+
+/// One of the servers has no memory for a count.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_one_server_cannot_count_is_counted_by_none() {
+    let mut cluster = RedisCluster::start().await;
+    let limiter = limiter(&cluster).await;
+    let (small, large) = (10.per_hour(), 100.per_hour());
+    let charges = charges(&small, &large);
+    assert!(decide(&limiter, &charges).await.is_allowed());
+    for failing in GROUPS {
+        let key = format!("{{{failing}}}");
+        cluster.cli(&key, &["CONFIG", "SET", "maxmemory", "1"]).await;
+        limiter.acquire(&LimitRequest::new(&charges, at(0))).await.unwrap_err();
+        cluster.cli(&key, &["CONFIG", "SET", "maxmemory", "0"]).await;
+        assert_eq!(
+            used(&decide(&limiter, &peek(charges.clone())).await),
+            [5, 1].repeat(3),
+            "{failing} failed"
+        );
+    }
+}
+
+/// A script reaches one server only, so nothing is borrowed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_of_several_groups_is_never_leased() {
+    let cluster = RedisCluster::start().await;
+    let settings = fresh(RedisSettings::cluster(cluster.urls()));
+    let limiter = builder(&settings, Leases::Always).await.with_request_time().build();
+    let quota = 20.per_hour();
+    let charges = GROUPS.map(|group| Charge::new("all", group, group, &quota));
+    for count in 1..=22 {
+        let decision = decide(&limiter, &charges).await;
+        assert_eq!((decision.is_allowed(), used(&decision)), (count <= 20, vec![count.min(20); 3]));
     }
 }
 

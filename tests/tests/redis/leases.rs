@@ -5,15 +5,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tests::{hosts::within, redis::Redis};
+use tests::{hosts::within, redis::Redis, suite::at};
 use tokio::time::sleep;
 use tollgate::{
     PerWindow as _, Quota,
-    limit::{Charge, Window},
+    limit::{Charge, LimitRequest, Limiter as _, MemoryLimiter, Window},
 };
 use tollgate_redis::{Leases, RedisLimiter, RedisSettings};
 
-use crate::{ask, ask_for, builder, fresh, used};
+use crate::{ask, ask_for, builder, fresh, until, used};
 
 /// A window that does not end during the test: it ends in 2033.
 const LONG: Duration = Duration::from_secs(1_000_000_000);
@@ -161,6 +161,55 @@ async fn a_quota_that_is_raised_or_lowered_holds_at_once() {
     assert_eq!(admitted(&limiters, &long(200), 1, 160).await, 0, "264 are used");
     close(&limiters).await;
     assert_eq!(counted(&limiters[0], &long(200)).await, [264]);
+}
+
+/// 250 ms after it was borrowed, and 100 ms for the task that looks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_idle_process_has_borrowed_is_given_back_without_a_request() {
+    let redis = Redis::start().await;
+    for quota in [long(1_000), long(1_000).sliding()] {
+        let limiters = four(&redis).await;
+        assert!(ask(&limiters[0], "ada", &quota).await.unwrap().is_allowed());
+        let borrowed = Instant::now();
+        assert_eq!(counted(&limiters[1], &quota).await, [11]);
+        until("it is given back", async || (counted(&limiters[1], &quota).await == [1]).then_some(())).await;
+        eprintln!("given back after {:?}", borrowed.elapsed());
+    }
+}
+
+/// What is given back late no longer weighs in the window after.
+#[tokio::test]
+async fn what_was_borrowed_of_an_ended_sliding_window_is_given_back_to_it() {
+    let redis = Redis::start().await;
+    let settings = fresh(RedisSettings::new(redis.url()));
+    let limiter = builder(&settings, Leases::Always).await.with_request_time().build();
+    let (quota, memory) = (100.per_minute().sliding(), MemoryLimiter::new());
+    let charge = [Charge::new("key", "ada", "ada", &quota)];
+    for second in [50, 61] {
+        let request = LimitRequest::new(&charge, at(second));
+        assert!(limiter.acquire(&request).await.unwrap().is_allowed());
+        assert!(memory.acquire(&request).await.unwrap().is_allowed());
+    }
+    limiter.close().await;
+    let peek = charge.map(|charge| charge.with_cost(0));
+    let peek = LimitRequest::new(&peek, at(61));
+    assert_eq!(limiter.acquire(&peek).await.unwrap(), memory.acquire(&peek).await.unwrap());
+}
+
+/// Counters that begin at zero again have not counted what was borrowed before.
+#[tokio::test]
+async fn what_was_borrowed_before_redis_lost_its_counts_does_not_raise_the_quota() {
+    let redis = Redis::start().await;
+    for quota in [long(100), long(100).sliding()] {
+        let limiters = four(&redis).await;
+        assert!(ask(&limiters[0], "ada", &quota).await.unwrap().is_allowed());
+        redis.flush().await;
+        assert!(ask(&limiters[1], "ada", &quota).await.unwrap().is_allowed());
+        close(&limiters).await;
+        assert_eq!(counted(&limiters[2], &quota).await, [0]);
+        until_admitted(&limiters, &quota, 100).await;
+        assert_eq!(admitted(&limiters, &quota, 1, 160).await, 0);
+    }
 }
 
 /// The short window ends while parts of both are borrowed: what is left of them is given back to the long one.

@@ -9,6 +9,7 @@
 //! | `groups` | requests whose counters are on several servers |
 //! | `leases` | quotas that limiters borrow, with exact counts |
 //! | `headers` | what callers see of a shared quota that is borrowed in parts |
+//! | `records` | what the script keeps: expiry, bounds, clocks that step back |
 //! | `hot_key` | four processes that share the quota of one key, one of them killed |
 //! | `connecting` | what a connection says that cannot be made, and what it says later |
 //! | `outages` | servers that are killed, paused, cut off and silent, under load |
@@ -29,6 +30,7 @@ mod hot_key;
 mod leases;
 mod outages;
 mod places;
+mod records;
 
 use std::{
     sync::atomic::{AtomicU32, Ordering},
