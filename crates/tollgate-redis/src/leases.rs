@@ -345,6 +345,33 @@ mod tests {
     }
 
     #[test]
+    fn a_subject_that_is_not_used_for_two_seconds_is_forgotten() {
+        let (table, quota) = (LeaseTable::new(Leases::Always), 900.per_minute());
+        let first = ask(step(&table, &quota, 0));
+        answer(&table, &first, &quota, 1);
+        drop(first);
+        assert!(matches!(step(&table, &quota, 200_000_000), Step::Decided(_)));
+        for (now, is_kept) in [(2_200_000_000, true), (2_200_000_001, false)] {
+            table.take_unused(now);
+            assert_eq!(table.shard(7).contains_key(&7), is_kept, "{now}");
+        }
+    }
+
+    #[test]
+    fn the_table_has_a_bound_and_others_are_decided_directly() {
+        let (table, quota) = (LeaseTable::new(Leases::Always), 900.per_minute());
+        let charge = charge(&quota);
+        let request = LimitRequest::new(&charge, UNIX_EPOCH);
+        // All of one shard.
+        let step = |subject: usize| table.step((subject * SHARDS) as Name, &request, 0);
+        for subject in 0..MOST_PER_SHARD {
+            assert!(matches!(step(subject), Step::Ask(_)), "{subject}");
+        }
+        assert!(matches!(step(MOST_PER_SHARD), Step::Direct));
+        assert_eq!(table.shard(0).len(), MOST_PER_SHARD);
+    }
+
+    #[test]
     fn a_lease_ends_with_its_window() {
         let (table, quota) = (LeaseTable::new(Leases::Always), 900.per_minute());
         let first = ask(step(&table, &quota, 0));

@@ -16,7 +16,7 @@ use tollgate::PerWindow as _;
 use tollgate_redis::{Leases, Outage, Redis, RedisLimiter, RedisSettings};
 use tracing::Level;
 
-use crate::{ask, builder, patient};
+use crate::{ask, builder, patient, until};
 
 const PASSWORD: &str = "s3cret";
 
@@ -152,6 +152,44 @@ async fn until_logged(log: &Log, name: &str) {
         }
     })
     .await;
+}
+
+/// A new server does not know the script: that is no failure.
+#[tokio::test]
+async fn a_server_that_works_is_not_logged() {
+    let log = Log::start();
+    let server = Server::start().await;
+    let limiter = builder(&patient(RedisSettings::new(server.url())), Leases::Off).await.build();
+    assert!(ask(&limiter, "ada", &1.per_hour()).await.unwrap().is_allowed());
+    let entries: Vec<_> = log.entries().into_iter().filter(|entry| entry.level <= Level::INFO).collect();
+    assert!(entries.is_empty(), "{entries:?}");
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_a_limiter_that_is_dropped() {
+    let server = Server::start().await;
+    let clients = async || server.cli(&["CLIENT", "LIST"]).await.lines().count();
+    let before = clients().await;
+    let limiter = builder(&patient(RedisSettings::new(server.url())), Leases::Always).await.build();
+    assert!(ask(&limiter, "ada", &9.per_hour()).await.unwrap().is_allowed());
+    assert_eq!(clients().await, before + 1);
+    drop(limiter);
+    until("the connection is closed", async || (clients().await == before).then_some(())).await;
+}
+
+/// A primary that was made a replica cannot count. The connection is made again, and finds the new primary if there is one.
+#[tokio::test]
+async fn a_server_that_becomes_a_replica_is_down() {
+    let log = Log::start();
+    let server = Server::start().await;
+    let limiter = builder(&patient(RedisSettings::new(server.url())), Leases::Off).await.build();
+    let quota = 9.per_hour();
+    assert!(ask(&limiter, "ada", &quota).await.unwrap().is_allowed());
+    server.cli(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    ask(&limiter, "ada", &quota).await.unwrap_err();
+    until_logged(&log, "tollgate.redis_down").await;
+    server.cli(&["REPLICAOF", "NO", "ONE"]).await;
+    until("it counts again", async || ask(&limiter, "ada", &quota).await.ok()).await;
 }
 
 /// A user who may connect, and nothing else: its limits are counted in this process, and the log says why.

@@ -103,7 +103,7 @@ fn never_above(windows: &BTreeMap<u128, Count>) {
 }
 
 /// How many commands the server has run.
-async fn trips(redis: &Redis) -> u64 {
+pub(crate) async fn trips(redis: &Redis) -> u64 {
     let stats = redis.cli(&["INFO", "commandstats"]).await;
     let calls = stats.lines().filter_map(|line| line.strip_prefix("cmdstat_eval")?.split_once("calls="));
     calls.map(|(_, rest)| rest.split(',').next().unwrap().parse::<u64>().unwrap()).sum()

@@ -177,6 +177,23 @@ async fn what_an_idle_process_has_borrowed_is_given_back_without_a_request() {
     }
 }
 
+/// Different costs for different policies, and token buckets.
+#[tokio::test]
+async fn requests_that_cannot_be_leased_are_counted_one_by_one() {
+    let redis = Redis::start().await;
+    let limiters = four(&redis).await;
+    let (requests, bytes, bucket) = (long(100), long(1_000), 100.per_hour().with_burst(50));
+    let requests = Charge::new("requests", "ada", "acme", &requests);
+    let bytes = Charge::new("bytes", "ada", "acme", &bytes).with_cost(5);
+    let bucket = Charge::new("bucket", "ada", "acme", &bucket);
+    for count in 1..=5 {
+        let of_two = ask_for(&limiters[0], &[requests, bytes]).await.unwrap();
+        assert_eq!(used(&of_two), [count, 5 * count]);
+        let of_bucket = ask_for(&limiters[0], &[bucket]).await.unwrap();
+        assert_eq!(used(&of_bucket), [count]);
+    }
+}
+
 /// What is given back late no longer weighs in the window after.
 #[tokio::test]
 async fn what_was_borrowed_of_an_ended_sliding_window_is_given_back_to_it() {

@@ -12,6 +12,7 @@
 //! | `records` | what the script keeps: expiry, bounds, clocks that step back |
 //! | `hot_key` | four processes that share the quota of one key, one of them killed |
 //! | `connecting` | what a connection says that cannot be made, and what it says later |
+//! | `breaker` | late answers, and when they are an outage |
 //! | `outages` | servers that are killed, paused, cut off and silent, under load |
 #![expect(
     clippy::unwrap_used,
@@ -20,6 +21,7 @@
     reason = "whatever goes wrong in a test fails it, and servers have only their own clock"
 )]
 
+mod breaker;
 mod conformance;
 mod connecting;
 mod events;

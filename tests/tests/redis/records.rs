@@ -9,7 +9,7 @@ use tollgate::{
 };
 use tollgate_redis::{Leases, RedisLimiter, RedisSettings};
 
-use crate::{builder, fresh, used};
+use crate::{builder, fresh, hot_key::trips, until, used};
 
 async fn limiter(redis: &Redis) -> RedisLimiter {
     builder(&fresh(RedisSettings::new(redis.url())), Leases::Off).await.with_request_time().build()
@@ -72,6 +72,63 @@ async fn counts_end_at_2_to_the_power_of_53() {
     }
     assert_eq!(used(&decide(&limiter, charge(&quota).with_cost(0), at(0)).await), [1 << 53]);
     assert!(!decide(&limiter, charge(&quota), at(0)).await.is_allowed());
+}
+
+/// The script counts in numbers that are exact up to there, and would admit one more.
+#[tokio::test]
+async fn a_count_that_is_no_longer_exact_admits_nothing() {
+    let redis = Redis::start().await;
+    let limiter = limiter(&redis).await;
+    let quota = (1_u64 << 53).per_hour();
+    decide(&limiter, charge(&quota).settled(u64::MAX / 2), at(0)).await;
+    let error = limiter.acquire(&LimitRequest::new(&[charge(&quota)], at(0))).await.unwrap_err();
+    assert!(format!("{error:?}").contains("2^53"), "{error:?}");
+}
+
+/// All processes count in the windows of the server's clock, however wrong their own clocks are.
+#[tokio::test]
+async fn the_clock_of_the_server_decides() {
+    let redis = Redis::start().await;
+    for leases in [Leases::Off, Leases::Always] {
+        let limiter = builder(&fresh(RedisSettings::new(redis.url())), leases).await.build();
+        let quota = 100.per_minute();
+        for wrong in [at(0), SystemTime::UNIX_EPOCH, at(1_000_000)] {
+            let seconds = async || redis.cli(&["TIME"]).await.lines().next().unwrap().parse::<u64>().unwrap();
+            let before = seconds().await;
+            let decision = decide(&limiter, charge(&quota), wrong).await;
+            let of_the_server = before + 1..=seconds().await + 60;
+            assert!(of_the_server.contains(&decision.windows()[0].reset_second), "{decision:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_used_is_counted_even_if_the_caller_hangs_up() {
+    let redis = Redis::start().await;
+    let limiter = limiter(&redis).await;
+    let quota = 100.per_hour();
+    let answer = limiter.acquire(&LimitRequest::new(&[charge(&quota).settled(3)], at(0)));
+    drop(answer);
+    let peek = charge(&quota).with_cost(0);
+    until("it is counted", async || (used(&decide(&limiter, peek, at(0)).await) == [3]).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_quota_that_is_used_up_is_refused_without_a_trip_until_its_window_opens() {
+    let redis = Redis::start().await;
+    for leases in [Leases::Off, Leases::Always] {
+        let limiter = builder(&fresh(RedisSettings::new(redis.url())), leases).await;
+        let limiter = limiter.with_request_time().build();
+        let quota = 1.per_minute();
+        assert!(decide(&limiter, charge(&quota), at(59)).await.is_allowed());
+        assert!(!decide(&limiter, charge(&quota), at(59)).await.is_allowed());
+        let before = trips(&redis).await;
+        for _ in 0..20 {
+            assert!(!decide(&limiter, charge(&quota), at(59)).await.is_allowed());
+        }
+        assert_eq!(trips(&redis).await, before, "{leases:?}");
+        assert!(decide(&limiter, charge(&quota), at(60)).await.is_allowed());
+    }
 }
 
 /// As in one process: a window so far ahead that no late request joins it is forgotten.
