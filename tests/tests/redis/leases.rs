@@ -199,18 +199,20 @@ async fn requests_that_cannot_be_leased_are_counted_one_by_one() {
 async fn what_was_borrowed_of_an_ended_sliding_window_is_given_back_to_it() {
     let redis = Redis::start().await;
     let settings = fresh(RedisSettings::new(redis.url()));
-    let limiter = builder(&settings, Leases::Always).await.with_request_time().build();
+    let build = async || builder(&settings, Leases::Always).await.with_request_time().build();
+    let limiters = [build().await, build().await];
     let (quota, memory) = (100.per_minute().sliding(), MemoryLimiter::new());
     let charge = [Charge::new("key", "ada", "ada", &quota)];
-    for second in [50, 61] {
+    // The second one begins the next window while the first one has units of the window before.
+    for (limiter, second) in limiters.iter().zip([50, 61]) {
         let request = LimitRequest::new(&charge, at(second));
         assert!(limiter.acquire(&request).await.unwrap().is_allowed());
         assert!(memory.acquire(&request).await.unwrap().is_allowed());
     }
-    limiter.close().await;
+    close(&limiters).await;
     let peek = charge.map(|charge| charge.with_cost(0));
     let peek = LimitRequest::new(&peek, at(61));
-    assert_eq!(limiter.acquire(&peek).await.unwrap(), memory.acquire(&peek).await.unwrap());
+    assert_eq!(limiters[0].acquire(&peek).await.unwrap(), memory.acquire(&peek).await.unwrap());
 }
 
 /// Counters that begin at zero again have not counted what was borrowed before.

@@ -104,7 +104,7 @@ proptest! {
         events in prop::collection::vec(any_event(), 20..250),
     ) {
         let mut world = World::new(modes);
-        for event in events {
+        for event in &events {
             world.happens(event);
         }
         world.ends();
@@ -164,8 +164,8 @@ impl World {
         }
     }
 
-    fn happens(&mut self, event: Event) {
-        match event {
+    fn happens(&mut self, event: &Event) {
+        match *event {
             Event::Requests { process, count, cost, hangs_up } => {
                 for _ in 0..count {
                     self.request(process, cost, self.now, hangs_up);
@@ -178,7 +178,7 @@ impl World {
             }
             Event::Lose(at) => {
                 if let Some(message) = self.take_message(at) {
-                    self.lose(message);
+                    self.lose(&message);
                 }
             }
             Event::GiveBack(process) => self.give_back(process),
@@ -302,7 +302,7 @@ impl World {
         };
         let process = &mut self.processes[message.process];
         if process.life != message.life {
-            return self.lose(message);
+            return self.lose(&message);
         }
         let Message { charges, sent_at, is_caller_gone, .. } = &message;
         match &message.purpose {
@@ -323,7 +323,7 @@ impl World {
         server::add_to_windows(to, &reply.counters, charges.all[0].cost);
     }
 
-    fn lose(&mut self, message: Message) {
+    fn lose(&mut self, message: &Message) {
         if let Some((units, counters)) = &message.returned {
             server::add_to_windows(&mut self.lost, counters, *units);
         }
