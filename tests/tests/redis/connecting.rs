@@ -171,8 +171,11 @@ async fn nothing_is_left_of_a_limiter_that_is_dropped() {
     let clients = async || server.cli(&["CLIENT", "LIST"]).await.lines().count();
     let before = clients().await;
     let limiter = builder(&patient(RedisSettings::new(server.url())), Leases::Always).await.build();
-    assert!(ask(&limiter, "ada", &9.per_hour()).await.unwrap().is_allowed());
+    assert!(ask(&limiter, "ada", &90.per_hour()).await.unwrap().is_allowed());
     assert_eq!(clients().await, before + 1);
+    // Its task has run: it has given back what was borrowed.
+    let record = async || server.cli(&["GET", "tollgate:{ada}:key:ada"]).await;
+    until("it gives back", async || record().await.ends_with(" 1").then_some(())).await;
     drop(limiter);
     until("the connection is closed", async || (clients().await == before).then_some(())).await;
 }

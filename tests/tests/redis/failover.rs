@@ -16,7 +16,7 @@ use tollgate::{
     denial::Unavailable,
     limit::{Charge, Decision, LimitRequest, Limiter as _},
 };
-use tollgate_redis::{Leases, RedisLimiter, RedisSettings};
+use tollgate_redis::{Leases, Outage, RedisLimiter, RedisSettings};
 
 use crate::{builder, fresh, groups::GROUPS, used};
 
@@ -108,6 +108,24 @@ async fn a_cluster_goes_on_counting_after_a_failover() {
     cluster.restart_killed().await;
     assert!(!until_decided(&limiter, dead).await.0.is_allowed());
     assert!(until_decided(&limiter, other).await.0.is_allowed());
+}
+
+/// The connection to a cluster finds its servers again by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_failure_of_one_server_does_not_end_the_connection_to_a_cluster() {
+    let mut cluster = RedisCluster::start().await;
+    let settings = fresh(RedisSettings::cluster(cluster.urls())).with_deadline(DEADLINE);
+    let redis = tollgate_redis::Redis::connect(settings).await.unwrap();
+    let limiter =
+        RedisLimiter::builder(redis.clone()).with_outage(Outage::Refuse).with_request_time().build();
+    let [dead, other, _] = GROUPS;
+    for group in [dead, other] {
+        until_decided(&limiter, group).await;
+    }
+    cluster.kill_primary_of(&format!("{{{dead}}}")).await;
+    request(&limiter, dead).await.unwrap_err();
+    assert!(redis.is_up());
+    assert_eq!(used(&until_decided(&limiter, other).await.0), [2]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

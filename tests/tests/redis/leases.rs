@@ -6,14 +6,14 @@ use std::{
 };
 
 use tests::{hosts::within, redis::Redis, suite::at};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tollgate::{
     PerWindow as _, Quota,
     limit::{Charge, LimitRequest, Limiter as _, MemoryLimiter, Window},
 };
 use tollgate_redis::{Leases, RedisLimiter, RedisSettings};
 
-use crate::{ask, ask_for, builder, fresh, until, used};
+use crate::{ask, ask_for, builder, fresh, hot_key::trips, until, used};
 
 /// A window that does not end during the test: it ends in 2033.
 const LONG: Duration = Duration::from_secs(1_000_000_000);
@@ -192,6 +192,22 @@ async fn requests_that_cannot_be_leased_are_counted_one_by_one() {
         let of_bucket = ask_for(&limiters[0], &[bucket]).await.unwrap();
         assert_eq!(used(&of_bucket), [count]);
     }
+}
+
+/// Its question is answered all the same, and what it was to spend is left for others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_that_hangs_up_while_its_process_borrows_uses_nothing() {
+    let redis = Redis::start().await;
+    let (limiters, quota) = (four(&redis).await, long(100));
+    // It is polled once.
+    let hung_up = timeout(Duration::ZERO, ask(&limiters[0], "ada", &quota)).await;
+    assert!(hung_up.is_err());
+    until("its question is counted", async || (trips(&redis).await > 0).then_some(())).await;
+    until("all is given back", async || {
+        limiters[0].close().await;
+        (counted(&limiters[1], &quota).await == [0]).then_some(())
+    })
+    .await;
 }
 
 /// What is given back late no longer weighs in the window after.

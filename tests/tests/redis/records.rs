@@ -85,6 +85,20 @@ async fn a_count_that_is_no_longer_exact_admits_nothing() {
     assert!(format!("{error:?}").contains("2^53"), "{error:?}");
 }
 
+#[tokio::test]
+async fn a_charge_that_callers_must_not_see_stays_hidden() {
+    let redis = Redis::start().await;
+    let quota = 100.per_hour();
+    for leases in [Leases::Off, Leases::Always] {
+        let limiter = builder(&fresh(RedisSettings::new(redis.url())), leases).await.build();
+        // The second request spends the lease.
+        for _ in 0..2 {
+            let decision = decide(&limiter, charge(&quota).hidden(), at(0)).await;
+            assert!(decision.windows()[0].is_hidden, "{leases:?}");
+        }
+    }
+}
+
 /// All processes count in the windows of the server's clock, however wrong their own clocks are.
 #[tokio::test]
 async fn the_clock_of_the_server_decides() {
