@@ -141,7 +141,7 @@ fn a_caller_that_obeys_the_headers_is_never_refused() {
     let runtime = Runtime::new().unwrap();
     let redis = runtime.block_on(Redis::start());
     let config = ProptestConfig {
-        cases: tests::cases(40, 2_000),
+        cases: tests::cases(40, 500),
         failure_persistence: None,
         ..ProptestConfig::default()
     };
