@@ -123,7 +123,7 @@ async fn survives(fault: Fault) {
     let samples = load.stop().await;
 
     eprintln!("{fault:?}: up {:?} after it was mended", times.up - times.mended);
-    waits_are_bounded(&samples);
+    waits_are_bounded(&samples, &times);
     admissions_are_bounded(fault, &samples);
     outcomes_are_as_chosen(&samples, &times);
     counting_resumes(&samples, &times);
@@ -138,9 +138,16 @@ fn turns(log: &Log) -> [(usize, Level); 2] {
     })
 }
 
-fn waits_are_bounded(samples: &[Sample]) {
+/// Its answer came too late, so it was decided as in an outage. A busy machine stands still for that long now and then.
+fn is_late(sample: &Sample) -> bool {
+    sample.took >= DEADLINE * 9 / 10
+}
+
+fn waits_are_bounded(samples: &[Sample], times: &Times) {
     let longest = samples.iter().map(|sample| sample.took).max().unwrap();
-    let waited = samples.iter().filter(|sample| sample.took >= DEADLINE * 9 / 10).count();
+    let during =
+        samples.iter().filter(|sample| sample.begun + DEADLINE > times.failed && sample.begun < times.mended);
+    let waited = during.filter(|sample| is_late(sample)).count();
     eprintln!("  {} requests, the longest took {longest:?}, {waited} waited for the deadline", samples.len());
     assert!(longest < DEADLINE + SLACK, "{longest:?}");
     // Those that were under way when Redis failed, and what they have learned by then. Without it, hundreds would wait.
@@ -181,7 +188,11 @@ fn counting_resumes(samples: &[Sample], times: &Times) {
         let windows = load::windows(samples, policy);
         let last_whole = windows.iter().rev().nth(1).unwrap();
         eprintln!("  {policy}: {} of {LIMIT} in the window afterwards", last_whole.1);
-        assert!((LIMIT * 95 / 100..=LIMIT).contains(last_whole.1), "{policy}: {windows:?}");
+        // Each late request can be counted in this process.
+        let is_in_it = |sample: &&Sample| sample.outcome == Outcome::Admitted(*last_whole.0);
+        let of_policy = samples.iter().filter(|sample| sample.policy == policy && is_late(sample));
+        let most = LIMIT + of_policy.filter(is_in_it).count() as u64;
+        assert!((LIMIT * 95 / 100..=most).contains(last_whole.1), "{policy}: {windows:?}");
         let uncounted = after.iter().filter(|sample| sample.policy == policy && !sample.outcome.is_counted());
         assert!(uncounted.count() <= TASKS * PROCESSES, "{policy}");
     }
