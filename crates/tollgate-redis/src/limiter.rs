@@ -175,7 +175,8 @@ impl Shared {
         charges: Arc<Charges>,
         step: Step,
     ) -> Result<Decision, Unavailable> {
-        let deadline = self.redis.settings().deadline;
+        let (deadline, connection) = (self.redis.settings().deadline, self.redis.number());
+        let is_direct = matches!(step, Step::Direct);
         let decided = async {
             match step {
                 Step::Decided(decision) => Ok(decision),
@@ -186,9 +187,14 @@ impl Shared {
         match timeout(deadline, decided).await {
             Ok(Ok(decision)) => Ok(decision),
             Ok(Err(error)) => self.outages.decide(&charges, error),
-            Err(_) => self
-                .outages
-                .decide(&charges, Unavailable::new(format!("Redis has not answered within {deadline:?}"))),
+            Err(_) => {
+                // The command was dropped in the moment in which it would have been late. Those of leases have tasks of their own.
+                if is_direct {
+                    self.redis.count_late(connection);
+                }
+                let error = Unavailable::new(format!("Redis has not answered within {deadline:?}"));
+                self.outages.decide(&charges, error)
+            }
         }
     }
 

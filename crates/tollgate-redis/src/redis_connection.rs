@@ -58,6 +58,8 @@ struct State {
 /// How many commands in a row may be unanswered before the connection is down.
 const MOST_UNANSWERED: u32 = 3;
 
+const LATE: &str = "it does not answer in time";
+
 const FIRST_RETRY: Duration = Duration::from_millis(50);
 const LAST_RETRY: Duration = Duration::from_secs(1);
 
@@ -140,6 +142,11 @@ impl Redis {
         self.deliver(command, Some(key)).await
     }
 
+    /// Counts a command of the connection with this number that was dropped at its deadline.
+    pub(crate) fn count_late(&self, number: u64) {
+        self.shared.count_unanswered(number, LATE);
+    }
+
     async fn deliver(&self, command: &Cmd, server_of: Option<&str>) -> Result<Value, SendError> {
         let (mut connection, number) = {
             let state = self.shared.state();
@@ -171,7 +178,7 @@ impl Redis {
                 Err(SendError::Failed(error))
             }
             Err(_) => {
-                self.shared.count_unanswered(number, "it does not answer in time");
+                self.count_late(number);
                 Err(SendError::Late(self.shared.settings.deadline))
             }
         }
