@@ -2,9 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use tests::{redis, suite::Log};
-use tokio::task::JoinSet;
-use tollgate::PerWindow as _;
+use tests::{
+    redis,
+    relay::{Direction, Relay},
+    suite::{Entry, Log},
+};
+use tokio::{task::JoinSet, time::sleep};
+use tollgate::{PerWindow as _, denial::Unavailable};
 use tollgate_redis::{Leases, Outage, Redis, RedisLimiter, RedisSettings};
 
 use crate::{ask, until};
@@ -74,6 +78,45 @@ async fn a_new_connection_may_have_late_answers_again() {
             return None;
         }
         assert!(is_up, "one late answer");
+        Some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn late_answers_of_an_old_connection_do_not_end_the_new_one() {
+    let server = redis::Redis::start().await;
+    let deadline = Duration::from_millis(400);
+    until("three requests are late on the old connection", async || {
+        let log = Log::start();
+        let mut relay = Relay::to(server.address());
+        let settings = RedisSettings::new(relay.reroute(&server.url())).with_deadline(deadline);
+        let redis = Redis::connect(settings).await.unwrap();
+        let limiter = RedisLimiter::builder(redis.clone()).with_leases(Leases::Off);
+        let limiter = limiter.with_outage(Outage::Refuse).build();
+        let three_requests = || {
+            let mut requests = JoinSet::new();
+            for _ in 0..3 {
+                let limiter = limiter.clone();
+                requests.spawn(async move { ask(&limiter, "ada", &1_000.per_hour()).await });
+            }
+            requests
+        };
+        relay.delay(Direction::FromUpstream, 100 * deadline);
+        let first = three_requests();
+        sleep(deadline * 3 / 4).await;
+        let second = three_requests();
+        first.join_all().await;
+        relay.delay(Direction::FromUpstream, Duration::ZERO);
+        until("it is up", async || redis.is_up().then_some(())).await;
+        let second = second.join_all().await;
+        let is_late = |error: &Unavailable| format!("{error:#}").contains("not answered within");
+        if !second.iter().all(|decided| decided.as_ref().is_err_and(is_late)) {
+            return None;
+        }
+        assert!(redis.is_up());
+        let is_down = |entry: &&Entry| entry.name == "tollgate.redis_down";
+        assert_eq!(log.entries().iter().filter(is_down).count(), 1);
         Some(())
     })
     .await;
