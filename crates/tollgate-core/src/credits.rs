@@ -47,7 +47,7 @@ pub trait Credits: Send + Sync + 'static {
     /// expires.
     fn reserve(&self, request: &ReserveRequest<'_>) -> Answer<Result<Reserved, Unavailable>>;
 
-    /// Charges or releases a reservation. It must not panic: it is called when a response is dropped.
+    /// Charges, releases or shrinks a reservation. It must not panic: it is called when a response is dropped.
     ///
     /// # Errors
     /// [`Unavailable`] if it is not known whether the reservation was settled: call again.

@@ -10,6 +10,7 @@
 //! | [`key_usage`] | these and [`UsageStore`](tollgate::usage::UsageStore) |
 //! | [`usage_store`] | [`UsageStore`](tollgate::usage::UsageStore) |
 //! | [`credits`] | [`CreditAdmin`](tollgate::credits::CreditAdmin) |
+//! | [`lent_credits`] | the same in front of another one, out of which it lends |
 //! | [`limiter`] | [`Limiter`](tollgate::limit::Limiter) |
 //! | [`places`] | [`Places`](tollgate::in_flight::Places) |
 //!
@@ -27,7 +28,7 @@ mod places;
 mod random;
 mod usage_store;
 
-pub use credits::credits;
+pub use credits::{credits, lent_credits};
 pub use key_admin::key_admin;
 pub use key_store::{KeyStoreFixture, key_store};
 pub use key_usage::key_usage;

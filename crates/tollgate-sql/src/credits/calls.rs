@@ -5,14 +5,17 @@ use std::time::SystemTime;
 use tollgate_core::{
     credits::{
         Account, CreditAdminError, Grant, GrantId, Idempotency, NewGrant, ReservationId, ReserveRequest,
-        Reserved, SettleAction, SettleRequest, Settlement, StoredReservation, WithdrawGrant,
+        Reserved, SettleAction, SettleRequest, Settlement, WithdrawGrant,
     },
     denial::Unavailable,
     key::Digest,
     manage::{Actor, Command},
 };
 
-use super::{rows::Wanted, transaction::Call};
+use super::{
+    rows::{Known, Wanted},
+    transaction::Call,
+};
 use crate::fault::Fault;
 
 pub(super) struct ReserveCall {
@@ -52,16 +55,12 @@ impl Call for ReserveCall {
         Some(self.id)
     }
 
-    fn apply(
-        &self,
-        account: &mut Account,
-        found: Option<StoredReservation>,
-    ) -> Result<Reserved, Unavailable> {
+    fn apply(&self, account: &mut Account, known: Known) -> Result<Reserved, Unavailable> {
         let mut request = ReserveRequest::new(&self.account, self.amount, self.expires_at, self.now);
         if let Some((key, fingerprint)) = &self.idempotency {
             request = request.with_idempotency(Idempotency::new(key, *fingerprint));
         }
-        account.reserve(&request, self.id, found)
+        account.reserve(&request, self.id, known.reservation)
     }
 }
 
@@ -92,15 +91,19 @@ impl Call for SettleCall {
     }
 
     fn wanted(&self) -> Wanted<'_> {
-        Wanted::Reservation(self.id)
+        match self.action {
+            SettleAction::CommitLent { loan: Some(loan), .. } => Wanted::Lent(self.id, loan),
+            _ => Wanted::Reservation(self.id),
+        }
     }
 
-    fn apply(
-        &self,
-        account: &mut Account,
-        found: Option<StoredReservation>,
-    ) -> Result<Settlement, Unavailable> {
-        Ok(account.settle(&SettleRequest::new(&self.account, self.id, self.action, self.now), found))
+    fn new_reservation(&self) -> Option<ReservationId> {
+        matches!(self.action, SettleAction::CommitLent { .. }).then_some(self.id)
+    }
+
+    fn apply(&self, account: &mut Account, known: Known) -> Result<Settlement, Unavailable> {
+        let request = SettleRequest::new(&self.account, self.id, self.action, self.now);
+        Ok(account.settle_lent(&request, known.reservation, known.loan))
     }
 }
 
@@ -125,11 +128,7 @@ impl Call for GrantCall {
         Wanted::EndedGrant(&self.id)
     }
 
-    fn apply(
-        &self,
-        account: &mut Account,
-        _found: Option<StoredReservation>,
-    ) -> Result<Grant, CreditAdminError> {
+    fn apply(&self, account: &mut Account, _known: Known) -> Result<Grant, CreditAdminError> {
         refuse_nul(&self.command.actor)?;
         account.grant(&self.command, &self.id)
     }
@@ -155,11 +154,7 @@ impl Call for WithdrawCall {
         Wanted::EndedGrant(&self.command.change.id)
     }
 
-    fn apply(
-        &self,
-        account: &mut Account,
-        _found: Option<StoredReservation>,
-    ) -> Result<Grant, CreditAdminError> {
+    fn apply(&self, account: &mut Account, _known: Known) -> Result<Grant, CreditAdminError> {
         refuse_nul(&self.command.actor)?;
         account.withdraw(&self.command)
     }
@@ -187,7 +182,7 @@ impl Call for ExpireCall {
         Wanted::Nothing
     }
 
-    fn apply(&self, _account: &mut Account, _found: Option<StoredReservation>) -> Result<(), Fault> {
+    fn apply(&self, _account: &mut Account, _known: Known) -> Result<(), Fault> {
         Ok(())
     }
 }

@@ -24,10 +24,20 @@ const UNREADABLE: Fault = Fault::Unreadable("an account of credits");
 pub(super) enum Wanted<'w> {
     Nothing,
     Reservation(ReservationId),
+    /// A reservation, and the loan that it is charged from.
+    Lent(ReservationId, ReservationId),
     /// The reservation with this idempotency key.
     ReservationWithKey(&'w str),
     /// A grant that may have ended.
     EndedGrant(&'w str),
+}
+
+/// The reservations that a change is about.
+#[derive(Default)]
+pub(super) struct Known {
+    pub(super) reservation: Option<StoredReservation>,
+    /// The loan that the reservation is charged from.
+    pub(super) loan: Option<StoredReservation>,
 }
 
 /// The reservations that a change loads.
@@ -35,7 +45,7 @@ pub(super) enum Wanted<'w> {
 pub(super) struct Found {
     /// Those whose time is up: at most [`MAX_DUE`].
     pub(super) due: Vec<StoredReservation>,
-    pub(super) wanted: Option<StoredReservation>,
+    pub(super) wanted: Known,
     /// Whether enough reservations are forgotten to delete some.
     pub(super) has_forgotten: bool,
 }

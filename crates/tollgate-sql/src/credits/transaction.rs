@@ -6,9 +6,9 @@
 use std::{sync::Arc, time::SystemTime};
 
 use tokio::time::{Instant, timeout_at};
-use tollgate_core::credits::{Account, ReservationId, StoredReservation};
+use tollgate_core::credits::{Account, ReservationId};
 
-use super::rows::{self, LockedAccount, MAX_DUE, Wanted};
+use super::rows::{self, Known, LockedAccount, MAX_DUE, Wanted};
 use crate::{
     database::{Connection, Done, Urgency},
     fault::Fault,
@@ -28,17 +28,13 @@ pub(super) trait Call: Send + Sync + 'static {
     /// What is to be loaded beside the account.
     fn wanted(&self) -> Wanted<'_>;
 
-    /// The identifier of the reservation that the call makes.
+    /// The identifier of the reservation that the call makes, unless it was made before.
     fn new_reservation(&self) -> Option<ReservationId> {
         None
     }
 
-    /// Changes the account, which was brought to the instant of the call. `found` is the reservation that is wanted.
-    fn apply(
-        &self,
-        account: &mut Account,
-        found: Option<StoredReservation>,
-    ) -> Result<Self::Answer, Self::Error>;
+    /// Changes the account, which was brought to the instant of the call. `known` is what is stored of its reservation.
+    fn apply(&self, account: &mut Account, known: Known) -> Result<Self::Answer, Self::Error>;
 }
 
 /// The outcome of a call.
@@ -59,7 +55,7 @@ pub(super) async fn run<C: Call>(
 ) -> Result<Outcome<C::Answer>, C::Error> {
     if call.account().contains('\0') {
         // No account can have this name, as PostgreSQL cannot store it.
-        let answer = call.apply(&mut Account::default(), None)?;
+        let answer = call.apply(&mut Account::default(), Known::default())?;
         return Ok(Outcome { answer, expired: 0 });
     }
     let deadline = Instant::now() + shared.settings.credit_deadline;
@@ -88,8 +84,10 @@ async fn change<C: Call>(
     let found = locked.load(connection, now, call.wanted()).await?;
     let expired = found.due.len();
     locked.account.advance(now, found.due);
+    let known = found.wanted.reservation.as_ref().map(|reservation| reservation.id);
     let answer = if expired < MAX_DUE { Some(call.apply(&mut locked.account, found.wanted)?) } else { None };
-    let has_changed = locked.store(connection, call.new_reservation()).await?;
+    let new = call.new_reservation().filter(|new| known != Some(*new));
+    let has_changed = locked.store(connection, new).await?;
     if found.has_forgotten {
         rows::delete_forgotten(connection, name, now).await?;
     }

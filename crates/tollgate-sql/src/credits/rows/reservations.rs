@@ -7,7 +7,7 @@ use tollgate_core::{
     key::{Digest, PepperId},
 };
 
-use super::{Found, UNREADABLE, Wanted, amount, number};
+use super::{Found, Known, UNREADABLE, Wanted, amount, number};
 use crate::{
     database::{Connection, Row, Value},
     fault::Fault,
@@ -62,6 +62,7 @@ pub(super) async fn found(
     wanted: Wanted<'_>,
 ) -> Result<Found, Fault> {
     const BY_ID: &str = concat!(select_due_and_forgotten!(), " UNION ALL ", select!("2"), "id = $3");
+    const BY_IDS: &str = concat!(select_due_and_forgotten!(), " UNION ALL ", select!("2"), "id IN ($3, $4)");
     const BY_KEY: &str =
         concat!(select_due_and_forgotten!(), " UNION ALL ", select!("2"), "idempotency_key = $3");
     let mut values = vec![Value::from(account), to_micros(now).into()];
@@ -70,6 +71,10 @@ pub(super) async fn found(
         Wanted::Reservation(id) => {
             values.push(id.to_string().into());
             BY_ID
+        }
+        Wanted::Lent(id, loan) => {
+            values.extend([id.to_string().into(), loan.to_string().into()]);
+            BY_IDS
         }
         Wanted::ReservationWithKey(key) => {
             values.push(digest_of(key));
@@ -81,7 +86,12 @@ pub(super) async fn found(
         match row.number(10)? {
             DUE => found.due.push(read(&row)?),
             FORGOTTEN => forgotten += 1,
-            WANTED => found.wanted = Some(read(&row)?),
+            WANTED => {
+                let reservation = read(&row)?;
+                let is_loan = matches!(wanted, Wanted::Lent(id, _) if id != reservation.id);
+                let Known { reservation: wanted, loan } = &mut found.wanted;
+                *if is_loan { loan } else { wanted } = Some(reservation);
+            }
             _ => return Err(UNREADABLE),
         }
     }
@@ -131,7 +141,7 @@ pub(super) async fn insert(
     Ok(())
 }
 
-/// Stores what has become of a reservation, and whether it still has its idempotency key.
+/// Stores what has become of a reservation, what it holds, and whether it still has its idempotency key.
 pub(super) async fn update(
     connection: &mut Connection,
     reservation: &StoredReservation,
@@ -139,9 +149,10 @@ pub(super) async fn update(
     let sql = "UPDATE tollgate_credit_reservations SET state = $2, parts = $3, charged = $4, uncharged = $5, \
                settled_at = $6, forgotten_at = $7, \
                idempotency_key = CASE $8 WHEN 1 THEN idempotency_key END, \
-               fingerprint = CASE $8 WHEN 1 THEN fingerprint END WHERE id = $1";
+               fingerprint = CASE $8 WHEN 1 THEN fingerprint END, amount = $9 WHERE id = $1";
     let has_key = i64::from(reservation.idempotency.is_some());
-    connection.execute(sql, changeable(reservation).into_iter().chain([has_key.into()])).await?;
+    let values = changeable(reservation).into_iter().chain([has_key.into(), number(reservation.amount)]);
+    connection.execute(sql, values).await?;
     Ok(())
 }
 

@@ -7,6 +7,9 @@ use tollgate::credits::{Excess, Refill, ReservationId, SettleAction};
 /// How long a settled or expired reservation is remembered, in seconds.
 const REMEMBERED: u64 = 24 * 3_600;
 
+/// The holder of tokens that are about to return.
+const LEAVING: ReservationId = ReservationId::from_number(0);
+
 #[derive(Default)]
 pub(super) struct Model {
     pub(super) grants: BTreeMap<String, ModelGrant>,
@@ -224,6 +227,51 @@ impl Model {
         let is_charged = action != SettleAction::Release;
         self.reservations.get_mut(&id).unwrap().state = State::Settled { at: now, outcome, is_charged };
         outcome
+    }
+
+    /// Of the tokens of an open reservation, those beyond the first `amount` return.
+    pub(super) fn shrink(&mut self, id: ReservationId, amount: u64, now: u64) {
+        self.at(now);
+        let Some(held) = self.reservations.get_mut(&id).filter(|held| held.state == State::Held) else {
+            return;
+        };
+        held.amount = held.amount.min(amount);
+        self.give_to_another(id, LEAVING, |place| place >= amount);
+        self.put_back(LEAVING);
+        self.repay();
+    }
+
+    /// Tokens of the loan, if it is open, become those of a reservation that has expired, which is settled.
+    pub(super) fn settle_lent(
+        &mut self,
+        id: ReservationId,
+        loan: ReservationId,
+        reserved: u64,
+        action: (u64, Excess),
+        now: u64,
+    ) -> (u64, u64) {
+        self.at(now);
+        let (actual, excess) = action;
+        let commit = SettleAction::Commit { actual, excess };
+        if self.reservations.get(&id).is_some_and(|known| known.is_remembered(now)) {
+            return self.settle(id, commit, now);
+        }
+        let lent = ModelReservation { amount: reserved, expires_at: now, key: None, state: State::Expired };
+        self.reservations.insert(id, lent);
+        if let Some(open) = self.reservations.get_mut(&loan).filter(|loan| loan.state == State::Held) {
+            let taken = actual.min(reserved).min(open.amount);
+            open.amount -= taken;
+            self.give_to_another(loan, id, |place| place < taken);
+        }
+        self.settle(id, commit, now)
+    }
+
+    /// Gives the tokens of a reservation in these places to another one.
+    fn give_to_another(&mut self, id: ReservationId, other: ReservationId, which: impl Fn(u64) -> bool) {
+        let of_reservation = self.tokens.iter_mut().filter(|token| token.holder == Some(id));
+        for (_, token) in (0..).zip(of_reservation).filter(|(place, _)| which(*place)) {
+            token.holder = Some(other);
+        }
     }
 
     fn make(&mut self, grant: &str, amount: u64) {

@@ -64,7 +64,8 @@ impl Account {
             0..=2 => self.grant(setup, random, is_repeated).await,
             3 => self.withdraw(setup, random, is_repeated).await,
             4..=9 => self.reserve(setup, random, is_repeated).await,
-            10..=15 => self.settle(setup, random, is_repeated, others).await,
+            10..=14 => self.settle(setup, random, is_repeated, others).await,
+            15 => self.use_loan(setup, random, is_repeated).await,
             _ => advance(setup, random),
         }
     }
@@ -180,6 +181,35 @@ impl Account {
                 (settlement.id, settlement.charged, settlement.uncharged),
                 (id, expected.0, expected.1)
             );
+        }
+    }
+
+    /// Shrinks one of the latest reservations, or charges a request to which it was lent.
+    async fn use_loan(&mut self, setup: &Setup, random: &mut Random, is_repeated: bool) {
+        let latest = &self.held[self.held.len().saturating_sub(6)..];
+        if latest.is_empty() {
+            return;
+        }
+        let loan = random.pick(latest);
+        let number = u128::from(random.below(u64::MAX)) << 64 | u128::from(random.below(u64::MAX));
+        let id = if random.one_in(8) { random.pick(latest) } else { ReservationId::from_number(number) };
+        let [reserved, actual, amount] = [random.below(8), random.below(12), random.below(8)];
+        let excess = random.pick(&[Excess::Cap, Excess::Cap, Excess::TakeAvailable, Excess::Owe(6)]);
+        let is_shrunk = random.one_in(2);
+        for _ in 0..=u8::from(is_repeated) {
+            let now = seconds(setup);
+            if is_shrunk {
+                self.model.shrink(loan, amount, now);
+                setup.settle(&self.name, loan, SettleAction::Shrink { amount }).await;
+                continue;
+            }
+            let expected = self.model.settle_lent(id, loan, reserved, (actual, excess), now);
+            let action = SettleAction::CommitLent { loan: Some(loan), reserved, actual, excess };
+            let settlement = setup.settle(&self.name, id, action).await;
+            assert_eq!((settlement.charged, settlement.uncharged), expected);
+        }
+        if !is_shrunk && !self.held.contains(&id) {
+            self.held.push(id);
         }
     }
 

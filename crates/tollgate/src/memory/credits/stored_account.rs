@@ -8,8 +8,8 @@ use std::{
 use tollgate_core::{
     credits::{
         Account, AccountGrant, Balance, CreditAdminError, Grant, LedgerCheck, NewGrant, ReservationId,
-        ReservationState, ReserveRequest, Reserved, SettleRequest, Settlement, StoredReservation,
-        WithdrawGrant,
+        ReservationState, ReserveRequest, Reserved, SettleAction, SettleRequest, Settlement,
+        StoredReservation, WithdrawGrant,
     },
     denial::Unavailable,
     manage::Command,
@@ -54,7 +54,11 @@ impl StoredAccount {
     pub(super) fn settle(&mut self, request: &SettleRequest<'_>) -> Settlement {
         self.advance(request.now);
         let found = self.reservations.get(&request.id).cloned();
-        let settlement = self.account.settle(request, found);
+        let loan = match request.action {
+            SettleAction::CommitLent { loan: Some(loan), .. } => self.reservations.get(&loan).cloned(),
+            _ => None,
+        };
+        let settlement = self.account.settle_lent(request, found, loan);
         self.store();
         settlement
     }
