@@ -4,6 +4,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod connect;
+mod credits;
 mod error;
 mod events;
 mod leases;
@@ -22,6 +23,7 @@ mod settings;
 )]
 mod simulation;
 
+pub use credits::{Loans, RedisCredits, RedisCreditsBuilder};
 pub use error::ConnectError;
 pub use events::{RedisEvents, RedisEventsBuilder};
 pub use leases::Leases;

@@ -191,6 +191,7 @@ pub(crate) enum SendError {
     Down,
     Late(Duration),
     Failed(RedisError),
+    Unreadable,
 }
 
 impl SendError {
@@ -204,6 +205,7 @@ impl From<SendError> for Unavailable {
         match error {
             SendError::Down => Self::new("Redis is down"),
             SendError::Late(deadline) => Self::new(format!("Redis has not answered within {deadline:?}")),
+            SendError::Unreadable => Self::new("the reply of Redis cannot be read"),
             SendError::Failed(error) => {
                 Self::new(format!("Redis has refused a command: {}", describe(&error)))
             }

@@ -88,8 +88,8 @@ impl RedisSettings {
     /// What the names of all keys in Redis begin with, `tollgate` by default. Services with different prefixes share nothing.
     ///
     /// A user of Redis needs the permissions `~tollgate:* +ping +time +get +set +del +eval +evalsha`, in a cluster also
-    /// `+cluster|slots`, and with Sentinels `+role`. Places need `+zadd +zrem +zcard +zscore +zremrangebyscore +pttl +pexpire` as well, and
-    /// events `&tollgate:* +publish +subscribe`.
+    /// `+cluster|slots`, and with Sentinels `+role`. Places need `+zadd +zrem +zcard +zscore +zremrangebyscore +pttl +pexpire` as well,
+    /// events `&tollgate:* +publish +subscribe`, and credits what [`RedisCredits`](crate::RedisCredits) names.
     pub fn with_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self

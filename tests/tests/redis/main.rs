@@ -3,6 +3,7 @@
 //! | module | tests |
 //! |---|---|
 //! | `events` | changes of keys that reach all processes, also over links that fail |
+//! | `credits` | credits that are lent: the suites, processes and servers that die, random calls with losses |
 //! | `places` | places of requests in flight: the suite, processes and servers that die |
 //! | `conformance` | the suite for limiters on every kind of server |
 //! | `failover` | a cluster and a primary with sentinels whose primary is killed |
@@ -16,6 +17,7 @@
 //! | `outages` | servers that are killed, paused, cut off and silent, under load |
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::indexing_slicing,
     clippy::disallowed_methods,
     reason = "whatever goes wrong in a test fails it, and servers have only their own clock"
@@ -24,6 +26,7 @@
 mod breaker;
 mod conformance;
 mod connecting;
+mod credits;
 mod events;
 mod failover;
 mod groups;

@@ -1,0 +1,429 @@
+//! What this process has to remember of the credits that it borrows: there is no input and output here, and no clock.
+//!
+//! Redis may lose its data at any time. So the process remembers its open reservations, and what it has charged on each loan until the ledger
+//! has it.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::sync::Semaphore;
+use tollgate_core::{
+    bounds::SETTLEMENT_KEPT,
+    credits::{ReservationId, SettleAction},
+};
+
+use super::{LENDING_TIME, Loans, script::millis};
+
+/// How many reservations of loans are remembered at most. More requests reserve in the ledger.
+const MOST_OPEN: usize = 100_000;
+
+/// How many accounts are remembered at most. Others reserve in the ledger.
+const MOST_ACCOUNTS: usize = 10_000;
+
+/// An account with so many requests in this time borrows.
+const BUSY: u32 = 10;
+const BUSY_TIME: Duration = Duration::from_secs(10);
+
+/// A loan is this part of what is available.
+const SHARE: u64 = 8;
+
+/// A loan suffices for so many requests at least, with [`Loans::Auto`].
+const LEAST_REQUESTS: u64 = 16;
+
+#[derive(Debug)]
+pub(super) struct Book {
+    kind: Loans,
+    accounts: HashMap<Box<str>, Account>,
+    open: HashMap<ReservationId, OpenReservation>,
+    loans: HashMap<ReservationId, UsedLoan>,
+}
+
+/// A loan that lends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Loan {
+    pub(super) id: ReservationId,
+    /// Until when it lends, in milliseconds.
+    pub(super) until: u64,
+}
+
+#[derive(Debug)]
+struct Account {
+    /// The loan that lends, by the last answer of Redis.
+    loan: Option<ReservationId>,
+    /// What the ledger had at the last answer.
+    available: Option<u64>,
+    /// The requests since an instant, and whether there were many in the time before.
+    since: u64,
+    requests: u32,
+    was_busy: bool,
+    /// One request at a time borrows.
+    turn: Arc<Semaphore>,
+    /// Until then, none does.
+    paused_until: u64,
+}
+
+/// A reservation of a loan that this process has made, and not settled.
+#[derive(Clone, Debug)]
+pub(super) struct OpenReservation {
+    pub(super) account: Arc<str>,
+    pub(super) loan: ReservationId,
+    pub(super) amount: u64,
+    expires: u64,
+    /// How it is settled, since when its caller has asked for it.
+    pub(super) wish: Option<(SettleAction, SystemTime)>,
+    /// What the ledger had charged already with the loan, if Redis has lost it.
+    from_surplus: Option<u64>,
+}
+
+/// A loan on which this process has reserved.
+#[derive(Debug)]
+struct UsedLoan {
+    account: Arc<str>,
+    /// What this process has charged on it, as far as Redis has answered.
+    charged: u64,
+    /// What the ledger has of that. `None`, as long as Redis has the loan.
+    covered: Option<u64>,
+    since: u64,
+}
+
+impl Book {
+    pub(super) fn new(kind: Loans) -> Self {
+        Self { kind, accounts: HashMap::new(), open: HashMap::new(), loans: HashMap::new() }
+    }
+
+    /// Counts a request. Returns whether it is to be lent its credits.
+    pub(super) fn lends(&mut self, account: &str, now: SystemTime) -> bool {
+        if self.kind == Loans::Off || self.open.len() >= MOST_OPEN {
+            return false;
+        }
+        let now = millis(now);
+        if !self.accounts.contains_key(account) && self.accounts.len() >= MOST_ACCOUNTS {
+            self.accounts.retain(|_, account| account.is_in_use(now));
+            if self.accounts.len() >= MOST_ACCOUNTS {
+                return false;
+            }
+        }
+        let is_busy = self.accounts.entry(account.into()).or_insert_with(Account::new).count(now);
+        is_busy || self.kind == Loans::Always
+    }
+
+    /// The loan that lends, by the last answer of Redis.
+    pub(super) fn loan(&self, account: &str) -> Option<ReservationId> {
+        self.accounts.get(account)?.loan
+    }
+
+    pub(super) fn set_loan(&mut self, account: &str, loan: Option<ReservationId>) {
+        if let Some(account) = self.accounts.get_mut(account) {
+            account.loan = loan;
+        }
+    }
+
+    pub(super) fn turn(&self, account: &str) -> Option<Arc<Semaphore>> {
+        self.accounts.get(account).map(|account| Arc::clone(&account.turn))
+    }
+
+    /// No request borrows until then.
+    pub(super) fn pause(&mut self, account: &str, until: SystemTime) {
+        if let Some(account) = self.accounts.get_mut(account) {
+            account.paused_until = millis(until);
+        }
+    }
+
+    /// Whether it is worth asking the ledger for a loan.
+    pub(super) fn can_borrow(&self, account: &str, amount: u64, now: SystemTime) -> bool {
+        self.accounts.get(account).is_some_and(|account| {
+            let suffices = account.available.is_none_or(|available| self.size(available, amount).is_some());
+            suffices && millis(now) >= account.paused_until
+        })
+    }
+
+    pub(super) fn available(&self, account: &str) -> Option<u64> {
+        self.accounts.get(account)?.available
+    }
+
+    pub(super) fn set_available(&mut self, account: &str, available: u64) {
+        if let Some(account) = self.accounts.get_mut(account) {
+            account.available = Some(available);
+        }
+    }
+
+    /// How much to borrow for requests of this amount. `None`: too little is available.
+    pub(super) fn size(&self, available: u64, amount: u64) -> Option<u64> {
+        let share = (available / SHARE).min(tollgate_core::bounds::MAX_CREDITS);
+        match self.kind {
+            Loans::Off => None,
+            Loans::Auto => (share >= amount.max(1).saturating_mul(LEAST_REQUESTS)).then_some(share),
+            Loans::Always => (available >= amount.max(1)).then_some(share.max(amount).max(1)),
+        }
+    }
+
+    /// Remembers a reservation before Redis is asked for it.
+    pub(super) fn reserve(
+        &mut self,
+        id: ReservationId,
+        account: &str,
+        loan: ReservationId,
+        amount: u64,
+        expires_at: SystemTime,
+    ) {
+        let (account, expires) = (account.into(), millis(expires_at));
+        self.open
+            .insert(id, OpenReservation { account, loan, amount, expires, wish: None, from_surplus: None });
+    }
+
+    /// Redis has made a reservation.
+    pub(super) fn reserved(&mut self, id: ReservationId, now: SystemTime) {
+        if let Some(open) = self.open.get(&id) {
+            let used = UsedLoan {
+                account: Arc::clone(&open.account),
+                charged: 0,
+                covered: None,
+                since: millis(now),
+            };
+            self.loans.entry(open.loan).or_insert(used);
+        }
+    }
+
+    /// Redis has not made a reservation, or it is over without a charge.
+    pub(super) fn forget(&mut self, id: ReservationId) {
+        self.open.remove(&id);
+    }
+
+    /// How an open reservation of this process is settled: as its first caller has asked.
+    pub(super) fn wish(
+        &mut self,
+        account: &str,
+        id: ReservationId,
+        action: SettleAction,
+        now: SystemTime,
+    ) -> Option<OpenReservation> {
+        let open = self.open.get_mut(&id).filter(|open| &*open.account == account)?;
+        open.wish.get_or_insert((action, now));
+        Some(open.clone())
+    }
+
+    /// Redis has charged a reservation of this process on its loan.
+    pub(super) fn settled(&mut self, id: ReservationId, charged: u64) {
+        // The first answer counts, if several tasks have asked.
+        if let Some(open) = self.open.remove(&id) {
+            let used = UsedLoan { account: open.account, charged: 0, covered: None, since: 0 };
+            self.loans.entry(open.loan).or_insert(used).charged += charged;
+        }
+    }
+
+    /// What this process has charged on a loan, as far as Redis has answered.
+    pub(super) fn charged(&self, loan: ReservationId) -> u64 {
+        self.loans.get(&loan).map_or(0, |used| used.charged)
+    }
+
+    /// The ledger has charged so much for this process on a loan that Redis does not have.
+    pub(super) fn cover(&mut self, loan: ReservationId, covered: u64) {
+        if let Some(used) = self.loans.get_mut(&loan) {
+            used.covered = Some(covered);
+        }
+    }
+
+    /// How much of a settlement the ledger has charged already with such a loan: it may have charged more than what Redis has answered. Then it
+    /// has charged settlements without an answer, and they take from the difference, each one once.
+    pub(super) fn take_surplus(&mut self, id: ReservationId, most: u64) -> u64 {
+        let Some(open) = self.open.get_mut(&id) else { return 0 };
+        if let Some(taken) = open.from_surplus {
+            return taken;
+        }
+        let Some(used) = self.loans.get_mut(&open.loan) else { return 0 };
+        let taken = used.covered.unwrap_or(0).saturating_sub(used.charged).min(most);
+        used.charged += taken;
+        open.from_surplus = Some(taken);
+        taken
+    }
+
+    /// Nothing has to be remembered of what this process has charged on a loan.
+    pub(super) fn close(&mut self, loan: ReservationId) {
+        self.loans.remove(&loan);
+        for account in self.accounts.values_mut().filter(|account| account.loan == Some(loan)) {
+            account.loan = None;
+        }
+    }
+
+    /// The settlements that Redis has not answered.
+    pub(super) fn unanswered(&self) -> Vec<(ReservationId, Arc<str>, SettleAction, SystemTime)> {
+        let wished = self.open.iter().filter_map(|(id, open)| {
+            open.wish.map(|(action, now)| (*id, Arc::clone(&open.account), action, now))
+        });
+        wished.collect()
+    }
+
+    /// The loans that are to be closed, or of which the ledger does not have all charges: those that lend no more, and all of them if Redis
+    /// may have lost its data.
+    pub(super) fn to_close(&self, now: SystemTime, all: bool) -> Vec<(ReservationId, Arc<str>)> {
+        let now = millis(now);
+        let is_to_close = |id: ReservationId, used: &UsedLoan| {
+            let is_old = now >= used.since.saturating_add(millis_of(LENDING_TIME));
+            let has_ended = all || is_old || self.loan(&used.account) != Some(id);
+            used.covered.map_or(has_ended, |covered| covered < used.charged)
+        };
+        let found = self.loans.iter().filter(|(id, used)| is_to_close(**id, used));
+        found.map(|(id, used)| (*id, Arc::clone(&used.account))).collect()
+    }
+
+    /// The accounts whose loans this process has used.
+    pub(super) fn borrowers(&self) -> BTreeSet<Arc<str>> {
+        self.loans.values().map(|used| Arc::clone(&used.account)).collect()
+    }
+
+    pub(super) fn is_settled(&self) -> bool {
+        self.open.values().all(|open| open.wish.is_none())
+    }
+
+    /// Forgets reservations that can no longer be settled, and accounts that are not used.
+    pub(super) fn tidy(&mut self, now: SystemTime) {
+        let now = millis(now);
+        self.open.retain(|_, open| now < open.expires.saturating_add(millis_of(SETTLEMENT_KEPT)));
+        self.accounts.retain(|_, account| account.is_in_use(now));
+        // An answer of Redis may be on its way to the book while the ledger charges a loan that Redis has lost.
+        let is_new = |used: &UsedLoan| now < used.since.saturating_add(millis_of(SETTLEMENT_KEPT));
+        self.loans.retain(|_, used| used.covered.is_none() || is_new(used));
+    }
+}
+
+impl Account {
+    fn new() -> Self {
+        let turn = Arc::new(Semaphore::new(1));
+        Self { loan: None, available: None, since: 0, requests: 0, was_busy: false, turn, paused_until: 0 }
+    }
+
+    /// Counts a request. Returns whether there are many.
+    fn count(&mut self, now: u64) -> bool {
+        let passed = now.saturating_sub(self.since);
+        if passed >= millis_of(BUSY_TIME) || now < self.since {
+            self.was_busy = self.requests >= BUSY && passed < 2 * millis_of(BUSY_TIME);
+            (self.since, self.requests) = (now, 0);
+        }
+        self.requests = self.requests.saturating_add(1);
+        self.was_busy || self.requests >= BUSY
+    }
+
+    fn is_in_use(&self, now: u64) -> bool {
+        now < self.since.saturating_add(3 * millis_of(BUSY_TIME))
+            || now < self.paused_until
+            || Arc::strong_count(&self.turn) > 1
+    }
+}
+
+fn millis_of(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use tollgate_core::credits::Excess;
+
+    use super::*;
+
+    const LOAN: ReservationId = ReservationId::from_number(1);
+    const ID: ReservationId = ReservationId::from_number(2);
+
+    fn at(second: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(2_000_000_000 + second)
+    }
+
+    fn reserved(amount: u64) -> Book {
+        let mut book = Book::new(Loans::Always);
+        book.reserve(ID, "acme", LOAN, amount, at(60));
+        book.reserved(ID, at(0));
+        book
+    }
+
+    #[test]
+    fn an_account_is_lent_to_while_it_is_busy() {
+        let mut book = Book::new(Loans::Auto);
+        let lent: Vec<_> = (0..12).map(|_| book.lends("acme", at(0))).collect();
+        assert_eq!(lent.iter().filter(|lends| **lends).count(), 3, "from the tenth request on: {lent:?}");
+        assert!(!book.lends("other", at(0)));
+        assert!(book.lends("acme", at(10)), "it was busy until now");
+        assert!(!book.lends("acme", at(20)), "it had one request in 10 seconds");
+        assert!(Book::new(Loans::Always).lends("acme", at(0)));
+        assert!(!Book::new(Loans::Off).lends("acme", at(0)));
+    }
+
+    #[test]
+    fn accounts_that_are_not_used_are_forgotten_and_there_are_at_most_10_000() {
+        let mut book = Book::new(Loans::Always);
+        assert!((0..MOST_ACCOUNTS).all(|number| book.lends(&number.to_string(), at(0))));
+        assert!(!book.lends("one more", at(0)));
+        assert!(book.lends("0", at(0)));
+        assert!(book.lends("one more", at(30)));
+        assert_eq!(book.accounts.len(), 1);
+        book.pause("one more", at(90));
+        book.tidy(at(89));
+        assert!(!book.can_borrow("one more", 1, at(89)) && book.can_borrow("one more", 1, at(90)));
+        book.tidy(at(90));
+        assert_eq!(book.accounts.len(), 0);
+    }
+
+    #[test]
+    fn a_loan_is_an_eighth_and_suffices_for_16_requests() {
+        let auto = Book::new(Loans::Auto);
+        assert_eq!([auto.size(1_280, 10), auto.size(1_279, 10), auto.size(0, 0)], [Some(160), None, None]);
+        let always = Book::new(Loans::Always);
+        assert_eq!(
+            [always.size(80, 4), always.size(80, 40), always.size(80, 81)],
+            [Some(10), Some(40), None]
+        );
+        assert_eq!([always.size(1, 0), always.size(0, 0)], [Some(1), None]);
+    }
+
+    #[test]
+    fn the_first_wish_and_the_first_answer_count() {
+        let mut book = reserved(10);
+        let commit = SettleAction::Commit { actual: 7, excess: Excess::Cap };
+        assert!(book.wish("other", ID, commit, at(1)).is_none());
+        assert!(book.is_settled());
+        for action in [commit, SettleAction::Release] {
+            assert_eq!(
+                book.wish("acme", ID, action, at(2)).and_then(|open| open.wish),
+                Some((commit, at(2)))
+            );
+        }
+        assert_eq!(book.unanswered().len(), 1);
+        for _ in 0..2 {
+            book.settled(ID, 7);
+        }
+        assert_eq!(book.charged(LOAN), 7);
+        assert!(book.is_settled() && book.unanswered().is_empty());
+    }
+
+    #[test]
+    fn what_the_ledger_has_charged_without_an_answer_is_taken_once() {
+        let mut book = reserved(10);
+        book.cover(LOAN, 4);
+        assert_eq!([book.take_surplus(ID, 7), book.take_surplus(ID, 7)], [4, 4]);
+        assert_eq!(book.charged(LOAN), 4);
+        let other = ReservationId::from_number(3);
+        book.reserve(other, "acme", LOAN, 10, at(60));
+        assert_eq!(book.take_surplus(other, 7), 0);
+    }
+
+    #[test]
+    fn a_loan_is_to_be_closed_when_it_lends_no_more() {
+        let mut book = Book::new(Loans::Always);
+        book.lends("acme", at(0));
+        book.set_loan("acme", Some(LOAN));
+        book.reserve(ID, "acme", LOAN, 10, at(60));
+        book.reserved(ID, at(0));
+        assert_eq!(book.to_close(at(59), false), []);
+        assert_eq!(book.to_close(at(59), true).len(), 1);
+        assert_eq!(book.to_close(at(60), false).len(), 1);
+        book.set_loan("acme", None);
+        assert_eq!(book.to_close(at(1), false).len(), 1);
+        book.cover(LOAN, 0);
+        assert_eq!(book.to_close(at(1), true), []);
+        book.settled(ID, 7);
+        assert_eq!(book.to_close(at(1), false).len(), 1, "an answer has come after the ledger was asked");
+    }
+}

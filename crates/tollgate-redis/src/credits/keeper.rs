@@ -1,0 +1,173 @@
+//! The task that closes loans, and repeats settlements that Redis has not answered.
+
+use std::{
+    sync::{Arc, Weak},
+    time::{Duration, SystemTime},
+};
+
+use futures_util::future::join_all;
+use tokio::time::{MissedTickBehavior, interval};
+use tollgate_core::{
+    credits::{Credits, ReservationId, SettleAction, SettleRequest},
+    denial::Unavailable,
+};
+
+use super::{
+    Shared,
+    id::{of_charge, tag},
+    script::{Closing, Lent},
+};
+
+/// How often settlements are repeated.
+const TICK: Duration = Duration::from_millis(250);
+
+/// How many ticks are between two attempts to close the loans of this process, and those of all.
+const TICKS_OF_OWN: u64 = 4;
+const TICKS_OF_ALL: u64 = 40;
+
+/// How many calls wait for their replies at the same time.
+const MOST_CALLS: usize = 32;
+
+/// Ends when no handle is left, and all settlements are answered.
+pub(super) async fn keep<L: Credits>(shared: Arc<Shared<L>>, handle: Weak<()>) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut number: u64 = 0;
+    let mut connection = shared.script.redis().number();
+    loop {
+        ticks.tick().await;
+        let now = shared.clock.now();
+        if handle.strong_count() == 0 && shared.book().is_settled() {
+            return;
+        }
+        if !shared.script.redis().is_up() {
+            continue;
+        }
+        shared.repeat_settlements().await;
+        // A new connection may be to a server that has lost its data.
+        let present = shared.script.redis().number();
+        if number.is_multiple_of(TICKS_OF_OWN) || present != connection {
+            shared.close_own(now, present != connection).await;
+            connection = present;
+        }
+        if number.is_multiple_of(TICKS_OF_ALL) {
+            shared.book().tidy(now);
+            shared.close_listed(now).await;
+        }
+        number += 1;
+    }
+}
+
+impl<L: Credits> Shared<L> {
+    async fn repeat_settlements(&self) {
+        let unanswered = self.book().unanswered();
+        for some in unanswered.chunks(MOST_CALLS) {
+            let calls =
+                some.iter().map(|(id, account, action, now)| self.settle(account, *id, *action, *now));
+            // If none succeeds, the others have to wait, too.
+            if join_all(calls).await.iter().all(Result::is_err) {
+                return;
+            }
+        }
+    }
+
+    async fn close_own(&self, now: SystemTime, all: bool) {
+        let loans = self.book().to_close(now, all);
+        for some in loans.chunks(MOST_CALLS) {
+            let calls = some.iter().map(|(loan, account)| self.close_used(account, *loan, now));
+            for closed in join_all(calls).await {
+                log(closed);
+            }
+        }
+    }
+
+    /// The loans that are to be closed of all processes, also of those that have ended.
+    async fn close_listed(&self, now: SystemTime) {
+        let Ok(loans) = self.script.listed(now).await else { return };
+        for (tag, account) in loans {
+            log(self.close(&account, &tag, now).await.map(drop));
+        }
+    }
+
+    async fn close_used(
+        &self,
+        account: &str,
+        loan: ReservationId,
+        now: SystemTime,
+    ) -> Result<(), Unavailable> {
+        match self.close(account, &tag(loan), now).await? {
+            Closing::Begun(_, charged) | Closing::Done(charged) => {
+                let own = charged.iter().find(|(process, _)| *process == self.ids.process);
+                // A replica that took over may not have had all that this process has charged.
+                if own.map_or(0, |(_, charged)| *charged) < self.book().charged(loan) {
+                    self.cover(account, loan, now).await?;
+                }
+                self.book().close(loan);
+            }
+            Closing::Unknown => self.cover(account, loan, now).await?,
+            Closing::Open => {}
+        }
+        Ok(())
+    }
+
+    /// Closes the loans of an account that have ended. Returns the others. `None` if Redis does not answer.
+    pub(super) async fn close_ended(&self, account: &str, now: SystemTime) -> Option<Lent> {
+        let lent = self.look(account, now).await?;
+        if lent.to_close().next().is_none() {
+            return Some(lent);
+        }
+        for tag in lent.to_close() {
+            log(self.close(account, tag, now).await.map(drop));
+        }
+        self.look(account, now).await
+    }
+
+    /// The loans of an account. `None` if Redis does not answer.
+    pub(super) async fn look(&self, account: &str, now: SystemTime) -> Option<Lent> {
+        if !self.borrows() || !self.script.redis().is_up() {
+            return None;
+        }
+        self.script.look(account, now).await.ok()
+    }
+
+    /// Calls in the loans that this process has used.
+    pub(super) async fn call_in_all(&self) {
+        let now = self.clock.now();
+        let accounts = self.book().borrowers();
+        for account in accounts {
+            self.call_in(&account, now).await;
+        }
+    }
+
+    /// Gives back what the loans of an account can lend, and closes those that have ended.
+    pub(super) async fn call_in(&self, account: &str, now: SystemTime) {
+        self.recall(account, 1, false, now).await;
+        self.close_ended(account, now).await;
+    }
+
+    /// Closes a loan, if it lends no more and has no open reservations: the ledger charges what each process has charged on it, and the rest
+    /// is available again.
+    async fn close(&self, account: &str, tag: &str, now: SystemTime) -> Result<Closing, Unavailable> {
+        let closing = self.script.close(account, tag, now).await?;
+        match &closing {
+            Closing::Begun(loan, charged) => {
+                for (process, charged) in charged {
+                    self.charge(account, of_charge(*loan, process, 0), *loan, *charged, now).await?;
+                }
+                self.ledger.settle(&SettleRequest::new(account, *loan, SettleAction::Release, now)).await?;
+                self.script.closed(account, tag, now).await?;
+            }
+            Closing::Open => return Ok(closing),
+            Closing::Done(_) | Closing::Unknown => {}
+        }
+        self.script.unlist(account, tag).await?;
+        Ok(closing)
+    }
+}
+
+/// It is tried again.
+fn log(closed: Result<(), Unavailable>) {
+    if let Err(error) = closed {
+        tracing::debug!(name: "tollgate.loan_not_closed", "a loan of credits is not closed yet: {error:#}");
+    }
+}

@@ -1,0 +1,152 @@
+//! Settles what was reserved: on its loan, else in the ledger.
+
+use std::time::SystemTime;
+
+use tollgate_core::{
+    credits::{Credits, Excess, ReservationId, SettleAction, SettleRequest, Settlement},
+    denial::Unavailable,
+};
+
+use super::{
+    Shared,
+    book::OpenReservation,
+    id::{is_lent, of_charge},
+    script::{Settled, Settling},
+};
+
+/// Under this name is charged what other processes have reserved.
+const OTHERS: &str = "0";
+
+impl<L: Credits> Shared<L> {
+    pub(super) async fn settle(
+        &self,
+        account: &str,
+        id: ReservationId,
+        action: SettleAction,
+        now: SystemTime,
+    ) -> Result<Settlement, Unavailable> {
+        let is_settlement = matches!(action, SettleAction::Commit { .. } | SettleAction::Release);
+        if !is_settlement || !is_lent(id) {
+            return self.ledger.settle(&SettleRequest::new(account, id, action, now)).await;
+        }
+        // From now on, the keeper repeats it until Redis has answered, also if the caller gives up.
+        let own = self.book().wish(account, id, action, now);
+        let (action, now) = own.as_ref().and_then(|open| open.wish).unwrap_or((action, now));
+        let process = if own.is_some() { &*self.ids.process } else { OTHERS };
+        match self.script.settle(account, id, action, process, now).await? {
+            Settling::Settled(settled) => {
+                let settlement = self.charge_rest(account, id, &settled, now).await?;
+                self.book().settled(id, settled.charged);
+                Ok(settlement)
+            }
+            Settling::Released | Settling::Forgotten => {
+                self.book().forget(id);
+                Ok(nothing(id, action))
+            }
+            Settling::Unknown => match own {
+                Some(open) => self.settle_without_loan(id, &open, action, now).await,
+                // A process that has lost it in Redis may have settled it in the ledger.
+                None => self.ledger.settle(&SettleRequest::new(account, id, action, now)).await,
+            },
+        }
+    }
+
+    /// Charges in the ledger what the loan could not pay: an excess, or a promise whose credits others have used since it has expired.
+    async fn charge_rest(
+        &self,
+        account: &str,
+        id: ReservationId,
+        settled: &Settled,
+        now: SystemTime,
+    ) -> Result<Settlement, Unavailable> {
+        let Settled { charged, promised, beyond, actual, excess } = *settled;
+        let rest = promised.saturating_add(beyond);
+        if rest == 0 {
+            return Ok(Settlement::new(id, charged, actual.saturating_sub(charged)));
+        }
+        let commit = SettleAction::CommitLent { loan: None, reserved: promised, actual: rest, excess };
+        let of_rest = self.ledger.settle(&SettleRequest::new(account, id, commit, now)).await?;
+        // If it has made a debt, nothing may be lent any more.
+        self.recall(account, 1, true, now).await;
+        let charged = charged.saturating_add(of_rest.charged);
+        Ok(Settlement::new(id, charged, actual.saturating_sub(charged)))
+    }
+
+    /// Settles a reservation of this process that Redis has lost. Its credits are still reserved in the ledger, by the loan.
+    async fn settle_without_loan(
+        &self,
+        id: ReservationId,
+        open: &OpenReservation,
+        action: SettleAction,
+        now: SystemTime,
+    ) -> Result<Settlement, Unavailable> {
+        let SettleAction::Commit { actual, excess } = action else {
+            self.book().forget(id);
+            return Ok(nothing(id, action));
+        };
+        self.cover(&open.account, open.loan, now).await?;
+        let before = self.book().take_surplus(id, actual.min(open.amount));
+        let commit = SettleAction::CommitLent {
+            loan: Some(open.loan),
+            reserved: open.amount - before,
+            actual: actual - before,
+            excess,
+        };
+        let settlement = self.ledger.settle(&SettleRequest::new(&open.account, id, commit, now)).await?;
+        self.book().forget(id);
+        Ok(Settlement::new(id, settlement.charged.saturating_add(before), settlement.uncharged))
+    }
+
+    /// Charges in the ledger what this process has charged on a loan that Redis does not have. Whoever closes a loan charges by the same
+    /// identifiers, so it is charged once.
+    pub(super) async fn cover(
+        &self,
+        account: &str,
+        loan: ReservationId,
+        now: SystemTime,
+    ) -> Result<(), Unavailable> {
+        let charged = self.book().charged(loan);
+        let mut covered = 0;
+        if charged == 0 {
+            // Whoever has closed the loan may have charged a settlement without an answer. This only asks.
+            let ask = SettleAction::Shrink { amount: 0 };
+            let id = of_charge(loan, &self.ids.process, 0);
+            covered = self.ledger.settle(&SettleRequest::new(account, id, ask, now)).await?.charged;
+        }
+        while covered < charged {
+            let id = of_charge(loan, &self.ids.process, covered);
+            let settlement = self.charge(account, id, loan, charged - covered, now).await?;
+            if settlement.charged == 0 {
+                break;
+            }
+            covered = covered.saturating_add(settlement.charged);
+        }
+        self.book().cover(loan, covered);
+        Ok(())
+    }
+
+    /// Charges a part of a loan.
+    pub(super) async fn charge(
+        &self,
+        account: &str,
+        id: ReservationId,
+        loan: ReservationId,
+        amount: u64,
+        now: SystemTime,
+    ) -> Result<Settlement, Unavailable> {
+        let commit = SettleAction::CommitLent {
+            loan: Some(loan),
+            reserved: amount,
+            actual: amount,
+            excess: Excess::Cap,
+        };
+        self.ledger.settle(&SettleRequest::new(account, id, commit, now)).await
+    }
+}
+
+fn nothing(id: ReservationId, action: SettleAction) -> Settlement {
+    match action {
+        SettleAction::Commit { actual, .. } => Settlement::new(id, 0, actual),
+        _ => Settlement::new(id, 0, 0),
+    }
+}
