@@ -2,6 +2,7 @@
 
 mod losses;
 mod random;
+mod services;
 mod setup;
 
 use std::{
