@@ -51,7 +51,12 @@ const MOST_LOOKS: u32 = 10;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 
 /// Lends the credits of busy accounts to the requests of all processes that share a Redis or Valkey server. The ledger, such as
-/// `SqlCredits`, has every credit, and is asked about once a minute.
+/// `SqlCredits`, has every credit, and is asked once for each loan: about once a minute.
+///
+/// `L` has to pass `tollgate_testing::suite::lent_credits`, as `SqlCredits` and `MemoryCredits` do: it also has to do
+/// [`SettleAction::Shrink`](tollgate_core::credits::SettleAction::Shrink) and
+/// [`SettleAction::CommitLent`](tollgate_core::credits::SettleAction::CommitLent). Services with different ledgers need different
+/// [prefixes](crate::RedisSettings::with_prefix): the names in Redis contain the account, and not the ledger.
 ///
 /// ```no_run
 /// use tollgate::{CreditsLayer, credits::MemoryCredits};
@@ -94,13 +99,15 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 /// | Redis loses its data | each process charges in the ledger what it has charged on the loan and what it settles later, from the loan, which is still reserved there. What nobody has charged returns when the loan expires: 21 minutes after it was taken |
 /// | a process is killed | what it has charged is in Redis, and is charged in the ledger by any process that uses Redis within 24 hours. Its open reservations expire |
 /// | a process is killed while it borrows | the credits of this loan return when it expires |
-/// | Redis loses its data, and a process is killed before it has charged in the ledger | what this process has charged is not charged: at most the loans of about a minute |
+/// | Redis loses its data, and a process is killed before it has charged in the ledger | what this process has charged is not charged: at most on the loans that are not closed |
 /// | the ledger is down | loans lend until their minute is over. Then reservations are `Unavailable`. Loans are closed when it is back |
 /// | a replica takes over that lacks the latest changes | a process that runs charges what the replica lacks. What it has lent twice can become a debt |
+/// | Redis goes back to an older state, such as a snapshot | the same: a process that runs charges what it has charged since, and loans that were closed can be lent until their minute is over |
 /// | another process settles what a killed one has reserved, after Redis lost its data | it is not charged |
 /// | the caller hangs up | a reservation that was made all the same expires. A settlement is made |
 ///
-/// An outage of Redis can cause a refusal with 402 although credits are lent. So can a loan at the moment in which another process takes it.
+/// An outage of Redis can cause a refusal with 402 although credits are lent. So can a loan in the milliseconds in which other processes
+/// take, return or close one.
 ///
 /// # What differs from the ledger
 ///
@@ -208,9 +215,13 @@ impl<L: Credits> RedisCredits<L> {
     }
 
     /// Closes the loans that this process has used, if no request holds credits of them, and gives back what the others can lend. Call it
-    /// before the last process ends: otherwise the ledger has the charges of the last minute when a process starts again, within 24 hours.
-    pub async fn close(&self) {
-        self.shared.call_in_all().await;
+    /// before the last process ends: otherwise the ledger has the charges on open loans when a process starts again, within 24 hours.
+    ///
+    /// # Errors
+    /// If a settlement has no answer, or the ledger does not have what this process has charged: call it again. Other processes close a
+    /// loan that a request of theirs holds.
+    pub async fn close(&self) -> Result<(), Unavailable> {
+        self.shared.end().await
     }
 
     /// A call in a task of its own, which completes even if the caller hangs up.

@@ -205,7 +205,8 @@ pub enum SettleAction {
         amount: u64,
     },
     /// Charges a request whose credits were not reserved here, but lent by a backend in front of this one, out of a reservation that it
-    /// has made here: the loan. The identifier of the request is that of the settlement, and is charged once.
+    /// has made here: the loan. The identifier of the request is that of the settlement, and is charged
+    /// once within 24 hours.
     ///
     /// What the loan still holds is charged first. The rest is charged as for a reservation that has expired: up to `reserved` in full,
     /// if need be as a debt.

@@ -4,7 +4,7 @@
 //! has it.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -15,7 +15,10 @@ use tollgate_core::{
     credits::{ReservationId, SettleAction},
 };
 
-use super::{LENDING_TIME, Loans, script::millis};
+use super::{
+    LENDING_TIME, Loans,
+    script::{Settled, millis},
+};
 
 /// How many reservations of loans are remembered at most. More requests reserve in the ledger.
 const MOST_OPEN: usize = 100_000;
@@ -74,6 +77,8 @@ pub(super) struct OpenReservation {
     expires: u64,
     /// How it is settled, since when its caller has asked for it.
     pub(super) wish: Option<(SettleAction, SystemTime)>,
+    /// What Redis has answered to that. The ledger does not have the rest yet.
+    pub(super) answer: Option<Settled>,
     /// What the ledger had charged already with the loan, if Redis has lost it.
     from_surplus: Option<u64>,
 }
@@ -84,7 +89,7 @@ struct UsedLoan {
     account: Arc<str>,
     /// What this process has charged on it, as far as Redis has answered.
     charged: u64,
-    /// What the ledger has of that. `None`, as long as Redis has the loan.
+    /// What the ledger has of that, since the loan was closed or lost.
     covered: Option<u64>,
     since: u64,
 }
@@ -170,8 +175,9 @@ impl Book {
         expires_at: SystemTime,
     ) {
         let (account, expires) = (account.into(), millis(expires_at));
-        self.open
-            .insert(id, OpenReservation { account, loan, amount, expires, wish: None, from_surplus: None });
+        let open =
+            OpenReservation { account, loan, amount, expires, wish: None, answer: None, from_surplus: None };
+        self.open.insert(id, open);
     }
 
     /// Redis has made a reservation.
@@ -187,7 +193,7 @@ impl Book {
         }
     }
 
-    /// Redis has not made a reservation, or it is over without a charge.
+    /// Redis has not made a reservation, or it is settled.
     pub(super) fn forget(&mut self, id: ReservationId) {
         self.open.remove(&id);
     }
@@ -205,13 +211,19 @@ impl Book {
         Some(open.clone())
     }
 
-    /// Redis has charged a reservation of this process on its loan.
-    pub(super) fn settled(&mut self, id: ReservationId, charged: u64) {
+    /// Redis has settled a reservation of this process, which remembers that until the ledger has charged the rest.
+    pub(super) fn answered(&mut self, id: ReservationId, settled: Settled) {
         // The first answer counts, if several tasks have asked.
-        if let Some(open) = self.open.remove(&id) {
-            let used = UsedLoan { account: open.account, charged: 0, covered: None, since: 0 };
-            self.loans.entry(open.loan).or_insert(used).charged += charged;
+        if let Some(open) = self.open.get_mut(&id).filter(|open| open.answer.is_none()) {
+            open.answer = Some(settled);
+            let used = UsedLoan { account: Arc::clone(&open.account), charged: 0, covered: None, since: 0 };
+            self.loans.entry(open.loan).or_insert(used).charged += settled.charged;
         }
+    }
+
+    /// A reservation of this process that is not settled.
+    pub(super) fn open(&self, id: ReservationId) -> Option<OpenReservation> {
+        self.open.get(&id).cloned()
     }
 
     /// What this process has charged on a loan, as far as Redis has answered.
@@ -219,10 +231,15 @@ impl Book {
         self.loans.get(&loan).map_or(0, |used| used.charged)
     }
 
-    /// The ledger has charged so much for this process on a loan that Redis does not have.
+    /// The ledger has charged so much for this process on a loan that is closed, or that Redis does not have.
     pub(super) fn cover(&mut self, loan: ReservationId, covered: u64) {
         if let Some(used) = self.loans.get_mut(&loan) {
             used.covered = Some(covered);
+            if let Some(account) = self.accounts.get_mut(&*used.account)
+                && account.loan == Some(loan)
+            {
+                account.loan = None;
+            }
         }
     }
 
@@ -238,14 +255,6 @@ impl Book {
         used.charged += taken;
         open.from_surplus = Some(taken);
         taken
-    }
-
-    /// Nothing has to be remembered of what this process has charged on a loan.
-    pub(super) fn close(&mut self, loan: ReservationId) {
-        self.loans.remove(&loan);
-        for account in self.accounts.values_mut().filter(|account| account.loan == Some(loan)) {
-            account.loan = None;
-        }
     }
 
     /// The settlements that Redis has not answered.
@@ -278,14 +287,24 @@ impl Book {
         self.open.values().all(|open| open.wish.is_none())
     }
 
-    /// Forgets reservations that can no longer be settled, and accounts that are not used.
+    /// How many loans have charges of this process that the ledger does not have.
+    pub(super) fn uncharged(&self) -> usize {
+        self.loans.values().filter(|used| used.covered.unwrap_or(0) < used.charged).count()
+    }
+
+    /// Forgets reservations that can no longer be settled, accounts that are not used, and loans that the ledger has charged.
     pub(super) fn tidy(&mut self, now: SystemTime) {
         let now = millis(now);
         self.open.retain(|_, open| now < open.expires.saturating_add(millis_of(SETTLEMENT_KEPT)));
         self.accounts.retain(|_, account| account.is_in_use(now));
-        // An answer of Redis may be on its way to the book while the ledger charges a loan that Redis has lost.
-        let is_new = |used: &UsedLoan| now < used.since.saturating_add(millis_of(SETTLEMENT_KEPT));
-        self.loans.retain(|_, used| used.covered.is_none() || is_new(used));
+        // A server that goes back to an older state lends a closed loan again, until its time is over. What is then charged on it must be
+        // seen to be new.
+        let is_named: HashSet<_> = self.open.values().map(|open| open.loan).collect();
+        self.loans.retain(|id, used| {
+            let is_charged = used.covered.is_some_and(|covered| covered >= used.charged);
+            let may_lend = now < used.since.saturating_add(2 * millis_of(LENDING_TIME));
+            !is_charged || may_lend || is_named.contains(id)
+        });
     }
 }
 
@@ -330,6 +349,10 @@ mod tests {
 
     fn at(second: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(2_000_000_000 + second)
+    }
+
+    fn settled(charged: u64) -> Settled {
+        Settled { charged, promised: 0, beyond: 0, actual: charged, excess: Excess::Cap }
     }
 
     fn reserved(amount: u64) -> Book {
@@ -392,9 +415,11 @@ mod tests {
         }
         assert_eq!(book.unanswered().len(), 1);
         for _ in 0..2 {
-            book.settled(ID, 7);
+            book.answered(ID, settled(7));
         }
-        assert_eq!(book.charged(LOAN), 7);
+        assert_eq!((book.charged(LOAN), book.uncharged()), (7, 1));
+        assert!(!book.is_settled(), "the ledger may have to charge a rest");
+        book.forget(ID);
         assert!(book.is_settled() && book.unanswered().is_empty());
     }
 
@@ -423,7 +448,24 @@ mod tests {
         assert_eq!(book.to_close(at(1), false).len(), 1);
         book.cover(LOAN, 0);
         assert_eq!(book.to_close(at(1), true), []);
-        book.settled(ID, 7);
+        book.answered(ID, settled(7));
         assert_eq!(book.to_close(at(1), false).len(), 1, "an answer has come after the ledger was asked");
+    }
+
+    #[test]
+    fn a_closed_loan_is_remembered_while_it_can_be_lent_again_and_while_a_request_holds_it() {
+        let mut book = reserved(10);
+        book.cover(LOAN, 0);
+        book.tidy(at(200));
+        assert_eq!(book.loans.len(), 1, "a request holds it");
+        book.answered(ID, settled(7));
+        book.forget(ID);
+        book.tidy(at(200));
+        assert_eq!(book.loans.len(), 1, "the ledger does not have all");
+        book.cover(LOAN, 7);
+        book.tidy(at(119));
+        assert_eq!(book.loans.len(), 1, "it can be lent again");
+        book.tidy(at(120));
+        assert_eq!(book.loans.len(), 0);
     }
 }

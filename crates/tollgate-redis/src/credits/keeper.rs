@@ -40,21 +40,24 @@ pub(super) async fn keep<L: Credits>(shared: Arc<Shared<L>>, handle: Weak<()>) {
         if handle.strong_count() == 0 && shared.book().is_settled() {
             return;
         }
+        let (of_own, of_all) = (number.is_multiple_of(TICKS_OF_OWN), number.is_multiple_of(TICKS_OF_ALL));
+        number += 1;
+        if of_all {
+            shared.book().tidy(now);
+        }
         if !shared.script.redis().is_up() {
             continue;
         }
         shared.repeat_settlements().await;
         // A new connection may be to a server that has lost its data.
         let present = shared.script.redis().number();
-        if number.is_multiple_of(TICKS_OF_OWN) || present != connection {
+        if of_own || present != connection {
             shared.close_own(now, present != connection).await;
             connection = present;
         }
-        if number.is_multiple_of(TICKS_OF_ALL) {
-            shared.book().tidy(now);
+        if of_all {
             shared.close_listed(now).await;
         }
-        number += 1;
     }
 }
 
@@ -85,7 +88,13 @@ impl<L: Credits> Shared<L> {
     async fn close_listed(&self, now: SystemTime) {
         let Ok(loans) = self.script.listed(now).await else { return };
         for (tag, account) in loans {
-            log(self.close(&account, &tag, now).await.map(drop));
+            let closed = self.close(&account, &tag, now).await.map(drop);
+            // If Redis or the ledger does not answer, the other loans have to wait, too.
+            let has_failed = closed.is_err();
+            log(closed);
+            if has_failed {
+                return;
+            }
         }
     }
 
@@ -98,11 +107,13 @@ impl<L: Credits> Shared<L> {
         match self.close(account, &tag(loan), now).await? {
             Closing::Begun(_, charged) | Closing::Done(charged) => {
                 let own = charged.iter().find(|(process, _)| *process == self.ids.process);
-                // A replica that took over may not have had all that this process has charged.
-                if own.map_or(0, |(_, charged)| *charged) < self.book().charged(loan) {
+                let own = own.map_or(0, |(_, charged)| *charged);
+                // A replica that took over, or an older state of the server, may not have all that this process has charged.
+                if own < self.book().charged(loan) {
                     self.cover(account, loan, now).await?;
+                } else {
+                    self.book().cover(loan, own);
                 }
-                self.book().close(loan);
             }
             Closing::Unknown => self.cover(account, loan, now).await?,
             Closing::Open => {}
@@ -130,13 +141,26 @@ impl<L: Credits> Shared<L> {
         self.script.look(account, now).await.ok()
     }
 
-    /// Calls in the loans that this process has used.
-    pub(super) async fn call_in_all(&self) {
+    /// Settles what is not settled, and calls in the loans that this process has used.
+    ///
+    /// # Errors
+    /// If Redis or the ledger does not answer.
+    pub(super) async fn end(&self) -> Result<(), Unavailable> {
         let now = self.clock.now();
+        self.repeat_settlements().await;
         let accounts = self.book().borrowers();
         for account in accounts {
             self.call_in(&account, now).await;
         }
+        self.close_own(now, true).await;
+        let settlements = self.book().unanswered().len();
+        let loans = self.book().uncharged();
+        if settlements + loans == 0 {
+            return Ok(());
+        }
+        Err(Unavailable::new(format!(
+            "{settlements} settlements have no answer, and the ledger has not charged {loans} loans"
+        )))
     }
 
     /// Gives back what the loans of an account can lend, and closes those that have ended.

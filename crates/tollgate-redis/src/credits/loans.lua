@@ -2,7 +2,7 @@
 --
 -- KEYS: the account, its open reservations, and the record of one loan.
 --   The account is a hash: `loan` (the tag of the loan that lends), `available` (what the ledger had beside it), and of each loan `id`, `left`
---   (what it can lend), `open` (what requests hold), `charged` (what each process has charged), `until` (when it stops to lend) and `closing`
+--   (what it can lend), `back` (what returns to the ledger), `open` (what requests hold), `charged` (what each process has charged), `until` (when it stops to lend) and `closing`
 --   (until when a process has the task to close it).
 --   The open reservations are a sorted set of `identifier:amount` by expiry. An identifier begins with the tag of its loan.
 --   The record is a hash of all reservations of the loan: `open amount expiry`, `settled instant ...` or `released instant`.
@@ -155,10 +155,11 @@ end
 -- ARGV: the tag of a loan that the ledger has settled, and how long its record is kept.
 function calls.closed()
   local tag = ARGV[3]
+  if redis_call('HEXISTS', account, 'id:' .. tag) == 0 then return { 'closed' } end
   local tags, charged = loans()
   charged = charged[tag] or {}
   for at = 1, #charged, 2 do redis_call('HDEL', account, 'charged:' .. tag .. ':' .. charged[at]) end
-  for _, kind in ipairs({ 'id', 'left', 'open', 'until', 'closing' }) do redis_call('HDEL', account, kind .. ':' .. tag) end
+  for _, kind in ipairs({ 'id', 'left', 'back', 'open', 'until', 'closing' }) do redis_call('HDEL', account, kind .. ':' .. tag) end
   if #tags == 1 and tags[1] == tag then redis_call('DEL', account) end
   redis_call('HSET', record, 'charged', table.concat(charged, ' '))
   redis_call('PEXPIRE', record, ARGV[4])
@@ -184,24 +185,35 @@ function calls.look()
 end
 
 -- All loans of the account stop to lend, if together they have at least ARGV[3] left, or if ARGV[4] is 1. The reply: what they had, and for each
--- one its identifier and what it still has to hold.
+-- one its identifier, what it still has to hold, and what returns to the ledger. What has not returned yet counts as left: a caller may have failed.
 function calls.recall()
   local sum = 0
   local tags, charged = loans()
   for _, tag in ipairs(tags) do
-    if get('closing:' .. tag) == 0 then sum = sum + get('left:' .. tag) end
+    if get('closing:' .. tag) == 0 then sum = sum + get('left:' .. tag) + get('back:' .. tag) end
   end
   local reply = { 'recalled', sum }
   if sum < tonumber(ARGV[3]) and ARGV[4] ~= '1' then return reply end
   redis_call('HDEL', account, 'loan')
   for _, tag in ipairs(tags) do
-    if get('left:' .. tag) > 0 and get('closing:' .. tag) == 0 then
+    local back = get('left:' .. tag) + get('back:' .. tag)
+    if back > 0 and get('closing:' .. tag) == 0 then
       set('left:' .. tag, 0)
+      set('back:' .. tag, back)
       reply[#reply + 1] = redis_call('HGET', account, 'id:' .. tag)
       reply[#reply + 1] = text(get('open:' .. tag) + (charged[tag] and charged[tag].sum or 0))
+      reply[#reply + 1] = text(back)
     end
   end
   return reply
+end
+
+-- ARGV: the tag of a loan, and what the ledger has taken back of it.
+function calls.returned()
+  local field = 'back:' .. ARGV[3]
+  local back = get(field)
+  if back > 0 then set(field, math.max(back - tonumber(ARGV[4]), 0)) end
+  return { 'returned' }
 end
 
 return calls[name]()

@@ -16,7 +16,7 @@ use super::{
     LENDING_TIME, SPARE_TIME, Shared,
     book::Loan,
     id::tag,
-    script::{Reserving, millis},
+    script::{Recalled, Reserving, millis},
 };
 use crate::redis_connection::SendError;
 
@@ -88,7 +88,9 @@ impl<L: Credits> Shared<L> {
         let turn = self.book().turn(&request.account)?;
         let deadline = self.script.redis().settings().deadline;
         let _turn = timeout(deadline, turn.acquire()).await.ok()?.ok()?;
-        // The one whose turn it was before may have borrowed.
+        // Their charges are not to wait until they have expired in the ledger.
+        self.close_ended(&request.account, request.now).await;
+        // The one whose turn it was before, or another process, may have borrowed.
         let seen = match self.take(request).await {
             Taken::Reserved(reserved) => return Some(reserved),
             Taken::Failed => return None,
@@ -153,8 +155,6 @@ impl<L: Credits> Shared<L> {
     /// Takes a loan from the ledger, and opens it in Redis. `None`: the ledger lends nothing, or Redis does not answer.
     async fn borrow(&self, request: &OwnRequest, seen: Option<ReservationId>) -> Option<()> {
         let OwnRequest { account, amount, now, .. } = request;
-        // Their charges are not to wait until they have expired in the ledger.
-        self.close_ended(account, *now).await;
         let known = self.book().available(account);
         let available = match known {
             Some(available) => available,
@@ -177,11 +177,12 @@ impl<L: Credits> Shared<L> {
         };
         self.book().set_available(account, taken.available);
         let loan = Loan { id: taken.id, until: millis(until) };
+        // Before it is open, so that a process which is killed in between leaves no charges behind. If this fails, the processes that use the
+        // loan close it.
+        let _ = self.script.list(account, loan).await;
         match self.script.open(account, loan, amount, seen, taken.available, *now).await {
             Ok(None) => {
                 self.book().set_loan(account, Some(loan.id));
-                // Without it, the processes that use the loan close it.
-                let _ = self.script.list(account, loan).await;
                 Some(())
             }
             Ok(Some(other)) => {
@@ -246,10 +247,13 @@ impl<L: Credits> Shared<L> {
             return 0;
         }
         let Ok((left, loans)) = self.script.recall(account, least, in_any_case, now).await else { return 0 };
-        for (loan, amount) in loans {
-            // If the ledger does not answer, the credits return when the loan is closed.
-            let shrink = SettleAction::Shrink { amount };
-            let _ = self.ledger.settle(&SettleRequest::new(account, loan, shrink, now)).await;
+        for Recalled { loan, holds, returns } in loans {
+            let shrink = SettleAction::Shrink { amount: holds };
+            let answer = self.ledger.settle(&SettleRequest::new(account, loan, shrink, now)).await;
+            // Until Redis has this, other requests repeat it.
+            if answer.is_ok() {
+                let _ = self.script.returned(account, loan, returns, now).await;
+            }
         }
         left
     }

@@ -65,7 +65,7 @@ pub(super) enum Settling {
 }
 
 /// A commit, as the first call of it has decided.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Settled {
     /// What was charged on the loan.
     pub(super) charged: u64,
@@ -101,6 +101,15 @@ impl Lent {
         let are_same = self.loans.len() == before.loans.len() && before.loans.iter().all(|(tag, _)| has(tag));
         are_same && self.closing == 0 && before.closing == 0
     }
+}
+
+/// A loan that lends no more.
+#[derive(Debug)]
+pub(super) struct Recalled {
+    pub(super) loan: ReservationId,
+    /// What it still has to hold in the ledger, and what is to return.
+    pub(super) holds: u64,
+    pub(super) returns: u64,
 }
 
 /// What has become of an attempt to close a loan.
@@ -240,19 +249,35 @@ impl LoanScript {
         reply.lent().ok_or(SendError::Unreadable)
     }
 
-    /// Keeps all loans of an account from lending, if they have at least so much left, or `in_any_case`. Returns what they had left, each of
-    /// these loans, and what it still has to hold.
+    /// Keeps all loans of an account from lending, if they have at least so much left, or `in_any_case`. Returns what they had left, and what
+    /// to do about each of these loans.
     pub(super) async fn recall(
         &self,
         account: &str,
         least: u64,
         in_any_case: bool,
         now: SystemTime,
-    ) -> Result<(u64, Vec<(ReservationId, u64)>), SendError> {
+    ) -> Result<(u64, Vec<Recalled>), SendError> {
         let arguments = [least.min(MOST).to_string(), u8::from(in_any_case).to_string()];
         let reply = self.call(account, "", "recall", now, &arguments).await?;
-        let loans = reply.pairs(2).into_iter().filter_map(|(id, amount)| Some((id::read(&id)?, amount)));
-        Ok((reply.number(1).ok_or(SendError::Unreadable)?, loans.collect()))
+        let recalled = |at| {
+            let loan = id::read(reply.text(at)?)?;
+            Some(Recalled { loan, holds: reply.number(at + 1)?, returns: reply.number(at + 2)? })
+        };
+        let loans = (2..reply.0.len()).step_by(3).filter_map(recalled).collect();
+        Ok((reply.number(1).ok_or(SendError::Unreadable)?, loans))
+    }
+
+    /// The ledger has taken so much of a loan back.
+    pub(super) async fn returned(
+        &self,
+        account: &str,
+        loan: ReservationId,
+        amount: u64,
+        now: SystemTime,
+    ) -> Result<(), SendError> {
+        let tag = tag(loan);
+        self.call(account, &tag, "returned", now, &[tag.clone(), amount.to_string()]).await.map(drop)
     }
 
     /// Lists a loan, so that any process can close it at this instant.

@@ -31,13 +31,15 @@ impl<L: Credits> Shared<L> {
         }
         // From now on, the keeper repeats it until Redis has answered, also if the caller gives up.
         let own = self.book().wish(account, id, action, now);
+        if let Some(settled) = own.as_ref().and_then(|open| open.answer) {
+            return self.finish(account, id, &settled, now).await;
+        }
         let (action, now) = own.as_ref().and_then(|open| open.wish).unwrap_or((action, now));
         let process = if own.is_some() { &*self.ids.process } else { OTHERS };
         match self.script.settle(account, id, action, process, now).await? {
             Settling::Settled(settled) => {
-                let settlement = self.charge_rest(account, id, &settled, now).await?;
-                self.book().settled(id, settled.charged);
-                Ok(settlement)
+                self.book().answered(id, settled);
+                self.finish(account, id, &settled, now).await
             }
             Settling::Released | Settling::Forgotten => {
                 self.book().forget(id);
@@ -49,6 +51,19 @@ impl<L: Credits> Shared<L> {
                 None => self.ledger.settle(&SettleRequest::new(account, id, action, now)).await,
             },
         }
+    }
+
+    /// Charges the rest of a settlement that Redis has made.
+    async fn finish(
+        &self,
+        account: &str,
+        id: ReservationId,
+        settled: &Settled,
+        now: SystemTime,
+    ) -> Result<Settlement, Unavailable> {
+        let settlement = self.charge_rest(account, id, settled, now).await?;
+        self.book().forget(id);
+        Ok(settlement)
     }
 
     /// Charges in the ledger what the loan could not pay: an excess, or a promise whose credits others have used since it has expired.
@@ -85,10 +100,18 @@ impl<L: Credits> Shared<L> {
             return Ok(nothing(id, action));
         };
         self.cover(&open.account, open.loan, now).await?;
-        let before = self.book().take_surplus(id, actual.min(open.amount));
+        // Another task may have settled it meanwhile: in the ledger, which then repeats its settlement, or by a late answer of Redis.
+        let Some(open) = self.book().open(id) else {
+            return self.ledger.settle(&SettleRequest::new(&open.account, id, action, now)).await;
+        };
+        if let Some(settled) = open.answer {
+            return self.finish(&open.account, id, &settled, now).await;
+        }
+        let most = if excess == Excess::Cap { actual.min(open.amount) } else { actual };
+        let before = self.book().take_surplus(id, most);
         let commit = SettleAction::CommitLent {
             loan: Some(open.loan),
-            reserved: open.amount - before,
+            reserved: open.amount.saturating_sub(before),
             actual: actual - before,
             excess,
         };

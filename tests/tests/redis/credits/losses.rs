@@ -375,10 +375,10 @@ async fn a_process_that_ends_in_order_closes_its_loans() {
     let [one, two] =
         [held(&reserve(&process.credits, 10, 0).await), held(&reserve(&process.credits, 10, 0).await)];
     assert_eq!(commit(&process.credits, one, 7, 0).await, (7, 0));
-    process.credits.close().await;
+    process.credits.close().await.unwrap_err();
     assert_eq!(ledger.balance(0).await, Balance::new(983, 17), "one request is not settled");
     assert_eq!(commit(&process.credits, two, 2, 0).await, (2, 0));
-    process.credits.close().await;
+    process.credits.close().await.unwrap();
     assert_eq!(ledger.balance(0).await, Balance::new(991, 0));
 }
 
@@ -399,4 +399,81 @@ async fn a_server_that_opens_no_loan_costs_one() {
         assert_eq!(commit(&process.credits, id, 3, 20).await, (3, 0));
     }
     settled(&[&process], &ledger, 1_260, 60).await;
+}
+
+/// A service and its Redis often end at the same time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_ends_in_order_charges_also_what_redis_has_lost() {
+    let mut server = Server::start().await;
+    let ledger = Ledger::granted(1_000).await;
+    let process = Process::start(&server.url(), &ledger, Loans::Always).await;
+    let id = held(&reserve(&process.credits, 10, 0).await);
+    assert_eq!(commit(&process.credits, id, 7, 0).await, (7, 0));
+    server.kill().await;
+    until("it is down", async || (!process.redis.is_up()).then_some(())).await;
+    let error = process.credits.close().await.unwrap_err().to_string();
+    assert!(
+        error.contains("0 settlements have no answer, and the ledger has not charged 1 loans"),
+        "{error}"
+    );
+    server.restart().await;
+    process.until_up().await;
+    process.credits.close().await.unwrap();
+    let Balance { available, reserved, .. } = ledger.balance(0).await;
+    assert_eq!(available + reserved, 993);
+}
+
+/// Redis is started again with a snapshot, or a replica takes over that lacks the latest changes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_goes_back_to_an_older_state_sells_nothing_for_free() {
+    for is_closed_before in [false, true] {
+        let server = Server::start().await;
+        let ledger = Ledger::granted(1_000).await;
+        let process = Process::start(&server.url(), &ledger, Loans::Always).await;
+        let mut charged = 0;
+        for amount in [7, 50] {
+            if amount == 50 {
+                let keys = server.cli(&["KEYS", "tollgate:credits*"]).await;
+                for key in keys.lines() {
+                    server.cli(&["COPY", key, &format!("snapshot:{key}")]).await;
+                }
+            }
+            let id = held(&reserve(&process.credits, amount, 0).await);
+            charged += commit(&process.credits, id, amount, 0).await.0;
+        }
+        if is_closed_before {
+            process.credits.close().await.unwrap();
+            assert_eq!(ledger.balance(0).await, Balance::new(1_000 - charged, 0));
+        }
+        for key in server.cli(&["KEYS", "snapshot:*"]).await.lines() {
+            let original = key.strip_prefix("snapshot:").unwrap();
+            server.cli(&["COPY", key, original, "REPLACE"]).await;
+        }
+        let id = held(&reserve(&process.credits, 100, 1).await);
+        charged += commit(&process.credits, id, 100, 1).await.0;
+        assert_eq!(charged, 157);
+        settled(&[&process], &ledger, 130, charged).await;
+    }
+}
+
+/// The caller that has recalled what is lent fails before the ledger has it. The next one repeats it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_recalled_and_does_not_return_is_recalled_again() {
+    let server = Server::start().await;
+    let ledger = Ledger::granted(100).await;
+    let process = Process::start(&server.url(), &ledger, Loans::Always).await;
+    let long = held(&reserve(&process.credits, 50, 0).await);
+    let short = held(&reserve(&process.credits, 50, 0).await);
+    release(&process.credits, short, 0).await;
+    let fields = server.cli(&["HKEYS", "tollgate:credits:{acme}"]).await;
+    for field in fields.lines().filter(|field| field.starts_with("left:")) {
+        let left = server.cli(&["HGET", "tollgate:credits:{acme}", field]).await;
+        server.cli(&["HSET", "tollgate:credits:{acme}", field, "0"]).await;
+        server.cli(&["HSET", "tollgate:credits:{acme}", &field.replace("left:", "back:"), &left]).await;
+    }
+    server.cli(&["HDEL", "tollgate:credits:{acme}", "loan"]).await;
+    let third = held(&reserve(&process.credits, 50, 0).await);
+    release(&process.credits, third, 0).await;
+    assert_eq!(commit(&process.credits, long, 50, 0).await, (50, 0));
+    settled(&[&process], &ledger, 130, 50).await;
 }
