@@ -96,7 +96,7 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 /// | event | effect |
 /// |---|---|
 /// | Redis is down or late | requests reserve in the ledger. What is lent is missing there until Redis is back or the loan expires. A settlement of a loan is [`Unavailable`], and this process repeats it until Redis answers, also after its caller has given up |
-/// | Redis loses its data | each process charges in the ledger what it has charged on the loan and what it settles later, from the loan, which is still reserved there. What nobody has charged returns when the loan expires: 21 minutes after it was taken |
+/// | Redis loses its data | each process charges in the ledger what it has charged on the loan and what it settles later, from the loan, which is still reserved there. What no process has charged returns when the loan expires: 21 minutes after it was taken |
 /// | a process is killed | what it has charged is in Redis, and is charged in the ledger by any process that uses Redis within 24 hours. Its open reservations expire |
 /// | a process is killed while it borrows | the credits of this loan return when it expires |
 /// | Redis loses its data, and a process is killed before it has charged in the ledger | what this process has charged is not charged: at most on the loans that are not closed |

@@ -141,7 +141,7 @@ impl<L: Credits> Shared<L> {
         self.script.look(account, now).await.ok()
     }
 
-    /// Settles what is not settled, and calls in the loans that this process has used.
+    /// Settles what is not settled, and recalls the loans that this process has used.
     ///
     /// # Errors
     /// If Redis or the ledger does not answer.

@@ -1,7 +1,7 @@
 -- Lends the credits of loans to requests. A loan is a reservation in the ledger, and its tag the first 10 digits of its identifier.
 --
 -- KEYS: the account, its open reservations, and the record of one loan.
---   The account is a hash: `loan` (the tag of the loan that lends), `available` (what the ledger had beside it), and of each loan `id`, `left`
+--   The account is a hash: `loan` (the tag of the loan that lends), `available` (what the ledger had left when the loan was taken), and of each loan `id`, `left`
 --   (what it can lend), `back` (what returns to the ledger), `open` (what requests hold), `charged` (what each process has charged), `until` (when it stops to lend) and `closing`
 --   (until when a process has the task to close it).
 --   The open reservations are a sorted set of `identifier:amount` by expiry. An identifier begins with the tag of its loan.
@@ -118,7 +118,7 @@ function calls.settle()
 end
 
 -- ARGV: the tag of a new loan, its identifier, its amount, until when it lends, how long everything is kept, the tag of the loan that does not
--- suffice, and what the ledger has beside it.
+-- suffice, and what the ledger has left.
 function calls.open()
   local tag, amount, seen = ARGV[3], ARGV[5], ARGV[8]
   local current = redis_call('HGET', account, 'loan')

@@ -88,7 +88,7 @@ impl<L: Credits> Shared<L> {
         let turn = self.book().turn(&request.account)?;
         let deadline = self.script.redis().settings().deadline;
         let _turn = timeout(deadline, turn.acquire()).await.ok()?.ok()?;
-        // Their charges are not to wait until they have expired in the ledger.
+        // Loans that are not closed before they expire in the ledger could make a debt.
         self.close_ended(&request.account, request.now).await;
         // The one whose turn it was before, or another process, may have borrowed.
         let seen = match self.take(request).await {
@@ -170,7 +170,7 @@ impl<L: Credits> Shared<L> {
                 return None;
             }
             _ => {
-                // It does not answer. Those who wait for their turn shall not wait for it, too, one after another.
+                // It does not answer. Requests that wait for their turn must not wait for it one after another.
                 self.book().pause(account, now.checked_add(PAUSE)?);
                 return None;
             }
@@ -195,7 +195,7 @@ impl<L: Credits> Shared<L> {
                 None
             }
             Err(_) => {
-                // It may be open. If it is not, its credits return when it expires, and no other loan may share its fate before.
+                // It may be open. If it is not, its credits return when it expires. Until then no other loan is taken, so that at most one is lost.
                 self.book().pause(account, expires_at);
                 None
             }

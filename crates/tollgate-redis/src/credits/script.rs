@@ -42,7 +42,7 @@ pub(super) struct LoanScript {
 /// What has become of an attempt to reserve.
 #[derive(Debug)]
 pub(super) enum Reserving {
-    /// The loan can lend so much more, and the ledger had so much beside it.
+    /// What the loan can still lend, and what the ledger had left when the loan was taken.
     Held {
         left: u64,
         available: u64,

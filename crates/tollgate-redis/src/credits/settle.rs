@@ -120,8 +120,8 @@ impl<L: Credits> Shared<L> {
         Ok(Settlement::new(id, settlement.charged.saturating_add(before), settlement.uncharged))
     }
 
-    /// Charges in the ledger what this process has charged on a loan that Redis does not have. Whoever closes a loan charges by the same
-    /// identifiers, so it is charged once.
+    /// Charges in the ledger what this process has charged on a loan that Redis does not have. A process that closes a loan charges by
+    /// the same identifiers, so it is charged once.
     pub(super) async fn cover(
         &self,
         account: &str,
@@ -131,7 +131,7 @@ impl<L: Credits> Shared<L> {
         let charged = self.book().charged(loan);
         let mut covered = 0;
         if charged == 0 {
-            // Whoever has closed the loan may have charged a settlement without an answer. This only asks.
+            // The process that has closed the loan may have charged a settlement whose answer was lost. This call changes nothing: it reads that.
             let ask = SettleAction::Shrink { amount: 0 };
             let id = of_charge(loan, &self.ids.process, 0);
             covered = self.ledger.settle(&SettleRequest::new(account, id, ask, now)).await?.charged;
