@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
+use redis::{Cmd, ErrorKind, RedisError, Script, ServerErrorKind, Value};
 use tokio::{
     runtime::Handle,
     sync::Notify,
@@ -134,7 +134,23 @@ impl Redis {
         self.deliver(command, None).await
     }
 
-    /// The same for a command that names no key, to the server of a cluster that has this one.
+    /// Runs a script. `command` makes `EVALSHA` with its hash, or `EVAL` with its source, for a server that does not have it yet.
+    ///
+    /// # Errors
+    /// Those of [`send`](Self::send).
+    pub(crate) async fn run(
+        &self,
+        script: &Script,
+        source: &str,
+        command: impl Fn(&str, &str) -> Cmd,
+    ) -> Result<Value, SendError> {
+        match self.send(&command("EVALSHA", script.get_hash())).await {
+            Err(error) if error.is_of(ServerErrorKind::NoScript) => self.send(&command("EVAL", source)).await,
+            reply => reply,
+        }
+    }
+
+    /// [Sends](Self::send) a command that names no key, to the server of a cluster that has this one.
     ///
     /// # Errors
     /// Those of [`send`](Self::send).

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use redis::{Cmd, Script, ServerErrorKind, Value};
+use redis::{Cmd, Script, Value};
 use tollgate_core::{
     bounds::MAX_OPEN_RESERVATIONS,
     credits::{Excess, ReservationId, SettleAction},
@@ -325,14 +325,7 @@ impl LoanScript {
             command.arg(name).arg(millis(now)).arg(arguments);
             command
         };
-        let reply = match self.redis.send(&command("EVALSHA", self.script.get_hash())).await {
-            // A new server does not have the script yet.
-            Err(error) if error.is_of(ServerErrorKind::NoScript) => {
-                self.redis.send(&command("EVAL", SOURCE)).await
-            }
-            reply => reply,
-        };
-        Ok(Reply::read(reply?))
+        Ok(Reply::read(self.redis.run(&self.script, SOURCE, command).await?))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use redis::{Cmd, Script, ServerErrorKind, Value};
+use redis::{Cmd, Script, Value};
 use smallvec::SmallVec;
 use tollgate_core::{
     denial::Unavailable,
@@ -78,14 +78,8 @@ impl DecideScript {
             }
             command
         };
-        let reply = match redis.send(&command("EVALSHA", self.script.get_hash())).await {
-            // A new server does not know the script yet.
-            Err(error) if error.is_of(ServerErrorKind::NoScript) => {
-                redis.send(&command("EVAL", SOURCE)).await
-            }
-            reply => reply,
-        };
-        read_reply(&reply?, charges).ok_or_else(|| Unavailable::new("the reply of Redis cannot be read"))
+        let reply = redis.run(&self.script, SOURCE, command).await?;
+        read_reply(&reply, charges).ok_or_else(|| Unavailable::new("the reply of Redis cannot be read"))
     }
 }
 

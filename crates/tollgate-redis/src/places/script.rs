@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use redis::{Cmd, Script, ServerErrorKind, Value};
+use redis::{Script, Value};
 
 use crate::{Redis, redis_connection::SendError};
 
@@ -56,7 +56,7 @@ impl Scripts {
             command.arg(script).arg(1).arg(&*place.key).arg(self.name(place)).arg(limit).arg(self.millis());
             command
         };
-        call(redis, &self.take, TAKE, command).await
+        redis.run(&self.take, TAKE, command).await
     }
 
     /// Keeps or frees places. Those of one subject stand beside each other.
@@ -82,7 +82,7 @@ impl Scripts {
             }
             command
         };
-        call(redis, &self.keep, KEEP, command).await.map(drop)
+        redis.run(&self.keep, KEEP, command).await.map(drop)
     }
 
     fn name(&self, place: &TakenPlace) -> String {
@@ -92,19 +92,6 @@ impl Scripts {
     /// Milliseconds, of at most one day.
     fn millis(&self) -> u64 {
         u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX)
-    }
-}
-
-async fn call(
-    redis: &Redis,
-    script: &Script,
-    source: &str,
-    command: impl Fn(&str, &str) -> Cmd,
-) -> Result<Value, SendError> {
-    match redis.send(&command("EVALSHA", script.get_hash())).await {
-        // A new server does not know the script yet.
-        Err(error) if error.is_of(ServerErrorKind::NoScript) => redis.send(&command("EVAL", source)).await,
-        reply => reply,
     }
 }
 
