@@ -1,5 +1,6 @@
 //! Credits that are lent by Redis.
 
+mod interleavings;
 mod losses;
 mod random;
 mod services;

@@ -172,14 +172,17 @@ impl<L: Credits> Shared<L> {
     /// Closes a loan, if it lends no more and has no open reservations: the ledger charges what each process has charged on it, and the rest
     /// is available again.
     async fn close(&self, account: &str, tag: &str, now: SystemTime) -> Result<Closing, Unavailable> {
-        let closing = self.script.close(account, tag, now).await?;
-        match &closing {
+        let mut closing = self.script.close(account, tag, now).await?;
+        match &mut closing {
             Closing::Begun(loan, charged) => {
-                for (process, charged) in charged {
-                    self.charge(account, of_charge(*loan, process, 0), *loan, *charged, now).await?;
+                for (process, charged) in charged.iter_mut() {
+                    let id = of_charge(*loan, process, 0);
+                    // If the ledger was asked before Redis went back to an older state, it repeats what it has charged then. The process itself
+                    // charges the rest.
+                    *charged = self.charge(account, id, *loan, *charged, now).await?.charged;
                 }
                 self.ledger.settle(&SettleRequest::new(account, *loan, SettleAction::Release, now)).await?;
-                self.script.closed(account, tag, now).await?;
+                self.script.closed(account, tag, charged, now).await?;
             }
             Closing::Open => return Ok(closing),
             Closing::Done(_) | Closing::Unknown => {}

@@ -152,7 +152,7 @@ function calls.close()
   return { 'closing', id, unpack(charged[tag] or {}) }
 end
 
--- ARGV: the tag of a loan that the ledger has settled, and how long its record is kept.
+-- ARGV: the tag of a loan that the ledger has settled, how long its record is kept, and what the ledger has charged for each process.
 function calls.closed()
   local tag = ARGV[3]
   if redis_call('HEXISTS', account, 'id:' .. tag) == 0 then return { 'closed' } end
@@ -161,7 +161,7 @@ function calls.closed()
   for at = 1, #charged, 2 do redis_call('HDEL', account, 'charged:' .. tag .. ':' .. charged[at]) end
   for _, kind in ipairs({ 'id', 'left', 'back', 'open', 'until', 'closing' }) do redis_call('HDEL', account, kind .. ':' .. tag) end
   if #tags == 1 and tags[1] == tag then redis_call('DEL', account) end
-  redis_call('HSET', record, 'charged', table.concat(charged, ' '))
+  redis_call('HSET', record, 'charged', ARGV[5])
   redis_call('PEXPIRE', record, ARGV[4])
   return { 'closed' }
 end

@@ -238,9 +238,16 @@ impl LoanScript {
         closing.ok_or(SendError::Unreadable)
     }
 
-    /// The ledger has settled a loan.
-    pub(super) async fn closed(&self, account: &str, tag: &str, now: SystemTime) -> Result<(), SendError> {
-        let arguments = [tag.to_owned(), RECORD_KEPT.as_millis().to_string()];
+    /// The ledger has settled a loan, and charged this for each process.
+    pub(super) async fn closed(
+        &self,
+        account: &str,
+        tag: &str,
+        charged: &[(String, u64)],
+        now: SystemTime,
+    ) -> Result<(), SendError> {
+        let pairs: Vec<_> = charged.iter().map(|(process, charged)| format!("{process} {charged}")).collect();
+        let arguments = [tag.to_owned(), RECORD_KEPT.as_millis().to_string(), pairs.join(" ")];
         self.call(account, tag, "closed", now, &arguments).await.map(drop)
     }
 

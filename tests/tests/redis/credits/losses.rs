@@ -110,7 +110,7 @@ async fn a_process_that_is_killed_loses_no_settlement() {
 }
 
 /// Waits until the task of a process has closed all loans of `acme`, which the process does not use.
-async fn closed_by_the_task(process: &Process, ledger: &Ledger, available: u64, second: u64) {
+pub(super) async fn closed_by_the_task(process: &Process, ledger: &Ledger, available: u64, second: u64) {
     process.credits.balance("another account", at(second)).await.unwrap();
     until("the task closes the loans", async || {
         (ledger.balance(second).await == Balance::new(available, 0)).then_some(())

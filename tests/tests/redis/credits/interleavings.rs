@@ -1,0 +1,94 @@
+//! Processes that close, recall and settle at the same time, and a server that goes back meanwhile.
+
+use std::time::Duration;
+
+use tests::redis::Redis as Server;
+use tokio::time::timeout;
+use tollgate::credits::{Balance, CreditAdmin as _, Excess, SettleAction};
+use tollgate_redis::{Loans, RedisSettings};
+
+use super::{
+    losses::closed_by_the_task,
+    setup::{Ledger, Process, balance, commit, held, release, reserve, settle, settled},
+};
+use crate::until;
+
+const ACCOUNT: &str = "tollgate:credits:{acme}";
+
+async fn keys(server: &Server, pattern: &str) -> Vec<String> {
+    server.cli(&["KEYS", pattern]).await.lines().map(str::to_owned).collect()
+}
+
+/// What a snapshot would have, or a replica that lacks what comes later.
+async fn keep_state(server: &Server) {
+    for key in keys(server, "tollgate:credits*").await {
+        server.cli(&["COPY", &key, &format!("snapshot:{key}")]).await;
+    }
+}
+
+async fn go_back(server: &Server) {
+    for key in keys(server, "snapshot:*").await {
+        server.cli(&["COPY", &key, key.strip_prefix("snapshot:").unwrap(), "REPLACE"]).await;
+    }
+}
+
+async fn spend(process: &Process, amount: u64, second: u64) {
+    let id = held(&reserve(&process.credits, amount, second).await);
+    assert_eq!(commit(&process.credits, id, amount, second).await, (amount, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_charged_after_lost_data_has_come_back_is_charged_in_the_ledger() {
+    let server = Server::start().await;
+    let ledger = Ledger::granted(1_000).await;
+    let process = Process::start(&server.url(), &ledger, Loans::Always).await;
+    spend(&process, 7, 0).await;
+    keep_state(&server).await;
+    for key in keys(&server, "tollgate:credits*").await {
+        server.cli(&["DEL", &key]).await;
+    }
+    process.credits.close().await.unwrap();
+    assert_eq!(ledger.balance(0).await, Balance::new(875, 118));
+    go_back(&server).await;
+    spend(&process, 3, 1).await;
+    settled(&[&process], &ledger, 130, 10).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_charged_on_a_loan_that_another_process_had_closed_is_charged_in_the_ledger() {
+    let server = Server::start().await;
+    let ledger = Ledger::granted(1_000).await;
+    let process = Process::start(&server.url(), &ledger, Loans::Always).await;
+    let other = Process::start(&server.url(), &ledger, Loans::Always).await;
+    spend(&process, 7, 0).await;
+    keep_state(&server).await;
+    // The instants of requests are the clock.
+    assert_eq!(balance(&other.credits, 0).await, Balance::new(993, 0));
+    assert!(other.credits.check("acme").await.unwrap().agrees);
+    assert_eq!(ledger.balance(0).await, Balance::new(993, 0));
+    go_back(&server).await;
+    spend(&process, 3, 1).await;
+    settled(&[&process, &other], &ledger, 130, 10).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_charged_while_another_process_closes_what_was_open_again_is_charged_in_the_ledger() {
+    let server = Server::start().await;
+    let ledger = Ledger::granted(1_000).await;
+    let process = Process::start(&server.url(), &ledger, Loans::Always).await;
+    let other = Process::start(&server.url(), &ledger, Loans::Always).await;
+    spend(&process, 7, 0).await;
+    keep_state(&server).await;
+    ledger.set_slow(true);
+    let calls = ledger.calls();
+    let closing = tokio::spawn({
+        let credits = other.credits.clone();
+        async move { balance(&credits, 61).await }
+    });
+    until("the loan is being closed", async || (ledger.calls() > calls).then_some(())).await;
+    go_back(&server).await;
+    spend(&process, 3, 1).await;
+    ledger.set_slow(false);
+    closing.await.unwrap();
+    settled(&[&process, &other], &ledger, 130, 10).await;
+}
