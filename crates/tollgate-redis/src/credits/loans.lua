@@ -186,18 +186,19 @@ end
 
 -- All loans of the account stop to lend, if together they have at least ARGV[3] left, or if ARGV[4] is 1. The reply: what they had, and for each
 -- one its identifier, what it still has to hold, and what returns to the ledger. What has not returned yet counts as left: a caller may have failed.
+-- So does what is left of a loan that is being closed: the process that closes it may have ended.
 function calls.recall()
   local sum = 0
   local tags, charged = loans()
   for _, tag in ipairs(tags) do
-    if get('closing:' .. tag) == 0 then sum = sum + get('left:' .. tag) + get('back:' .. tag) end
+    sum = sum + get('left:' .. tag) + get('back:' .. tag)
   end
   local reply = { 'recalled', sum }
   if sum < tonumber(ARGV[3]) and ARGV[4] ~= '1' then return reply end
   redis_call('HDEL', account, 'loan')
   for _, tag in ipairs(tags) do
     local back = get('left:' .. tag) + get('back:' .. tag)
-    if back > 0 and get('closing:' .. tag) == 0 then
+    if back > 0 then
       set('left:' .. tag, 0)
       set('back:' .. tag, back)
       reply[#reply + 1] = redis_call('HGET', account, 'id:' .. tag)

@@ -92,3 +92,20 @@ async fn what_is_charged_while_another_process_closes_what_was_open_again_is_cha
     closing.await.unwrap();
     settled(&[&process, &other], &ledger, 130, 10).await;
 }
+
+/// The process that closes a loan has died, or waits for the ledger.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loan_that_is_being_closed_can_be_recalled() {
+    let server = Server::start().await;
+    let ledger = Ledger::granted(100).await;
+    let process = Process::start(&server.url(), &ledger, Loans::Always).await;
+    let id = held(&reserve(&process.credits, 50, 0).await);
+    assert_eq!(commit(&process.credits, id, 7, 0).await, (7, 0));
+    let tag = server.cli(&["HGET", ACCOUNT, "loan"]).await;
+    server.cli(&["HDEL", ACCOUNT, "loan"]).await;
+    server.cli(&["HSET", ACCOUNT, &format!("closing:{tag}"), "2000000010000"]).await;
+    let all = held(&reserve(&process.credits, 93, 0).await);
+    assert_eq!(ledger.balance(0).await, Balance::new(0, 100));
+    assert_eq!(commit(&process.credits, all, 93, 0).await, (93, 0));
+    settled(&[&process], &ledger, 75, 100).await;
+}
