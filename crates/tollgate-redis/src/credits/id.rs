@@ -46,9 +46,14 @@ pub(super) fn digits(id: ReservationId) -> String {
     format!("{:032x}", id.number())
 }
 
-/// The tag of a loan, or of the loan that a reservation is of: the first 10 digits of the identifier.
+/// The tag of the loan that a reservation is of: the first 10 digits of the identifier of the reservation.
 pub(super) fn tag(id: ReservationId) -> String {
     format!("{:010x}", id.number() >> 88)
+}
+
+/// The tag of a loan: of a digest, since a ledger may number its reservations.
+pub(super) fn tag_of_loan(loan: ReservationId) -> String {
+    tag(first_bits(&Digest::of(digits(loan))))
 }
 
 pub(super) fn read(digits: &str) -> Option<ReservationId> {
@@ -57,7 +62,10 @@ pub(super) fn read(digits: &str) -> Option<ReservationId> {
 
 /// The identifier by which the ledger charges what a process has charged on a loan beyond `covered` credits, once.
 pub(super) fn of_charge(loan: ReservationId, process: &str, covered: u64) -> ReservationId {
-    let digest = Digest::of(format!("{loan} {process} {covered}"));
+    first_bits(&Digest::of(format!("{loan} {process} {covered}")))
+}
+
+fn first_bits(digest: &Digest) -> ReservationId {
     let first = digest.as_bytes().first_chunk::<16>().copied().unwrap_or_default();
     ReservationId::from_number(u128::from_be_bytes(first))
 }
@@ -70,11 +78,18 @@ mod tests {
     fn a_reservation_of_a_loan_begins_with_its_tag() {
         let loan = ReservationId::random().unwrap();
         let ids = Ids::new();
-        let [one, two] = [ids.of_loan(&tag(loan)), ids.of_loan(&tag(loan))];
+        let [one, two] = [ids.of_loan(&tag_of_loan(loan)), ids.of_loan(&tag_of_loan(loan))];
         assert_ne!(one, two);
-        assert_eq!((tag(one), tag(loan).len()), (tag(loan), 10));
+        assert_eq!((tag(one), tag_of_loan(loan).len()), (tag_of_loan(loan), 10));
         assert!(is_lent(one) && is_lent(two) && !is_lent(ReservationId::from_number(7)));
         assert_eq!(read(&digits(one)), Some(one));
+    }
+
+    #[test]
+    fn loans_that_are_numbered_have_different_tags() {
+        let tags: std::collections::HashSet<_> =
+            (0..1_000).map(|number| tag_of_loan(ReservationId::from_number(number))).collect();
+        assert_eq!(tags.len(), 1_000);
     }
 
     #[test]

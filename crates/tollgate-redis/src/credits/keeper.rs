@@ -14,7 +14,7 @@ use tollgate_core::{
 
 use super::{
     Shared,
-    id::{of_charge, tag},
+    id::{of_charge, tag_of_loan},
     script::{Closing, Lent},
 };
 
@@ -104,7 +104,7 @@ impl<L: Credits> Shared<L> {
         loan: ReservationId,
         now: SystemTime,
     ) -> Result<(), Unavailable> {
-        match self.close(account, &tag(loan), now).await? {
+        match self.close(account, &tag_of_loan(loan), now).await? {
             Closing::Begun(_, charged) | Closing::Done(charged) => {
                 let own = charged.iter().find(|(process, _)| *process == self.ids.process);
                 let own = own.map_or(0, |(_, charged)| *charged);

@@ -1,4 +1,4 @@
--- Lends the credits of loans to requests. A loan is a reservation in the ledger, and its tag the first 10 digits of its identifier.
+-- Lends the credits of loans to requests. A loan is a reservation in the ledger, and its tag the first 10 digits of the digest of its identifier.
 --
 -- KEYS: the account, its open reservations, and the record of one loan.
 --   The account is a hash: `loan` (the tag of the loan that lends), `available` (what the ledger had left when the loan was taken), and of each loan `id`, `left`

@@ -15,7 +15,7 @@ use tollgate_core::{
 use super::{
     LENDING_TIME, SPARE_TIME, Shared,
     book::Loan,
-    id::tag,
+    id::tag_of_loan,
     script::{Recalled, Reserving, millis},
 };
 use crate::redis_connection::SendError;
@@ -116,7 +116,7 @@ impl<L: Credits> Shared<L> {
         // Another loan can take the place of this one, again and again.
         for _ in 0..3 {
             let loan = self.book().loan(account);
-            let id = self.ids.of_loan(&loan.map(tag).unwrap_or_default());
+            let id = self.ids.of_loan(&loan.map(tag_of_loan).unwrap_or_default());
             if let Some(loan) = loan {
                 self.book().reserve(id, account, loan, *amount, *expires_at);
             }

@@ -13,7 +13,7 @@ use tollgate_core::{
 
 use super::{
     book::Loan,
-    id::{self, digits, tag},
+    id::{self, digits, tag, tag_of_loan},
 };
 use crate::{Redis, limiter::key_name::HashTag, redis_connection::SendError};
 
@@ -204,15 +204,15 @@ impl LoanScript {
         now: SystemTime,
     ) -> Result<Option<ReservationId>, SendError> {
         let arguments = [
-            tag(loan.id),
+            tag_of_loan(loan.id),
             digits(loan.id),
             amount.to_string(),
             loan.until.to_string(),
             ACCOUNT_KEPT.as_millis().to_string(),
-            seen.map(tag).unwrap_or_default(),
+            seen.map(tag_of_loan).unwrap_or_default(),
             available.to_string(),
         ];
-        let reply = self.call(account, &tag(loan.id), "open", now, &arguments).await?;
+        let reply = self.call(account, &tag_of_loan(loan.id), "open", now, &arguments).await?;
         match reply.word() {
             "opened" => Ok(None),
             "other" => reply.text(1).and_then(id::read).map(Some).ok_or(SendError::Unreadable),
@@ -283,7 +283,7 @@ impl LoanScript {
         amount: u64,
         now: SystemTime,
     ) -> Result<(), SendError> {
-        let tag = tag(loan);
+        let tag = tag_of_loan(loan);
         self.call(account, &tag, "returned", now, &[tag.clone(), amount.to_string()]).await.map(drop)
     }
 
@@ -291,7 +291,7 @@ impl LoanScript {
     pub(super) async fn list(&self, account: &str, loan: Loan) -> Result<(), SendError> {
         let key = self.list_key();
         let mut command = redis::cmd("ZADD");
-        command.arg(&key).arg(loan.until).arg(format!("{}:{account}", tag(loan.id)));
+        command.arg(&key).arg(loan.until).arg(format!("{}:{account}", tag_of_loan(loan.id)));
         self.redis.send(&command).await?;
         let mut command = redis::cmd("PEXPIRE");
         command.arg(&key).arg(u64::try_from(ACCOUNT_KEPT.as_millis()).unwrap_or(u64::MAX));
