@@ -82,7 +82,10 @@ impl<L: Credits> Shared<L> {
         let commit = SettleAction::CommitLent { loan: None, reserved: promised, actual: rest, excess };
         let of_rest = self.ledger.settle(&SettleRequest::new(account, id, commit, now)).await?;
         // If it has made a debt, nothing may be lent any more.
-        self.recall(account, 1, true, now).await;
+        let can_owe = promised > 0 || matches!(excess, Excess::Owe(_));
+        if can_owe && self.ledger.balance(account, now).await.map_or(true, |balance| balance.owed > 0) {
+            self.recall(account, 1, true, now).await;
+        }
         let charged = charged.saturating_add(of_rest.charged);
         Ok(Settlement::new(id, charged, actual.saturating_sub(charged)))
     }

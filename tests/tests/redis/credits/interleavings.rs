@@ -109,3 +109,25 @@ async fn a_loan_that_is_being_closed_can_be_recalled() {
     assert_eq!(commit(&process.credits, all, 93, 0).await, (93, 0));
     settled(&[&process], &ledger, 75, 100).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_costs_more_and_makes_no_debt_recalls_no_loan() {
+    let server = Server::start().await;
+    let ledger = Ledger::granted(1_000).await;
+    let process = Process::start(&server.url(), &ledger, Loans::Always).await;
+    let mut of_three_loans = Vec::new();
+    for amount in [120, 100, 10] {
+        of_three_loans.push(held(&reserve(&process.credits, amount, 0).await));
+    }
+    let costs = [(150, Excess::TakeAvailable), (300, Excess::Owe(500))];
+    for (id, (actual, excess)) in of_three_loans.iter().zip(costs) {
+        let settlement =
+            settle(&process.credits, *id, SettleAction::Commit { actual, excess }, 0).await.unwrap();
+        assert_eq!((settlement.charged, settlement.uncharged), (actual, 0));
+        let calls = ledger.calls();
+        spend(&process, 1, 0).await;
+        assert_eq!(ledger.calls(), calls, "the last loan lends");
+    }
+    release(&process.credits, of_three_loans[2], 0).await;
+    settled(&[&process], &ledger, 75, 452).await;
+}
