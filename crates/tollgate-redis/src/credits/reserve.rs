@@ -1,6 +1,9 @@
 //! Reserves the credits of a request: from the loan that lends, else in the ledger.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::time::timeout;
 use tollgate_core::{
@@ -58,7 +61,7 @@ enum Taken {
 }
 
 impl<L: Credits> Shared<L> {
-    pub(super) async fn reserve(&self, request: OwnRequest) -> Result<Reserved, Unavailable> {
+    pub(super) async fn reserve(self: &Arc<Self>, request: OwnRequest) -> Result<Reserved, Unavailable> {
         if self.can_be_lent(&request)
             && let Some(reserved) = self.reserve_from_loan(&request).await
         {
@@ -76,7 +79,7 @@ impl<L: Credits> Shared<L> {
     }
 
     /// `None`: the ledger is to be asked.
-    async fn reserve_from_loan(&self, request: &OwnRequest) -> Option<Reserved> {
+    async fn reserve_from_loan(self: &Arc<Self>, request: &OwnRequest) -> Option<Reserved> {
         match self.take(request).await {
             Taken::Reserved(reserved) => return Some(reserved),
             Taken::Failed => return None,
@@ -88,8 +91,11 @@ impl<L: Credits> Shared<L> {
         let turn = self.book().turn(&request.account)?;
         let deadline = self.script.redis().settings().deadline;
         let _turn = timeout(deadline, turn.acquire()).await.ok()?.ok()?;
-        // Loans that are not closed before they expire in the ledger could make a debt.
-        self.close_ended(&request.account, request.now).await;
+        // Loans that are not closed before they expire in the ledger could make a debt. The ledger is asked for each process that has charged,
+        // so this request waits only for a part of it.
+        let (shared, account, now) = (Arc::clone(self), request.account.clone(), request.now);
+        let closing = async move { shared.close_ended(&account, now).await };
+        let _ = timeout(deadline, self.script.redis().runtime().spawn(closing)).await;
         // The one whose turn it was before, or another process, may have borrowed.
         let seen = match self.take(request).await {
             Taken::Reserved(reserved) => return Some(reserved),

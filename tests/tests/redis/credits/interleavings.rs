@@ -131,3 +131,19 @@ async fn a_request_that_costs_more_and_makes_no_debt_recalls_no_loan() {
     release(&process.credits, of_three_loans[2], 0).await;
     settled(&[&process], &ledger, 75, 452).await;
 }
+
+/// Otherwise one request a minute would wait for a call of the ledger for each process.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_does_not_wait_until_the_loan_before_is_closed() {
+    let server = Server::start().await;
+    let ledger = Ledger::granted(1_000).await;
+    let settings = RedisSettings::new(server.url()).with_deadline(Duration::from_millis(500));
+    let process = Process::with(settings, &ledger, Loans::Always).await;
+    spend(&process, 7, 0).await;
+    ledger.set_slow(true);
+    let reserved = timeout(Duration::from_secs(10), reserve(&process.credits, 10, 61)).await;
+    ledger.set_slow(false);
+    let id = held(&reserved.unwrap());
+    assert_eq!(commit(&process.credits, id, 3, 61).await, (3, 0));
+    settled(&[&process], &ledger, 190, 10).await;
+}
