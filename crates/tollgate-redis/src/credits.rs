@@ -145,7 +145,7 @@ pub struct RedisCredits<L> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Loans {
-    /// None: all requests reserve in the ledger.
+    /// None: all requests reserve in the ledger. What other processes have borrowed is recalled and closed, as with the others.
     Off,
     /// Accounts with 10 requests in 10 seconds in this process, of which an eighth of what is available suffices for 16 requests. The default.
     #[default]
@@ -208,9 +208,7 @@ impl<L: Credits> RedisCredits<L> {
             book: Mutex::new(Book::new(loans)),
         });
         let handle = Arc::new(());
-        if loans != Loans::Off {
-            runtime.spawn(keeper::keep(Arc::clone(&shared), Arc::downgrade(&handle)));
-        }
+        runtime.spawn(keeper::keep(Arc::clone(&shared), Arc::downgrade(&handle)));
         Self { shared, handle }
     }
 
@@ -256,10 +254,6 @@ impl<L> Shared<L> {
     fn book(&self) -> MutexGuard<'_, Book> {
         // Each change is complete, even if its thread panics afterwards.
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn borrows(&self) -> bool {
-        self.loans != Loans::Off
     }
 }
 

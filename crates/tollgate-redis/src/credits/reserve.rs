@@ -249,7 +249,7 @@ impl<L: Credits> Shared<L> {
     /// Gives what the loans of an account can lend back to the ledger, if it is at least so much, and keeps them from lending, then or
     /// `in_any_case`. Returns what they could lend.
     pub(super) async fn recall(&self, account: &str, least: u64, in_any_case: bool, now: SystemTime) -> u64 {
-        if !self.borrows() || !self.script.redis().is_up() {
+        if !self.script.redis().is_up() {
             return 0;
         }
         let Ok((left, loans)) = self.script.recall(account, least, in_any_case, now).await else { return 0 };

@@ -147,3 +147,19 @@ async fn a_request_does_not_wait_until_the_loan_before_is_closed() {
     assert_eq!(commit(&process.credits, id, 3, 61).await, (3, 0));
     settled(&[&process], &ledger, 190, 10).await;
 }
+
+/// The loans of other processes, and those of this one before its settings were changed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_borrows_nothing_recalls_and_closes_loans() {
+    let server = Server::start().await;
+    let ledger = Ledger::granted(100).await;
+    let killed = Process::start(&server.url(), &ledger, Loans::Always).await;
+    let other = Process::start(&server.url(), &ledger, Loans::Off).await;
+    spend(&killed, 7, 0).await;
+    assert_eq!(balance(&other.credits, 0).await, Balance::new(93, 0));
+    let id = held(&reserve(&other.credits, 93, 0).await);
+    release(&other.credits, id, 0).await;
+    spend(&killed, 3, 0).await;
+    killed.kill();
+    closed_by_the_task(&other, &ledger, 90, 130).await;
+}
