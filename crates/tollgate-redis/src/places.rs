@@ -134,9 +134,14 @@ impl Places for RedisPlaces {
 impl Shared {
     /// Takes a place in Redis, too. However this ends, the attempt gives back what Redis may have counted.
     async fn take(&self, attempt: Attempt, limit: u32, local: Place) -> Result<Option<Place>, Unavailable> {
-        let deadline = self.redis.settings().deadline;
+        let (deadline, connection) = (self.redis.settings().deadline, self.redis.number());
         let taken = timeout(deadline, self.scripts.take(&self.redis, attempt.place(), limit)).await;
-        match taken.unwrap_or(Err(SendError::Late(deadline))) {
+        let late = |_| {
+            // The command was dropped in the moment in which it would have been late.
+            self.redis.count_late(connection);
+            Err(SendError::Late(deadline))
+        };
+        match taken.unwrap_or_else(late) {
             Ok(Value::Int(1)) => Ok(Some(attempt.succeed(local))),
             Ok(Value::Int(0)) => {
                 attempt.fail();

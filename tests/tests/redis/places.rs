@@ -241,6 +241,22 @@ async fn a_place_that_a_silent_server_takes_too_late_is_given_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_requests_without_an_answer_end_the_connection() {
+    let server = Server::start().await;
+    for _ in 0..5 {
+        let settings = RedisSettings::new(server.url()).with_deadline(Duration::from_millis(100));
+        let redis = Redis::connect(settings).await.unwrap();
+        let places = RedisPlaces::builder(redis.clone()).with_outage(Outage::Refuse).build();
+        server.pause().await;
+        for _ in 0..3 {
+            assert!(ask(&places, "ada", 1).await.is_err());
+        }
+        assert!(!redis.is_up());
+        server.resume().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_place_is_given_back_after_the_line_was_cut() {
     let server = Server::start().await;
     let mut relay = Relay::to(server.address());

@@ -113,8 +113,13 @@ impl<L: Credits> Shared<L> {
     }
 
     async fn take(&self, request: &OwnRequest) -> Taken {
-        let deadline = self.script.redis().settings().deadline;
-        timeout(deadline, self.take_from_loan(request)).await.unwrap_or(Taken::Failed)
+        let redis = self.script.redis();
+        let (deadline, connection) = (redis.settings().deadline, redis.number());
+        timeout(deadline, self.take_from_loan(request)).await.unwrap_or_else(|_| {
+            // The command was dropped in the moment in which it would have been late.
+            redis.count_late(connection);
+            Taken::Failed
+        })
     }
 
     async fn take_from_loan(&self, request: &OwnRequest) -> Taken {

@@ -163,3 +163,20 @@ async fn a_process_that_borrows_nothing_recalls_and_closes_loans() {
     killed.kill();
     closed_by_the_task(&other, &ledger, 90, 130).await;
 }
+
+/// Otherwise a server that is silent is asked longer than is said.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_requests_without_an_answer_end_the_connection() {
+    let server = Server::start().await;
+    let ledger = Ledger::granted(1_000).await;
+    for _ in 0..5 {
+        let settings = RedisSettings::new(server.url()).with_deadline(Duration::from_millis(100));
+        let process = Process::with(settings, &ledger, Loans::Always).await;
+        server.pause().await;
+        for _ in 0..3 {
+            held(&reserve(&process.credits, 1, 0).await);
+        }
+        assert!(!process.redis.is_up());
+        server.resume().await;
+    }
+}
