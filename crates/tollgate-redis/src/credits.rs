@@ -9,6 +9,7 @@ mod script;
 mod settle;
 
 use std::{
+    convert::Infallible,
     fmt,
     future::Future,
     sync::{
@@ -18,13 +19,13 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio::time::sleep;
+use tokio::{sync::oneshot, time::sleep};
 use tollgate_core::{
     answer::Answer,
     clock::{Clock as _, SystemClock},
     credits::{
         Balance, CreditAdmin, CreditAdminError, Credits, Grant, LedgerCheck, LedgerEntry, LedgerQuery,
-        NewGrant, ReserveRequest, Reserved, SettleRequest, Settlement, WithdrawGrant,
+        NewGrant, ReserveRequest, Reserved, SettleAction, SettleRequest, Settlement, WithdrawGrant,
     },
     denial::Unavailable,
     manage::{Command, Page},
@@ -104,7 +105,7 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 /// | a replica takes over that lacks the latest changes | a process that runs charges what the replica lacks. What it has lent twice can become a debt |
 /// | Redis goes back to an older state, such as a snapshot | the same: a process that runs charges what it has charged since, and loans that were closed can be lent until their minute is over |
 /// | another process settles what a killed one has reserved, after Redis lost its data | it is not charged |
-/// | the caller hangs up | a reservation that was made all the same expires. A settlement is made |
+/// | the caller hangs up | a reservation that was made all the same is released if a loan lends it, and expires if not. A settlement is made |
 ///
 /// An outage of Redis can cause a refusal with 402 although credits are lent. So can a loan in the milliseconds in which other processes
 /// take, return or close one.
@@ -288,8 +289,21 @@ impl Lent {
 
 impl<L: Credits> Credits for RedisCredits<L> {
     fn reserve(&self, request: &ReserveRequest<'_>) -> Answer<Result<Reserved, Unavailable>> {
-        let own = OwnRequest::new(request);
-        self.complete(request.now, |shared| async move { shared.reserve(own).await })
+        let (own, now) = (OwnRequest::new(request), request.now);
+        let account = own.account.clone();
+        let (task, caller) = oneshot::channel::<Infallible>();
+        let reserved = self.complete(now, move |shared| async move {
+            let reserved = shared.reserve(own).await;
+            if let (true, Ok(Reserved::Held(held))) = (task.is_closed(), &reserved) {
+                // The caller has hung up, and nobody else has the identifier. The keeper releases it.
+                shared.book().wish(&account, held.id, SettleAction::Release, now);
+            }
+            reserved
+        });
+        Answer::later(async move {
+            let _caller = caller;
+            reserved.await
+        })
     }
 
     fn settle(&self, request: &SettleRequest<'_>) -> Answer<Result<Settlement, Unavailable>> {
