@@ -26,6 +26,9 @@ const MOST_OPEN: usize = 100_000;
 /// How many accounts are remembered at most. Others reserve in the ledger.
 const MOST_ACCOUNTS: usize = 10_000;
 
+/// How often it is looked which of so many accounts are not used any more.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// An account with so many requests in this time borrows.
 const BUSY: u32 = 10;
 const BUSY_TIME: Duration = Duration::from_secs(10);
@@ -40,7 +43,11 @@ const LEAST_REQUESTS: u64 = 16;
 pub(super) struct Book {
     kind: Loans,
     accounts: HashMap<Box<str>, Account>,
+    /// Until then, there are as many accounts as may be.
+    full_until: u64,
     open: HashMap<ReservationId, OpenReservation>,
+    /// Those of them whose callers have asked for a settlement.
+    wished: HashSet<ReservationId>,
     loans: HashMap<ReservationId, UsedLoan>,
 }
 
@@ -96,7 +103,14 @@ struct UsedLoan {
 
 impl Book {
     pub(super) fn new(kind: Loans) -> Self {
-        Self { kind, accounts: HashMap::new(), open: HashMap::new(), loans: HashMap::new() }
+        Self {
+            kind,
+            accounts: HashMap::new(),
+            full_until: 0,
+            open: HashMap::new(),
+            wished: HashSet::new(),
+            loans: HashMap::new(),
+        }
     }
 
     /// Counts a request. Returns whether it is to be lent its credits.
@@ -106,8 +120,13 @@ impl Book {
         }
         let now = millis(now);
         if !self.accounts.contains_key(account) && self.accounts.len() >= MOST_ACCOUNTS {
+            // To look through all accounts takes long.
+            if now < self.full_until {
+                return false;
+            }
             self.accounts.retain(|_, account| account.is_in_use(now));
             if self.accounts.len() >= MOST_ACCOUNTS {
+                self.full_until = now.saturating_add(millis_of(LOOK_EVERY));
                 return false;
             }
         }
@@ -196,6 +215,7 @@ impl Book {
     /// Redis has not made a reservation, or it is settled.
     pub(super) fn forget(&mut self, id: ReservationId) {
         self.open.remove(&id);
+        self.wished.remove(&id);
     }
 
     /// How an open reservation of this process is settled: as its first caller has asked.
@@ -208,6 +228,7 @@ impl Book {
     ) -> Option<OpenReservation> {
         let open = self.open.get_mut(&id).filter(|open| &*open.account == account)?;
         open.wish.get_or_insert((action, now));
+        self.wished.insert(id);
         Some(open.clone())
     }
 
@@ -260,7 +281,8 @@ impl Book {
 
     /// The settlements that Redis has not answered.
     pub(super) fn unanswered(&self) -> Vec<(ReservationId, Arc<str>, SettleAction, SystemTime)> {
-        let wished = self.open.iter().filter_map(|(id, open)| {
+        let wished = self.wished.iter().filter_map(|id| {
+            let open = self.open.get(id)?;
             open.wish.map(|(action, now)| (*id, Arc::clone(&open.account), action, now))
         });
         wished.collect()
@@ -285,7 +307,7 @@ impl Book {
     }
 
     pub(super) fn is_settled(&self) -> bool {
-        self.open.values().all(|open| open.wish.is_none())
+        self.wished.is_empty()
     }
 
     /// How many loans have charges of this process that the ledger does not have.
@@ -297,6 +319,7 @@ impl Book {
     pub(super) fn tidy(&mut self, now: SystemTime) {
         let now = millis(now);
         self.open.retain(|_, open| now < open.expires.saturating_add(millis_of(SETTLEMENT_KEPT)));
+        self.wished.retain(|id| self.open.contains_key(id));
         self.accounts.retain(|_, account| account.is_in_use(now));
         // A server that goes back to an older state lends a closed loan again, until its time is over. What is then charged on it must be
         // seen to be new.
@@ -380,6 +403,8 @@ mod tests {
         let mut book = Book::new(Loans::Always);
         assert!((0..MOST_ACCOUNTS).all(|number| book.lends(&number.to_string(), at(0))));
         assert!(!book.lends("one more", at(0)));
+        assert!(!book.lends("one more", at(0)), "it is not looked at all of them for each request");
+        assert_eq!(book.full_until, millis(at(1)));
         assert!(book.lends("0", at(0)));
         assert!(book.lends("one more", at(30)));
         assert_eq!(book.accounts.len(), 1);
@@ -422,6 +447,11 @@ mod tests {
         assert!(!book.is_settled(), "the ledger may have to charge a rest");
         book.forget(ID);
         assert!(book.is_settled() && book.unanswered().is_empty());
+
+        let mut book = reserved(10);
+        assert!(book.wish("acme", ID, commit, at(1)).is_some());
+        book.tidy(at(60) + SETTLEMENT_KEPT);
+        assert!(book.is_settled(), "it can no longer be settled");
     }
 
     #[test]
