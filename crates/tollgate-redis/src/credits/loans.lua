@@ -122,15 +122,15 @@ end
 function calls.open()
   local tag, amount, seen = ARGV[3], ARGV[5], ARGV[8]
   local current = redis_call('HGET', account, 'loan')
-  if current and current ~= seen and current ~= tag and now < get('until:' .. current) and get('left:' .. current) > 0 then
+  -- The client of a cluster sends the same command again when a connection fails. Another loan can lend by then.
+  if redis_call('EXISTS', record) == 1 then return { 'opened' } end
+  if current and current ~= seen and now < get('until:' .. current) and get('left:' .. current) > 0 then
     return { 'other', redis_call('HGET', account, 'id:' .. current) }
   end
-  if redis_call('EXISTS', record) == 0 then
-    redis_call('HSET', account, 'loan', tag, 'available', ARGV[9], 'id:' .. tag, ARGV[4], 'left:' .. tag, amount, 'until:' .. tag, ARGV[6])
-    redis_call('HSET', record, 'loan', ARGV[4])
-    expire(account, tonumber(ARGV[7]))
-    expire(record, tonumber(ARGV[7]))
-  end
+  redis_call('HSET', account, 'loan', tag, 'available', ARGV[9], 'id:' .. tag, ARGV[4], 'left:' .. tag, amount, 'until:' .. tag, ARGV[6])
+  redis_call('HSET', record, 'loan', ARGV[4])
+  expire(account, tonumber(ARGV[7]))
+  expire(record, tonumber(ARGV[7]))
   return { 'opened' }
 end
 

@@ -180,3 +180,28 @@ async fn three_requests_without_an_answer_end_the_connection() {
         server.resume().await;
     }
 }
+
+/// The client of a cluster sends a command again when a connection fails.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loan_that_is_opened_twice_stays_open_also_if_another_one_lends_by_then() {
+    let server = Server::start().await;
+    let ledger = Ledger::granted(1_000).await;
+    let process = Process::start(&server.url(), &ledger, Loans::Always).await;
+    let one = held(&reserve(&process.credits, 120, 0).await);
+    let tag = server.cli(&["HGET", ACCOUNT, "loan"]).await;
+    let loan = server.cli(&["HGET", ACCOUNT, &format!("id:{tag}")]).await;
+    let two = held(&reserve(&process.credits, 10, 0).await);
+    let script = include_str!("../../../../crates/tollgate-redis/src/credits/loans.lua");
+    let [open, record] = ["open", &tag].map(|last| format!("{ACCOUNT}:{last}"));
+    let (now, until, day) = ("2000000000000", "2000000060000", "86400000");
+    let keys = ["EVAL", script, "3", ACCOUNT, &open, &record];
+    let again = ["open", now, &tag, &loan, "125", until, day, "", "875"];
+    assert_eq!(
+        server.cli(&[&keys[..], &again].concat()).await,
+        "opened",
+        "not `other`: it is not given back"
+    );
+    release(&process.credits, one, 0).await;
+    release(&process.credits, two, 0).await;
+    settled(&[&process], &ledger, 75, 0).await;
+}
