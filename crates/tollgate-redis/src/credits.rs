@@ -99,7 +99,7 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 /// | Redis is down or late | requests reserve in the ledger. What is lent is missing there until Redis is back or the loan expires. A settlement of a loan is [`Unavailable`], and this process repeats it until Redis answers, also after its caller has given up |
 /// | Redis loses its data | each process charges in the ledger what it has charged on the loan and what it settles later, from the loan, which is still reserved there. What no process has charged returns when the loan expires: 21 minutes after it was taken |
 /// | a process is killed | what it has charged is in Redis, and is charged in the ledger by any process that uses Redis within 24 hours. Its open reservations expire |
-/// | a process is killed while it borrows | the credits of this loan return when it expires |
+/// | a process is killed while it borrows, or the answer of the ledger is lost | the credits of this loan return when it expires. All processes together take the next one up to 10 seconds later |
 /// | Redis loses its data, and a process is killed before it has charged in the ledger | what this process has charged is not charged: at most on the loans that are not closed |
 /// | the ledger is down | loans lend until their minute is over. Then reservations are `Unavailable`. Loans are closed when it is back |
 /// | a replica takes over that lacks the latest changes | a process that runs charges what the replica lacks. What it has lent twice can become a debt |
@@ -114,7 +114,8 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 ///
 /// - A [`Reservation`](tollgate_core::credits::Reservation) of a loan says what was available when the loan was taken, and
 ///   what the loan has left. [`balance`](Credits::balance) is exact while Redis answers; otherwise what is lent counts as reserved.
-/// - The entries of the ledger are those of the loans, with their identifiers, not of single requests.
+/// - The entries of the ledger are those of the loans, with their identifiers, not of single requests. Loans have idempotency keys
+///   that begin with `tollgate-loan-`: an account that uses such keys itself may be lent nothing.
 /// - What is lent stays lent for a minute if its grant expires, and lapses when it returns. [`withdraw`](CreditAdmin::withdraw),
 ///   [`grants`](CreditAdmin::grants) and [`check`](CreditAdmin::check) first give back what is not lent to a request.
 /// - A debt that a request makes which has reserved in the ledger keeps the loan that lends from lending only when its minute is over.

@@ -244,7 +244,7 @@ async fn a_place_that_a_silent_server_takes_too_late_is_given_back() {
 async fn three_requests_without_an_answer_end_the_connection() {
     let server = Server::start().await;
     for _ in 0..5 {
-        let settings = RedisSettings::new(server.url()).with_deadline(Duration::from_millis(100));
+        let settings = RedisSettings::new(server.url()).with_deadline(Duration::from_millis(200));
         let redis = Redis::connect(settings).await.unwrap();
         let places = RedisPlaces::builder(redis.clone()).with_outage(Outage::Refuse).build();
         server.pause().await;

@@ -26,6 +26,9 @@ use crate::redis_connection::SendError;
 /// How long an account does not borrow after the ledger has not answered.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// In this time, in milliseconds, a loan is taken once in place of another one, or of none.
+const TAKEN_ONCE_IN: u64 = 10_000;
+
 /// A request to reserve that owns its texts.
 pub(super) struct OwnRequest {
     pub(super) account: Box<str>,
@@ -174,14 +177,20 @@ impl<L: Credits> Shared<L> {
         let amount = self.book().size(available, *amount)?;
         let until = now.checked_add(LENDING_TIME)?;
         let expires_at = until.checked_add(self.longest + SPARE_TIME)?;
-        let taken = match self.ledger.reserve(&ReserveRequest::new(account, amount, expires_at, *now)).await {
+        // Of all processes, one takes the place of a loan that does not suffice. If the ledger takes loans and its answers are lost, the next one
+        // is taken only after this time.
+        let place = seen.map_or_else(|| "first".to_owned(), tag_of_loan);
+        let key = format!("tollgate-loan-{place}-{}", millis(*now) / TAKEN_ONCE_IN);
+        let idempotency = Idempotency::new(&key, Digest::of("loan"));
+        let asked = ReserveRequest::new(account, amount, expires_at, *now).with_idempotency(idempotency);
+        let taken = match self.ledger.reserve(&asked).await {
             Ok(Reserved::Held(taken)) => taken,
             Ok(Reserved::Insufficient(shortage)) => {
                 self.note(account, &shortage);
                 return None;
             }
             _ => {
-                // It does not answer. Requests that wait for their turn must not wait for it one after another.
+                // It does not answer, or another process takes a loan. Requests that wait for their turn must not wait for it one after another.
                 self.book().pause(account, now.checked_add(PAUSE)?);
                 return None;
             }

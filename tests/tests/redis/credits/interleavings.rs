@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use tests::redis::Redis as Server;
 use tokio::time::timeout;
-use tollgate::credits::{Balance, CreditAdmin as _, Excess, SettleAction};
+use tollgate::credits::{Balance, CreditAdmin as _, Credits as _, Excess, SettleAction};
 use tollgate_redis::{Loans, RedisSettings};
 
 use super::{
     losses::closed_by_the_task,
-    setup::{Ledger, Process, balance, commit, held, release, reserve, settle, settled},
+    setup::{Ledger, Process, balance, commit, held, release, request, reserve, settle, settled},
 };
 use crate::until;
 
@@ -170,7 +170,7 @@ async fn three_requests_without_an_answer_end_the_connection() {
     let server = Server::start().await;
     let ledger = Ledger::granted(1_000).await;
     for _ in 0..5 {
-        let settings = RedisSettings::new(server.url()).with_deadline(Duration::from_millis(100));
+        let settings = RedisSettings::new(server.url()).with_deadline(Duration::from_millis(200));
         let process = Process::with(settings, &ledger, Loans::Always).await;
         server.pause().await;
         for _ in 0..3 {
@@ -204,4 +204,25 @@ async fn a_loan_that_is_opened_twice_stays_open_also_if_another_one_lends_by_the
     release(&process.credits, one, 0).await;
     release(&process.credits, two, 0).await;
     settled(&[&process], &ledger, 75, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ledger_whose_answers_are_lost_lends_one_loan_in_10_seconds() {
+    let server = Server::start().await;
+    let ledger = Ledger::granted(8_000).await;
+    let mut processes = Vec::new();
+    for _ in 0..3 {
+        processes.push(Process::start(&server.url(), &ledger, Loans::Always).await);
+    }
+    ledger.set_silent(true);
+    for second in 0..20 {
+        for process in &processes {
+            process.credits.reserve(&request(1, second)).await.unwrap_err();
+        }
+    }
+    ledger.set_silent(false);
+    let Balance { reserved, .. } = ledger.balance(20).await;
+    assert!((1_860..=2_000).contains(&reserved), "two loans, and 60 requests: {reserved}");
+    spend(&processes[0], 7, 21).await;
+    settled(&processes.iter().collect::<Vec<_>>(), &ledger, 1_400, 7).await;
 }

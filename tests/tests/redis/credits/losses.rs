@@ -263,7 +263,7 @@ async fn a_loan_is_closed_when_the_ledger_is_back() {
     settled(&[&process], &ledger, 75, 7).await;
 }
 
-/// Two loans are taken at the same time: one of them is given back.
+/// One of them takes a loan. The others ask the ledger until it is open.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_that_borrow_at_the_same_time_share_one_loan() {
     let server = Server::start().await;
@@ -278,7 +278,8 @@ async fn processes_that_borrow_at_the_same_time_share_one_loan() {
         let reserved = futures_util::future::join_all(asked).await;
         assert!(reserved.iter().all(|reserved| matches!(reserved, Reserved::Held(_))), "{reserved:?}");
         let Balance { available, reserved, .. } = ledger.balance(0).await;
-        assert!(available + reserved == 8_000 && reserved <= 1_000, "round {round}: {reserved}");
+        let is_one_loan = (1_000..=1_030).contains(&reserved);
+        assert!(available + reserved == 8_000 && is_one_loan, "round {round}: {reserved}");
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) fn at(second: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(2_000_000_000 + second)
 }
 
-/// A ledger in memory, which counts the calls that change it, can be down, and can let settlements wait.
+/// A ledger in memory, which counts the calls that change it, can be down, can let settlements wait, and can lose answers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ledger {
     pub(super) credits: MemoryCredits,
@@ -38,6 +38,7 @@ pub(super) struct Ledger {
     calls: Arc<AtomicUsize>,
     is_down: Arc<AtomicBool>,
     is_slow: Arc<AtomicBool>,
+    is_silent: Arc<AtomicBool>,
 }
 
 impl Ledger {
@@ -61,6 +62,11 @@ impl Ledger {
         self.is_slow.store(is_slow, Ordering::Relaxed);
     }
 
+    /// Reserves, and does not say so.
+    pub(super) fn set_silent(&self, is_silent: bool) {
+        self.is_silent.store(is_silent, Ordering::Relaxed);
+    }
+
     pub(super) async fn balance(&self, second: u64) -> Balance {
         self.credits.balance("acme", at(second)).await.unwrap()
     }
@@ -79,7 +85,9 @@ impl Ledger {
 
 impl Credits for Ledger {
     fn reserve(&self, request: &ReserveRequest<'_>) -> Answer<Result<Reserved, Unavailable>> {
-        self.call(|credits| credits.reserve(request))
+        let is_silent = self.is_silent.load(Ordering::Relaxed);
+        let reserved = self.call(|credits| credits.reserve(request));
+        if is_silent { Answer::Now(Err(Unavailable::new("its answer is lost"))) } else { reserved }
     }
 
     fn settle(&self, request: &SettleRequest<'_>) -> Answer<Result<Settlement, Unavailable>> {
