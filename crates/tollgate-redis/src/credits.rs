@@ -113,7 +113,8 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 /// # What differs from the ledger
 ///
 /// - A [`Reservation`](tollgate_core::credits::Reservation) of a loan says what was available when the loan was taken, and
-///   what the loan has left. [`balance`](Credits::balance) is exact while Redis answers; otherwise what is lent counts as reserved.
+///   what the loan has left. [`balance`](Credits::balance) is exact while Redis answers. Without it, and
+///   in the milliseconds in which a loan is taken or returns, what is lent counts as reserved.
 /// - The entries of the ledger are those of the loans, with their identifiers, not of single requests. Loans have idempotency keys
 ///   that begin with `tollgate-loan-`: an account that uses such keys itself may be lent nothing.
 /// - What is lent stays lent for a minute if its grant expires, and lapses when it returns. [`withdraw`](CreditAdmin::withdraw),
