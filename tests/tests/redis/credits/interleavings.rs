@@ -54,6 +54,21 @@ async fn what_is_charged_after_lost_data_has_come_back_is_charged_in_the_ledger(
     settled(&[&process], &ledger, 130, 10).await;
 }
 
+/// A replica takes over that lacks one reservation. When this is settled, the ledger is asked for what was charged until then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_charged_after_a_replica_lacks_a_reservation_is_charged_in_the_ledger() {
+    let server = Server::start().await;
+    let ledger = Ledger::granted(1_000).await;
+    let process = Process::start(&server.url(), &ledger, Loans::Always).await;
+    spend(&process, 7, 0).await;
+    keep_state(&server).await;
+    let id = held(&reserve(&process.credits, 10, 0).await);
+    go_back(&server).await;
+    assert_eq!(commit(&process.credits, id, 5, 0).await, (5, 0));
+    spend(&process, 3, 1).await;
+    settled(&[&process], &ledger, 130, 15).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_charged_on_a_loan_that_another_process_had_closed_is_charged_in_the_ledger() {
     let server = Server::start().await;
