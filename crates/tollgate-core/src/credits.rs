@@ -10,6 +10,7 @@ mod account;
 mod check;
 mod grant;
 mod ledger;
+mod loan;
 mod reservation;
 
 use std::{sync::Arc, time::SystemTime};
@@ -23,6 +24,7 @@ use crate::{
 pub use account::{Account, AccountGrant, Changes, ReservationState, ReservedPart, StoredReservation};
 pub use grant::{CreditAdminError, Grant, GrantId, InvalidRefill, NewGrant, Refill, WithdrawGrant};
 pub use ledger::{EntryKind, LedgerChange, LedgerCheck, LedgerEntry, LedgerQuery};
+pub use loan::{ChargeLentRequest, ShrinkRequest};
 pub use reservation::{
     Balance, Excess, Idempotency, InvalidReservationId, Reservation, ReservationId, ReserveRequest, Reserved,
     SettleAction, SettleRequest, Settlement, Shortage,
@@ -47,7 +49,7 @@ pub trait Credits: Send + Sync + 'static {
     /// expires.
     fn reserve(&self, request: &ReserveRequest<'_>) -> Answer<Result<Reserved, Unavailable>>;
 
-    /// Charges, releases or shrinks a reservation. It must not panic: it is called when a response is dropped.
+    /// Charges or releases a reservation. It must not panic: it is called when a response is dropped.
     ///
     /// # Errors
     /// [`Unavailable`] if it is not known whether the reservation was settled: call again.
@@ -71,6 +73,50 @@ impl<C: Credits + ?Sized> Credits for Arc<C> {
 
     fn balance(&self, account: &str, now: SystemTime) -> Answer<Result<Balance, Unavailable>> {
         (**self).balance(account, now)
+    }
+}
+
+/// Loans: reservations whose credits another backend lends to requests, as `RedisCredits` of `tollgate-redis` does.
+///
+/// That backend takes a loan by [`reserve`](Credits::reserve), and closes it by [`settle`](Credits::settle). What it has lent is charged here
+/// by [`charge_lent`](Self::charge_lent), under an identifier that it has made.
+///
+/// Each change is atomic, and completes even if its future is dropped.
+pub trait CreditLoans: Credits {
+    /// Gives back what a loan holds beyond an amount. The loan stays open, and then holds this amount. Nothing changes if it holds less, or
+    /// is not open.
+    ///
+    /// # Errors
+    /// [`Unavailable`] if it is not known whether the loan has changed: call again.
+    fn shrink(&self, request: &ShrinkRequest<'_>) -> Answer<Result<(), Unavailable>>;
+
+    /// Charges what was lent to a request, once within 24 hours: a repeated call returns the same settlement.
+    ///
+    /// What the loan still holds is charged first, up to what was lent. The rest is charged as for a reservation that has expired: up to what
+    /// was lent in full, if need be as a debt.
+    ///
+    /// # Errors
+    /// [`Unavailable`] if it is not known whether the request was charged: call again.
+    fn charge_lent(&self, request: &ChargeLentRequest<'_>) -> Answer<Result<Settlement, Unavailable>>;
+
+    /// What was charged under an identifier, by either kind of settlement. 0 if nothing was, or if it was more than 24 hours ago.
+    ///
+    /// # Errors
+    /// [`Unavailable`] if the backend does not answer.
+    fn charged(&self, account: &str, id: ReservationId, now: SystemTime) -> Answer<Result<u64, Unavailable>>;
+}
+
+impl<C: CreditLoans + ?Sized> CreditLoans for Arc<C> {
+    fn shrink(&self, request: &ShrinkRequest<'_>) -> Answer<Result<(), Unavailable>> {
+        (**self).shrink(request)
+    }
+
+    fn charge_lent(&self, request: &ChargeLentRequest<'_>) -> Answer<Result<Settlement, Unavailable>> {
+        (**self).charge_lent(request)
+    }
+
+    fn charged(&self, account: &str, id: ReservationId, now: SystemTime) -> Answer<Result<u64, Unavailable>> {
+        (**self).charged(account, id, now)
     }
 }
 

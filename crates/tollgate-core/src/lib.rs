@@ -11,7 +11,7 @@
 //! | [`limit`] | how much a caller may do: [`Quota`](limit::Quota), [`Counter`](limit::Counter), [`Decision`](limit::Decision) | [`Limiter`](limit::Limiter) |
 //! | [`store`] | stored keys and their changes: [`KeyRecord`](store::KeyRecord), [`StoreEvent`](store::StoreEvent), [`EndSignal`](store::EndSignal) | [`KeyStore`](store::KeyStore), [`LegacyKeys`](store::LegacyKeys) |
 //! | [`manage`] | managed keys: [`KeyDetails`](manage::KeyDetails), [`KeyChange`](manage::KeyChange), [`KeyEvent`](manage::KeyEvent), [`Actor`](manage::Actor) | [`KeyAdmin`](manage::KeyAdmin) |
-//! | [`credits`] | what requests cost: [`Reservation`](credits::Reservation), [`Grant`](credits::Grant), [`LedgerEntry`](credits::LedgerEntry) | [`Credits`](credits::Credits), [`CreditAdmin`](credits::CreditAdmin) |
+//! | [`credits`] | what requests cost: [`Reservation`](credits::Reservation), [`Grant`](credits::Grant), [`LedgerEntry`](credits::LedgerEntry) | [`Credits`](credits::Credits), [`CreditAdmin`](credits::CreditAdmin), [`CreditLoans`](credits::CreditLoans) |
 //! | [`in_flight`] | requests in flight: [`Place`](in_flight::Place) | [`Places`](in_flight::Places) |
 //! | [`usage`] | how often keys are used | [`UsageSink`](usage::UsageSink), [`UsageStore`](usage::UsageStore) |
 //! | [`bounds`] | the upper bounds of what is stored of a key | |

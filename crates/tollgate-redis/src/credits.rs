@@ -24,8 +24,9 @@ use tollgate_core::{
     answer::Answer,
     clock::{Clock as _, SystemClock},
     credits::{
-        Balance, CreditAdmin, CreditAdminError, Credits, Grant, LedgerCheck, LedgerEntry, LedgerQuery,
-        NewGrant, ReserveRequest, Reserved, SettleAction, SettleRequest, Settlement, WithdrawGrant,
+        Balance, CreditAdmin, CreditAdminError, CreditLoans, Credits, Grant, LedgerCheck, LedgerEntry,
+        LedgerQuery, NewGrant, ReserveRequest, Reserved, SettleAction, SettleRequest, Settlement,
+        WithdrawGrant,
     },
     denial::Unavailable,
     manage::{Command, Page},
@@ -54,9 +55,8 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 /// Lends the credits of busy accounts to the requests of all processes that share a Redis or Valkey server. The ledger, such as
 /// `SqlCredits`, has every credit, and is asked once for each loan: about once a minute.
 ///
-/// `L` has to pass `tollgate_testing::suite::lent_credits`, as `SqlCredits` and `MemoryCredits` do: it also has to do
-/// [`SettleAction::Shrink`](tollgate_core::credits::SettleAction::Shrink) and
-/// [`SettleAction::CommitLent`](tollgate_core::credits::SettleAction::CommitLent). Services with different ledgers need different
+/// A ledger of your own implements [`CreditLoans`], as `SqlCredits` and `MemoryCredits` do, and passes
+/// `tollgate_testing::suite::credit_loans`. Services with different ledgers need different
 /// [prefixes](crate::RedisSettings::with_prefix): the names in Redis contain the account, and not the ledger.
 ///
 /// ```no_run
@@ -179,7 +179,7 @@ impl Clock {
         Self::Requests(AtomicU64::new(0))
     }
 
-    fn note(&self, now: SystemTime) {
+    fn record(&self, now: SystemTime) {
         if let Self::Requests(latest) = self {
             latest.fetch_max(millis(now), Ordering::Relaxed);
         }
@@ -193,7 +193,7 @@ impl Clock {
     }
 }
 
-impl<L: Credits> RedisCredits<L> {
+impl<L: CreditLoans> RedisCredits<L> {
     /// Credits with the default settings: busy accounts borrow.
     pub fn new(redis: Redis, ledger: L) -> Self {
         Self::builder(redis, ledger).build()
@@ -236,7 +236,7 @@ impl<L: Credits> RedisCredits<L> {
         E: From<Unavailable> + Send + 'static,
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
-        self.shared.clock.note(now);
+        self.shared.clock.record(now);
         let runtime = self.shared.script.redis().runtime().clone();
         let future = call(Arc::clone(&self.shared));
         Answer::later(async move {
@@ -260,7 +260,7 @@ impl<L> Shared<L> {
     }
 }
 
-impl<L: Credits> Shared<L> {
+impl<L: CreditLoans> Shared<L> {
     async fn balance(&self, account: &str, now: SystemTime) -> Result<Balance, Unavailable> {
         let mut lent = self.close_ended(account, now).await;
         for _ in 0..MOST_LOOKS {
@@ -289,7 +289,7 @@ impl Lent {
     }
 }
 
-impl<L: Credits> Credits for RedisCredits<L> {
+impl<L: CreditLoans> Credits for RedisCredits<L> {
     fn reserve(&self, request: &ReserveRequest<'_>) -> Answer<Result<Reserved, Unavailable>> {
         let (own, now) = (OwnRequest::new(request), request.now);
         let account = own.account.clone();
@@ -298,7 +298,7 @@ impl<L: Credits> Credits for RedisCredits<L> {
             let reserved = shared.reserve(own).await;
             if let (true, Ok(Reserved::Held(held))) = (task.is_closed(), &reserved) {
                 // The caller has hung up, and nobody else has the identifier. The keeper releases it.
-                shared.book().wish(&account, held.id, SettleAction::Release, now);
+                shared.book().request_settlement(&account, held.id, SettleAction::Release, now);
             }
             reserved
         });
@@ -320,14 +320,14 @@ impl<L: Credits> Credits for RedisCredits<L> {
     }
 }
 
-impl<L: CreditAdmin> CreditAdmin for RedisCredits<L> {
+impl<L: CreditAdmin + CreditLoans> CreditAdmin for RedisCredits<L> {
     fn grant(&self, command: Command<NewGrant>) -> Answer<Result<Grant, CreditAdminError>> {
         self.shared.ledger.grant(command)
     }
 
     fn withdraw(&self, command: Command<WithdrawGrant>) -> Answer<Result<Grant, CreditAdminError>> {
         self.complete(command.at, move |shared| async move {
-            shared.call_in(&command.change.account, command.at).await;
+            shared.recall_and_close(&command.change.account, command.at).await;
             shared.ledger.withdraw(command).await
         })
     }
@@ -335,7 +335,7 @@ impl<L: CreditAdmin> CreditAdmin for RedisCredits<L> {
     fn grants(&self, account: &str, now: SystemTime) -> Answer<Result<Vec<Grant>, CreditAdminError>> {
         let account: Box<str> = account.into();
         self.complete(now, move |shared| async move {
-            shared.call_in(&account, now).await;
+            shared.recall_and_close(&account, now).await;
             shared.ledger.grants(&account, now).await
         })
     }
@@ -351,7 +351,7 @@ impl<L: CreditAdmin> CreditAdmin for RedisCredits<L> {
     fn check(&self, account: &str) -> Answer<Result<LedgerCheck, CreditAdminError>> {
         let (account, now): (Box<str>, _) = (account.into(), self.shared.clock.now());
         self.complete(now, move |shared| async move {
-            shared.call_in(&account, now).await;
+            shared.recall_and_close(&account, now).await;
             shared.ledger.check(&account).await
         })
     }

@@ -1,6 +1,7 @@
 //! Credits in the database: the handle, and the backend traits that it implements.
 
 mod calls; // what changes an account, with owned values
+mod loans; // calls of a backend that lends credits
 mod read; // balances, grants, the ledger, and its check
 mod rows; // an account as rows of the tables
 mod sweep; // expired reservations and grants of all accounts
@@ -11,8 +12,9 @@ use std::{fmt, sync::Arc, time::SystemTime};
 use tollgate_core::{
     answer::Answer,
     credits::{
-        Balance, CreditAdmin, CreditAdminError, Credits, Grant, LedgerCheck, LedgerEntry, LedgerQuery,
-        NewGrant, ReservationId, ReserveRequest, Reserved, SettleRequest, Settlement, WithdrawGrant,
+        Balance, ChargeLentRequest, CreditAdmin, CreditAdminError, CreditLoans, Credits, Grant, LedgerCheck,
+        LedgerEntry, LedgerQuery, NewGrant, ReservationId, ReserveRequest, Reserved, SettleRequest,
+        Settlement, ShrinkRequest, WithdrawGrant,
     },
     denial::Unavailable,
     manage::{Command, Page},
@@ -20,6 +22,7 @@ use tollgate_core::{
 
 use self::{
     calls::{GrantCall, ReserveCall, SettleCall, WithdrawCall},
+    loans::{ChargeLentCall, ChargedCall, ShrinkCall},
     transaction::Call,
 };
 use crate::{
@@ -127,6 +130,21 @@ impl Credits for SqlCredits {
     fn balance(&self, account: &str, now: SystemTime) -> Answer<Result<Balance, Unavailable>> {
         let (shared, account) = (self.shared(), Box::from(account));
         self.0.spawn_to_completion(async move { Ok(read::account(&shared, account, now).await?.balance()) })
+    }
+}
+
+impl CreditLoans for SqlCredits {
+    fn shrink(&self, request: &ShrinkRequest<'_>) -> Answer<Result<(), Unavailable>> {
+        self.change(ShrinkCall::new(request))
+    }
+
+    fn charge_lent(&self, request: &ChargeLentRequest<'_>) -> Answer<Result<Settlement, Unavailable>> {
+        self.change(ChargeLentCall::new(request))
+    }
+
+    fn charged(&self, account: &str, id: ReservationId, now: SystemTime) -> Answer<Result<u64, Unavailable>> {
+        // As a change, it waits for a charge that is being made.
+        self.change(ChargedCall { account: account.into(), id, now })
     }
 }
 

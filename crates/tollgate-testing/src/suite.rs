@@ -10,7 +10,8 @@
 //! | [`key_usage`] | these and [`UsageStore`](tollgate::usage::UsageStore) |
 //! | [`usage_store`] | [`UsageStore`](tollgate::usage::UsageStore) |
 //! | [`credits`] | [`CreditAdmin`](tollgate::credits::CreditAdmin) |
-//! | [`lent_credits`] | the same in front of another one, out of which it lends |
+//! | [`credit_loans`] | this and [`CreditLoans`](tollgate::credits::CreditLoans) |
+//! | [`lent_credits`] | [`CreditAdmin`](tollgate::credits::CreditAdmin), in front of a [`CreditLoans`](tollgate::credits::CreditLoans) whose credits it lends |
 //! | [`limiter`] | [`Limiter`](tollgate::limit::Limiter) |
 //! | [`places`] | [`Places`](tollgate::in_flight::Places) |
 //!
@@ -28,7 +29,7 @@ mod places;
 mod random;
 mod usage_store;
 
-pub use credits::{credits, lent_credits};
+pub use credits::{credit_loans, credits, lent_credits};
 pub use key_admin::key_admin;
 pub use key_store::{KeyStoreFixture, key_store};
 pub use key_usage::key_usage;

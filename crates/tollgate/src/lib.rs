@@ -77,7 +77,7 @@
 //! | [`KeyAdmin`](manage::KeyAdmin) | [`MemoryKeys`], `tollgate_sql::SqlKeys` | issues and changes keys, for a [`KeyManager`](manage::KeyManager) |
 //! | [`Limiter`](limit::Limiter) | [`MemoryLimiter`](limit::MemoryLimiter) | counts requests |
 //! | [`Places`](in_flight::Places) | [`MemoryPlaces`](in_flight::MemoryPlaces) | counts requests in flight |
-//! | [`Credits`](credits::Credits), [`CreditAdmin`](credits::CreditAdmin) | [`MemoryCredits`](credits::MemoryCredits) | reserves and charges credits, grants them |
+//! | [`Credits`](credits::Credits), [`CreditAdmin`](credits::CreditAdmin), [`CreditLoans`](credits::CreditLoans) | [`MemoryCredits`](credits::MemoryCredits) | reserves and charges credits, grants them, has loans for `tollgate_redis::RedisCredits` |
 //! | [`Entitlements`](verify::Entitlements) | | looks plans up |
 //! | [`Guard`](guard::Guard) | | admits or refuses by a rule of your own |
 //! | [`UsageStore`](usage::UsageStore) | [`MemoryUsage`](usage::MemoryUsage), `tollgate_sql::SqlKeys` | stores usage counts |

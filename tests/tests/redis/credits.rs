@@ -8,11 +8,13 @@ mod setup;
 
 use std::{
     pin::pin,
+    sync::Arc,
     task::{Context, Waker},
     time::Duration,
 };
 
 use tests::{
+    postgres::Postgres,
     redis::{Program, Redis as Server, RedisCluster, Setup},
     relay::{Direction, Relay},
     suite::Log,
@@ -20,7 +22,8 @@ use tests::{
 use tokio::runtime::Handle;
 use tollgate::{
     credits::{
-        Balance, CreditAdmin as _, Credits, Excess, Idempotency, MemoryCredits, Reserved, SettleAction,
+        Balance, CreditAdmin as _, CreditLoans, Credits, Excess, Idempotency, MemoryCredits, Reserved,
+        SettleAction,
     },
     key::Digest,
 };
@@ -72,13 +75,32 @@ async fn credits_that_are_always_lent_conform() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn credits_that_are_always_lent_conform_in_front_of_a_database() {
+    let (server, postgres) = (Server::start().await, Postgres::start().await);
+    for is_postgres in [false, true] {
+        suite::lent_credits(async || {
+            let redis = redis(fresh(RedisSettings::new(server.url()))).await;
+            let url = if is_postgres { &*postgres.fresh_database().await } else { "sqlite::memory:" };
+            let ledger = SqlKeys::connect(url).await.unwrap().credits();
+            RedisCredits::builder(redis, ledger).with_loans(Loans::Always).with_request_time().build()
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_ledger_can_be_chosen_at_run_time() {
     let server = Server::start().await;
-    suite::lent_credits(async || {
-        let redis = redis(fresh(RedisSettings::new(server.url()))).await;
-        let ledger = SqlKeys::connect("sqlite::memory:").await.unwrap().credits();
-        RedisCredits::builder(redis, ledger).with_loans(Loans::Always).with_request_time().build()
-    })
-    .await;
+    let ledger = Ledger::granted(1_000).await;
+    let chosen: Arc<dyn CreditLoans> = Arc::new(ledger.clone());
+    let redis = redis(patient(RedisSettings::new(server.url()))).await;
+    let credits = RedisCredits::builder(redis, chosen).with_loans(Loans::Always).with_request_time().build();
+    let [one, two] = [held(&reserve(&credits, 10, 0).await), held(&reserve(&credits, 10, 0).await)];
+    assert_eq!(commit(&credits, one, 4, 0).await, (4, 0), "on the loan");
+    let take = SettleAction::Commit { actual: 200, excess: Excess::TakeAvailable };
+    let settlement = settle(&credits, two, take, 0).await.unwrap();
+    assert_eq!(settlement.charged, 200, "121 on the loan, and 79 in the ledger");
+    credits.close().await.unwrap();
+    assert_eq!(ledger.balance(0).await, Balance::new(796, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,22 +7,22 @@ use super::backends::{PostgresKeys, SqliteFileKeys, sqlite_in_memory};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn credits_in_memory_conform() {
-    suite::credits(100_000, async || MemoryCredits::new()).await;
+    suite::credit_loans(100_000, async || MemoryCredits::new()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn credits_in_sqlite_in_memory_conform() {
-    suite::credits(2_000, async || sqlite_in_memory().await.credits()).await;
+    suite::credit_loans(2_000, async || sqlite_in_memory().await.credits()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn credits_in_a_sqlite_file_conform() {
     let files = SqliteFileKeys::new();
-    suite::credits(500, async || files.open().await.credits()).await;
+    suite::credit_loans(500, async || files.open().await.credits()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn credits_in_postgresql_conform() {
     let postgres = PostgresKeys::start().await;
-    suite::credits(500, async || postgres.open().await.credits()).await;
+    suite::credit_loans(500, async || postgres.open().await.credits()).await;
 }

@@ -1,6 +1,7 @@
 //! The arithmetic of an account, which every backend uses.
 
 mod grants;
+mod loans;
 mod reservations;
 mod stored;
 
@@ -18,8 +19,8 @@ pub use stored::{AccountGrant, ReservationState, ReservedPart, StoredReservation
 ///    that names a grant, load this grant too, even if it has ended.
 /// 2. [`advance`](Self::advance) it to the instant of the call, with the open reservations whose time is up.
 /// 3. [`reserve`](Self::reserve), [`settle`](Self::settle), [`grant`](Self::grant) or [`withdraw`](Self::withdraw), with the stored
-///    reservation that the call is about. For [`CommitLent`](super::SettleAction::CommitLent), load the loan, too, and call
-///    [`settle_lent`](Self::settle_lent): its changes contain the loan and a new reservation.
+///    reservation that the call is about. For [`CreditLoans`](super::CreditLoans): [`shrink`](Self::shrink), or
+///    [`charge_lent`](Self::charge_lent), which also needs the loan. Its changes contain the loan and a new reservation.
 /// 4. Store the [changed grants](Self::take_changed_grants), the [changes](Self::take_changes), and [what is owed](Self::owed),
 ///    [reserved](Self::reserved) and [open](Self::open_reservations).
 ///

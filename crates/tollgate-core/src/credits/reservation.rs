@@ -198,28 +198,6 @@ pub enum SettleAction {
     },
     /// Charges nothing.
     Release,
-    /// Gives back what an open reservation holds beyond `amount`. It stays open, and later holds `amount`. Nothing changes if it holds
-    /// less, or is not open.
-    Shrink {
-        /// What the reservation holds afterwards.
-        amount: u64,
-    },
-    /// Charges a request whose credits were not reserved here, but lent by a backend in front of this one, out of a reservation that it
-    /// has made here: the loan. The identifier of the request is that of the settlement, and is charged
-    /// once within 24 hours.
-    ///
-    /// What the loan still holds is charged first. The rest is charged as for a reservation that has expired: up to `reserved` in full,
-    /// if need be as a debt.
-    CommitLent {
-        /// The loan. `None`: nothing is taken from it.
-        loan: Option<ReservationId>,
-        /// What was lent to the request.
-        reserved: u64,
-        /// The actual cost.
-        actual: u64,
-        /// What to do if it is more than was lent.
-        excess: Excess,
-    },
 }
 
 /// What happens if a request costs more than was reserved for it. What was reserved is charged in any case: if the reservation has expired

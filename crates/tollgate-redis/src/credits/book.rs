@@ -47,7 +47,7 @@ pub(super) struct Book {
     full_until: u64,
     open: HashMap<ReservationId, OpenReservation>,
     /// Those of them whose callers have asked for a settlement.
-    wished: HashSet<ReservationId>,
+    requested: HashSet<ReservationId>,
     loans: HashMap<ReservationId, UsedLoan>,
 }
 
@@ -82,12 +82,12 @@ pub(super) struct OpenReservation {
     pub(super) loan: ReservationId,
     pub(super) amount: u64,
     expires: u64,
-    /// How it is settled, since when its caller has asked for it.
-    pub(super) wish: Option<(SettleAction, SystemTime)>,
+    /// The settlement that its first caller has requested.
+    pub(super) requested: Option<(SettleAction, SystemTime)>,
     /// What Redis has answered to that. The ledger does not have the rest yet.
     pub(super) answer: Option<Settled>,
-    /// What the ledger had charged already with the loan, if Redis has lost it.
-    from_surplus: Option<u64>,
+    /// What the ledger had charged before this settlement, if Redis has lost the loan.
+    charged_before: Option<u64>,
 }
 
 /// A loan on which this process has reserved.
@@ -96,8 +96,8 @@ struct UsedLoan {
     account: Arc<str>,
     /// What this process has charged on it, as far as Redis has answered.
     charged: u64,
-    /// What the ledger has of that, since the loan was closed or lost.
-    covered: Option<u64>,
+    /// What the ledger has charged of that, since the loan was closed or lost.
+    in_ledger: Option<u64>,
     since: u64,
 }
 
@@ -108,13 +108,13 @@ impl Book {
             accounts: HashMap::new(),
             full_until: 0,
             open: HashMap::new(),
-            wished: HashSet::new(),
+            requested: HashSet::new(),
             loans: HashMap::new(),
         }
     }
 
     /// Counts a request. Returns whether it is to be lent its credits.
-    pub(super) fn lends(&mut self, account: &str, now: SystemTime) -> bool {
+    pub(super) fn count_request(&mut self, account: &str, now: SystemTime) -> bool {
         if self.kind == Loans::Off || self.open.len() >= MOST_OPEN {
             return false;
         }
@@ -194,8 +194,15 @@ impl Book {
         expires_at: SystemTime,
     ) {
         let (account, expires) = (account.into(), millis(expires_at));
-        let open =
-            OpenReservation { account, loan, amount, expires, wish: None, answer: None, from_surplus: None };
+        let open = OpenReservation {
+            account,
+            loan,
+            amount,
+            expires,
+            requested: None,
+            answer: None,
+            charged_before: None,
+        };
         self.open.insert(id, open);
     }
 
@@ -205,7 +212,7 @@ impl Book {
             let used = UsedLoan {
                 account: Arc::clone(&open.account),
                 charged: 0,
-                covered: None,
+                in_ledger: None,
                 since: millis(now),
             };
             self.loans.entry(open.loan).or_insert(used);
@@ -215,11 +222,11 @@ impl Book {
     /// Redis has not made a reservation, or it is settled.
     pub(super) fn forget(&mut self, id: ReservationId) {
         self.open.remove(&id);
-        self.wished.remove(&id);
+        self.requested.remove(&id);
     }
 
-    /// How an open reservation of this process is settled: as its first caller has asked.
-    pub(super) fn wish(
+    /// Remembers how an open reservation of this process is to be settled. The first request counts.
+    pub(super) fn request_settlement(
         &mut self,
         account: &str,
         id: ReservationId,
@@ -227,8 +234,8 @@ impl Book {
         now: SystemTime,
     ) -> Option<OpenReservation> {
         let open = self.open.get_mut(&id).filter(|open| &*open.account == account)?;
-        open.wish.get_or_insert((action, now));
-        self.wished.insert(id);
+        open.requested.get_or_insert((action, now));
+        self.requested.insert(id);
         Some(open.clone())
     }
 
@@ -237,7 +244,7 @@ impl Book {
         // The first answer counts, if several tasks have asked.
         if let Some(open) = self.open.get_mut(&id).filter(|open| open.answer.is_none()) {
             open.answer = Some(settled);
-            let used = UsedLoan { account: Arc::clone(&open.account), charged: 0, covered: None, since: 0 };
+            let used = UsedLoan { account: Arc::clone(&open.account), charged: 0, in_ledger: None, since: 0 };
             self.loans.entry(open.loan).or_insert(used).charged += settled.charged;
         }
     }
@@ -253,10 +260,10 @@ impl Book {
     }
 
     /// The ledger has charged so much for this process on a loan that is closed, or that Redis does not have.
-    pub(super) fn cover(&mut self, loan: ReservationId, covered: u64) {
+    pub(super) fn set_in_ledger(&mut self, loan: ReservationId, charged: u64) {
         if let Some(used) = self.loans.get_mut(&loan) {
             // Several tasks may ask the ledger, and the answers come in any order.
-            used.covered = Some(covered.max(used.covered.unwrap_or(0)));
+            used.in_ledger = Some(charged.max(used.in_ledger.unwrap_or(0)));
             if let Some(account) = self.accounts.get_mut(&*used.account)
                 && account.loan == Some(loan)
             {
@@ -265,27 +272,27 @@ impl Book {
         }
     }
 
-    /// How much of a settlement the ledger has charged already with such a loan: it may have charged more than what Redis has answered. Then it
+    /// How much of a settlement the ledger has charged before, with such a loan: it may have charged more than what Redis has answered. Then it
     /// has charged settlements without an answer, and they take from the difference, each one once.
-    pub(super) fn take_surplus(&mut self, id: ReservationId, most: u64) -> u64 {
+    pub(super) fn take_charged_before(&mut self, id: ReservationId, most: u64) -> u64 {
         let Some(open) = self.open.get_mut(&id) else { return 0 };
-        if let Some(taken) = open.from_surplus {
+        if let Some(taken) = open.charged_before {
             return taken;
         }
         let Some(used) = self.loans.get_mut(&open.loan) else { return 0 };
-        let taken = used.covered.unwrap_or(0).saturating_sub(used.charged).min(most);
+        let taken = used.in_ledger.unwrap_or(0).saturating_sub(used.charged).min(most);
         used.charged += taken;
-        open.from_surplus = Some(taken);
+        open.charged_before = Some(taken);
         taken
     }
 
-    /// The settlements that Redis has not answered.
-    pub(super) fn unanswered(&self) -> Vec<(ReservationId, Arc<str>, SettleAction, SystemTime)> {
-        let wished = self.wished.iter().filter_map(|id| {
+    /// The settlements that are requested and not complete.
+    pub(super) fn requested_settlements(&self) -> Vec<(ReservationId, Arc<str>, SettleAction, SystemTime)> {
+        let requested = self.requested.iter().filter_map(|id| {
             let open = self.open.get(id)?;
-            open.wish.map(|(action, now)| (*id, Arc::clone(&open.account), action, now))
+            open.requested.map(|(action, now)| (*id, Arc::clone(&open.account), action, now))
         });
-        wished.collect()
+        requested.collect()
     }
 
     /// The loans that are to be closed, or of which the ledger does not have all charges: those that lend no more, and all of them if Redis
@@ -295,7 +302,7 @@ impl Book {
         let is_to_close = |id: ReservationId, used: &UsedLoan| {
             let is_old = now >= used.since.saturating_add(millis_of(LENDING_TIME));
             let has_ended = all || is_old || self.loan(&used.account) != Some(id);
-            used.covered.map_or(has_ended, |covered| covered < used.charged)
+            used.in_ledger.map_or(has_ended, |charged| charged < used.charged)
         };
         let found = self.loans.iter().filter(|(id, used)| is_to_close(**id, used));
         found.map(|(id, used)| (*id, Arc::clone(&used.account))).collect()
@@ -307,25 +314,25 @@ impl Book {
     }
 
     pub(super) fn is_settled(&self) -> bool {
-        self.wished.is_empty()
+        self.requested.is_empty()
     }
 
     /// How many loans have charges of this process that the ledger does not have.
     pub(super) fn uncharged(&self) -> usize {
-        self.loans.values().filter(|used| used.covered.unwrap_or(0) < used.charged).count()
+        self.loans.values().filter(|used| used.in_ledger.unwrap_or(0) < used.charged).count()
     }
 
     /// Forgets reservations that can no longer be settled, accounts that are not used, and loans that the ledger has charged.
     pub(super) fn tidy(&mut self, now: SystemTime) {
         let now = millis(now);
         self.open.retain(|_, open| now < open.expires.saturating_add(millis_of(SETTLEMENT_KEPT)));
-        self.wished.retain(|id| self.open.contains_key(id));
+        self.requested.retain(|id| self.open.contains_key(id));
         self.accounts.retain(|_, account| account.is_in_use(now));
         // A server that goes back to an older state lends a closed loan again, until its time is over. What is then charged on it must be
         // seen to be new.
         let is_named: HashSet<_> = self.open.values().map(|open| open.loan).collect();
         self.loans.retain(|id, used| {
-            let is_charged = used.covered.is_some_and(|covered| covered >= used.charged);
+            let is_charged = used.in_ledger.is_some_and(|charged| charged >= used.charged);
             let may_lend = now < used.since.saturating_add(2 * millis_of(LENDING_TIME));
             !is_charged || may_lend || is_named.contains(id)
         });
@@ -389,24 +396,24 @@ mod tests {
     #[test]
     fn an_account_is_lent_to_while_it_is_busy() {
         let mut book = Book::new(Loans::Auto);
-        let lent: Vec<_> = (0..12).map(|_| book.lends("acme", at(0))).collect();
-        assert_eq!(lent.iter().filter(|lends| **lends).count(), 3, "from the tenth request on: {lent:?}");
-        assert!(!book.lends("other", at(0)));
-        assert!(book.lends("acme", at(10)), "it was busy until now");
-        assert!(!book.lends("acme", at(20)), "it had one request in 10 seconds");
-        assert!(Book::new(Loans::Always).lends("acme", at(0)));
-        assert!(!Book::new(Loans::Off).lends("acme", at(0)));
+        let lent: Vec<_> = (0..12).map(|_| book.count_request("acme", at(0))).collect();
+        assert_eq!(lent.iter().filter(|is_lent| **is_lent).count(), 3, "from the tenth request on: {lent:?}");
+        assert!(!book.count_request("other", at(0)));
+        assert!(book.count_request("acme", at(10)), "it was busy until now");
+        assert!(!book.count_request("acme", at(20)), "it had one request in 10 seconds");
+        assert!(Book::new(Loans::Always).count_request("acme", at(0)));
+        assert!(!Book::new(Loans::Off).count_request("acme", at(0)));
     }
 
     #[test]
     fn accounts_that_are_not_used_are_forgotten_and_there_are_at_most_10_000() {
         let mut book = Book::new(Loans::Always);
-        assert!((0..MOST_ACCOUNTS).all(|number| book.lends(&number.to_string(), at(0))));
-        assert!(!book.lends("one more", at(0)));
-        assert!(!book.lends("one more", at(0)), "it is not looked at all of them for each request");
+        assert!((0..MOST_ACCOUNTS).all(|number| book.count_request(&number.to_string(), at(0))));
+        assert!(!book.count_request("one more", at(0)));
+        assert!(!book.count_request("one more", at(0)), "it is not looked at all of them for each request");
         assert_eq!(book.full_until, millis(at(1)));
-        assert!(book.lends("0", at(0)));
-        assert!(book.lends("one more", at(30)));
+        assert!(book.count_request("0", at(0)));
+        assert!(book.count_request("one more", at(30)));
         assert_eq!(book.accounts.len(), 1);
         book.pause("one more", at(90));
         book.tidy(at(89));
@@ -428,28 +435,28 @@ mod tests {
     }
 
     #[test]
-    fn the_first_wish_and_the_first_answer_count() {
+    fn the_first_requested_settlement_and_the_first_answer_count() {
         let mut book = reserved(10);
         let commit = SettleAction::Commit { actual: 7, excess: Excess::Cap };
-        assert!(book.wish("other", ID, commit, at(1)).is_none());
+        assert!(book.request_settlement("other", ID, commit, at(1)).is_none());
         assert!(book.is_settled());
         for action in [commit, SettleAction::Release] {
             assert_eq!(
-                book.wish("acme", ID, action, at(2)).and_then(|open| open.wish),
+                book.request_settlement("acme", ID, action, at(2)).and_then(|open| open.requested),
                 Some((commit, at(2)))
             );
         }
-        assert_eq!(book.unanswered().len(), 1);
+        assert_eq!(book.requested_settlements().len(), 1);
         for _ in 0..2 {
             book.answered(ID, settled(7));
         }
         assert_eq!((book.charged(LOAN), book.uncharged()), (7, 1));
         assert!(!book.is_settled(), "the ledger may have to charge a rest");
         book.forget(ID);
-        assert!(book.is_settled() && book.unanswered().is_empty());
+        assert!(book.is_settled() && book.requested_settlements().is_empty());
 
         let mut book = reserved(10);
-        assert!(book.wish("acme", ID, commit, at(1)).is_some());
+        assert!(book.request_settlement("acme", ID, commit, at(1)).is_some());
         book.tidy(at(60) + SETTLEMENT_KEPT);
         assert!(book.is_settled(), "it can no longer be settled");
     }
@@ -457,20 +464,20 @@ mod tests {
     #[test]
     fn what_the_ledger_has_charged_without_an_answer_is_taken_once() {
         let mut book = reserved(10);
-        book.cover(LOAN, 4);
+        book.set_in_ledger(LOAN, 4);
         // A task that has asked earlier comes later.
-        book.cover(LOAN, 0);
-        assert_eq!([book.take_surplus(ID, 7), book.take_surplus(ID, 7)], [4, 4]);
+        book.set_in_ledger(LOAN, 0);
+        assert_eq!([book.take_charged_before(ID, 7), book.take_charged_before(ID, 7)], [4, 4]);
         assert_eq!(book.charged(LOAN), 4);
         let other = ReservationId::from_number(3);
         book.reserve(other, "acme", LOAN, 10, at(60));
-        assert_eq!(book.take_surplus(other, 7), 0);
+        assert_eq!(book.take_charged_before(other, 7), 0);
     }
 
     #[test]
     fn a_loan_is_to_be_closed_when_it_lends_no_more() {
         let mut book = Book::new(Loans::Always);
-        book.lends("acme", at(0));
+        book.count_request("acme", at(0));
         book.set_loan("acme", Some(LOAN));
         book.reserve(ID, "acme", LOAN, 10, at(60));
         book.reserved(ID, at(0));
@@ -479,7 +486,7 @@ mod tests {
         assert_eq!(book.to_close(at(60), false).len(), 1);
         book.set_loan("acme", None);
         assert_eq!(book.to_close(at(1), false).len(), 1);
-        book.cover(LOAN, 0);
+        book.set_in_ledger(LOAN, 0);
         assert_eq!(book.to_close(at(1), true), []);
         book.answered(ID, settled(7));
         assert_eq!(book.to_close(at(1), false).len(), 1, "an answer has come after the ledger was asked");
@@ -488,14 +495,14 @@ mod tests {
     #[test]
     fn a_closed_loan_is_remembered_while_it_can_be_lent_again_and_while_a_request_holds_it() {
         let mut book = reserved(10);
-        book.cover(LOAN, 0);
+        book.set_in_ledger(LOAN, 0);
         book.tidy(at(200));
         assert_eq!(book.loans.len(), 1, "a request holds it");
         book.answered(ID, settled(7));
         book.forget(ID);
         book.tidy(at(200));
         assert_eq!(book.loans.len(), 1, "the ledger does not have all");
-        book.cover(LOAN, 7);
+        book.set_in_ledger(LOAN, 7);
         book.tidy(at(119));
         assert_eq!(book.loans.len(), 1, "it can be lent again");
         book.tidy(at(120));

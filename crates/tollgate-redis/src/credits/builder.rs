@@ -2,6 +2,8 @@
 
 use std::{fmt, time::Duration};
 
+use tollgate_core::credits::CreditLoans;
+
 use super::{Clock, Loans, RedisCredits};
 use crate::Redis;
 
@@ -61,7 +63,7 @@ impl<L> RedisCreditsBuilder<L> {
     }
 }
 
-impl<L: tollgate_core::credits::Credits> RedisCreditsBuilder<L> {
+impl<L: CreditLoans> RedisCreditsBuilder<L> {
     /// The credits.
     pub fn build(self) -> RedisCredits<L> {
         RedisCredits::start(self.redis, self.ledger, self.loans, self.longest, self.clock)

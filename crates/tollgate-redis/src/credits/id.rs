@@ -60,9 +60,9 @@ pub(super) fn read(digits: &str) -> Option<ReservationId> {
     format!("res_{digits}").parse().ok()
 }
 
-/// The identifier by which the ledger charges what a process has charged on a loan beyond `covered` credits, once.
-pub(super) fn of_charge(loan: ReservationId, process: &str, covered: u64) -> ReservationId {
-    first_bits(&Digest::of(format!("{loan} {process} {covered}")))
+/// The identifier by which the ledger charges what a process has charged on a loan beyond what is `in_ledger`, once.
+pub(super) fn of_charge(loan: ReservationId, process: &str, in_ledger: u64) -> ReservationId {
+    first_bits(&Digest::of(format!("{loan} {process} {in_ledger}")))
 }
 
 fn first_bits(digest: &Digest) -> ReservationId {

@@ -8,7 +8,7 @@ use std::{
 use futures_util::future::join_all;
 use tokio::time::{MissedTickBehavior, interval};
 use tollgate_core::{
-    credits::{Credits, ReservationId, SettleAction, SettleRequest},
+    credits::{CreditLoans, ReservationId},
     denial::Unavailable,
 };
 
@@ -29,7 +29,7 @@ const TICKS_OF_ALL: u64 = 40;
 const MOST_CALLS: usize = 32;
 
 /// Ends when no handle is left, and all settlements are answered.
-pub(super) async fn keep<L: Credits>(shared: Arc<Shared<L>>, handle: Weak<()>) {
+pub(super) async fn keep<L: CreditLoans>(shared: Arc<Shared<L>>, handle: Weak<()>) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut number: u64 = 0;
@@ -61,10 +61,10 @@ pub(super) async fn keep<L: Credits>(shared: Arc<Shared<L>>, handle: Weak<()>) {
     }
 }
 
-impl<L: Credits> Shared<L> {
+impl<L: CreditLoans> Shared<L> {
     async fn repeat_settlements(&self) {
-        let unanswered = self.book().unanswered();
-        for some in unanswered.chunks(MOST_CALLS) {
+        let requested = self.book().requested_settlements();
+        for some in requested.chunks(MOST_CALLS) {
             let calls =
                 some.iter().map(|(id, account, action, now)| self.settle(account, *id, *action, *now));
             // If none succeeds, the others have to wait, too.
@@ -110,12 +110,12 @@ impl<L: Credits> Shared<L> {
                 let own = own.map_or(0, |(_, charged)| *charged);
                 // A replica that took over, or an older state of the server, may not have all that this process has charged.
                 if own < self.book().charged(loan) {
-                    self.cover(account, loan, now).await?;
+                    self.charge_own(account, loan, now).await?;
                 } else {
-                    self.book().cover(loan, own);
+                    self.book().set_in_ledger(loan, own);
                 }
             }
-            Closing::Unknown => self.cover(account, loan, now).await?,
+            Closing::Unknown => self.charge_own(account, loan, now).await?,
             Closing::Open => {}
         }
         Ok(())
@@ -150,10 +150,10 @@ impl<L: Credits> Shared<L> {
         self.repeat_settlements().await;
         let accounts = self.book().borrowers();
         for account in accounts {
-            self.call_in(&account, now).await;
+            self.recall_and_close(&account, now).await;
         }
         self.close_own(now, true).await;
-        let settlements = self.book().unanswered().len();
+        let settlements = self.book().requested_settlements().len();
         let loans = self.book().uncharged();
         if settlements + loans == 0 {
             return Ok(());
@@ -164,7 +164,7 @@ impl<L: Credits> Shared<L> {
     }
 
     /// Gives back what the loans of an account can lend, and closes those that have ended.
-    pub(super) async fn call_in(&self, account: &str, now: SystemTime) {
+    pub(super) async fn recall_and_close(&self, account: &str, now: SystemTime) {
         self.recall(account, 1, false, now).await;
         self.close_ended(account, now).await;
     }
@@ -179,9 +179,9 @@ impl<L: Credits> Shared<L> {
                     let id = of_charge(*loan, process, 0);
                     // If the ledger was asked before Redis went back to an older state, it repeats what it has charged then. The process itself
                     // charges the rest.
-                    *charged = self.charge(account, id, *loan, *charged, now).await?.charged;
+                    *charged = self.charge_loan(account, id, *loan, *charged, now).await?.charged;
                 }
-                self.ledger.settle(&SettleRequest::new(account, *loan, SettleAction::Release, now)).await?;
+                self.release_loan(account, *loan, now).await?;
                 self.script.closed(account, tag, charged, now).await?;
             }
             Closing::Open => return Ok(closing),

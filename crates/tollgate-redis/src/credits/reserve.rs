@@ -8,8 +8,8 @@ use std::{
 use tokio::time::timeout;
 use tollgate_core::{
     credits::{
-        Credits, Idempotency, Reservation, ReservationId, ReserveRequest, Reserved, SettleAction,
-        SettleRequest, Shortage,
+        CreditLoans, Idempotency, Reservation, ReservationId, ReserveRequest, Reserved, SettleAction,
+        SettleRequest, Settlement, Shortage, ShrinkRequest,
     },
     denial::Unavailable,
     key::Digest,
@@ -63,7 +63,7 @@ enum Taken {
     Failed,
 }
 
-impl<L: Credits> Shared<L> {
+impl<L: CreditLoans> Shared<L> {
     pub(super) async fn reserve(self: &Arc<Self>, request: OwnRequest) -> Result<Reserved, Unavailable> {
         if self.can_be_lent(&request)
             && let Some(reserved) = self.reserve_from_loan(&request).await
@@ -78,7 +78,7 @@ impl<L: Credits> Shared<L> {
         let has_time =
             request.now.checked_add(self.longest).is_some_and(|latest| request.expires_at <= latest);
         let is_plain = request.idempotency.is_none() && request.expires_at > request.now && has_time;
-        is_plain && self.book().lends(&request.account, request.now) && self.script.redis().is_up()
+        is_plain && self.book().count_request(&request.account, request.now) && self.script.redis().is_up()
     }
 
     /// `None`: the ledger is to be asked.
@@ -186,7 +186,7 @@ impl<L: Credits> Shared<L> {
         let taken = match self.ledger.reserve(&asked).await {
             Ok(Reserved::Held(taken)) => taken,
             Ok(Reserved::Insufficient(shortage)) => {
-                self.note(account, &shortage);
+                self.record_shortage(account, &shortage);
                 return None;
             }
             _ => {
@@ -207,11 +207,11 @@ impl<L: Credits> Shared<L> {
             }
             Ok(Some(other)) => {
                 self.book().set_loan(account, Some(other));
-                self.give_back(account, loan.id, *now).await;
+                let _ = self.release_loan(account, loan.id, *now).await;
                 Some(())
             }
             Err(SendError::Down) => {
-                self.give_back(account, loan.id, *now).await;
+                let _ = self.release_loan(account, loan.id, *now).await;
                 None
             }
             Err(_) => {
@@ -222,9 +222,14 @@ impl<L: Credits> Shared<L> {
         }
     }
 
-    async fn give_back(&self, account: &str, loan: ReservationId, now: SystemTime) {
-        // If the ledger does not answer, the loan expires.
-        let _ = self.ledger.settle(&SettleRequest::new(account, loan, SettleAction::Release, now)).await;
+    /// Gives back what a loan still holds. If the ledger does not answer, the loan expires.
+    pub(super) async fn release_loan(
+        &self,
+        account: &str,
+        loan: ReservationId,
+        now: SystemTime,
+    ) -> Result<Settlement, Unavailable> {
+        self.ledger.settle(&SettleRequest::new(account, loan, SettleAction::Release, now)).await
     }
 
     async fn reserve_in_ledger(&self, request: &OwnRequest) -> Result<Reserved, Unavailable> {
@@ -240,7 +245,7 @@ impl<L: Credits> Shared<L> {
                 }
                 _ => return Ok(reserved),
             };
-            self.note(&request.account, &shortage);
+            self.record_shortage(&request.account, &shortage);
             // What is lent pays a debt first.
             let has_debt = shortage.owed > 0;
             let missing = shortage.needed.saturating_sub(shortage.available).max(1);
@@ -255,7 +260,7 @@ impl<L: Credits> Shared<L> {
         }
     }
 
-    fn note(&self, account: &str, shortage: &Shortage) {
+    fn record_shortage(&self, account: &str, shortage: &Shortage) {
         let available = if shortage.owed > 0 { 0 } else { shortage.available };
         self.book().set_available(account, available);
     }
@@ -268,10 +273,9 @@ impl<L: Credits> Shared<L> {
         }
         let Ok((left, loans)) = self.script.recall(account, least, in_any_case, now).await else { return 0 };
         for Recalled { loan, holds, returns } in loans {
-            let shrink = SettleAction::Shrink { amount: holds };
-            let answer = self.ledger.settle(&SettleRequest::new(account, loan, shrink, now)).await;
+            let shrunk = self.ledger.shrink(&ShrinkRequest::new(account, loan, holds, now)).await;
             // Until Redis has this, other requests repeat it.
-            if answer.is_ok() {
+            if shrunk.is_ok() {
                 let _ = self.script.returned(account, loan, returns, now).await;
             }
         }
@@ -280,7 +284,7 @@ impl<L: Credits> Shared<L> {
 }
 
 /// An attempt to reserve. Dropped, it releases what Redis may have reserved.
-struct Attempt<'s, L: Credits> {
+struct Attempt<'s, L: CreditLoans> {
     shared: &'s Shared<L>,
     account: &'s str,
     id: ReservationId,
@@ -288,7 +292,7 @@ struct Attempt<'s, L: Credits> {
     is_over: bool,
 }
 
-impl<L: Credits> Attempt<'_, L> {
+impl<L: CreditLoans> Attempt<'_, L> {
     fn succeed(mut self) {
         self.is_over = true;
         self.shared.book().reserved(self.id, self.now);
@@ -301,11 +305,11 @@ impl<L: Credits> Attempt<'_, L> {
     }
 }
 
-impl<L: Credits> Drop for Attempt<'_, L> {
+impl<L: CreditLoans> Drop for Attempt<'_, L> {
     fn drop(&mut self) {
         if !self.is_over {
             // The keeper sends it.
-            self.shared.book().wish(self.account, self.id, SettleAction::Release, self.now);
+            self.shared.book().request_settlement(self.account, self.id, SettleAction::Release, self.now);
         }
     }
 }

@@ -3,7 +3,9 @@
 use std::time::SystemTime;
 
 use tollgate_core::{
-    credits::{Credits, Excess, ReservationId, SettleAction, SettleRequest, Settlement},
+    credits::{
+        ChargeLentRequest, CreditLoans, Excess, ReservationId, SettleAction, SettleRequest, Settlement,
+    },
     denial::Unavailable,
 };
 
@@ -17,7 +19,7 @@ use super::{
 /// Under this name is charged what other processes have reserved.
 const OTHERS: &str = "0";
 
-impl<L: Credits> Shared<L> {
+impl<L: CreditLoans> Shared<L> {
     pub(super) async fn settle(
         &self,
         account: &str,
@@ -25,16 +27,15 @@ impl<L: Credits> Shared<L> {
         action: SettleAction,
         now: SystemTime,
     ) -> Result<Settlement, Unavailable> {
-        let is_settlement = matches!(action, SettleAction::Commit { .. } | SettleAction::Release);
-        if !is_settlement || !is_lent(id) {
+        if !is_lent(id) {
             return self.ledger.settle(&SettleRequest::new(account, id, action, now)).await;
         }
         // From now on, the keeper repeats it until Redis has answered, also if the caller gives up.
-        let own = self.book().wish(account, id, action, now);
+        let own = self.book().request_settlement(account, id, action, now);
         if let Some(settled) = own.as_ref().and_then(|open| open.answer) {
             return self.finish(account, id, &settled, now).await;
         }
-        let (action, now) = own.as_ref().and_then(|open| open.wish).unwrap_or((action, now));
+        let (action, now) = own.as_ref().and_then(|open| open.requested).unwrap_or((action, now));
         let process = if own.is_some() { &*self.ids.process } else { OTHERS };
         match self.script.settle(account, id, action, process, now).await? {
             Settling::Settled(settled) => {
@@ -79,8 +80,8 @@ impl<L: Credits> Shared<L> {
         if rest == 0 {
             return Ok(Settlement::new(id, charged, actual.saturating_sub(charged)));
         }
-        let commit = SettleAction::CommitLent { loan: None, reserved: promised, actual: rest, excess };
-        let of_rest = self.ledger.settle(&SettleRequest::new(account, id, commit, now)).await?;
+        let charge = ChargeLentRequest::new(account, id, promised, rest, now).with_excess(excess);
+        let of_rest = self.ledger.charge_lent(&charge).await?;
         // If it has made a debt, nothing may be lent any more.
         let can_owe = promised > 0 || matches!(excess, Excess::Owe(_));
         if can_owe && self.ledger.balance(account, now).await.map_or(true, |balance| balance.owed > 0) {
@@ -102,7 +103,7 @@ impl<L: Credits> Shared<L> {
             self.book().forget(id);
             return Ok(nothing(id, action));
         };
-        self.cover(&open.account, open.loan, now).await?;
+        self.charge_own(&open.account, open.loan, now).await?;
         // Another task may have settled it meanwhile: in the ledger, which then repeats its settlement, or by a late answer of Redis.
         let Some(open) = self.book().open(id) else {
             return self.ledger.settle(&SettleRequest::new(&open.account, id, action, now)).await;
@@ -111,48 +112,45 @@ impl<L: Credits> Shared<L> {
             return self.finish(&open.account, id, &settled, now).await;
         }
         let most = if excess == Excess::Cap { actual.min(open.amount) } else { actual };
-        let before = self.book().take_surplus(id, most);
-        let commit = SettleAction::CommitLent {
-            loan: Some(open.loan),
-            reserved: open.amount.saturating_sub(before),
-            actual: actual - before,
-            excess,
-        };
-        let settlement = self.ledger.settle(&SettleRequest::new(&open.account, id, commit, now)).await?;
+        let before = self.book().take_charged_before(id, most);
+        let lent = open.amount.saturating_sub(before);
+        let charge = ChargeLentRequest::new(&open.account, id, lent, actual - before, now)
+            .with_loan(open.loan)
+            .with_excess(excess);
+        let settlement = self.ledger.charge_lent(&charge).await?;
         self.book().forget(id);
         Ok(Settlement::new(id, settlement.charged.saturating_add(before), settlement.uncharged))
     }
 
     /// Charges in the ledger what this process has charged on a loan that Redis does not have. A process that closes a loan charges by
     /// the same identifiers, so it is charged once.
-    pub(super) async fn cover(
+    pub(super) async fn charge_own(
         &self,
         account: &str,
         loan: ReservationId,
         now: SystemTime,
     ) -> Result<(), Unavailable> {
         let charged = self.book().charged(loan);
-        let mut covered = 0;
+        let mut in_ledger = 0;
         if charged == 0 {
-            // The process that has closed the loan may have charged a settlement whose answer was lost. This call changes nothing: it reads that.
-            let ask = SettleAction::Shrink { amount: 0 };
+            // The process that has closed the loan may have charged a settlement whose answer was lost.
             let id = of_charge(loan, &self.ids.process, 0);
-            covered = self.ledger.settle(&SettleRequest::new(account, id, ask, now)).await?.charged;
+            in_ledger = self.ledger.charged(account, id, now).await?;
         }
-        while covered < charged {
-            let id = of_charge(loan, &self.ids.process, covered);
-            let settlement = self.charge(account, id, loan, charged - covered, now).await?;
+        while in_ledger < charged {
+            let id = of_charge(loan, &self.ids.process, in_ledger);
+            let settlement = self.charge_loan(account, id, loan, charged - in_ledger, now).await?;
             if settlement.charged == 0 {
                 break;
             }
-            covered = covered.saturating_add(settlement.charged);
+            in_ledger = in_ledger.saturating_add(settlement.charged);
         }
-        self.book().cover(loan, covered);
+        self.book().set_in_ledger(loan, in_ledger);
         Ok(())
     }
 
     /// Charges a part of a loan.
-    pub(super) async fn charge(
+    pub(super) async fn charge_loan(
         &self,
         account: &str,
         id: ReservationId,
@@ -160,13 +158,8 @@ impl<L: Credits> Shared<L> {
         amount: u64,
         now: SystemTime,
     ) -> Result<Settlement, Unavailable> {
-        let commit = SettleAction::CommitLent {
-            loan: Some(loan),
-            reserved: amount,
-            actual: amount,
-            excess: Excess::Cap,
-        };
-        self.ledger.settle(&SettleRequest::new(account, id, commit, now)).await
+        let charge = ChargeLentRequest::new(account, id, amount, amount, now).with_loan(loan);
+        self.ledger.charge_lent(&charge).await
     }
 }
 

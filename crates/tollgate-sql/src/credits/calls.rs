@@ -91,19 +91,12 @@ impl Call for SettleCall {
     }
 
     fn wanted(&self) -> Wanted<'_> {
-        match self.action {
-            SettleAction::CommitLent { loan: Some(loan), .. } => Wanted::Lent(self.id, loan),
-            _ => Wanted::Reservation(self.id),
-        }
-    }
-
-    fn new_reservation(&self) -> Option<ReservationId> {
-        matches!(self.action, SettleAction::CommitLent { .. }).then_some(self.id)
+        Wanted::Reservation(self.id)
     }
 
     fn apply(&self, account: &mut Account, known: Known) -> Result<Settlement, Unavailable> {
         let request = SettleRequest::new(&self.account, self.id, self.action, self.now);
-        Ok(account.settle_lent(&request, known.reservation, known.loan))
+        Ok(account.settle(&request, known.reservation))
     }
 }
 

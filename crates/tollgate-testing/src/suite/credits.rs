@@ -15,7 +15,7 @@ mod setup;
 
 use std::sync::Arc;
 
-use tollgate::credits::CreditAdmin;
+use tollgate::credits::{CreditAdmin, CreditLoans};
 
 use self::setup::Setup;
 use super::run_cases;
@@ -69,9 +69,6 @@ pub async fn credits<C: CreditAdmin>(random_calls: usize, open: impl AsyncFn() -
             idempotency::a_key_of_a_released_request_can_be_used_again,
             idempotency::a_key_that_moved_to_a_new_reservation_leaves_the_earlier_one_to_be_charged,
             idempotency::a_key_is_forgotten_24_hours_after_the_settlement,
-            loans::a_shrunk_reservation_stays_open_with_the_rest,
-            loans::what_is_lent_is_charged_once_from_its_loan,
-            loans::what_is_lent_is_charged_in_full_without_its_loan,
             ledger::the_ledger_records_every_change,
             ledger::pages_show_every_entry_once_the_latest_first,
             ledger::an_invalid_cursor_is_no_outage,
@@ -88,6 +85,37 @@ pub async fn credits<C: CreditAdmin>(random_calls: usize, open: impl AsyncFn() -
             races::concurrent_requests_with_one_idempotency_key_reserve_once,
             races::concurrent_grants_with_one_identifier_are_made_once,
             races::a_cancelled_call_is_made_completely_or_not_at_all,
+            random_calls::random_calls_have_the_same_results_as_in_the_model,
+        ]
+    );
+}
+
+/// Runs the suite for stores whose credits another backend can lend: [`credits`], with cases and random calls that also shrink loans and charge
+/// what was lent.
+///
+/// ```
+/// use tollgate::credits::MemoryCredits;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// // In a test of its own, with your store in place of `MemoryCredits`:
+/// tollgate_testing::suite::credit_loans(1_000, async || MemoryCredits::new()).await;
+/// # }
+/// ```
+///
+/// # Panics
+/// If the store does not conform.
+pub async fn credit_loans<C: CreditAdmin + CreditLoans>(random_calls: usize, open: impl AsyncFn() -> C) {
+    // The random calls below contain those of this suite.
+    credits(0, &open).await;
+    run_cases!(
+        "credit loans",
+        async { Setup::with_loans(Arc::new(open().await), random_calls) },
+        [
+            loans::a_shrunk_loan_stays_open_with_the_rest,
+            loans::what_is_lent_is_charged_once_from_its_loan,
+            loans::what_is_lent_is_charged_in_full_without_its_loan,
+            loans::what_was_charged_is_found_by_its_identifier_for_24_hours,
             random_calls::random_calls_have_the_same_results_as_in_the_model,
         ]
     );

@@ -14,8 +14,9 @@ use std::{
 use tollgate_core::{
     answer::Answer,
     credits::{
-        Balance, CreditAdmin, CreditAdminError, Credits, Grant, LedgerCheck, LedgerEntry, LedgerQuery,
-        NewGrant, ReservationId, ReserveRequest, Reserved, SettleRequest, Settlement, WithdrawGrant,
+        Balance, ChargeLentRequest, CreditAdmin, CreditAdminError, CreditLoans, Credits, Grant, LedgerCheck,
+        LedgerEntry, LedgerQuery, NewGrant, ReservationId, ReserveRequest, Reserved, SettleRequest,
+        Settlement, ShrinkRequest, WithdrawGrant,
     },
     denial::Unavailable,
     manage::{Command, Page},
@@ -118,6 +119,21 @@ impl Credits for MemoryCredits {
 
     fn balance(&self, account: &str, now: SystemTime) -> Answer<Result<Balance, Unavailable>> {
         Answer::Now(Ok(self.with_account(account, |account| account.balance(now))))
+    }
+}
+
+impl CreditLoans for MemoryCredits {
+    fn shrink(&self, request: &ShrinkRequest<'_>) -> Answer<Result<(), Unavailable>> {
+        self.with_account(request.account, |account| account.shrink(request));
+        Answer::Now(Ok(()))
+    }
+
+    fn charge_lent(&self, request: &ChargeLentRequest<'_>) -> Answer<Result<Settlement, Unavailable>> {
+        Answer::Now(Ok(self.with_account(request.account, |account| account.charge_lent(request))))
+    }
+
+    fn charged(&self, account: &str, id: ReservationId, now: SystemTime) -> Answer<Result<u64, Unavailable>> {
+        Answer::Now(Ok(self.with_account(account, |account| account.charged(id, now))))
     }
 }
 

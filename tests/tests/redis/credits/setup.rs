@@ -12,9 +12,9 @@ use tokio::{runtime::Runtime, time::sleep};
 use tollgate::{
     Answer,
     credits::{
-        Balance, CreditAdmin, CreditAdminError, Credits, Excess, Grant, LedgerCheck, LedgerEntry,
-        LedgerQuery, MemoryCredits, NewGrant, ReservationId, ReserveRequest, Reserved, SettleAction,
-        SettleRequest, Settlement, WithdrawGrant,
+        Balance, ChargeLentRequest, CreditAdmin, CreditAdminError, CreditLoans, Credits, Excess, Grant,
+        LedgerCheck, LedgerEntry, LedgerQuery, MemoryCredits, NewGrant, ReservationId, ReserveRequest,
+        Reserved, SettleAction, SettleRequest, Settlement, ShrinkRequest, WithdrawGrant,
     },
     denial::Unavailable,
     manage::{Actor, Command, Page},
@@ -30,7 +30,7 @@ pub(super) fn at(second: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(2_000_000_000 + second)
 }
 
-/// A ledger in memory, which counts the calls that change it, can be down, can let settlements wait, and can lose answers.
+/// A ledger in memory, which counts its calls, except for those that read balances, can be down, can let charges wait, and can lose answers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ledger {
     pub(super) credits: MemoryCredits,
@@ -81,6 +81,24 @@ impl Ledger {
         }
         call(&self.credits)
     }
+
+    /// A call that waits while the ledger is slow.
+    fn call_later<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&MemoryCredits) -> Answer<Result<T, Unavailable>> + Send + 'static,
+    ) -> Answer<Result<T, Unavailable>> {
+        if !self.is_slow.load(Ordering::Relaxed) {
+            return self.call(call);
+        }
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let ledger = self.clone();
+        Answer::later(async move {
+            while ledger.is_slow.load(Ordering::Relaxed) {
+                sleep(Duration::from_millis(1)).await;
+            }
+            call(&ledger.credits).await
+        })
+    }
 }
 
 impl Credits for Ledger {
@@ -91,21 +109,30 @@ impl Credits for Ledger {
     }
 
     fn settle(&self, request: &SettleRequest<'_>) -> Answer<Result<Settlement, Unavailable>> {
-        if !self.is_slow.load(Ordering::Relaxed) {
-            return self.call(|credits| credits.settle(request));
-        }
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        let (ledger, id, action, now) = (self.clone(), request.id, request.action, request.now);
-        Answer::later(async move {
-            while ledger.is_slow.load(Ordering::Relaxed) {
-                sleep(Duration::from_millis(1)).await;
-            }
-            ledger.credits.settle(&SettleRequest::new("acme", id, action, now)).await
-        })
+        let SettleRequest { id, action, now, .. } = *request;
+        self.call_later(move |credits| credits.settle(&SettleRequest::new("acme", id, action, now)))
     }
 
     fn balance(&self, account: &str, now: SystemTime) -> Answer<Result<Balance, Unavailable>> {
         self.credits.balance(account, now)
+    }
+}
+
+impl CreditLoans for Ledger {
+    fn shrink(&self, request: &ShrinkRequest<'_>) -> Answer<Result<(), Unavailable>> {
+        let ShrinkRequest { loan, amount, now, .. } = *request;
+        self.call_later(move |credits| credits.shrink(&ShrinkRequest::new("acme", loan, amount, now)))
+    }
+
+    fn charge_lent(&self, request: &ChargeLentRequest<'_>) -> Answer<Result<Settlement, Unavailable>> {
+        let ChargeLentRequest { id, loan, lent, actual, excess, now, .. } = *request;
+        let mut charge = ChargeLentRequest::new("acme", id, lent, actual, now).with_excess(excess);
+        charge.loan = loan;
+        self.call_later(move |credits| credits.charge_lent(&charge))
+    }
+
+    fn charged(&self, account: &str, id: ReservationId, now: SystemTime) -> Answer<Result<u64, Unavailable>> {
+        self.call(|credits| credits.charged(account, id, now))
     }
 }
 

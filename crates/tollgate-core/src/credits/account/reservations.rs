@@ -2,9 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::{
-    Account, AccountGrant, Cause, ReservationState, ReservedPart, StoredReservation, amount_of, signed,
-};
+use super::{Account, AccountGrant, Cause, ReservationState, StoredReservation, amount_of, signed};
 use crate::{
     bounds::{MAX_CREDITS, MAX_IDEMPOTENCY_KEY_BYTES, MAX_OPEN_RESERVATIONS, MAX_RESERVATION_TIME},
     credits::{
@@ -90,60 +88,33 @@ impl Account {
     /// A reservation that is settled already keeps its settlement; a commit after a release is uncharged. One that has expired charges
     /// the actual cost up to the reserved amount in full: what is not available becomes a debt, whatever [`Excess`] says, since it was
     /// promised when it was reserved. One that is not found, or is [forgotten](StoredReservation::forgotten_at), charges nothing and
-    /// returns nothing: it may have been settled before. [`SettleAction::CommitLent`] is for one that is not found, and also needs
-    /// [the loan](Self::settle_lent).
+    /// returns nothing: it may have been settled before.
     pub fn settle(&mut self, request: &SettleRequest<'_>, found: Option<StoredReservation>) -> Settlement {
-        self.settle_lent(request, found, None)
-    }
-
-    /// The same for [`SettleAction::CommitLent`]. `loan` is the stored reservation of the account that the action names as its loan.
-    pub fn settle_lent(
-        &mut self,
-        request: &SettleRequest<'_>,
-        found: Option<StoredReservation>,
-        loan: Option<StoredReservation>,
-    ) -> Settlement {
         let nothing = || match request.action {
-            SettleAction::Commit { actual, .. } | SettleAction::CommitLent { actual, .. } => {
-                Settlement::new(request.id, 0, storable(actual))
-            }
-            SettleAction::Release | SettleAction::Shrink { .. } => Settlement::new(request.id, 0, 0),
+            SettleAction::Commit { actual, .. } => Settlement::new(request.id, 0, storable(actual)),
+            SettleAction::Release => Settlement::new(request.id, 0, 0),
         };
         let found = found.map(|found| self.latest(found, request.now));
         let Some(mut reservation) = found.filter(|found| request.now < found.forgotten_at()) else {
-            return match request.action {
-                SettleAction::CommitLent { reserved, actual, excess, .. } => {
-                    self.charge_lent(request, [reserved, actual], excess, loan)
-                }
-                _ => nothing(),
-            };
+            return nothing();
         };
         match reservation.state {
             ReservationState::Committed { charged, uncharged, .. } => {
                 return Settlement::new(reservation.id, charged, uncharged);
             }
             ReservationState::Released { .. } => return nothing(),
-            ReservationState::Held | ReservationState::Expired => {}
-        }
-        let is_held = reservation.state == ReservationState::Held;
-        if let SettleAction::Shrink { amount } = request.action {
-            if is_held {
-                self.shrink(reservation, amount, request.now);
-            }
-            return nothing();
-        }
-        if is_held {
-            self.close(&reservation);
+            ReservationState::Held => self.close(&reservation),
+            ReservationState::Expired => {}
         }
 
         let at = request.now;
         let (settlement, state) = match request.action {
-            SettleAction::Commit { actual, excess } | SettleAction::CommitLent { actual, excess, .. } => {
+            SettleAction::Commit { actual, excess } => {
                 let settlement = self.charge(&reservation, actual, excess, at);
                 let Settlement { charged, uncharged, .. } = settlement;
                 (settlement, ReservationState::Committed { charged, uncharged, at })
             }
-            _ => {
+            SettleAction::Release => {
                 self.put_back(&reservation, 0, at);
                 (Settlement::new(reservation.id, 0, 0), ReservationState::Released { at })
             }
@@ -155,45 +126,6 @@ impl Account {
         settlement
     }
 
-    /// Gives back what an open reservation holds beyond `amount`.
-    fn shrink(&mut self, mut held: StoredReservation, amount: u64, at: SystemTime) {
-        if held.amount <= amount {
-            return;
-        }
-        self.put_back(&held, amount, at);
-        self.reserved = self.reserved.saturating_sub(held.amount - amount);
-        held.amount = amount;
-        held.parts = first_credits(held.parts, amount);
-        self.repay(at);
-        self.store(held);
-    }
-
-    /// Charges a request whose credits were lent, from the loan as far as it holds them.
-    fn charge_lent(
-        &mut self,
-        request: &SettleRequest<'_>,
-        [reserved, actual]: [u64; 2],
-        excess: Excess,
-        loan: Option<StoredReservation>,
-    ) -> Settlement {
-        let at = request.now;
-        let loan = loan.map(|loan| self.latest(loan, at));
-        let mut taken = 0;
-        if let Some(mut loan) = loan.filter(|loan| loan.state == ReservationState::Held) {
-            taken = actual.min(reserved).min(loan.amount);
-            loan.amount -= taken;
-            loan.parts = last_credits(loan.parts, loan.amount);
-            self.reserved = self.reserved.saturating_sub(taken);
-            self.store(loan);
-        }
-        let rest = StoredReservation::new(request.id, reserved - taken, at, ReservationState::Expired);
-        let Settlement { charged, uncharged, .. } = self.charge(&rest, actual - taken, excess, at);
-        let charged = charged + taken;
-        let state = ReservationState::Committed { charged, uncharged, at };
-        self.store(StoredReservation { amount: reserved.min(MAX_CREDITS), state, ..rest });
-        Settlement::new(request.id, charged, uncharged)
-    }
-
     /// Gives the credits of an open reservation back. Returns it as it is then.
     pub(super) fn expire(&mut self, held: StoredReservation, now: SystemTime) -> StoredReservation {
         self.close(&held);
@@ -202,7 +134,7 @@ impl Account {
     }
 
     /// Charges the actual cost: from what is reserved, then from what is available, then as a debt. A debt is at most [`MAX_CREDITS`].
-    fn charge(
+    pub(super) fn charge(
         &mut self,
         reservation: &StoredReservation,
         actual: u64,
@@ -230,7 +162,7 @@ impl Account {
     }
 
     /// Returns what is reserved, except for the first `kept` credits. What cannot return to its grant lapses.
-    fn put_back(&mut self, reservation: &StoredReservation, kept: u64, at: SystemTime) {
+    pub(super) fn put_back(&mut self, reservation: &StoredReservation, kept: u64, at: SystemTime) {
         let cause = |kind| Cause { at, kind, reservation: Some(reservation.id) };
         let mut kept = kept;
         for part in &reservation.parts {
@@ -259,7 +191,7 @@ impl Account {
     }
 
     /// A loaded reservation as it is at this instant: `advance` may have changed it.
-    fn latest(&mut self, loaded: StoredReservation, now: SystemTime) -> StoredReservation {
+    pub(super) fn latest(&mut self, loaded: StoredReservation, now: SystemTime) -> StoredReservation {
         let changed = self.changes.reservations.iter().rev().find(|changed| changed.id == loaded.id);
         let latest = changed.cloned().unwrap_or(loaded);
         if latest.state != ReservationState::Held || now < latest.expires_at {
@@ -272,7 +204,7 @@ impl Account {
     }
 
     /// Adds a reservation to the changes, or replaces the version of it that is there.
-    fn store(&mut self, reservation: StoredReservation) {
+    pub(super) fn store(&mut self, reservation: StoredReservation) {
         let reservations = &mut self.changes.reservations;
         if let Some(former) = reservations.iter_mut().find(|former| former.id == reservation.id) {
             *former = reservation;
@@ -280,25 +212,6 @@ impl Account {
             reservations.push(reservation);
         }
     }
-}
-
-/// The parts without what is beyond this amount.
-fn first_credits(parts: Vec<ReservedPart>, amount: u64) -> Vec<ReservedPart> {
-    let mut left = amount;
-    let keep = |mut part: ReservedPart| {
-        part.amount = part.amount.min(left);
-        left -= part.amount;
-        (part.amount > 0).then_some(part)
-    };
-    parts.into_iter().filter_map(keep).collect()
-}
-
-/// The parts without what is before the last `amount` credits.
-fn last_credits(mut parts: Vec<ReservedPart>, amount: u64) -> Vec<ReservedPart> {
-    parts.reverse();
-    let mut last = first_credits(parts, amount);
-    last.reverse();
-    last
 }
 
 /// Databases have signed numbers.

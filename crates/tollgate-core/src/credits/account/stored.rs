@@ -124,6 +124,14 @@ impl StoredReservation {
         Self { idempotency, ..self }
     }
 
+    /// What it was charged: 0 if it is open, was released, or is [forgotten](Self::forgotten_at).
+    pub fn charged(&self, now: SystemTime) -> u64 {
+        match self.state {
+            ReservationState::Committed { charged, .. } if now < self.forgotten_at() => charged,
+            _ => 0,
+        }
+    }
+
     /// The instant from which it is forgotten: [`SETTLEMENT_KEPT`] after it was settled or has expired. A backend removes it then, at
     /// any time, unless its state is [`Held`](ReservationState::Held).
     pub fn forgotten_at(&self) -> SystemTime {

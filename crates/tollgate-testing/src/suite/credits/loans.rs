@@ -1,36 +1,29 @@
-//! Credits that a backend in front of the store has reserved there, and lends to requests.
+//! Loans: reservations whose credits a backend in front of the store lends to requests.
 
-use tollgate::credits::{EntryKind, Excess, NewGrant, ReservationId, SettleAction, Settlement};
+use tollgate::credits::{EntryKind, Excess, NewGrant, ReservationId};
 
 use super::setup::Setup;
 
-const fn lent(loan: Option<ReservationId>, reserved: u64, actual: u64, excess: Excess) -> SettleAction {
-    SettleAction::CommitLent { loan, reserved, actual, excess }
-}
-
-pub(super) async fn a_shrunk_reservation_stays_open_with_the_rest(setup: &Setup) {
+pub(super) async fn a_shrunk_loan_stays_open_with_the_rest(setup: &Setup) {
     setup.grant(NewGrant::new("acme", 6).with_id("a")).await;
     setup.grant(NewGrant::new("acme", 6).with_id("b")).await;
     let id = setup.hold("acme", 10).await;
     for amount in [7, 9, 7] {
-        let shrunk = setup.settle("acme", id, SettleAction::Shrink { amount }).await;
-        assert_eq!(shrunk, Settlement::new(id, 0, 0));
+        setup.shrink("acme", id, amount).await;
         assert_eq!(setup.amounts("acme").await, [5, 7, 0], "it never grows again");
     }
     assert_eq!(setup.commit("acme", id, 20).await, (7, 13), "it is a reservation of 7");
-    assert_eq!(
-        setup.settle("acme", id, SettleAction::Shrink { amount: 1 }).await,
-        Settlement::new(id, 7, 13)
-    );
+    setup.shrink("acme", id, 1).await;
+    assert_eq!(setup.commit("acme", id, 20).await, (7, 13), "it is settled");
     assert_eq!(setup.amounts("acme").await, [5, 0, 0]);
 
     let expired = setup.hold("acme", 5).await;
     setup.advance(60);
-    setup.settle("acme", expired, SettleAction::Shrink { amount: 1 }).await;
+    setup.shrink("acme", expired, 1).await;
     assert_eq!(setup.amounts("acme").await, [5, 0, 0]);
     assert_eq!(setup.commit("acme", expired, 5).await, (5, 0), "what was promised is charged");
     let unknown = ReservationId::from_number(7);
-    setup.settle("acme", unknown, SettleAction::Shrink { amount: 1 }).await;
+    setup.shrink("acme", unknown, 1).await;
     assert_eq!(setup.commit("acme", unknown, 5).await, (0, 5), "it makes no reservation");
     assert_eq!(setup.amounts("acme").await, [0, 0, 0]);
 }
@@ -41,18 +34,17 @@ pub(super) async fn what_is_lent_is_charged_once_from_its_loan(setup: &Setup) {
     let loan = setup.hold("acme", 10).await;
     let [one, two] = [1, 2].map(ReservationId::from_number);
     for _ in 0..3 {
-        let settlement = setup.settle("acme", one, lent(Some(loan), 5, 4, Excess::Cap)).await;
-        assert_eq!(settlement, Settlement::new(one, 4, 0));
+        assert_eq!(setup.charge_lent("acme", one, Some(loan), [5, 4], Excess::Cap).await, (4, 0));
         assert_eq!(setup.amounts("acme").await, [10, 6, 0], "of the loan, 4 are charged");
         // The identifier is known from now on.
         assert_eq!(setup.commit("acme", one, 9).await, (4, 0));
         assert_eq!(setup.release("acme", one).await, (4, 0));
         setup.advance(10);
     }
-    let settlement = setup.settle("acme", two, lent(Some(loan), 5, 7, Excess::TakeAvailable)).await;
-    assert_eq!(settlement, Settlement::new(two, 7, 0), "5 from the loan, and 2 that are available");
+    let charged = setup.charge_lent("acme", two, Some(loan), [5, 7], Excess::TakeAvailable).await;
+    assert_eq!(charged, (7, 0), "5 from the loan, and 2 that are available");
     assert_eq!(setup.amounts("acme").await, [8, 1, 0]);
-    setup.settle("acme", loan, SettleAction::Shrink { amount: 0 }).await;
+    setup.shrink("acme", loan, 0).await;
     assert_eq!(setup.amounts("acme").await, [9, 0, 0]);
     setup.release("acme", loan).await;
     assert_eq!(setup.amounts("acme").await, [9, 0, 0]);
@@ -75,20 +67,37 @@ pub(super) async fn what_is_lent_is_charged_in_full_without_its_loan(setup: &Set
             setup.release(account, loan).await;
         }
         let loan = has_loan.then_some(loan);
-        let settle = async |id, action| {
-            let settled = setup.settle(account, id, action).await;
-            (settled.charged, settled.uncharged)
-        };
-        assert_eq!(settle(one, lent(loan, 7, 9, Excess::Cap)).await, (7, 2), "{account}");
+        let charge = async |id, amounts, excess| setup.charge_lent(account, id, loan, amounts, excess).await;
+        assert_eq!(charge(one, [7, 9], Excess::Cap).await, (7, 2), "{account}");
         assert_eq!(setup.amounts(account).await, [3, 0, 0], "{account}");
-        assert_eq!(settle(two, lent(loan, 5, 7, Excess::TakeAvailable)).await, (5, 2), "{account}");
+        assert_eq!(charge(two, [5, 7], Excess::TakeAvailable).await, (5, 2), "{account}");
         assert_eq!(setup.amounts(account).await, [0, 0, 2], "a promise becomes a debt: {account}");
-        assert_eq!(settle(three, lent(loan, 0, 7, Excess::Owe(6))).await, (4, 3), "{account}");
-        assert_eq!(settle(three, lent(loan, 0, 7, Excess::Owe(99))).await, (4, 3), "{account}");
+        assert_eq!(charge(three, [0, 7], Excess::Owe(6)).await, (4, 3), "{account}");
+        assert_eq!(charge(three, [0, 7], Excess::Owe(99)).await, (4, 3), "{account}");
         assert_eq!(setup.amounts(account).await, [0, 0, 6], "the debt has a limit: {account}");
     }
-    let of_another =
-        setup.settle("other", ReservationId::from_number(50), lent(None, 3, 3, Excess::Cap)).await;
-    assert_eq!((of_another.charged, of_another.uncharged), (3, 0));
+    let id = ReservationId::from_number(50);
+    assert_eq!(setup.charge_lent("other", id, None, [3, 3], Excess::Cap).await, (3, 0));
     assert_eq!(setup.amounts("other").await, [0, 0, 3]);
+}
+
+pub(super) async fn what_was_charged_is_found_by_its_identifier_for_24_hours(setup: &Setup) {
+    setup.grant(NewGrant::new("acme", 30)).await;
+    let loan = setup.hold("acme", 10).await;
+    let [committed, released] = [setup.hold("acme", 3).await, setup.hold("acme", 3).await];
+    let [lent, unknown] = [1, 2].map(ReservationId::from_number);
+    setup.commit("acme", committed, 2).await;
+    setup.release("acme", released).await;
+    setup.charge_lent("acme", lent, Some(loan), [5, 9], Excess::Cap).await;
+    let before = setup.amounts("acme").await;
+    for (id, charged) in [(committed, 2), (lent, 5), (loan, 0), (released, 0), (unknown, 0)] {
+        assert_eq!(setup.charged("acme", id).await, charged, "{id}");
+        assert_eq!(setup.charged("other", id).await, 0, "a reservation of another account is not found");
+    }
+    assert_eq!(setup.amounts("acme").await, before, "nothing is changed");
+    assert_eq!(setup.charge_lent("acme", unknown, Some(loan), [1, 1], Excess::Cap).await, (1, 0));
+    setup.advance(24 * 3_600 - 1);
+    assert_eq!(setup.charged("acme", lent).await, 5);
+    setup.advance(1);
+    assert_eq!(setup.charged("acme", lent).await, 0, "it is forgotten");
 }

@@ -242,11 +242,11 @@ impl Model {
     }
 
     /// Tokens of the loan, if it is open, become those of a reservation that has expired, which is settled.
-    pub(super) fn settle_lent(
+    pub(super) fn charge_lent(
         &mut self,
         id: ReservationId,
         loan: ReservationId,
-        reserved: u64,
+        lent: u64,
         action: (u64, Excess),
         now: u64,
     ) -> (u64, u64) {
@@ -256,10 +256,10 @@ impl Model {
         if self.reservations.get(&id).is_some_and(|known| known.is_remembered(now)) {
             return self.settle(id, commit, now);
         }
-        let lent = ModelReservation { amount: reserved, expires_at: now, key: None, state: State::Expired };
-        self.reservations.insert(id, lent);
+        let request = ModelReservation { amount: lent, expires_at: now, key: None, state: State::Expired };
+        self.reservations.insert(id, request);
         if let Some(open) = self.reservations.get_mut(&loan).filter(|loan| loan.state == State::Held) {
-            let taken = actual.min(reserved).min(open.amount);
+            let taken = actual.min(lent).min(open.amount);
             open.amount -= taken;
             self.give_to_another(loan, id, |place| place < taken);
         }

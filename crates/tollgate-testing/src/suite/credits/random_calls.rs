@@ -65,7 +65,7 @@ impl Account {
             3 => self.withdraw(setup, random, is_repeated).await,
             4..=9 => self.reserve(setup, random, is_repeated).await,
             10..=14 => self.settle(setup, random, is_repeated, others).await,
-            15 => self.use_loan(setup, random, is_repeated).await,
+            15 if setup.loans.is_some() => self.use_loan(setup, random, is_repeated).await,
             _ => advance(setup, random),
         }
     }
@@ -193,20 +193,20 @@ impl Account {
         let loan = random.pick(latest);
         let number = u128::from(random.below(u64::MAX)) << 64 | u128::from(random.below(u64::MAX));
         let id = if random.one_in(8) { random.pick(latest) } else { ReservationId::from_number(number) };
-        let [reserved, actual, amount] = [random.below(8), random.below(12), random.below(8)];
+        let [lent, actual, amount] = [random.below(8), random.below(12), random.below(8)];
         let excess = random.pick(&[Excess::Cap, Excess::Cap, Excess::TakeAvailable, Excess::Owe(6)]);
         let is_shrunk = random.one_in(2);
         for _ in 0..=u8::from(is_repeated) {
             let now = seconds(setup);
             if is_shrunk {
                 self.model.shrink(loan, amount, now);
-                setup.settle(&self.name, loan, SettleAction::Shrink { amount }).await;
+                setup.shrink(&self.name, loan, amount).await;
                 continue;
             }
-            let expected = self.model.settle_lent(id, loan, reserved, (actual, excess), now);
-            let action = SettleAction::CommitLent { loan: Some(loan), reserved, actual, excess };
-            let settlement = setup.settle(&self.name, id, action).await;
-            assert_eq!((settlement.charged, settlement.uncharged), expected);
+            let expected = self.model.charge_lent(id, loan, lent, (actual, excess), now);
+            let charged = setup.charge_lent(&self.name, id, Some(loan), [lent, actual], excess).await;
+            assert_eq!(charged, expected);
+            assert_eq!(setup.charged(&self.name, id).await, charged.0);
         }
         if !is_shrunk && !self.held.contains(&id) {
             self.held.push(id);

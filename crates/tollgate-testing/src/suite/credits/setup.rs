@@ -8,9 +8,9 @@ use std::{
 use tollgate::{
     clock::{Clock as _, ManualClock},
     credits::{
-        Balance, CreditAdmin, CreditAdminError, EntryKind, Excess, Grant, GrantId, Idempotency, LedgerEntry,
-        LedgerQuery, NewGrant, Reservation, ReservationId, ReserveRequest, Reserved, SettleAction,
-        SettleRequest, Settlement, WithdrawGrant,
+        Balance, ChargeLentRequest, CreditAdmin, CreditAdminError, CreditLoans, EntryKind, Excess, Grant,
+        GrantId, Idempotency, LedgerEntry, LedgerQuery, NewGrant, Reservation, ReservationId, ReserveRequest,
+        Reserved, SettleAction, SettleRequest, Settlement, ShrinkRequest, WithdrawGrant,
     },
     key::Digest,
     manage::{Actor, Command},
@@ -20,6 +20,8 @@ use crate::at;
 
 pub(super) struct Setup {
     pub(super) credits: Arc<dyn CreditAdmin>,
+    /// The same store, in the suite for stores with loans.
+    pub(super) loans: Option<Arc<dyn CreditLoans>>,
     pub(super) clock: ManualClock,
     pub(super) random_calls: usize,
 }
@@ -29,7 +31,11 @@ pub(super) const HOLD: Duration = Duration::from_secs(60);
 
 impl Setup {
     pub(super) fn new(credits: Arc<dyn CreditAdmin>, random_calls: usize) -> Self {
-        Self { credits, clock: ManualClock::at(at(0)), random_calls }
+        Self { credits, loans: None, clock: ManualClock::at(at(0)), random_calls }
+    }
+
+    pub(super) fn with_loans(credits: Arc<impl CreditAdmin + CreditLoans>, random_calls: usize) -> Self {
+        Self { loans: Some(credits.clone()), ..Self::new(credits, random_calls) }
     }
 
     pub(super) fn now(&self) -> SystemTime {
@@ -99,6 +105,34 @@ impl Setup {
     pub(super) async fn release(&self, account: &str, id: ReservationId) -> (u64, u64) {
         let settlement = self.settle(account, id, SettleAction::Release).await;
         (settlement.charged, settlement.uncharged)
+    }
+
+    pub(super) async fn shrink(&self, account: &str, loan: ReservationId, amount: u64) {
+        self.loans().shrink(&ShrinkRequest::new(account, loan, amount, self.now())).await.unwrap();
+    }
+
+    /// Charges what was lent. `amounts` are what was lent, and the actual cost. Returns what was charged and what was not.
+    pub(super) async fn charge_lent(
+        &self,
+        account: &str,
+        id: ReservationId,
+        loan: Option<ReservationId>,
+        [lent, actual]: [u64; 2],
+        excess: Excess,
+    ) -> (u64, u64) {
+        let mut request = ChargeLentRequest::new(account, id, lent, actual, self.now()).with_excess(excess);
+        request.loan = loan;
+        let settlement = self.loans().charge_lent(&request).await.unwrap();
+        assert_eq!(settlement.id, id);
+        (settlement.charged, settlement.uncharged)
+    }
+
+    pub(super) async fn charged(&self, account: &str, id: ReservationId) -> u64 {
+        self.loans().charged(account, id, self.now()).await.unwrap()
+    }
+
+    fn loans(&self) -> &dyn CreditLoans {
+        self.loans.as_deref().unwrap()
     }
 
     pub(super) async fn balance(&self, account: &str) -> Balance {

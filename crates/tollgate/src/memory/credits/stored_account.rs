@@ -7,8 +7,8 @@ use std::{
 
 use tollgate_core::{
     credits::{
-        Account, AccountGrant, Balance, CreditAdminError, Grant, LedgerCheck, NewGrant, ReservationId,
-        ReservationState, ReserveRequest, Reserved, SettleAction, SettleRequest, Settlement,
+        Account, AccountGrant, Balance, ChargeLentRequest, CreditAdminError, Grant, LedgerCheck, NewGrant,
+        ReservationId, ReservationState, ReserveRequest, Reserved, SettleRequest, Settlement, ShrinkRequest,
         StoredReservation, WithdrawGrant,
     },
     denial::Unavailable,
@@ -54,13 +54,30 @@ impl StoredAccount {
     pub(super) fn settle(&mut self, request: &SettleRequest<'_>) -> Settlement {
         self.advance(request.now);
         let found = self.reservations.get(&request.id).cloned();
-        let loan = match request.action {
-            SettleAction::CommitLent { loan: Some(loan), .. } => self.reservations.get(&loan).cloned(),
-            _ => None,
-        };
-        let settlement = self.account.settle_lent(request, found, loan);
+        let settlement = self.account.settle(request, found);
         self.store();
         settlement
+    }
+
+    pub(super) fn shrink(&mut self, request: &ShrinkRequest<'_>) {
+        self.advance(request.now);
+        let loan = self.reservations.get(&request.loan).cloned();
+        self.account.shrink(request, loan);
+        self.store();
+    }
+
+    pub(super) fn charge_lent(&mut self, request: &ChargeLentRequest<'_>) -> Settlement {
+        self.advance(request.now);
+        let known = self.reservations.get(&request.id).cloned();
+        let loan = request.loan.and_then(|loan| self.reservations.get(&loan)).cloned();
+        let settlement = self.account.charge_lent(request, known, loan);
+        self.store();
+        settlement
+    }
+
+    pub(super) fn charged(&mut self, id: ReservationId, now: SystemTime) -> u64 {
+        self.advance(now);
+        self.reservations.get(&id).map_or(0, |known| known.charged(now))
     }
 
     pub(super) fn balance(&mut self, now: SystemTime) -> Balance {
