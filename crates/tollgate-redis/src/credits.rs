@@ -92,7 +92,7 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 ///
 /// # When something fails
 ///
-/// No credit is sold twice, and no charge is made twice, by any of these.
+/// No credit is sold twice, and no charge is made twice, by any of these, except where it says so.
 ///
 /// | event | effect |
 /// |---|---|
@@ -104,7 +104,8 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 /// | the ledger is down | loans lend until their minute is over. Then reservations are `Unavailable`. Loans are closed when it is back |
 /// | a replica takes over that lacks the latest changes | a process that runs charges what the replica lacks. What it has lent twice can become a debt |
 /// | Redis goes back to an older state, such as a snapshot | the same: a process that runs charges what it has charged since, and loans that were closed can be lent until their minute is over |
-/// | another process settles what a killed one has reserved, after Redis lost its data | it is not charged |
+/// | Redis loses its data, and gets it back later | a settlement whose answer was lost before can be charged twice |
+/// | another process settles what a killed one has reserved, and Redis loses its data before or after that | it may not be charged |
 /// | the caller hangs up | a reservation that was made all the same is released if a loan lends it, and expires if not. A settlement is made |
 ///
 /// An outage of Redis can cause a refusal with 402 although credits are lent. So can a loan in the milliseconds in which other processes
