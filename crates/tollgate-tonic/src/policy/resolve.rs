@@ -27,6 +27,8 @@ pub(super) fn resolve(policies: &RpcPolicies) -> Result<PolicyTable, Configurati
     let mut found = Found::default();
     found.described(policies, &by_hand)?;
     found.by_hand(policies, &by_hand)?;
+    // After the policies in code: one whose RPC was renamed is the probable reason.
+    found.complete()?;
     found.public(policies, &by_hand)?;
     if found.rpcs.is_empty() {
         return Err(error("there is no RPC: give it a descriptor set, or policies by method or service"));
@@ -115,12 +117,15 @@ impl fmt::Display for Level {
 struct Found {
     rpcs: BTreeMap<String, RpcPolicy>,
     services: BTreeSet<String>,
+    // The RPCs without one, and why they may lack it.
+    missing: Vec<String>,
+    hint: Hint,
 }
 
 impl Found {
     /// Finds the policies of the RPCs that the descriptor sets describe.
     fn described(&mut self, policies: &RpcPolicies, by_hand: &ByHand<'_>) -> Result<(), ConfigurationError> {
-        let (mut missing, mut hint) = (Vec::new(), Hint::NotDefined);
+        let mut hint = Hint::NotDefined;
         for service in &policies.described {
             let options = PolicyOptions::new(service.parent_pool())?;
             hint = hint.max(if options.are_defined() { Hint::NotUsed } else { Hint::NotDefined });
@@ -144,12 +149,18 @@ impl Found {
                 if let Some(policy) = own.or_else(|| default.clone()) {
                     self.rpcs.insert(rpc, policy);
                 } else {
-                    missing.push(rpc);
+                    self.missing.push(rpc);
                 }
             }
             self.services.insert(name);
         }
-        if missing.is_empty() { Ok(()) } else { Err(without_policy(&missing, hint)) }
+        self.hint = hint;
+        Ok(())
+    }
+
+    /// An error if an RPC has no policy.
+    fn complete(&self) -> Result<(), ConfigurationError> {
+        if self.missing.is_empty() { Ok(()) } else { Err(without_policy(&self.missing, self.hint)) }
     }
 
     /// Adds the policies that were written in code. With a descriptor set, each must be for what a set describes.
@@ -157,7 +168,7 @@ impl Found {
         let has_descriptors = !policies.described.is_empty();
         for (&rpc, &policy) in &by_hand.methods {
             if has_descriptors && !self.rpcs.contains_key(rpc) {
-                let names = self.rpcs.keys().map(String::as_str);
+                let names = self.rpcs.keys().chain(&self.missing).map(String::as_str);
                 return Err(not_described("RPC", rpc, &suggestion(rpc, names)));
             }
             self.rpcs.insert(rpc.to_owned(), policy.clone());
@@ -238,9 +249,10 @@ fn one_of(
 }
 
 /// Why RPCs may lack a policy, from the most to the least probable reason.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Hint {
     /// No descriptor set has the options.
+    #[default]
     NotDefined,
     /// No service has a policy.
     NotUsed,

@@ -57,16 +57,19 @@ fn a_set_that_cannot_have_policies() {
 
 #[test]
 fn a_policy_for_what_was_renamed() {
-    fails(
-        guarded().method("market.v1.Market/Gets", RpcPolicy::public()),
-        "there is a policy for the RPC market.v1.Market/Gets, but no descriptor set has it (did you mean market.v1.Market/Get?): \
-         correct the name, remove the policy, or add the descriptor set",
-    );
-    fails(
-        guarded().service("market.v1.Markets", RpcPolicy::public()),
-        "there is a policy for the service market.v1.Markets, but no descriptor set has it (did you mean market.v1.Market?): \
-         correct the name, remove the policy, or add the descriptor set",
-    );
+    // Also where the RPC has no policy for this reason.
+    for policies in [guarded(), of_market("")] {
+        fails(
+            policies.clone().method("market.v1.Market/Gets", RpcPolicy::public()),
+            "there is a policy for the RPC market.v1.Market/Gets, but no descriptor set has it (did you mean market.v1.Market/Get?): \
+             correct the name, remove the policy, or add the descriptor set",
+        );
+        fails(
+            policies.service("market.v1.Markets", RpcPolicy::public()),
+            "there is a policy for the service market.v1.Markets, but no descriptor set has it (did you mean market.v1.Market?): \
+             correct the name, remove the policy, or add the descriptor set",
+        );
+    }
     fails(
         guarded().package("prices", RpcPolicy::public()),
         "there is a policy for the package prices, but no descriptor set has it: correct the name, remove the policy, or add the \
