@@ -18,7 +18,7 @@ use axum::{
     routing::{MethodRouter, any},
 };
 use common::serve;
-use futures_util::{FutureExt, SinkExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt, stream::FusedStream};
 use http::{Extensions, HeaderValue, Method, Request};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -67,6 +67,7 @@ impl Verify for OneKey {
 
 struct Server {
     address: SocketAddr,
+    principal: Arc<Principal>,
     signal: EndSignal,
     // Shows `START`.
     clock: ManualClock,
@@ -89,21 +90,16 @@ impl Server {
         let (sender, reports) = mpsc::unbounded_channel();
         let tollgate = Tollgate::builder()
             .credential(CredentialLayer::new().with_anonymous())
-            .verify(OneKey(principal, text.map(Arc::new)))
+            .verify(OneKey(principal.clone(), text.map(Arc::new)))
             .clock(clock.clone())
             .responder(WebSocketClose::new())
             .build()
             .unwrap();
-        Self { address: serve(app(sender).layer(tollgate)).await, signal, clock, reports }
+        Self { address: serve(app(sender).layer(tollgate)).await, principal, signal, clock, reports }
     }
 
     async fn connect(&self, path: &str) -> Client {
-        let mut request = format!("ws://{}{path}", self.address).into_client_request().unwrap();
-        request.headers_mut().insert("x-api-key", HeaderValue::from_static("good"));
-        request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static("chat"));
-        let (socket, response) = connect_async(request).await.unwrap();
-        assert_eq!(response.headers()["sec-websocket-protocol"], "chat");
-        socket
+        connect(self.address, path).await
     }
 
     async fn report(&mut self) -> &'static str {
@@ -112,6 +108,15 @@ impl Server {
 }
 
 type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+async fn connect(address: SocketAddr, path: &str) -> Client {
+    let mut request = format!("ws://{address}{path}").into_client_request().unwrap();
+    request.headers_mut().insert("x-api-key", HeaderValue::from_static("good"));
+    request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static("chat"));
+    let (socket, response) = connect_async(request).await.unwrap();
+    assert_eq!(response.headers()["sec-websocket-protocol"], "chat");
+    socket
+}
 
 fn app(reports: Reports) -> Router {
     let route = |serve: fn(GuardedSocket, Reports) -> Serving| {
@@ -133,6 +138,8 @@ fn app(reports: Reports) -> Router {
         .route("/split", route(|socket, reports| Box::pin(split(socket, reports))))
         .route("/split-flood", route(|socket, reports| Box::pin(split_flood(socket, reports))))
         .route("/split-panic", route(|socket, reports| Box::pin(split_panic(socket, reports))))
+        .route("/buffered", any(buffered))
+        .route("/last-words", last_words_with(reports.clone()))
         .route("/save", save_with(reports))
         .route("/own-codes", any(own_codes))
         .route("/result", any(result))
@@ -142,11 +149,13 @@ type Serving = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
 async fn echo(mut socket: GuardedSocket, reports: Reports) {
     assert_eq!(socket.protocol().unwrap(), "chat");
+    assert!(!socket.is_terminated());
     while let Some(Ok(message)) = socket.recv().await {
         if matches!(message, AxumMessage::Text(_)) && socket.send(message).await.is_err() {
             break;
         }
     }
+    assert!(socket.is_terminated());
     assert!(socket.recv().await.is_none());
     if socket.send("too late".into()).await.is_err() {
         let _ = reports.send("read None, and could not send");
@@ -238,10 +247,37 @@ fn save(extensions: &Extensions, upgrade: GuardedUpgrade, reports: Reports) -> R
     )
 }
 
+/// Sends when the caller has ended.
+fn last_words_with(reports: Reports) -> MethodRouter {
+    any(async move |extensions: Extensions, upgrade: GuardedUpgrade| {
+        let ended = Ended::of(&extensions).unwrap();
+        upgrade.map(|upgrade| upgrade.protocols(["chat"])).on_upgrade(async move |mut socket| {
+            let _ = reports.send("at work");
+            let _ = ended.await;
+            let is_sent = socket.send("late".into()).await.is_ok();
+            let _ = reports.send(if is_sent { "could send" } else { "could not send" });
+        })
+    })
+}
+
+/// Has a buffer that two messages fill, and does not flush it.
+async fn buffered(upgrade: GuardedUpgrade) -> Response {
+    let upgrade = upgrade
+        .map(|upgrade| upgrade.protocols(["chat"]).write_buffer_size(1_990).max_write_buffer_size(2_000));
+    upgrade.on_upgrade(async |mut socket| {
+        for _ in 0..2 {
+            socket.feed(AxumMessage::binary(vec![0; 990])).await.unwrap();
+        }
+        std::future::pending::<()>().await;
+    })
+}
+
+/// The settings come first, and then axum's own.
 async fn own_codes(upgrade: GuardedUpgrade) -> Response {
     upgrade
-        .map(|upgrade| upgrade.protocols(["chat"]))
         .with_codes(|denial| (4001, denial.kind().reason().into()))
+        .with_deadline(Duration::from_secs(2))
+        .map(|upgrade| upgrade.protocols(["chat"]))
         .on_upgrade(async |mut socket| while socket.recv().await.is_some() {})
 }
 
@@ -347,6 +383,7 @@ async fn the_end_is_one_event() {
         "status=101",
         "method=\"GET\"",
         "path=\"/echo\"",
+        "detail=\"\"",
         "request_id=",
         "principal=\"key_logged\"",
         "tenant=\"acme\"",
@@ -462,10 +499,19 @@ async fn closes_a_socket_whose_halves_are_in_other_tasks() {
 #[tokio::test]
 async fn a_client_that_leaves_ends_the_handler() {
     let mut server = Server::start().await;
+    let before = Arc::strong_count(&server.principal);
     let client = server.connect("/split").await;
     drop(client);
     server.report().await;
     server.report().await;
+    // Nothing waits for the end of the key any more.
+    timeout(PATIENCE, async {
+        while Arc::strong_count(&server.principal) > before {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]
@@ -501,6 +547,37 @@ async fn a_client_that_does_not_read_is_dropped_at_the_deadline() {
         // Ends, if with an error: what was sent before the deadline can be read.
         let _ = timeout(PATIENCE, connection.read_to_end(&mut rest)).await.unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_is_the_one_that_was_set() {
+    for path in ["/idle", "/own-codes"] {
+        let server = Server::start().await;
+        let mut connection = deaf(server.address, path).await;
+        let start = Instant::now();
+        server.signal.end(EndReason::Revoked);
+        let mut received = Vec::new();
+        timeout(PATIENCE, connection.read_to_end(&mut received)).await.unwrap().unwrap();
+        assert_eq!(start.elapsed().as_secs(), 2, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_sent_after_the_end() {
+    let mut server = Server::start().await;
+    let mut client = server.connect("/last-words").await;
+    assert_eq!(server.report().await, "at work");
+    server.signal.end(EndReason::Revoked);
+    assert_eq!(closed(&mut client).await, (4401, REVOKED.1.to_owned(), 0));
+    assert_eq!(server.report().await, "could not send");
+}
+
+#[tokio::test]
+async fn what_is_in_a_full_buffer_is_sent_before_the_close() {
+    let server = Server::start().await;
+    let mut client = server.connect("/buffered").await;
+    server.signal.end(EndReason::Revoked);
+    assert_eq!(closed(&mut client).await, (4401, REVOKED.1.to_owned(), 2));
 }
 
 #[tokio::test]
@@ -550,15 +627,21 @@ async fn a_request_that_is_no_handshake_is_rejected_as_by_axum() {
 #[tokio::test]
 async fn without_a_verify_layer_the_answer_is_500() {
     let (reports, _received) = mpsc::unbounded_channel();
-    let address = serve(app(reports)).await;
-    let error = connect_async(format!("ws://{address}/echo")).await.unwrap_err();
-    let tungstenite::Error::Http(response) = error else { panic!("{error}") };
-    assert_eq!(response.status(), 500);
+    let app = app(reports);
+    for app in [app.clone(), app.layer(CredentialLayer::new().with_anonymous())] {
+        let address = serve(app).await;
+        let mut request = format!("ws://{address}/echo").into_client_request().unwrap();
+        request.headers_mut().insert("x-api-key", HeaderValue::from_static("good"));
+        let error = connect_async(request).await.unwrap_err();
+        let tungstenite::Error::Http(response) = error else { panic!("{error}") };
+        assert_eq!(response.status(), 500);
+    }
 }
 
 #[tokio::test]
 async fn extended_connect_is_closed_too() {
-    let server = Server::start().await;
+    LazyLock::force(&LOG);
+    let server = Server::with_principal(Principal::new("key_over_http2")).await;
     let connection = TcpStream::connect(server.address).await.unwrap();
     let (mut client, connection) = h2::client::handshake(connection).await.unwrap();
     tokio::spawn(connection);
@@ -591,6 +674,10 @@ async fn extended_connect_is_closed_too() {
     while let Some(Ok(data)) = timeout(PATIENCE, body.data()).await.unwrap() {
         assert!(data.is_empty(), "{data:?}");
     }
+    let events = LOG.lines_with("key_over_http2");
+    let [event] = &*events else { panic!("{events:?}") };
+    // What its handshake was answered with.
+    assert!(event.contains("status=200 method=\"CONNECT\""), "{event}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
