@@ -10,7 +10,9 @@ use axum_core::{
     response::{IntoResponse, Response},
 };
 use http::{Method, StatusCode, request::Parts};
-use tollgate::{Denial, Ended, Principal, RequestContext, request::RequestId, respond::CloseCodes};
+use tollgate::{
+    Denial, Ended, Principal, RequestContext, layers::ReportOnly, request::RequestId, respond::CloseCodes,
+};
 
 use crate::{
     GuardedSocket, Rejection,
@@ -79,7 +81,8 @@ use crate::{
 ///
 /// An open socket takes at most 2.3 kB more memory than axum's own: no task of its own, and a timer only if the key expires.
 ///
-/// The report-only mode of a stack does not hold for this extractor, which is no layer: while you try a stack out, take axum's own upgrade.
+/// The report-only mode of a stack does not hold for this extractor, which is no layer. While you try a stack out, give it the same count by
+/// [`with_report_only`](Self::with_report_only).
 ///
 /// | condition | status |
 /// |---|---|
@@ -95,6 +98,7 @@ pub struct GuardedUpgrade<F = DefaultOnFailedUpgrade> {
     caller: Option<CallerOf>,
     codes: CloseCodes,
     deadline: Duration,
+    report_only: Option<ReportOnly>,
 }
 
 /// The caller of a WebSocket, and what the log needs.
@@ -115,8 +119,8 @@ impl<F> GuardedUpgrade<F> {
         self,
         change: impl FnOnce(WebSocketUpgrade<F>) -> WebSocketUpgrade<G>,
     ) -> GuardedUpgrade<G> {
-        let Self { upgrade, caller, codes, deadline } = self;
-        GuardedUpgrade { upgrade: change(upgrade), caller, codes, deadline }
+        let Self { upgrade, caller, codes, deadline, report_only } = self;
+        GuardedUpgrade { upgrade: change(upgrade), caller, codes, deadline, report_only }
     }
 
     /// Sets the code and the reason for each end. Codes from 4000 to 4999 are for private use. A code that must not be sent is replaced by
@@ -135,6 +139,24 @@ impl<F> GuardedUpgrade<F> {
         self
     }
 
+    /// Closes nothing: logs and counts the end of the caller, and the socket goes on.
+    ///
+    /// ```
+    /// use axum::{extract::State, response::Response};
+    /// use tollgate::layers::ReportOnly;
+    /// use tollgate_axum::GuardedUpgrade;
+    ///
+    /// // The state is the count that the stack has: Tollgate::builder().report_only(&report)
+    /// async fn live(State(report): State<ReportOnly>, upgrade: GuardedUpgrade) -> Response {
+    ///     upgrade.with_report_only(&report).on_upgrade(async |mut socket| while socket.recv().await.is_some() {})
+    /// }
+    /// # let _: axum::Router<ReportOnly> = axum::Router::new().route("/", axum::routing::any(live));
+    /// ```
+    pub fn with_report_only(mut self, report: &ReportOnly) -> Self {
+        self.report_only = Some(report.clone());
+        self
+    }
+
     /// Opens the WebSocket, and serves it by `serve` until that returns or the caller ends. Return the response from the handler.
     #[must_use = "the WebSocket is opened when this response is returned"]
     pub fn on_upgrade<C, Fut>(self, serve: C) -> Response
@@ -143,19 +165,27 @@ impl<F> GuardedUpgrade<F> {
         Fut: Future<Output = ()> + Send + 'static,
         F: OnFailedUpgrade,
     {
-        let Self { upgrade, caller, codes, deadline } = self;
-        upgrade.on_upgrade(move |socket| supervise(socket, serve, ended(caller, codes, deadline)))
+        let Self { upgrade, caller, codes, deadline, report_only } = self;
+        let ended = ended(caller, codes, deadline, report_only);
+        upgrade.on_upgrade(move |socket| supervise(socket, serve, ended))
     }
 }
 
-/// Waits for the end of the caller. Gives how its socket is then closed.
+/// Waits for the end of the caller. Gives how its socket is then closed. In report-only mode, the end is logged and counted, and the wait
+/// goes on.
 async fn ended(
     caller: Option<CallerOf>,
     codes: CloseCodes,
     deadline: Duration,
+    report_only: Option<ReportOnly>,
 ) -> impl FnOnce() -> Closing + Send {
     let Some(mut caller) = caller else { return std::future::pending().await };
     let denial = (&mut caller.ended).await;
+    if let Some(report) = report_only {
+        report.count();
+        caller.log("refused", &denial, denial.status(), true);
+        return std::future::pending().await;
+    }
     move || caller.close(&denial, &codes, deadline)
 }
 
@@ -186,6 +216,12 @@ impl CallerOf {
         // An HTTP/2 handshake is a CONNECT, which is answered with 200.
         let status =
             if self.method == Method::CONNECT { StatusCode::OK } else { StatusCode::SWITCHING_PROTOCOLS };
+        self.log("stream ended", denial, status, false);
+        let (code, reason) = codes.of(denial);
+        Closing { code, reason: reason.into_owned(), deadline }
+    }
+
+    fn log(&self, message: &'static str, denial: &Denial, status: StatusCode, report_only: bool) {
         tracing::info!(
             target: "tollgate",
             layer = EXTRACTOR,
@@ -198,11 +234,9 @@ impl CallerOf {
             request_id = self.request_id.as_ref().map(tracing::field::display),
             principal = self.principal.id(),
             tenant = self.principal.tenant(),
-            report_only = false,
-            "stream ended"
+            report_only,
+            "{message}"
         );
-        let (code, reason) = codes.of(denial);
-        Closing { code, reason: reason.into_owned(), deadline }
     }
 }
 
@@ -216,7 +250,7 @@ impl<S: Send + Sync> FromRequestParts<S> for GuardedUpgrade {
             .map_err(|denial| GuardedUpgradeRejection::Unguarded(Rejection::new(EXTRACTOR, denial, head)))?;
         let upgrade = WebSocketUpgrade::from_request_parts(head, state).await;
         let upgrade = upgrade.map_err(GuardedUpgradeRejection::Upgrade)?;
-        Ok(Self { upgrade, caller, codes: CloseCodes::default(), deadline: DEADLINE })
+        Ok(Self { upgrade, caller, codes: CloseCodes::default(), deadline: DEADLINE, report_only: None })
     }
 }
 
@@ -272,7 +306,7 @@ mod tests {
         fn of_task<E, F>(_: &impl FnOnce(WebSocket, E) -> F, _: &E) -> usize {
             size_of::<F>()
         }
-        let ended = ended(None, CloseCodes::default(), DEADLINE);
+        let ended = ended(None, CloseCodes::default(), DEADLINE, None);
         let guarded = |socket, ended| {
             supervise(socket, async |mut socket: GuardedSocket| while socket.recv().await.is_some() {}, ended)
         };

@@ -33,6 +33,7 @@ use tokio_tungstenite::{
 use tollgate::{
     Answer, CredentialLayer, Denial, DenialKind, Ended, Principal, Tollgate,
     clock::ManualClock,
+    layers::ReportOnly,
     store::{EndReason, EndSignal},
     verify::{Credential, RefusalText, Verify, VerifyRequest},
 };
@@ -678,6 +679,38 @@ async fn extended_connect_is_closed_too() {
     let [event] = &*events else { panic!("{events:?}") };
     // What its handshake was answered with.
     assert!(event.contains("status=200 method=\"CONNECT\""), "{event}");
+}
+
+#[tokio::test]
+async fn in_report_only_mode_the_end_is_logged_and_counted_and_the_socket_goes_on() {
+    LazyLock::force(&LOG);
+    let report = ReportOnly::new();
+    let (signal, counted) = (EndSignal::new(), report.clone());
+    let route = any(async move |upgrade: GuardedUpgrade| {
+        upgrade.with_report_only(&counted).map(|upgrade| upgrade.protocols(["chat"])).on_upgrade(
+            async |mut socket| {
+                while let Some(Ok(message)) = socket.recv().await {
+                    let _ = socket.send(message).await;
+                }
+            },
+        )
+    });
+    let principal = Arc::new(Principal::new("key_reported").with_end_signal(signal.clone()));
+    let tollgate = Tollgate::builder().verify(OneKey(principal, None)).report_only(&report).build().unwrap();
+    let address = serve(Router::new().route("/echo", route).layer(tollgate)).await;
+    let mut client = connect(address, "/echo").await;
+    assert_echoes(&mut client).await;
+    assert_eq!(report.refusals(), 0);
+    signal.end(EndReason::Revoked);
+    for _ in 0..3 {
+        assert_echoes(&mut client).await;
+    }
+    assert_eq!(report.refusals(), 1);
+    let events = LOG.lines_with("key_reported");
+    let [event] = &*events else { panic!("{events:?}") };
+    for part in ["refused", "reason=\"key_revoked\"", "status=401", "path=\"/echo\"", "report_only=true"] {
+        assert!(event.contains(part), "{part} is not in {event}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

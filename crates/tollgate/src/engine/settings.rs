@@ -40,7 +40,8 @@ impl ReportOnly {
         self.0.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn count(&self) {
+    /// Counts a refusal. The layers do this themselves: it is for code of an application that only reports what it would refuse.
+    pub fn count(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
