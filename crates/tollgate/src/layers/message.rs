@@ -179,7 +179,7 @@ impl MessageGate {
     /// that verifies credentials is in report-only mode.
     pub(crate) fn report_to(&mut self, report_only: Option<&ReportOnly>, verify_reports: bool) {
         self.report_only = report_only.cloned();
-        self.admits_ended = verify_reports && report_only.is_some();
+        self.admits_ended = verify_reports;
     }
 
     // Not inlined: few stacks have one, and all gates run in one loop.

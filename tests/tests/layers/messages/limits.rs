@@ -105,7 +105,9 @@ async fn a_policy_by_response_counts_no_messages_and_refuses_them_when_nothing_i
     let layer = MessageLayer::from_rate_limit(limits.clone());
     let api = Api::new(|builder| builder.rate_limit(limits).messages(layer));
     let meter = api.open("ada").await;
-    assert_eq!(kind(meter.charge(50).await), None);
+    for _ in 0..50 {
+        assert_eq!(kind(meter.charge(50).await), None);
+    }
     assert_eq!(api.send(by("ada")).await.header("x-ratelimit-remaining"), "0");
     assert_eq!(kind(meter.charge(1).await), Some(DenialKind::RateLimited));
 }

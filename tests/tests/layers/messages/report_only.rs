@@ -39,6 +39,13 @@ async fn a_given_layer_in_report_only_mode_stays_so_for_messages() {
     assert_eq!((kind(meter.charge(1).await), report.refusals()), (None, 1));
     assert_eq!(kind(meter.charge(1).await), Some(DenialKind::CreditsExhausted), "the credits are enforced");
 
+    // Its own count comes before that of the whole layer.
+    let (own, whole) = (ReportOnly::new(), ReportOnly::new());
+    let limits = RateLimitLayer::new(1.per_day()).with_report_only(&own);
+    let meter =
+        Api::charging(MessageLayer::from_rate_limit(limits).with_report_only(&whole)).open("ada").await;
+    assert_eq!((kind(meter.charge(2).await), own.refusals(), whole.refusals()), (None, 1, 0));
+
     let report = ReportOnly::new();
     let credits = CreditsLayer::new(FaultyCredits::default(), 1).with_report_only(&report);
     let layer = MessageLayer::from_credits(credits, 1).with_rate_limit(1.per_day());

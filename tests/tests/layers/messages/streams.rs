@@ -5,6 +5,8 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use tests::suite::{FaultyCredits, Latch, Log, SlowLimiter, is_pending, limit_by_key};
 use tollgate::{
     Answer, CreditsLayer,
+    credits::{CreditAdmin as _, MemoryCredits, NewGrant},
+    manage::{Actor, Command},
     store::EndReason,
     verify::{Credential, RefusalText, Verify, VerifyRequest},
 };
@@ -56,6 +58,25 @@ async fn a_key_that_ends_while_the_limiter_answers_is_refused_whatever_it_says()
     latch.open();
     assert_eq!(kind(charge.await), Some(DenialKind::KeyRevoked));
     assert_eq!(credits.reservations(), 0);
+}
+
+#[tokio::test]
+async fn credits_that_expire_while_the_limiter_answers_are_not_spent() {
+    let latch = Latch::shut();
+    let credits = MemoryCredits::new();
+    let grant = NewGrant::new("acme", 10).with_expiry(at(60));
+    let Answer::Now(Ok(_)) = credits.grant(Command::new(grant, Actor::new("billing"), at(0))) else {
+        panic!("no grant")
+    };
+    let limits = limit_by_key(10.per_day(), SlowLimiter::new(&Backend::slow(&latch)));
+    let layer = MessageLayer::from_rate_limit(limits).with_credits(CreditsLayer::new(credits, 1), 1);
+    let api = Api::charging(layer);
+    let meter = api.open("ada").await;
+    let mut charge = pin!(meter.charge(1));
+    assert!(is_pending(charge.as_mut()));
+    api.clock.set(at(60));
+    latch.open();
+    assert_eq!(kind(charge.await), Some(DenialKind::CreditsExhausted));
 }
 
 /// A directory whose refusals have their own words.

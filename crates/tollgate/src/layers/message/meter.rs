@@ -2,10 +2,7 @@
 
 use std::{fmt, sync::Arc, time::SystemTime};
 
-use tollgate_core::{
-    answer::Answer,
-    denial::{Denial, Outcome},
-};
+use tollgate_core::{answer::Answer, denial::Denial};
 
 use super::LAYER;
 use crate::{
@@ -149,7 +146,6 @@ impl Attempt<'_> {
     /// Refuses the messages, or reports that they would be refused.
     #[cold]
     fn refuse(&mut self, denial: Denial, report_only: Option<&ReportOnly>) -> Result<(), Denial> {
-        let report_only = report_only.filter(|_| denial.outcome() != Outcome::Misconfigured);
         let Some(report) = report_only else {
             self.caller.log(LAYER, &denial, false);
             return Err(denial);
