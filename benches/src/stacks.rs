@@ -14,6 +14,7 @@ mod handwritten;
 mod layers;
 mod peers;
 mod router;
+mod rpc;
 mod separate;
 mod verifiers;
 
@@ -103,6 +104,14 @@ pub static ALL: &[Known] = &[
         ..ROUTER
     },
     Known { name: "router-peers", make: |scenario, _| router::build(peers::on, scenario), ..ROUTER },
+    Known { name: "rpc-empty", base: "rpc-empty", make: |_, _| rpc::empty(), ..PART },
+    Known { name: "rpc-by-hand", base: "rpc-empty", make: |scenario, _| rpc::by_hand(scenario), ..PART },
+    Known {
+        name: "rpc-from-proto",
+        base: "rpc-empty",
+        make: |scenario, _| rpc::from_proto(scenario),
+        ..PART
+    },
     Known { name: "request-id", make: |scenario, _| layers::request_id(scenario), ..PART },
     Known { name: "credential", make: |scenario, _| layers::credential(scenario), ..PART },
     // These need what the layers before them learn, and so their own cost is what they add to those.

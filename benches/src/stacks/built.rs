@@ -2,7 +2,8 @@
 
 use axum::Router;
 use tollgate::{
-    CredentialLayer, EntitlementLayer, RequestIdLayer, Tollgate, VerifyLayer, layers::TollgateBuilder, scope,
+    CredentialLayer, EntitlementLayer, RequestIdLayer, ScopeLayer, Tollgate, VerifyLayer,
+    layers::TollgateBuilder, scope,
 };
 use tower::Layer;
 
@@ -31,11 +32,21 @@ fn layer(scenario: Scenario, windows: usize) -> Tollgate {
 }
 
 pub(super) fn builder(verify: VerifyLayer, scenario: Scenario, windows: usize) -> TollgateBuilder {
+    with_scope(verify, scenario, windows, ScopeLayer::new(scope(cast::SCOPE)).unwrap())
+}
+
+/// The same, with scopes by route.
+pub(super) fn with_scope(
+    verify: VerifyLayer,
+    scenario: Scenario,
+    windows: usize,
+    scopes: ScopeLayer,
+) -> TollgateBuilder {
     Tollgate::builder()
         .request_id(RequestIdLayer::new().with_uuids_only())
         .credential(CredentialLayer::new())
         .verify(verify)
         .rate_limit(scenario.quota(windows))
         .entitlement(EntitlementLayer::new())
-        .scope(scope(cast::SCOPE))
+        .scope(scopes)
 }
