@@ -29,11 +29,6 @@ const LINES_MAY_GROW: f64 = 1.05;
 const FLOOR_MAY_ALLOCATE: [(&str, f64); 2] = [("floor", 2.0), ("floor-3", 2.0)];
 const FLOOR_MAY_TAKE: [(&str, f64); 2] = [("floor", 2_400.0), ("floor-3", 2_600.0)];
 
-/// A policy of an RPC that is written in the proto costs no more than one in code. The keys of the callers are random.
-const RPC_BY_HAND: &str = "rpc-by-hand";
-const RPC_FROM_PROTO: &str = "rpc-from-proto";
-const RPC_MAY_DIFFER: f64 = 10.0;
-
 /// The names of the recorded figures, and their requests.
 fn held() -> [(&'static str, Case); 7] {
     let (built, separate) = (Case::allowed("built"), Case::allowed("separate"));
@@ -98,18 +93,13 @@ pub(crate) fn check() -> ExitCode {
     let allocations = Allocations::count();
     let mut is_kept =
         compare("allocations", &limits(&recorded, "allocations", 1.0, &held()), |case| allocations.of(case));
-    is_kept &= compare("allocations", &FLOOR_MAY_ALLOCATE.map(of_stack), |case| allocations.of(case));
+    is_kept &= compare("allocations", &FLOOR_MAY_ALLOCATE.map(of_floor), |case| allocations.of(case));
     match reason_to_skip_instructions(&recorded["toolchain"]) {
         None => {
             let mut instructions_held = limits(&recorded, "instructions", INSTRUCTIONS_MAY_GROW, &held());
-            instructions_held.extend(FLOOR_MAY_TAKE.map(of_stack));
-            let rpcs = [RPC_BY_HAND, RPC_FROM_PROTO].map(Case::allowed);
-            let cases: Vec<Case> = instructions_held.iter().map(|limit| limit.case).chain(rpcs).collect();
+            instructions_held.extend(FLOOR_MAY_TAKE.map(of_floor));
+            let cases: Vec<Case> = instructions_held.iter().map(|limit| limit.case).collect();
             let instructions = Instructions::count(&cases);
-            instructions_held.push(of_stack((
-                RPC_FROM_PROTO,
-                instructions.own(Case::allowed(RPC_BY_HAND)) + RPC_MAY_DIFFER,
-            )));
             is_kept &= compare("instructions", &instructions_held, |case| instructions.own(case));
             let lines = Lines::measure(&held_traced().map(|(_, case)| case));
             for Traced { name, figure, may_grow } in TRACED {
@@ -144,7 +134,7 @@ fn limits(recorded: &Value, what: &str, may_grow: f64, held: &[(&'static str, Ca
     held.iter().map(limit).collect()
 }
 
-fn of_stack((name, most): (&'static str, f64)) -> Limit {
+fn of_floor((name, most): (&'static str, f64)) -> Limit {
     Limit { name, case: Case::allowed(name), most }
 }
 

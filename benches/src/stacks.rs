@@ -14,6 +14,7 @@ mod handwritten;
 mod layers;
 mod peers;
 mod router;
+#[cfg(feature = "rpc")]
 mod rpc;
 mod separate;
 mod verifiers;
@@ -104,8 +105,11 @@ pub static ALL: &[Known] = &[
         ..ROUTER
     },
     Known { name: "router-peers", make: |scenario, _| router::build(peers::on, scenario), ..ROUTER },
+    #[cfg(feature = "rpc")]
     Known { name: "rpc-empty", base: "rpc-empty", make: |_, _| rpc::empty(), ..PART },
+    #[cfg(feature = "rpc")]
     Known { name: "rpc-by-hand", base: "rpc-empty", make: |scenario, _| rpc::by_hand(scenario), ..PART },
+    #[cfg(feature = "rpc")]
     Known {
         name: "rpc-from-proto",
         base: "rpc-empty",

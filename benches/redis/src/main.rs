@@ -1,7 +1,9 @@
-//! Measures limits on Redis: `cargo run --release -p redis-benches`. It takes about a minute, and needs `redis-server`.
+//! Measures limits and credits on Redis: `cargo run --release -p redis-benches`. It takes about two minutes, and needs `redis-server` and
+//! PostgreSQL.
 //!
 //! All figures of one run are for one server on this machine, which shares its cores with the program. Compare ratios.
 
+mod credits;
 mod hot;
 mod latency;
 mod peer;
@@ -17,4 +19,5 @@ async fn main() {
     hot::measure(&server).await;
     zipf::measure(&server).await;
     peer::measure(&server).await;
+    credits::measure(&server).await;
 }
