@@ -51,18 +51,25 @@ pub(super) struct Book {
     loans: HashMap<ReservationId, UsedLoan>,
 }
 
-/// A loan that lends.
+/// A loan that was taken from the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Loan {
     pub(super) id: ReservationId,
+    pub(super) amount: u64,
+    /// What the ledger had beside it.
+    pub(super) available: u64,
     /// Until when it lends, in milliseconds.
     pub(super) until: u64,
+    /// When the ledger has its credits again, in milliseconds.
+    pub(super) expires: u64,
 }
 
 #[derive(Debug)]
 struct Account {
     /// The loan that lends, by the last answer of Redis.
     loan: Option<ReservationId>,
+    /// A loan of which Redis has not answered whether it is open.
+    unanswered_loan: Option<Loan>,
     /// What the ledger had at the last answer.
     available: Option<u64>,
     /// The requests since an instant, and whether there were many in the time before.
@@ -145,6 +152,16 @@ impl Book {
         }
     }
 
+    pub(super) fn unanswered_loan(&self, account: &str) -> Option<Loan> {
+        self.accounts.get(account)?.unanswered_loan
+    }
+
+    pub(super) fn set_unanswered_loan(&mut self, account: &str, loan: Option<Loan>) {
+        if let Some(account) = self.accounts.get_mut(account) {
+            account.unanswered_loan = loan;
+        }
+    }
+
     pub(super) fn turn(&self, account: &str) -> Option<Arc<Semaphore>> {
         self.accounts.get(account).map(|account| Arc::clone(&account.turn))
     }
@@ -156,12 +173,20 @@ impl Book {
         }
     }
 
-    /// Whether it is worth asking the ledger for a loan.
-    pub(super) fn can_borrow(&self, account: &str, amount: u64, now: SystemTime) -> bool {
-        self.accounts.get(account).is_some_and(|account| {
-            let suffices = account.available.is_none_or(|available| self.size(available, amount).is_some());
-            suffices && millis(now) >= account.paused_until
-        })
+    /// Whether it is worth asking for a loan.
+    pub(super) fn can_borrow(&mut self, account: &str, amount: u64, now: SystemTime) -> bool {
+        let now = millis(now);
+        let Some(account) = self.accounts.get_mut(account) else { return false };
+        if now < account.paused_until {
+            return false;
+        }
+        account.unanswered_loan = account.unanswered_loan.filter(|loan| now < loan.expires);
+        if let Some(loan) = account.unanswered_loan {
+            // Until its credits return, no other loan is taken, so that at most one is lost.
+            return now < loan.until;
+        }
+        let available = account.available;
+        available.is_none_or(|available| self.size(available, amount).is_some())
     }
 
     pub(super) fn available(&self, account: &str) -> Option<u64> {
@@ -342,7 +367,16 @@ impl Book {
 impl Account {
     fn new() -> Self {
         let turn = Arc::new(Semaphore::new(1));
-        Self { loan: None, available: None, since: 0, requests: 0, was_busy: false, turn, paused_until: 0 }
+        Self {
+            loan: None,
+            unanswered_loan: None,
+            available: None,
+            since: 0,
+            requests: 0,
+            was_busy: false,
+            turn,
+            paused_until: 0,
+        }
     }
 
     /// Counts a request. Returns whether there are many.
@@ -359,6 +393,7 @@ impl Account {
     fn is_in_use(&self, now: u64) -> bool {
         now < self.since.saturating_add(3 * millis_of(BUSY_TIME))
             || now < self.paused_until
+            || self.unanswered_loan.is_some_and(|loan| now < loan.expires)
             || Arc::strong_count(&self.turn) > 1
     }
 }

@@ -87,11 +87,12 @@ impl<L: CreditLoans> Shared<L> {
     /// The loans that are to be closed of all processes, also of those that have ended.
     async fn close_listed(&self, now: SystemTime) {
         let Ok(loans) = self.script.listed(now).await else { return };
-        for (tag, account) in loans {
-            let closed = self.close(&account, &tag, now).await.map(drop);
-            // If Redis or the ledger does not answer, the other loans have to wait, too.
-            let has_failed = closed.is_err();
-            log(closed);
+        for some in loans.chunks(MOST_CALLS) {
+            let calls = some.iter().map(|(tag, account)| self.close(account, tag, now));
+            let closed = join_all(calls).await;
+            let has_failed = closed.iter().all(Result::is_err);
+            closed.into_iter().for_each(|closed| log(closed.map(drop)));
+            // If none succeeds, the others have to wait, too.
             if has_failed {
                 return;
             }

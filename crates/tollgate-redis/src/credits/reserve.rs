@@ -168,6 +168,37 @@ impl<L: CreditLoans> Shared<L> {
 
     /// Takes a loan from the ledger, and opens it in Redis. `None`: the ledger lends nothing, or Redis does not answer.
     async fn borrow(&self, request: &OwnRequest, seen: Option<ReservationId>) -> Option<()> {
+        let (account, now) = (&*request.account, request.now);
+        let unanswered = self.book().unanswered_loan(account);
+        let loan = match unanswered {
+            Some(loan) => loan,
+            None => self.take_loan(request, seen).await?,
+        };
+        match self.script.open(account, loan, seen, now).await {
+            Ok(other) => {
+                self.book().set_loan(account, Some(other.unwrap_or(loan.id)));
+                self.book().set_unanswered_loan(account, None);
+                // A loan that Redis has not answered at first is not released: a command that comes late could still open it.
+                if other.is_some() && unanswered.is_none() {
+                    let _ = self.release_loan(account, loan.id, now).await;
+                }
+                Some(())
+            }
+            Err(SendError::Down) if unanswered.is_none() => {
+                let _ = self.release_loan(account, loan.id, now).await;
+                None
+            }
+            Err(_) => {
+                // It may be open. The next request that borrows asks again, so that at most one loan is lost.
+                self.book().set_unanswered_loan(account, Some(loan));
+                self.book().pause(account, now.checked_add(PAUSE)?);
+                None
+            }
+        }
+    }
+
+    /// Reserves a loan in the ledger. `None`: the ledger has too little, or does not answer.
+    async fn take_loan(&self, request: &OwnRequest, seen: Option<ReservationId>) -> Option<Loan> {
         let OwnRequest { account, amount, now, .. } = request;
         let known = self.book().available(account);
         let available = match known {
@@ -196,30 +227,17 @@ impl<L: CreditLoans> Shared<L> {
             }
         };
         self.book().set_available(account, taken.available);
-        let loan = Loan { id: taken.id, until: millis(until) };
+        let loan = Loan {
+            id: taken.id,
+            amount,
+            available: taken.available,
+            until: millis(until),
+            expires: millis(expires_at),
+        };
         // Before it is open, so that a process which is killed in between leaves no charges behind. If this fails, the processes that use the
         // loan close it.
         let _ = self.script.list(account, loan).await;
-        match self.script.open(account, loan, amount, seen, taken.available, *now).await {
-            Ok(None) => {
-                self.book().set_loan(account, Some(loan.id));
-                Some(())
-            }
-            Ok(Some(other)) => {
-                self.book().set_loan(account, Some(other));
-                let _ = self.release_loan(account, loan.id, *now).await;
-                Some(())
-            }
-            Err(SendError::Down) => {
-                let _ = self.release_loan(account, loan.id, *now).await;
-                None
-            }
-            Err(_) => {
-                // It may be open. If it is not, its credits return when it expires. Until then no other loan is taken, so that at most one is lost.
-                self.book().pause(account, expires_at);
-                None
-            }
-        }
+        Some(loan)
     }
 
     /// Gives back what a loan still holds. If the ledger does not answer, the loan expires.

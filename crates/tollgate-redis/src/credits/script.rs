@@ -198,19 +198,17 @@ impl LoanScript {
         &self,
         account: &str,
         loan: Loan,
-        amount: u64,
         seen: Option<ReservationId>,
-        available: u64,
         now: SystemTime,
     ) -> Result<Option<ReservationId>, SendError> {
         let arguments = [
             tag_of_loan(loan.id),
             digits(loan.id),
-            amount.to_string(),
+            loan.amount.to_string(),
             loan.until.to_string(),
             ACCOUNT_KEPT.as_millis().to_string(),
             seen.map(tag_of_loan).unwrap_or_default(),
-            available.to_string(),
+            loan.available.to_string(),
         ];
         let reply = self.call(account, &tag_of_loan(loan.id), "open", now, &arguments).await?;
         match reply.word() {

@@ -241,3 +241,58 @@ async fn a_ledger_whose_answers_are_lost_lends_one_loan_in_10_seconds() {
     spend(&processes[0], 7, 21).await;
     settled(&processes.iter().collect::<Vec<_>>(), &ledger, 1_400, 7).await;
 }
+
+/// Otherwise nothing is lent until the loan expires, 21 minutes later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loan_is_opened_later_if_redis_has_not_answered() {
+    for is_killed in [false, true] {
+        let mut server = Server::start().await;
+        let ledger = Ledger::granted(1_000).await;
+        let settings = RedisSettings::new(server.url()).with_deadline(Duration::from_millis(200));
+        let process = Process::with(settings, &ledger, Loans::Always).await;
+        ledger.set_late(true);
+        let request = tokio::spawn({
+            let credits = process.credits.clone();
+            async move { reserve(&credits, 10, 0).await }
+        });
+        until("the loan is taken", async || (ledger.calls() > 0).then_some(())).await;
+        server.pause().await;
+        ledger.set_late(false);
+        let of_ledger = held(&request.await.unwrap());
+        if is_killed {
+            server.kill().await;
+            until("it is down", async || (!process.redis.is_up()).then_some(())).await;
+            server.restart().await;
+        } else {
+            server.resume().await;
+        }
+        process.until_up().await;
+        assert_eq!(ledger.balance(2).await, Balance::new(865, 135));
+        let calls = ledger.calls();
+        let of_loan = held(&reserve(&process.credits, 20, 2).await);
+        assert_eq!(ledger.calls(), calls, "the loan lends");
+        assert_eq!(commit(&process.credits, of_loan, 3, 2).await, (3, 0));
+        assert_eq!(commit(&process.credits, of_ledger, 5, 2).await, (5, 0));
+        settled(&[&process], &ledger, 130, 8).await;
+    }
+}
+
+/// At most one loan is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_other_loan_is_taken_while_redis_does_not_answer_whether_one_is_open() {
+    let server = Server::start().await;
+    let ledger = Ledger::granted(1_000).await;
+    let settings = RedisSettings::new(server.url()).with_deadline(Duration::from_millis(200));
+    let process = Process::with(settings, &ledger, Loans::Always).await;
+    // Any other command works, so the process borrows again and again.
+    server.cli(&["ACL", "SETUSER", "default", "-hset"]).await;
+    for second in 0..20 {
+        let id = held(&reserve(&process.credits, 10, 60 * second).await);
+        release(&process.credits, id, 60 * second).await;
+        assert_eq!(ledger.balance(60 * second).await, Balance::new(875, 125), "in minute {second}");
+    }
+    server.cli(&["ACL", "SETUSER", "default", "+hset"]).await;
+    // The loan has expired.
+    spend(&process, 7, 22 * 60).await;
+    settled(&[&process], &ledger, 24 * 60, 7).await;
+}

@@ -30,7 +30,8 @@ pub(super) fn at(second: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(2_000_000_000 + second)
 }
 
-/// A ledger in memory, which counts its calls, except for those that read balances, can be down, can let charges wait, and can lose answers.
+/// A ledger in memory, which counts its calls, except for those that read balances, can be down, can let charges and answers wait, and can lose
+/// answers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ledger {
     pub(super) credits: MemoryCredits,
@@ -39,6 +40,7 @@ pub(super) struct Ledger {
     is_down: Arc<AtomicBool>,
     is_slow: Arc<AtomicBool>,
     is_silent: Arc<AtomicBool>,
+    is_late: Arc<AtomicBool>,
 }
 
 impl Ledger {
@@ -65,6 +67,11 @@ impl Ledger {
     /// Reserves, and does not say so.
     pub(super) fn set_silent(&self, is_silent: bool) {
         self.is_silent.store(is_silent, Ordering::Relaxed);
+    }
+
+    /// Reserves, and says so when this is over.
+    pub(super) fn set_late(&self, is_late: bool) {
+        self.is_late.store(is_late, Ordering::Relaxed);
     }
 
     pub(super) async fn balance(&self, second: u64) -> Balance {
@@ -105,6 +112,15 @@ impl Credits for Ledger {
     fn reserve(&self, request: &ReserveRequest<'_>) -> Answer<Result<Reserved, Unavailable>> {
         let is_silent = self.is_silent.load(Ordering::Relaxed);
         let reserved = self.call(|credits| credits.reserve(request));
+        if self.is_late.load(Ordering::Relaxed) {
+            let ledger = self.clone();
+            return Answer::later(async move {
+                while ledger.is_late.load(Ordering::Relaxed) {
+                    sleep(Duration::from_millis(1)).await;
+                }
+                reserved.await
+            });
+        }
         if is_silent { Answer::Now(Err(Unavailable::new("its answer is lost"))) } else { reserved }
     }
 
