@@ -100,7 +100,7 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 /// | Redis loses its data | each process charges in the ledger what it has charged on the loan and what it settles later, from the loan, which is still reserved there. What no process has charged returns when the loan expires: 21 minutes after it was taken |
 /// | a process is killed | what it has charged is in Redis, and is charged in the ledger by any process that uses Redis within 24 hours. Its open reservations expire |
 /// | a process is killed while it borrows, or the answer of the ledger is lost | the credits of this loan return when it expires. All processes together take the next one up to 10 seconds later |
-/// | Redis does not answer for a minute whether a loan is open | the process borrows nothing more for the account until this loan expires |
+/// | Redis does not answer whether a loan is open | the process asks again, and takes no other loan of the account meanwhile |
 /// | Redis loses its data, and a process is killed before it has charged in the ledger | what this process has charged is not charged: at most on the loans that are not closed |
 /// | the ledger is down | loans lend until their minute is over. Then reservations are `Unavailable`. Loans are closed when it is back |
 /// | a replica takes over that lacks the latest changes | a process that runs charges what the replica lacks. What it has lent twice can become a debt |

@@ -181,12 +181,9 @@ impl Book {
             return false;
         }
         account.unanswered_loan = account.unanswered_loan.filter(|loan| now < loan.expires);
-        if let Some(loan) = account.unanswered_loan {
-            // Until its credits return, no other loan is taken, so that at most one is lost.
-            return now < loan.until;
-        }
-        let available = account.available;
-        available.is_none_or(|available| self.size(available, amount).is_some())
+        // Until it is open, or its credits return, no other one is taken, so that at most one is lost.
+        let (is_taken, available) = (account.unanswered_loan.is_some(), account.available);
+        is_taken || available.is_none_or(|available| self.size(available, amount).is_some())
     }
 
     pub(super) fn available(&self, account: &str) -> Option<u64> {
