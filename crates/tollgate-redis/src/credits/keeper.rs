@@ -91,7 +91,9 @@ impl<L: CreditLoans> Shared<L> {
             let calls = some.iter().map(|(tag, account)| self.close(account, tag, now));
             let closed = join_all(calls).await;
             let has_failed = closed.iter().all(Result::is_err);
-            closed.into_iter().for_each(|closed| log(closed.map(drop)));
+            for closed in closed {
+                log(closed.map(drop));
+            }
             // If none succeeds, the others have to wait, too.
             if has_failed {
                 return;
