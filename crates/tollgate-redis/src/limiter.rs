@@ -14,7 +14,7 @@ use std::{
 
 use smallvec::SmallVec;
 use tokio::{
-    sync::oneshot,
+    sync::{Mutex, oneshot},
     time::{Instant, sleep, timeout},
 };
 use tollgate_core::{
@@ -89,6 +89,8 @@ pub(crate) struct Shared {
     script: DecideScript,
     outages: Outages,
     leases: LeaseTable,
+    // One at a time gives back what is not used.
+    giving_back: Mutex<()>,
     started: Instant,
 }
 
@@ -109,6 +111,7 @@ impl RedisLimiter {
             script,
             outages,
             leases: LeaseTable::new(leases),
+            giving_back: Mutex::default(),
             started: Instant::now(),
         });
         // A test that gives the instants of requests gives none to a task.
@@ -121,6 +124,8 @@ impl RedisLimiter {
     /// Gives back what was borrowed and is not used. Call it before the process ends; otherwise these units remain unused until their
     /// windows end.
     pub async fn close(&self) {
+        // The task may have begun: the process must not end before it has given back.
+        let _turn = self.shared.giving_back.lock().await;
         for unused in self.shared.leases.take_all() {
             self.shared.give_back(unused).await;
         }
@@ -359,6 +364,7 @@ async fn give_back_unused(shared: Weak<Shared>) {
     loop {
         sleep(GIVE_BACK_EVERY).await;
         let Some(shared) = shared.upgrade() else { return };
+        let _turn = shared.giving_back.lock().await;
         for unused in shared.leases.take_unused(nanos(shared.started.elapsed())) {
             shared.give_back(unused).await;
         }

@@ -1,11 +1,12 @@
 //! Quotas of which limiters borrow parts: the sum over all limiters is exact, by the server's clock.
 
 use std::{
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, poll};
 use tests::{hosts::within, redis::Redis, suite::at};
 use tokio::time::sleep;
 use tollgate::{
@@ -176,6 +177,23 @@ async fn what_an_idle_process_has_borrowed_is_given_back_without_a_request() {
         until("it is given back", async || (counted(&limiters[1], &quota).await == [1]).then_some(())).await;
         eprintln!("given back after {:?}", borrowed.elapsed());
     }
+}
+
+/// Otherwise a process that ends then loses what its task has begun to give back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closing_waits_for_what_is_being_given_back() {
+    let redis = Redis::start().await;
+    let limiters = four(&redis).await;
+    let quota = long(1_000);
+    assert!(ask(&limiters[0], "ada", &quota).await.unwrap().is_allowed());
+    redis.pause().await;
+    // By now the task has begun. If it has not, `close` has to give back itself, and waits, too.
+    sleep(Duration::from_millis(700)).await;
+    let mut closing = pin!(limiters[0].close());
+    assert!(poll!(&mut closing).is_pending());
+    redis.resume().await;
+    closing.await;
+    assert_eq!(counted(&limiters[1], &quota).await, [1]);
 }
 
 /// Different costs for different policies, and token buckets.
