@@ -30,7 +30,7 @@ pub(crate) async fn measure(server: &Server) {
     row("`MemoryCredits`", server, MemoryCredits::new()).await;
     row("`SqlCredits` on PostgreSQL", server, store.credits()).await;
     let lent = RedisCredits::builder(server.connect().await, store.credits()).with_loans(Loans::Auto).build();
-    row("`RedisCredits` before it", server, lent.clone()).await;
+    row("`RedisCredits` in front of it", server, lent.clone()).await;
     lent.close().await.unwrap();
     println!();
 }
