@@ -31,7 +31,7 @@ Usage: cargo run --release -p benches -- COMMAND
                        the instructions of one stack, by function (needs valgrind)
   record               writes the figures that are the same on every run to benches/recorded.json
   check                fails if the allowed path allocates more often than recorded, takes over 3 % more instructions or
-                       touches over 6 % more cache lines of code or 12 % more of data, or if the floor costs more than a
+                       touches over 5 % more cache lines of code or 12 % more of data, or if the floor costs more than a
                        floor may
 ";
 

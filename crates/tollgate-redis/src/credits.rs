@@ -299,7 +299,7 @@ impl<L: CreditLoans> Credits for RedisCredits<L> {
         let reserved = self.complete(now, move |shared| async move {
             let reserved = shared.reserve(own).await;
             if let (true, Ok(Reserved::Held(held))) = (task.is_closed(), &reserved) {
-                // The caller has hung up, and nobody else has the identifier. The keeper releases it.
+                // The caller has hung up, and only the caller would have had the identifier. The keeper releases it.
                 shared.book().request_settlement(&account, held.id, SettleAction::Release, now);
             }
             reserved

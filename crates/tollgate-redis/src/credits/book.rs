@@ -26,8 +26,8 @@ const MOST_OPEN: usize = 100_000;
 /// How many accounts are remembered at most. Others reserve in the ledger.
 const MOST_ACCOUNTS: usize = 10_000;
 
-/// How often it is looked which of so many accounts are not used any more.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often, with so many accounts, those that are no longer used are removed.
+const REMOVE_EVERY: Duration = Duration::from_secs(1);
 
 /// An account with so many requests in this time borrows.
 const BUSY: u32 = 10;
@@ -43,7 +43,7 @@ const LEAST_REQUESTS: u64 = 16;
 pub(super) struct Book {
     kind: Loans,
     accounts: HashMap<Box<str>, Account>,
-    /// Until then, there are as many accounts as may be.
+    /// No account is added until then, because there are already [`MOST_ACCOUNTS`].
     full_until: u64,
     open: HashMap<ReservationId, OpenReservation>,
     /// Those of them whose callers have asked for a settlement.
@@ -133,7 +133,7 @@ impl Book {
             }
             self.accounts.retain(|_, account| account.is_in_use(now));
             if self.accounts.len() >= MOST_ACCOUNTS {
-                self.full_until = now.saturating_add(millis_of(LOOK_EVERY));
+                self.full_until = now.saturating_add(millis_of(REMOVE_EVERY));
                 return false;
             }
         }
@@ -442,7 +442,7 @@ mod tests {
         let mut book = Book::new(Loans::Always);
         assert!((0..MOST_ACCOUNTS).all(|number| book.count_request(&number.to_string(), at(0))));
         assert!(!book.count_request("one more", at(0)));
-        assert!(!book.count_request("one more", at(0)), "it is not looked at all of them for each request");
+        assert!(!book.count_request("one more", at(0)), "not each request looks through all of them");
         assert_eq!(book.full_until, millis(at(1)));
         assert!(book.count_request("0", at(0)));
         assert!(book.count_request("one more", at(30)));
